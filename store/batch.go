@@ -1,0 +1,56 @@
+package store
+
+// Batch is a set of changes that become durable and visible together.
+// The zero Batch is empty and ready. A Batch is used once.
+type Batch struct {
+	Writes []Write
+	// Appends are entries for the engine's one append-only stream (the audit log):
+	// the engine numbers them in commit order and keeps entry i under AppendKey(i).
+	// After a successful Commit, FirstAppend is the number of Appends[0].
+	Appends     [][]byte
+	FirstAppend uint64
+	Links       []Staged  // blobs that become live
+	Unlinks     []BlobRef // blobs that die
+}
+
+// Op is what a Write does.
+type Op uint8
+
+const (
+	OpSet    Op = iota + 1 // key becomes value
+	OpDelete               // key is gone
+	OpAdd                  // key holds a little-endian int64 (absent: 0), to which Delta is added
+)
+
+// Write is one change of one key.
+type Write struct {
+	Op    Op
+	Key   []byte
+	Value []byte
+	Delta int64
+}
+
+// Set adds a write of key to value.
+func (b *Batch) Set(key, value []byte) {
+	b.Writes = append(b.Writes, Write{Op: OpSet, Key: key, Value: value})
+}
+
+// Delete adds a removal of key.
+func (b *Batch) Delete(key []byte) { b.Writes = append(b.Writes, Write{Op: OpDelete, Key: key}) }
+
+// Add adds delta to the counter at key.
+func (b *Batch) Add(key []byte, delta int64) {
+	b.Writes = append(b.Writes, Write{Op: OpAdd, Key: key, Delta: delta})
+}
+
+// Append adds an entry to the append stream.
+func (b *Batch) Append(entry []byte) { b.Appends = append(b.Appends, entry) }
+
+// AppendPrefix starts the keys of the append stream; no other key may start with it.
+const AppendPrefix = 0xff
+
+// AppendKey is the key under which entry n of the append stream is kept.
+func AppendKey(n uint64) []byte {
+	return []byte{AppendPrefix, byte(n >> 56), byte(n >> 48), byte(n >> 40), byte(n >> 32),
+		byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+}
