@@ -1,0 +1,139 @@
+package redoubt
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// AuditRecord is one decision as its reader may see it. Names are shown as HMACs; the
+// one who knows a name finds its records by asking for it.
+type AuditRecord struct {
+	Number     uint64      `json:"number"`
+	Time       time.Time   `json:"time"`
+	Subject    SubjectName `json:"subject"`
+	Credential string      `json:"credential,omitempty"`
+	Action     Action      `json:"action"`
+	Allow      bool        `json:"allow"`
+	Rule       string      `json:"rule"`
+	Outcome    string      `json:"outcome,omitempty"`
+	Label      string      `json:"label,omitempty"`   // of what was acted on
+	Working    string      `json:"working,omitempty"` // of the credential
+	Name       string      `json:"name,omitempty"`    // HMAC, hex
+	Bucket     string      `json:"bucket,omitempty"`  // HMAC, hex
+	Version    VersionID   `json:"version,omitempty"`
+	Bytes      int64       `json:"bytes,omitempty"`
+	Count      uint32      `json:"count,omitempty"`
+	Request    string      `json:"request,omitempty"`
+	Detail     string      `json:"detail,omitempty"`
+}
+
+// AuditQuery selects records; zero fields do not restrict.
+type AuditQuery struct {
+	Subject SubjectName
+	Action  Action
+	Outcome string // "allow", "deny" or ""
+	Rule    string
+	Since   time.Time
+	Until   time.Time
+	Object  ObjectName // a known name, bucket alone or bucket and key
+	Request string
+	From    uint64 // first record number
+	Max     int
+}
+
+// AuditReport is what verification found.
+type AuditReport struct {
+	Node        NodeName `json:"node"`
+	OK          bool     `json:"ok"`
+	Entries     uint64   `json:"entries"`
+	Checkpoint  string   `json:"checkpoint"` // the signed note that the log now stands at
+	VerifierKey string   `json:"verifier_key"`
+	Faults      []string `json:"faults"`
+}
+
+// AuditService is the log's public side. Every call is itself recorded; a reader sees
+// records whose label the working label dominates.
+type AuditService interface {
+	SearchAudit(ctx context.Context, who Credential, q AuditQuery, each func(AuditRecord) error) error
+	// VerifyAudit reads the whole log back and compares it with its tree and with the
+	// checkpoints that the caller kept. Only who dominates the node's ceiling learns counts.
+	VerifyAudit(ctx context.Context, who Credential, trusted []string) (AuditReport, error)
+	// ExportAudit writes records as "ocsf", "cef" or "syslog", one a line.
+	ExportAudit(ctx context.Context, who Credential, format string, q AuditQuery, w io.Writer) error
+	// Why explains the decisions of one request to who may know them.
+	Why(ctx context.Context, who Credential, request string) ([]AuditRecord, error)
+}
+
+// KeyStatus is the state of one label's keys.
+type KeyStatus struct {
+	Label    string   `json:"label"`
+	Epoch    uint32   `json:"epoch"`
+	Epochs   []uint32 `json:"epochs"` // those that can still open something
+	Versions int64    `json:"versions"`
+	Bytes    int64    `json:"bytes"`
+}
+
+// KeyService is rotation and crypto-erase. Officers only; each label within the officer's working label.
+type KeyService interface {
+	Keys(ctx context.Context, who Credential) ([]KeyStatus, error)
+	// RotateKey begins a new epoch, re-wraps every data key of the label under it and destroys the old epochs.
+	RotateKey(ctx context.Context, who Credential, marking string) (KeyStatus, error)
+	// EraseVersion destroys one version for good, retention notwithstanding: its record, its key and every copy of it on disk.
+	EraseVersion(ctx context.Context, who Credential, name ObjectName, id VersionID, reason string) error
+}
+
+// CheckReport is what fsck found.
+type CheckReport struct {
+	Node     NodeName `json:"node"`
+	OK       bool     `json:"ok"`
+	Versions int64    `json:"versions"`
+	Bytes    int64    `json:"bytes"`
+	Faults   []string `json:"faults"`
+}
+
+// MaintenanceService is what the platform administrator does. It opens no content.
+type MaintenanceService interface {
+	Check(ctx context.Context, who Credential, progress func(done, total int64)) (CheckReport, error)
+	// Backup writes the whole enclave, sealed to recipient (a public key made by "redoubt key recipient"), from one moment.
+	Backup(ctx context.Context, who Credential, recipient string, w io.Writer) error
+	Compact(ctx context.Context, who Credential) error
+	// Usage gives bytes and versions by label, for labels that the working label dominates.
+	Usage(ctx context.Context, who Credential) ([]LabelUsage, error)
+	// NodeInfo is known to every credential of the node.
+	NodeInfo(ctx context.Context) NodeInfo
+}
+
+// LabelUsage is the use of one label's share.
+type LabelUsage struct {
+	Label      string `json:"label"`
+	Versions   int64  `json:"versions"`
+	Bytes      int64  `json:"bytes"`
+	QuotaBytes int64  `json:"quota_bytes,omitempty"` // 0: none
+}
+
+// NodeInfo says what a node is.
+type NodeInfo struct {
+	Name    NodeName `json:"name"`
+	Kind    string   `json:"kind"` // enclave, device or guard
+	Range   Range    `json:"range"`
+	Policy  string   `json:"policy"`
+	Version string   `json:"version"`
+	FIPS    bool     `json:"fips"`
+}
+
+// Range is a node's accredited range of labels, as banners.
+type Range struct {
+	Floor   string `json:"floor"`
+	Ceiling string `json:"ceiling"`
+}
+
+// SystemRecords are the node's own labelled versions under the reserved bucket:
+// people, grants, buckets, changes, revocations. They are decided as the node's own subject.
+type SystemRecords interface {
+	PutRecord(ctx context.Context, kind, name string, value []byte) error
+	Records(ctx context.Context, kind string, each func(name string, value []byte) error) error
+}
+
+// SystemBucket holds the system records.
+const SystemBucket BucketName = ".system"

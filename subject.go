@@ -1,0 +1,113 @@
+package redoubt
+
+import (
+	"slices"
+	"time"
+
+	"redoubt/label"
+)
+
+// SubjectName names a person or a workload within an estate: 1 to 63 of a-z, 0-9 and "-".
+type SubjectName string
+
+// NodeName names an enclave, a device or a guard: 1 to 63 of a-z, 0-9 and "-".
+type NodeName string
+
+// Role is what a subject is for. Roles never widen what a label allows.
+type Role string
+
+// The roles. A subject may hold several.
+const (
+	RoleAnalyst  Role = "analyst"  // reads and writes objects
+	RoleOfficer  Role = "officer"  // security officer: clears people, grants, erases, reads the audit log
+	RoleReviewer Role = "reviewer" // reviews releases; reads objects
+	RoleAdmin    Role = "admin"    // platform administrator: runs everything, reads nothing above the clearance
+	RoleStorage  Role = "storage"  // makes, configures and removes buckets
+	RoleWriteUp  Role = "write-up" // the grant to label a version above one's working label
+)
+
+// Roles lists every Role.
+func Roles() []Role {
+	return []Role{RoleAnalyst, RoleOfficer, RoleReviewer, RoleAdmin, RoleStorage, RoleWriteUp}
+}
+
+// Subject is a person or a workload as the reference monitor sees one: resolved from
+// system records at the moment of the decision, never kept across requests.
+// The zero Subject has no clearance and may do nothing.
+type Subject struct {
+	Name      SubjectName
+	Clearance label.Label // its audience is the subject's nation alone
+	Nation    string      // trigraph
+	Expires   time.Time   // of the clearance; the zero time has passed
+	Roles     []Role
+	Grants    []Grant // those that name this subject
+}
+
+// Has says whether the subject holds the role.
+func (s Subject) Has(r Role) bool { return slices.Contains(s.Roles, r) }
+
+// Credential is proof that a subject acts at one working label. It is made by
+// identity alone; the monitor resolves the subject and any revocation anew on every decision.
+// The zero Credential is refused everywhere.
+type Credential struct {
+	ID      string // the access key ID
+	Subject SubjectName
+	Working label.Label
+	Expires time.Time
+}
+
+// Grant is need to know: it lets a subject into part of a bucket that is closed by
+// default, or (Deny) keeps one out. It never overrides a label.
+type Grant struct {
+	ID      string      `json:"id"`
+	Subject SubjectName `json:"subject"` // "*" is everyone
+	Bucket  BucketName  `json:"bucket"`
+	Prefix  string      `json:"prefix"`  // of the object's key; "" is the whole bucket
+	Actions []Action    `json:"actions"` // empty: reading and writing
+	Deny    bool        `json:"deny,omitempty"`
+	Expires time.Time   `json:"expires,omitzero"` // zero: does not expire
+}
+
+// Action is what is asked of the reference monitor: the S3 operation's name where there is one.
+type Action string
+
+// The actions on objects and buckets. Class says which of them read, write or alter.
+const (
+	ActionGetObject     Action = "GetObject"
+	ActionHeadObject    Action = "HeadObject"
+	ActionPutObject     Action = "PutObject"
+	ActionDeleteObject  Action = "DeleteObject"        // writes a delete marker
+	ActionDeleteVersion Action = "DeleteObjectVersion" // removes one version
+	ActionListObjects   Action = "ListObjects"
+	ActionListVersions  Action = "ListObjectVersions"
+	ActionGetTags       Action = "GetObjectTagging"
+	ActionPutTags       Action = "PutObjectTagging"
+	ActionGetLock       Action = "GetObjectRetention"
+	ActionPutLock       Action = "PutObjectRetention"
+	ActionUpload        Action = "MultipartUpload" // create, part, complete
+	ActionListUploads   Action = "ListMultipartUploads"
+	ActionAbortUpload   Action = "AbortMultipartUpload"
+	ActionCreateBucket  Action = "CreateBucket"
+	ActionHeadBucket    Action = "HeadBucket"
+	ActionListBuckets   Action = "ListBuckets"
+	ActionDeleteBucket  Action = "DeleteBucket"
+	ActionGetBucket     Action = "GetBucketConfiguration"
+	ActionPutBucket     Action = "PutBucketConfiguration"
+	ActionExpire        Action = "LifecycleExpiration" // by the node's own subject
+
+	ActionMint         Action = "MintCredential"
+	ActionRevoke       Action = "RevokeCredential"
+	ActionPropose      Action = "ProposeChange"
+	ActionApprove      Action = "ApproveChange"
+	ActionGrant        Action = "GrantNeedToKnow"
+	ActionListPeople   Action = "ListPeople"
+	ActionSearchAudit  Action = "SearchAudit"
+	ActionVerifyAudit  Action = "VerifyAudit"
+	ActionKeyStatus    Action = "KeyStatus"
+	ActionRotateKey    Action = "RotateKey"
+	ActionErase        Action = "CryptoErase"
+	ActionBackup       Action = "Backup"
+	ActionCheck        Action = "CheckStore"
+	ActionReadMetrics  Action = "ReadMetrics"
+	ActionSystemRecord Action = "SystemRecord" // by the node's own subject
+)
