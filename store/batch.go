@@ -1,5 +1,11 @@
 package store
 
+import (
+	"fmt"
+
+	"redoubt"
+)
+
 // Batch is a set of changes that become durable and visible together.
 // The zero Batch is empty and ready. A Batch is used once.
 type Batch struct {
@@ -10,7 +16,7 @@ type Batch struct {
 	Appends     [][]byte
 	FirstAppend uint64
 	Links       []Staged  // blobs that become live
-	Unlinks     []BlobRef // blobs that die
+	Unlinks     []BlobRef // blobs that die; one that is not linked is passed over
 }
 
 // Op is what a Write does.
@@ -53,4 +59,44 @@ const AppendPrefix = 0xff
 func AppendKey(n uint64) []byte {
 	return []byte{AppendPrefix, byte(n >> 56), byte(n >> 48), byte(n >> 40), byte(n >> 32),
 		byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+}
+
+// Validate holds a batch against the limits of the contract, before a driver takes
+// it up: MaxBatchWrites changes of any sort, MaxBatchBytes of keys, values and
+// entries together, keys of 1 to MaxKeyBytes that do not start with AppendPrefix,
+// values and entries of at most MaxValueBytes. What is too big is redoubt.TooLarge,
+// what is malformed redoubt.Invalid.
+func (b *Batch) Validate() error {
+	if n := len(b.Writes) + len(b.Appends) + len(b.Links) + len(b.Unlinks); n > MaxBatchWrites {
+		return tooLarge("batch of %d changes", n)
+	}
+	total := 0
+	for i := range b.Writes {
+		w := &b.Writes[i]
+		switch {
+		case len(w.Key) == 0 || w.Key[0] == AppendPrefix:
+			return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: fmt.Errorf("write %d: empty or reserved key", i)}
+		case w.Op < OpSet || w.Op > OpAdd:
+			return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: fmt.Errorf("write %d: unknown operation %d", i, w.Op)}
+		case len(w.Key) > MaxKeyBytes:
+			return tooLarge("key of %d bytes", len(w.Key))
+		case len(w.Value) > MaxValueBytes:
+			return tooLarge("value of %d bytes", len(w.Value))
+		}
+		total += len(w.Key) + len(w.Value)
+	}
+	for _, entry := range b.Appends {
+		if len(entry) > MaxValueBytes {
+			return tooLarge("append entry of %d bytes", len(entry))
+		}
+		total += len(entry)
+	}
+	if total > MaxBatchBytes {
+		return tooLarge("batch of %d bytes", total)
+	}
+	return nil
+}
+
+func tooLarge(format string, n int) error {
+	return &redoubt.Error{Op: "store.Commit", Kind: redoubt.TooLarge, Err: fmt.Errorf(format, n)}
 }

@@ -19,6 +19,7 @@ const (
 	MaxValueBytes  = 16 << 20 // a multipart manifest of 10,000 parts
 	InlineBytes    = 128 << 10
 	MaxBatchWrites = 1 << 16
+	MaxBatchBytes  = 64 << 20 // keys, values and entries of one batch; inline blobs come on top
 )
 
 // Engine is one enclave's durable state. All methods may be called at once.
@@ -68,6 +69,20 @@ type View interface {
 	// Scan iterates keys in [lower, upper) in byte order. A nil upper has no bound.
 	Scan(lower, upper []byte) Iterator
 	Close() error
+}
+
+// Archive is what Dump asks of a View beyond reading: EachBlob visits every blob that
+// was linked when the view was taken, in the order of their names, until visit fails.
+type Archive interface {
+	View
+	EachBlob(ctx context.Context, visit func(ref BlobRef, size int64) error) error
+}
+
+// Restorer is what Load asks of an Engine beyond committing: StageAs begins a blob
+// under a name it had in another engine. A name that is zero or taken is redoubt.Exists.
+type Restorer interface {
+	Engine
+	StageAs(ctx context.Context, ref BlobRef) (Staged, error)
 }
 
 // Iterator walks keys in order. It starts before the first key. Key and Value
