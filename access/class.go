@@ -1,0 +1,102 @@
+package access
+
+import "redoubt"
+
+// Class is what an action does, which is what decides the rules that it is held to.
+type Class uint8
+
+// The classes. The zero class is that of an unknown action, and is refused.
+const (
+	ClassNone     Class = iota
+	ClassRead           // reads one version: content, tags, retention
+	ClassList           // shows keys of a bucket; each key shown is decided by its label and Scope
+	ClassSettings       // shows names and settings of buckets, which are known at the node's floor (RULES 2.5)
+	ClassWrite          // makes a version or a delete marker
+	ClassUpload         // begins, feeds or completes a multipart upload
+	ClassAbort          // ends a multipart upload
+	ClassAlter          // changes or removes one version that exists
+	ClassBucket         // makes, configures or removes a bucket
+	ClassOfficer        // what security officers do, not about one label
+	ClassKeys           // what security officers do to one label's keys or one version: within their working label
+	ClassAdmin          // what platform administrators do; it opens no content
+	ClassSelf           // what everybody may do about himself, and an officer about anybody
+	ClassExpire         // lifecycle expiry, by the node's own subject at the label of what expires
+	ClassRecord         // system records, by the node's own subject
+)
+
+// ClassOf is the table of all actions. An action that it does not name has ClassNone.
+func ClassOf(a redoubt.Action) Class {
+	switch a { // a switch, not a map: it is compiled to a search and costs no hash on every decision
+	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock:
+		return ClassRead
+	case redoubt.ActionPutObject, redoubt.ActionDeleteObject:
+		return ClassWrite
+	case redoubt.ActionListObjects, redoubt.ActionListVersions, redoubt.ActionListUploads:
+		return ClassList
+	case redoubt.ActionUpload:
+		return ClassUpload
+	case redoubt.ActionAbortUpload:
+		return ClassAbort
+	case redoubt.ActionDeleteVersion, redoubt.ActionPutTags, redoubt.ActionPutLock:
+		return ClassAlter
+	case redoubt.ActionHeadBucket, redoubt.ActionListBuckets, redoubt.ActionGetBucket:
+		return ClassSettings
+	case redoubt.ActionCreateBucket, redoubt.ActionDeleteBucket, redoubt.ActionPutBucket:
+		return ClassBucket
+	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
+		redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus:
+		return ClassOfficer
+	case redoubt.ActionRotateKey, redoubt.ActionErase:
+		return ClassKeys
+	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics:
+		return ClassAdmin
+	case redoubt.ActionMint, redoubt.ActionRevoke, redoubt.ActionListCredentials, redoubt.ActionExplain:
+		return ClassSelf
+	case redoubt.ActionExpire:
+		return ClassExpire
+	case redoubt.ActionSystemRecord:
+		return ClassRecord
+	}
+	return ClassNone
+}
+
+// touchesObjects says whether need to know applies: whether the class reaches keys of a bucket.
+func (c Class) touchesObjects() bool {
+	switch c {
+	case ClassRead, ClassList, ClassWrite, ClassUpload, ClassAbort, ClassAlter:
+		return true
+	}
+	return false
+}
+
+// changes says whether the class changes a bucket or what is in it.
+func (c Class) changes() bool {
+	switch c {
+	case ClassWrite, ClassUpload, ClassAbort, ClassAlter, ClassBucket:
+		return true
+	}
+	return false
+}
+
+// rule is the name under which the audit log records what the class allowed.
+func (c Class) rule() string {
+	switch c {
+	case ClassRead, ClassList:
+		return "read-down (2.1)"
+	case ClassWrite, ClassUpload:
+		return "write-up (2.1)"
+	case ClassAbort, ClassAlter:
+		return "same-working-label (2.3)"
+	case ClassSettings, ClassBucket:
+		return "buckets-at-floor (2.5)"
+	case ClassOfficer, ClassKeys:
+		return "officer (4.2)"
+	case ClassAdmin:
+		return "administrator (4.1)"
+	case ClassSelf:
+		return "own-or-officer (4.1)"
+	case ClassExpire, ClassRecord:
+		return "own-subject (4.3)"
+	}
+	return RuleNoAction
+}

@@ -1,0 +1,263 @@
+package access
+
+import (
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Denier is an estate's own rules. It can only deny: it is asked last, about what everything else allowed.
+type Denier interface {
+	// Deny gives the name of the rule that denies the request, "" when none does. It gets a copy of its own.
+	Deny(r *Request) (rule string)
+}
+
+// Monitor decides for one node. The zero Monitor refuses everything.
+type Monitor struct {
+	floor, ceiling label.Label
+	own            redoubt.SubjectName
+	extra          Denier
+}
+
+// New makes the monitor of a node with the accredited range [floor, ceiling]. extra may be nil.
+func New(floor, ceiling label.Label, node redoubt.NodeName, extra Denier) *Monitor {
+	return &Monitor{floor: floor, ceiling: ceiling, own: NodeSubject(node), extra: extra}
+}
+
+// Check decides. See the package doc for the order and [Request] for the facts that each action needs.
+func (m *Monitor) Check(r *Request) Decision {
+	if rule, kind := m.credential(r); rule != "" {
+		return Decision{Kind: kind, Rule: rule}
+	}
+	class := ClassOf(r.Action)
+	rule := m.mandatory(class, r)
+	if rule == "" {
+		rule = m.roles(class, r)
+	}
+	if rule == "" {
+		rule = m.names(class, r)
+	}
+	if rule == "" {
+		rule = m.needToKnow(class, r)
+	}
+	if rule == "" && m.extra != nil {
+		own := *r // a copy, so that the caller's Request need not live on the heap
+		if name := m.extra.Deny(&own); name != "" {
+			rule = RuleEstate + name
+		}
+	}
+	if rule != "" {
+		return m.refuse(class, r, rule)
+	}
+	return Decision{Allow: true, Known: true, Rule: class.rule()}
+}
+
+// credential checks that the credential, its subject and its working label are good now.
+func (m *Monitor) credential(r *Request) (rule string, kind redoubt.Kind) {
+	who, s := &r.Who, &r.Subject
+	switch {
+	case r.Live != nil:
+		return RuleCredential, redoubt.KindOf(r.Live)
+	case who.ID == "" || who.Subject == "" || r.Now.IsZero():
+		return RuleCredential, redoubt.Unauthenticated
+	case !r.Now.Before(who.Expires):
+		return RuleCredential, redoubt.Expired
+	case who.Subject != s.Name:
+		return RuleSubject, redoubt.Unauthenticated
+	case !r.Now.Before(s.Expires):
+		return RuleClearance, redoubt.Expired
+	case !s.Clearance.Dominates(who.Working) || !m.inRange(who.Working):
+		return RuleWorking, redoubt.Denied
+	}
+	return "", 0
+}
+
+// mandatory is the rule of the labels (RULES 2.1 to 2.5). Everything else can only refuse further.
+func (m *Monitor) mandatory(class Class, r *Request) string {
+	working := &r.Who.Working
+	if class.touchesObjects() && r.Bucket == nil {
+		return RuleNoBucket
+	}
+	switch class {
+	case ClassRead, ClassKeys:
+		if !working.Dominates(r.Object) {
+			return RuleNoReadUp
+		}
+	case ClassWrite:
+		return m.writing(r)
+	case ClassUpload:
+		if !working.Equivalent(r.MadeAt) {
+			return RuleSameWorking
+		}
+		return m.writing(r)
+	case ClassAbort:
+		if !working.Equivalent(r.MadeAt) {
+			return RuleSameWorking
+		}
+	case ClassAlter:
+		if r.Object.IsZero() || !working.Equivalent(r.MadeAt) {
+			return RuleSameWorking
+		}
+	case ClassBucket:
+		// A bucket's name and settings are known at the floor: whoever works above it would write down.
+		if r.Bucket == nil {
+			return RuleNoBucket
+		}
+		if !m.floor.Dominates(*working) {
+			return RuleNoWriteDown
+		}
+	case ClassExpire:
+		if r.Bucket == nil {
+			return RuleNoBucket
+		}
+		if !working.Equivalent(r.Object) {
+			return RuleSameWorking
+		}
+	case ClassRecord:
+		if !r.New.Dominates(*working) {
+			return RuleNoWriteDown
+		}
+		if !m.inRange(r.New) {
+			return RuleNodeRange
+		}
+	case ClassNone:
+		return RuleNoAction
+	}
+	return ""
+}
+
+// writing is RULES 2.1 for a new version.
+func (m *Monitor) writing(r *Request) string {
+	working, b := &r.Who.Working, r.Bucket
+	if r.New != *working { // what is the working label itself has passed these four already
+		switch {
+		case !r.New.Dominates(*working):
+			return RuleNoWriteDown
+		case !r.Subject.Clearance.Dominates(r.New):
+			return RuleWithin
+		case !m.inRange(r.New):
+			return RuleNodeRange
+		case !working.Dominates(r.New) && !r.Subject.Has(redoubt.RoleWriteUp):
+			return RuleWriteUpGrant
+		}
+	}
+	if !b.Ceiling.Dominates(r.New) || !r.New.Dominates(b.Floor) {
+		return RuleBucketRange
+	}
+	return ""
+}
+
+// roles says what a subject is for. No role widens what the labels allow. Administrators and the storage role
+// read and write objects like an analyst: what keeps them from what they do not need is their clearance.
+// Officers do not: who clears people does not also read what they write.
+func (m *Monitor) roles(class Class, r *Request) string {
+	if r.Subject.Name == m.own {
+		return m.ownRoles(class)
+	}
+	switch class {
+	case ClassRead, ClassList:
+		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleReviewer, redoubt.RoleAdmin, redoubt.RoleStorage) {
+			return RuleRole
+		}
+	case ClassWrite, ClassUpload, ClassAbort, ClassAlter:
+		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleAdmin, redoubt.RoleStorage) {
+			return RuleRole
+		}
+	case ClassSettings:
+	case ClassBucket:
+		if !r.Subject.Has(redoubt.RoleStorage) {
+			return RuleStorage
+		}
+	case ClassOfficer, ClassKeys:
+		if !r.Subject.Has(redoubt.RoleOfficer) {
+			return RuleRole
+		}
+	case ClassAdmin:
+		if !r.Subject.Has(redoubt.RoleAdmin) {
+			return RuleRole
+		}
+	case ClassSelf:
+		if !r.Self && !r.Subject.Has(redoubt.RoleOfficer) {
+			return RuleRole
+		}
+	case ClassExpire, ClassRecord:
+		return RuleOwnSubject
+	default:
+		return RuleNoAction
+	}
+	return ""
+}
+
+// ownRoles is what the node does as itself: objects, buckets, expiry and records, and nothing that an
+// officer or an administrator answers for.
+func (m *Monitor) ownRoles(class Class) string {
+	if class.touchesObjects() || class.changes() {
+		return ""
+	}
+	switch class {
+	case ClassSettings, ClassExpire, ClassRecord:
+		return ""
+	}
+	return RuleRole
+}
+
+// names keeps reserved and read-only buckets for the node's own subject (RULES 2.5).
+func (m *Monitor) names(class Class, r *Request) string {
+	switch b := r.Bucket; {
+	case b == nil || r.Subject.Name == m.own:
+	case b.Name == redoubt.SystemBucket:
+		return RuleReserved
+	case class.changes() && reserved(b.Name):
+		return RuleReserved
+	case class.changes() && class != ClassBucket && b.ReadOnly:
+		return RuleReadOnly
+	}
+	return ""
+}
+
+// refuse decides what a refused caller is told.
+func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
+	if m.mayKnow(class, r, rule) {
+		return Decision{Known: true, Kind: redoubt.Denied, Rule: rule}
+	}
+	return Decision{Kind: redoubt.NotFound, Rule: rule}
+}
+
+// mayKnow says whether the caller may know of what she was refused: that is, whether the answer for it may
+// differ from the answer for what does not exist.
+func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
+	if rule == RuleNoBucket || r.Bucket != nil && r.Bucket.Name == redoubt.SystemBucket {
+		return false
+	}
+	switch class {
+	case ClassRead, ClassAlter:
+		return r.Who.Working.Dominates(r.Object) && m.needToKnow(class, r) == ""
+	case ClassKeys:
+		return r.Who.Working.Dominates(r.Object)
+	case ClassUpload, ClassAbort:
+		return rule != RuleSameWorking && m.needToKnow(class, r) == ""
+	}
+	return true // buckets are known at the floor, and nothing else was asked about
+}
+
+func (m *Monitor) inRange(l label.Label) bool { return m.ceiling.Dominates(l) && l.Dominates(m.floor) }
+
+// Own gives the node's own subject and a credential of it at a working label, good for one minute from now:
+// what lifecycle, guards and system records are decided as.
+func (m *Monitor) Own(working label.Label, now time.Time) (redoubt.Credential, redoubt.Subject) {
+	expires := now.Add(time.Minute)
+	return redoubt.Credential{ID: string(m.own), Subject: m.own, Working: working, Expires: expires},
+		redoubt.Subject{Name: m.own, Clearance: m.ceiling, Expires: expires}
+}
+
+func hasAny(s *redoubt.Subject, roles ...redoubt.Role) bool {
+	for _, r := range roles {
+		for _, has := range s.Roles {
+			if has == r {
+				return true
+			}
+		}
+	}
+	return false
+}

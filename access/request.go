@@ -1,0 +1,100 @@
+package access
+
+import (
+	"strings"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Bucket is what a decision needs to know of a bucket: its settings, compiled. "" in the settings is the
+// node's own bound, which whoever compiles fills in: a zero label here admits nothing.
+type Bucket struct {
+	Name             redoubt.BucketName
+	Default          label.Label // not looked at by the monitor; it stands here for whoever makes New
+	Floor, Ceiling   label.Label
+	Closed, ReadOnly bool
+	Grants           []redoubt.Grant // what the bucket's policy was mapped to
+}
+
+// Request is one question to the monitor, with every fact that the answer rests on. Which facts an action
+// needs is told by its class; the others are left zero.
+//
+//	class     needs besides Now, Who, Subject, Action
+//	Read      Bucket, Key, Object
+//	List      Bucket
+//	Write     Bucket, Key, New (of a delete marker: the working label)
+//	Upload    Bucket, Key, New, MadeAt (of an upload that begins: the working label)
+//	Abort     Bucket, Key, MadeAt
+//	Alter     Bucket, Key, Object, MadeAt
+//	Bucket    Bucket (of one to be made: its name)
+//	Keys      Object: the label whose keys, or of the version which
+//	Self      Self, where it is about the caller
+//	Expire    Bucket, Object: the label of what expires
+//	Record    New
+type Request struct {
+	Now     time.Time
+	Who     redoubt.Credential
+	Subject redoubt.Subject // resolved now, never kept across requests
+	Live    error           // what identity says of the credential now: nil, or its Kind is the answer
+	Action  redoubt.Action
+	Bucket  *Bucket
+	Key     string
+	Object  label.Label // of the version read or altered
+	MadeAt  label.Label // the working label that it was made at
+	New     label.Label // of the version to be written
+	Self    bool        // it concerns the caller alone: her own credential, her own request
+}
+
+// Decision is the answer. The zero Decision refuses, as an internal error.
+type Decision struct {
+	Allow bool
+	Known bool         // the caller may know that what she asked about exists, and the rule that refused
+	Kind  redoubt.Kind // what a refused caller is answered; NotFound for what she may not know of
+	Rule  string       // the rule that decided, for the audit log: a stable name and its number in RULES
+}
+
+// Err is nil for what is allowed, and otherwise what the operation returns. It carries the rule only for
+// whoever may know of the object.
+func (d Decision) Err(op, object string) error {
+	if d.Allow {
+		return nil
+	}
+	e := &redoubt.Error{Op: op, Object: object, Kind: d.Kind}
+	if d.Known {
+		e.Rule = d.Rule
+	}
+	return e
+}
+
+// The rules that refuse, as they stand in the audit log and in messages. They are stable.
+const (
+	RuleNoAction     = "unknown-action"
+	RuleCredential   = "live-credential (2.1)"
+	RuleSubject      = "known-subject (4.3)"
+	RuleClearance    = "clearance-current (2.1)"
+	RuleWorking      = "working-label (2.1)"
+	RuleNoReadUp     = "no-read-up (2.1)"
+	RuleNoWriteDown  = "no-write-down (2.1)"
+	RuleWithin       = "within-clearance (2.1)"
+	RuleNodeRange    = "within-node-range (2.1)"
+	RuleBucketRange  = "within-bucket-range (2.1)"
+	RuleWriteUpGrant = "write-up-grant (2.1)"
+	RuleSameWorking  = "same-working-label (2.3)"
+	RuleNoBucket     = "no-bucket (2.5)"
+	RuleReserved     = "reserved-name (2.5)"
+	RuleReadOnly     = "read-only-bucket (2.5)"
+	RuleStorage      = "storage-role (2.5)"
+	RuleRole         = "role (4.2)"
+	RuleOwnSubject   = "own-subject (4.3)"
+	RuleNeedToKnow   = "need-to-know"
+	RuleNeedDenied   = "need-to-know-denied"
+	RuleEstate       = "estate-rule: " // followed by the name that the estate gives it
+)
+
+// NodeSubject is the name of the node's own subject. The dot keeps it from being a person's.
+func NodeSubject(n redoubt.NodeName) redoubt.SubjectName { return redoubt.SubjectName("node." + n) }
+
+// reserved says whether the name is one of those with a dot, which guards and the node itself write.
+func reserved(b redoubt.BucketName) bool { return strings.IndexByte(string(b), '.') >= 0 }
