@@ -1,0 +1,498 @@
+package label
+
+import (
+	"fmt"
+	"strings"
+)
+
+// usaGrammar reads and writes the banner line of the United States:
+//
+//	CLASS//SCI//SAR//AEA//NATO//FGI//CUI//DISSEM//NON-IC//AUDIENCE
+//
+// with empty segments left out. Another owner's material starts with "//": //GBR SECRET, //COSMIC TOP
+// SECRET, //JOINT SECRET CAN GBR USA. The words come from the policy; the shape is this file.
+type usaGrammar struct{ p *Policy }
+
+// The tag sets that the grammar knows by name.
+const (
+	setSCI    = "SCI"
+	setSAR    = "SAR"
+	setAEA    = "AEA"
+	setNATO   = "NATO"
+	setCUI    = "CUI"
+	setDissem = "DISSEM"
+	setNonIC  = "NON-IC"
+)
+
+// segment kinds in the order of a banner.
+type segment int
+
+const (
+	segUnknown segment = iota
+	segSCI
+	segSAR
+	segAEA
+	segNATO
+	segFGI
+	segCUI
+	segDissem
+	segNonIC
+	segAudience
+)
+
+var segmentNames = [...]string{"", setSCI, setSAR, setAEA, setNATO, "FGI", setCUI, setDissem, setNonIC, "AUDIENCE"}
+
+// natoWords are NATO's own names of the classifications, by the name that the policy gives them.
+var natoWords = map[string][2]string{
+	"TOP SECRET":   {"COSMIC TOP SECRET", "CTS"},
+	"SECRET":       {"NATO SECRET", "NS"},
+	"CONFIDENTIAL": {"NATO CONFIDENTIAL", "NC"},
+	"RESTRICTED":   {"NATO RESTRICTED", "NR"},
+	"UNCLASSIFIED": {"NATO UNCLASSIFIED", "NU"},
+}
+
+// natoSuffixes are the ways in which NATO's restrictive categories follow its classification directly.
+var natoSuffixes = [...][2]string{
+	{" ATOMAL", "ATOMAL"}, {" BOHEMIA", "BOHEMIA"}, {" BALK", "BALK"}, {"-A", "ATOMAL"}, {"-B", "BOHEMIA"}, {"-BALK", "BALK"},
+}
+
+func (g *usaGrammar) eyes() bool { return true }
+
+// usaReader is one marking being read by usaGrammar.
+type usaReader struct {
+	*input
+	label    Label
+	named    categorySet // categories that the marking names itself
+	spelled  spelling
+	audience bool // some word about the audience was read
+}
+
+func (g *usaGrammar) parse(in *input) Label {
+	r := &usaReader{input: in, label: Label{policy: g.p}}
+	t := in.body()
+	if t.text == "" {
+		in.fault(0, "", "there is no marking")
+		return Label{}
+	}
+	foreign := strings.HasPrefix(t.text, "//")
+	if foreign {
+		t = t.from(2)
+	}
+	segments := t.split("//")
+	switch first := segments[0]; {
+	case foreign:
+		r.foreignHead(first)
+		segments = segments[1:]
+	case fold(first.text) == "CUI" || r.kind(first, segUnknown) == segCUI:
+		r.ownClass(token{g.p.classes[g.p.ordinary[0]].name, first.offset})
+	default:
+		r.ownClass(first)
+		segments = segments[1:]
+	}
+	last := segUnknown
+	for _, s := range segments {
+		kind := r.kind(s, last)
+		switch {
+		case s.text == "":
+			r.bad(s, "an empty segment stands between slashes")
+			continue
+		case kind == segUnknown:
+			r.bad(s, "is in no register of policy "+g.p.name)
+			continue
+		case kind == last && kind != segCUI:
+			r.bad(s, "is a second segment of kind "+segmentNames[kind])
+		case kind < last:
+			r.bad(s, fmt.Sprintf("is a segment of kind %s and stands after %s", segmentNames[kind], segmentNames[last]))
+		}
+		last = max(last, kind)
+		r.segment(kind, s)
+	}
+	if len(in.faults) == 0 {
+		r.settle()
+	}
+	return r.label
+}
+
+// ownClass reads the classification of own material.
+func (r *usaReader) ownClass(t token) {
+	c, ok := r.policy.classBy[fold(t.text)]
+	switch {
+	case !ok:
+		r.bad(t, "is not a classification of policy "+r.policy.name)
+	case r.policy.classes[c].foreign:
+		r.bad(t, "is not a classification of "+r.policy.nation+" material")
+	default:
+		r.setClass(c)
+	}
+}
+
+func (r *usaReader) setClass(c int) {
+	r.label.class, r.label.rank = uint8(c), r.policy.classes[c].rank
+}
+
+// foreignHead reads what follows the leading "//": owner and classification.
+func (r *usaReader) foreignHead(t token) {
+	p := r.policy
+	if rest, ok := t.afterWord("JOINT"); ok {
+		r.label.owner = jointOwner
+		list := r.classThen(rest)
+		r.label.fgi = r.nationList(list)
+		if r.label.fgi.count() < 2 {
+			r.bad(t, "names fewer than two owners")
+		}
+		return
+	}
+	nato, isNATO := p.nationBy["NATO"]
+	if isNATO && r.natoHead(t, nato) {
+		return
+	}
+	words := t.fields()
+	if len(words) < 2 {
+		r.bad(t, "is not an owner and a classification")
+		return
+	}
+	n, ok := p.nationBy[fold(words[0].text)]
+	if !ok || n == p.home {
+		r.bad(words[0], "is not another owner that policy "+p.name+" knows")
+		return
+	}
+	r.label.owner = uint16(n + 1)
+	for _, extra := range r.classThen(t.from(len(words[0].text)).trim()) {
+		r.bad(extra, "follows the classification")
+	}
+}
+
+// classThen reads a classification of one or two words and gives the words after it.
+func (r *usaReader) classThen(t token) []token {
+	words := t.fields()
+	for n := min(2, len(words)); n > 0; n-- {
+		text := t.text[:words[n-1].offset+len(words[n-1].text)-t.offset]
+		if c, ok := r.policy.classBy[fold(text)]; ok {
+			r.setClass(c)
+			return words[n:]
+		}
+	}
+	r.bad(t, "does not start with a classification")
+	return nil
+}
+
+// natoHead reads NATO's own classifications, with or without a restrictive category behind: CTS-A.
+func (r *usaReader) natoHead(t token, nato int) bool {
+	text, category := fold(t.text), ""
+	for _, s := range natoSuffixes {
+		if head, ok := strings.CutSuffix(text, s[0]); ok {
+			text, category = head, s[1]
+			break
+		}
+	}
+	for class, words := range natoWords {
+		if text != words[0] && text != words[1] && (category == "" || text != class) {
+			continue
+		}
+		c, ok := r.policy.classBy[class]
+		if !ok {
+			return false
+		}
+		r.setClass(c)
+		r.label.owner = uint16(nato + 1)
+		if category != "" {
+			if i, ok := r.policy.catBy[setNATO+"\x00"+category]; ok {
+				r.category(t, i)
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// kind tells what a segment holds by the first of its parts that some register knows. The names of CUI
+// categories count only behind CUI.
+func (r *usaReader) kind(s token, last segment) segment {
+	if _, ok := s.afterWord("AUDIENCE"); ok {
+		return segAudience
+	}
+	for _, t := range s.split("/") {
+		key := fold(t.text)
+		system, _, _ := strings.Cut(key, "-")
+		switch {
+		case r.known(setSCI, key) || r.known(setSCI, strings.TrimSpace(system)):
+			return segSCI
+		case strings.HasPrefix(key, "SAR-") || strings.HasPrefix(key, "SPECIAL ACCESS REQUIRED-"):
+			return segSAR
+		case r.known(setAEA, key) || r.known(setAEA, strings.TrimSpace(system)):
+			return segAEA
+		case r.known(setNATO, key):
+			return segNATO
+		case key == "FGI" || strings.HasPrefix(key, "FGI ") || strings.HasPrefix(key, "FOREIGN GOVERNMENT INFORMATION"):
+			return segFGI
+		case r.markKnown(setCUI, key) && (last == segCUI || key == "CUI" || strings.HasPrefix(key, "SP-") || len(key) > 8):
+			return segCUI
+		case r.markKnown(setDissem, key) || r.listed(t) != "":
+			return segDissem
+		case r.markKnown(setNonIC, key):
+			return segNonIC
+		}
+	}
+	return segUnknown
+}
+
+func (r *usaReader) known(set, key string) bool {
+	_, ok := r.policy.catBy[set+"\x00"+key]
+	return ok
+}
+
+func (r *usaReader) markKnown(set, key string) bool {
+	_, ok := r.policy.markBy[set+"\x00"+key]
+	return ok
+}
+
+func (r *usaReader) segment(kind segment, s token) {
+	switch kind {
+	case segSCI, segAEA:
+		for _, t := range s.split("/") {
+			r.path(segmentNames[kind], t)
+		}
+	case segSAR:
+		for _, t := range s.split("/") {
+			for _, prefix := range []string{"SAR-", "SPECIAL ACCESS REQUIRED-"} {
+				if len(t.text) > len(prefix) && fold(t.text[:len(prefix)]) == prefix {
+					t = t.from(len(prefix)).trim()
+				}
+			}
+			r.path(setSAR, t)
+		}
+	case segNATO:
+		for _, t := range s.split("/") {
+			if i, ok := r.policy.catBy[setNATO+"\x00"+fold(t.text)]; ok {
+				r.category(t, i)
+			} else {
+				r.bad(t, "is not a restrictive category of NATO")
+			}
+		}
+	case segFGI:
+		r.fgi(s)
+	case segCUI, segNonIC:
+		for _, t := range s.split("/") {
+			r.mark(segmentNames[kind], t)
+		}
+		if i, ok := r.policy.markBy[setCUI+"\x00CUI"]; ok && kind == segCUI {
+			r.label.marks.add(i)
+		}
+	case segDissem:
+		r.dissem(s)
+	case segAudience:
+		rest, _ := s.afterWord("AUDIENCE")
+		if r.audience {
+			r.bad(s, "speaks of the audience a second time")
+		}
+		r.audience, r.spelled = true, spellAudience
+		r.input.audience(&r.label, rest)
+	}
+}
+
+// category adds category i, which t names, and all above it.
+func (r *usaReader) category(t token, i int) {
+	if r.named.has(i) {
+		r.bad(t, "is named twice")
+	}
+	r.named.add(i)
+	r.label.cats = r.label.cats.join(r.policy.cats[i].implies)
+}
+
+// path reads SYSTEM-COMPARTMENT SUB SUB-COMPARTMENT SUB of a set.
+func (r *usaReader) path(set string, t token) {
+	find := func(name string) (int, bool) {
+		i, ok := r.policy.catBy[set+"\x00"+fold(name)]
+		return i, ok
+	}
+	if i, ok := find(t.text); ok {
+		r.category(t, i)
+		return
+	}
+	parts := t.split("-")
+	system, ok := find(parts[0].text)
+	if !ok {
+		r.bad(t, "is not in the register "+set+" of policy "+r.policy.name)
+		return
+	}
+	if len(parts) == 1 {
+		r.bad(t, "is not in the register "+set+" of policy "+r.policy.name)
+	}
+	for _, part := range parts[1:] {
+		words := part.fields()
+		if len(words) == 0 {
+			r.bad(t, "has an empty compartment")
+			continue
+		}
+		comp, ok := find(r.policy.cats[system].name + "-" + words[0].text)
+		if !ok {
+			r.bad(words[0], "is no compartment of "+r.policy.cats[system].name)
+			continue
+		}
+		if len(words) == 1 {
+			r.category(part, comp)
+		}
+		for _, w := range words[1:] {
+			if sub, ok := find(r.policy.cats[comp].name + " " + w.text); ok {
+				r.category(w, sub)
+			} else {
+				r.bad(w, "is no sub-compartment of "+r.policy.cats[comp].name)
+			}
+		}
+	}
+}
+
+func (r *usaReader) fgi(s token) {
+	rest, ok := s.afterWord("FGI")
+	if !ok {
+		rest, _ = s.afterWord("FOREIGN GOVERNMENT INFORMATION")
+	}
+	if r.label.owner != ownOwner {
+		r.bad(s, "stands on material that is another owner's throughout")
+		return
+	}
+	r.label.fgiSeen = true
+	if rest.text == "" {
+		return
+	}
+	r.label.fgi = r.nationList(r.listing(rest))
+	if r.label.fgi.has(r.policy.home) {
+		r.bad(rest, "names "+r.policy.nation+", which is not foreign")
+	}
+}
+
+func (r *usaReader) mark(set string, t token) {
+	i, ok := r.policy.markBy[set+"\x00"+fold(t.text)]
+	switch {
+	case !ok:
+		r.bad(t, "is not in the register "+set+" of policy "+r.policy.name)
+	case r.label.marks.has(i):
+		r.bad(t, "is named twice")
+	default:
+		r.label.marks.add(i)
+	}
+}
+
+// listed tells which of the words that a list belongs to stands in t: REL TO, EYES ONLY, DISPLAY ONLY, or "".
+func (r *usaReader) listed(t token) string {
+	key := fold(t.text)
+	if strings.HasSuffix(key, " EYES ONLY") || strings.HasSuffix(key, " EYES") {
+		return "EYES ONLY"
+	}
+	for _, word := range []string{"REL TO", "DISPLAY ONLY"} {
+		i, ok := r.policy.markBy[setDissem+"\x00"+word]
+		if !ok {
+			continue
+		}
+		w := &r.policy.marks[i].phrases
+		for _, s := range append([]string{w.name, w.portion}, w.others...) {
+			if _, ok := t.afterWord(s); ok {
+				return word
+			}
+		}
+	}
+	return ""
+}
+
+// dissem reads the dissemination controls, the audience's words among them.
+func (r *usaReader) dissem(s token) {
+	var pending []token // codes that belong to an EYES ONLY further on
+	for _, t := range s.split("/") {
+		key := fold(t.text)
+		_, isNation := r.policy.nationBy[key]
+		_, isGroup := r.policy.groups[key]
+		switch word := r.listed(t); {
+		case key == r.policy.ownerOnly.name || key == r.policy.ownerOnly.portion || key == "NOT RELEASABLE TO FOREIGN NATIONALS":
+			r.say(t, spellNoforn, one(r.policy.home))
+			if r.label.owner != ownOwner {
+				r.bad(t, "is for "+r.policy.nation+" material")
+			}
+		case key == "RELEASABLE BY INFORMATION DISCLOSURE OFFICIAL":
+			r.mark(setDissem, t)
+		case word == "REL TO":
+			r.relTo(t)
+		case word == "DISPLAY ONLY":
+			r.displayOnly(t)
+		case word == "EYES ONLY":
+			end := strings.LastIndex(fold(t.text), " EYES")
+			list := append(pending, token{t.text[:min(end, len(t.text))], t.offset}.trim())
+			pending = nil
+			r.list(t, spellEyes, list)
+		case isNation || isGroup:
+			pending = append(pending, t)
+		default:
+			r.mark(setDissem, t)
+		}
+	}
+	for _, t := range pending {
+		r.bad(t, "is a nation without REL TO or EYES ONLY")
+	}
+}
+
+// after is what follows the words of a mark in t.
+func (r *usaReader) after(t token, mark string) token {
+	w := &r.policy.marks[r.policy.markBy[setDissem+"\x00"+mark]].phrases
+	best := t
+	for _, s := range append([]string{w.name, w.portion}, w.others...) {
+		if rest, ok := t.afterWord(s); ok && len(rest.text) < len(best.text) {
+			best = rest
+		}
+	}
+	return best
+}
+
+func (r *usaReader) relTo(t token) {
+	rest := r.after(t, "REL TO")
+	if rest.text == "" {
+		if b := r.banner; b != nil && b.spelling == spellRel {
+			r.say(t, spellRel, b.audience)
+			return
+		}
+		r.bad(t, "names no nation; that is for a portion under a banner with REL TO")
+		return
+	}
+	r.list(t, spellRel, r.listing(rest))
+}
+
+// list reads a list that says who may read.
+func (r *usaReader) list(t token, s spelling, list []token) {
+	set := r.nationList(list)
+	if !set.has(r.policy.home) {
+		r.bad(t, "does not name "+r.policy.nation)
+	}
+	if o := r.label.owner; o != ownOwner && o != jointOwner && !set.has(int(o-1)) {
+		r.bad(t, "does not name the owner")
+	}
+	if set.count() < 2 {
+		r.bad(t, "names fewer than two")
+	}
+	r.say(t, s, set)
+}
+
+// say takes note of the one word about the audience.
+func (r *usaReader) say(t token, s spelling, set nationSet) {
+	if r.audience {
+		r.bad(t, "speaks of release a second time: NOFORN, REL TO and EYES ONLY exclude each other")
+	}
+	r.audience, r.spelled, r.label.audience = true, s, set
+}
+
+func (r *usaReader) displayOnly(t token) {
+	rest := r.after(t, "DISPLAY ONLY")
+	if !r.label.display.empty() {
+		r.bad(t, "is named twice")
+	}
+	r.label.display = r.nationList(r.listing(rest))
+}
+
+// settle gives a label that nothing was said of its default audience, and every label its one spelling.
+func (r *usaReader) settle() {
+	l := &r.label
+	if !r.audience {
+		l.audience, l.all = r.policy.defaultAudience(l)
+		if l.owner == ownOwner && r.policy.forcesOwnerOnly(l) {
+			l.audience, l.all, r.spelled = one(r.policy.home), false, spellNoforn
+		}
+	}
+	l.spell(r.spelled)
+}
