@@ -55,8 +55,9 @@ func rollUp(parts []Label) Label {
 	}
 	l.class = p.ordinary[l.rank]
 	joinOwners(&l, parts)
-	l.spell(joinSpelling(&l, parts))
 	p.joinMarks(&l, anyMarks, allMarks)
+	l.spell(joinSpelling(&l, parts))
+	l.dropWidening()
 	return l
 }
 
@@ -105,9 +106,7 @@ func joinOwners(l *Label, parts []Label) {
 		return
 	}
 	l.class = l.policy.ordinary[l.rank]
-	if home := l.policy.home; home >= 0 {
-		sources.remove(home)
-	}
+	sources.remove(l.policy.home)
 	l.fgiSeen = seen || !sources.empty()
 	if !concealed {
 		l.fgi = sources
@@ -136,7 +135,7 @@ func joinSpelling(l *Label, parts []Label) spelling {
 		}
 	}
 	switch {
-	case !plain && lists > 0 && l.policy.home >= 0 && l.audience == one(l.policy.home):
+	case !plain && lists > 0 && l.audience == one(l.policy.home):
 		return spellNoforn
 	case lists > 0 && eyes == lists:
 		return spellEyes
@@ -154,7 +153,7 @@ func (p *Policy) joinMarks(l *Label, some, all markSet) {
 		if m.needsAll {
 			has = all.has(i)
 		}
-		if !has || m.excludesClass(l.class) || m.widens && l.spelling == spellNoforn {
+		if !has || m.excludesClass(l.class) {
 			continue
 		}
 		if m.weaker >= 0 && some.has(m.weaker) {
@@ -162,8 +161,18 @@ func (p *Policy) joinMarks(l *Label, some, all markSet) {
 		}
 		l.marks.add(i)
 	}
-	if l.spelling == spellNoforn {
-		l.display = nationSet{}
+}
+
+// dropWidening takes off what speaks of further release where the label says NOFORN.
+func (l *Label) dropWidening() {
+	if l.spelling != spellNoforn {
+		return
+	}
+	l.display = nationSet{}
+	for i := range l.policy.marks {
+		if l.policy.marks[i].widens {
+			l.marks.remove(i)
+		}
 	}
 }
 
@@ -197,9 +206,10 @@ func Meet(a, b Label) Label {
 	} else if a.spelling == spellPlain && b.spelling == spellPlain {
 		want = spellPlain
 	}
-	l.spell(want)
 	shared := a.marks.meet(b.marks)
 	p.joinMarks(&l, shared, shared)
+	l.spell(want)
+	l.dropWidening()
 	return l
 }
 
@@ -209,7 +219,7 @@ func (l *Label) spell(want spelling) {
 	p := l.policy
 	set, all := p.defaultAudience(l)
 	plain := all == l.all && (all || set == l.audience)
-	alone := p.home >= 0 && !l.all && l.owner == ownOwner && l.audience == one(p.home)
+	alone := p.ownerOnly.name != "" && !l.all && l.owner == ownOwner && l.audience == one(p.home)
 	list := p.listable(l)
 	switch {
 	case alone && (want == spellNoforn || !plain || p.forcesOwnerOnly(l)):
@@ -227,7 +237,7 @@ func (l *Label) spell(want spelling) {
 
 // listable reports whether l's audience can be written as REL TO: two or more, the own nation and the owner among them.
 func (p *Policy) listable(l *Label) bool {
-	if l.all || p.home < 0 || l.audience.count() < 2 || !l.audience.has(p.home) {
+	if l.all || l.audience.count() < 2 || !l.audience.has(p.home) {
 		return false
 	}
 	return l.owner == ownOwner || l.owner == jointOwner || l.audience.has(int(l.owner-1))
@@ -240,11 +250,9 @@ func (p *Policy) defaultAudience(l *Label) (set nationSet, all bool) {
 		return l.fgi, false
 	case l.owner != ownOwner:
 		set.add(int(l.owner - 1))
-	case p.classes[l.class].open:
+	case p.classes[l.class].open && !p.forcesOwnerOnly(l):
 		return set, true
 	}
-	if p.home >= 0 {
-		set.add(p.home)
-	}
+	set.add(p.home)
 	return set, false
 }

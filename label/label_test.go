@@ -14,8 +14,8 @@ func policy(t testing.TB, name string) *Policy {
 	return p
 }
 
-// mark reads a marking of the USA policy.
-func mark_(t testing.TB, marking string) Label {
+// marked reads a marking of the USA policy.
+func marked(t testing.TB, marking string) Label {
 	t.Helper()
 	l, err := usa(t).Parse(marking)
 	if err != nil {
@@ -49,7 +49,7 @@ func TestDominatesFollowsClassCategoriesAndAudience(t *testing.T) {
 		{"//GBR SECRET", "SECRET", false},
 		{"SECRET", "//GBR SECRET", true},
 	} {
-		if got := mark_(t, c.a).Dominates(mark_(t, c.b)); got != c.want {
+		if got := marked(t, c.a).Dominates(marked(t, c.b)); got != c.want {
 			t.Errorf("%s dominates %s: got %t, want %t", c.a, c.b, got, c.want)
 		}
 	}
@@ -57,7 +57,7 @@ func TestDominatesFollowsClassCategoriesAndAudience(t *testing.T) {
 
 func TestUnmarkedIsOutsideTheOrder(t *testing.T) {
 	var zero Label
-	s := mark_(t, "SECRET")
+	s := marked(t, "SECRET")
 	if zero.Dominates(zero) || zero.Dominates(s) || s.Dominates(zero) || zero.Equivalent(zero) {
 		t.Error("the zero Label takes part in the order")
 	}
@@ -73,7 +73,7 @@ func TestUnmarkedIsOutsideTheOrder(t *testing.T) {
 }
 
 func TestLabelsOfTwoPoliciesNeverCompare(t *testing.T) {
-	us := mark_(t, "SECRET")
+	us := marked(t, "SECRET")
 	gb, err := policy(t, "GBR").Parse("SECRET")
 	if err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestLabelsOfTwoPoliciesNeverCompare(t *testing.T) {
 }
 
 func BenchmarkDominates(b *testing.B) {
-	high, low := mark_(b, "TOP SECRET//SI-G ABCD/TK//NOFORN"), mark_(b, "SECRET//SI//REL TO USA, FVEY")
+	high, low := marked(b, "TOP SECRET//SI-G ABCD/TK//NOFORN"), marked(b, "SECRET//SI//REL TO USA, FVEY")
 	b.ReportAllocs()
 	for b.Loop() {
 		if !high.Dominates(low) {

@@ -231,7 +231,7 @@ func (p *Policy) renderAudience(l *Label) string {
 
 // listed are the codes of s as REL TO lists them: the own nation, nations A to Z, groups A to Z.
 func (p *Policy) listed(s nationSet) []string {
-	if p.home < 0 || !s.has(p.home) {
+	if !s.has(p.home) {
 		return p.alphabetic(s)
 	}
 	s.remove(p.home)

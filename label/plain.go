@@ -104,9 +104,6 @@ func (g *plainGrammar) parse(in *input) Label {
 		l := &r.label
 		if !r.said {
 			l.audience, l.all = g.p.defaultAudience(l)
-			if g.p.forcesOwnerOnly(l) {
-				l.audience, l.all, r.spelled = one(g.p.home), false, spellNoforn
-			}
 		}
 		l.spell(r.spelled)
 	}

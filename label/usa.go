@@ -490,9 +490,6 @@ func (r *usaReader) settle() {
 	l := &r.label
 	if !r.audience {
 		l.audience, l.all = r.policy.defaultAudience(l)
-		if l.owner == ownOwner && r.policy.forcesOwnerOnly(l) {
-			l.audience, l.all, r.spelled = one(r.policy.home), false, spellNoforn
-		}
 	}
 	l.spell(r.spelled)
 }

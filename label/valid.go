@@ -35,9 +35,7 @@ func (p *Policy) check(l *Label) []Fault {
 	}
 	p.checkRequired(l, c.name, c.required, nil, bad)
 	alone := l.audience
-	if p.home >= 0 {
-		alone.remove(p.home)
-	}
+	alone.remove(p.home)
 	one := func(w string, it *item) {
 		if it.excludesClass(l.class) {
 			bad(w, "cannot stand with %s", c.name)
