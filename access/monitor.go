@@ -218,7 +218,10 @@ func (m *Monitor) names(class Class, r *Request) string {
 
 // refuse decides what a refused caller is told.
 func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
-	if m.mayKnow(class, r, rule) {
+	switch {
+	case rule == RuleNoBucket, class != ClassBucket && r.Bucket != nil && r.Bucket.Name == redoubt.SystemBucket:
+		return Decision{Kind: redoubt.NoBucket, Rule: rule}
+	case m.mayKnow(class, r, rule):
 		return Decision{Known: true, Kind: redoubt.Denied, Rule: rule}
 	}
 	return Decision{Kind: redoubt.NotFound, Rule: rule}
@@ -227,9 +230,6 @@ func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
 // mayKnow says whether the caller may know of what she was refused: that is, whether the answer for it may
 // differ from the answer for what does not exist.
 func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
-	if rule == RuleNoBucket || r.Bucket != nil && r.Bucket.Name == redoubt.SystemBucket {
-		return false
-	}
 	switch class {
 	case ClassRead, ClassAlter:
 		return r.Who.Working.Dominates(r.Object) && m.needToKnow(class, r) == ""
