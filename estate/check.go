@@ -1,0 +1,222 @@
+package estate
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// minOfficers is how many security officers an estate needs: two sign what matters.
+const minOfficers = 2
+
+// check looks at what depends on several parts of the estate.
+func (r *reader) check() {
+	e := r.estate
+	if e.policy == nil {
+		return // its fault is told; markings cannot be read without it
+	}
+	if len(e.Nodes) == 0 && r.at["nodes"] != nil {
+		r.faultAt("nodes", "an estate has at least one node", "")
+	}
+	names := map[redoubt.NodeName]string{}
+	for i := range e.Nodes {
+		path := fmt.Sprintf("nodes[%d]", i)
+		taken(r, names, e.Nodes[i].Name, path+".name", "node")
+		r.checkNode(&e.Nodes[i], path)
+	}
+	r.checkAddresses()
+	r.checkPeople()
+}
+
+// taken reports a name that an earlier thing has.
+func taken[T ~string](r *reader, seen map[T]string, name T, path, noun string) {
+	if name == "" {
+		return
+	}
+	if first, ok := seen[name]; ok {
+		line := 0
+		if n := r.at[first]; n != nil {
+			line = n.Line
+		}
+		r.faultAt(path, fmt.Sprintf("another %s is named %s, at line %d", noun, name, line), "")
+		return
+	}
+	seen[name] = path
+}
+
+func (r *reader) checkNode(n *Node, path string) {
+	n.floor = r.marking(&n.Range.Floor, path+".range.floor")
+	n.ceiling = r.marking(&n.Range.Ceiling, path+".range.ceiling")
+	ranged := !n.floor.IsZero() && !n.ceiling.IsZero()
+	if ranged && !n.ceiling.Dominates(n.floor) {
+		r.faultAt(path+".range", "the ceiling does not dominate the floor", "")
+		ranged = false
+	}
+	within := func(l label.Label, path string) {
+		if ranged && !l.IsZero() && !(n.ceiling.Dominates(l) && l.Dominates(n.floor)) {
+			r.faultAt(path, fmt.Sprintf("%s lies outside the node's range, %s to %s", l.Banner(), n.Range.Floor, n.Range.Ceiling), "")
+		}
+	}
+	quotas := map[string]int64{}
+	for marking, size := range n.Quotas {
+		at := path + ".quotas." + printable(marking)
+		l := r.marking(&marking, at)
+		within(l, at)
+		if _, twice := quotas[marking]; twice {
+			r.faultAt(at, "a quota for "+marking+" is given twice, in two spellings", "")
+		}
+		quotas[marking] = size
+	}
+	if n.Quotas != nil {
+		n.Quotas = quotas
+	}
+	seen := map[redoubt.BucketName]string{}
+	for i := range n.Buckets {
+		b, at := &n.Buckets[i], fmt.Sprintf("%s.buckets[%d]", path, i)
+		taken(r, seen, b.Name, at, "bucket")
+		for _, m := range []struct {
+			marking *string
+			name    string
+		}{{&b.Default, "default"}, {&b.Floor, "floor"}, {&b.Ceiling, "ceiling"}} {
+			if *m.marking != "" {
+				within(r.marking(m.marking, at+"."+m.name), at+"."+m.name)
+			}
+		}
+		if ranged {
+			r.checkBucketRange(n, b, at)
+		}
+	}
+	r.checkListener(n.S3, path+".s3")
+	r.checkListener(n.API, path+".api")
+}
+
+// checkBucketRange looks at a bucket's own range, once its markings are known to be good.
+func (r *reader) checkBucketRange(n *Node, b *redoubt.Bucket, path string) {
+	parsed := func(marking string, otherwise label.Label) label.Label {
+		if marking == "" {
+			return otherwise
+		}
+		l, _ := r.estate.policy.Parse(marking)
+		return l
+	}
+	floor, ceiling := parsed(b.Floor, n.floor), parsed(b.Ceiling, n.ceiling)
+	if floor.IsZero() || ceiling.IsZero() {
+		return
+	}
+	if !ceiling.Dominates(floor) {
+		r.faultAt(path, "the bucket's ceiling does not dominate its floor", "")
+		return
+	}
+	if l := parsed(b.Default, floor); !l.IsZero() && !(ceiling.Dominates(l) && l.Dominates(floor)) {
+		r.faultAt(path+".default", "the default label lies outside the bucket's own range", "")
+	}
+}
+
+// marking parses in place: what stays is the canonical banner.
+func (r *reader) marking(m *string, path string) label.Label {
+	if *m == "" {
+		return label.Label{}
+	}
+	l, err := r.estate.policy.Parse(*m)
+	if err != nil {
+		r.faultAt(path, err.Error(), "redoubt label parse MARKING explains a marking")
+		return label.Label{}
+	}
+	*m = l.Banner()
+	return l
+}
+
+func (r *reader) checkListener(l Listener, path string) {
+	a, err := netip.ParseAddrPort(l.Listen)
+	switch {
+	case l.Listen == "":
+	case err != nil:
+		r.faultAt(path+".listen", printable(l.Listen)+" is not an address and a port", "write 127.0.0.1:9000 or [::1]:9000; names are not looked up")
+	case !l.Loopback() && l.Clear:
+		r.faultAt(path+".tls", "TLS may be off on a loopback address only", "listen on 127.0.0.1, or leave TLS on")
+	case !l.Loopback() && a.Port() == 0:
+		r.faultAt(path+".listen", "a port of 0 is for loopback addresses", "name the port that others will dial")
+	case a.Addr().IsUnspecified() && len(l.Hosts) == 0:
+		r.faultAt(path+".listen", "listens on every address and has no host name for its certificate", "add hosts: [NAME, ADDRESS]")
+	}
+	for i, h := range l.Hosts {
+		if h != "" && !validHost(h) {
+			r.faultAt(fmt.Sprintf("%s.hosts[%d]", path, i), printable(h)+" is not a host name or an IP address", "")
+		}
+	}
+}
+
+// validHost takes an IP address or a DNS name, the name with one leading "*." at most.
+func validHost(h string) bool {
+	if net.ParseIP(h) != nil {
+		return true
+	}
+	h = strings.TrimPrefix(h, "*.")
+	if len(h) > 253 {
+		return false
+	}
+	for part := range strings.SplitSeq(h, ".") {
+		if !validName(strings.ToLower(part)) {
+			return false
+		}
+	}
+	return true
+}
+
+// checkAddresses finds two listeners of one machine on one address.
+func (r *reader) checkAddresses() {
+	type place struct{ machine, address string }
+	seen := map[place]string{}
+	for i, n := range r.estate.Nodes {
+		for _, l := range []struct{ name, listen string }{{"s3", n.S3.Listen}, {"api", n.API.Listen}} {
+			a, err := netip.ParseAddrPort(l.listen)
+			if err != nil || a.Port() == 0 {
+				continue
+			}
+			path, at := fmt.Sprintf("nodes[%d].%s.listen", i, l.name), place{n.Machine, a.String()}
+			if first, ok := seen[at]; ok {
+				r.faultAt(path, "the address is taken by "+first, "give each listener its own port")
+				continue
+			}
+			seen[at] = path
+		}
+	}
+}
+
+func (r *reader) checkPeople() {
+	e := r.estate
+	names := map[redoubt.SubjectName]string{}
+	keys := map[string]redoubt.SubjectName{}
+	officers := 0
+	for i := range e.People {
+		p, path := &e.People[i], fmt.Sprintf("people[%d]", i)
+		taken(r, names, p.Name, path+".name", "person")
+		if slices.Contains(p.Roles, redoubt.RoleOfficer) {
+			officers++
+		}
+		if p.Clearance != "" && p.Nation != "" {
+			if _, err := e.policy.Clearance(p.Clearance, p.Nation); err != nil {
+				r.faultAt(path+".clearance", err.Error(), "redoubt label parse MARKING explains a marking")
+			}
+		}
+		if p.PublicKey == "" {
+			if exercise := r.at["exercise"]; !e.Exercise && (exercise == nil || exercise.Tag == "!!bool") {
+				r.faultAt(path, "has no public_key", "redoubt person key FILE makes a key and prints its public half; only an estate with exercise: true may do without")
+			}
+			continue
+		}
+		if other, ok := keys[p.PublicKey]; ok {
+			r.faultAt(path+".public_key", fmt.Sprintf("%s has the same key: two people never share one", other), "")
+			continue
+		}
+		keys[p.PublicKey] = p.Name
+	}
+	if officers < minOfficers && r.at["people"] != nil {
+		r.faultAt("people", fmt.Sprintf("%d security officers; two are needed to sign what takes effect", officers), "give two people the role officer")
+	}
+}

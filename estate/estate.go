@@ -1,0 +1,180 @@
+package estate
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Limits of an estate file, each with its reason.
+const (
+	MaxFileBytes  = 4 << 20 // 10,000 people at 300 bytes
+	MaxSPIFBytes  = 4 << 20 // the largest national policy seen has 400 KiB
+	MaxNodes      = 256     // a fleet of enclaves; devices will enrol, not be listed
+	MaxPeople     = 10_000  // held in memory by every node
+	MaxBuckets    = 1000    // of one node, at genesis; more are made by the storage role
+	MaxQuotas     = 256     // of one node: one a label in use
+	MaxHosts      = 64      // names in one certificate
+	MaxRoles      = 16      // each role once, with room
+	MaxScalar     = 4 << 10 // bytes of one value: a marking or a key
+	MaxDepth      = 16      // nesting; the schema needs 6
+	MaxFaults     = 1000    // told of one file; a thousand is a wrong file
+	MaxNameLength = 63      // of nodes, people and the estate: one DNS label
+)
+
+// Version is the version of the file format that this package reads.
+const Version = 1
+
+// Estate is a checked estate. The zero Estate has no policy and nobody in it.
+type Estate struct {
+	Version  int              `json:"redoubt"`
+	Name     string           `json:"name"`
+	Serial   int64            `json:"serial,omitempty"`   // rises with each issue of a real estate, so that an old one cannot come back
+	Exercise bool             `json:"exercise,omitempty"` // made-up people whose keys the state may keep
+	Policy   PolicyRef        `json:"policy"`
+	Nodes    []Node           `json:"nodes"`
+	People   []redoubt.Person `json:"people"`
+
+	policy *label.Policy
+	text   []byte // the file
+	spif   []byte // what Policy.SPIF names
+}
+
+// PolicyRef names the marking policy: a built-in one, or a SPIF file beside the estate.
+type PolicyRef struct {
+	Builtin string `json:"builtin,omitempty"`
+	SPIF    string `json:"spif,omitempty"`
+	Digest  string `json:"digest,omitempty"` // SHA-256 of the SPIF file, hex: so that a signature covers it
+}
+
+// Node is one node as declared.
+type Node struct {
+	Name    redoubt.NodeName `json:"name"`
+	Kind    string           `json:"kind"` // "enclave"
+	Machine string           `json:"machine,omitempty"`
+	Range   redoubt.Range    `json:"range"`
+	S3      Listener         `json:"s3"`
+	API     Listener         `json:"api"`
+	Quotas  map[string]int64 `json:"quotas,omitempty"` // banner → bytes
+	Buckets []redoubt.Bucket `json:"buckets,omitempty"`
+
+	floor, ceiling label.Label
+}
+
+// Listener is where a front end listens.
+type Listener struct {
+	Listen string   `json:"listen"`          // host:port; port 0 is chosen once and remembered in the state
+	Hosts  []string `json:"hosts,omitempty"` // further names and addresses for the certificate; "*.NAME" for virtual-host buckets
+	Clear  bool     `json:"clear,omitempty"` // no TLS; loopback only
+}
+
+// DefaultListen is where a node listens that does not say.
+const DefaultListen = "127.0.0.1:0"
+
+// Loopback reports whether the listener can be reached from its own machine only.
+func (l Listener) Loopback() bool {
+	a, err := netip.ParseAddrPort(l.Listen)
+	return err == nil && a.Addr().IsLoopback()
+}
+
+// MarkingPolicy is the compiled marking policy.
+func (e *Estate) MarkingPolicy() *label.Policy { return e.policy }
+
+// Floor is the lowest label that the node may hold.
+func (n Node) Floor() label.Label { return n.floor }
+
+// Ceiling is the highest label that the node may hold.
+func (n Node) Ceiling() label.Label { return n.ceiling }
+
+// Node finds a node by its name.
+func (e *Estate) Node(name redoubt.NodeName) (Node, bool) {
+	i := slices.IndexFunc(e.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return e.Nodes[i], true
+}
+
+// Person finds a person by name.
+func (e *Estate) Person(name redoubt.SubjectName) (redoubt.Person, bool) {
+	i := slices.IndexFunc(e.People, func(p redoubt.Person) bool { return p.Name == name })
+	if i < 0 {
+		return redoubt.Person{}, false
+	}
+	return e.People[i], true
+}
+
+// Canonical is what signatures speak of: a domain line and the JSON of all that the file
+// declares, markings as banners, defaults filled in. Comments and layout are not part of it.
+func (e *Estate) Canonical() []byte {
+	b, err := json.Marshal(e)
+	if err != nil {
+		panic(fmt.Sprintf("estate: plain fields do not encode: %v", err))
+	}
+	return append([]byte("redoubt estate v1\n"), b...)
+}
+
+// Digest is the SHA-256 of Canonical, hex.
+func (e *Estate) Digest() string {
+	sum := sha256.Sum256(e.Canonical())
+	return hex.EncodeToString(sum[:])
+}
+
+// Keyless lists the people that have no public key yet: none, but in an exercise estate.
+func (e *Estate) Keyless() []redoubt.SubjectName {
+	var names []redoubt.SubjectName
+	for _, p := range e.People {
+		if p.PublicKey == "" {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
+// WithKeys is the estate with the public keys (base64) filled in for people that have none.
+// Only an exercise estate has such people, so only there does it change anything.
+func (e *Estate) WithKeys(keys map[redoubt.SubjectName]string) *Estate {
+	out := *e
+	out.People = slices.Clone(e.People)
+	for i := range out.People {
+		if p := &out.People[i]; p.PublicKey == "" {
+			p.PublicKey = keys[p.Name]
+		}
+	}
+	return &out
+}
+
+// Document is an estate's sources, complete: what a state keeps of it, sealed.
+type Document struct {
+	Text []byte                         `json:"text"`
+	SPIF []byte                         `json:"spif,omitempty"`
+	Keys map[redoubt.SubjectName]string `json:"keys,omitempty"` // made for an exercise
+	Sigs []redoubt.Signature            `json:"signatures,omitempty"`
+}
+
+// Document gives the sources that e was read from.
+func (e *Estate) Document() Document { return Document{Text: e.text, SPIF: e.spif} }
+
+// Read checks the document anew.
+func (d Document) Read() (*Estate, error) {
+	e, err := Read(d.Text, func(string) ([]byte, error) { return d.SPIF, nil })
+	if err != nil {
+		return nil, err
+	}
+	return e.WithKeys(d.Keys), nil
+}
+
+// Address is the IP address that the listener is bound to; ok is false when it is every address.
+func (l Listener) Address() (ip string, ok bool) {
+	a, err := netip.ParseAddrPort(l.Listen)
+	if err != nil || a.Addr().IsUnspecified() {
+		return "", false
+	}
+	return a.Addr().String(), true
+}
