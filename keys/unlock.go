@@ -123,7 +123,9 @@ func (p passphrase) Unwrap(envelope []byte) ([]byte, error) {
 	return root, nil
 }
 
-func aadPassphrase(head []byte) []byte { return append([]byte("redoubt keys passphrase v1\x00"), head...) }
+func aadPassphrase(head []byte) []byte {
+	return append([]byte("redoubt keys passphrase v1\x00"), head...)
+}
 
 // KeyFile holds the root under a file of KeyFileBytes random bytes that only its owner
 // may read (mode 0600 or less, else redoubt.Denied). Wrap makes the file when there is
