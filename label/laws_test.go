@@ -1,7 +1,9 @@
 package label
 
 import (
+	"bytes"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -65,14 +67,12 @@ func labelsOf(p *Policy) *rapid.Generator[Label] {
 		}
 		var marks markSet
 		for _, i := range few.Draw(t, "marks") {
-			if len(p.marks) > 0 && !structural(p, i%len(p.marks)) {
+			if len(p.marks) > 0 && !p.marks[i%len(p.marks)].structural() {
 				marks.add(i % len(p.marks))
 			}
 		}
-		if i, ok := p.markBy[setCUI+"\x00CUI"]; ok && marks.meet(p.setOf(setCUI)) != (markSet{}) {
-			marks.add(i)
-		}
 		p.joinMarks(&l, marks, marks)
+		p.closeCUI(&l)
 		switch rapid.IntRange(0, 3).Draw(t, "audience") {
 		case 0:
 			l.audience, l.all = p.defaultAudience(&l)
@@ -88,24 +88,6 @@ func labelsOf(p *Policy) *rapid.Generator[Label] {
 		l.dropWidening()
 		return l
 	})
-}
-
-// structural reports whether mark i only holds the place of an audience's word.
-func structural(p *Policy, i int) bool {
-	switch p.marks[i].name {
-	case "NOFORN", "REL TO", "EYES ONLY", "DISPLAY ONLY":
-		return true
-	}
-	return false
-}
-
-func (p *Policy) setOf(set string) (s markSet) {
-	for i, m := range p.marks {
-		if m.set == set {
-			s.add(i)
-		}
-	}
-	return s
 }
 
 func TestDominatesIsReflexiveAndTransitive(t *testing.T) {
@@ -291,4 +273,25 @@ func TestAnAudienceOfNobodyIsReadByNobody(t *testing.T) {
 	if !nobody.Dominates(marked(t, "SECRET")) {
 		t.Error("it does not dominate what it was drawn from")
 	}
+}
+
+func TestEvery4774LabelReadsBackExactly(t *testing.T) {
+	created := time.Date(2026, 11, 21, 22, 0, 0, 0, time.UTC)
+	eachPolicy(t, func(t *rapid.T, p *Policy, labels *rapid.Generator[Label]) {
+		a, b := labels.Draw(t, "a"), labels.Draw(t, "b")
+		for _, l := range []Label{a, Join(a, b), Meet(a, b)} {
+			in := Options4774{Kind: Alternative4774, Created: created, Originator: "a@b", OriginatorID: "rfc822Name"}
+			doc, err := l.To4774(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, meta, err := Read4774(bytes.NewReader(doc))
+			if err != nil {
+				t.Fatalf("%s: %v\n%s", l, err, doc)
+			}
+			if got != l || meta != in {
+				t.Fatalf("%s reads back as %s\n%s\n%+v", l, got, doc, meta)
+			}
+		}
+	})
 }

@@ -79,16 +79,27 @@ func (p *Policy) read(marking string, banner *Label, rules bool) (Label, error) 
 	return l, nil
 }
 
-// place finds where the faults of a rule stand in the marking, as far as they stand there in one of the ways
-// that it names; the whole marking is at fault otherwise.
+// place finds where the faults of a rule stand in the marking, as far as they stand there by the name that
+// the rule uses; the start of the marking otherwise.
 func place(marking string, faults []Fault) []Fault {
+	upper := strings.ToUpper(marking)
+	if len(upper) != len(marking) {
+		return faults
+	}
 	for i, f := range faults {
-		if at := strings.Index(strings.ToUpper(marking), strings.ToUpper(f.Text)); at > 0 && len(strings.ToUpper(marking)) == len(marking) {
-			faults[i].Offset = at
+		text := strings.ToUpper(f.Text)
+		for at := 0; text != "" && at+len(text) <= len(upper); at++ {
+			end := at + len(text)
+			if upper[at:end] == text && (at == 0 || !wordByte(upper[at-1])) && (end == len(upper) || !wordByte(upper[end])) {
+				faults[i].Offset = at
+				break
+			}
 		}
 	}
 	return faults
 }
+
+func wordByte(b byte) bool { return 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b >= 0x80 }
 
 // input is a marking being read.
 type input struct {
@@ -171,6 +182,7 @@ func (in *input) body() token {
 // nationList reads codes into a set; a group that the policy decomposes counts as its members. It says
 // what is no code, what is named twice, and what stands in no list at all.
 func (in *input) nationList(list []token) (set nationSet) {
+	var named nationSet
 	for _, t := range list {
 		key := fold(t.text)
 		if members, ok := in.policy.groups[key]; ok {
@@ -183,9 +195,10 @@ func (in *input) nationList(list []token) (set nationSet) {
 			in.bad(t, "a country code is missing")
 		case !ok:
 			in.bad(t, "is not a nation or group of policy "+in.policy.name)
-		case set.has(n):
+		case named.has(n):
 			in.bad(t, "is listed twice")
 		default:
+			named.add(n)
 			set.add(n)
 		}
 	}

@@ -236,17 +236,19 @@ func (r *plainReader) relTo(t, rest token) {
 		r.bad(t, "names no nation; that is for a portion under a banner with REL TO")
 		return
 	}
+	before := len(r.faults)
 	set := r.nationList(r.listing(rest))
 	set.add(r.policy.home)
-	if set.count() < 2 {
+	if set.count() < 2 && len(r.faults) == before {
 		r.bad(t, "names nobody but the owner")
 	}
 	r.say(t, spellRel, set)
 }
 
 func (r *plainReader) eyesOnly(t token, list []token) {
+	before := len(r.faults)
 	set := r.nationList(list)
-	if !set.has(r.policy.home) || set.count() < 2 {
+	if len(r.faults) == before && (!set.has(r.policy.home) || set.count() < 2) {
 		r.bad(t, "does not name "+r.policy.nation+" and another")
 	}
 	r.say(t, spellEyes, set)

@@ -21,6 +21,8 @@ type Policy struct {
 	groups             map[string]nationSet // FVEY: read as its members
 	ownerOnly          phrases              // NOFORN; empty when the policy has no word for it
 	tags               []tag
+	setIDs             map[string]string // object identifiers of tag sets
+	releaseSet         string            // the permissive tag set
 	grammar            grammar
 
 	classBy, catBy, markBy, nationBy map[string]int // by folded phrase; categories by folded "SET\x00phrase" too
@@ -85,6 +87,18 @@ type mark struct {
 	weaker   int  // index of a mark that says more, and replaces it; -1 for none
 }
 
+// structural reports whether the mark only holds the place of a word about the audience in the USA's order.
+func (m *mark) structural() bool {
+	if m.set != setDissem {
+		return false
+	}
+	switch m.name {
+	case "NOFORN", "REL TO", "EYES ONLY", "DISPLAY ONLY":
+		return true
+	}
+	return false
+}
+
 type nation struct {
 	phrases
 	group bool // a tetragraph or other group, opaque
@@ -93,6 +107,7 @@ type nation struct {
 
 // item is what SPIF says of any tag category.
 type item struct {
+	spif         string // its name in the file, which 4774 labels use
 	lacv         string
 	excluded     uint64 // bit per class that it may not stand with
 	ownerOnly    bool   // it excludes every releasability: it forces NOFORN

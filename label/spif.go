@@ -57,7 +57,6 @@ func ReadSPIF(r io.Reader) (*Policy, error) {
 type spifReader struct {
 	p         *Policy
 	tagItems  []spifItem
-	tagSetIDs map[string]string
 	permitted *element // the one permissive tag
 	ours      *element
 }
@@ -101,12 +100,12 @@ func newPolicy(root *element) (*Policy, error) {
 	}
 	err := root.conform(shape{
 		attrs:    "schemaVersion! version creationDate originatorDN keyIdentifier privilegeId rbacId",
-		children: "defaultSecurityPolicyId? securityPolicyId! equivalentPolicies? securityClassifications! securityCategoryTagSets? markingQualifier extensions?",
+		children: "defaultSecurityPolicyId? securityPolicyId! equivalentPolicies? securityClassifications! securityCategoryTagSets? markingQualifier markingData extensions?",
 	})
 	if err != nil {
 		return nil, err
 	}
-	r := &spifReader{p: &Policy{home: -1}, tagSetIDs: map[string]string{}}
+	r := &spifReader{p: &Policy{home: -1, setIDs: map[string]string{}, releaseSet: "Releasable To"}}
 	r.p.version = root.attr("version")
 	if r.p.version == "" {
 		r.p.version = root.attr("creationDate")
@@ -151,6 +150,11 @@ func (r *spifReader) identity(root *element) error {
 	r.p.name, r.p.oid = e.attr("name"), e.attr("id")
 	for _, q := range root.all("markingQualifier") {
 		if err := checkQualifier(q); err != nil {
+			return err
+		}
+	}
+	for _, m := range root.all("markingData") { // how the policy's name is shown, which no marking here does
+		if err := m.conform(shape{attrs: "phrase", children: "code", lang: true}); err != nil {
 			return err
 		}
 	}
@@ -205,9 +209,12 @@ func (r *spifReader) classifications(root *element) error {
 	heights = slices.Compact(heights)
 	slices.SortStableFunc(list.children, func(a, b *element) int { return hierarchy[a] - hierarchy[b] })
 	for _, e := range list.children {
-		w, _, err := e.spellings()
+		w, replaces, err := e.spellings()
 		if err != nil {
 			return err
+		}
+		if replaces {
+			return e.errorf("suppresses its own name")
 		}
 		if r.classByName(w.name) >= 0 {
 			return e.errorf("is a second classification named %q", w.name)
@@ -321,10 +328,10 @@ func (r *spifReader) tagSets(root *element) error {
 			return err
 		}
 		name, id := set.attr("name"), set.attr("id")
-		if !oidOK(id) || r.tagSetIDs[name] != "" {
+		if !oidOK(id) || r.p.setIDs[name] != "" {
 			return set.errorf("has no object identifier, or a name that was used before: %q", clip(name))
 		}
-		r.tagSetIDs[name] = id
+		r.p.setIDs[name] = id
 		for _, tag := range set.children {
 			if err := r.tag(name, tag); err != nil {
 				return err
@@ -366,7 +373,7 @@ func (r *spifReader) tag(set string, e *element) error {
 		if r.permitted != nil {
 			return e.errorf("is a second permissive tag; a label here has one audience")
 		}
-		r.permitted = e
+		r.permitted, r.p.releaseSet = e, set
 	}
 	t := tag{name: e.attr("name")}
 	if e.attr("singleSelection") == "true" {
@@ -412,7 +419,7 @@ func (r *spifReader) tagCategory(set, kind string, e *element) (ref, error) {
 	if err != nil {
 		return ref{}, err
 	}
-	it := item{lacv: e.attr("lacv"), replaceClass: replaces}
+	it := item{spif: e.attr("name"), lacv: e.attr("lacv"), replaceClass: replaces}
 	for _, x := range e.all("excludedClass") {
 		c := r.classByName(x.text)
 		if err := x.conform(shape{text: true}); err != nil {

@@ -80,7 +80,7 @@ func (r *spifReader) group(e *element) ([]ref, error) {
 		return nil, err
 	}
 	set, lacv := e.attr("tagSetRef"), e.attr("lacv")
-	if r.tagSetIDs[set] == "" {
+	if r.p.setIDs[set] == "" {
 		return nil, e.errorf("points at the tag set %q, which there is not", clip(set))
 	}
 	if lacv != "" && e.attr("all") == "true" {
@@ -137,7 +137,7 @@ func (r *spifReader) nations(*element) error {
 			return
 		}
 		named[code] = len(p.nations)
-		n := nation{phrases: phrases{name: code, portion: code}, group: len(code) != 3}
+		n := nation{phrases: phrases{name: code, portion: code}, group: len(code) != 3, item: item{spif: code}}
 		p.nations = append(p.nations, n)
 	}
 	p.nation = p.name

@@ -275,9 +275,7 @@ func (r *usaReader) segment(kind segment, s token) {
 		for _, t := range s.split("/") {
 			r.mark(segmentNames[kind], t)
 		}
-		if i, ok := r.policy.markBy[setCUI+"\x00CUI"]; ok && kind == segCUI {
-			r.label.marks.add(i)
-		}
+		r.policy.closeCUI(&r.label)
 	case segDissem:
 		r.dissem(s)
 	case segAudience:
@@ -342,6 +340,20 @@ func (r *usaReader) path(set string, t token) {
 	}
 }
 
+// closeCUI adds the mark CUI where a category of CUI stands.
+func (p *Policy) closeCUI(l *Label) {
+	i, ok := p.markBy[setCUI+"\x00CUI"]
+	if !ok {
+		return
+	}
+	for j := range p.marks {
+		if p.marks[j].set == setCUI && l.marks.has(j) {
+			l.marks.add(i)
+			return
+		}
+	}
+}
+
 func (r *usaReader) fgi(s token) {
 	rest, ok := s.afterWord("FGI")
 	if !ok {
@@ -366,6 +378,8 @@ func (r *usaReader) mark(set string, t token) {
 	switch {
 	case !ok:
 		r.bad(t, "is not in the register "+set+" of policy "+r.policy.name)
+	case r.policy.marks[i].structural():
+		r.bad(t, "names no nation")
 	case r.label.marks.has(i):
 		r.bad(t, "is named twice")
 	default:
@@ -456,7 +470,11 @@ func (r *usaReader) relTo(t token) {
 
 // list reads a list that says who may read.
 func (r *usaReader) list(t token, s spelling, list []token) {
+	before := len(r.faults)
 	set := r.nationList(list)
+	if len(r.faults) > before {
+		return
+	}
 	if !set.has(r.policy.home) {
 		r.bad(t, "does not name "+r.policy.nation)
 	}

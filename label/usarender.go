@@ -98,7 +98,7 @@ func (g *usaGrammar) dissem(l *Label, portion bool) []string {
 		}
 		switch m.name {
 		case "NOFORN":
-			if l.spelling == spellNoforn {
+			if l.spelling == spellNoforn && !g.saysNoforn(l) {
 				out = append(out, m.in(portion))
 			}
 		case "REL TO":
@@ -120,4 +120,14 @@ func (g *usaGrammar) dissem(l *Label, portion bool) []string {
 		}
 	}
 	return out
+}
+
+// saysNoforn reports whether a mark of l has NOFORN in its name already: SBU NOFORN, LES NOFORN.
+func (g *usaGrammar) saysNoforn(l *Label) bool {
+	for i := range g.p.marks {
+		if m := &g.p.marks[i]; l.marks.has(i) && m.ownerOnly && strings.HasSuffix(m.name, " NOFORN") {
+			return true
+		}
+	}
+	return false
 }

@@ -147,6 +147,7 @@ type shape struct {
 	children string // allowed children in the element's own namespace; a ! : exactly one, a ? : at most one
 	text     bool   // text is allowed
 	lang     bool   // xml:lang is allowed
+	ordered  bool   // the children stand in the order of the list
 }
 
 const xmlNamespace = "http://www.w3.org/XML/1998/namespace"
@@ -191,6 +192,16 @@ func (e *element) conform(s shape) error {
 	for _, c := range e.children {
 		if !known[c.name.Local] {
 			return c.errorf("is not known inside <%s>", e.name.Local)
+		}
+	}
+	if s.ordered {
+		list, at := strings.Fields(s.children), 0
+		for _, c := range e.children {
+			for strings.TrimRight(list[at], "!?") != c.name.Local {
+				if at++; at == len(list) {
+					return c.errorf("stands out of its place in <%s>", e.name.Local)
+				}
+			}
 		}
 	}
 	if !s.text && e.text != "" {
