@@ -175,14 +175,10 @@ func (x *verification) checkpoints(trusted []Checkpoint) ([]Checkpoint, error) {
 			}
 			marks = append(marks, c)
 		}
-		if len(kept) < 256 {
+		if len(kept) < 256 || len(marks) == 0 || marks[len(marks)-1].Size < from {
 			break
 		}
-		next := marks[len(marks)-1].Size + 1
-		if len(marks) == 0 || next <= from {
-			break
-		}
-		from = next
+		from = marks[len(marks)-1].Size + 1
 	}
 	if signed, err := x.tiles.Latest(); err == nil {
 		c, err := ParseCheckpoint(signed, x.verifier)

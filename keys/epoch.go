@@ -194,6 +194,15 @@ func (k *Keyring) addEpoch(op string, label []byte) (uint32, error) {
 	return epoch, nil
 }
 
+// Labels lists the labels that ever had a key here, in byte order.
+func (k *Keyring) Labels() ([]string, error) {
+	r := k.ring.Load()
+	if r == nil {
+		return nil, closed("keys.Labels")
+	}
+	return sorted(r.labels), nil
+}
+
 // Epochs lists the live epochs of label in order, and which is current (0 when none is).
 func (k *Keyring) Epochs(label []byte) (live []uint32, current uint32, err error) {
 	r := k.ring.Load()

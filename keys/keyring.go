@@ -42,22 +42,28 @@ func Create(path string, u Unlock, random io.Reader) (*Keyring, error) {
 }
 
 func createOn(d disk, path string, u Unlock, random io.Reader) (*Keyring, error) {
-	const op = "keys.Create"
+	b := &body{labels: map[string]*labelEpochs{}, secrets: map[string][]byte{}}
 	if random == nil {
 		random = rand.Reader
 	}
+	k := &Keyring{rand: random}
+	for _, key := range [][]byte{b.enclave[:], b.seed[:]} {
+		if err := k.random(key); err != nil {
+			return nil, err
+		}
+	}
+	return createFrom(d, path, u, random, b)
+}
+
+// createFrom makes a keyring file that holds b, which it takes over.
+func createFrom(d disk, path string, u Unlock, random io.Reader, b *body) (*Keyring, error) {
+	const op = "keys.Create"
 	if there, err := d.Exists(path); err != nil {
 		return nil, &redoubt.Error{Op: op, Object: path, Err: pathless(err)}
 	} else if there {
 		return nil, exists(op, path)
 	}
-	k := &Keyring{path: path, disk: d, rand: random,
-		body: &body{labels: map[string]*labelEpochs{}, secrets: map[string][]byte{}}}
-	for _, key := range [][]byte{k.body.enclave[:], k.body.seed[:]} {
-		if err := k.random(key); err != nil {
-			return nil, err
-		}
-	}
+	k := &Keyring{path: path, disk: d, rand: random, body: b}
 	held, err := lock(path)
 	if err != nil {
 		return nil, err

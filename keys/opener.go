@@ -39,7 +39,8 @@ func NewOpener(k DataKey, b Binding, sealed io.ReaderAt, sealedSize int64) *Open
 func (o *Opener) Size() int64 { return o.size }
 
 // ReadAt reads content at off as io.ReaderAt asks. Before a chunk that fails it gives
-// what came before it.
+// what came before it. Each call opens every chunk that it touches, so many small reads
+// in a row belong in a Range.
 func (o *Opener) ReadAt(p []byte, off int64) (int, error) {
 	if o.err != nil {
 		return 0, o.err

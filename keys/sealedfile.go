@@ -80,6 +80,9 @@ func (k *Keyring) OpenFile(path, purpose string) ([]byte, error) {
 }
 
 func (k *Keyring) fileKey(purpose string) (DataKey, error) {
+	if purpose == "" {
+		return DataKey{}, &redoubt.Error{Op: "keys.SealFile", Kind: redoubt.Invalid, Err: errors.New("a sealed file has a purpose")}
+	}
 	raw, err := k.Derive("file/"+purpose, 32)
 	if err != nil {
 		return DataKey{}, err
