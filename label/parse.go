@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Limits on a marking. The longest that a manual shows is under 200 bytes; one that lists every nation and
-// every category of the USA policy, as a meet may, is under 3,000.
+// Limits on a marking. The longest that a manual shows is under 200 bytes; one that names everything that
+// the USA policy knows, as joins and meets might, is 4,500.
 const (
-	MaxMarkingBytes = 4096
+	MaxMarkingBytes = 8192
 	maxFaults       = 20 // more would help nobody find the first
 )
 

@@ -227,7 +227,7 @@ func (p *Policy) index() error {
 		for _, s := range append([]string{w.name, w.portion}, w.others...) {
 			key := prefix + fold(s)
 			if old, ok := m[key]; ok && old != i {
-				return fmt.Errorf("two %ss are spelled %q", what, s)
+				return fmt.Errorf("two %s are spelled %q", what, s)
 			}
 			m[key] = i
 		}
@@ -235,22 +235,22 @@ func (p *Policy) index() error {
 	}
 	p.classBy, p.catBy, p.markBy, p.nationBy = map[string]int{}, map[string]int{}, map[string]int{}, map[string]int{}
 	for i := range p.classes {
-		if err := put(p.classBy, "", p.classes[i].phrases, i, "classification"); err != nil {
+		if err := put(p.classBy, "", p.classes[i].phrases, i, "classifications"); err != nil {
 			return err
 		}
 	}
 	for i := range p.cats {
-		if err := put(p.catBy, p.cats[i].set+"\x00", p.cats[i].phrases, i, "category"); err != nil {
+		if err := put(p.catBy, p.cats[i].set+"\x00", p.cats[i].phrases, i, "categories"); err != nil {
 			return err
 		}
 	}
 	for i := range p.marks {
-		if err := put(p.markBy, p.marks[i].set+"\x00", p.marks[i].phrases, i, "mark"); err != nil {
+		if err := put(p.markBy, p.marks[i].set+"\x00", p.marks[i].phrases, i, "marks"); err != nil {
 			return err
 		}
 	}
 	for i := range p.nations {
-		if err := put(p.nationBy, "", p.nations[i].phrases, i, "nation"); err != nil {
+		if err := put(p.nationBy, "", p.nations[i].phrases, i, "nations"); err != nil {
 			return err
 		}
 		p.byName = append(p.byName, i)
