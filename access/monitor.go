@@ -67,13 +67,14 @@ func (m *Monitor) credential(r *Request) (rule string, kind redoubt.Kind) {
 		return RuleSubject, redoubt.Unauthenticated
 	case !r.Now.Before(s.Expires):
 		return RuleClearance, redoubt.Expired
-	case !s.Clearance.Dominates(who.Working) || !m.inRange(who.Working):
+	case !s.Clearance.Dominates(who.Working) || !m.inRange(&who.Working):
 		return RuleWorking, redoubt.Denied
 	}
 	return "", 0
 }
 
-// mandatory is the rule of the labels (RULES 2.1 to 2.5). Everything else can only refuse further.
+// mandatory is the rule of the labels (RULES 2.1 to 2.5). Everything else can only refuse further. The working
+// label has been shown to be good, so a label equal to it needs no further look; most are.
 func (m *Monitor) mandatory(class Class, r *Request) string {
 	working := &r.Who.Working
 	if class.touchesObjects() && r.Bucket == nil {
@@ -81,22 +82,22 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 	}
 	switch class {
 	case ClassRead, ClassKeys:
-		if !working.Dominates(r.Object) {
+		if r.Object != *working && !working.Dominates(r.Object) {
 			return RuleNoReadUp
 		}
 	case ClassWrite:
 		return m.writing(r)
 	case ClassUpload:
-		if !working.Equivalent(r.MadeAt) {
+		if !same(working, &r.MadeAt) {
 			return RuleSameWorking
 		}
 		return m.writing(r)
 	case ClassAbort:
-		if !working.Equivalent(r.MadeAt) {
+		if !same(working, &r.MadeAt) {
 			return RuleSameWorking
 		}
 	case ClassAlter:
-		if r.Object.IsZero() || !working.Equivalent(r.MadeAt) {
+		if r.Object.IsZero() || !same(working, &r.MadeAt) {
 			return RuleSameWorking
 		}
 	case ClassBucket:
@@ -111,14 +112,14 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		if r.Bucket == nil {
 			return RuleNoBucket
 		}
-		if !working.Equivalent(r.Object) {
+		if !same(working, &r.Object) {
 			return RuleSameWorking
 		}
 	case ClassRecord:
 		if !r.New.Dominates(*working) {
 			return RuleNoWriteDown
 		}
-		if !m.inRange(r.New) {
+		if !m.inRange(&r.New) {
 			return RuleNodeRange
 		}
 	case ClassNone:
@@ -126,6 +127,9 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 	}
 	return ""
 }
+
+// same says whether two labels are one point of the order. working is known not to be zero.
+func same(working, o *label.Label) bool { return *working == *o || working.Equivalent(*o) }
 
 // writing is RULES 2.1 for a new version.
 func (m *Monitor) writing(r *Request) string {
@@ -136,7 +140,7 @@ func (m *Monitor) writing(r *Request) string {
 			return RuleNoWriteDown
 		case !r.Subject.Clearance.Dominates(r.New):
 			return RuleWithin
-		case !m.inRange(r.New):
+		case !m.inRange(&r.New):
 			return RuleNodeRange
 		case !working.Dominates(r.New) && !r.Subject.Has(redoubt.RoleWriteUp):
 			return RuleWriteUpGrant
@@ -241,7 +245,10 @@ func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	return true // buckets are known at the floor, and nothing else was asked about
 }
 
-func (m *Monitor) inRange(l label.Label) bool { return m.ceiling.Dominates(l) && l.Dominates(m.floor) }
+// inRange takes a pointer because a label has some two hundred bytes, and this is asked on every decision.
+func (m *Monitor) inRange(l *label.Label) bool {
+	return m.ceiling.Dominates(*l) && l.Dominates(m.floor)
+}
 
 // Own gives the node's own subject and a credential of it at a working label, good for one minute from now:
 // what lifecycle, guards and system records are decided as.

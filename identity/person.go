@@ -16,7 +16,7 @@ import (
 // Limits on one person.
 const (
 	maxNameBytes      = 63   // redoubt.SubjectName
-	maxMarkingBytes   = 1024 // the longest lawful banner has a few hundred
+	maxMarkingBytes   = label.MaxMarkingBytes
 	MaxRolesPerPerson = 16   // there are six roles
 )
 
