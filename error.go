@@ -34,6 +34,7 @@ const (
 	Unavailable                  // starting, stopping, or cut off; try again later
 	NotImplemented               // understood, and not offered
 	BadDigest                    // the content does not match the digest that came with it
+	NoBucket                     // no bucket of that name; names of buckets are known to every credential of a node
 	MethodNotAllowed             // the thing exists and does not support this operation (a GET of a delete marker)
 )
 
@@ -45,6 +46,7 @@ var kindText = [...]string{
 	NotEmpty: "not empty", Locked: "locked by retention or legal hold", QuotaExceeded: "quota of this label exceeded",
 	DiskFull: "disk reserve reached", Erased: "crypto-erased", Corrupt: "failed authentication on disk",
 	Unavailable: "unavailable", NotImplemented: "not implemented", BadDigest: "digest mismatch",
+	NoBucket: "no such bucket",
 	MethodNotAllowed: "method not allowed",
 }
 
@@ -116,3 +118,11 @@ func KindOf(err error) Kind {
 	}
 	return Internal
 }
+
+// The faults of a list of parts that S3 has codes of their own for. They are in the chain
+// of an Invalid error.
+var (
+	ErrInvalidPart      = errors.New("no such part, or not with that ETag or checksum")
+	ErrInvalidPartOrder = errors.New("parts must be in ascending order")
+	ErrPartTooSmall     = errors.New("every part but the last has at least 5 MiB")
+)

@@ -1,0 +1,257 @@
+package enclave
+
+import (
+	"context"
+	"crypto/fips140"
+	"crypto/md5"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// CompleteUpload makes the version out of the parts that the client names. Nothing is
+// copied: the version takes the parts' blobs as they are.
+func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in redoubt.CompleteUpload) (redoubt.Version, error) {
+	const op = "CompleteMultipartUpload"
+	u, entry, err := e.upload(ctx, op, redoubt.ActionUpload, who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	u.b.gate.RLock()
+	defer u.b.gate.RUnlock()
+	if _, err := e.bucket(op, in.Name.Bucket); err != nil {
+		return redoubt.Version{}, err
+	}
+	unlock := e.locks.lock(u.b.id, in.Name.Key)
+	defer unlock()
+	if err := u.still(); err != nil {
+		return redoubt.Version{}, err
+	}
+	chosen, err := u.choose(in.Parts)
+	if err != nil {
+		return redoubt.Version{}, e.noted(ctx, entry, err)
+	}
+	t, err := e.nextTime(ctx, u.set)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	w := &write{e: e, b: u.b, name: in.Name, set: u.set, rec: &record{id: makeVersionID(t, e.maker, u.set.tag), made: u.made.id,
+		author: string(u.rec.Author), maker: string(e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
+		hold: u.rec.Hold, parts: true}}
+	keep := map[store.BlobRef]bool{}
+	for _, p := range chosen {
+		w.rec.pieces = append(w.rec.pieces, p.piece())
+		w.rec.size += p.Size
+		keep[p.Ref] = true
+	}
+	if err := w.rec.fits(in); err != nil {
+		return redoubt.Version{}, e.noted(ctx, entry, err)
+	}
+	if err := w.rec.sumParts(u, chosen, in.Checksums); err != nil {
+		return redoubt.Version{}, e.noted(ctx, entry, err)
+	}
+	if len(in.If.IfMatch)+len(in.If.IfNoneMatch) > 0 {
+		if err := e.conditions(op, w, in.If); err != nil {
+			return redoubt.Version{}, e.noted(ctx, entry, err)
+		}
+	}
+	batch := new(store.Batch)
+	freed, err := u.drop(batch, keep)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	u.set.epochGate.RLock()
+	defer u.set.epochGate.RUnlock()
+	if err := w.freshKeys(); err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := e.place(batch, u.b.id, u.set, in.Name.Key, w.rec); err != nil {
+		return redoubt.Version{}, err
+	}
+	deltaSet(batch, recCount, u.set.id, 1)
+	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Version{}, err
+	}
+	e.count(u.set, 1, -freed)
+	return e.version(in.Name, u.set, w.rec), nil
+}
+
+// fits compares the size that the client stated, where it did.
+func (r *record) fits(in redoubt.CompleteUpload) error {
+	if r.size > redoubt.MaxObjectBytes {
+		return &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.TooLarge, Rule: "an object has at most 5 TiB"}
+	}
+	if in.SizeBytes >= 0 && in.SizeBytes != r.size {
+		return &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.Invalid, Rule: "the parts are not as long together as announced"}
+	}
+	return nil
+}
+
+// choose checks the client's list against the stored parts: ascending, each there
+// with the ETag and checksums that the client saw, and none but the last too small.
+func (u *upload) choose(list []redoubt.CompletePart) ([]*partRecord, error) {
+	bad := func(err error, number int) error {
+		return &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.Invalid, Rule: fmt.Sprintf("part %d: %v", number, err), Err: err}
+	}
+	if len(list) == 0 || len(list) > redoubt.MaxParts {
+		return nil, &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.Invalid, Rule: "an upload is completed with 1 to 10000 parts"}
+	}
+	stored := map[int]*partRecord{}
+	if err := u.eachPart(0, func(n int, p *partRecord) error { stored[n] = p; return nil }); err != nil {
+		return nil, err
+	}
+	out := make([]*partRecord, len(list))
+	for i, want := range list {
+		if i > 0 && want.Number <= list[i-1].Number {
+			return nil, bad(redoubt.ErrInvalidPartOrder, want.Number)
+		}
+		p := stored[want.Number]
+		if p == nil || want.ETag != "" && want.ETag != u.e.publicPart(want.Number, p).ETag || !sumsAgree(want.Checksums, p.Sums) {
+			return nil, bad(redoubt.ErrInvalidPart, want.Number)
+		}
+		if i < len(list)-1 && p.Size < redoubt.MinPartBytes {
+			return nil, bad(redoubt.ErrPartTooSmall, want.Number)
+		}
+		out[i] = p
+	}
+	return out, nil
+}
+
+// sumsAgree compares those checksums that the client states.
+func sumsAgree(want, have redoubt.Checksums) bool {
+	for _, s := range [][2]string{{want.CRC32, have.CRC32}, {want.CRC32C, have.CRC32C}, {want.CRC64NVME, have.CRC64NVME}, {want.SHA1, have.SHA1}, {want.SHA256, have.SHA256}} {
+		if s[0] != "" && s[1] != "" && s[0] != s[1] {
+			return false
+		}
+	}
+	return true
+}
+
+// sumParts makes the version's ETag (the MD5 of MD5s where every part has one) and its checksum, and compares the
+// latter with what the client stated.
+func (r *record) sumParts(u *upload, parts []*partRecord, stated redoubt.Checksums) error {
+	var digests []byte
+	for _, p := range parts {
+		d, err := hex.DecodeString(p.MD5)
+		if err != nil || len(d) != 16 {
+			digests = nil
+			break
+		}
+		digests = append(digests, d...)
+	}
+	if digests != nil {
+		// The ETag of old clients, not a security function.
+		fips140.WithoutEnforcement(func() { sum := md5.Sum(digests); r.md5 = sum[:] })
+		r.md5Parts = len(parts)
+	}
+	sums, err := joinSums(u.rec.Sum, u.rec.Composite, parts)
+	if err != nil {
+		return err
+	}
+	if !sumsAgree(stripParts(stated), stripParts(sums)) {
+		return &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.BadDigest, Err: errors.New("the checksum of the whole differs")}
+	}
+	r.sums = sums
+	return nil
+}
+
+// stripParts takes off the "-N" that some clients and S3 itself put behind a composite checksum.
+func stripParts(c redoubt.Checksums) redoubt.Checksums {
+	for _, s := range []*string{&c.CRC32, &c.CRC32C, &c.CRC64NVME, &c.SHA1, &c.SHA256} {
+		if i := strings.IndexByte(*s, '-'); i >= 0 {
+			*s = (*s)[:i]
+		}
+	}
+	return c
+}
+
+// ListParts gives one page of an upload's parts.
+func (e *Enclave) ListParts(ctx context.Context, who redoubt.Credential, in redoubt.ListParts) (redoubt.PartPage, error) {
+	u, entry, err := e.upload(ctx, "ListParts", redoubt.ActionUpload, who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.PartPage{}, err
+	}
+	if err := e.noteRead(ctx, entry); err != nil {
+		return redoubt.PartPage{}, err
+	}
+	page := redoubt.PartPage{Upload: u.public()}
+	err = u.eachPart(in.After, func(number int, p *partRecord) error {
+		if len(page.Parts) >= in.Max {
+			page.Truncated = true
+			return errEnough
+		}
+		page.Parts, page.Next = append(page.Parts, e.publicPart(number, p)), number
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	return page, err
+}
+
+var errEnough = errors.New("enough")
+
+// ListUploads gives one page of the uploads in progress at the caller's working label.
+func (e *Enclave) ListUploads(ctx context.Context, who redoubt.Credential, in redoubt.ListUploads) (redoubt.UploadPage, error) {
+	b, visible, err := e.listing(ctx, "ListMultipartUploads", redoubt.ActionListUploads, who, in.Bucket)
+	if err != nil {
+		return redoubt.UploadPage{}, err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	var page redoubt.UploadPage
+	behind, _ := e.ids.parse(string(in.AfterID))
+	m := new(merged)
+	defer m.close()
+	for _, set := range e.sets.equalTo(who.Working) {
+		lower := append(rangeKey(recUpload, b.id, set.id), in.Prefix...)
+		m.lanes = append(m.lanes, &lane{set: set, lower: lower[:rangeBytes], it: view.Scan(lower, after(lower))})
+	}
+	start := startOf(in.AfterKey, in.Prefix, in.Delimiter)
+	if in.AfterID != "" {
+		start = append([]byte(in.AfterKey), 0)
+	}
+	m.seek(start)
+	for key, ok := m.key(); ok; key, ok = m.key() {
+		l := m.at(key)
+		id := versionID(l.it.Key()[len(l.it.Key())-16:])
+		if visible != nil && !visible(key) || key == in.AfterKey && in.AfterID != "" && !id.newer(behind) {
+			l.stand(l.it.Next())
+			continue
+		}
+		if len(page.Uploads)+len(page.Prefixes) >= in.Max {
+			page.Truncated = true
+			return page, m.err()
+		}
+		if prefix, under := commonPrefix(key, in.Prefix, in.Delimiter); under {
+			page.Prefixes = append(page.Prefixes, prefix)
+			page.NextKey, page.NextID = prefix, ""
+			m.seek(after([]byte(prefix)))
+			continue
+		}
+		u, err := e.decodeUpload(b, l.set, redoubt.ObjectName{Bucket: in.Bucket, Key: key}, id, append([]byte(nil), l.it.Value()...))
+		if err != nil {
+			return redoubt.UploadPage{}, err
+		}
+		page.Uploads = append(page.Uploads, u.public())
+		page.NextKey, page.NextID = key, redoubt.UploadID(e.ids.token(id))
+		l.stand(l.it.Next())
+	}
+	page.NextKey, page.NextID = "", ""
+	return page, m.err()
+}
+
+// at is the lane that stands at key.
+func (m *merged) at(key string) *lane {
+	for _, l := range m.lanes {
+		if l.key != nil && string(l.key) == key {
+			return l
+		}
+	}
+	return nil
+}

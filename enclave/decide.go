@@ -1,0 +1,159 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"redoubt"
+	"redoubt/access"
+	"redoubt/audit"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// ask is one question to the reference monitor.
+type ask struct {
+	op     string
+	who    redoubt.Credential
+	action redoubt.Action
+	bucket *bucket // nil where the request is not about one, or names one that is not there
+	name   redoubt.ObjectName
+	object label.Label // of the version read or altered
+	made   label.Label // the working label that it was made at
+	fresh  label.Label // of a version to be written
+	self   bool        // about the subject's own credential
+	detail string
+}
+
+// entry is an audit entry on its way to the log.
+type entry = audit.Entry
+
+// decide asks the reference monitor; everything that an enclave does begins here. Allowed, it
+// returns the audit entry, which the caller commits with its work (commit), or
+// notes (noteRead). Refused, the refusal is durable before decide returns it:
+// NotFound for who may not know that the object exists.
+func (e *Enclave) decide(ctx context.Context, a ask) (*entry, error) {
+	d, ent := e.judge(ctx, a)
+	if d.Allow {
+		return ent, nil
+	}
+	ent.Kind = d.Kind.Error()
+	if err := e.record(ctx, ent); err != nil {
+		return nil, err
+	}
+	return nil, d.Err(a.op, a.name.String())
+}
+
+// judge takes the decision and describes it.
+func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
+	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self}
+	if a.bucket != nil {
+		req.Bucket = &a.bucket.facts
+	}
+	if a.who.ID == ownCredential {
+		req.Subject = redoubt.Subject{Name: a.who.Subject, Clearance: e.ceiling, Expires: a.who.Expires}
+	} else {
+		req.Subject, _ = e.identity.Subject(a.who.Subject)
+		req.Live = e.identity.Live(a.who)
+	}
+	d := e.monitor.Check(&req)
+	return d, e.describe(ctx, a, d.Allow, d.Rule)
+}
+
+// describe makes the audit entry of a decision.
+func (e *Enclave) describe(ctx context.Context, a ask, allow bool, rule string) *entry {
+	of := a.fresh
+	if of.IsZero() {
+		of = label.Join(a.object, a.who.Working)
+	}
+	if of.IsZero() {
+		of = a.who.Working
+	}
+	ent := &entry{Time: e.clock(), Subject: string(a.who.Subject), Credential: a.who.ID, Action: string(a.action),
+		Allow: allow, Rule: rule, Label: e.text(of), Working: e.text(a.who.Working),
+		Request: redoubt.RequestID(ctx), Detail: a.detail, Count: 1, Kind: "ok"}
+	if a.name.Bucket != "" {
+		ent.Bucket = e.namer.Bucket(string(a.name.Bucket))
+	}
+	if a.name.Key != "" {
+		ent.Name = e.namer.Name(string(a.name.Bucket), a.name.Key)
+	}
+	return ent
+}
+
+// ownCredential is the ID of the node's own credentials. It is not one that identity could give, so nobody else has it.
+const ownCredential = "node"
+
+// own is the node's own subject, working at l.
+func (e *Enclave) own(l label.Label) redoubt.Credential {
+	return redoubt.Credential{ID: ownCredential, Subject: access.NodeSubject(e.name), Working: l, Expires: e.clock().Add(time.Minute)}
+}
+
+// ownAct describes an act of the node's own subject.
+func (e *Enclave) ownAct(action redoubt.Action, name redoubt.ObjectName) *entry {
+	return e.describe(context.Background(), ask{who: e.own(e.floor), action: action, name: name}, true, access.RuleOwnSubject)
+}
+
+// text is a label's canonical text, "" for none.
+func (e *Enclave) text(l label.Label) string {
+	if t, ok := e.texts.Load(l); ok {
+		return t.(string)
+	}
+	b, err := l.MarshalText()
+	if err != nil {
+		return ""
+	}
+	e.texts.Store(l, string(b))
+	return string(b)
+}
+
+// record makes an entry durable by itself.
+func (e *Enclave) record(ctx context.Context, ent *entry) error {
+	return e.commit(ctx, new(store.Batch), ent)
+}
+
+// noted records how an allowed request ended without an effect, and returns err.
+func (e *Enclave) noted(ctx context.Context, ent *entry, err error) error {
+	ent.Kind = redoubt.KindOf(err).Error()
+	if lost := e.record(ctx, ent); lost != nil {
+		return lost
+	}
+	return err
+}
+
+// commit makes a batch and the entry that speaks of it durable together (one sync a write).
+func (e *Enclave) commit(ctx context.Context, b *store.Batch, ent *entry) error {
+	if ent != nil {
+		b.Append(e.recorder.Record(ent))
+	}
+	err := e.engine.Commit(ctx, b)
+	if err == nil {
+		return nil
+	}
+	var known *redoubt.Error
+	if errors.As(err, &known) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return &redoubt.Error{Op: "commit", Kind: redoubt.Internal, Err: err}
+}
+
+// noteRead records an allowed read; it is durable within a second (RULES 6). After
+// an error the read must be refused.
+func (e *Enclave) noteRead(ctx context.Context, ent *entry) error { return e.recorder.Read(ctx, ent) }
+
+// strictJSON decodes exactly one value: unknown fields and trailing bytes are errors.
+func strictJSON(b []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("trailing bytes")
+	}
+	return nil
+}

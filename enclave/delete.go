@@ -1,0 +1,208 @@
+package enclave
+
+import (
+	"context"
+
+	"redoubt"
+	"redoubt/keys"
+	"redoubt/store"
+)
+
+// DeleteObject writes a delete marker at the working label, which hides from its
+// readers what it dominates and loses nothing; with a version ID it removes that version.
+func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (redoubt.Deleted, error) {
+	if err := validName("DeleteObject", in.Name); err != nil {
+		return redoubt.Deleted{}, err
+	}
+	if in.ID != "" {
+		return e.deleteVersion(ctx, who, in)
+	}
+	const op = "DeleteObject"
+	b, err := e.bucket(op, in.Name.Bucket)
+	if err != nil {
+		return redoubt.Deleted{}, e.missingBucket(ctx, ask{op: op, who: who, action: redoubt.ActionDeleteObject, name: in.Name}, err)
+	}
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionDeleteObject, bucket: b, name: in.Name, fresh: who.Working})
+	if err != nil {
+		return redoubt.Deleted{}, err
+	}
+	w, err := e.write(ctx, b, in.Name, who.Working, who)
+	if err != nil {
+		return redoubt.Deleted{}, err
+	}
+	w.rec.marker = true
+	v, err := w.commit(ctx, op, in.If, entry)
+	if err != nil {
+		return redoubt.Deleted{}, err
+	}
+	return redoubt.Deleted{ID: v.ID, Marker: true}, nil
+}
+
+// deleteVersion removes one version for good. It needs the working label that the version was made at.
+func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (redoubt.Deleted, error) {
+	const op = "DeleteObjectVersion"
+	f, b, entry, unlock, err := e.alter(ctx, op, redoubt.ActionDeleteVersion, who, in.Name, in.ID)
+	if err != nil {
+		return redoubt.Deleted{}, err
+	}
+	defer unlock()
+	if len(in.If.IfMatch) > 0 && !anyTag(in.If.IfMatch, e.etag(f.rec)) {
+		return redoubt.Deleted{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail})
+	}
+	if f.rec.locked(e.clock(), in.BypassGovernance) {
+		return redoubt.Deleted{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Locked})
+	}
+	batch := new(store.Batch)
+	if err := e.remove(batch, b, f, in.Name.Key); err != nil {
+		return redoubt.Deleted{}, err
+	}
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Deleted{}, err
+	}
+	e.count(f.set, -1, -f.rec.size)
+	return redoubt.Deleted{ID: in.ID, Marker: f.rec.marker}, nil
+}
+
+// alter finds a version that is to be altered or removed, locks its name and decides (RULES 2.3).
+// The caller unlocks.
+func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID) (found, *bucket, *entry, func(), error) {
+	b, err := e.readable(op, name.Bucket)
+	if err != nil {
+		return found{}, nil, nil, nil, e.missingBucket(ctx, ask{op: op, who: who, action: action, name: name}, err)
+	}
+	unlock := e.locks.lock(b.id, name.Key)
+	var f found
+	if id == "" {
+		f, _, err = e.current(e.engine, b, who.Working, name.Key)
+	} else {
+		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
+	}
+	a := ask{op: op, who: who, action: action, bucket: b, name: name, object: who.Working, made: who.Working}
+	if f.rec != nil {
+		a.object = f.set.label
+		if made := e.sets.byID(f.rec.made); made != nil {
+			a.made = made.label
+		}
+	}
+	var entry *entry
+	if err == nil {
+		entry, err = e.decide(ctx, a)
+	}
+	if err == nil && f.rec == nil {
+		err = e.noted(ctx, entry, b.missing(op, name))
+	}
+	if err != nil {
+		unlock()
+		return found{}, nil, nil, nil, err
+	}
+	entry.Version = f.rec.id[:]
+	return f, b, entry, unlock, nil
+}
+
+// remove takes a version out of the catalogue and gives its blobs back. When it was the
+// head, the next older one of its set takes its place. The name's lock is held.
+func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) error {
+	for _, p := range f.rec.pieces {
+		if p.ref != 0 {
+			batch.Unlinks = append(batch.Unlinks, p.ref)
+		}
+	}
+	deltaSet(batch, recCount, f.set.id, -1)
+	deltaSet(batch, recBytes, f.set.id, -f.rec.size)
+	hk := headKey(b.id, f.set.id, key)
+	raw, ok, err := e.engine.Get(hk)
+	if err != nil {
+		return err
+	}
+	var head record
+	if ok {
+		if _, _, err := head.decodeHead(raw); err != nil {
+			return &redoubt.Error{Op: "remove", Kind: redoubt.Corrupt, Err: err}
+		}
+	}
+	if !ok || head.id != f.rec.id {
+		batch.Delete(oldKey(b.id, f.set.id, key, f.rec.id))
+		return nil
+	}
+	view := e.engine.View()
+	defer view.Close()
+	lower := nameKey(recOld, b.id, f.set.id, key)
+	it := view.Scan(lower, after(lower))
+	defer it.Close()
+	if it.Next() {
+		batch.Set(hk, append([]byte(nil), it.Value()...))
+		batch.Delete(append([]byte(nil), it.Key()...))
+		return nil
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	batch.Delete(hk)
+	return nil
+}
+
+// AlterObject changes tags, retention or hold of a version.
+func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in redoubt.AlterObject) (redoubt.Version, error) {
+	const op = "AlterObject"
+	action := redoubt.ActionPutLock
+	if in.Tags != nil {
+		action = redoubt.ActionPutTags
+	}
+	if err := validName(op, in.Name); err != nil {
+		return redoubt.Version{}, err
+	}
+	f, b, entry, unlock, err := e.alter(ctx, op, action, who, in.Name, in.ID)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	defer unlock()
+	if f.rec.marker {
+		return redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed})
+	}
+	if err := f.rec.change(op, b, in, e.clock); err != nil {
+		return redoubt.Version{}, e.noted(ctx, entry, err)
+	}
+	batch := new(store.Batch)
+	if err := e.replace(batch, b, f, in.Name.Key); err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Version{}, err
+	}
+	return e.version(in.Name, f.set, f.rec), nil
+}
+
+// replace writes a version's record anew where it stands. The name's lock is held.
+func (e *Enclave) replace(batch *store.Batch, b *bucket, f found, key string) error {
+	hk := headKey(b.id, f.set.id, key)
+	raw, ok, err := e.engine.Get(hk)
+	if err != nil {
+		return err
+	}
+	var head record
+	if ok {
+		if _, _, err := head.decodeHead(raw); err != nil {
+			return &redoubt.Error{Op: "replace", Kind: redoubt.Corrupt, Err: err}
+		}
+	}
+	if ok && head.id == f.rec.id {
+		batch.Set(hk, f.rec.encode(nil))
+	} else {
+		batch.Set(oldKey(b.id, f.set.id, key, f.rec.id), f.rec.encode(nil))
+	}
+	return nil
+}
+
+// pieceOpener opens one piece of a version's content; closing the blob lets it go.
+func (e *Enclave) pieceOpener(name redoubt.ObjectName, set *labelSet, p piece) (*keys.Opener, store.Blob, error) {
+	dk, err := e.keyring.DataKey(set.text, p.wrapped)
+	if err != nil {
+		return nil, nil, err
+	}
+	blob, err := e.engine.OpenBlob(p.ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	bind := keys.Binding{Label: set.text, Bucket: string(name.Bucket), Key: name.Key, Version: p.bound[:]}
+	return keys.NewOpener(dk, bind, blob, blob.Size()), blob, nil
+}

@@ -1,0 +1,17 @@
+// Package enclave is the cloud of one classification level: the one place where a
+// request is decided, done and recorded. It implements every service contract of the root package, and it alone
+// imports the store, so nothing reaches the bytes around the reference monitor.
+//
+// Each operation is one function that reads as its own table of contents. A write goes
+// mark, check, seal and stage, record, commit, count (PutObject in put.go); a read goes
+// find, check, record, open (resolve and GetObject in read.go); a listing walks only what the reader
+// dominates (ListObjects in list.go); what changes people is planned by identity, committed with its audit
+// entry and only then applied (people.go).
+//
+// The catalogue's layout is in layout.go, a version's record in record.go. Everything is kept by label set, the set of
+// all versions of one label: a reader's cost and answers depend on the sets that its
+// working label dominates and on no other.
+//
+// Lock order, outermost first: peopleMu, rotateMu, bucketsMu, a bucket's gate, one name
+// (keyLocks), a label set's epochGate, a label set's boundMu. Nobody holds two names.
+package enclave

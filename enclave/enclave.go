@@ -1,0 +1,220 @@
+package enclave
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"redoubt"
+	"redoubt/access"
+	"redoubt/audit"
+	"redoubt/identity"
+	"redoubt/keys"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// Options is what an enclave is made from. All but Quotas, Buckets, Rules, Clock, Rand and Log is needed.
+type Options struct {
+	Name           redoubt.NodeName
+	Kind           string // enclave or device
+	Policy         *label.Policy
+	Floor, Ceiling label.Label
+	Engine         store.Engine     // owned: Close closes it
+	Keys           *keys.Keyring    // owned: Close closes it
+	People         []redoubt.Person // of the signed genesis estate
+	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
+	Quotas         map[string]int64 // marking -> bytes
+	Rules          access.Denier    // the estate's own, able only to deny
+	Region         string
+	Version        string // of the software
+	Clock          func() time.Time
+	Rand           io.Reader
+	Log            *slog.Logger
+}
+
+// Enclave is the cloud of one classification level, running.
+type Enclave struct {
+	name           redoubt.NodeName
+	kind, build    string
+	policy         *label.Policy
+	floor, ceiling label.Label
+	clock          func() time.Time
+	log            *slog.Logger
+
+	engine   store.Engine
+	keyring  *keys.Keyring
+	monitor  *access.Monitor
+	identity *identity.Registry
+	namer    *audit.Namer
+	recorder *audit.Recorder
+	tree     *audit.Log
+	sets     *labelSets
+	locks    *keyLocks
+	ids      opaque
+	maker    uint32
+	texts    sync.Map // label.Label -> string
+
+	bucketsMu sync.Mutex // serialises changes of the table; taken before a bucket's gate
+	buckets   atomic.Pointer[map[redoubt.BucketName]*bucket]
+	peopleMu  sync.Mutex // serialises what changes people: planned, committed, applied
+	rotateMu  sync.Mutex // one rotation or erasure at a time
+
+	stop context.CancelFunc
+	done sync.WaitGroup
+}
+
+// Open starts an enclave on its engine: it takes up every label set, bucket and system
+// record, begins an audit session and starts what runs behind. On an error
+// nothing is left running, and engine and keys are still the caller's.
+func Open(ctx context.Context, o Options) (*Enclave, error) {
+	if o.Clock == nil {
+		o.Clock = monotonicClock()
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Kind == "" {
+		o.Kind = "enclave"
+	}
+	if !o.Ceiling.Dominates(o.Floor) {
+		return nil, &redoubt.Error{Op: "enclave.Open", Object: string(o.Name), Kind: redoubt.Invalid, Err: errors.New("the ceiling does not dominate the floor")}
+	}
+	maker := sha256.Sum256([]byte(o.Name))
+	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
+		clock: o.Clock, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
+		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: binary.BigEndian.Uint32(maker[:])}
+	if err := e.deriveKeys(o); err != nil {
+		return nil, err
+	}
+	quotas, err := e.quotas(o.Quotas)
+	if err != nil {
+		return nil, err
+	}
+	if e.sets, err = openSets(o.Engine, o.Policy, quotas); err != nil {
+		return nil, err
+	}
+	if err := e.openAudit(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.loadIdentity(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.loadBuckets(ctx, o.Buckets); err != nil {
+		return nil, err
+	}
+	behind, stop := context.WithCancel(context.Background())
+	e.stop = stop
+	e.behind(behind)
+	return e, nil
+}
+
+// monotonicClock is the wall clock at start, carried on by the monotonic one: a change of the
+// machine's clock while it runs moves nothing.
+func monotonicClock() func() time.Time {
+	start := time.Now()
+	wall := start.Round(0)
+	return func() time.Time { return wall.Add(time.Since(start)) }
+}
+
+// deriveKeys takes from the keyring what the enclave itself needs.
+func (e *Enclave) deriveKeys(o Options) error {
+	derived := map[string][]byte{}
+	for _, purpose := range []string{"version-id", "etag", "audit-names", "credentials"} {
+		k, err := e.keyring.Derive(purpose, 32)
+		if err != nil {
+			return err
+		}
+		derived[purpose] = k
+	}
+	var err error
+	if e.ids, err = newOpaque(derived["version-id"], derived["etag"]); err != nil {
+		return err
+	}
+	if e.namer, err = audit.NewNamer(derived["audit-names"]); err != nil {
+		return err
+	}
+	e.identity, err = identity.New(identity.Options{Node: o.Name, Policy: o.Policy, Floor: o.Floor, Ceiling: o.Ceiling,
+		Secret: derived["credentials"], People: o.People, Region: o.Region, Clock: o.Clock, Rand: o.Rand})
+	return err
+}
+
+// quotas compiles the estate's shares.
+func (e *Enclave) quotas(declared map[string]int64) (func(label.Label) int64, error) {
+	byLabel := map[label.Label]int64{}
+	for marking, bytes := range declared {
+		l, err := e.policy.Parse(marking)
+		if err != nil {
+			return nil, fmt.Errorf("quota: %w", err)
+		}
+		byLabel[l] = bytes
+	}
+	return func(l label.Label) int64 { return byLabel[l] }, nil
+}
+
+// behind starts what runs behind the requests: reads reach the log within a second, the tree
+// follows the log, and lifecycle rules are applied.
+func (e *Enclave) behind(ctx context.Context) {
+	run := func(f func()) {
+		e.done.Add(1)
+		go func() {
+			defer e.done.Done()
+			f()
+		}()
+	}
+	run(func() { e.recorder.Run(ctx) })
+	every := func(period time.Duration, what string, f func(context.Context) error) {
+		run(func() {
+			tick := time.NewTicker(period)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				if err := f(ctx); err != nil && ctx.Err() == nil {
+					e.log.Error("background work failed", "work", what, "kind", redoubt.KindOf(err).Error())
+				}
+			}
+		})
+	}
+	every(treeEvery, "audit tree", e.tree.Advance)
+	every(lifecycleEvery, "lifecycle", e.Expire)
+}
+
+const (
+	treeEvery      = time.Second
+	lifecycleEvery = time.Hour
+)
+
+// Close ends the audit session, settles the clocks and closes engine and keys.
+// Requests must have ended.
+func (e *Enclave) Close() error {
+	e.stop()
+	e.done.Wait()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	errs := []error{e.recorder.Close(ctx)}
+	b := new(store.Batch)
+	e.settleClocks(b)
+	errs = append(errs, e.engine.Commit(ctx, b), e.tree.Advance(ctx), e.engine.Close(), e.keyring.Close())
+	return errors.Join(errs...)
+}
+
+// count keeps a label's use in step with what was committed.
+func (e *Enclave) count(set *labelSet, versions, bytes int64) {
+	set.versions.Add(versions)
+	set.bytes.Add(bytes)
+}

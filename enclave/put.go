@@ -1,0 +1,390 @@
+package enclave
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"unicode/utf8"
+
+	"redoubt"
+	"redoubt/keys"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// inlinePlain is the largest content that is sealed in one piece, once its place in
+// the order of versions is known.
+const inlinePlain = store.InlineBytes - 4*keys.ChunkOverhead
+
+// PutObject makes a new version: mark, check, seal and stage, record, commit, count.
+func (e *Enclave) PutObject(ctx context.Context, who redoubt.Credential, in redoubt.PutObject) (redoubt.Version, error) {
+	const op = "PutObject"
+	if err := validName(op, in.Name); err != nil {
+		return redoubt.Version{}, err
+	}
+	b, err := e.bucket(op, in.Name.Bucket)
+	if err != nil {
+		return redoubt.Version{}, e.missingBucket(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, name: in.Name}, err)
+	}
+	l, err := e.mark(op, b, who, in.Label)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	return e.putAs(ctx, op, who, b, l, in)
+}
+
+// putAs makes a new version that is to carry label l.
+func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, b *bucket, l label.Label, in redoubt.PutObject) (redoubt.Version, error) {
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name, fresh: l})
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	w, err := e.write(ctx, b, in.Name, l, who)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	w.rec.attrs, w.rec.tags, w.rec.hold = in.Attributes, in.Tags, in.Hold
+	if w.rec.retention, err = b.retention(op, in.Retention, e.clock()); err != nil {
+		return redoubt.Version{}, err
+	}
+	defer w.discard()
+	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
+		return redoubt.Version{}, err
+	}
+	if in.Finish != nil {
+		sums, md5, err := in.Finish()
+		if err != nil {
+			return redoubt.Version{}, err
+		}
+		if w.rec.sums, err = sums, w.rec.setMD5(md5); err != nil {
+			return redoubt.Version{}, err
+		}
+	}
+	return w.commit(ctx, op, in.If, entry)
+}
+
+// mark is the label that a new version is to carry: the one asked for, or the join of
+// the working label and the bucket's default. It is checked by decide, not here.
+func (e *Enclave) mark(op string, b *bucket, who redoubt.Credential, asked string) (label.Label, error) {
+	if asked == "" {
+		if b.facts.Default.IsZero() {
+			return who.Working, nil
+		}
+		return label.Join(who.Working, b.facts.Default), nil
+	}
+	l, err := e.policy.Parse(asked)
+	if err != nil {
+		return label.Label{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "label: " + err.Error(), Err: err,
+			Hint: "redoubt label parse shows what a marking means"}
+	}
+	return l, nil
+}
+
+// validName refuses names that no S3 client could read back.
+func validName(op string, n redoubt.ObjectName) error {
+	bad := func(why string) error {
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: why}
+	}
+	switch {
+	case n.Key == "":
+		return bad("the key is empty")
+	case len(n.Key) > redoubt.MaxKeyBytes:
+		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Rule: "a key has at most 1024 bytes"}
+	case !utf8.ValidString(n.Key):
+		return bad("the key is not UTF-8")
+	}
+	for i := range len(n.Key) {
+		if n.Key[i] == 0 {
+			return bad("the key holds a NUL byte")
+		}
+	}
+	return nil
+}
+
+// missingBucket answers a request for a bucket that is not there, on the record.
+func (e *Enclave) missingBucket(ctx context.Context, a ask, missing error) error {
+	a.fresh = a.who.Working
+	d, ent := e.judge(ctx, a)
+	if !d.Allow && (d.Kind == redoubt.Expired || d.Kind == redoubt.Unauthenticated) {
+		missing = &redoubt.Error{Op: a.op, Kind: d.Kind, Rule: d.Rule}
+	}
+	return e.noted(ctx, ent, missing)
+}
+
+// write is a version on its way into the store.
+type write struct {
+	e       *Enclave
+	b       *bucket
+	name    redoubt.ObjectName
+	set     *labelSet
+	rec     *record
+	dataKey keys.DataKey
+	buffer  *[]byte // content that is sealed at commit
+	staged  []store.Staged
+	release []func() // of reserved quota
+}
+
+// write begins a version with label l.
+func (e *Enclave) write(ctx context.Context, b *bucket, name redoubt.ObjectName, l label.Label, who redoubt.Credential) (*write, error) {
+	set, err := e.sets.of(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	made, err := e.sets.of(ctx, who.Working)
+	if err != nil {
+		return nil, err
+	}
+	return &write{e: e, b: b, name: name, set: set,
+		rec: &record{made: made.id, author: string(who.Subject), maker: string(e.name)}}, nil
+}
+
+// discard gives back what was not committed.
+func (w *write) discard() {
+	for _, s := range w.staged {
+		s.Discard()
+	}
+	for _, release := range w.release {
+		release()
+	}
+	if w.buffer != nil {
+		buffers.Put(w.buffer)
+		w.buffer = nil
+	}
+	w.dataKey.Wipe()
+}
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, inlinePlain+1); return &b }}
+
+// read takes the content in. Small content waits in memory, to be sealed under the
+// version's ID once that is known; more is sealed and staged as it comes.
+func (w *write) read(ctx context.Context, body io.Reader, size int64) error {
+	if size > redoubt.MaxPutBytes {
+		return &redoubt.Error{Op: "write", Kind: redoubt.TooLarge, Rule: "one request stores at most 5 GiB; use a multipart upload"}
+	}
+	if err := w.reserve(max(size, 0)); err != nil {
+		return err
+	}
+	var err error
+	var wrapped keys.Wrapped
+	if w.dataKey, wrapped, err = w.e.keyring.NewDataKey(w.set.text); err != nil {
+		return err
+	}
+	w.rec.pieces = []piece{{wrapped: wrapped}}
+	if body == nil {
+		body = noBody{}
+	}
+	w.buffer = buffers.Get().(*[]byte)
+	n, err := io.ReadFull(body, *w.buffer)
+	switch {
+	case err == nil:
+		return w.stream(ctx, body, n, size)
+	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+		return err
+	}
+	if err := w.took(int64(n), size); err != nil {
+		return err
+	}
+	return nil
+}
+
+type noBody struct{}
+
+func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
+
+// stream seals and stages what is too large to wait in memory: the first n bytes, which are in the
+// buffer, then the rest. Its place in the order of versions is when it began.
+func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) error {
+	t, err := w.e.nextTime(ctx, w.set)
+	if err != nil {
+		return err
+	}
+	w.rec.id = makeVersionID(t, w.e.maker, w.set.tag)
+	staged, err := w.e.engine.Stage(ctx)
+	if err != nil {
+		return err
+	}
+	w.staged = append(w.staged, staged)
+	sealer := keys.NewSealer(w.dataKey, w.binding(w.rec.id), staged)
+	if _, err := sealer.Write((*w.buffer)[:n]); err != nil {
+		return err
+	}
+	rest, err := sealer.ReadFrom(&limited{r: body, left: redoubt.MaxPutBytes - int64(n), w: w, charge: size < 0})
+	if err != nil {
+		return err
+	}
+	if err := sealer.Close(); err != nil {
+		return err
+	}
+	if err := staged.Finish(); err != nil {
+		return err
+	}
+	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), w.rec.id
+	buffers.Put(w.buffer)
+	w.buffer = nil
+	return w.took(int64(n)+rest, size)
+}
+
+// limited ends a body that goes past what one request may store, and charges the quota of
+// a body whose size was not stated, as it comes.
+type limited struct {
+	r      io.Reader
+	left   int64
+	w      *write
+	charge bool
+	taken  int64
+}
+
+const chargeStep = 16 << 20
+
+func (l *limited) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	if l.left -= int64(n); l.left < 0 {
+		return 0, &redoubt.Error{Op: "write", Kind: redoubt.TooLarge, Rule: "one request stores at most 5 GiB; use a multipart upload"}
+	}
+	if l.taken -= int64(n); l.charge && l.taken < 0 {
+		l.taken = chargeStep
+		if err := l.w.reserve(chargeStep); err != nil {
+			return 0, err
+		}
+	}
+	return n, err
+}
+
+func (w *write) reserve(n int64) error {
+	release, err := w.set.reserve(n)
+	if err == nil {
+		w.release = append(w.release, release)
+	}
+	return err
+}
+
+// took settles the size. Fewer bytes than announced are an error: nothing half arrives.
+func (w *write) took(n, size int64) error {
+	if size >= 0 && n != size {
+		return &redoubt.Error{Op: "write", Kind: redoubt.Invalid, Rule: "the content is not as long as announced"}
+	}
+	if size < 0 {
+		if err := w.reserve(n); err != nil {
+			return err
+		}
+	}
+	w.rec.size, w.rec.pieces[0].size = n, n
+	return nil
+}
+
+func (w *write) binding(bound versionID) keys.Binding {
+	return keys.Binding{Label: w.set.text, Bucket: string(w.name.Bucket), Key: w.name.Key, Version: bound[:]}
+}
+
+// commit gives the version its place and makes it durable and visible, with its audit
+// entry, unless a condition fails.
+func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, entry *entry) (redoubt.Version, error) {
+	e := w.e
+	w.b.gate.RLock()
+	defer w.b.gate.RUnlock()
+	if _, err := e.bucket(op, w.name.Bucket); err != nil {
+		return redoubt.Version{}, err
+	}
+	unlock := e.locks.lock(w.b.id, w.name.Key)
+	defer unlock()
+	if len(cond.IfMatch)+len(cond.IfNoneMatch) > 0 {
+		if err := e.conditions(op, w, cond); err != nil {
+			return redoubt.Version{}, e.noted(ctx, entry, err)
+		}
+	}
+	batch := &store.Batch{Links: w.staged}
+	if w.rec.id.isZero() {
+		t, err := e.nextTime(ctx, w.set)
+		if err != nil {
+			return redoubt.Version{}, err
+		}
+		w.rec.id = makeVersionID(t, e.maker, w.set.tag)
+	}
+	if w.buffer != nil {
+		if err := w.sealBuffer(ctx, batch); err != nil {
+			return redoubt.Version{}, err
+		}
+	}
+	deltaSet(batch, recCount, w.set.id, 1)
+	deltaSet(batch, recBytes, w.set.id, w.rec.size)
+	w.set.epochGate.RLock()
+	defer w.set.epochGate.RUnlock()
+	if err := w.freshKeys(); err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := e.place(batch, w.b.id, w.set, w.name.Key, w.rec); err != nil {
+		return redoubt.Version{}, err
+	}
+	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Version{}, err
+	}
+	e.count(w.set, 1, w.rec.size)
+	return e.version(w.name, w.set, w.rec), nil
+}
+
+// freshKeys re-wraps data keys that were wrapped before a rotation, so that none is
+// committed under an epoch that is about to be destroyed. The set's epochGate is held shared.
+func (w *write) freshKeys() error {
+	for i := range w.rec.pieces {
+		p := &w.rec.pieces[i]
+		if p.wrapped.Epoch() >= w.set.epoch.Load() {
+			continue
+		}
+		fresh, err := w.e.keyring.Rewrap(w.set.text, p.wrapped)
+		if err != nil {
+			return &redoubt.Error{Op: "write", Kind: redoubt.Conflict, Err: err, Hint: "the label's key was rotated meanwhile; send it again"}
+		}
+		p.wrapped = fresh
+	}
+	return nil
+}
+
+// sealBuffer seals small content under the ID that the version has been given.
+func (w *write) sealBuffer(ctx context.Context, batch *store.Batch) error {
+	staged, err := w.e.engine.Stage(ctx)
+	if err != nil {
+		return err
+	}
+	w.staged = append(w.staged, staged)
+	out := buffers.Get().(*[]byte)
+	sealed := keys.SealAll((*out)[:0], w.dataKey, w.binding(w.rec.id), (*w.buffer)[:w.rec.size])
+	_, err = staged.Write(sealed)
+	buffers.Put(out)
+	if err != nil {
+		return err
+	}
+	if err := staged.Finish(); err != nil {
+		return err
+	}
+	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), w.rec.id
+	batch.Links = w.staged
+	return nil
+}
+
+// place puts a version where it belongs among those of its key and label set: the
+// newest is the head, the others follow it. The name's lock is held.
+func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string, rec *record) error {
+	hk := headKey(bucket, set.id, key)
+	old, ok, err := e.engine.Get(hk)
+	if err != nil {
+		return err
+	}
+	value := rec.encode(nil)
+	if !ok {
+		b.Set(hk, value)
+		return nil
+	}
+	var head record
+	if _, _, err := head.decodeHead(old); err != nil {
+		return &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
+	}
+	if rec.id.newer(head.id) {
+		b.Set(oldKey(bucket, set.id, key, head.id), old)
+		b.Set(hk, value)
+		return nil
+	}
+	b.Set(oldKey(bucket, set.id, key, rec.id), value)
+	return nil
+}

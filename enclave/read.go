@@ -1,0 +1,337 @@
+package enclave
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"redoubt"
+	"redoubt/keys"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// getter reads the catalogue: the engine itself, or a view of it.
+type getter interface {
+	Get(key []byte) (value []byte, ok bool, err error)
+}
+
+// found is a version and the set that it lies in.
+type found struct {
+	set *labelSet
+	rec *record
+	raw []byte
+}
+
+// current finds what a reader sees under a key: the newest version that the working
+// label dominates and that no marker hides (RULES 2.2), or, in a bucket set so, the one
+// of the highest label. It reads one head for each dominated set and touches no
+// other. A nil rec is nothing; hidden then says that a marker is the reason.
+func (e *Enclave) current(get getter, b *bucket, working label.Label, key string) (cur found, hidden *found, err error) {
+	var tops []found
+	for _, set := range e.sets.seenBy(working) {
+		raw, ok, err := get.Get(headKey(b.id, set.id, key))
+		if err != nil {
+			return found{}, nil, err
+		}
+		if !ok {
+			continue
+		}
+		rec := new(record)
+		if _, _, err := rec.decodeHead(raw); err != nil {
+			return found{}, nil, &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
+		}
+		tops = append(tops, found{set, rec, raw})
+	}
+	cur, hidden = choose(tops, b.Current == "highest")
+	if cur.rec != nil {
+		full, err := decodeRecord(cur.raw)
+		if err != nil {
+			return found{}, nil, &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
+		}
+		cur.rec = full
+	}
+	return cur, hidden, nil
+}
+
+// choose picks the current one of the heads of one key. Only heads matter: a marker lies in a
+// set whose label dominates everything that it hides, and a version above it in its
+// own set is newer and dominates them as well.
+func choose(tops []found, highest bool) (cur found, hidden *found) {
+	if len(tops) == 1 {
+		if tops[0].rec.marker {
+			return found{}, &tops[0]
+		}
+		return tops[0], nil
+	}
+	var newestMarker *found
+	for i := range tops {
+		t := &tops[i]
+		if t.rec.marker {
+			if newestMarker == nil || t.rec.id.newer(newestMarker.rec.id) {
+				newestMarker = t
+			}
+			continue
+		}
+		if hides(tops, t) {
+			continue
+		}
+		if cur.rec == nil || better(t, &cur, highest) {
+			cur = *t
+		}
+	}
+	if cur.rec != nil {
+		return cur, nil
+	}
+	return found{}, newestMarker
+}
+
+// hides says whether a marker among tops hides t.
+func hides(tops []found, t *found) bool {
+	for i := range tops {
+		m := &tops[i]
+		if m.rec.marker && m.rec.id.newer(t.rec.id) && m.set.label.Dominates(t.set.label) {
+			return true
+		}
+	}
+	return false
+}
+
+func better(a, b *found, highest bool) bool {
+	if highest && !a.set.label.Equivalent(b.set.label) {
+		if a.set.label.Dominates(b.set.label) {
+			return true
+		}
+		if b.set.label.Dominates(a.set.label) {
+			return false
+		}
+	}
+	return a.rec.id.newer(b.rec.id)
+}
+
+// byID finds one version that the working label dominates; nil when there is none.
+func (e *Enclave) byID(get getter, b *bucket, working label.Label, key string, id redoubt.VersionID) (found, error) {
+	vid, ok := e.ids.parse(string(id))
+	if !ok {
+		return found{}, nil
+	}
+	set := e.sets.byTag(vid.tag())
+	if set == nil || !working.Dominates(set.label) {
+		return found{}, nil
+	}
+	raw, ok, err := get.Get(headKey(b.id, set.id, key))
+	if err != nil || !ok {
+		return found{}, err
+	}
+	rec, err := decodeRecord(raw)
+	if err == nil && rec.id != vid {
+		if raw, ok, err = get.Get(oldKey(b.id, set.id, key, vid)); err != nil || !ok {
+			return found{}, err
+		}
+		rec, err = decodeRecord(raw)
+	}
+	if err != nil {
+		return found{}, &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
+	}
+	return found{set, rec, raw}, nil
+}
+
+// GetObject opens a version for reading: find, check, record, open.
+func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (redoubt.Object, error) {
+	if in.Action == "" {
+		in.Action = redoubt.ActionGetObject
+	}
+	f, err := e.resolve(ctx, "GetObject", who, in)
+	if err != nil {
+		return nil, err
+	}
+	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == ""}
+	if err := o.open(); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+// HeadObject describes a version. A current delete marker gives NotFound together with the marker.
+func (e *Enclave) HeadObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (redoubt.Version, error) {
+	if in.Action == "" {
+		in.Action = redoubt.ActionHeadObject
+	}
+	f, err := e.resolve(ctx, "HeadObject", who, in)
+	if f.rec == nil {
+		return redoubt.Version{}, err
+	}
+	v := e.version(in.Name, f.set, f.rec)
+	v.Latest = in.ID == ""
+	return v, err
+}
+
+// resolve finds the version that a request is about, decides and records.
+func (e *Enclave) resolve(ctx context.Context, op string, who redoubt.Credential, in redoubt.ReadObject) (found, error) {
+	if err := validName(op, in.Name); err != nil {
+		return found{}, err
+	}
+	b, err := e.readable(op, in.Name.Bucket)
+	if err != nil {
+		return found{}, e.missingBucket(ctx, ask{op: op, who: who, action: in.Action, name: in.Name}, err)
+	}
+	var f found
+	var marker *found
+	if in.ID == "" {
+		f, marker, err = e.current(e.engine, b, who.Working, in.Name.Key)
+	} else {
+		f, err = e.byID(e.engine, b, who.Working, in.Name.Key, in.ID)
+	}
+	if err != nil {
+		return found{}, err
+	}
+	a := ask{op: op, who: who, action: in.Action, bucket: b, name: in.Name, object: who.Working}
+	if f.rec != nil {
+		a.object = f.set.label
+	}
+	entry, err := e.decide(ctx, a)
+	if err != nil {
+		return found{}, err
+	}
+	switch {
+	case f.rec == nil:
+		err := e.noted(ctx, entry, b.missing(op, in.Name))
+		if marker != nil {
+			return *marker, err
+		}
+		return found{}, err
+	case f.rec.marker:
+		return f, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed})
+	}
+	entry.Version, entry.Bytes = f.rec.id[:], f.rec.size
+	if err := e.holds(op, f.rec, in.If); err != nil {
+		entry.Kind = redoubt.KindOf(err).Error()
+		if lost := e.noteRead(ctx, entry); lost != nil {
+			return found{}, lost
+		}
+		return f, err
+	}
+	if err := e.noteRead(ctx, entry); err != nil {
+		return found{}, err
+	}
+	return f, nil
+}
+
+// holds applies RFC 9110 conditions to a version, in the order that S3 does.
+func (e *Enclave) holds(op string, rec *record, c redoubt.Conditions) error {
+	etag, modified := e.etag(rec), time.Unix(0, rec.id.time()).UTC().Truncate(time.Second)
+	failed := func(k redoubt.Kind) error { return &redoubt.Error{Op: op, Kind: k} }
+	if len(c.IfMatch) > 0 {
+		if !anyTag(c.IfMatch, etag) {
+			return failed(redoubt.PreconditionFail)
+		}
+	} else if !c.IfUnmodifiedSince.IsZero() && modified.After(c.IfUnmodifiedSince) {
+		return failed(redoubt.PreconditionFail)
+	}
+	if len(c.IfNoneMatch) > 0 {
+		if anyTag(c.IfNoneMatch, etag) {
+			return failed(redoubt.NotModified)
+		}
+	} else if !c.IfModifiedSince.IsZero() && !modified.After(c.IfModifiedSince) {
+		return failed(redoubt.NotModified)
+	}
+	return nil
+}
+
+func anyTag(tags []string, etag string) bool {
+	for _, t := range tags {
+		if t == "*" || t == etag {
+			return true
+		}
+	}
+	return false
+}
+
+// conditions checks a write's conditions against what the writer sees. The name's lock is held.
+func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
+	made := e.sets.byID(w.rec.made)
+	cur, _, err := e.current(e.engine, w.b, made.label, w.name.Key)
+	if err != nil {
+		return err
+	}
+	if len(c.IfMatch) > 0 {
+		switch {
+		case cur.rec == nil:
+			return w.b.missing(op, w.name)
+		case !anyTag(c.IfMatch, e.etag(cur.rec)):
+			return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
+		case !w.rec.id.isZero() && cur.rec.id.newer(w.rec.id):
+			return &redoubt.Error{Op: op, Kind: redoubt.Conflict}
+		}
+	}
+	if len(c.IfNoneMatch) > 0 && cur.rec != nil && anyTag(c.IfNoneMatch, e.etag(cur.rec)) {
+		return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
+	}
+	return nil
+}
+
+// object is an open version.
+type object struct {
+	e       *Enclave
+	name    redoubt.ObjectName
+	set     *labelSet
+	rec     *record
+	latest  bool
+	blobs   []store.Blob
+	openers []*keys.Opener
+}
+
+// open pins the version's content and opens its keys.
+func (o *object) open() error {
+	for _, p := range o.rec.pieces {
+		opener, blob, err := o.e.pieceOpener(o.name, o.set, p)
+		if err != nil {
+			return err
+		}
+		o.blobs = append(o.blobs, blob)
+		o.openers = append(o.openers, opener)
+	}
+	return nil
+}
+
+func (o *object) Version() redoubt.Version {
+	v := o.e.version(o.name, o.set, o.rec)
+	v.Latest = o.latest
+	return v
+}
+
+// Reader gives a range of the plaintext, across the parts of a multipart version.
+func (o *object) Reader(off, n int64) io.Reader {
+	if n < 0 || off+n > o.rec.size {
+		n = o.rec.size - off
+	}
+	var readers []io.Reader
+	for i, p := range o.rec.pieces {
+		if off >= p.size {
+			off -= p.size
+			continue
+		}
+		take := min(n, p.size-off)
+		if take <= 0 {
+			break
+		}
+		readers = append(readers, o.openers[i].Range(off, take))
+		off, n = 0, n-take
+	}
+	if len(readers) == 1 {
+		return readers[0]
+	}
+	return io.MultiReader(readers...)
+}
+
+func (o *object) Close() error {
+	var first error
+	for _, b := range o.blobs {
+		if err := b.Close(); err != nil && first == nil {
+			first = err
+		}
+	}
+	o.blobs = nil
+	return first
+}

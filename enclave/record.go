@@ -1,0 +1,246 @@
+package enclave
+
+import (
+	"encoding/binary"
+	"errors"
+	"sort"
+	"time"
+
+	"redoubt"
+	"redoubt/keys"
+	"redoubt/store"
+)
+
+// record is a version as the catalogue keeps it, under its bucket, label set and key.
+type record struct {
+	id        versionID
+	marker    bool
+	made      uint32 // label set of the working label that it was made at
+	size      int64
+	md5       []byte // 16 bytes, or nil: the ETag is then derived from the ID
+	md5Parts  int    // of a composite MD5 (S3's "-N"); 0 otherwise
+	author    string
+	maker     string
+	attrs     redoubt.Attributes
+	sums      redoubt.Checksums
+	tags      []redoubt.Tag
+	retention redoubt.Retention
+	hold      bool
+	pieces    []piece // the content; none for a marker and for an inline value
+	parts     bool    // pieces are the parts of a multipart upload
+	inline    []byte  // a system record's value
+}
+
+// piece is one sealed blob of a version's content.
+type piece struct {
+	ref     store.BlobRef
+	size    int64        // of the plaintext
+	wrapped keys.Wrapped // the data key
+	bound   versionID    // what the seal is bound to: the version's ID, or the upload's for a part
+}
+
+const recordFormat = 1
+
+const (
+	flagMarker = 1 << iota
+	flagHold
+	flagParts
+	flagComposite
+	flagMD5
+)
+
+// encode appends the record. What a listing shows comes first, so that a listing
+// reads no further (decodeHead).
+func (r *record) encode(dst []byte) []byte {
+	var flags byte
+	set := func(on bool, f byte) {
+		if on {
+			flags |= f
+		}
+	}
+	set(r.marker, flagMarker)
+	set(r.hold, flagHold)
+	set(r.parts, flagParts)
+	set(r.sums.Composite, flagComposite)
+	set(r.md5 != nil, flagMD5)
+	dst = append(dst, recordFormat, flags)
+	dst = append(dst, r.id[:]...)
+	dst = binary.AppendUvarint(dst, uint64(r.made))
+	dst = binary.AppendUvarint(dst, uint64(r.size))
+	if r.md5 != nil {
+		dst = append(dst, r.md5...)
+		dst = binary.AppendUvarint(dst, uint64(r.md5Parts))
+	}
+	dst = appendText(dst, r.author)
+	dst = appendText(dst, r.maker)
+	a := &r.attrs
+	for _, s := range [...]string{a.ContentType, a.ContentEncoding, a.ContentLanguage, a.ContentDisposition,
+		a.CacheControl, a.Expires, a.StorageClass, a.Precedence,
+		r.sums.CRC32, r.sums.CRC32C, r.sums.CRC64NVME, r.sums.SHA1, r.sums.SHA256} {
+		dst = appendText(dst, s)
+	}
+	names := make([]string, 0, len(a.Meta))
+	for name := range a.Meta {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	dst = binary.AppendUvarint(dst, uint64(len(names)))
+	for _, name := range names {
+		dst = appendText(appendText(dst, name), a.Meta[name])
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(r.tags)))
+	for _, t := range r.tags {
+		dst = appendText(appendText(dst, t.Key), t.Value)
+	}
+	dst = appendText(dst, r.retention.Mode)
+	var until int64
+	if !r.retention.Until.IsZero() {
+		until = r.retention.Until.Unix()
+	}
+	dst = binary.AppendVarint(dst, until)
+	dst = binary.AppendUvarint(dst, uint64(len(r.pieces)))
+	for i := range r.pieces {
+		p := &r.pieces[i]
+		dst = binary.AppendUvarint(dst, uint64(p.ref))
+		dst = binary.AppendUvarint(dst, uint64(p.size))
+		dst = append(dst, p.wrapped[:]...)
+		dst = append(dst, p.bound[:]...)
+	}
+	return appendText(dst, string(r.inline))
+}
+
+func appendText(dst []byte, s string) []byte {
+	return append(binary.AppendUvarint(dst, uint64(len(s))), s...)
+}
+
+var errRecord = errors.New("record does not decode")
+
+// reader takes a record apart; the first fault sticks and every later read gives zero.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) take(n uint64) []byte {
+	if r.bad || n > uint64(len(r.b)) {
+		r.bad = true
+		return nil
+	}
+	out := r.b[:n]
+	r.b = r.b[n:]
+	return out
+}
+
+func (r *reader) uvarint() uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || r.bad {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 || r.bad {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) text() string { return string(r.take(r.uvarint())) }
+
+func (r *reader) bytes() []byte {
+	b := r.take(r.uvarint())
+	if len(b) == 0 {
+		return nil
+	}
+	return append([]byte(nil), b...)
+}
+
+func (r *reader) id() (id versionID) {
+	copy(id[:], r.take(16))
+	return id
+}
+
+// count reads a number of items that are at least min bytes each, so that a
+// damaged count cannot ask for more memory than the record has bytes.
+func (r *reader) count(min int) int {
+	n := r.uvarint()
+	if n > uint64(len(r.b)/min) {
+		r.bad = true
+		return 0
+	}
+	return int(n)
+}
+
+// decodeHead reads what a listing shows: ID, marker, size, ETag and author. The rest stays in rd.
+func (r *record) decodeHead(b []byte) (rd reader, flags byte, err error) {
+	rd = reader{b: b}
+	h := rd.take(2)
+	if h == nil || h[0] != recordFormat {
+		return rd, 0, errRecord
+	}
+	flags = h[1]
+	r.marker, r.hold, r.parts = flags&flagMarker != 0, flags&flagHold != 0, flags&flagParts != 0
+	r.id = rd.id()
+	r.made = uint32(rd.uvarint())
+	r.size = int64(rd.uvarint())
+	if flags&flagMD5 != 0 {
+		r.md5 = append([]byte(nil), rd.take(16)...)
+		r.md5Parts = int(rd.uvarint())
+	}
+	r.author = rd.text()
+	if rd.bad || r.size < 0 {
+		return rd, 0, errRecord
+	}
+	return rd, flags, nil
+}
+
+func decodeRecord(b []byte) (*record, error) {
+	r := new(record)
+	rd, flags, err := r.decodeHead(b)
+	if err != nil {
+		return nil, err
+	}
+	r.maker = rd.text()
+	a := &r.attrs
+	for _, s := range [...]*string{&a.ContentType, &a.ContentEncoding, &a.ContentLanguage, &a.ContentDisposition,
+		&a.CacheControl, &a.Expires, &a.StorageClass, &a.Precedence,
+		&r.sums.CRC32, &r.sums.CRC32C, &r.sums.CRC64NVME, &r.sums.SHA1, &r.sums.SHA256} {
+		*s = rd.text()
+	}
+	r.sums.Composite = flags&flagComposite != 0
+	if n := rd.count(2); n > 0 {
+		a.Meta = make(map[string]string, n)
+		for range n {
+			name := rd.text()
+			a.Meta[name] = rd.text()
+		}
+	}
+	for range rd.count(2) {
+		r.tags = append(r.tags, redoubt.Tag{Key: rd.text(), Value: rd.text()})
+	}
+	r.retention.Mode = rd.text()
+	if until := rd.varint(); until != 0 {
+		r.retention.Until = time.Unix(until, 0).UTC()
+	}
+	if n := rd.count(2 + keys.WrappedBytes + 16); n > 0 {
+		r.pieces = make([]piece, n)
+		for i := range r.pieces {
+			p := &r.pieces[i]
+			p.ref = store.BlobRef(rd.uvarint())
+			p.size = int64(rd.uvarint())
+			copy(p.wrapped[:], rd.take(keys.WrappedBytes))
+			p.bound = rd.id()
+		}
+	}
+	r.inline = rd.bytes()
+	if rd.bad || len(rd.b) != 0 {
+		return nil, errRecord
+	}
+	return r, nil
+}

@@ -1,0 +1,209 @@
+package enclave
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// labelSet is all versions of one label. The catalogue is ordered by it, so a reader
+// walks the sets that its working label dominates and never touches another (RULES 3.2).
+type labelSet struct {
+	id    uint32
+	label label.Label
+	text  []byte // canonical
+	tag   uint32 // of versionID
+	quota int64  // bytes; 0: none
+
+	versions, bytes atomic.Int64 // use, as committed
+	reserved        atomic.Int64 // bytes of writes under way
+
+	clock   atomic.Int64 // the last time given out
+	bound   atomic.Int64 // durable; no time above it was used
+	boundMu sync.Mutex   // serialises raising the bound
+
+	epoch     atomic.Uint32 // data keys wrapped under an older epoch are re-wrapped before they are committed
+	epochGate sync.RWMutex  // held shared by who commits a data key, alone to wait for them
+}
+
+// labelSets is the table of them. It only grows.
+type labelSets struct {
+	engine store.Engine
+	quotas func(label.Label) int64
+
+	mu    sync.Mutex // serialises growth
+	table atomic.Pointer[setTable]
+}
+
+// setTable is an immutable picture of the table; seen caches answers and is the only part that changes.
+type setTable struct {
+	byID    map[uint32]*labelSet
+	byLabel map[label.Label]*labelSet
+	byTag   map[uint32]*labelSet
+	seen    sync.Map // label.Label -> []*labelSet that it dominates
+	equal   sync.Map // label.Label -> []*labelSet equivalent to it
+}
+
+// openSets reads the table.
+func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label) int64) (*labelSets, error) {
+	s := &labelSets{engine: engine, quotas: quotas}
+	t := newSetTable(nil)
+	view := engine.View()
+	defer view.Close()
+	it := view.Scan([]byte{recSet}, []byte{recSet + 1})
+	defer it.Close()
+	for it.Next() {
+		if len(it.Key()) != 5 {
+			return nil, fmt.Errorf("label set: %w", errRecord)
+		}
+		l, err := label.ParseText(it.Value(), policy)
+		if err != nil {
+			return nil, &redoubt.Error{Op: "enclave.Open", Kind: redoubt.Corrupt, Err: err,
+				Hint: "the state holds a label of a policy that this estate does not name; start it with the estate that made it"}
+		}
+		set := newLabelSet(binary.BigEndian.Uint32(it.Key()[1:]), l, append([]byte(nil), it.Value()...), quotas(l))
+		if err := set.load(view); err != nil {
+			return nil, err
+		}
+		t.add(set)
+	}
+	if err := it.Err(); err != nil {
+		return nil, err
+	}
+	s.table.Store(t)
+	return s, nil
+}
+
+func newLabelSet(id uint32, l label.Label, text []byte, quota int64) *labelSet {
+	sum := sha256.Sum256(text)
+	return &labelSet{id: id, label: l, text: text, tag: binary.BigEndian.Uint32(sum[:]), quota: quota}
+}
+
+// load reads the set's counters and the bound of its clock.
+func (s *labelSet) load(view store.View) error {
+	for _, c := range []struct {
+		rec  byte
+		into func(int64)
+	}{{recCount, s.versions.Store}, {recBytes, s.bytes.Store}, {recClock, func(v int64) { s.clock.Store(v); s.bound.Store(v) }}} {
+		v, ok, err := view.Get(setKey(c.rec, s.id))
+		if err != nil {
+			return err
+		}
+		if ok && len(v) == 8 {
+			c.into(int64(binary.LittleEndian.Uint64(v)))
+		}
+	}
+	return nil
+}
+
+func newSetTable(from *setTable) *setTable {
+	t := &setTable{byID: map[uint32]*labelSet{}, byLabel: map[label.Label]*labelSet{}, byTag: map[uint32]*labelSet{}}
+	if from != nil {
+		for _, set := range from.byID {
+			t.add(set)
+		}
+	}
+	return t
+}
+
+func (t *setTable) add(set *labelSet) {
+	t.byID[set.id], t.byLabel[set.label], t.byTag[set.tag] = set, set, set
+}
+
+// of finds the set of a label, making it durable first where it is new.
+func (s *labelSets) of(ctx context.Context, l label.Label) (*labelSet, error) {
+	if set := s.table.Load().byLabel[l]; set != nil {
+		return set, nil
+	}
+	if l.IsZero() {
+		return nil, &redoubt.Error{Op: "label set", Kind: redoubt.Internal, Err: fmt.Errorf("unmarked")}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.table.Load()
+	if set := t.byLabel[l]; set != nil {
+		return set, nil
+	}
+	text, err := l.MarshalText()
+	if err != nil {
+		return nil, err
+	}
+	set := newLabelSet(uint32(len(t.byID)+1), l, text, s.quotas(l))
+	if other := t.byTag[set.tag]; other != nil {
+		return nil, &redoubt.Error{Op: "label set", Kind: redoubt.Internal, Err: fmt.Errorf("two labels share a tag")}
+	}
+	b := new(store.Batch)
+	b.Set(setKey(recSet, set.id), text)
+	if err := s.engine.Commit(ctx, b); err != nil {
+		return nil, err
+	}
+	grown := newSetTable(t)
+	grown.add(set)
+	s.table.Store(grown)
+	return set, nil
+}
+
+// seenBy gives the sets that a working label dominates, in a fixed order.
+func (s *labelSets) seenBy(working label.Label) []*labelSet {
+	t := s.table.Load()
+	return cachedSets(&t.seen, working, func() []*labelSet {
+		return t.filter(func(set *labelSet) bool { return working.Dominates(set.label) })
+	})
+}
+
+// equalTo gives the sets at the same point of the order (SECRET and SECRET//NOFORN).
+func (s *labelSets) equalTo(working label.Label) []*labelSet {
+	t := s.table.Load()
+	return cachedSets(&t.equal, working, func() []*labelSet {
+		return t.filter(func(set *labelSet) bool { return working.Equivalent(set.label) })
+	})
+}
+
+func cachedSets(cache *sync.Map, l label.Label, find func() []*labelSet) []*labelSet {
+	if got, ok := cache.Load(l); ok {
+		return got.([]*labelSet)
+	}
+	found := find()
+	cache.Store(l, found)
+	return found
+}
+
+func (t *setTable) filter(keep func(*labelSet) bool) []*labelSet {
+	var out []*labelSet
+	for _, set := range t.byID {
+		if keep(set) {
+			out = append(out, set)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return string(out[i].text) < string(out[j].text) })
+	return out
+}
+
+func (s *labelSets) byTag(tag uint32) *labelSet { return s.table.Load().byTag[tag] }
+func (s *labelSets) byID(id uint32) *labelSet   { return s.table.Load().byID[id] }
+
+func (s *labelSets) all() []*labelSet {
+	return s.table.Load().filter(func(*labelSet) bool { return true })
+}
+
+// reserve takes bytes from the set's share; release gives them back once they are
+// committed or lost. Only this label fails when its share is used up (RULES 3.3).
+func (s *labelSet) reserve(n int64) (release func(), err error) {
+	if s.quota == 0 {
+		return func() {}, nil
+	}
+	if s.reserved.Add(n)+s.bytes.Load() > s.quota {
+		s.reserved.Add(-n)
+		return nil, &redoubt.Error{Op: "write", Kind: redoubt.QuotaExceeded, Rule: "quota of " + s.label.Banner(),
+			Hint: "remove versions at this label, or ask the platform administrator for a larger share"}
+	}
+	return func() { s.reserved.Add(-n) }, nil
+}

@@ -1,0 +1,386 @@
+package enclave
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"redoubt"
+	"redoubt/keys"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// uploadRecord is a multipart upload in progress, kept under the set of the working
+// label that began it: for any other working label it does not exist (RULES 2.3).
+type uploadRecord struct {
+	Label     string              `json:"label"` // canonical text of the version to be
+	Author    redoubt.SubjectName `json:"author"`
+	Started   time.Time           `json:"started"`
+	Attrs     redoubt.Attributes  `json:"attrs"`
+	Tags      []redoubt.Tag       `json:"tags,omitempty"`
+	Retention redoubt.Retention   `json:"retention,omitzero"`
+	Hold      bool                `json:"hold,omitempty"`
+	Sum       string              `json:"sum,omitempty"`
+	Composite bool                `json:"composite,omitempty"`
+}
+
+// partRecord is one stored part.
+type partRecord struct {
+	Ref     store.BlobRef     `json:"ref"`
+	Size    int64             `json:"size"`
+	Wrapped []byte            `json:"wrapped"`
+	Bound   versionID         `json:"bound"` // what the seal is bound to
+	Stamp   versionID         `json:"stamp"` // makes the part's ETag and time
+	MD5     string            `json:"md5,omitempty"`
+	Sums    redoubt.Checksums `json:"sums"`
+}
+
+// upload is an upload that a request found.
+type upload struct {
+	e    *Enclave
+	b    *bucket
+	name redoubt.ObjectName
+	id   versionID
+	made *labelSet // it was begun at
+	set  *labelSet // of the version to be
+	rec  uploadRecord
+	raw  []byte
+}
+
+// CreateUpload begins a multipart upload.
+func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in redoubt.CreateUpload) (redoubt.Upload, error) {
+	const op = "CreateMultipartUpload"
+	if err := validName(op, in.Name); err != nil {
+		return redoubt.Upload{}, err
+	}
+	a := ask{op: op, who: who, action: redoubt.ActionUpload, name: in.Name, made: who.Working}
+	b, err := e.bucket(op, in.Name.Bucket)
+	if err != nil {
+		return redoubt.Upload{}, e.missingBucket(ctx, a, err)
+	}
+	if a.fresh, err = e.mark(op, b, who, in.Label); err != nil {
+		return redoubt.Upload{}, err
+	}
+	a.bucket = b
+	entry, err := e.decide(ctx, a)
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	retention, err := b.retention(op, in.Retention, e.clock())
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	set, err := e.sets.of(ctx, a.fresh)
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	made, err := e.sets.of(ctx, who.Working)
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	t, err := e.nextTime(ctx, made)
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	u := &upload{e: e, b: b, name: in.Name, id: makeVersionID(t, e.maker, made.tag), made: made, set: set,
+		rec: uploadRecord{Label: string(set.text), Author: who.Subject, Started: time.Unix(0, t).UTC(), Attrs: in.Attributes,
+			Tags: in.Tags, Retention: retention, Hold: in.Hold, Sum: in.SumAlgorithm, Composite: in.SumComposite}}
+	value, err := json.Marshal(u.rec)
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	batch := new(store.Batch)
+	batch.Set(uploadKey(b.id, made.id, in.Name.Key, u.id), value)
+	b.gate.RLock()
+	defer b.gate.RUnlock()
+	if _, err := e.bucket(op, in.Name.Bucket); err != nil {
+		return redoubt.Upload{}, err
+	}
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Upload{}, err
+	}
+	return u.public(), nil
+}
+
+func (u *upload) public() redoubt.Upload {
+	return redoubt.Upload{Name: u.name, ID: redoubt.UploadID(u.e.ids.token(u.id)), Label: u.set.label, Author: u.rec.Author,
+		Started: u.rec.Started, Attributes: u.rec.Attrs, SumAlgorithm: u.rec.Sum, SumComposite: u.rec.Composite}
+}
+
+// upload finds an upload at the caller's working label and decides. For every other
+// label the answer is that of an upload that never was.
+func (e *Enclave) upload(ctx context.Context, op string, action redoubt.Action, who redoubt.Credential, name redoubt.ObjectName, id redoubt.UploadID) (*upload, *entry, error) {
+	if err := validName(op, name); err != nil {
+		return nil, nil, err
+	}
+	a := ask{op: op, who: who, action: action, name: name, made: who.Working, fresh: who.Working}
+	b, err := e.bucket(op, name.Bucket)
+	if err != nil {
+		return nil, nil, e.missingBucket(ctx, a, err)
+	}
+	a.bucket = b
+	u, err := e.findUpload(b, who.Working, name, id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if u != nil {
+		a.made, a.fresh = u.made.label, u.set.label
+	}
+	entry, err := e.decide(ctx, a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if u == nil {
+		return nil, nil, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.NotFound})
+	}
+	return u, entry, nil
+}
+
+func (e *Enclave) findUpload(b *bucket, working label.Label, name redoubt.ObjectName, id redoubt.UploadID) (*upload, error) {
+	uid, ok := e.ids.parse(string(id))
+	if !ok {
+		return nil, nil
+	}
+	for _, made := range e.sets.equalTo(working) {
+		raw, ok, err := e.engine.Get(uploadKey(b.id, made.id, name.Key, uid))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		return e.decodeUpload(b, made, name, uid, raw)
+	}
+	return nil, nil
+}
+
+func (e *Enclave) decodeUpload(b *bucket, made *labelSet, name redoubt.ObjectName, id versionID, raw []byte) (*upload, error) {
+	u := &upload{e: e, b: b, name: name, id: id, made: made, raw: raw}
+	if err := strictJSON(raw, &u.rec); err != nil {
+		return nil, &redoubt.Error{Op: "upload", Kind: redoubt.Corrupt, Err: err}
+	}
+	l, err := label.ParseText([]byte(u.rec.Label), e.policy)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "upload", Kind: redoubt.Corrupt, Err: err}
+	}
+	if u.set, err = e.sets.of(context.Background(), l); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// PutPart stores one part, sealed under a key of its own.
+func (e *Enclave) PutPart(ctx context.Context, who redoubt.Credential, in redoubt.PutPart) (redoubt.Part, error) {
+	u, entry, err := e.upload(ctx, "UploadPart", redoubt.ActionUpload, who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	return u.put(ctx, entry, in)
+}
+
+func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (redoubt.Part, error) {
+	e := u.e
+	if in.Number < 1 || in.Number > redoubt.MaxParts {
+		return redoubt.Part{}, &redoubt.Error{Op: "UploadPart", Kind: redoubt.Invalid, Rule: "a part's number is 1 to 10000"}
+	}
+	w := &write{e: e, b: u.b, name: u.name, set: u.set, rec: new(record)}
+	defer w.discard()
+	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
+		return redoubt.Part{}, err
+	}
+	p := partRecord{Size: w.rec.size}
+	if in.Finish != nil {
+		var err error
+		if p.Sums, p.MD5, err = in.Finish(); err != nil {
+			return redoubt.Part{}, err
+		}
+	}
+	batch := &store.Batch{Links: w.staged}
+	t, err := e.nextTime(ctx, u.made)
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	p.Stamp = makeVersionID(t, e.maker, u.made.tag)
+	if w.rec.id.isZero() {
+		w.rec.id = p.Stamp
+	}
+	if w.buffer != nil {
+		if err := w.sealBuffer(ctx, batch); err != nil {
+			return redoubt.Part{}, err
+		}
+	}
+	u.set.epochGate.RLock()
+	defer u.set.epochGate.RUnlock()
+	if err := w.freshKeys(); err != nil {
+		return redoubt.Part{}, err
+	}
+	piece := w.rec.pieces[0]
+	p.Ref, p.Wrapped, p.Bound = piece.ref, append([]byte(nil), piece.wrapped[:]...), piece.bound
+	unlock := e.locks.lock(u.b.id, u.name.Key)
+	defer unlock()
+	if err := u.still(); err != nil {
+		return redoubt.Part{}, err
+	}
+	key := partKey(u.id, in.Number)
+	if old, err := e.part(key); err != nil {
+		return redoubt.Part{}, err
+	} else if old != nil {
+		batch.Unlinks = append(batch.Unlinks, old.Ref)
+		deltaSet(batch, recBytes, u.set.id, -old.Size)
+		e.count(u.set, 0, -old.Size)
+	}
+	if err := putPart(batch, u.id, in.Number, &p); err != nil {
+		return redoubt.Part{}, err
+	}
+	deltaSet(batch, recBytes, u.set.id, p.Size)
+	entry.Bytes = p.Size
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.Part{}, err
+	}
+	e.count(u.set, 0, p.Size)
+	return e.publicPart(in.Number, &p), nil
+}
+
+// still refuses to go on with an upload that was completed or aborted meanwhile. The name's lock is held.
+func (u *upload) still() error {
+	_, ok, err := u.e.engine.Get(uploadKey(u.b.id, u.made.id, u.name.Key, u.id))
+	if err == nil && !ok {
+		err = &redoubt.Error{Op: "upload", Object: u.name.String(), Kind: redoubt.NotFound}
+	}
+	return err
+}
+
+func (e *Enclave) part(key []byte) (*partRecord, error) {
+	raw, ok, err := e.engine.Get(key)
+	if err != nil || !ok {
+		return nil, err
+	}
+	return decodePart(raw)
+}
+
+func putPart(batch *store.Batch, upload versionID, number int, p *partRecord) error {
+	value, err := json.Marshal(p)
+	if err == nil {
+		batch.Set(partKey(upload, number), value)
+	}
+	return err
+}
+
+func decodePart(raw []byte) (*partRecord, error) {
+	p := new(partRecord)
+	if err := strictJSON(raw, p); err != nil || len(p.Wrapped) != keys.WrappedBytes {
+		return nil, &redoubt.Error{Op: "part", Kind: redoubt.Corrupt, Err: err}
+	}
+	return p, nil
+}
+
+// piece is the part as a piece of a version.
+func (p *partRecord) piece() piece {
+	return piece{ref: p.Ref, size: p.Size, wrapped: keys.Wrapped(p.Wrapped), bound: p.Bound}
+}
+
+func (e *Enclave) publicPart(number int, p *partRecord) redoubt.Part {
+	etag := p.MD5
+	if etag == "" {
+		etag = e.ids.tag(p.Stamp)
+	}
+	return redoubt.Part{Number: number, SizeBytes: p.Size, ETag: etag, Modified: time.Unix(0, p.Stamp.time()).UTC(), Checksums: p.Sums}
+}
+
+// CopyPart makes a part from a version, whose label the upload's must dominate.
+func (e *Enclave) CopyPart(ctx context.Context, who redoubt.Credential, in redoubt.CopyPart) (redoubt.Part, redoubt.Version, error) {
+	const op = "UploadPartCopy"
+	opened, err := e.GetObject(ctx, who, redoubt.ReadObject{Name: in.Source, ID: in.SourceID, If: in.SourceIf})
+	if err != nil {
+		return redoubt.Part{}, redoubt.Version{}, sourceError(err)
+	}
+	src := opened.(*object)
+	defer src.Close()
+	u, entry, err := e.upload(ctx, op, redoubt.ActionUpload, who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Part{}, redoubt.Version{}, err
+	}
+	if !u.set.label.Dominates(src.set.label) {
+		return redoubt.Part{}, redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.Denied,
+			Rule: "a copy's label is at least the join of its sources (2.4)", Hint: "begin the upload with a label that dominates the source's"})
+	}
+	n := in.N
+	if n < 0 {
+		n = src.rec.size - in.Off
+	}
+	if in.Off < 0 || n < 0 || in.Off+n > src.rec.size {
+		return redoubt.Part{}, redoubt.Version{}, &redoubt.Error{Op: op, Kind: redoubt.RangeInvalid}
+	}
+	put := redoubt.PutPart{Name: in.Name, Upload: in.Upload, Number: in.Number, SizeBytes: n, Body: src.Reader(in.Off, n)}
+	if sums := newSums(u.rec.Sum, put.Body); sums != nil {
+		put.Body = sums
+		put.Finish = func() (redoubt.Checksums, string, error) { return sums.result(), "", nil }
+	}
+	part, err := u.put(ctx, entry, put)
+	return part, src.Version(), err
+}
+
+// AbortUpload forgets an upload and its parts.
+func (e *Enclave) AbortUpload(ctx context.Context, who redoubt.Credential, name redoubt.ObjectName, id redoubt.UploadID) error {
+	u, entry, err := e.upload(ctx, "AbortMultipartUpload", redoubt.ActionAbortUpload, who, name, id)
+	if err != nil {
+		return err
+	}
+	return u.abort(ctx, entry)
+}
+
+func (u *upload) abort(ctx context.Context, entry *entry) error {
+	e := u.e
+	unlock := e.locks.lock(u.b.id, u.name.Key)
+	defer unlock()
+	if err := u.still(); err != nil {
+		return err
+	}
+	batch := new(store.Batch)
+	freed, err := u.drop(batch, nil)
+	if err != nil {
+		return err
+	}
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return err
+	}
+	e.count(u.set, 0, -freed)
+	return nil
+}
+
+// drop adds to batch the end of an upload: its record and parts go, and the blobs of those not in keep.
+func (u *upload) drop(batch *store.Batch, keep map[store.BlobRef]bool) (freed int64, err error) {
+	batch.Delete(uploadKey(u.b.id, u.made.id, u.name.Key, u.id))
+	err = u.eachPart(0, func(number int, p *partRecord) error {
+		batch.Delete(partKey(u.id, number))
+		if !keep[p.Ref] {
+			batch.Unlinks = append(batch.Unlinks, p.Ref)
+			freed += p.Size
+		}
+		return nil
+	})
+	if freed > 0 {
+		deltaSet(batch, recBytes, u.set.id, -freed)
+	}
+	return freed, err
+}
+
+// eachPart walks the stored parts numbered above behind.
+func (u *upload) eachPart(behind int, each func(number int, p *partRecord) error) error {
+	view := u.e.engine.View()
+	defer view.Close()
+	it := view.Scan(partKey(u.id, behind+1), after(partKey(u.id, 0xffff)))
+	defer it.Close()
+	for it.Next() {
+		p, err := decodePart(it.Value())
+		if err != nil {
+			return err
+		}
+		k := it.Key()
+		if err := each(int(k[len(k)-2])<<8|int(k[len(k)-1]), p); err != nil {
+			return err
+		}
+	}
+	return it.Err()
+}
