@@ -15,9 +15,9 @@ import (
 
 // Limits on one person.
 const (
-	maxNameBytes      = 63   // redoubt.SubjectName
+	maxNameBytes      = 63 // redoubt.SubjectName
 	maxMarkingBytes   = label.MaxMarkingBytes
-	MaxRolesPerPerson = 16   // there are six roles
+	MaxRolesPerPerson = 16 // there are six roles
 )
 
 // person is a subject compiled, with what two officers must know of its past. It is immutable once published.
