@@ -1,0 +1,140 @@
+package s3
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"net/http"
+	"strconv"
+
+	"redoubt"
+)
+
+// redoubtSettings is the document of /BUCKET?redoubt: what S3 has no words for.
+type redoubtSettings struct {
+	Default  string `json:"default"`
+	Floor    string `json:"floor"`
+	Ceiling  string `json:"ceiling"`
+	Current  string `json:"current"`
+	ETag     string `json:"etag"` // "md5" or "opaque"
+	Closed   bool   `json:"closed"`
+	ReadOnly bool   `json:"read_only"`
+}
+
+// getSettings is GET /BUCKET?redoubt.
+func (s *server) getSettings(c *call) error {
+	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
+	if err != nil {
+		return err
+	}
+	doc := redoubtSettings{Default: b.Default, Floor: b.Floor, Ceiling: b.Ceiling, Current: b.Current, ETag: "opaque", Closed: b.Closed, ReadOnly: b.ReadOnly}
+	if doc.Current == "" {
+		doc.Current = "newest"
+	}
+	if b.MD5ETag {
+		doc.ETag = "md5"
+	}
+	body, err := json.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	c.set("Content-Type", "application/json")
+	c.set("Content-Length", strconv.Itoa(len(body)))
+	c.begin(http.StatusOK)
+	return c.writeAll(body)
+}
+
+// putSettings is PUT /BUCKET?redoubt: the whole document; what it leaves out returns to its default. read_only
+// is a guard's to set, and is only shown here.
+func (s *server) putSettings(c *call) error {
+	body, _, err := c.readSmall(maxPolicyBytes)
+	if err != nil {
+		return err
+	}
+	var doc redoubtSettings
+	if err := strictJSON(body, &doc); err != nil {
+		return errInvalidRequest.say("The settings are not valid JSON of this form: " + err.Error())
+	}
+	if doc.ETag != "" && doc.ETag != "md5" && doc.ETag != "opaque" {
+		return invalid("etag", doc.ETag, "The value must be md5 or opaque.")
+	}
+	if err := checkCurrent(doc.Current); err != nil {
+		return err
+	}
+	return s.change(c, func(b *redoubt.BucketSettings) error {
+		if doc.ReadOnly != b.ReadOnly {
+			return invalid("read_only", strconv.FormatBool(doc.ReadOnly), "Only a guard's bucket is read-only.")
+		}
+		b.Default, b.Floor, b.Ceiling, b.Current = doc.Default, doc.Floor, doc.Ceiling, doc.Current
+		b.MD5ETag, b.Closed = doc.ETag == "md5", doc.Closed
+		return nil
+	}, http.StatusOK)
+}
+
+// strictJSON decodes one document: an unknown field, a repeated name or a trailing byte is an error.
+func strictJSON(body []byte, v any) error {
+	if err := noRepeats(body); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	return d.Decode(v)
+}
+
+// jsonError is what is wrong with a document, in words for its author.
+type jsonError string
+
+func (e jsonError) Error() string { return string(e) }
+
+const maxJSONDepth = 16 // a policy has 6 levels
+
+// noRepeats walks a document for repeated names, depth, bad UTF-8 and trailing bytes.
+func noRepeats(body []byte) error {
+	if !validText(string(body)) {
+		return jsonError("not UTF-8")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	if err := walkJSON(d, 0); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return jsonError("trailing bytes")
+	}
+	return nil
+}
+
+func walkJSON(d *json.Decoder, depth int) error {
+	if depth > maxJSONDepth {
+		return jsonError("too deep")
+	}
+	token, err := d.Token()
+	if err != nil {
+		return jsonError("malformed")
+	}
+	open, ok := token.(json.Delim)
+	if !ok {
+		return nil
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		if open == '{' {
+			name, err := d.Token()
+			if err != nil {
+				return jsonError("malformed")
+			}
+			text, _ := name.(string)
+			if seen[text] {
+				return jsonError("the name " + strconv.Quote(text) + " is repeated")
+			}
+			seen[text] = true
+		}
+		if err := walkJSON(d, depth+1); err != nil {
+			return err
+		}
+	}
+	if _, err := d.Token(); err != nil {
+		return jsonError("malformed")
+	}
+	return nil
+}
