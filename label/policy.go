@@ -30,6 +30,8 @@ type Policy struct {
 
 // grammar reads and writes markings of a policy.
 type grammar interface {
+	// prepare builds the grammar's tables; an error is a policy that it could not read or write unambiguously.
+	prepare() error
 	// parse reads a marking into a label, adding a fault for all that it does not understand.
 	parse(in *input) Label
 	// render writes the canonical marking; portion asks for abbreviations.

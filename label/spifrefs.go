@@ -281,11 +281,6 @@ func (r *spifReader) markByName(name string) int {
 func (r *spifReader) finish() error {
 	p := r.p
 	_, paths := p.grammar.(*usaGrammar)
-	if g, ok := p.grammar.(*plainGrammar); ok {
-		if err := g.prepare(); err != nil {
-			return err
-		}
-	}
 	for i := range p.cats {
 		c := &p.cats[i]
 		c.implies.add(i)
@@ -301,7 +296,7 @@ func (r *spifReader) finish() error {
 			c.depth++
 		}
 	}
-	return nil
+	return p.grammar.prepare()
 }
 
 // parentName is the name of what a category is directly under, or "": SI-G for SI-G ABCD, SI for SI-G.

@@ -1,6 +1,7 @@
 package label
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -57,6 +58,60 @@ var natoSuffixes = [...][2]string{
 }
 
 func (g *usaGrammar) eyes() bool { return true }
+
+// prepare refuses a policy that this grammar could not write: a tag set that has no segment, a word that
+// the grammar needs and the policy lacks, a phrase with a slash.
+func (g *usaGrammar) prepare() error {
+	p := g.p
+	clean := func(w phrases) error {
+		for _, s := range append([]string{w.name, w.portion}, w.others...) {
+			if strings.Contains(s, "/") {
+				return fmt.Errorf("%q has a slash", s)
+			}
+		}
+		return nil
+	}
+	for i := range p.cats {
+		c := &p.cats[i]
+		if err := clean(c.phrases); err != nil {
+			return err
+		}
+		if c.set != setSCI && c.set != setSAR && c.set != setAEA && c.set != setNATO || c.replaceClass {
+			return fmt.Errorf("the category %q is in no segment of this grammar", c.name)
+		}
+	}
+	for i := range p.marks {
+		m := &p.marks[i]
+		if err := clean(m.phrases); err != nil {
+			return err
+		}
+		if m.set != setCUI && m.set != setDissem && m.set != setNonIC || m.replaceClass {
+			return fmt.Errorf("the mark %q is in no segment of this grammar", m.name)
+		}
+	}
+	for _, c := range p.classes {
+		if err := clean(c.phrases); err != nil {
+			return err
+		}
+	}
+	for _, n := range p.nations {
+		if err := clean(n.phrases); err != nil {
+			return err
+		}
+		if strings.Contains(n.name, " ") || n.name == "ALL" || n.name == "NONE" {
+			return fmt.Errorf("the nation %q cannot stand in a list", n.name)
+		}
+	}
+	for _, word := range []string{"NOFORN", "REL TO", "EYES ONLY", "DISPLAY ONLY"} {
+		if _, ok := p.markBy[setDissem+"\x00"+word]; !ok {
+			return fmt.Errorf("this grammar needs %s in the tag set %s", word, setDissem)
+		}
+	}
+	if p.ownerOnly.name != "NOFORN" || p.ownerOnly.portion != "NF" {
+		return errors.New("this grammar needs the ownerOnly phrase NOFORN, NF")
+	}
+	return nil
+}
 
 // usaReader is one marking being read by usaGrammar.
 type usaReader struct {

@@ -37,8 +37,7 @@ func (g *usaGrammar) head(l *Label, portion bool) string {
 		return "//JOINT " + c + " " + strings.Join(g.p.alphabetic(l.fgi), " ")
 	}
 	owner := g.p.nations[l.owner-1].name
-	if owner == "NATO" {
-		words := natoWords[g.p.classes[l.class].name]
+	if words, ok := natoWords[g.p.classes[l.class].name]; ok && owner == "NATO" {
 		if portion {
 			return "//" + words[1]
 		}
