@@ -1,0 +1,63 @@
+# Targets for people. `make run` and `make test` are the two commands of the README.
+
+SHELL := /bin/bash
+GO ?= go
+VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
+LDFLAGS := -s -w -X redoubt/node.Version=$(VERSION)
+export CGO_ENABLED ?= 0
+
+# The packages whose concurrency matters most run under the race detector on every test.
+RACED := ./store/... ./enclave/... ./identity/... ./s3/...
+
+.PHONY: run build dist test check vet unit fips race clients hostile soak fuzz nightly bench clean deps
+
+run: build ## build, and bring up the example estate in ./.redoubt
+	./redoubt up
+
+build: ## one static binary, ./redoubt
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o redoubt ./cmd/redoubt
+
+dist: ## static binaries for amd64 and arm64
+	for arch in amd64 arm64; do \
+	  GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/redoubt-linux-$$arch ./cmd/redoubt || exit 1; done
+
+test: deps check fips race clients ## everything that must hold before a commit lands
+
+deps: ## what the tests need from Debian and npm; asks nothing of a machine that has it
+	scripts/deps
+
+check: vet ## formatting, vet, and the size of the trusted base
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: "; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	@if command -v shellcheck >/dev/null; then shellcheck scripts/* .ci/run; fi
+	@scripts/trusted-lines
+
+vet:
+	$(GO) vet ./...
+
+unit: ## the tests alone, quickly
+	$(GO) test ./...
+
+fips: ## the whole suite with the FIPS 140-3 module enforced
+	GODEBUG=fips140=only $(GO) test -timeout 15m ./...
+
+race: ## the concurrent packages under the race detector
+	CGO_ENABLED=1 $(GO) test -race -short -timeout 15m $(RACED)
+
+clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a running estate
+	scripts/clients
+
+soak: build ## crash loops for an hour: kill -9 and lost unsynced data, checked after each
+	$(GO) test -run Soak -timeout 3h -soak 1h ./store/... ./redoubttest/...
+
+fuzz: ## every fuzz target for a minute
+	scripts/fuzz 60s
+
+nightly: ## the whole suite under the race detector, then fuzzing
+	CGO_ENABLED=1 $(GO) test -race -timeout 60m ./...
+	scripts/fuzz 5m
+
+bench: build ## our server and its peers in one run, with ratios
+	scripts/bench
+
+clean:
+	rm -rf redoubt dist
