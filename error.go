@@ -46,7 +46,7 @@ var kindText = [...]string{
 	NotEmpty: "not empty", Locked: "locked by retention or legal hold", QuotaExceeded: "quota of this label exceeded",
 	DiskFull: "disk reserve reached", Erased: "crypto-erased", Corrupt: "failed authentication on disk",
 	Unavailable: "unavailable", NotImplemented: "not implemented", BadDigest: "digest mismatch",
-	NoBucket: "no such bucket",
+	NoBucket:         "no such bucket",
 	MethodNotAllowed: "method not allowed",
 }
 
