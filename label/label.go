@@ -40,7 +40,7 @@ const (
 
 // Dominates reports whether a holder of l may read what is marked o: l's classification is at least o's,
 // l has every category of o, and everybody in l's audience is in o's. It is false when either label is
-// unmarked or their policies differ. It allocates nothing and takes the same time for every pair that it allows.
+// unmarked or their policies differ. It allocates nothing.
 func (l Label) Dominates(o Label) bool { return dominates(&l, &o) }
 
 func dominates(l, o *Label) bool {

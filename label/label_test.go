@@ -92,3 +92,33 @@ func BenchmarkDominates(b *testing.B) {
 		}
 	}
 }
+
+func BenchmarkJoin(b *testing.B) {
+	x, y := marked(b, "TOP SECRET//SI-G ABCD/TK//ORCON/NOFORN"), marked(b, "SECRET//SI//REL TO USA, FVEY")
+	b.ReportAllocs()
+	for b.Loop() {
+		if Join(x, y).IsZero() {
+			b.Fatal("no join")
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	p := usa(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := p.Parse("TOP SECRET//SI-G ABCD/TK//ORCON/REL TO USA, FVEY"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkBanner(b *testing.B) {
+	x := marked(b, "TOP SECRET//SI-G ABCD/TK//ORCON/REL TO USA, FVEY")
+	b.ReportAllocs()
+	for b.Loop() {
+		if x.Banner() == "" {
+			b.Fatal("no banner")
+		}
+	}
+}

@@ -112,7 +112,7 @@ func (g *plainGrammar) parse(in *input) Label {
 
 // first reads the classification, the longest that the segment starts with, and what follows it directly.
 func (r *plainReader) first(s token) {
-	for end := len(s.text); end > 0; end = strings.LastIndexAny(s.text[:end], " -:") {
+	for end := candidate(s.text); end > 0; end = strings.LastIndexAny(s.text[:end], " -:") {
 		key := fold(s.text[:end])
 		rest := s.from(end)
 		rest = rest.from(len(rest.text) - len(strings.TrimLeft(rest.text, " -:")))
@@ -134,6 +134,16 @@ func (r *plainReader) first(s token) {
 		return
 	}
 	r.bad(s, "does not start with a classification of policy "+r.policy.name)
+}
+
+// candidate is where the longest phrase that s could start with may end. It is bounded, so that a long
+// marking of many words costs no more than its length.
+func candidate(s string) int {
+	const longest = 2 * maxPhraseBytes // accents and spaces may be written at greater length than the policy does
+	if len(s) <= longest {
+		return len(s)
+	}
+	return max(0, strings.LastIndexAny(s[:longest], " -:"))
 }
 
 // replaces gives the classification that a caveat's phrase stands for as well: the only one that it may stand with.
@@ -193,7 +203,7 @@ func (r *plainReader) words(t token) {
 				return
 			}
 		}
-		end := len(t.text)
+		end := candidate(t.text)
 		for ; end > 0; end = max(0, strings.LastIndexAny(t.text[:end], " \t")) {
 			key := fold(t.text[:end])
 			if to, ok := r.g.caveats[key]; ok {

@@ -264,6 +264,9 @@ func (p *Policy) index() error {
 // fold brings a phrase to the form that look-ups use: upper case, no accents, single spaces. Only the
 // letters that marking policies use are folded; any other letter stays, and so matches nothing.
 func fold(s string) string {
+	if folded(s) {
+		return s
+	}
 	var b strings.Builder
 	b.Grow(len(s))
 	space := false
@@ -288,6 +291,17 @@ func fold(s string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// folded reports whether s is plain ASCII in the folded form already, as most markings are.
+func folded(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c >= 0x80 || 'a' <= c && c <= 'z' || c == '\t' || c == ' ' && (i == 0 || i == len(s)-1 || s[i-1] == ' ') {
+			return false
+		}
+	}
+	return true
 }
 
 // latin1Plain is the bare capital of each letter from U+00C0 on; a dot leaves the letter as it is.

@@ -20,8 +20,6 @@ func (s *categorySet) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
 
 func (s categorySet) empty() bool { return s == categorySet{} }
 
-func (s categorySet) within(o categorySet) bool { return s.meet(o) == s }
-
 func (s categorySet) join(o categorySet) categorySet {
 	for i := range s {
 		s[i] |= o[i]

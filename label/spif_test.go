@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestExamplePolicyOfOthersIsRead(t *testing.T) {
@@ -196,6 +197,53 @@ func TestPolicyLimitsHoldAtTheirEdge(t *testing.T) {
 		}
 		if err := with(c.old, c.item, c.max+1); err == nil {
 			t.Errorf("%d %s were read", c.max+1, name)
+		}
+	}
+}
+
+func TestReferencesHaveALimit(t *testing.T) {
+	file := func(n int) string {
+		one := `<requiredCategory operation="oneOrMore"><categoryGroup tagSetRef="Words" tagType="restrictive"/></requiredCategory>`
+		var b strings.Builder
+		b.WriteString(`<tagCategory name="ALPHA" lacv="1">` + strings.Repeat(one, n) + `</tagCategory>`)
+		for i := range 200 {
+			fmt.Fprintf(&b, `<tagCategory name="X%d" lacv="%d"/>`, i, i+100)
+		}
+		return strings.Replace(miniature, `<tagCategory name="ALPHA" lacv="1"/>`, b.String(), 1)
+	}
+	edge := maxReferences / 202 // ALPHA, BRAVO and 200 more
+	if _, err := ReadSPIF(strings.NewReader(file(edge))); err != nil {
+		t.Errorf("at the limit: %v", err)
+	}
+	if _, err := ReadSPIF(strings.NewReader(file(edge + 1))); err == nil || !strings.Contains(err.Error(), "one reference too many") {
+		t.Errorf("past the limit: got %v", err)
+	}
+}
+
+func TestPhrasesInOtherLanguagesAreRead(t *testing.T) {
+	p, err := ReadSPIF(strings.NewReader(strings.Replace(miniature, `<tagCategory name="BRAVO" lacv="2"/>`,
+		`<tagCategory name="BRAVO" lacv="2"><markingData xml:lang="fr" phrase="BRAVÔ-B"><code>pageTopBottom</code></markingData></tagCategory>`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Parse("high bravo-b")
+	if err != nil || l.Banner() != "HIGH//BRAVO" {
+		t.Errorf("got %s, %v", l, err)
+	}
+}
+
+func TestLongMarkingsOfManyWordsAreReadQuickly(t *testing.T) {
+	for _, name := range BuiltinNames() {
+		p := policy(t, name)
+		for _, piece := range []string{"A ", "A/", "A-", "A,", "//A", "COMMERCIAL ", "SI-", "USA/", "REL TO ", "É", " ", "("} {
+			for _, head := range []string{"", p.classes[0].name, p.classes[0].name + "//", p.classes[0].name + "//REL TO "} {
+				marking := head + strings.Repeat(piece, MaxMarkingBytes/len(piece))
+				start := time.Now()
+				_, _ = p.Parse(marking[:min(len(marking), MaxMarkingBytes)])
+				if d := time.Since(start); d > time.Second {
+					t.Errorf("%s: %.20q… took %v", name, marking, d)
+				}
+			}
 		}
 	}
 }

@@ -92,6 +92,9 @@ func (r *spifReader) group(e *element) ([]ref, error) {
 			out = append(out, it.ref)
 		}
 	}
+	if r.refs += len(out); r.refs > maxReferences {
+		return nil, e.errorf("is one reference too many; %d are possible", maxReferences)
+	}
 	if len(out) == 0 {
 		return nil, e.errorf("points at nothing in the tag set %q", clip(set))
 	}

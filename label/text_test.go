@@ -99,6 +99,25 @@ func TestClearancesOfTheExampleEstate(t *testing.T) {
 	}
 }
 
+func TestHighestSharedLabelIsTheMeetOfClearanceAndCeiling(t *testing.T) {
+	for _, c := range []struct{ clearance, nation, ceiling, want string }{
+		{"SECRET", "USA", "SECRET", "SECRET"},
+		{"SECRET", "GBR", "SECRET", "SECRET//REL TO USA, GBR"},
+		{"TOP SECRET//SI/TK", "USA", "SECRET", "SECRET"},
+		{"TOP SECRET//SI/TK", "USA", "TOP SECRET//SI/TK", "TOP SECRET//SI/TK"},
+		{"TOP SECRET//SI/TK", "USA", "UNCLASSIFIED", "UNCLASSIFIED"},
+		{"UNCLASSIFIED", "USA", "UNCLASSIFIED", "UNCLASSIFIED"},
+	} {
+		who, err := usa(t).Clearance(c.clearance, c.nation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Meet(who, marked(t, c.ceiling)).Banner(); got != c.want {
+			t.Errorf("%s of %s at %s: got %s, want %s", c.clearance, c.nation, c.ceiling, got, c.want)
+		}
+	}
+}
+
 func TestDominatesAllocatesNothing(t *testing.T) {
 	a, b := marked(t, "TOP SECRET//SI/TK//NOFORN"), marked(t, "SECRET//REL TO USA, GBR")
 	if n := testing.AllocsPerRun(100, func() { _ = a.Dominates(b) }); n != 0 {
