@@ -295,3 +295,18 @@ func TestEvery4774LabelReadsBackExactly(t *testing.T) {
 		}
 	})
 }
+
+func TestJoinWithItselfChangesNothingThatIsShown(t *testing.T) {
+	eachPolicy(t, func(t *rapid.T, p *Policy, labels *rapid.Generator[Label]) {
+		a := labels.Draw(t, "a")
+		if a.Valid() != nil {
+			return
+		}
+		if got := Join(a, a); got != a {
+			t.Fatalf("got %s, want %s", got, a)
+		}
+		if got := RollUp([]Label{a}); got != a {
+			t.Fatalf("alone: got %s, want %s", got, a)
+		}
+	})
+}
