@@ -237,7 +237,7 @@ func (e *Enclave) looksEmpty(b *bucket, working label.Label) (bool, error) {
 	view := e.engine.View()
 	defer view.Close()
 	for _, rec := range []byte{recHead, recUpload} {
-		for _, set := range e.sets.seenBy(working) {
+		for _, set := range e.look(lookEmpty, working) {
 			lower := rangeKey(rec, b.id, set.id)
 			it := view.Scan(lower, after(lower))
 			found, err := it.Next(), it.Err()
@@ -288,6 +288,12 @@ func (e *Enclave) BucketCORS(_ context.Context, name redoubt.BucketName) []redou
 		return b.CORS
 	}
 	return nil
+}
+
+// BucketMD5ETag says whether every PUT into the bucket gets an MD5 for its ETag.
+func (e *Enclave) BucketMD5ETag(_ context.Context, name redoubt.BucketName) bool {
+	b, err := e.bucket("BucketMD5ETag", name)
+	return err == nil && b.MD5ETag
 }
 
 // loadBuckets reads the table at start and makes those of the genesis estate that were never made.

@@ -18,7 +18,7 @@ const clockAhead = int64(time.Second)
 // from going back when the machine's clock does, over restarts too.
 func (e *Enclave) nextTime(ctx context.Context, set *labelSet) (int64, error) {
 	floor := e.clock().UnixNano()
-	for _, below := range e.sets.seenBy(set.label) {
+	for _, below := range e.look(lookClock, set.label) {
 		floor = max(floor, below.clock.Load()+1)
 	}
 	var t int64

@@ -208,7 +208,7 @@ func (e *Enclave) ListUploads(ctx context.Context, who redoubt.Credential, in re
 	behind, _ := e.ids.parse(string(in.AfterID))
 	m := new(merged)
 	defer m.close()
-	for _, set := range e.sets.equalTo(who.Working) {
+	for _, set := range e.lookEqual(lookUploads, who.Working) {
 		lower := append(rangeKey(recUpload, b.id, set.id), in.Prefix...)
 		m.lanes = append(m.lanes, &lane{set: set, lower: lower[:rangeBytes], it: view.Scan(lower, after(lower))})
 	}

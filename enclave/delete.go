@@ -73,7 +73,7 @@ func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, w
 	unlock := e.locks.lock(b.id, name.Key)
 	var f found
 	if id == "" {
-		f, _, err = e.current(e.engine, b, who.Working, name.Key)
+		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
 	} else {
 		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
 	}

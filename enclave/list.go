@@ -21,7 +21,7 @@ func (e *Enclave) ListObjects(ctx context.Context, who redoubt.Credential, in re
 	}
 	view := e.engine.View()
 	defer view.Close()
-	m := e.merge(view, b, who.Working, in.Prefix, recHead)
+	m := e.merge(view, lookList, b, who.Working, in.Prefix, recHead)
 	defer m.close()
 	m.seek(startOf(in.After, in.Prefix, in.Delimiter))
 	page := redoubt.ObjectPage{Versions: make([]redoubt.Version, 0, min(in.Max, 1024))}
@@ -125,9 +125,9 @@ type lane struct {
 	key   []byte // the object key that it stands at
 }
 
-func (e *Enclave) merge(view store.View, b *bucket, working label.Label, prefix string, rec byte) *merged {
+func (e *Enclave) merge(view store.View, l look, b *bucket, working label.Label, prefix string, rec byte) *merged {
 	m := new(merged)
-	for _, set := range e.sets.seenBy(working) {
+	for _, set := range e.look(l, working) {
 		lower := append(rangeKey(rec, b.id, set.id), prefix...)
 		m.lanes = append(m.lanes, &lane{set: set, lower: lower[:rangeBytes], it: view.Scan(lower, after(lower))})
 	}

@@ -24,7 +24,7 @@ func (e *Enclave) ListVersions(ctx context.Context, who redoubt.Credential, in r
 	}
 	view := e.engine.View()
 	defer view.Close()
-	heads := e.merge(view, b, who.Working, in.Prefix, recHead)
+	heads := e.merge(view, lookVersions, b, who.Working, in.Prefix, recHead)
 	defer heads.close()
 	start := startOf(in.AfterKey, in.Prefix, in.Delimiter)
 	if !behind.isZero() && in.AfterKey >= in.Prefix {

@@ -33,7 +33,7 @@ func (e *Enclave) Usage(ctx context.Context, who redoubt.Credential) ([]redoubt.
 		return nil, err
 	}
 	out := []redoubt.LabelUsage{}
-	for _, set := range e.sets.seenBy(who.Working) {
+	for _, set := range e.look(lookUsage, who.Working) {
 		out = append(out, redoubt.LabelUsage{Label: set.label.Banner(), Versions: set.versions.Load(), Bytes: set.bytes.Load(), QuotaBytes: set.quota})
 	}
 	return out, nil

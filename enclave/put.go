@@ -252,7 +252,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func (w *write) reserve(n int64) error {
-	release, err := w.set.reserve(n)
+	release, err := w.e.reserve(w.set, n)
 	if err == nil {
 		w.release = append(w.release, release)
 	}

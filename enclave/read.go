@@ -27,9 +27,9 @@ type found struct {
 // label dominates and that no marker hides (RULES 2.2), or, in a bucket set so, the one
 // of the highest label. It reads one head for each dominated set and touches no
 // other. A nil rec is nothing; hidden then says that a marker is the reason.
-func (e *Enclave) current(get getter, b *bucket, working label.Label, key string) (cur found, hidden *found, err error) {
+func (e *Enclave) current(get getter, l look, b *bucket, working label.Label, key string) (cur found, hidden *found, err error) {
 	var tops []found
-	for _, set := range e.sets.seenBy(working) {
+	for _, set := range e.look(l, working) {
 		raw, ok, err := get.Get(headKey(b.id, set.id, key))
 		if err != nil {
 			return found{}, nil, err
@@ -179,7 +179,7 @@ func (e *Enclave) resolve(ctx context.Context, op string, who redoubt.Credential
 	var f found
 	var marker *found
 	if in.ID == "" {
-		f, marker, err = e.current(e.engine, b, who.Working, in.Name.Key)
+		f, marker, err = e.current(e.engine, lookCurrent, b, who.Working, in.Name.Key)
 	} else {
 		f, err = e.byID(e.engine, b, who.Working, in.Name.Key, in.ID)
 	}
@@ -251,7 +251,7 @@ func anyTag(tags []string, etag string) bool {
 // conditions checks a write's conditions against what the writer sees. The name's lock is held.
 func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	made := e.sets.byID(w.rec.made)
-	cur, _, err := e.current(e.engine, w.b, made.label, w.name.Key)
+	cur, _, err := e.current(e.engine, lookCondition, w.b, made.label, w.name.Key)
 	if err != nil {
 		return err
 	}

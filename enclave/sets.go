@@ -196,11 +196,12 @@ func (s *labelSets) all() []*labelSet {
 
 // reserve takes bytes from the set's share; release gives them back once they are
 // committed or lost. Only this label fails when its share is used up (RULES 3.3).
-func (s *labelSet) reserve(n int64) (release func(), err error) {
+func (e *Enclave) reserve(s *labelSet, n int64) (release func(), err error) {
 	if s.quota == 0 {
 		return func() {}, nil
 	}
-	if s.reserved.Add(n)+s.bytes.Load() > s.quota {
+	s.reserved.Add(n)
+	if e.lookBytes(s) > s.quota {
 		s.reserved.Add(-n)
 		return nil, &redoubt.Error{Op: "write", Kind: redoubt.QuotaExceeded, Rule: "quota of " + s.label.Banner(),
 			Hint: "remove versions at this label, or ask the platform administrator for a larger share"}
