@@ -1,0 +1,706 @@
+package s3
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// fake is all five contracts in memory: enough of an enclave to drive the front end. It decides by
+// label alone.
+type fake struct {
+	mu       sync.Mutex
+	policy   *label.Policy
+	now      func() time.Time
+	people   map[string]fakePerson // by access key
+	buckets  map[redoubt.BucketName]*redoubt.Bucket
+	versions map[redoubt.BucketName]map[string][]*fakeVersion // newest first
+	uploads  map[redoubt.UploadID]*fakeUpload
+	refused  []string
+	fail     error // given by every call when set
+	calls    map[string]int
+	seen     redoubt.PutObject // the last PutObject
+	copied   redoubt.CopyObject
+}
+
+type fakePerson struct {
+	secret string
+	cred   redoubt.Credential
+}
+
+type fakeVersion struct {
+	redoubt.Version
+	content []byte
+}
+
+type fakeUpload struct {
+	redoubt.Upload
+	in    redoubt.CreateUpload
+	parts map[int]*fakePart
+}
+
+type fakePart struct {
+	redoubt.Part
+	content []byte
+}
+
+func newFake() *fake {
+	p, err := label.Builtin("USA")
+	if err != nil {
+		panic(err)
+	}
+	f := &fake{policy: p, now: time.Now, people: map[string]fakePerson{}, buckets: map[redoubt.BucketName]*redoubt.Bucket{},
+		versions: map[redoubt.BucketName]map[string][]*fakeVersion{}, uploads: map[redoubt.UploadID]*fakeUpload{}, calls: map[string]int{}}
+	f.person("LOW", "UNCLASSIFIED")
+	f.person("HIGH", "SECRET")
+	return f
+}
+
+func (f *fake) person(id, marking string) {
+	l, err := f.policy.Parse(marking)
+	if err != nil {
+		panic(err)
+	}
+	f.people[id] = fakePerson{"secret-of-" + id, redoubt.Credential{ID: id, Subject: redoubt.SubjectName(strings.ToLower(id)), Working: l}}
+}
+
+func token() string {
+	var b [12]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+func (f *fake) enter(op string) (func(), error) {
+	f.mu.Lock()
+	f.calls[op]++
+	return f.mu.Unlock, f.fail
+}
+
+func (f *fake) SigningKey(_ context.Context, id string, s redoubt.Scope) (key [32]byte, who redoubt.Credential, err error) {
+	p, ok := f.people[id]
+	if !ok {
+		return key, who, &redoubt.Error{Op: "SigningKey", Kind: redoubt.Unauthenticated}
+	}
+	copy(key[:], signingKey(p.secret, s))
+	return key, p.cred, nil
+}
+
+func signingKey(secret string, s redoubt.Scope) []byte {
+	k := []byte("AWS4" + secret)
+	for _, part := range []string{s.Date, s.Region, s.Service, "aws4_request"} {
+		m := hmac.New(sha256.New, k)
+		m.Write([]byte(part))
+		k = m.Sum(nil)
+	}
+	return k
+}
+
+func (f *fake) Bearer(context.Context, string) (redoubt.Credential, error) {
+	return redoubt.Credential{}, redoubt.Unauthenticated
+}
+
+func (f *fake) Refused(_ context.Context, _, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.refused = append(f.refused, reason)
+}
+
+// current is the newest version that who dominates; nil for none or a marker.
+func (f *fake) current(who redoubt.Credential, n redoubt.ObjectName) *fakeVersion {
+	for _, v := range f.versions[n.Bucket][n.Key] {
+		if who.Working.Dominates(v.Label) {
+			if v.Marker {
+				return nil
+			}
+			return v
+		}
+	}
+	return nil
+}
+
+func (f *fake) find(who redoubt.Credential, n redoubt.ObjectName, id redoubt.VersionID) (*fakeVersion, error) {
+	gone := &redoubt.Error{Op: "Find", Object: n.String(), Kind: redoubt.NotFound, Rule: "secret rule", Err: fmt.Errorf("hidden %s", n)}
+	if f.buckets[n.Bucket] == nil {
+		return nil, gone
+	}
+	if id == "" {
+		if v := f.current(who, n); v != nil {
+			return v, nil
+		}
+		return nil, gone
+	}
+	for _, v := range f.versions[n.Bucket][n.Key] {
+		if v.ID == id && who.Working.Dominates(v.Label) {
+			if v.Marker {
+				return nil, &redoubt.Error{Kind: redoubt.MethodNotAllowed}
+			}
+			return v, nil
+		}
+	}
+	return nil, gone
+}
+
+func check(c redoubt.Conditions, v *fakeVersion, read bool) error {
+	if len(c.IfMatch) > 0 && (v == nil || !slices.Contains(c.IfMatch, v.ETag) && c.IfMatch[0] != "*") {
+		return redoubt.PreconditionFail
+	}
+	if !c.IfUnmodifiedSince.IsZero() && len(c.IfMatch) == 0 && v != nil && v.Modified.After(c.IfUnmodifiedSince) {
+		return redoubt.PreconditionFail
+	}
+	if len(c.IfNoneMatch) > 0 && v != nil && (c.IfNoneMatch[0] == "*" || slices.Contains(c.IfNoneMatch, v.ETag)) {
+		if read {
+			return redoubt.NotModified
+		}
+		return redoubt.PreconditionFail
+	}
+	if read && !c.IfModifiedSince.IsZero() && len(c.IfNoneMatch) == 0 && v != nil && !v.Modified.After(c.IfModifiedSince) {
+		return redoubt.NotModified
+	}
+	return nil
+}
+
+func (f *fake) label(who redoubt.Credential, marking string, at label.Label) (label.Label, error) {
+	if marking == "" {
+		return label.Join(who.Working, at), nil
+	}
+	l, err := f.policy.Parse(marking)
+	if err != nil {
+		return l, &redoubt.Error{Kind: redoubt.Invalid, Hint: "write a marking of the policy"}
+	}
+	if !l.Dominates(label.Join(who.Working, at)) {
+		return l, &redoubt.Error{Kind: redoubt.Denied, Rule: "no write-down"}
+	}
+	return l, nil
+}
+
+func (f *fake) store(v redoubt.Version, content []byte) redoubt.Version {
+	v.ID, v.Modified, v.SizeBytes = redoubt.VersionID(token()), f.now().UTC().Truncate(time.Millisecond), int64(len(content))
+	if v.ETag == "" {
+		v.ETag = token() + "-1"
+	}
+	byKey := f.versions[v.Name.Bucket]
+	byKey[v.Name.Key] = append([]*fakeVersion{{v, content}}, byKey[v.Name.Key]...)
+	return v
+}
+
+func (f *fake) PutObject(_ context.Context, who redoubt.Credential, in redoubt.PutObject) (redoubt.Version, error) {
+	content, err := io.ReadAll(in.Body)
+	done, failed := f.enter("PutObject")
+	defer done()
+	f.seen = in
+	if failed != nil {
+		return redoubt.Version{}, failed
+	}
+	if f.buckets[in.Name.Bucket] == nil {
+		return redoubt.Version{}, redoubt.NotFound
+	}
+	if err != nil {
+		return redoubt.Version{}, &redoubt.Error{Op: "PutObject", Kind: redoubt.Internal, Err: fmt.Errorf("wrapped away: %v", err)}
+	}
+	l, err := f.label(who, in.Label, f.policy.Lowest())
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := check(in.If, f.current(who, in.Name), false); err != nil {
+		return redoubt.Version{}, err
+	}
+	sums, md5, err := in.Finish()
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	return f.store(redoubt.Version{Name: in.Name, Label: l, ETag: md5, Author: who.Subject, Attributes: in.Attributes, Checksums: sums,
+		Tags: in.Tags, Retention: in.Retention, Hold: in.Hold}, content), nil
+}
+
+type fakeObject struct{ v *fakeVersion }
+
+func (o fakeObject) Version() redoubt.Version { return o.v.Version }
+func (o fakeObject) Close() error             { return nil }
+func (o fakeObject) Reader(off, n int64) io.Reader {
+	if n < 0 {
+		n = int64(len(o.v.content)) - off
+	}
+	return bytes.NewReader(o.v.content[off : off+n])
+}
+
+func (f *fake) GetObject(_ context.Context, who redoubt.Credential, in redoubt.ReadObject) (redoubt.Object, error) {
+	done, failed := f.enter("GetObject")
+	defer done()
+	if failed != nil {
+		return nil, failed
+	}
+	v, err := f.find(who, in.Name, in.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := check(in.If, v, true); err != nil {
+		return nil, err
+	}
+	return fakeObject{v}, nil
+}
+
+func (f *fake) HeadObject(_ context.Context, who redoubt.Credential, in redoubt.ReadObject) (redoubt.Version, error) {
+	done, failed := f.enter("HeadObject")
+	defer done()
+	if failed != nil {
+		return redoubt.Version{}, failed
+	}
+	v, err := f.find(who, in.Name, in.ID)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := check(in.If, v, true); err != nil {
+		return redoubt.Version{}, err
+	}
+	return v.Version, nil
+}
+
+func (f *fake) DeleteObject(_ context.Context, who redoubt.Credential, in redoubt.DeleteObject) (redoubt.Deleted, error) {
+	done, failed := f.enter("DeleteObject")
+	defer done()
+	if failed != nil {
+		return redoubt.Deleted{}, failed
+	}
+	byKey := f.versions[in.Name.Bucket]
+	if byKey == nil {
+		return redoubt.Deleted{}, redoubt.NotFound
+	}
+	if in.ID == "" {
+		if err := check(in.If, f.current(who, in.Name), false); err != nil {
+			return redoubt.Deleted{}, err
+		}
+		v := f.store(redoubt.Version{Name: in.Name, Label: who.Working, Marker: true, Author: who.Subject}, nil)
+		return redoubt.Deleted{ID: v.ID, Marker: true}, nil
+	}
+	for i, v := range byKey[in.Name.Key] {
+		if v.ID == in.ID && who.Working.Dominates(v.Label) {
+			if v.Hold || v.Retention.Mode != "" && !in.BypassGovernance {
+				return redoubt.Deleted{}, redoubt.Locked
+			}
+			byKey[in.Name.Key] = slices.Delete(byKey[in.Name.Key], i, i+1)
+			return redoubt.Deleted{ID: in.ID, Marker: v.Marker}, nil
+		}
+	}
+	return redoubt.Deleted{}, redoubt.NotFound
+}
+
+func (f *fake) CopyObject(_ context.Context, who redoubt.Credential, in redoubt.CopyObject) (redoubt.Version, error) {
+	done, failed := f.enter("CopyObject")
+	defer done()
+	f.copied = in
+	if failed != nil {
+		return redoubt.Version{}, failed
+	}
+	v, err := f.find(who, in.Source, in.SourceID)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	if f.buckets[in.Target.Bucket] == nil {
+		return redoubt.Version{}, redoubt.NotFound
+	}
+	if err := check(in.SourceIf, v, true); err != nil {
+		return redoubt.Version{}, err
+	}
+	l, err := f.label(who, in.Label, v.Label)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	n := v.Version
+	n.Name, n.Label, n.ETag = in.Target, l, ""
+	if in.ReplaceAttributes != nil {
+		n.Attributes = *in.ReplaceAttributes
+	}
+	if in.ReplaceTags != nil {
+		n.Tags = *in.ReplaceTags
+	}
+	return f.store(n, v.content), nil
+}
+
+func (f *fake) AlterObject(_ context.Context, who redoubt.Credential, in redoubt.AlterObject) (redoubt.Version, error) {
+	done, failed := f.enter("AlterObject")
+	defer done()
+	if failed != nil {
+		return redoubt.Version{}, failed
+	}
+	v, err := f.find(who, in.Name, in.ID)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	if in.Tags != nil {
+		v.Tags = *in.Tags
+	}
+	if in.Retention != nil {
+		if v.Retention.Mode != "" && in.Retention.Until.Before(v.Retention.Until) && !in.BypassGovernance {
+			return redoubt.Version{}, redoubt.Locked
+		}
+		v.Retention = *in.Retention
+	}
+	if in.Hold != nil {
+		v.Hold = *in.Hold
+	}
+	return v.Version, nil
+}
+
+// fold applies prefix, delimiter and after to names in order, calling leaf for each shown; false stops.
+func fold(names []string, prefix, delimiter, after string, leaf func(name string), group func(prefix string)) {
+	last := ""
+	for _, n := range names {
+		if !strings.HasPrefix(n, prefix) || n <= after {
+			continue
+		}
+		if delimiter != "" {
+			if i := strings.Index(n[len(prefix):], delimiter); i >= 0 {
+				p := n[:len(prefix)+i+len(delimiter)]
+				if p != last && !strings.HasPrefix(after, p) {
+					group(p)
+				}
+				last = p
+				continue
+			}
+		}
+		leaf(n)
+	}
+}
+
+func (f *fake) names(b redoubt.BucketName) []string {
+	var names []string
+	for n := range f.versions[b] {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (f *fake) ListObjects(_ context.Context, who redoubt.Credential, in redoubt.ListObjects) (page redoubt.ObjectPage, err error) {
+	done, failed := f.enter("ListObjects")
+	defer done()
+	if failed != nil {
+		return page, failed
+	}
+	if f.buckets[in.Bucket] == nil {
+		return page, redoubt.NotFound
+	}
+	full := func(name string) bool {
+		if len(page.Versions)+len(page.Prefixes) == in.Max {
+			page.Truncated = true
+			return true
+		}
+		page.Next = name
+		return false
+	}
+	var visible []string
+	for _, n := range f.names(in.Bucket) {
+		if f.current(who, redoubt.ObjectName{Bucket: in.Bucket, Key: n}) != nil {
+			visible = append(visible, n)
+		}
+	}
+	fold(visible, in.Prefix, in.Delimiter, in.After, func(n string) {
+		if !full(n) {
+			page.Versions = append(page.Versions, f.current(who, redoubt.ObjectName{Bucket: in.Bucket, Key: n}).Version)
+		}
+	}, func(p string) {
+		if !full(p) {
+			page.Prefixes = append(page.Prefixes, p)
+		}
+	})
+	return page, nil
+}
+
+func (f *fake) ListVersions(_ context.Context, who redoubt.Credential, in redoubt.ListVersions) (page redoubt.VersionPage, err error) {
+	done, failed := f.enter("ListVersions")
+	defer done()
+	if failed != nil {
+		return page, failed
+	}
+	if f.buckets[in.Bucket] == nil {
+		return page, redoubt.NotFound
+	}
+	reached := in.AfterID == ""
+	for _, n := range f.names(in.Bucket) {
+		if !strings.HasPrefix(n, in.Prefix) || n < in.AfterKey || n == in.AfterKey && in.AfterID == "" {
+			continue
+		}
+		first := true
+		for _, v := range f.versions[in.Bucket][n] {
+			if !who.Working.Dominates(v.Label) {
+				continue
+			}
+			latest := first
+			first = false
+			if n == in.AfterKey && !reached {
+				reached = v.ID == in.AfterID
+				continue
+			}
+			if len(page.Versions) == in.Max {
+				page.Truncated = true
+				return page, nil
+			}
+			shown := v.Version
+			shown.Latest = latest
+			page.Versions = append(page.Versions, shown)
+			page.NextKey, page.NextID = n, v.ID
+		}
+	}
+	return page, nil
+}
+
+func (f *fake) ListUploads(_ context.Context, who redoubt.Credential, in redoubt.ListUploads) (page redoubt.UploadPage, err error) {
+	done, failed := f.enter("ListUploads")
+	defer done()
+	if failed != nil {
+		return page, failed
+	}
+	if f.buckets[in.Bucket] == nil {
+		return page, redoubt.NotFound
+	}
+	for _, u := range f.uploads {
+		if u.Name.Bucket == in.Bucket && u.Label.Equivalent(who.Working) {
+			page.Uploads = append(page.Uploads, u.Upload)
+		}
+	}
+	slices.SortFunc(page.Uploads, func(a, b redoubt.Upload) int { return cmp.Compare(a.Name.Key, b.Name.Key) })
+	return page, nil
+}
+
+func (f *fake) upload(who redoubt.Credential, n redoubt.ObjectName, id redoubt.UploadID) (*fakeUpload, error) {
+	u := f.uploads[id]
+	if u == nil || u.Name != n || !u.Label.Equivalent(who.Working) {
+		return nil, redoubt.NotFound
+	}
+	return u, nil
+}
+
+func (f *fake) CreateUpload(_ context.Context, who redoubt.Credential, in redoubt.CreateUpload) (redoubt.Upload, error) {
+	done, failed := f.enter("CreateUpload")
+	defer done()
+	if failed != nil {
+		return redoubt.Upload{}, failed
+	}
+	if f.buckets[in.Name.Bucket] == nil {
+		return redoubt.Upload{}, redoubt.NotFound
+	}
+	l, err := f.label(who, in.Label, f.policy.Lowest())
+	if err != nil {
+		return redoubt.Upload{}, err
+	}
+	u := &fakeUpload{Upload: redoubt.Upload{Name: in.Name, ID: redoubt.UploadID(token()), Label: l, Author: who.Subject, Started: f.now(),
+		Attributes: in.Attributes, SumAlgorithm: in.SumAlgorithm, SumComposite: in.SumComposite}, in: in, parts: map[int]*fakePart{}}
+	f.uploads[u.ID] = u
+	return u.Upload, nil
+}
+
+func (f *fake) PutPart(_ context.Context, who redoubt.Credential, in redoubt.PutPart) (redoubt.Part, error) {
+	content, err := io.ReadAll(in.Body)
+	done, failed := f.enter("PutPart")
+	defer done()
+	if failed != nil {
+		return redoubt.Part{}, failed
+	}
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	u, err := f.upload(who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	sums, md5, err := in.Finish()
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	if md5 == "" {
+		md5 = token()
+	}
+	p := &fakePart{redoubt.Part{Number: in.Number, SizeBytes: int64(len(content)), ETag: md5, Modified: f.now(), Checksums: sums}, content}
+	u.parts[in.Number] = p
+	return p.Part, nil
+}
+
+func (f *fake) CopyPart(_ context.Context, who redoubt.Credential, in redoubt.CopyPart) (redoubt.Part, redoubt.Version, error) {
+	done, failed := f.enter("CopyPart")
+	defer done()
+	if failed != nil {
+		return redoubt.Part{}, redoubt.Version{}, failed
+	}
+	u, err := f.upload(who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Part{}, redoubt.Version{}, err
+	}
+	v, err := f.find(who, in.Source, in.SourceID)
+	if err != nil {
+		return redoubt.Part{}, redoubt.Version{}, err
+	}
+	n := in.N
+	if n < 0 {
+		n = v.SizeBytes - in.Off
+	}
+	if in.Off+n > v.SizeBytes {
+		return redoubt.Part{}, redoubt.Version{}, redoubt.RangeInvalid
+	}
+	p := &fakePart{redoubt.Part{Number: in.Number, SizeBytes: n, ETag: token(), Modified: f.now()}, v.content[in.Off : in.Off+n]}
+	u.parts[in.Number] = p
+	return p.Part, v.Version, nil
+}
+
+func (f *fake) ListParts(_ context.Context, who redoubt.Credential, in redoubt.ListParts) (page redoubt.PartPage, err error) {
+	done, failed := f.enter("ListParts")
+	defer done()
+	if failed != nil {
+		return page, failed
+	}
+	u, err := f.upload(who, in.Name, in.Upload)
+	if err != nil {
+		return page, err
+	}
+	page.Upload = u.Upload
+	for n := in.After + 1; n <= redoubt.MaxParts; n++ {
+		if p := u.parts[n]; p != nil {
+			if len(page.Parts) == in.Max {
+				page.Truncated = true
+				break
+			}
+			page.Parts, page.Next = append(page.Parts, p.Part), n
+		}
+	}
+	return page, nil
+}
+
+func (f *fake) CompleteUpload(_ context.Context, who redoubt.Credential, in redoubt.CompleteUpload) (redoubt.Version, error) {
+	done, failed := f.enter("CompleteUpload")
+	defer done()
+	if failed != nil {
+		return redoubt.Version{}, failed
+	}
+	u, err := f.upload(who, in.Name, in.Upload)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	var content []byte
+	v := redoubt.Version{Name: in.Name, Label: u.Label, Author: who.Subject, Attributes: u.Attributes, Tags: u.in.Tags}
+	for _, want := range in.Parts {
+		p := u.parts[want.Number]
+		if p == nil || p.ETag != want.ETag {
+			return redoubt.Version{}, &redoubt.Error{Kind: redoubt.Invalid, Rule: "InvalidPart"}
+		}
+		content = append(content, p.content...)
+		v.PartSizes = append(v.PartSizes, p.SizeBytes)
+	}
+	delete(f.uploads, in.Upload)
+	v.Checksums = in.Checksums
+	v.ETag = fmt.Sprintf("%s-%d", token(), len(in.Parts))
+	return f.store(v, content), nil
+}
+
+func (f *fake) AbortUpload(_ context.Context, who redoubt.Credential, name redoubt.ObjectName, id redoubt.UploadID) error {
+	done, failed := f.enter("AbortUpload")
+	defer done()
+	if failed != nil {
+		return failed
+	}
+	if _, err := f.upload(who, name, id); err != nil {
+		return err
+	}
+	delete(f.uploads, id)
+	return nil
+}
+
+func (f *fake) CreateBucket(_ context.Context, _ redoubt.Credential, name redoubt.BucketName, s redoubt.BucketSettings) (redoubt.Bucket, error) {
+	done, failed := f.enter("CreateBucket")
+	defer done()
+	if failed != nil {
+		return redoubt.Bucket{}, failed
+	}
+	if f.buckets[name] != nil {
+		return redoubt.Bucket{}, redoubt.Exists
+	}
+	b := &redoubt.Bucket{Name: name, Created: f.now(), BucketSettings: s}
+	f.buckets[name], f.versions[name] = b, map[string][]*fakeVersion{}
+	return *b, nil
+}
+
+func (f *fake) HeadBucket(_ context.Context, _ redoubt.Credential, name redoubt.BucketName) (redoubt.Bucket, error) {
+	done, failed := f.enter("HeadBucket")
+	defer done()
+	if failed != nil {
+		return redoubt.Bucket{}, failed
+	}
+	if f.buckets[name] == nil {
+		return redoubt.Bucket{}, redoubt.NotFound
+	}
+	return *f.buckets[name], nil
+}
+
+func (f *fake) ListBuckets(context.Context, redoubt.Credential) (all []redoubt.Bucket, err error) {
+	done, failed := f.enter("ListBuckets")
+	defer done()
+	for _, b := range f.buckets {
+		all = append(all, *b)
+	}
+	slices.SortFunc(all, func(a, b redoubt.Bucket) int { return cmp.Compare(a.Name, b.Name) })
+	return all, failed
+}
+
+func (f *fake) DeleteBucket(_ context.Context, who redoubt.Credential, name redoubt.BucketName) error {
+	done, failed := f.enter("DeleteBucket")
+	defer done()
+	if failed != nil {
+		return failed
+	}
+	if f.buckets[name] == nil {
+		return redoubt.NotFound
+	}
+	for key := range f.versions[name] {
+		if f.current(who, redoubt.ObjectName{Bucket: name, Key: key}) != nil {
+			return redoubt.NotEmpty
+		}
+	}
+	delete(f.buckets, name)
+	delete(f.versions, name)
+	return nil
+}
+
+func (f *fake) UpdateBucket(_ context.Context, _ redoubt.Credential, name redoubt.BucketName, change func(*redoubt.BucketSettings) error) (redoubt.Bucket, error) {
+	done, failed := f.enter("UpdateBucket")
+	defer done()
+	if failed != nil {
+		return redoubt.Bucket{}, failed
+	}
+	b := f.buckets[name]
+	if b == nil {
+		return redoubt.Bucket{}, redoubt.NotFound
+	}
+	s := b.BucketSettings
+	if err := change(&s); err != nil {
+		return *b, err
+	}
+	b.BucketSettings = s
+	return *b, nil
+}
+
+func (f *fake) BucketCORS(_ context.Context, name redoubt.BucketName) []redoubt.CORSRule {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b := f.buckets[name]; b != nil {
+		return b.CORS
+	}
+	return nil
+}
+
+func (f *fake) BucketMD5ETag(_ context.Context, name redoubt.BucketName) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b := f.buckets[name]
+	return b != nil && b.MD5ETag
+}
