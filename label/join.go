@@ -66,7 +66,7 @@ func rollUp(parts []Label) Label {
 // otherwise it is own material, the others are its sources, and one concealed source conceals all.
 func joinOwners(l *Label, parts []Label) {
 	var first *Label
-	same, concealed, seen := true, false, false
+	same, concealed := true, false
 	var sources nationSet
 	for i := range parts {
 		o := &parts[i]
@@ -76,41 +76,40 @@ func joinOwners(l *Label, parts []Label) {
 		if first == nil {
 			first = o
 		}
-		if o.owner != first.owner || o.owner != ownOwner && o.fgi != first.fgi {
-			same = false
-		}
-		if o.owner == first.owner && o.rank == l.rank && o.class != l.class && o.owner != ownOwner {
-			l.class = o.class
-		}
-		switch {
-		case o.owner == ownOwner:
-			seen = seen || o.fgiSeen
-			concealed = concealed || o.fgiSeen && o.fgi.empty()
-			sources = sources.join(o.fgi)
-		case o.owner == jointOwner:
-			sources = sources.join(o.fgi)
-		default:
+		same = same && o.owner == first.owner && (o.owner == ownOwner || o.fgi == first.fgi)
+		if o.owner != ownOwner && o.owner != jointOwner {
 			sources.add(int(o.owner - 1))
+			continue
 		}
+		sources = sources.join(o.fgi) // of own material the sources, of JOINT material the owners
+		l.fgiSeen = l.fgiSeen || o.fgiSeen
+		concealed = concealed || o.fgiSeen && o.fgi.empty()
 	}
-	if first == nil {
+	if first != nil && same && first.owner != ownOwner {
+		l.owner, l.fgi = first.owner, first.fgi
+		l.class = sharedClass(l, parts)
 		return
 	}
-	if same && first.owner != ownOwner {
-		l.owner, l.fgi, l.fgiSeen = first.owner, first.fgi, false
-		for i := range parts { // NATO RESTRICTED with GBR-like CONFIDENTIAL of one rank: the ordinary word wins
-			if o := &parts[i]; o.rank == l.rank && !o.public() && o.class == l.policy.ordinary[l.rank] {
-				l.class = o.class
-			}
-		}
-		return
-	}
-	l.class = l.policy.ordinary[l.rank]
 	sources.remove(l.policy.home)
-	l.fgiSeen = seen || !sources.empty()
+	l.fgiSeen = l.fgiSeen || !sources.empty()
 	if !concealed {
 		l.fgi = sources
 	}
+}
+
+// sharedClass is the classification that one other owner's portions have at l's rank: that owner's word
+// (RESTRICTED) when all use it, else the ordinary one.
+func sharedClass(l *Label, parts []Label) uint8 {
+	class := l.class
+	for i := range parts {
+		if o := &parts[i]; o.rank == l.rank {
+			if o.class == l.class {
+				return l.class
+			}
+			class = o.class
+		}
+	}
+	return class
 }
 
 // public reports whether l says nothing but the lowest classification, for everybody.
