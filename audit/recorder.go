@@ -2,8 +2,6 @@ package audit
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -79,11 +77,8 @@ func NewRecorder(ctx context.Context, node string, entries Entries, commit func(
 	if entries == nil || commit == nil || clock == nil {
 		return nil, &redoubt.Error{Op: "audit.NewRecorder", Kind: redoubt.Invalid, Err: errors.New("entries, commit and clock are needed")}
 	}
-	var id [8]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return nil, &redoubt.Error{Op: "audit.NewRecorder", Err: err}
-	}
-	r := &Recorder{commit: commit, clock: clock, subject: node, session: hex.EncodeToString(id[:]),
+	// A session is named by the length of the stream that it found: no other start can find the same.
+	r := &Recorder{commit: commit, clock: clock, subject: node, session: strconv.FormatUint(entries.Len(), 10),
 		token: make(chan struct{}, 1), failures: map[failureKey]*Entry{}, tokens: failureBurst, refilled: clock()}
 	rule, detail, err := lastSession(ctx, entries)
 	if err != nil {
