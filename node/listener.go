@@ -1,0 +1,233 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"redoubt"
+	"redoubt/estate"
+)
+
+// Limits on what arrives at a listener.
+const (
+	maxHeaderBytes    = 64 << 10         // S3 metadata (8 KiB), a presigned query and an authorisation header, with room
+	maxConnections    = 4096             // of one listener; further clients wait in the kernel's queue
+	readHeaderTimeout = 15 * time.Second // a client that starts a request finishes its head
+	idleTimeout       = 2 * time.Minute  // between requests
+	stallTimeout      = 1 * time.Minute  // without one byte moved within a request: a slow client is cut, a slow link is not
+	stopTimeout       = 20 * time.Second // for requests in progress when the node stops
+)
+
+// Ports of listeners that name none are chosen here: below the range that systems give
+// to outgoing connections (32768 and up on Linux), so that a chosen port is free again
+// when the node starts the next time.
+const (
+	lowestPort  = 20000
+	highestPort = 32000
+	portTries   = 100
+)
+
+// ports remembers what was chosen for addresses with port 0.
+type ports struct {
+	S3  string `json:"s3,omitempty"`
+	API string `json:"api,omitempty"`
+}
+
+// face is one front end of a node: a listener and what serves it.
+type face struct {
+	url    string
+	listen net.Listener
+	server *http.Server
+}
+
+// openFaces binds both listeners. It remembers the ports that it chose, before anybody is told of them.
+func openFaces(dir string, n estate.Node) (s3, api net.Listener, err error) {
+	var chosen, was ports
+	path := filepath.Join(dir, "ports")
+	if err := readJSON(path, &was); err != nil && !errors.Is(err, redoubt.NotFound) {
+		return nil, nil, err
+	}
+	if s3, chosen.S3, err = bind(n.S3.Listen, was.S3); err != nil {
+		return nil, nil, err
+	}
+	if api, chosen.API, err = bind(n.API.Listen, was.API); err == nil && chosen != was {
+		err = writeJSON(path, chosen)
+	}
+	if err != nil {
+		s3.Close()
+		if api != nil {
+			api.Close()
+		}
+		return nil, nil, err
+	}
+	return s3, api, nil
+}
+
+// bind listens at address; where it names port 0, at the remembered address, or at a fresh
+// port, which it gives back to be remembered.
+func bind(address, remembered string) (net.Listener, string, error) {
+	const op = "node.bind"
+	want, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, "", &redoubt.Error{Op: op, Object: address, Kind: redoubt.Invalid, Err: err}
+	}
+	if want.Port() != 0 {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, "", &redoubt.Error{Op: op, Object: address, Kind: redoubt.Unavailable, Err: cause(err),
+				Hint: "stop what uses the port, or give the node another in the estate"}
+		}
+		return l, "", nil
+	}
+	if was, err := netip.ParseAddrPort(remembered); err == nil && was.Addr() == want.Addr() {
+		l, err := net.Listen("tcp", remembered)
+		if err != nil {
+			return nil, "", &redoubt.Error{Op: op, Object: remembered, Kind: redoubt.Unavailable, Err: cause(err),
+				Hint: "clients know this port: stop what uses it, or remove the file ports in the node's state to choose another"}
+		}
+		return l, remembered, nil
+	}
+	for range portTries {
+		fresh := netip.AddrPortFrom(want.Addr(), uint16(lowestPort+rand.IntN(highestPort-lowestPort))).String()
+		if l, err := net.Listen("tcp", fresh); err == nil {
+			return l, fresh, nil
+		}
+	}
+	return nil, "", &redoubt.Error{Op: op, Object: address, Kind: redoubt.Unavailable,
+		Err: fmt.Errorf("no free port found from %d to %d", lowestPort, highestPort)}
+}
+
+func cause(err error) error {
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err
+	}
+	return err
+}
+
+// newFace puts a handler behind a listener, with TLS unless the estate turned it off for a loopback address.
+func newFace(l net.Listener, declared estate.Listener, a *authority, h http.Handler, log *slog.Logger) (*face, error) {
+	scheme := "https"
+	address := l.Addr().String()
+	inner := net.Listener(steadyListener{netutil.LimitListener(l, maxConnections)})
+	if declared.Clear {
+		if !declared.Loopback() {
+			return nil, &redoubt.Error{Op: "node.newFace", Object: address, Kind: redoubt.Denied, Err: errors.New("TLS may be off on a loopback address only")}
+		}
+		scheme = "http"
+	} else {
+		inner = tls.NewListener(inner, a.config())
+	}
+	return &face{url: scheme + "://" + hostPort(address, declared), listen: inner, server: &http.Server{
+		Handler: h, MaxHeaderBytes: maxHeaderBytes, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
+		ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelDebug),
+	}}, nil
+}
+
+// hostPort is what a client dials: the first declared host where the listener takes every address.
+func hostPort(address string, declared estate.Listener) string {
+	a, err := netip.ParseAddrPort(address)
+	if err == nil && a.Addr().IsUnspecified() && len(declared.Hosts) > 0 {
+		return net.JoinHostPort(declared.Hosts[0], fmt.Sprint(a.Port()))
+	}
+	return address
+}
+
+func (f *face) serve() error {
+	if err := f.server.Serve(f.listen); !errors.Is(err, http.ErrServerClosed) {
+		return &redoubt.Error{Op: "node.serve", Object: f.url, Err: err}
+	}
+	return nil
+}
+
+// stop lets requests in progress end, for as long as ctx allows, and then cuts them.
+func (f *face) stop(ctx context.Context) error {
+	if err := f.server.Shutdown(ctx); err != nil {
+		return f.server.Close()
+	}
+	return nil
+}
+
+// quiet drops what net/http says of a connection: it may quote a client's bytes.
+type quiet struct{ slog.Handler }
+
+func (q quiet) Handle(ctx context.Context, r slog.Record) error {
+	r.Message = "http server reported a connection error"
+	return q.Handler.Handle(ctx, r)
+}
+
+// steadyListener cuts connections on which nothing moves. Deadlines are for one read or
+// write each, so the slowest link may take all day for an object as long as bytes move.
+type steadyListener struct{ net.Listener }
+
+func (l steadyListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return &steadyConn{Conn: c}, nil
+}
+
+type steadyConn struct {
+	net.Conn
+
+	mu          sync.Mutex // makes setting a deadline and reading its bound one step
+	read, write time.Time  // bounds that net/http set; zero: none
+}
+
+func (c *steadyConn) Read(p []byte) (int, error) {
+	if err := c.arm(&c.read, idleTimeout+stallTimeout, c.Conn.SetReadDeadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *steadyConn) Write(p []byte) (int, error) {
+	if err := c.arm(&c.write, stallTimeout, c.Conn.SetWriteDeadline); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
+
+// arm sets a deadline one stall from now, or the bound that was set if that is earlier.
+func (c *steadyConn) arm(bound *time.Time, stall time.Duration, set func(time.Time) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d := time.Now().Add(stall)
+	if !bound.IsZero() && bound.Before(d) {
+		d = *bound
+	}
+	return set(d)
+}
+
+// SetReadDeadline bounds this and later reads.
+func (c *steadyConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.read = t
+	return c.Conn.SetReadDeadline(t)
+}
+
+// SetWriteDeadline bounds this and later writes.
+func (c *steadyConn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.write = t
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// SetDeadline bounds both.
+func (c *steadyConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}

@@ -1,0 +1,227 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/estate"
+	"redoubt/keys"
+)
+
+// Region is the S3 region of every node: the one that clients assume when they are told none.
+const Region = "us-east-1"
+
+// Options say which node to open, and with what. Everything from outside comes in here.
+type Options struct {
+	State    State
+	Name     redoubt.NodeName
+	Estate   *estate.Estate   // with everybody's keys; nil: the one in force
+	Document estate.Document  // the sources of Estate, with signatures
+	Unlock   keys.Unlock      // nil: the key file of an exercise, in the state
+	Version  string           // of this build
+	Clock    func() time.Time // nil: the machine's, which a change of its setting does not move while the node runs
+	Rand     io.Reader        // nil: the system's
+}
+
+// Node is one node, running.
+type Node struct {
+	dir     string
+	name    redoubt.NodeName
+	log     *slog.Logger
+	runtime Runtime
+	clock   func() time.Time
+
+	faces []*face
+	close []func() error // in the order of opening
+}
+
+// Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
+// addresses and nothing is served yet. Unavailable: it runs already.
+func Open(ctx context.Context, o Options) (_ *Node, err error) {
+	n := &Node{dir: o.State.NodeDir(o.Name), name: o.Name, clock: o.Clock}
+	if n.clock == nil {
+		n.clock = time.Now
+	}
+	if err := os.MkdirAll(n.dir, 0o700); err != nil {
+		return nil, &redoubt.Error{Op: "node.Open", Object: n.dir, Err: errors.Unwrap(err)}
+	}
+	release, err := lockFile(filepath.Join(n.dir, "lock"), "the node runs already", "redoubt status")
+	if err != nil {
+		return nil, err
+	}
+	n.closing(func() error { release(); return nil })
+	defer func() {
+		if err != nil {
+			if n.log != nil {
+				n.log.Error("node failed to start", slog.String("kind", redoubt.KindOf(err).Error()))
+			}
+			err = errors.Join(err, n.tell(Failed), n.Close())
+		}
+	}()
+	n.runtime = Runtime{PID: os.Getpid(), Started: n.clock().UTC(), Version: o.Version}
+	if err := n.tell(Starting); err != nil {
+		return nil, err
+	}
+	log, file, err := openLog(n.dir)
+	if err != nil {
+		return nil, err
+	}
+	n.log = log
+	n.closing(file.Close)
+
+	ring, err := openKeyring(n.dir, o)
+	if err != nil {
+		return nil, err
+	}
+	n.closing(ring.Close)
+	e, err := takeEffect(n.dir, ring, o.Estate, o.Document)
+	if err != nil {
+		return nil, err
+	}
+	declared, ok := e.Node(o.Name)
+	if !ok {
+		return nil, &redoubt.Error{Op: "node.Open", Object: string(o.Name), Kind: redoubt.NotFound, Err: errors.New("no node of that name in the estate"),
+			Hint: "redoubt estate show FILE lists the nodes"}
+	}
+	h, err := n.wire(ctx, o, e, declared, ring)
+	if err != nil {
+		return nil, err
+	}
+	return n, n.listen(declared, ring, h)
+}
+
+// openKeyring opens the node's keyring, or makes it at the first start.
+func openKeyring(dir string, o Options) (*keys.Keyring, error) {
+	unlock := o.Unlock
+	if unlock == nil {
+		unlock = keys.KeyFile(filepath.Join(dir, "key"))
+	}
+	path := filepath.Join(dir, "keyring")
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return keys.Open(path, unlock)
+	}
+	// Only a node without data gets fresh keys: a lost keyring must not look like a first start.
+	if _, err := os.Stat(filepath.Join(dir, storeDir)); err == nil {
+		return nil, &redoubt.Error{Op: "node.openKeyring", Object: path, Kind: redoubt.Corrupt,
+			Err: errors.New("the store is there and its keyring is gone"), Hint: "put the keyring back from its backup"}
+	}
+	return keys.Create(path, unlock, o.Rand)
+}
+
+// listen binds the addresses and puts the faces behind them.
+func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) error {
+	s3, api, err := openFaces(n.dir, declared)
+	if err != nil {
+		return err
+	}
+	n.closing(closeListener(s3))
+	n.closing(closeListener(api))
+	hosts := slices.Compact(slices.Sorted(slices.Values(slices.Concat(declared.S3.Hosts, declared.API.Hosts, addressHosts(declared)))))
+	authority, err := openAuthority(n.dir, ring, hosts, n.clock)
+	if err != nil {
+		return err
+	}
+	front, err := newFace(s3, declared.S3, authority, h.s3, n.log)
+	if err != nil {
+		return err
+	}
+	control, err := newFace(api, declared.API, authority, h.api, n.log)
+	if err != nil {
+		return err
+	}
+	n.faces = []*face{front, control}
+	n.runtime.S3URL, n.runtime.APIURL = front.url, control.url
+	return nil
+}
+
+// Runtime is what the node tells of itself.
+func (n *Node) Runtime() Runtime { return n.runtime }
+
+// Serve answers requests until ctx ends, then lets those in progress finish (stopTimeout),
+// and closes the node. ready, when not nil, is called once the node takes requests. It
+// returns nil after an orderly stop.
+func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
+	var wg sync.WaitGroup
+	failed := make(chan error, len(n.faces))
+	for _, f := range n.faces {
+		wg.Go(func() {
+			if err := f.serve(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	if err = n.tell(Ready); err == nil {
+		n.log.Info("node is ready", slog.Int("pid", os.Getpid()))
+		if ready != nil {
+			ready(n.runtime)
+		}
+		select {
+		case <-ctx.Done():
+		case err = <-failed:
+		}
+	}
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	for _, f := range n.faces {
+		err = errors.Join(err, f.stop(stopping))
+	}
+	wg.Wait()
+	n.log.Info("node stopped")
+	after := Stopped
+	if err != nil {
+		after = Failed
+	}
+	return errors.Join(err, n.tell(after), n.Close())
+}
+
+// Close gives back everything, the last opened first. Closing twice is no error.
+func (n *Node) Close() error {
+	var err error
+	for _, c := range slices.Backward(n.close) {
+		err = errors.Join(err, c())
+	}
+	n.close = nil
+	if err != nil {
+		return &redoubt.Error{Op: "node.Close", Object: string(n.name), Kind: redoubt.KindOf(err), Err: err}
+	}
+	return nil
+}
+
+func (n *Node) closing(c func() error) { n.close = append(n.close, c) }
+
+// tell writes the runtime file.
+func (n *Node) tell(state string) error {
+	n.runtime.State = state
+	return writeJSON(runtimeFile(n.dir), n.runtime)
+}
+
+func closeListener(l io.Closer) func() error {
+	return func() error {
+		l.Close() // the server has closed it, unless the start failed before
+		return nil
+	}
+}
+
+// addressHosts are the addresses that the node listens at, for its certificate.
+func addressHosts(n estate.Node) []string {
+	var hosts []string
+	for _, l := range []estate.Listener{n.S3, n.API} {
+		if h, ok := l.Address(); ok {
+			hosts = append(hosts, h)
+		}
+	}
+	return hosts
+}
+
+// String names the node, for messages.
+func (n *Node) String() string { return fmt.Sprintf("node %s", n.name) }

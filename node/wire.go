@@ -1,0 +1,69 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"net/http"
+	"path/filepath"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"redoubt/api"
+	"redoubt/enclave"
+	"redoubt/estate"
+	"redoubt/keys"
+	"redoubt/s3"
+	"redoubt/store/embedded"
+)
+
+// storeDir holds the engine's files within a node's folder.
+const storeDir = "store"
+
+// secretEngine is the keyring's secret that the engine seals its files under. It is kept, not
+// derived, so that a restored enclave, which has the keys of its origin, has an engine key of its own.
+const secretEngine = "store/embedded"
+
+func freshKey() ([]byte, error) {
+	key := make([]byte, 32)
+	_, err := rand.Read(key)
+	return key, err
+}
+
+// handlers are the faces of a node before they listen.
+type handlers struct{ s3, api http.Handler }
+
+// wire opens what the node is made of and joins it: the engine under the keyring, the
+// enclave over both, and the faces over the enclave's contracts alone.
+func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared estate.Node, ring *keys.Keyring) (handlers, error) {
+	key, err := ring.Secret(secretEngine, freshKey)
+	if err != nil {
+		return handlers{}, err
+	}
+	defer clear(key)
+	engine, err := embedded.Open(filepath.Join(n.dir, storeDir), embedded.Options{Key: key, Logger: n.log})
+	if err != nil {
+		return handlers{}, err
+	}
+	cloud, err := enclave.Open(ctx, enclave.Options{
+		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
+		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas,
+		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
+	})
+	if err != nil {
+		return handlers{}, errors.Join(err, engine.Close())
+	}
+	n.closing(cloud.Close)
+	return handlers{
+		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
+			Region: Region, Domain: VirtualHostDomain, Clock: o.Clock, Log: n.log, UnsignedInClear: declared.S3.Clear}),
+		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud,
+			Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
+	}, nil
+}
+
+// nodeMetrics are those of the process: the front end shows them to who dominates the ceiling.
+func nodeMetrics() []prometheus.Collector {
+	return []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+}
