@@ -1,0 +1,203 @@
+// Package api is the node's own HTTP interface: everything that is not S3. It speaks JSON over HTTPS and does
+// nothing but read strictly, authenticate, ask the root's services, and write down what they answered. Every decision
+// is theirs. docs/spec/api.md describes it for who writes a client.
+//
+// A request goes: random ID → bearer → strict body → service → answer, or one error through the table in
+// errors.go. Only minting and the health checks come without a bearer.
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Options are the services that the interface asks, and what it needs beside them. All but those said to be
+// optional are needed.
+type Options struct {
+	Auth        redoubt.Authenticator
+	Credentials redoubt.CredentialService
+	People      redoubt.PeopleService
+	Audit       redoubt.AuditService
+	Keys        redoubt.KeyService
+	Maintenance redoubt.MaintenanceService
+
+	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
+	// is done at every label (RULES 3.4).
+	Ceiling  label.Label
+	NodeWide []prometheus.Collector // optional: shown as Ceiling says
+
+	Ready func() error // optional: why the node does not serve yet; nil when it does
+	Log   *slog.Logger // optional
+	Rand  io.Reader    // optional: of request IDs; nil is crypto/rand
+}
+
+// maxMints bounds how many requests to mint are looked at at once: each costs a signature's verification, and
+// anybody may send one.
+const maxMints = 16
+
+// RequestHeader carries the random ID of every request, which "redoubt why" explains.
+const RequestHeader = "Redoubt-Request"
+
+type server struct {
+	Options
+	mints chan struct{}
+}
+
+// New gives the handler of one node. It may be used by many at once, and starts nothing.
+func New(o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Rand == nil {
+		o.Rand = rand.Reader
+	}
+	s := &server{Options: o, mints: make(chan struct{}, maxMints)}
+	mux := http.NewServeMux()
+	s.routes(mux)
+	return s.mark(mux)
+}
+
+// routes is the whole interface. A method that a path does not have is as unknown as a path that is not there.
+func (s *server) routes(mux *http.ServeMux) {
+	mux.HandleFunc("GET /health/live", s.live)
+	mux.HandleFunc("GET /health/ready", s.ready)
+	mux.HandleFunc("POST /v1/credentials", s.mint)
+
+	for pattern, handle := range map[string]handler{
+		"GET /v1/node":                  s.node,
+		"GET /v1/credentials":           s.listCredentials,
+		"DELETE /v1/credentials/{id}":   s.revokeCredential,
+		"GET /v1/people":                s.listPeople,
+		"POST /v1/people/{name}/revoke": s.revokePerson,
+		"GET /v1/changes":               s.listChanges,
+		"POST /v1/changes":              s.propose,
+		"POST /v1/changes/{id}/approve": s.approve,
+		"POST /v1/grants":               s.grant,
+		"DELETE /v1/grants/{id}":        s.revokeGrant,
+		"POST /v1/audit/search":         s.searchAudit,
+		"POST /v1/audit/verify":         s.verifyAudit,
+		"POST /v1/audit/export":         s.exportAudit,
+		"GET /v1/why/{request}":         s.why,
+		"GET /v1/keys":                  s.listKeys,
+		"POST /v1/keys/rotate":          s.rotateKey,
+		"POST /v1/erase":                s.erase,
+		"POST /v1/check":                s.check,
+		"POST /v1/backup":               s.backup,
+		"POST /v1/compact":              s.compact,
+		"GET /v1/usage":                 s.usage,
+		"GET /metrics":                  s.metrics,
+	} {
+		mux.HandleFunc(pattern, s.as(handle))
+	}
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, redoubt.NotFound) })
+}
+
+// handler answers for a credential. An error that it returns has not been answered yet.
+type handler func(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error
+
+// mark gives the request its ID and the answer its common headers.
+func (s *server) mark(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		var id [15]byte
+		if _, err := io.ReadFull(s.Rand, id[:]); err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		name := base32.StdEncoding.EncodeToString(id[:])
+		h.Set(RequestHeader, name)
+		next.ServeHTTP(w, r.WithContext(redoubt.WithRequest(r.Context(), name)))
+	})
+}
+
+// as authenticates by the bearer token, before anything of the request is read.
+func (s *server) as(handle handler) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		who, err := s.bearer(r)
+		if err == nil {
+			err = handle(w, r, who)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+		}
+	}
+}
+
+func (s *server) bearer(r *http.Request) (redoubt.Credential, error) {
+	var token string
+	if given := r.Header.Values("Authorization"); len(given) == 1 {
+		token, _ = strings.CutPrefix(given[0], "Bearer ")
+	}
+	if token == "" {
+		s.Auth.Refused(r.Context(), r.RemoteAddr, "no bearer token")
+		return redoubt.Credential{}, &redoubt.Error{Op: "api", Kind: redoubt.Unauthenticated,
+			Hint: "send Authorization: Bearer with the REDOUBT_TOKEN that redoubt env prints"}
+	}
+	who, err := s.Auth.Bearer(r.Context(), token)
+	if err != nil {
+		s.Auth.Refused(r.Context(), r.RemoteAddr, redoubt.KindOf(err).Error())
+		return redoubt.Credential{}, err
+	}
+	return who, nil
+}
+
+// answer writes one JSON document.
+func answer(w http.ResponseWriter, status int, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // whoever is gone need not be told
+	return nil
+}
+
+// done answers what has nothing to tell.
+func done(w http.ResponseWriter, err error) error {
+	if err == nil {
+		w.WriteHeader(http.StatusNoContent)
+	}
+	return err
+}
+
+// live and ready say nothing but ok: they are asked by who has no credential.
+func (s *server) live(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
+
+func (s *server) ready(w http.ResponseWriter, r *http.Request) {
+	if s.Ready != nil {
+		if err := s.Ready(); err != nil {
+			s.Log.InfoContext(r.Context(), "not ready", "kind", redoubt.KindOf(err).Error())
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+	}
+	_, _ = io.WriteString(w, "ok\n")
+}
+
+func (s *server) node(w http.ResponseWriter, r *http.Request, _ redoubt.Credential) error {
+	return answer(w, http.StatusOK, s.Maintenance.NodeInfo(r.Context()))
+}
+
+// acquire takes a place among n at most, or gives up with the request.
+func acquire(ctx context.Context, places chan struct{}) error {
+	select {
+	case places <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return redoubt.Unavailable
+	}
+}
