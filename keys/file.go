@@ -11,7 +11,7 @@ import (
 
 const fileMagic = "RDBTKEY1"
 
-// keyFileImage is a keyring file taken apart. See docs/spec/keys.md:
+// fileImage is a keyring file taken apart. See docs/spec/keys.md:
 //
 //	magic 8 | method u8+n | envelope u32+n | body key under root 60 | body u32+n | SHA-256 32
 type fileImage struct {

@@ -19,11 +19,11 @@ import (
 )
 
 // plainUnlock holds a root in clear: quick, for tests of all else.
-type plainUnlock struct{ fail bool }
+type plainUnlock struct{}
 
-func (plainUnlock) Method() string                      { return "plain" }
-func (plainUnlock) Wrap(root []byte) ([]byte, error)    { return slices.Clone(root), nil }
-func (u plainUnlock) Unwrap(env []byte) ([]byte, error) { return slices.Clone(env), nil }
+func (plainUnlock) Method() string                    { return "plain" }
+func (plainUnlock) Wrap(root []byte) ([]byte, error)  { return slices.Clone(root), nil }
+func (plainUnlock) Unwrap(env []byte) ([]byte, error) { return slices.Clone(env), nil }
 
 func fixedPassphrase(s string) Unlock {
 	return Passphrase(func() ([]byte, error) { return []byte(s), nil })
