@@ -71,7 +71,7 @@ func (p *Policy) read(marking string, banner *Label, rules bool) (Label, error) 
 	}
 	l := p.grammar.parse(in)
 	if len(in.faults) == 0 && rules {
-		in.faults = place(marking, p.check(&l))
+		in.faults = p.place(marking, p.check(&l))
 	}
 	if len(in.faults) > 0 {
 		return Label{}, &ParseError{Marking: marking, Faults: in.faults}
@@ -79,24 +79,53 @@ func (p *Policy) read(marking string, banner *Label, rules bool) (Label, error) 
 	return l, nil
 }
 
-// place finds where the faults of a rule stand in the marking, as far as they stand there by the name that
-// the rule uses; the start of the marking otherwise.
-func place(marking string, faults []Fault) []Fault {
+// place finds where the faults of a rule stand in the marking, by any spelling of what they name; a fault of
+// the whole, or of something only implied, keeps the start of the marking.
+func (p *Policy) place(marking string, faults []Fault) []Fault {
 	upper := strings.ToUpper(marking)
 	if len(upper) != len(marking) {
 		return faults
 	}
-	for i, f := range faults {
-		text := strings.ToUpper(f.Text)
-		for at := 0; text != "" && at+len(text) <= len(upper); at++ {
-			end := at + len(text)
-			if upper[at:end] == text && (at == 0 || !wordByte(upper[at-1])) && (end == len(upper) || !wordByte(upper[end])) {
+	for i := range faults {
+		for _, s := range p.spellings(faults[i].Text) {
+			if at := wordIndex(upper, strings.ToUpper(s)); at >= 0 {
 				faults[i].Offset = at
 				break
 			}
 		}
 	}
 	return faults
+}
+
+// spellings are all ways to write what has that canonical name.
+func (p *Policy) spellings(name string) []string {
+	out := []string{name}
+	add := func(full string, w phrases) {
+		if full == name {
+			out = append(append(out, w.others...), w.portion)
+		}
+	}
+	for i := range p.classes {
+		add(p.classes[i].name, p.classes[i].phrases)
+	}
+	for i := range p.cats {
+		add(p.cats[i].fullName(), p.cats[i].phrases)
+	}
+	for i := range p.marks {
+		add(p.marks[i].name, p.marks[i].phrases)
+	}
+	return out
+}
+
+// wordIndex is the place of text in s where it is no part of a longer word, or -1.
+func wordIndex(s, text string) int {
+	for at := 0; text != "" && at+len(text) <= len(s); at++ {
+		end := at + len(text)
+		if s[at:end] == text && (at == 0 || !wordByte(s[at-1])) && (end == len(s) || !wordByte(s[end])) {
+			return at
+		}
+	}
+	return -1
 }
 
 func wordByte(b byte) bool { return 'A' <= b && b <= 'Z' || '0' <= b && b <= '9' || b >= 0x80 }
