@@ -237,7 +237,7 @@ func (r *chunkReader) readTrailers() error {
 			return errMalformedTrailer
 		}
 		name, value, ok := cut(line, ':')
-		name, value = strings.ToLower(name), strings.TrimSpace(value)
+		name, value = strings.ToLower(name), strings.Trim(value, " \t")
 		switch {
 		case ok && name == "x-amz-trailer-signature" && r.signed && signature == "" && len(value) == len(r.given):
 			signature = value

@@ -160,6 +160,7 @@ var kindAnswer = map[redoubt.Kind]*apiError{
 	redoubt.NotImplemented:   {code: "NotImplemented", status: 501, message: "What you asked for is not implemented."},
 	redoubt.BadDigest:        errBadDigest,
 	redoubt.MethodNotAllowed: errMethodNotAllowed,
+	redoubt.NoBucket:         notFound[formBucket],
 }
 
 // answerFor turns any error into what the client is told. f is the form of the request.
@@ -175,8 +176,8 @@ func answerFor(err error, f form) *apiError {
 		answer = kindAnswer[redoubt.Internal]
 	}
 	switch kind {
-	case redoubt.Internal, redoubt.Corrupt:
-		return answer // a fault of ours has nothing to say but that
+	case redoubt.Internal, redoubt.Corrupt, redoubt.NoBucket:
+		return answer // a fault of ours has nothing to say but that; nor has a bucket that may not be known of
 	case redoubt.NotFound:
 		return notFound[f] // one text: a Rule or a Hint would tell
 	}

@@ -134,7 +134,7 @@ func (f *fake) current(who redoubt.Credential, n redoubt.ObjectName) *fakeVersio
 func (f *fake) find(who redoubt.Credential, n redoubt.ObjectName, id redoubt.VersionID) (*fakeVersion, error) {
 	gone := &redoubt.Error{Op: "Find", Object: n.String(), Kind: redoubt.NotFound, Rule: "secret rule", Err: fmt.Errorf("hidden %s", n)}
 	if f.buckets[n.Bucket] == nil {
-		return nil, gone
+		return nil, redoubt.NoBucket
 	}
 	if id == "" {
 		if v := f.current(who, n); v != nil {
@@ -205,7 +205,7 @@ func (f *fake) PutObject(_ context.Context, who redoubt.Credential, in redoubt.P
 		return redoubt.Version{}, failed
 	}
 	if f.buckets[in.Name.Bucket] == nil {
-		return redoubt.Version{}, redoubt.NotFound
+		return redoubt.Version{}, redoubt.NoBucket
 	}
 	if err != nil {
 		return redoubt.Version{}, &redoubt.Error{Op: "PutObject", Kind: redoubt.Internal, Err: fmt.Errorf("wrapped away: %v", err)}
@@ -276,7 +276,7 @@ func (f *fake) DeleteObject(_ context.Context, who redoubt.Credential, in redoub
 	}
 	byKey := f.versions[in.Name.Bucket]
 	if byKey == nil {
-		return redoubt.Deleted{}, redoubt.NotFound
+		return redoubt.Deleted{}, redoubt.NoBucket
 	}
 	if in.ID == "" {
 		if err := check(in.If, f.current(who, in.Name), false); err != nil {
@@ -309,7 +309,7 @@ func (f *fake) CopyObject(_ context.Context, who redoubt.Credential, in redoubt.
 		return redoubt.Version{}, err
 	}
 	if f.buckets[in.Target.Bucket] == nil {
-		return redoubt.Version{}, redoubt.NotFound
+		return redoubt.Version{}, redoubt.NoBucket
 	}
 	if err := check(in.SourceIf, v, true); err != nil {
 		return redoubt.Version{}, err
@@ -391,7 +391,7 @@ func (f *fake) ListObjects(_ context.Context, who redoubt.Credential, in redoubt
 		return page, failed
 	}
 	if f.buckets[in.Bucket] == nil {
-		return page, redoubt.NotFound
+		return page, redoubt.NoBucket
 	}
 	full := func(name string) bool {
 		if len(page.Versions)+len(page.Prefixes) == in.Max {
@@ -426,7 +426,7 @@ func (f *fake) ListVersions(_ context.Context, who redoubt.Credential, in redoub
 		return page, failed
 	}
 	if f.buckets[in.Bucket] == nil {
-		return page, redoubt.NotFound
+		return page, redoubt.NoBucket
 	}
 	reached := in.AfterID == ""
 	for _, n := range f.names(in.Bucket) {
@@ -464,7 +464,7 @@ func (f *fake) ListUploads(_ context.Context, who redoubt.Credential, in redoubt
 		return page, failed
 	}
 	if f.buckets[in.Bucket] == nil {
-		return page, redoubt.NotFound
+		return page, redoubt.NoBucket
 	}
 	for _, u := range f.uploads {
 		if u.Name.Bucket == in.Bucket && u.Label.Equivalent(who.Working) {
@@ -490,7 +490,7 @@ func (f *fake) CreateUpload(_ context.Context, who redoubt.Credential, in redoub
 		return redoubt.Upload{}, failed
 	}
 	if f.buckets[in.Name.Bucket] == nil {
-		return redoubt.Upload{}, redoubt.NotFound
+		return redoubt.Upload{}, redoubt.NoBucket
 	}
 	l, err := f.label(who, in.Label, f.policy.Lowest())
 	if err != nil {
@@ -592,7 +592,7 @@ func (f *fake) CompleteUpload(_ context.Context, who redoubt.Credential, in redo
 	for _, want := range in.Parts {
 		p := u.parts[want.Number]
 		if p == nil || p.ETag != want.ETag {
-			return redoubt.Version{}, &redoubt.Error{Kind: redoubt.Invalid, Rule: "InvalidPart"}
+			return redoubt.Version{}, &redoubt.Error{Kind: redoubt.Invalid, Err: redoubt.ErrInvalidPart}
 		}
 		content = append(content, p.content...)
 		v.PartSizes = append(v.PartSizes, p.SizeBytes)
@@ -637,7 +637,7 @@ func (f *fake) HeadBucket(_ context.Context, _ redoubt.Credential, name redoubt.
 		return redoubt.Bucket{}, failed
 	}
 	if f.buckets[name] == nil {
-		return redoubt.Bucket{}, redoubt.NotFound
+		return redoubt.Bucket{}, redoubt.NoBucket
 	}
 	return *f.buckets[name], nil
 }
@@ -659,7 +659,7 @@ func (f *fake) DeleteBucket(_ context.Context, who redoubt.Credential, name redo
 		return failed
 	}
 	if f.buckets[name] == nil {
-		return redoubt.NotFound
+		return redoubt.NoBucket
 	}
 	for key := range f.versions[name] {
 		if f.current(who, redoubt.ObjectName{Bucket: name, Key: key}) != nil {
@@ -679,7 +679,7 @@ func (f *fake) UpdateBucket(_ context.Context, _ redoubt.Credential, name redoub
 	}
 	b := f.buckets[name]
 	if b == nil {
-		return redoubt.Bucket{}, redoubt.NotFound
+		return redoubt.Bucket{}, redoubt.NoBucket
 	}
 	s := b.BucketSettings
 	if err := change(&s); err != nil {

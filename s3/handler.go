@@ -98,7 +98,6 @@ type call struct {
 	key       string
 	query     query
 	form      form
-	probe     []redoubt.BucketName // buckets to ask for before a NotFound is said to be of a key
 	who       redoubt.Credential
 	sig       signature
 	requestID string
@@ -114,9 +113,6 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.nameRequest()
 	defer s.rescue(c)
 	if err := s.serve(c); err != nil {
-		if probed := s.probeBuckets(c, err); probed != nil {
-			err = probed
-		}
 		s.fail(c, err)
 	}
 }
@@ -152,21 +148,6 @@ func (s *server) refusedUnlessKnown(c *call, err error) error {
 		return authErr
 	}
 	return err
-}
-
-// probeBuckets tells a missing bucket from a missing key, as S3 does. Bucket names are known at the node's
-// floor and the service decides on the question; so the outcome is the same for a hidden key and one never used.
-func (s *server) probeBuckets(c *call, err error) error {
-	if c.form != formKey && c.form != formVersion && c.form != formUpload || redoubt.KindOf(err) != redoubt.NotFound {
-		return nil
-	}
-	for _, b := range c.probe {
-		if _, err := s.buckets.HeadBucket(c.ctx, c.who, b); redoubt.KindOf(err) == redoubt.NotFound && err != nil {
-			c.form = formBucket
-			return redoubt.NotFound
-		}
-	}
-	return nil
 }
 
 // rescue turns a panic into a 500 that tells nothing; what was panicked with may hold content.
@@ -208,6 +189,7 @@ func (c *call) nameRequest() {
 	}
 	c.requestID = string(id[:])
 	c.hostID = base64.StdEncoding.EncodeToString(raw[8:])
+	c.ctx = redoubt.WithRequest(c.ctx, c.requestID)
 	c.set("X-Amz-Request-Id", c.requestID)
 	c.set("X-Amz-Id-2", c.hostID)
 }

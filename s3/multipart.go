@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -309,18 +310,17 @@ func parseCompletePart(e *element) (p redoubt.CompletePart, err error) {
 	return p, err
 }
 
-// completeError gives what is wrong with the parts its S3 name. A service says which by the Rule.
+// completeError gives what is wrong with the list of parts its S3 name.
 func completeError(err error) error {
-	answer := answerFor(err, formUpload)
-	if redoubt.KindOf(err) != redoubt.Invalid {
-		return err
+	switch {
+	case errors.Is(err, redoubt.ErrInvalidPart):
+		return errInvalidPart
+	case errors.Is(err, redoubt.ErrInvalidPartOrder):
+		return errInvalidPartOrder
+	case errors.Is(err, redoubt.ErrPartTooSmall):
+		return errEntityTooSmall
 	}
-	for _, e := range [...]*apiError{errEntityTooSmall, errInvalidPartOrder, errInvalidPart} {
-		if strings.Contains(answer.message, e.code) {
-			return e
-		}
-	}
-	return errInvalidPart
+	return err
 }
 
 // abortUpload is DELETE /BUCKET/KEY?uploadId=ID.

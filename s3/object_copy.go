@@ -75,7 +75,6 @@ func (c *call) copySource() (name redoubt.ObjectName, id redoubt.VersionID, err 
 			c.form = formVersion
 		}
 	}
-	c.probe = append(c.probe, redoubt.BucketName(bucket))
 	return redoubt.ObjectName{Bucket: redoubt.BucketName(bucket), Key: key}, redoubt.VersionID(version), nil
 }
 

@@ -14,11 +14,11 @@ func (s *server) deleteObject(c *call) error {
 		return err
 	}
 	gone, err := s.objects.DeleteObject(c.ctx, c.who, in)
+	if unseen(in, err) {
+		gone, err = redoubt.Deleted{ID: in.ID}, nil
+	}
 	if err != nil {
-		if err = s.unseen(c, in, err); err != nil {
-			return err
-		}
-		gone = redoubt.Deleted{ID: in.ID}
+		return conflicting(err)
 	}
 	if gone.ID != "" {
 		c.set("X-Amz-Version-Id", string(gone.ID))
@@ -29,12 +29,9 @@ func (s *server) deleteObject(c *call) error {
 	return c.done(http.StatusNoContent)
 }
 
-// unseen forgives a NotFound of a key or version; of a bucket it is told.
-func (s *server) unseen(c *call, in redoubt.DeleteObject, err error) error {
-	if redoubt.KindOf(err) != redoubt.NotFound || len(in.If.IfMatch) > 0 {
-		return err
-	}
-	return s.probeBuckets(c, err)
+// unseen holds for a NotFound of a key or version that was to go without conditions.
+func unseen(in redoubt.DeleteObject, err error) bool {
+	return err != nil && redoubt.KindOf(err) == redoubt.NotFound && len(in.If.IfMatch) == 0
 }
 
 func (c *call) readDelete() (redoubt.DeleteObject, error) {
@@ -110,7 +107,7 @@ func (s *server) deleteOne(c *call, e *doomed) {
 	e.err = redoubt.Internal
 	defer func() { _ = recover() }()
 	e.gone, e.err = s.objects.DeleteObject(c.ctx, c.who, e.in)
-	if redoubt.KindOf(e.err) == redoubt.NotFound && e.err != nil && len(e.in.If.IfMatch) == 0 {
+	if unseen(e.in, e.err) {
 		e.gone, e.err = redoubt.Deleted{ID: e.in.ID}, nil
 	}
 }

@@ -265,9 +265,6 @@ func (c *call) setForm(on target) error {
 	case on == onBucket:
 		c.form = formBucket
 	}
-	if on == onObject {
-		c.probe = append(c.probe, c.bucket)
-	}
 	return nil
 }
 
