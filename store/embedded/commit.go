@@ -1,0 +1,451 @@
+package embedded
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// request is what waits for the committer: a batch, or moves of a compaction, or an
+// order to start a new log segment.
+type request struct {
+	batch  *store.Batch
+	moves  []move
+	rotate bool
+	taken  atomic.Bool // by the committer, or by a caller that gave up
+	done   chan error
+}
+
+// move puts a blob elsewhere, if it is still where it was.
+type move struct {
+	ref  store.BlobRef
+	from location
+	to   location // zero: inline, holding data
+	data []byte
+}
+
+const (
+	groupRequests = 1024
+	maxCounters   = 8192 // counters remembered between commits
+)
+
+// Commit applies a batch; see store.Engine. A caller that gives up before the batch was taken up gets
+// redoubt.Unavailable and nothing of it happens; once taken up, Commit waits for the outcome.
+func (e *Engine) Commit(ctx context.Context, b *store.Batch) error {
+	if err := e.enter("store.Commit"); err != nil {
+		return err
+	}
+	defer e.leave()
+	if err := b.Validate(); err != nil {
+		return err
+	}
+	if err := e.spill(ctx, b); err != nil {
+		return err
+	}
+	return e.submit(ctx, &request{batch: b, done: make(chan error, 1)})
+}
+
+// spill turns the inline blobs of a batch into extents when they are too much for a frame.
+func (e *Engine) spill(ctx context.Context, b *store.Batch) error {
+	total := int64(0)
+	for _, l := range b.Links {
+		if s, ok := l.(*staged); ok && s.e == e {
+			total += int64(s.inlineBytes())
+		}
+	}
+	if total <= spillBytes {
+		return nil
+	}
+	for _, l := range b.Links {
+		if s, ok := l.(*staged); ok && s.e == e {
+			if err := s.spill(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (e *Engine) submit(ctx context.Context, r *request) error {
+	if err := ctx.Err(); err != nil {
+		return unavailable("store.Commit", err)
+	}
+	e.queueMu.Lock()
+	e.queue = append(e.queue, r)
+	e.queueMu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		if r.taken.CompareAndSwap(false, true) {
+			return unavailable("store.Commit", ctx.Err())
+		}
+		return <-r.done
+	}
+}
+
+// runCommitter serves the queue until the engine closes and the queue is empty.
+func (e *Engine) runCommitter() {
+	for {
+		select {
+		case <-e.wake:
+		case <-e.ctx.Done():
+			return // no caller is inside any more: Close saw to that
+		}
+		for e.commitGroup() {
+		}
+	}
+}
+
+// gather takes what waits, up to the size of a group.
+func (e *Engine) gather() (group []*request) {
+	e.queueMu.Lock()
+	defer e.queueMu.Unlock()
+	n, size := 0, 0
+	for n < len(e.queue) && n < groupRequests && size < groupBytes {
+		r := e.queue[n]
+		n++
+		if !r.taken.CompareAndSwap(false, true) {
+			continue
+		}
+		if r.rotate && len(group) > 0 {
+			r.taken.Store(false)
+			n--
+			break
+		}
+		group = append(group, r)
+		if size += r.size(); r.rotate {
+			break
+		}
+		if n < len(e.queue) && size+e.queue[n].size() > groupBytes {
+			break
+		}
+	}
+	rest := copy(e.queue, e.queue[n:])
+	clear(e.queue[rest:])
+	e.queue = e.queue[:rest]
+	return group
+}
+
+func (r *request) size() (n int) {
+	for _, m := range r.moves {
+		n += len(m.data) + 64
+	}
+	if r.batch == nil {
+		return n
+	}
+	for i := range r.batch.Writes {
+		n += len(r.batch.Writes[i].Key) + len(r.batch.Writes[i].Value)
+	}
+	for _, entry := range r.batch.Appends {
+		n += len(entry)
+	}
+	for _, l := range r.batch.Links {
+		if s, ok := l.(*staged); ok {
+			n += s.inlineBytes()
+		}
+	}
+	return n
+}
+
+// commitGroup makes one group durable: encode, write, sync, apply, wake. It reports
+// whether there was one.
+func (e *Engine) commitGroup() bool {
+	group := e.gather()
+	if len(group) == 0 {
+		return false
+	}
+	accepted, err := e.encodeGroup(group)
+	if len(accepted) == 0 {
+		return true
+	}
+	if err == nil {
+		err = e.writeGroup(accepted)
+	}
+	if err != nil {
+		clear(e.counters) // they ran ahead of what was written
+		for _, r := range accepted {
+			r.refuse()
+		}
+	}
+	for _, r := range accepted {
+		r.done <- err
+	}
+	return true
+}
+
+// encodeGroup writes the changes of each request into one frame. One that cannot be
+// applied is answered at once and left out.
+func (e *Engine) encodeGroup(group []*request) (accepted []*request, err error) {
+	if group[0].rotate {
+		group[0].done <- e.log.rotate(e)
+		return nil, nil
+	}
+	if p := e.failed.Load(); p != nil {
+		return group, unavailable("store.Commit", fmt.Errorf("an earlier write failed, reopen the store: %w", *p))
+	}
+	size := 2 * framePage
+	for _, r := range group {
+		size += r.size() + r.overhead()
+	}
+	if err := e.log.room(e, int64(size)); err != nil {
+		return group, diskError("store.Commit", err)
+	}
+	e.writer.reset(e.log.active, e.log.off, e.state.seq+1)
+	clear(e.pending)
+	next := e.state.appended
+	for _, r := range group {
+		if err := e.encode(r, &next); err != nil {
+			r.done <- err
+			continue
+		}
+		accepted = append(accepted, r)
+	}
+	return accepted, nil
+}
+
+// overhead bounds what a request takes in a frame beyond its size.
+func (r *request) overhead() int {
+	n := 256 + 64*len(r.moves)
+	for _, m := range r.moves {
+		n += 32*len(m.to.runs) + 32 + 16*sealOverhead
+	}
+	if r.batch != nil {
+		n += 16*len(r.batch.Writes) + 8*len(r.batch.Appends) + 16*len(r.batch.Unlinks)
+		for _, l := range r.batch.Links {
+			n += 64 + 8*sealOverhead
+			if s, ok := l.(*staged); ok {
+				n += 32 * len(s.loc.runs)
+			}
+		}
+	}
+	return n
+}
+
+// encode writes one request's changes. It checks everything before it writes anything.
+func (e *Engine) encode(r *request, next *uint64) error {
+	w := &e.writer
+	for _, m := range r.moves {
+		to := m.to
+		if to.runs == nil {
+			to = w.inline(m.ref, m.data)
+		}
+		w.link(changeMove, m.ref, to)
+	}
+	if r.batch == nil {
+		return nil
+	}
+	b := r.batch
+	if err := e.checkRoom("store.Commit", frees(b)); err != nil {
+		return err
+	}
+	values, err := e.resolve(b.Writes)
+	if err != nil {
+		return err
+	}
+	if err := e.claim(b.Links); err != nil {
+		return err
+	}
+	for i := range b.Writes {
+		switch write := &b.Writes[i]; write.Op {
+		case store.OpSet:
+			w.set(write.Key, write.Value)
+			e.remember(write.Key, write.Value)
+		case store.OpDelete:
+			w.delete(write.Key)
+			delete(e.counters, string(write.Key))
+			e.pending[string(write.Key)] = nil
+		case store.OpAdd:
+			v := values[i]
+			w.set(write.Key, v[:])
+			e.remember(write.Key, v[:])
+		}
+	}
+	b.FirstAppend = *next
+	for _, entry := range b.Appends {
+		w.append(entry)
+	}
+	*next += uint64(len(b.Appends))
+	for _, l := range b.Links {
+		s := l.(*staged)
+		loc := s.loc
+		if s.small {
+			loc = w.inline(s.ref, s.data)
+		}
+		w.link(changeLink, s.ref, loc)
+	}
+	for _, ref := range b.Unlinks {
+		w.unlink(ref)
+	}
+	return nil
+}
+
+func frees(b *store.Batch) bool {
+	if len(b.Links) > 0 {
+		return false
+	}
+	for i := range b.Writes {
+		if b.Writes[i].Op == store.OpDelete {
+			return true
+		}
+	}
+	return len(b.Unlinks) > 0
+}
+
+// resolve works out what each Add of a batch leaves behind, without changing anything.
+// Only committed state and this batch's own earlier writes count.
+func (e *Engine) resolve(writes []store.Write) (values map[int][8]byte, err error) {
+	adds := 0
+	for i := range writes {
+		if writes[i].Op == store.OpAdd {
+			adds++
+		}
+	}
+	if adds == 0 {
+		return nil, nil
+	}
+	values = make(map[int][8]byte, adds)
+	adding := make(map[string]int, adds) // key of an Add -> its last write so far
+	for i := range writes {
+		if writes[i].Op == store.OpAdd {
+			adding[string(writes[i].Key)] = -1
+		}
+	}
+	for i := range writes {
+		w := &writes[i]
+		last, ours := adding[string(w.Key)]
+		if !ours {
+			continue
+		}
+		if w.Op == store.OpAdd {
+			var old int64
+			switch {
+			case last < 0:
+				old, err = e.counter(w.Key)
+			case writes[last].Op == store.OpAdd:
+				v := values[last]
+				old = int64(binary.LittleEndian.Uint64(v[:]))
+			case writes[last].Op == store.OpSet:
+				old, err = counterValue(writes[last].Value)
+			}
+			if err != nil {
+				return nil, err
+			}
+			var v [8]byte
+			binary.LittleEndian.PutUint64(v[:], uint64(old+w.Delta))
+			values[i] = v
+		}
+		adding[string(w.Key)] = i
+	}
+	return values, nil
+}
+
+func counterValue(v []byte) (int64, error) {
+	if len(v) != 8 {
+		return 0, invalid("add to a value that is no counter")
+	}
+	return int64(binary.LittleEndian.Uint64(v)), nil
+}
+
+// counter is the value of a counter as of the last encoded batch: the frame being
+// built is not in the index yet, but every key it wrote as a counter is remembered.
+func (e *Engine) counter(key []byte) (int64, error) {
+	if v, ok := e.pending[string(key)]; ok {
+		if v == nil {
+			return 0, nil
+		}
+		return counterValue(v)
+	}
+	if v, ok := e.counters[string(key)]; ok {
+		return v, nil
+	}
+	var space [256]byte
+	v, ok, err := lookup(e.idx, userKey(space[:0], key))
+	if err != nil || !ok {
+		return 0, err
+	}
+	return counterValue(v)
+}
+
+// remember keeps a counter at hand. A value that is no counter is only forgotten.
+func (e *Engine) remember(key, value []byte) {
+	if value == nil {
+		value = []byte{}
+	}
+	e.pending[string(key)] = value
+	if len(value) != 8 {
+		delete(e.counters, string(key))
+		return
+	}
+	if _, known := e.counters[string(key)]; !known && len(e.counters) >= maxCounters {
+		for k := range e.counters { // any one; the index has it, or the frame
+			delete(e.counters, k)
+			break
+		}
+	}
+	e.counters[string(key)] = int64(binary.LittleEndian.Uint64(value))
+}
+
+// claim takes the staged blobs of a batch, all or none.
+func (e *Engine) claim(links []store.Staged) error {
+	for i, l := range links {
+		s, ok := l.(*staged)
+		if !ok || s.e != e || !s.state.CompareAndSwap(stagedReady, stagedClaimed) {
+			for _, l := range links[:i] {
+				l.(*staged).state.Store(stagedReady)
+			}
+			return invalid("link %d: the blob is not finished, or is linked or discarded already", i)
+		}
+	}
+	return nil
+}
+
+// refuse gives back what claim took.
+func (r *request) refuse() {
+	if r.batch != nil {
+		for _, l := range r.batch.Links {
+			if s, ok := l.(*staged); ok {
+				s.state.CompareAndSwap(stagedClaimed, stagedReady)
+			}
+		}
+	}
+}
+
+// writeGroup makes the frame durable and applies it.
+func (e *Engine) writeGroup(group []*request) error {
+	frame := e.writer.finish()
+	if err := e.log.write(e, frame); err != nil {
+		return err
+	}
+	changes := e.writer.record[4:]
+	if err := e.apply(changes, e.state.seq+1, e.log.active.id, e.log.off); err != nil {
+		return e.fail(errors.Join(store.ErrUncertain, err))
+	}
+	for _, r := range group {
+		if r.batch == nil {
+			continue
+		}
+		e.stats.batches.Add(1)
+		for _, l := range r.batch.Links {
+			l.(*staged).linked()
+		}
+	}
+	e.stats.commits.Add(1)
+	return nil
+}
+
+// fail refuses all further writes, and returns what this write's callers are told.
+func (e *Engine) fail(err error) error {
+	e.failed.CompareAndSwap(nil, &err)
+	e.o.Logger.Error("store refuses writes until it is reopened", "err", err)
+	return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Internal, Err: err, Hint: "reopen the store"}
+}

@@ -1,0 +1,356 @@
+package embedded
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"redoubt"
+)
+
+// cryptFS is the directory in which pebble keeps the index: every file is sealed
+// under a random key of its own, and the names on the disk are random. The names that
+// pebble knows and the keys are in one small table, sealed under the engine
+// key and replaced in one step. A file whose key has left the table is gone,
+// whatever becomes of its blocks.
+//
+// Tables (*.sst) are written once from front to back and read anywhere: pageFile. All else
+// is short and read from front to back: streamFile.
+type cryptFS struct {
+	fs   vfs.FS
+	dir  string
+	seal cipher.AEAD // of the table
+	gone func()      // called when a file was removed; set by who waits for that
+
+	mu     sync.Mutex
+	table  map[string]fileKey
+	doomed []string // disk names out of the table, to be removed once that is durable
+	dirty  bool
+}
+
+type fileKey struct {
+	id  uint64
+	key []byte
+}
+
+func (k fileKey) diskName() string {
+	return hex.EncodeToString(binary.BigEndian.AppendUint64(nil, k.id))
+}
+
+const (
+	tableName    = "keys"
+	tableTemp    = "keys.new"
+	tableMagic   = "RDBTKEY1"
+	maxTableFile = 16 << 20 // 200,000 files
+	doomedAtOnce = 16
+)
+
+// openCryptFS reads the table of dir, and removes what no entry speaks of.
+func openCryptFS(fsys vfs.FS, dir string, seal cipher.AEAD) (*cryptFS, error) {
+	c := &cryptFS{fs: fsys, dir: dir, seal: seal, table: map[string]fileKey{}}
+	names, err := fsys.List(dir)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Contains(names, tableName) {
+		if err := c.readTable(); err != nil {
+			return nil, err
+		}
+	}
+	known := map[string]bool{tableName: true}
+	for _, k := range c.table {
+		known[k.diskName()] = true
+	}
+	for _, name := range names {
+		if !known[name] {
+			if err := fsys.Remove(c.path(name)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return c, nil
+}
+
+func (c *cryptFS) path(diskName string) string { return c.fs.PathJoin(c.dir, diskName) }
+
+func (c *cryptFS) readTable() error {
+	sealed, err := readWhole(c.fs, c.path(tableName), maxTableFile)
+	if err != nil {
+		return err
+	}
+	rest, ok := bytes.CutPrefix(sealed, []byte(tableMagic))
+	if !ok {
+		return corrupt("file keys", errors.New("not a table of file keys"))
+	}
+	plain, err := c.seal.Open(nil, nil, rest, []byte(tableMagic))
+	if err != nil {
+		return &redoubt.Error{Op: "store.Open", Object: "file keys", Kind: redoubt.Corrupt, Err: err,
+			Hint: "the key of this store is another one, or its table of file keys is damaged: open with the right key, or restore a backup"}
+	}
+	for len(plain) > 0 {
+		if len(plain) < 1 || len(plain) < 1+int(plain[0])+8+keyBytes {
+			return corrupt("file keys", errors.New("table is malformed"))
+		}
+		n := int(plain[0])
+		name, rest := string(plain[1:1+n]), plain[1+n:]
+		c.table[name] = fileKey{binary.BigEndian.Uint64(rest), bytes.Clone(rest[8 : 8+keyBytes])}
+		plain = rest[8+keyBytes:]
+	}
+	return nil
+}
+
+// persist makes the table durable, and then removes the files that left it.
+func (c *cryptFS) persist() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.persistLocked()
+}
+
+func (c *cryptFS) persistLocked() error {
+	if err := syncDir(c.fs, c.dir); err != nil {
+		return err
+	}
+	if c.dirty {
+		var plain []byte
+		for _, name := range slices.Sorted(maps.Keys(c.table)) {
+			k := c.table[name]
+			plain = append(plain, byte(len(name)))
+			plain = append(plain, name...)
+			plain = binary.BigEndian.AppendUint64(plain, k.id)
+			plain = append(plain, k.key...)
+		}
+		sealed := c.seal.Seal([]byte(tableMagic), nil, plain, []byte(tableMagic))
+		if err := replaceFile(c.fs, c.dir, tableTemp, tableName, sealed); err != nil {
+			return err
+		}
+		c.dirty = false
+	}
+	var errs error
+	for _, name := range c.doomed {
+		if err := c.fs.Remove(c.path(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = errors.Join(errs, err)
+		}
+	}
+	c.doomed = nil
+	return errs
+}
+
+func notExist(op, name string) error { return &fs.PathError{Op: op, Path: name, Err: fs.ErrNotExist} }
+
+func isPaged(name string) bool { return strings.HasSuffix(name, ".sst") }
+
+// Create makes a file with a new key.
+func (c *cryptFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	name = c.fs.PathBase(name)
+	if len(name) > 255 {
+		return nil, fmt.Errorf("name of %d bytes", len(name))
+	}
+	var id [8]byte
+	rand.Read(id[:])
+	k := fileKey{binary.BigEndian.Uint64(id[:]), newKey()}
+	aead, err := newAEAD(k.key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.fs.Create(c.path(k.diskName()), category)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	c.drop(name)
+	c.table[name], c.dirty = k, true
+	c.mu.Unlock()
+	if isPaged(name) {
+		return newPageFile(f, aead, k.id), nil
+	}
+	return &streamFile{File: f, aead: aead, id: k.id, writable: true}, nil
+}
+
+// drop takes name from the table. The caller holds mu.
+func (c *cryptFS) drop(name string) bool {
+	k, ok := c.table[name]
+	if ok {
+		delete(c.table, name)
+		c.doomed, c.dirty = append(c.doomed, k.diskName()), true
+	}
+	return ok
+}
+
+func (c *cryptFS) lookup(op, name string) (fileKey, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k, ok := c.table[c.fs.PathBase(name)]
+	if !ok {
+		return k, notExist(op, name)
+	}
+	return k, nil
+}
+
+// Open opens a file for reading.
+func (c *cryptFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	k, err := c.lookup("open", name)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := newAEAD(k.key)
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.fs.Open(c.path(k.diskName()), opts...)
+	if err != nil {
+		return nil, err
+	}
+	if isPaged(name) {
+		return newPageFile(f, aead, k.id), nil
+	}
+	s := &streamFile{File: f, aead: aead, id: k.id}
+	if err := s.load(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Remove drops a file's key at once; its blocks follow when the table is durable.
+func (c *cryptFS) Remove(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.drop(c.fs.PathBase(name)) {
+		return notExist("remove", name)
+	}
+	if c.gone != nil {
+		c.gone()
+	}
+	if len(c.doomed) >= doomedAtOnce {
+		return c.persistLocked()
+	}
+	return nil
+}
+
+// Rename gives a file another name in the table.
+func (c *cryptFS) Rename(oldname, newname string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oldname, newname = c.fs.PathBase(oldname), c.fs.PathBase(newname)
+	k, ok := c.table[oldname]
+	if !ok {
+		return notExist("rename", oldname)
+	}
+	c.drop(newname)
+	delete(c.table, oldname)
+	c.table[newname], c.dirty = k, true
+	return nil
+}
+
+// OpenDir opens the directory, of which only Sync means anything.
+func (c *cryptFS) OpenDir(name string) (vfs.File, error) {
+	f, err := c.fs.OpenDir(c.dir)
+	if err != nil {
+		return nil, err
+	}
+	return &cryptDir{f, c}, nil
+}
+
+type cryptDir struct {
+	vfs.File
+	c *cryptFS
+}
+
+func (d *cryptDir) Sync() error     { return d.c.persist() }
+func (d *cryptDir) SyncData() error { return d.c.persist() }
+
+// List names the files of the table that exist.
+func (c *cryptFS) List(string) ([]string, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Sorted(maps.Keys(c.table)), nil
+}
+
+// Stat tells the size of the content, not of its sealed form.
+func (c *cryptFS) Stat(name string) (vfs.FileInfo, error) {
+	if base := c.fs.PathBase(name); base == indexRoot {
+		return c.fs.Stat(c.dir)
+	}
+	f, err := c.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
+}
+
+// tables names the table files.
+func (c *cryptFS) tables() (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.table {
+		if isPaged(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func (c *cryptFS) has(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.table[name]
+	return ok
+}
+
+// check reads the table of keys back from the disk.
+func (c *cryptFS) check() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dirty {
+		if err := c.persistLocked(); err != nil {
+			return err
+		}
+	}
+	again := &cryptFS{fs: c.fs, dir: c.dir, seal: c.seal, table: map[string]fileKey{}}
+	if err := again.readTable(); err != nil {
+		return err
+	}
+	if len(again.table) != len(c.table) {
+		return errors.New("table on disk is another one")
+	}
+	return nil
+}
+
+func tableFile(number uint64) string { return fmt.Sprintf("%06d.sst", number) }
+
+var errUnsupported = errors.New("not supported by the index's file system")
+
+func (c *cryptFS) Link(oldname, newname string) error { return errUnsupported }
+func (c *cryptFS) RemoveAll(name string) error        { return errUnsupported }
+func (c *cryptFS) OpenReadWrite(string, vfs.DiskWriteCategory, ...vfs.OpenOption) (vfs.File, error) {
+	return nil, errUnsupported
+}
+func (c *cryptFS) ReuseForWrite(oldname, newname string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := c.Remove(oldname); err != nil {
+		return nil, err
+	}
+	return c.Create(newname, category)
+}
+func (c *cryptFS) MkdirAll(string, os.FileMode) error { return nil }
+
+// Lock does nothing: the engine holds the lock of the whole state.
+func (c *cryptFS) Lock(string) (io.Closer, error)                  { return io.NopCloser(nil), nil }
+func (c *cryptFS) PathBase(path string) string                     { return c.fs.PathBase(path) }
+func (c *cryptFS) PathJoin(elem ...string) string                  { return c.fs.PathJoin(elem...) }
+func (c *cryptFS) PathDir(path string) string                      { return c.fs.PathDir(path) }
+func (c *cryptFS) GetDiskUsage(path string) (vfs.DiskUsage, error) { return c.fs.GetDiskUsage(c.dir) }
+func (c *cryptFS) Unwrap() vfs.FS                                  { return nil }

@@ -1,0 +1,206 @@
+// Package embedded is the store of one machine: an append-only, encrypted commit log
+// with group commit, extents for large blobs, and pebble as an index that is rebuilt from the log.
+//
+// One goroutine, the committer, owns the order of the engine: it gathers every waiting
+// batch into one frame, writes it with one write and one sync, applies it to the index and
+// wakes the waiters. A second, the keeper, prepares the next log segment, seals full ones, and
+// compacts. The index never writes ahead of the log: each frame's changes carry its
+// sequence number, and after a crash the frames beyond the index are applied again.
+//
+// What is sealed with what: segment headers and the table of file keys under keys derived from the engine key;
+// frames and inline blobs under keys in their segment's header; each file of the index under its own
+// key. Blobs in extents arrive sealed by the caller (store's contract) and get a checksum against accident only.
+//
+// Locks, in the order in which they may be taken together: Engine.life, extents.mu, Engine.viewMu, segments.mu, cryptFS.mu. Engine.maintainMu is taken before all of them;
+// Engine.queueMu, Engine.changedMu and gate.mu inside any and with nothing inside.
+package embedded
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// Engine is a store.Engine on one directory. All its methods may be called at once.
+type Engine struct {
+	o    Options
+	lock io.Closer
+	dir  string // of the current generation
+	fs   *cryptFS
+	idx  *pebble.DB
+	segs *segments
+	log  *segmentLog
+	ext  *extents
+
+	life   sync.RWMutex // held for reading by each call; Close takes it
+	closed bool
+	done   sync.Once
+	err    error // of Close
+
+	// The queue of the committer.
+	queueMu sync.Mutex
+	queue   []*request
+	wake    chan struct{}
+	stop    context.CancelFunc
+	ctx     context.Context // ends the goroutines
+	work    sync.WaitGroup
+	kick    chan struct{} // asks the keeper for a round
+
+	// Owned by the committer (and by Open before it starts).
+	state    state
+	writer   frameWriter
+	counters map[string]int64      // committed, a part of them
+	pending  map[string][]byte     // written by the frame being built; nil: deleted
+	failed   atomic.Pointer[error] // set after an uncertain write: no more writes
+
+	trouble atomic.Pointer[error] // the index cannot flush
+
+	viewMu sync.Mutex
+	views  map[*view]struct{}
+	limbo  map[store.BlobRef]dead // unlinked, and pinned by a view taken before
+	nextAt atomic.Uint64          // next blob name
+
+	changedMu sync.Mutex
+	changed   chan struct{} // closed and replaced when a view, an upload or a file ends
+
+	maintainMu sync.Mutex // one round of maintenance at a time; taken before all others
+
+	stats struct {
+		syncs, commits, batches, appended atomic.Uint64
+		blobs, live                       atomic.Int64
+	}
+}
+
+var _ store.Restorer = (*Engine)(nil)
+
+type dead struct {
+	loc    location
+	seq    uint64
+	pinned []*segment
+}
+
+var errClosed = errors.New("engine is closed")
+
+// enter keeps the engine from closing until leave.
+func (e *Engine) enter(op string) error {
+	e.life.RLock()
+	if e.closed {
+		e.life.RUnlock()
+		return unavailable(op, errClosed)
+	}
+	return nil
+}
+
+func (e *Engine) leave() { e.life.RUnlock() }
+
+// Get reads the newest committed value of one key; see store.Engine.
+func (e *Engine) Get(key []byte) ([]byte, bool, error) {
+	if err := e.enter("store.Get"); err != nil {
+		return nil, false, err
+	}
+	defer e.leave()
+	var space [256]byte
+	return lookup(e.idx, userKey(space[:0], key))
+}
+
+// Stats tells sizes and counts; see store.Engine.
+func (e *Engine) Stats() store.Stats {
+	s := store.Stats{
+		LiveBytes: e.stats.live.Load(), Blobs: e.stats.blobs.Load(), Appended: e.stats.appended.Load(),
+		Syncs: e.stats.syncs.Load(), Commits: e.stats.commits.Load(), Batches: e.stats.batches.Load(),
+	}
+	if e.enter("store.Stats") != nil {
+		return s
+	}
+	defer e.leave()
+	e.segs.mu.Lock()
+	for _, seg := range e.segs.byID {
+		if seg.header.sealed {
+			s.DiskBytes += int64(seg.header.length)
+		} else {
+			s.DiskBytes += e.o.SegmentBytes
+		}
+	}
+	e.segs.mu.Unlock()
+	s.DiskBytes += int64(e.idx.Metrics().DiskSpaceUsage())
+	if usage, err := e.o.FS.GetDiskUsage(e.dir); err == nil {
+		s.FreeBytes = max(0, int64(usage.AvailBytes)-e.o.ReserveBytes)
+	}
+	return s
+}
+
+// Close waits for what is under way, writes the index out and gives up the lock. Views that are still
+// open end. A second Close is no error.
+func (e *Engine) Close() error {
+	e.done.Do(func() { e.err = e.close() })
+	return e.err
+}
+
+func (e *Engine) close() error {
+	e.life.Lock()
+	e.closed = true
+	e.life.Unlock() // whoever entered has left; whoever comes is refused
+	e.stop()
+	e.work.Wait()
+	var errs error
+	e.viewMu.Lock()
+	for v := range e.views {
+		errs = errors.Join(errs, v.end())
+	}
+	e.viewMu.Unlock()
+	if e.failed.Load() == nil {
+		errs = errors.Join(errs, indexError(e.idx.Flush()))
+	}
+	errs = errors.Join(errs, indexError(e.idx.Close()), e.fs.persist(), e.segs.close(), e.lock.Close())
+	if errs != nil {
+		return diskError("store.Close", errs)
+	}
+	return nil
+}
+
+func (s *segments) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var errs error
+	for id, seg := range s.byID {
+		delete(s.byID, id)
+		if seg.refs--; seg.refs == 0 {
+			errs = errors.Join(errs, seg.f.Close())
+		}
+	}
+	return errs
+}
+
+// checkRoom refuses a write that would eat into the reserve. What only frees space may use
+// three quarters of it, else a full disk could never be emptied.
+func (e *Engine) checkRoom(op string, frees bool) error {
+	if p := e.trouble.Load(); p != nil {
+		if err := diskError(op, *p); errors.Is(err, redoubt.DiskFull) {
+			return err
+		}
+		return unavailable(op, *p)
+	}
+	if e.o.ReserveBytes <= 0 {
+		return nil
+	}
+	usage, err := e.o.FS.GetDiskUsage(e.dir)
+	if err != nil {
+		return nil // a file system that cannot tell; its own error comes with the write
+	}
+	reserve := uint64(e.o.ReserveBytes)
+	if frees {
+		reserve /= 4
+	}
+	if usage.AvailBytes < reserve {
+		return &redoubt.Error{Op: op, Kind: redoubt.DiskFull, Err: errors.New("disk reserve reached"),
+			Hint: "delete objects, let retention expire, or add disk"}
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package embedded
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+
+	"redoubt/store"
+)
+
+// Keys of the index start with the sort of what they hold.
+const (
+	sortUser    = 'k' // the catalogue's own keys, and the append stream
+	sortBlob    = 'b' // blob name -> location
+	sortReverse = 'r' // segment, offset -> blob name; what compaction must move
+	sortSegment = 's' // segment -> bytes live, bytes ever linked, high-water mark
+	sortState   = 'z' // one key: how far the index follows the log
+)
+
+var stateKey = []byte{sortState}
+
+const indexRoot = "index" // pebble's idea of its directory; cryptFS has only one
+
+// state is written with every applied frame, so the index always tells which frame
+// it is right after.
+type state struct {
+	seq      uint64 // of the last applied frame
+	segment  uint64 // where the next frame is looked for
+	off      int64
+	appended uint64
+	nextRef  uint64
+	blobs    int64
+	live     int64 // bytes of content
+}
+
+func (s *state) encode() []byte {
+	b := make([]byte, 0, 56)
+	for _, v := range []uint64{s.seq, s.segment, uint64(s.off), s.appended, s.nextRef, uint64(s.blobs), uint64(s.live)} {
+		b = binary.BigEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+func decodeState(b []byte) (s state, err error) {
+	if len(b) != 56 {
+		return s, corrupt("index state", errors.New("wrong length"))
+	}
+	u := func(i int) uint64 { return binary.BigEndian.Uint64(b[8*i:]) }
+	return state{u(0), u(1), int64(u(2)), u(3), u(4), int64(u(5)), int64(u(6))}, nil
+}
+
+func userKey(dst, key []byte) []byte { return append(append(dst, sortUser), key...) }
+
+func blobKey(dst []byte, ref store.BlobRef) []byte {
+	return binary.BigEndian.AppendUint64(append(dst, sortBlob), uint64(ref))
+}
+
+func reverseKey(segment uint64, off int64) []byte {
+	b := binary.BigEndian.AppendUint64(append(make([]byte, 0, 17), sortReverse), segment)
+	return binary.BigEndian.AppendUint64(b, uint64(off))
+}
+
+func segmentKey(id uint64) []byte {
+	return binary.BigEndian.AppendUint64(append(make([]byte, 0, 9), sortSegment), id)
+}
+
+func encodeUsage(live, ever, high int64) []byte {
+	b := make([]byte, 0, 24)
+	for _, v := range []int64{live, ever, high} {
+		b = binary.BigEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+// indexLog hands pebble's messages to slog. They name no key: the formatter redacts nothing, so only
+// the fact and the error's type are passed on.
+type indexLog struct{ log *slog.Logger }
+
+func (l indexLog) Infof(string, ...any) {}
+func (l indexLog) Errorf(format string, args ...any) {
+	l.log.Error("index error", "format", format)
+}
+func (l indexLog) Fatalf(format string, args ...any) {
+	l.log.Error("index failed", "format", format)
+	panic(fmt.Sprintf("index failed: "+format, args...))
+}
+
+// openIndex opens pebble on fs. Its own log is off: the commit log is the log. trouble
+// is set while a flush or compaction fails.
+func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error]) (*pebble.DB, error) {
+	opts := &pebble.Options{
+		FS:                          fs,
+		DisableWAL:                  true,
+		CacheSize:                   o.CacheBytes,
+		MemTableSize:                8 << 20,
+		MemTableStopWritesThreshold: 4,
+		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
+		MaxOpenFiles:                500,
+		MaxManifestFileSize:         1 << 20,
+		L0CompactionThreshold:       2,
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               64 << 20,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      indexLog{o.Logger},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { trouble.Store(&err) },
+			FlushEnd: func(info pebble.FlushInfo) {
+				if info.Err == nil {
+					trouble.Store(nil)
+				}
+			},
+			DataCorruption: func(info pebble.DataCorruptionInfo) {
+				o.Logger.Error("index is corrupt")
+			},
+		},
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].BlockSize = 4 << 10
+		opts.Levels[i].IndexBlockSize = 16 << 10
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return pebble.Open(indexRoot, opts)
+}
+
+// lookup copies the value of one key of the index; ok is false when there is none.
+func lookup(r pebble.Reader, key []byte) (value []byte, ok bool, err error) {
+	v, closer, err := r.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, indexError(err)
+	}
+	value = append(make([]byte, 0, len(v)), v...)
+	return value, true, closer.Close()
+}
+
+// indexError classifies what pebble returns: its checksums and ours both mean Corrupt.
+func indexError(err error) error {
+	if err == nil {
+		return nil
+	}
+	if pebble.IsCorruptionError(err) {
+		return corrupt("index", err)
+	}
+	return diskError("store", err)
+}

@@ -1,0 +1,415 @@
+package embedded
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// Open opens the store in dir, and makes one where there is none. It takes the lock of
+// the directory, brings an older format up to date, and applies again what the log holds beyond the index.
+// A store that is open elsewhere gives redoubt.Unavailable; a newer format, a wrong key or damage an error
+// with a hint. What was acknowledged is never cut off: a log that does not verify is
+// redoubt.Corrupt, unless it ends in a write that a crash cut short.
+func Open(dir string, o Options) (*Engine, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(o.FS, dir)
+	if err != nil {
+		return nil, err
+	}
+	e, err := open(dir, o, lock)
+	if err != nil {
+		return nil, errors.Join(diskError("store.Open", err), lock.Close())
+	}
+	return e, nil
+}
+
+func open(dir string, o Options, lock io.Closer) (_ *Engine, err error) {
+	generation, err := prepareFormat(o.FS, dir, o.Key, formatSteps)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{o: o, lock: lock, dir: generation, wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
+		counters: map[string]int64{}, pending: map[string][]byte{}, views: map[*view]struct{}{},
+		limbo: map[store.BlobRef]dead{}, changed: make(chan struct{}), log: &segmentLog{spares: make(chan spare)}}
+	e.ext = &extents{e: e}
+	e.ctx, e.stop = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			e.stop()
+			e.abandon()
+		}
+	}()
+	if err := e.openFiles(); err != nil {
+		return nil, err
+	}
+	if err := e.recover(); err != nil {
+		return nil, err
+	}
+	e.work.Go(e.runCommitter)
+	e.work.Go(e.runPreparer)
+	e.work.Go(e.runKeeper)
+	return e, nil
+}
+
+// abandon closes what a failed Open had opened.
+func (e *Engine) abandon() {
+	if e.idx != nil {
+		e.idx.Close()
+	}
+	if e.segs != nil {
+		e.segs.close()
+	}
+}
+
+func (e *Engine) openFiles() error {
+	fsys := e.o.FS
+	dirs := [2]string{fsys.PathJoin(e.dir, "d"), fsys.PathJoin(e.dir, "i")}
+	for _, d := range dirs {
+		if err := fsys.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(fsys, e.dir); err != nil {
+		return err
+	}
+	headers, err := deriveAEAD(e.o.Key, "segment headers")
+	if err != nil {
+		return err
+	}
+	table, err := deriveAEAD(e.o.Key, "file keys")
+	if err != nil {
+		return err
+	}
+	e.segs = &segments{fs: fsys, dir: dirs[0], seal: headers, byID: map[uint64]*segment{}, nextID: 1}
+	if e.fs, err = openCryptFS(fsys, dirs[1], table); err != nil {
+		return err
+	}
+	e.fs.gone = e.announce
+	if err := e.segs.load(); err != nil {
+		return err
+	}
+	e.idx, err = openIndex(e.fs, &e.o, &e.trouble)
+	if err != nil {
+		return indexOpenError(err)
+	}
+	return nil
+}
+
+func indexOpenError(err error) error {
+	var known *redoubt.Error
+	if errors.As(err, &known) || errors.Is(err, redoubt.DiskFull) {
+		return err
+	}
+	if d := diskError("store.Open", err); redoubt.KindOf(d) == redoubt.DiskFull {
+		return d
+	}
+	return indexError(err)
+}
+
+// recover brings index and log together.
+func (e *Engine) recover() error {
+	if err := e.readState(); err != nil {
+		return err
+	}
+	if err := e.readUsage(); err != nil {
+		return err
+	}
+	if err := e.replay(); err != nil {
+		return err
+	}
+	if err := e.settleGhosts(); err != nil {
+		return err
+	}
+	e.nextAt.Store(e.state.nextRef)
+	e.stats.appended.Store(e.state.appended)
+	e.stats.blobs.Store(e.state.blobs)
+	e.stats.live.Store(e.state.live)
+	return e.dropOrphans()
+}
+
+func (e *Engine) readState() error {
+	v, ok, err := lookup(e.idx, stateKey)
+	if err != nil {
+		return err
+	}
+	e.state = state{nextRef: 1}
+	if ok {
+		e.state, err = decodeState(v)
+	}
+	return err
+}
+
+// readUsage reads the live bytes of each segment. A segment may have been dropped just
+// after the index said so for the last time: that is settled after the replay.
+func (e *Engine) readUsage() error {
+	e.segs.ghosts = map[uint64]*segment{}
+	it, err := e.idx.NewIter(&pebble.IterOptions{LowerBound: []byte{sortSegment}, UpperBound: []byte{sortSegment + 1}})
+	if err != nil {
+		return indexError(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if len(it.Key()) != 9 || len(it.Value()) != 24 {
+			return corrupt("segment", errors.New("malformed usage"))
+		}
+		seg := e.segs.get(binary.BigEndian.Uint64(it.Key()[1:]))
+		seg.live = int64(binary.BigEndian.Uint64(it.Value()))
+		seg.ever = int64(binary.BigEndian.Uint64(it.Value()[8:]))
+		seg.high = int64(binary.BigEndian.Uint64(it.Value()[16:]))
+	}
+	return indexError(it.Error())
+}
+
+// logSegments are the segments of the log in order.
+func (s *segments) logSegments() (logs []*segment) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, seg := range s.byID {
+		if seg.kind == kindLog {
+			logs = append(logs, seg)
+		}
+	}
+	slices.SortFunc(logs, func(a, b *segment) int { return int(int64(a.id - b.id)) })
+	return logs
+}
+
+// replay applies the frames that the index lacks, and finds where the log goes on.
+func (e *Engine) replay() error {
+	logs := e.segs.logSegments()
+	for i, seg := range logs {
+		if seg.id < e.state.segment || seg.header.retired {
+			continue
+		}
+		off := int64(headerBytes)
+		if seg.id == e.state.segment {
+			off = e.state.off
+		}
+		end, err := e.replaySegment(seg, off, logs[i+1:])
+		if err != nil {
+			return err
+		}
+		if end > headerBytes && !seg.header.sealed {
+			if old := e.log.active; old != nil {
+				old.active, old.length = false, e.log.off
+			}
+			seg.active = true
+			e.log.active, e.log.off, e.log.size = seg, end, max(e.o.SegmentBytes, end)
+		}
+		if end > headerBytes && seg.header.sealed {
+			if old := e.log.active; old != nil {
+				return corrupt("log", fmt.Errorf("segment %d is sealed after an open one", seg.id))
+			}
+		}
+	}
+	if e.log.active != nil {
+		return nil
+	}
+	seg, err := e.newLogSegment()
+	if err != nil {
+		return err
+	}
+	e.log.active, e.log.off, e.log.size = seg, headerBytes, e.o.SegmentBytes
+	return nil
+}
+
+// replaySegment applies the frames of one segment from off, and returns where they end.
+func (e *Engine) replaySegment(seg *segment, off int64, later []*segment) (int64, error) {
+	last := int64(0)
+	for {
+		frame, err := readFrame(seg, off, e.state.seq+1)
+		if err != nil || frame == nil {
+			if err := e.endSegment(seg, off, err, later); err != nil {
+				return 0, err
+			}
+			break
+		}
+		changes, err := openFrame(seg.meta, seg.id, off, frame)
+		if err != nil {
+			if err := e.endSegment(seg, off, err, later); err != nil {
+				return 0, err
+			}
+			break
+		}
+		last = off
+		off += int64(len(frame))
+		if err := e.apply(changes, e.state.seq+1, seg.id, off); err != nil {
+			return 0, err
+		}
+	}
+	if last > 0 {
+		return off, resync(seg, last, off)
+	}
+	return off, nil
+}
+
+// resync writes the last frame again. If its sync failed before the restart, the page
+// cache may show what the disk does not hold; now the disk holds it, or Open fails.
+func resync(seg *segment, from, to int64) error {
+	b := make([]byte, to-from)
+	if err := readZeroed(seg.f, b, from); err != nil {
+		return err
+	}
+	if _, err := seg.f.WriteAt(b, from); err != nil {
+		return err
+	}
+	return seg.f.SyncData()
+}
+
+// readFrame reads the frame at off, which should have number seq; nil where there is none.
+func readFrame(seg *segment, off int64, seq uint64) ([]byte, error) {
+	head := make([]byte, frameHead)
+	if err := readZeroed(seg.f, head, off); err != nil {
+		return nil, diskError("store.Open", err)
+	}
+	if allZero(head) {
+		return nil, nil
+	}
+	total, _, got, ok := frameLength(head)
+	if !ok {
+		return nil, errFrame
+	}
+	if got != seq {
+		return nil, corrupt("log", fmt.Errorf("segment %d at %d: frame %d where %d should be", seg.id, off, got, seq))
+	}
+	frame := make([]byte, total)
+	return frame, readZeroed(seg.f, frame, off)
+}
+
+// endSegment decides what the end of the frames in a segment means: the end of the log, a
+// write cut short, which is wiped, or damage.
+func (e *Engine) endSegment(seg *segment, off int64, cause error, later []*segment) error {
+	if cause != nil && redoubt.KindOf(cause) == redoubt.Corrupt {
+		return cause
+	}
+	if seg.header.sealed {
+		if off == int64(seg.header.length) {
+			return nil
+		}
+		return corrupt("log", fmt.Errorf("segment %d ends at %d, not at %d: %w", seg.id, off, seg.header.length, orFrame(cause)))
+	}
+	rest, err := tail(seg, off)
+	if err != nil {
+		return err
+	}
+	if len(rest) == 0 {
+		return nil
+	}
+	for _, next := range later {
+		if after, err := tail(next, headerBytes); err != nil || len(after) > 0 {
+			return errors.Join(corrupt("log", fmt.Errorf("segment %d at %d, with more of the log behind it: %w", seg.id, off, orFrame(cause))), err)
+		}
+	}
+	if !tornTail(rest, off, e.state.seq+1) {
+		return corrupt("log", fmt.Errorf("segment %d at %d: %w", seg.id, off, orFrame(cause)))
+	}
+	e.o.Logger.Info("log ended in a write that was cut short", "bytes", len(rest))
+	return wipeFrame(seg, off, int64(len(rest)))
+}
+
+func orFrame(err error) error {
+	if err == nil {
+		return errFrame
+	}
+	return err
+}
+
+// tail reads a segment from off up to its last byte that is not zero.
+func tail(seg *segment, off int64) ([]byte, error) {
+	info, err := seg.f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, max(0, info.Size()-off))
+	if err := readZeroed(seg.f, b, off); err != nil {
+		return nil, err
+	}
+	n := len(b)
+	for n > 0 && b[n-1] == 0 {
+		n--
+	}
+	return b[:n], nil
+}
+
+// tornTail tells whether rest, all that follows the last good frame of the log, is one frame that
+// was being written when a crash came. Only one write is ever under way, and nothing follows it.
+func tornTail(rest []byte, off int64, seq uint64) bool {
+	full := append(rest[:len(rest):len(rest)], make([]byte, framePage)...)
+	for at := framePage; at < len(rest); at += framePage {
+		if _, _, got, ok := frameLength(full[at:][:frameHead]); ok && got > seq {
+			return false // a later frame: this one was acknowledged
+		}
+	}
+	total, _, got, ok := frameLength(full[:frameHead])
+	switch {
+	case ok && (got != seq || len(rest) > total):
+		return false
+	case ok:
+		return len(rest) < total || tornWrite(rest, off)
+	case len(rest) <= sectorBytes: // cut within the header's sector, or wiped but for it
+		return true
+	}
+	return allZero(rest[:sectorBytes]) && len(rest) <= maxFrame // its first sector never arrived
+}
+
+// settleGhosts ends the tolerance for dropped segments: none may still be needed.
+func (e *Engine) settleGhosts() error {
+	e.segs.mu.Lock()
+	ghosts := e.segs.ghosts
+	e.segs.ghosts = nil
+	e.segs.mu.Unlock()
+	for id, g := range ghosts {
+		if g.live != 0 {
+			return corrupt("segment", fmt.Errorf("segment %d is missing with %d live bytes", id, g.live))
+		}
+		if err := e.idx.Delete(segmentKey(id), pebble.NoSync); err != nil {
+			return indexError(err)
+		}
+	}
+	return nil
+}
+
+// dropOrphans gives back what a crash left: extents that no commit linked, log segments
+// made ahead of need, and the unused ends of extents.
+func (e *Engine) dropOrphans() error {
+	e.segs.mu.Lock()
+	var orphans []*segment
+	for _, seg := range e.segs.byID {
+		if seg.active {
+			continue
+		}
+		if seg.kind == kindExtent && seg.live == 0 || seg.kind == kindLog && seg.id > e.log.active.id {
+			orphans = append(orphans, seg)
+		} else if seg.kind == kindExtent {
+			if err := truncate(seg.f, seg.high); err != nil {
+				e.segs.mu.Unlock()
+				return err
+			}
+		}
+	}
+	e.segs.mu.Unlock()
+	for _, seg := range orphans {
+		if err := e.dropSegment(seg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) dropSegment(seg *segment) error {
+	if err := e.segs.drop(seg); err != nil {
+		return diskError("store.Maintain", err)
+	}
+	return indexError(e.idx.Delete(segmentKey(seg.id), pebble.NoSync))
+}
