@@ -207,6 +207,10 @@ func refusal(op string, res *http.Response) error {
 // kindOfStatus is for answers that are not a node's own: of a proxy, say.
 func kindOfStatus(status int) redoubt.Kind {
 	switch status {
+	case http.StatusBadRequest, http.StatusLengthRequired:
+		return redoubt.Invalid
+	case http.StatusConflict:
+		return redoubt.Conflict
 	case http.StatusNotFound:
 		return redoubt.NotFound
 	case http.StatusForbidden:

@@ -1,8 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -22,10 +25,17 @@ const (
 	labelHeader      = "X-Amz-Meta-Redoubt-Label"
 	precedenceHeader = "X-Amz-Meta-Redoubt-Precedence"
 	metaPrefix       = "X-Amz-Meta-"
+	payloadHeader    = "X-Amz-Content-Sha256"
 )
 
-// unsigned is the payload hash of requests whose body TLS protects.
-const unsigned = "UNSIGNED-PAYLOAD"
+// Payload hashes of SigV4. TLS protects the body; in clear, on a loopback address, the signature has to.
+const (
+	unsignedPayload = "UNSIGNED-PAYLOAD"
+	emptyPayload    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // SHA-256 of nothing
+)
+
+// MaxPipeBytes bounds a body of unknown length. It is held in memory, for no plaintext is spooled to a disk.
+const MaxPipeBytes = 64 << 20
 
 // Objects talks to one node's S3 interface as one credential, addressing buckets by path. It may be used by many
 // goroutines at once.
@@ -77,7 +87,7 @@ type Upload struct {
 	Precedence  string
 	ContentType string
 	Meta        map[string]string
-	SizeBytes   int64 // of Body; -1 when not known
+	SizeBytes   int64 // of Body; -1 when not known: then it is held in memory, MaxPipeBytes at most
 	Body        io.Reader
 	Progress    func(sentBytes int64) // may be nil; called from the sending goroutine
 }
@@ -85,9 +95,23 @@ type Upload struct {
 // Put stores a new version and returns when it is durable. The largest is redoubt.MaxPutBytes.
 func (o *Objects) Put(ctx context.Context, in Upload) (Object, error) {
 	op := "put"
+	if in.SizeBytes < 0 { // S3 wants to know the length first
+		b, err := io.ReadAll(io.LimitReader(in.Body, MaxPipeBytes+1))
+		if err != nil {
+			return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
+		}
+		if len(b) > MaxPipeBytes {
+			return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.TooLarge, Hint: "from a pipe at most 64 MiB are taken: put a file"}
+		}
+		in.SizeBytes, in.Body = int64(len(b)), bytes.NewReader(b)
+	}
 	if in.SizeBytes > redoubt.MaxPutBytes {
 		return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.TooLarge,
 			Hint: "more than 5 GiB goes up in parts: use an S3 client, see redoubt env"}
+	}
+	hash, err := o.payload(in)
+	if err != nil {
+		return Object{}, err
 	}
 	var body io.Reader = http.NoBody
 	if in.SizeBytes != 0 {
@@ -106,12 +130,44 @@ func (o *Objects) Put(ctx context.Context, in Upload) (Object, error) {
 			req.Header.Set(name, v)
 		}
 	}
+	req.Header.Set(payloadHeader, hash)
 	res, err := o.do(op, in.Name, req)
 	if err != nil {
 		return Object{}, err
 	}
 	defer res.Body.Close()
-	return described(in.Name, res), nil
+	out := described(in.Name, res)
+	out.SizeBytes = in.SizeBytes
+	if counted, ok := body.(*counted); ok {
+		out.SizeBytes = counted.n
+	}
+	return out, nil
+}
+
+// payload is the hash that a body is signed with. In clear it is read twice, so it has to be one that seeks.
+func (o *Objects) payload(in Upload) (string, error) {
+	switch {
+	case in.SizeBytes == 0:
+		return emptyPayload, nil
+	case o.base.Scheme == "https":
+		return unsignedPayload, nil
+	}
+	seeker, ok := in.Body.(io.ReadSeeker)
+	if !ok {
+		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Hint: "without TLS only a file can be put, not a pipe"}
+	}
+	at, err := seeker.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
+	}
+	sum := sha256.New()
+	if _, err = io.Copy(sum, seeker); err == nil {
+		_, err = seeker.Seek(at, io.SeekStart)
+	}
+	if err != nil {
+		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // Get opens a version, the current one for "". The caller closes the reader. An error of the reader means that what
@@ -195,8 +251,10 @@ func escapeKey(key string) string {
 
 // do signs and sends, and gives a response of 2xx or the node's error.
 func (o *Objects) do(op string, name redoubt.ObjectName, req *http.Request) (*http.Response, error) {
-	req.Header.Set("X-Amz-Content-Sha256", unsigned)
-	if err := o.signer.SignHTTP(req.Context(), o.who, req, unsigned, "s3", o.region, time.Now()); err != nil {
+	if req.Header.Get(payloadHeader) == "" {
+		req.Header.Set(payloadHeader, emptyPayload)
+	}
+	if err := o.signer.SignHTTP(req.Context(), o.who, req, req.Header.Get(payloadHeader), "s3", o.region, time.Now()); err != nil {
 		return nil, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Invalid, Err: err}
 	}
 	res, err := o.http.Do(req)
@@ -219,6 +277,7 @@ var codes = map[string]redoubt.Kind{
 	"BucketNotEmpty": redoubt.NotEmpty, "PreconditionFailed": redoubt.PreconditionFail, "InvalidRange": redoubt.RangeInvalid,
 	"BadDigest": redoubt.BadDigest, "SlowDown": redoubt.Unavailable, "ServiceUnavailable": redoubt.Unavailable,
 	"NotImplemented": redoubt.NotImplemented, "MethodNotAllowed": redoubt.MethodNotAllowed, "QuotaExceeded": redoubt.QuotaExceeded,
+	"InsufficientCapacity": redoubt.DiskFull, "ObjectErased": redoubt.Erased, "XAmzContentSHA256Mismatch": redoubt.BadDigest,
 	"InvalidArgument": redoubt.Invalid, "InvalidRequest": redoubt.Invalid, "MalformedXML": redoubt.Invalid,
 }
 
@@ -236,7 +295,7 @@ func s3Refusal(op string, name redoubt.ObjectName, res *http.Response) error {
 			e.Kind = kind
 		}
 		if e.Kind == redoubt.Denied {
-			e.Rule = in.Message
+			e.Rule, e.Hint = denied(in.Message)
 		} else {
 			e.Err = errors.New(in.Code + ": " + in.Message)
 		}
@@ -245,6 +304,15 @@ func s3Refusal(op string, name redoubt.ObjectName, res *http.Response) error {
 		}
 	}
 	return e
+}
+
+// denied takes the message of AccessDenied apart: "Access Denied: RULE (hint: HINT)".
+func denied(message string) (rule, hint string) {
+	rule = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(message, "Access Denied"), ": "), ".")
+	if before, after, ok := strings.Cut(rule, " (hint: "); ok {
+		rule, hint = before, strings.TrimSuffix(after, ")")
+	}
+	return rule, hint
 }
 
 // described reads what the headers of a response tell of a version.
