@@ -65,6 +65,9 @@ func address(text string) (*url.URL, error) {
 	if err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &redoubt.Error{Op: "client", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is not the address of a node", text)}
 	}
+	if u.Path == "" {
+		u.Path = "/" // else JoinPath makes a path without one
+	}
 	if u.Scheme == "https" || u.Scheme == "http" && loopback(u.Hostname()) {
 		return u, nil
 	}
