@@ -62,15 +62,31 @@ func (s State) exercise() (x exercise, err error) {
 		return exercise{}, &redoubt.Error{Op: "node.exercise", Object: s.dir, Kind: redoubt.NotFound,
 			Err: errors.New("the state holds no exercise, so no subject's keys"), Hint: "give the subject's own key with --key FILE"}
 	}
-	err = s.withExercise(func(k *keys.Keyring, path string) error {
-		plain, err := k.OpenFile(path, purposeExercise)
-		if err != nil {
-			return err
-		}
-		defer clear(plain)
-		return json.Unmarshal(plain, &x)
+	err = s.withExercise(func(k *keys.Keyring, path string) (err error) {
+		x, err = loadExercise(k, path)
+		return err
 	})
 	return x, err
+}
+
+func loadExercise(k *keys.Keyring, path string) (exercise, error) {
+	var x exercise
+	plain, err := k.OpenFile(path, purposeExercise)
+	if err != nil {
+		return x, err
+	}
+	defer clear(plain)
+	err = json.Unmarshal(plain, &x)
+	return x, err
+}
+
+func saveExercise(k *keys.Keyring, path string, x exercise) error {
+	plain, err := json.Marshal(x)
+	if err != nil {
+		return &redoubt.Error{Op: "node.saveExercise", Err: err}
+	}
+	defer clear(plain)
+	return k.SealFile(path, purposeExercise, plain)
 }
 
 // ExerciseEstate is the exercise that the state holds, keys and signatures included.
@@ -97,14 +113,31 @@ func (s State) SubjectKey(name redoubt.SubjectName) (ed25519.PrivateKey, error) 
 	return ed25519.NewKeyFromSeed(seed), nil
 }
 
-// AddSubjectKey keeps the private key of one more subject of an exercise.
-func (s State) AddSubjectKey(name redoubt.SubjectName, key ed25519.PrivateKey) error {
-	x, err := s.exercise()
-	if err != nil {
+// MakeSubjectKey makes a key for one more subject of an exercise, or finds the one made before,
+// keeps it, and gives the public half in base64.
+func (s State) MakeSubjectKey(name redoubt.SubjectName) (string, error) {
+	var public string
+	err := s.withExercise(func(k *keys.Keyring, path string) error { // open throughout, so that two at once lose no key
+		x, err := loadExercise(k, path)
+		if err != nil {
+			return err
+		}
+		if x.Subjects[name] == nil {
+			seed := make([]byte, ed25519.SeedSize)
+			if _, err := rand.Read(seed); err != nil {
+				return &redoubt.Error{Op: "node.MakeSubjectKey", Err: err}
+			}
+			x.Subjects[name] = seed
+			err = saveExercise(k, path, x)
+		}
+		public = publicKey(x.Subjects[name])
 		return err
-	}
-	x.Subjects[name] = key.Seed()
-	return s.saveExercise(x)
+	})
+	return public, err
+}
+
+func publicKey(seed []byte) string {
+	return base64.StdEncoding.EncodeToString(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey))
 }
 
 // PutExercise makes e the state's exercise: keys are made for people that have none, those
@@ -136,8 +169,7 @@ func (s State) PutExercise(e *estate.Estate) (*estate.Estate, error) {
 			}
 			x.Subjects[name], changed = seed, true
 		}
-		pub := ed25519.NewKeyFromSeed(x.Subjects[name]).Public().(ed25519.PublicKey)
-		doc.Keys[name] = base64.StdEncoding.EncodeToString(pub)
+		doc.Keys[name] = publicKey(x.Subjects[name])
 	}
 	full := e.WithKeys(doc.Keys)
 	if !changed {
@@ -147,7 +179,7 @@ func (s State) PutExercise(e *estate.Estate) (*estate.Estate, error) {
 		return nil, err
 	}
 	x.Estate = doc
-	return full, s.saveExercise(x)
+	return full, s.withExercise(func(k *keys.Keyring, path string) error { return saveExercise(k, path, x) })
 }
 
 // signExercise has every officer whose key the state keeps sign: those of the estate in
@@ -190,13 +222,4 @@ func (s State) beginExercise() error {
 		return err
 	}
 	return k.Close()
-}
-
-func (s State) saveExercise(x exercise) error {
-	plain, err := json.Marshal(x)
-	if err != nil {
-		return &redoubt.Error{Op: "node.saveExercise", Err: err}
-	}
-	defer clear(plain)
-	return s.withExercise(func(k *keys.Keyring, path string) error { return k.SealFile(path, purposeExercise, plain) })
 }

@@ -67,7 +67,7 @@ policy: USA
 nodes:
   - name: bench
     range: {floor: UNCLASSIFIED, ceiling: SECRET}
-    s3: {listen: "127.0.0.1:0", clear: true}
+    s3: {listen: "127.0.0.1:0", tls: false}
     buckets: [bench]
 people:
   - {name: bencher, clearance: SECRET, nation: USA, roles: [analyst], expires: 2099-12-31}

@@ -1,0 +1,217 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+)
+
+func (a *app) bucketCommand() *cobra.Command {
+	c := &cobra.Command{Use: "bucket", Short: "List, make, set and remove buckets",
+		Long: `Bucket names and settings are known to everybody at the node, so they tell nothing; only the storage role makes,
+sets and removes buckets.`,
+		Example: `  redoubt bucket ls --as u-analyst@secret
+  redoubt bucket create drafts --ceiling "SECRET//REL TO USA, GBR" --as admin@secret`}
+	c.AddCommand(a.bucketLs(), a.bucketCreate(), a.bucketShow(), a.bucketSet(), a.bucketRm())
+	return c
+}
+
+// bucketSettings is the document of /BUCKET?redoubt.
+type bucketSettings struct {
+	Default  string `json:"default"`
+	Floor    string `json:"floor"`
+	Ceiling  string `json:"ceiling"`
+	Current  string `json:"current"`
+	ETag     string `json:"etag"`
+	Closed   bool   `json:"closed"`
+	ReadOnly bool   `json:"read_only"`
+}
+
+func (b *bucketSettings) flags(c *cobra.Command) {
+	c.Flags().StringVar(&b.Default, "default", "", "`marking` joined with the working label of who writes")
+	c.Flags().StringVar(&b.Floor, "floor", "", "lowest `marking` of a version; default: the node's")
+	c.Flags().StringVar(&b.Ceiling, "ceiling", "", "highest `marking` of a version; default: the node's")
+	c.Flags().StringVar(&b.Current, "current", "newest", "what a reader sees first: newest or highest")
+	c.Flags().StringVar(&b.ETag, "etag", "opaque", "md5 for old clients that want it, else opaque")
+	c.Flags().BoolVar(&b.Closed, "closed", false, "need to know: only who holds a grant gets in")
+}
+
+// withSession runs a command as somebody.
+func (a *app) withSession(w *who, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.open(cmd.Context(), *w)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		return interrupted(cmd.Context(), do(cmd.Context(), s, args))
+	}
+}
+
+// bucketList is S3's ListAllMyBucketsResult.
+type bucketList struct {
+	Buckets []struct {
+		Name         redoubt.BucketName `xml:"Name" json:"name"`
+		CreationDate time.Time          `xml:"CreationDate" json:"created"`
+	} `xml:"Buckets>Bucket" json:"buckets"`
+}
+
+func (a *app) listBuckets(ctx context.Context, s *session) error {
+	answer, err := s.s3call(ctx, "GET", "", "", nil, nil)
+	if err != nil {
+		return err
+	}
+	var list bucketList
+	if err := xml.Unmarshal(answer, &list); err != nil {
+		return &redoubt.Error{Op: "bucket ls", Kind: redoubt.Unavailable, Err: err}
+	}
+	if a.json {
+		return a.print(list)
+	}
+	t := a.table("CREATED", "BUCKET")
+	for _, b := range list.Buckets {
+		t.row(b.CreationDate.Local().Format("2006-01-02 15:04"), string(b.Name))
+	}
+	return t.flush()
+}
+
+func (a *app) bucketLs() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "ls --as SUBJECT@NODE", Short: "The buckets of a node", Example: "  redoubt bucket ls --as admin@secret", Args: exactly(0),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error { return a.listBuckets(ctx, s) })}
+	w.flags(c)
+	return a.jsonFlag(c)
+}
+
+func (a *app) bucketCreate() *cobra.Command {
+	var w who
+	var b bucketSettings
+	var lock bool
+	c := &cobra.Command{Use: "create BUCKET --as SUBJECT@NODE", Short: "Make a bucket", Example: `  redoubt bucket create drafts --default SECRET --as admin@secret`, Args: exactly(1),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
+			headers := map[string]string{"X-Amz-Redoubt-Default-Label": b.Default, "X-Amz-Redoubt-Floor": b.Floor, "X-Amz-Redoubt-Ceiling": b.Ceiling,
+				"X-Amz-Redoubt-Current": b.Current, "X-Amz-Redoubt-Etag": b.ETag}
+			if lock {
+				headers["X-Amz-Bucket-Object-Lock-Enabled"] = "true"
+			}
+			name := redoubt.BucketName(args[0])
+			if _, err := s.s3call(ctx, "PUT", name, "", headers, nil); err != nil {
+				return err
+			}
+			if b.Closed {
+				if err := s.putSettings(ctx, name, b); err != nil {
+					return err
+				}
+			}
+			a.say("made %s at %s", name, s.node)
+			return a.showBucket(ctx, s, name)
+		})}
+	w.flags(c)
+	b.flags(c)
+	c.Flags().BoolVar(&lock, "lock", false, "with S3 object lock: versions may be retained")
+	return a.jsonFlag(c)
+}
+
+func (s *session) settings(ctx context.Context, name redoubt.BucketName) (b bucketSettings, err error) {
+	answer, err := s.s3call(ctx, "GET", name, "redoubt=", nil, nil)
+	if err == nil {
+		err = json.Unmarshal(answer, &b)
+	}
+	return b, err
+}
+
+func (s *session) putSettings(ctx context.Context, name redoubt.BucketName, b bucketSettings) error {
+	body, err := json.Marshal(b)
+	if err == nil {
+		_, err = s.s3call(ctx, "PUT", name, "redoubt=", map[string]string{"Content-Type": "application/json"}, body)
+	}
+	return err
+}
+
+func (a *app) showBucket(ctx context.Context, s *session, name redoubt.BucketName) error {
+	b, err := s.settings(ctx, name)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(struct {
+			Name redoubt.BucketName `json:"name"`
+			bucketSettings
+		}{name, b})
+	}
+	_, err = fmt.Fprintf(a.out, "bucket     %s\ndefault    %s\nrange      %s to %s\ncurrent    %s\netag       %s\nclosed     %v\nread-only  %v\n",
+		name, dash(b.Default), or(b.Floor, "the node's floor"), or(b.Ceiling, "the node's ceiling"), b.Current, b.ETag, b.Closed, b.ReadOnly)
+	return err
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func (a *app) bucketShow() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "show BUCKET --as SUBJECT@NODE", Short: "A bucket's settings", Example: "  redoubt bucket show reports --as u-analyst@secret", Args: exactly(1),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
+			return a.showBucket(ctx, s, redoubt.BucketName(args[0]))
+		})}
+	w.flags(c)
+	return a.jsonFlag(c)
+}
+
+func (a *app) bucketSet() *cobra.Command {
+	var w who
+	var want bucketSettings
+	c := &cobra.Command{Use: "set BUCKET --as SUBJECT@NODE", Short: "Change some of a bucket's settings; the others stay",
+		Example: `  redoubt bucket set drafts --default SECRET --current highest --as admin@secret
+  redoubt bucket set drafts --closed=false --as admin@secret`, Args: exactly(1)}
+	c.RunE = a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
+		name := redoubt.BucketName(args[0])
+		now, err := s.settings(ctx, name)
+		if err != nil {
+			return err
+		}
+		for flag, apply := range map[string]func(){
+			"default": func() { now.Default = want.Default }, "floor": func() { now.Floor = want.Floor }, "ceiling": func() { now.Ceiling = want.Ceiling },
+			"current": func() { now.Current = want.Current }, "etag": func() { now.ETag = want.ETag }, "closed": func() { now.Closed = want.Closed },
+		} {
+			if c.Flags().Changed(flag) {
+				apply()
+			}
+		}
+		if err := s.putSettings(ctx, name, now); err != nil {
+			return err
+		}
+		return a.showBucket(ctx, s, name)
+	})
+	w.flags(c)
+	want.flags(c)
+	return a.jsonFlag(c)
+}
+
+func (a *app) bucketRm() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "rm BUCKET --as SUBJECT@NODE", Short: "Remove a bucket that its remover sees empty",
+		Long:    "Removes a bucket. It decides on what the remover sees; versions above that stay readable to their readers.",
+		Example: "  redoubt bucket rm drafts --as admin@secret", Args: exactly(1),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
+			if _, err := s.s3call(ctx, "DELETE", redoubt.BucketName(args[0]), "", nil, nil); err != nil {
+				return err
+			}
+			a.say("removed %s at %s", args[0], s.node)
+			if a.json {
+				return a.print(map[string]string{"removed": args[0]})
+			}
+			return nil
+		})}
+	w.flags(c)
+	return a.jsonFlag(c)
+}

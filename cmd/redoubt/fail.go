@@ -1,0 +1,136 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/estate"
+)
+
+// Exit codes.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3
+)
+
+// usageError is a call that cannot mean anything.
+type usageError struct{ message, hint string }
+
+func (e *usageError) Error() string { return e.message }
+
+func usage(c *cobra.Command, message string) error {
+	return &usageError{message: message, hint: c.CommandPath() + " --help"}
+}
+
+// exitError ends with a code after the command has said all there is to say.
+type exitError int
+
+func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
+
+// report tells an error to the person and gives the exit code.
+func (a *app) report(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var code exitError
+	if errors.As(err, &code) {
+		return int(code)
+	}
+	var wrong *usageError
+	if errors.As(err, &wrong) {
+		a.tell(wrong.message, wrong.hint)
+		return exitUsage
+	}
+	if strings.HasPrefix(err.Error(), "unknown command") { // cobra's own, for the root
+		a.tell(err.Error(), "redoubt --help")
+		return exitUsage
+	}
+	if errors.Is(err, context.Canceled) {
+		a.tell("interrupted; nothing was left half done", "")
+		return exitFailed
+	}
+	a.tell(plain(err), hintFor(err))
+	if errors.Is(err, redoubt.Denied) {
+		return exitRefused
+	}
+	return exitFailed
+}
+
+func (a *app) tell(message, hint string) {
+	a.say("redoubt: %s", message)
+	if hint != "" {
+		a.say("hint: %s", hint)
+	}
+}
+
+// plain is an error as people read it: without the names of our functions.
+func plain(err error) string {
+	e, ok := err.(*redoubt.Error)
+	if !ok {
+		return err.Error()
+	}
+	var parts []string
+	if e.Object != "" {
+		parts = append(parts, e.Object)
+	}
+	kind := e.Kind.Error()
+	if e.Rule != "" {
+		kind += " (" + e.Rule + ")"
+	}
+	if e.Err == nil || e.Kind != redoubt.Internal || e.Rule != "" {
+		parts = append(parts, kind)
+	}
+	if e.Err != nil {
+		parts = append(parts, plain(e.Err))
+	}
+	return strings.Join(parts, ": ")
+}
+
+// hintFor is the error's own hint, or the next command that helps with its kind.
+func hintFor(err error) string {
+	if h := ownHint(err); h != "" {
+		return h
+	}
+	var faults estate.Faults
+	switch kind := redoubt.KindOf(err); {
+	case errors.As(err, &faults):
+		return "correct the file, then: redoubt estate check FILE"
+	case kind == redoubt.Unavailable:
+		return "redoubt status"
+	case kind == redoubt.Unauthenticated, kind == redoubt.Expired:
+		return "the clock and the key are looked at by: redoubt doctor"
+	case kind == redoubt.Denied:
+		return "redoubt label dominates A B tells which of two markings is above the other"
+	case kind == redoubt.NotFound:
+		return "redoubt ls shows what this credential may see"
+	case kind == redoubt.Corrupt:
+		return "redoubt fsck NODE reads everything back"
+	}
+	return "redoubt doctor"
+}
+
+// ownHint is the first hint in the chain, the outermost first.
+func ownHint(err error) string {
+	for err != nil {
+		if e, ok := err.(*redoubt.Error); ok && e.Hint != "" {
+			return e.Hint
+		}
+		if many, ok := err.(interface{ Unwrap() []error }); ok {
+			for _, e := range many.Unwrap() {
+				if h := ownHint(e); h != "" {
+					return h
+				}
+			}
+			return ""
+		}
+		err = errors.Unwrap(err)
+	}
+	return ""
+}

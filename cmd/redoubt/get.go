@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/client"
+)
+
+func (a *app) getCommand() *cobra.Command {
+	var w who
+	var version string
+	var recursive bool
+	c := &cobra.Command{Use: "get s3://BUCKET/KEY [FILE|DIR|-] --as SUBJECT@NODE", Short: "Fetch the current version of an object, or one by its ID",
+		Long: `Fetches what the subject sees under the key: the newest version that its label dominates. A file appears whole or
+not at all. - is stdout. With --recursive every object under the prefix goes into a folder.`,
+		Example: `  redoubt get s3://reports/walden.pdf --as gbr-liaison@secret
+  redoubt get s3://reports/gettysburg.txt - --as u-analyst@unclass | head
+  redoubt get s3://imagery/ maps --recursive --as ts-analyst@topsecret`,
+		Args: between(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := parsePlace(args[0])
+			if err != nil {
+				return err
+			}
+			target := ""
+			if len(args) == 2 {
+				target = args[1]
+			}
+			if recursive && version != "" || !recursive && p.key == "" {
+				return usage(cmd, "name one key, or a prefix with --recursive")
+			}
+			if a.json && target == "-" {
+				return usage(cmd, "--json and content cannot both go to stdout")
+			}
+			s, err := a.open(cmd.Context(), w)
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			if recursive {
+				return a.getAll(cmd.Context(), s, p, target)
+			}
+			doc, err := a.getOne(cmd.Context(), s, p, redoubt.VersionID(version), target)
+			if err == nil && a.json {
+				err = a.print(doc)
+			}
+			return err
+		}}
+	w.flags(c)
+	c.Flags().StringVar(&version, "version", "", "`ID` of a version")
+	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "get everything under the prefix")
+	return a.jsonFlag(c)
+}
+
+// getOne fetches one object to a file, into a folder, or to stdout.
+func (a *app) getOne(ctx context.Context, s *session, p place, id redoubt.VersionID, target string) (objectJSON, error) {
+	object, body, err := s.objects.Get(ctx, p.name(), id)
+	if err != nil {
+		return objectJSON{}, interrupted(ctx, err)
+	}
+	defer body.Close()
+	show := a.progress(p.String(), object.SizeBytes)
+	defer show.end()
+	in := &counting{r: body, p: show}
+	if target == "-" {
+		_, err := io.Copy(a.out, in)
+		return objectDoc(object), interrupted(ctx, err)
+	}
+	if st, err := os.Stat(target); target == "" || err == nil && st.IsDir() {
+		base := path.Base(p.key)
+		if base == ".." || base == "." || base == "/" {
+			return objectJSON{}, &usageError{message: "the key has no name for a file", hint: "name a file to write to"}
+		}
+		target = filepath.Join(target, base)
+	}
+	if err := writeWhole(target, in); err != nil {
+		return objectJSON{}, interrupted(ctx, err)
+	}
+	doc := objectDoc(object)
+	doc.File = target
+	if !a.json {
+		a.say("%s  %s  %s  to %s", p, bytesText(in.n), object.Label, target)
+	}
+	return doc, nil
+}
+
+// writeWhole makes what r gives the content of a file, when all of it has come.
+func writeWhole(file string, r io.Reader) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".redoubt-*")
+	if err != nil {
+		return &redoubt.Error{Object: file, Err: err, Hint: "name a file in a folder that exists"}
+	}
+	_, err = io.Copy(tmp, r)
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(tmp.Name(), file)
+	}
+	if err != nil {
+		os.Remove(tmp.Name())
+	}
+	return err
+}
+
+func (a *app) getAll(ctx context.Context, s *session, p place, target string) error {
+	if target == "" || target == "-" {
+		return &usageError{message: "--recursive wants a folder to write to", hint: "redoubt get s3://BUCKET/PREFIX DIR --recursive"}
+	}
+	done := []objectJSON{}
+	err := s.objects.List(ctx, p.bucket, p.key, "", func(o client.Object) error {
+		rel := strings.TrimPrefix(strings.TrimPrefix(o.Name.Key, p.key), "/")
+		if rel == "" {
+			rel = path.Base(o.Name.Key)
+		}
+		if !filepath.IsLocal(filepath.FromSlash(rel)) || strings.HasSuffix(rel, "/") {
+			a.say("%s is left out: its key is no path", place{p.bucket, o.Name.Key})
+			return nil
+		}
+		file := filepath.Join(target, filepath.FromSlash(rel))
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			return fmt.Errorf("make a folder: %w", err)
+		}
+		doc, err := a.getOne(ctx, s, place{p.bucket, o.Name.Key}, "", file)
+		done = append(done, doc)
+		return err
+	}, nil)
+	if err == nil && a.json {
+		err = a.print(map[string]any{"objects": done})
+	}
+	return interrupted(ctx, err)
+}

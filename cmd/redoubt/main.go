@@ -1,0 +1,14 @@
+// Command redoubt runs an estate and everything that is asked of one: `redoubt NOUN VERB`,
+// one file a command. Results go to stdout and talk to stderr; `--json` prints one document.
+// It exits 0 when done, 1 when something failed, 2 when it was called wrongly and 3 when
+// policy refused.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+)
+
+// progress shows how far one transfer is, on a terminal and only when it takes long enough to wonder.
+type progress struct {
+	mu    sync.Mutex // guards what follows: transfers tell from their own goroutine
+	out   io.Writer  // nil: shown to nobody
+	what  string
+	total int64
+	began time.Time
+	last  time.Time
+	shown bool
+}
+
+const (
+	progressAfter = 500 * time.Millisecond
+	progressEvery = 100 * time.Millisecond
+)
+
+func (a *app) progress(what string, total int64) *progress {
+	p := &progress{what: what, total: total, began: time.Now()}
+	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !a.json {
+		p.out = a.err
+	}
+	return p
+}
+
+// at tells how many bytes have moved.
+func (p *progress) at(bytes int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.out == nil || now.Sub(p.began) < progressAfter || now.Sub(p.last) < progressEvery {
+		return
+	}
+	p.last, p.shown = now, true
+	rate := float64(bytes) / now.Sub(p.began).Seconds()
+	part := bytesText(bytes)
+	if p.total > 0 {
+		part += fmt.Sprintf(" of %s, %d %%", bytesText(p.total), bytes*100/p.total)
+	}
+	fmt.Fprintf(p.out, "\r\x1b[K%s  %s  %s/s", p.what, part, bytesText(int64(rate)))
+}
+
+// end clears the line.
+func (p *progress) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.shown {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}
+
+// counting tells p of what is read through it.
+type counting struct {
+	r io.Reader
+	p *progress
+	n int64
+}
+
+func (c *counting) Read(b []byte) (int, error) {
+	n, err := c.r.Read(b)
+	c.n += int64(n)
+	c.p.at(c.n)
+	return n, err
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"redoubt/node"
+)
+
+// app is what every command works with.
+type app struct {
+	self     string // argv[0], for starting ourselves again
+	in       io.Reader
+	out, err io.Writer
+	stateDir string
+	json     bool
+}
+
+// run is main with everything handed in; it gives the exit code.
+func run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a := &app{self: args[0], in: in, out: out, err: errw}
+	root := a.root()
+	root.SetArgs(args[1:])
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errw)
+	err := root.ExecuteContext(ctx)
+	return a.report(err)
+}
+
+// root is the whole tree of commands.
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "redoubt",
+		Short: "A nation's own cloud for every classification level",
+		Long: `Redoubt keeps labelled objects at every classification level behind S3, in one binary that
+belongs to whoever runs it. An estate is declared in one file; each of its nodes is one process.`,
+		Example: `  redoubt up --detach                                start the built-in example estate
+  eval "$(redoubt env s-analyst@secret)"              be an analyst, with any S3 client
+  redoubt put report.pdf s3://reports/report.pdf --as s-analyst@secret
+  redoubt ls s3://reports --as gbr-liaison@secret
+  redoubt down`,
+		Version:       version(),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetVersionTemplate("{{.Version}}\n")
+	state := os.Getenv("REDOUBT_STATE")
+	if state == "" {
+		state = ".redoubt"
+	}
+	root.PersistentFlags().StringVar(&a.stateDir, "state", state, "`directory` of the state; also REDOUBT_STATE")
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err.Error()) })
+	root.AddGroup(&cobra.Group{ID: "run", Title: "Running an estate:"}, &cobra.Group{ID: "data", Title: "Objects:"},
+		&cobra.Group{ID: "rule", Title: "People, labels and keys:"}, &cobra.Group{ID: "look", Title: "Looking after it:"})
+	for _, g := range []struct {
+		id   string
+		cmds []*cobra.Command
+	}{
+		{"run", []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.serveCommand(), a.estateCommand()}},
+		{"data", []*cobra.Command{a.envCommand(), a.putCommand(), a.getCommand(), a.lsCommand(), a.rmCommand(), a.versionsCommand(), a.bucketCommand()}},
+		{"rule", []*cobra.Command{a.labelCommand(), a.personCommand(), a.grantCommand(), a.keyCommand()}},
+		{"look", []*cobra.Command{a.auditCommand(), a.whyCommand(), a.fsckCommand(), a.backupCommand(), a.restoreCommand(), a.doctorCommand(), a.versionCommand()}},
+	} {
+		for _, c := range g.cmds {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	strict(root)
+	return root
+}
+
+// strict makes a noun without a verb, or with a wrong one, a usage error instead of a page of help and exit 0.
+func strict(c *cobra.Command) {
+	if c.HasSubCommands() && c.HasParent() && c.RunE == nil {
+		c.Args = cobra.ArbitraryArgs
+		c.RunE = func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage(c, "say what to do: "+verbs(c))
+			}
+			return usage(c, fmt.Sprintf("%s has no %q: %s", c.CommandPath(), args[0], verbs(c)))
+		}
+	}
+	for _, sub := range c.Commands() {
+		strict(sub)
+	}
+}
+
+func verbs(c *cobra.Command) string {
+	var names []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// state finds the state that --state names.
+func (a *app) state() (node.State, error) { return node.FindState(a.stateDir) }
+
+// jsonFlag gives a command --json.
+func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&a.json, "json", false, "print one JSON document")
+	return c
+}
+
+// print writes v as the one JSON document.
+func (a *app) print(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// say talks to the person at the terminal.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+
+// exactly takes n arguments, named in the usage line.
+func exactly(n int) cobra.PositionalArgs { return between(n, n) }
+
+func between(low, high int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) < low || high >= 0 && len(args) > high {
+			return usage(c, fmt.Sprintf("%d arguments; want: %s", len(args), c.UseLine()))
+		}
+		return nil
+	}
+}
+
+// version is the build's version: a release's is set by the linker, any other's is its commit.
+func version() string {
+	v := release
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = "devel"
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				v = "devel-" + s.Value[:min(12, len(s.Value))]
+			}
+		}
+	}
+	return v
+}
+
+// release is set by the linker: -X main.release=1.0.0.
+var release string
+
+func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/estate"
+	"redoubt/node"
+)
+
+// What `redoubt up` hands to the processes that it starts, beside the passphrase's pipe.
+const (
+	readyFDEnv    = "REDOUBT_READY_FD"    // one line of JSON goes there: a started
+	lifelineFDEnv = "REDOUBT_LIFELINE_FD" // when its other end closes, the node stops
+)
+
+// started is how a node tells the one who started it what became of it.
+type started struct {
+	Runtime node.Runtime `json:"runtime"`
+	Error   string       `json:"error,omitempty"`
+	Hint    string       `json:"hint,omitempty"`
+	Refused bool         `json:"refused,omitempty"`
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var file, keyFile string
+	c := &cobra.Command{Use: "serve NODE [--estate FILE]", Short: "Run one node in the foreground: what a unit file or a container runs",
+		Long: `Runs one node until SIGTERM or SIGINT, then lets requests in progress finish and stops. With systemd it
+tells readiness (Type=notify).
+
+The estate file must be signed by two officers (FILE.sig), unless it is an exercise. Without --estate the node
+runs by the estate that took effect last, which it keeps sealed. The keyring is opened by a passphrase
+(` + passphraseFileEnv + `, the systemd credential ` + credentialName + `, or asked for at the terminal) or a key
+file outside the state. An exercise keeps its key file in the state.`,
+		Example: `  redoubt serve secret --estate /etc/redoubt/estate.yaml --state /var/lib/redoubt
+  ` + passphraseFileEnv + `=/run/secrets/pass redoubt serve secret --state /var/lib/redoubt`,
+		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, keyFile)
+			if err != nil {
+				tellStarter(started{Runtime: node.Runtime{State: node.Failed}, Error: plain(err), Hint: hintFor(err), Refused: errors.Is(err, redoubt.Denied)})
+			}
+			return err
+		}}
+	c.Flags().StringVar(&file, "estate", "", "estate `file`; default: the one in force")
+	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens the keyring, instead of a passphrase")
+	return c
+}
+
+func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile string) error {
+	syscall.Umask(0o077)
+	st, err := node.OpenState(a.stateDir)
+	if err != nil {
+		return err
+	}
+	o := node.Options{State: st, Name: name, Version: version()}
+	if o.Estate, o.Document, err = a.estateFor(st, file); err != nil {
+		return err
+	}
+	if o.Estate == nil || !o.Estate.Exercise {
+		o.Unlock = a.unlock(keyFile, "Passphrase of node "+string(name))
+	}
+	n, err := node.Open(ctx, o)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	followLifeline(stop)
+	return n.Serve(ctx, func(r node.Runtime) {
+		tellStarter(started{Runtime: r})
+		notifySystemd("READY=1")
+		a.say("%s is ready: S3 %s, API %s", name, r.S3URL, r.APIURL)
+	})
+}
+
+// estateFor is the estate that a node is to run by, with its signatures: the file's, or
+// the exercise that the state holds; nil for the one in force.
+func (a *app) estateFor(st node.State, file string) (*estate.Estate, estate.Document, error) {
+	if file == "" {
+		if st.HasExercise() {
+			return st.ExerciseEstate()
+		}
+		return nil, estate.Document{}, nil
+	}
+	e, err := loadEstate(file)
+	if err != nil {
+		return nil, estate.Document{}, a.faultsOf(file, err)
+	}
+	if e.Exercise {
+		release, err := st.Lock()
+		if errors.Is(err, redoubt.Unavailable) { // another node of the same exercise starts
+			return a.estateFor(st, "")
+		}
+		if err != nil {
+			return nil, estate.Document{}, err
+		}
+		defer release()
+		if _, err := st.PutExercise(e); err != nil {
+			return nil, estate.Document{}, err
+		}
+		return st.ExerciseEstate()
+	}
+	sigs, err := readSignatures(file)
+	if err != nil {
+		return nil, estate.Document{}, err
+	}
+	doc := e.Document()
+	if sigs.Digest == e.Digest() {
+		doc.Sigs = sigs.Signatures
+	}
+	return e, doc, nil
+}
+
+// tellStarter writes to the pipe of the process that started us, if there is one.
+func tellStarter(s started) {
+	if f := inherited(readyFDEnv); f != nil {
+		defer f.Close()
+		_ = json.NewEncoder(f).Encode(s) // the starter may have gone; the node goes on
+	}
+}
+
+// followLifeline stops the node when whoever started it in the foreground is gone.
+func followLifeline(stop func()) {
+	f := inherited(lifelineFDEnv)
+	if f == nil {
+		return
+	}
+	go func() { // ends with the process: a read of a pipe cannot be waited out
+		_, _ = io.Copy(io.Discard, f)
+		stop()
+	}()
+}
+
+// inherited is a file that the environment names by number, once.
+func inherited(env string) *os.File {
+	n, err := strconv.Atoi(os.Getenv(env))
+	os.Unsetenv(env)
+	if err != nil {
+		return nil
+	}
+	return os.NewFile(uintptr(n), env)
+}
+
+// notifySystemd tells the service manager of a Type=notify unit (sd_notify(3)).
+func notifySystemd(message string) {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return // the unit then fails at its own timeout, which systemd reports
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte(message))
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/estate"
+	"redoubt/node"
+)
+
+// upOptions are the flags of up.
+type upOptions struct {
+	file      string
+	detach    bool
+	noSamples bool
+	keyFile   string
+}
+
+func (a *app) upCommand() *cobra.Command {
+	var o upOptions
+	c := &cobra.Command{Use: "up [ESTATE.yaml]", Short: "Start every node of the estate on this machine, each as its own process",
+		Long: `Starts the nodes of an estate that are down, waits until they are ready and says where they are. Without a
+file that is what the state holds, and in a fresh state the built-in example estate: an exercise with three
+enclaves and real public files at every level, under exercise markings.
+
+It stays in the foreground and stops what it started at Ctrl-C; with --detach it returns.
+
+A real estate is signed by two officers (redoubt estate sign) and its keyrings are opened by a passphrase:
+` + passphraseFileEnv + ` names a file with it, or up asks once for all nodes.`,
+		Example: `  redoubt up
+  redoubt up --detach --json
+  ` + passphraseFileEnv + `=/run/secrets/pass redoubt up estate.yaml --state /var/lib/redoubt --detach`,
+		Args: between(0, 1), RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				o.file = args[0]
+			}
+			return a.up(cmd.Context(), o)
+		}}
+	c.Flags().BoolVar(&o.detach, "detach", false, "return when all nodes are ready")
+	c.Flags().BoolVar(&o.noSamples, "no-samples", false, "do not put the sample files into the example estate")
+	c.Flags().StringVar(&o.keyFile, "key-file", "", "key `file` that opens the keyrings of a real estate, instead of a passphrase")
+	return a.jsonFlag(c)
+}
+
+// up is: find the state, settle the estate, start what is down, fill the example, say where it is, stay.
+func (a *app) up(ctx context.Context, o upOptions) error {
+	began := time.Now()
+	st, err := node.OpenState(a.stateDir)
+	if err != nil {
+		return err
+	}
+	release, err := st.Lock()
+	if err != nil {
+		return err
+	}
+	defer release()
+	e, err := a.settle(st, o.file)
+	if err != nil {
+		return err
+	}
+	names, err := nodesHere(st, e)
+	if err != nil {
+		return err
+	}
+	started, err := a.startDown(ctx, st, e, names, o)
+	leave := func() {
+		for _, p := range started {
+			p.stop()
+		}
+	}
+	if err != nil {
+		leave()
+		return err
+	}
+	if len(started) > 0 {
+		a.say("%d of %d nodes started in %.1f s", len(started), len(names), time.Since(began).Seconds())
+	} else {
+		a.say("all %d nodes were running", len(names))
+	}
+	if e != nil && isExample(e) && !o.noSamples {
+		if err := a.fillExample(ctx, st); err != nil {
+			leave()
+			return err
+		}
+	}
+	release()
+	if err := a.showUp(st, e); err != nil {
+		leave()
+		return err
+	}
+	if o.detach || len(started) == 0 {
+		return nil
+	}
+	return a.stay(ctx, started, leave)
+}
+
+// settle makes the estate that the command names the state's; nil for a state that holds a real one.
+func (a *app) settle(st node.State, file string) (*estate.Estate, error) {
+	if file == "" {
+		if st.HasExercise() {
+			e, _, err := st.ExerciseEstate()
+			return e, err
+		}
+		names, err := st.Nodes()
+		if err != nil || len(names) > 0 {
+			return nil, err
+		}
+		return st.PutExercise(estate.Example())
+	}
+	e, err := loadEstate(file)
+	if err != nil {
+		return nil, a.faultsOf(file, err)
+	}
+	if st.HasExercise() {
+		was, _, err := st.ExerciseEstate()
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range estate.Plan(was, e) {
+			if s.Do == "refuse" {
+				return nil, &redoubt.Error{Object: s.Noun + " " + s.Name, Kind: redoubt.Denied, Rule: "estate-change", Err: errors.New(s.Why), Hint: "redoubt estate plan " + file}
+			}
+		}
+	}
+	if e.Exercise {
+		return st.PutExercise(e)
+	}
+	sigs, err := readSignatures(file)
+	if err != nil {
+		return nil, err
+	}
+	if sigs.Digest != e.Digest() || len(sigs.Signatures) == 0 { // who may sign is for each node to say: it knows the estate in force
+		if err := estate.Verify(e, nil, sigs); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// nodesHere are the nodes that this machine runs.
+func nodesHere(st node.State, e *estate.Estate) ([]redoubt.NodeName, error) {
+	if e == nil {
+		return st.Nodes()
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	var names []redoubt.NodeName
+	for _, n := range e.Nodes {
+		if n.Machine == "" || n.Machine == host {
+			names = append(names, n.Name)
+		}
+	}
+	return names, nil
+}
+
+// startDown starts every node that is down, all at once, and waits for them. What it started
+// it returns, also beside an error.
+func (a *app) startDown(ctx context.Context, st node.State, e *estate.Estate, names []redoubt.NodeName, o upOptions) ([]*process, error) {
+	var down []redoubt.NodeName
+	for _, name := range names {
+		r, err := st.Runtime(name)
+		if err != nil {
+			return nil, err
+		}
+		if r.PID == 0 {
+			down = append(down, name)
+		}
+	}
+	if len(down) == 0 {
+		return nil, nil
+	}
+	var args []string
+	var passphrase []byte
+	if e == nil || !e.Exercise {
+		if o.file != "" {
+			file, err := filepath.Abs(o.file)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "--estate", file)
+		}
+		if o.keyFile != "" {
+			file, err := filepath.Abs(o.keyFile)
+			if err != nil {
+				return nil, err
+			}
+			args = append(args, "--key-file", file)
+		} else if os.Getenv(passphraseFileEnv) == "" {
+			var err error
+			if passphrase, err = a.passphrase("Passphrase of the estate"); err != nil {
+				return nil, err
+			}
+			defer clear(passphrase)
+		}
+	}
+	var started []*process
+	for _, name := range down {
+		p, err := a.start(st, name, args, passphrase, o.detach)
+		if err != nil {
+			return started, err
+		}
+		started = append(started, p)
+	}
+	for _, p := range started {
+		a.say("starting %s …", p.name)
+		if _, err := p.wait(ctx); err != nil {
+			return started, err
+		}
+	}
+	return started, nil
+}
+
+// isExample tells the built-in example estate from one that was made from it.
+func isExample(e *estate.Estate) bool {
+	return string(e.Document().Text) == string(estate.ExampleText)
+}
+
+// samplesMark says in the state that the example's files were put.
+func samplesMark(st node.State) string { return filepath.Join(st.Dir(), ".exercise", "samples") }
+
+func (a *app) fillExample(ctx context.Context, st node.State) error {
+	if _, err := os.Stat(samplesMark(st)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	n, err := a.putSamples(ctx, st)
+	if err != nil {
+		return err
+	}
+	a.say("put %d real public files at every level, under exercise markings", n)
+	return os.WriteFile(samplesMark(st), nil, 0o600)
+}
+
+// showUp prints where everything is, and what to type next.
+func (a *app) showUp(st node.State, e *estate.Estate) error {
+	doc, err := statusOf(st, e)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(doc)
+	}
+	if err := a.statusTable(doc); err != nil {
+		return err
+	}
+	if e == nil || !isExample(e) {
+		return nil
+	}
+	self := "redoubt"
+	if a.stateDir != ".redoubt" && os.Getenv("REDOUBT_STATE") == "" {
+		self += " --state " + a.stateDir
+	}
+	_, err = fmt.Fprint(a.out, strings.ReplaceAll(`
+Try next:
+  redoubt ls s3://reports --as s-analyst@secret
+  redoubt ls s3://reports --as gbr-liaison@secret          the same bucket, another view
+  eval "$(redoubt env ts-analyst@topsecret)"                then any S3 client
+  redoubt put FILE s3://reports/NAME --as s-analyst@secret --label "SECRET//REL TO USA, GBR"
+  redoubt doctor --sovereignty
+  redoubt down
+`, "redoubt ", self+" "))
+	return err
+}
+
+// stay waits in the foreground until it is interrupted or a node ends by itself.
+func (a *app) stay(ctx context.Context, started []*process, leave func()) error {
+	a.say("running; Ctrl-C stops what was started here")
+	ended := make(chan redoubt.NodeName, len(started))
+	for _, p := range started {
+		go func() { // ends with the node, which leave stops
+			<-p.ended
+			ended <- p.name
+		}()
+	}
+	select {
+	case <-ctx.Done():
+		a.say("stopping …")
+		leave()
+		return nil
+	case name := <-ended:
+		leave()
+		return &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("the node ended by itself; the others were stopped"),
+			Hint: fmt.Sprintf("its log: %s", filepath.Join(a.stateDir, string(name), "log", "node.log"))}
+	}
+}
