@@ -323,7 +323,7 @@ func (e *Enclave) loadBuckets(ctx context.Context, genesis []redoubt.Bucket) err
 		}
 		g.Created = e.clock().UTC().Truncate(1e6)
 		rec := bucketRecord{ID: e.nextBucketID(), Bucket: g}
-		if err := e.saveBucket(ctx, rec, new(sync.RWMutex), e.ownAct(redoubt.ActionCreateBucket, redoubt.ObjectName{Bucket: g.Name})); err != nil {
+		if err := e.saveBucket(ctx, rec, new(sync.RWMutex), e.ownAct(e.floor, redoubt.ActionCreateBucket, redoubt.ObjectName{Bucket: g.Name})); err != nil {
 			return err
 		}
 	}

@@ -93,9 +93,10 @@ func (e *Enclave) own(l label.Label) redoubt.Credential {
 	return redoubt.Credential{ID: ownCredential, Subject: access.NodeSubject(e.name), Working: l, Expires: e.clock().Add(time.Minute)}
 }
 
-// ownAct describes an act of the node's own subject.
-func (e *Enclave) ownAct(action redoubt.Action, name redoubt.ObjectName) *entry {
-	return e.describe(context.Background(), ask{who: e.own(e.floor), action: action, name: name}, true, access.RuleOwnSubject)
+// ownAct describes an act of the node's own subject at the label of what it acts on: a record of it
+// at the floor would tell everybody below how much there was.
+func (e *Enclave) ownAct(l label.Label, action redoubt.Action, name redoubt.ObjectName) *entry {
+	return e.describe(context.Background(), ask{who: e.own(l), action: action, name: name}, true, access.RuleOwnSubject)
 }
 
 // text is a label's canonical text, "" for none.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"redoubt"
-	"redoubt/keys"
 	"redoubt/store"
 )
 
@@ -191,18 +190,4 @@ func (e *Enclave) replace(batch *store.Batch, b *bucket, f found, key string) er
 		batch.Set(oldKey(b.id, f.set.id, key, f.rec.id), f.rec.encode(nil))
 	}
 	return nil
-}
-
-// pieceOpener opens one piece of a version's content; closing the blob lets it go.
-func (e *Enclave) pieceOpener(name redoubt.ObjectName, set *labelSet, p piece) (*keys.Opener, store.Blob, error) {
-	dk, err := e.keyring.DataKey(set.text, p.wrapped)
-	if err != nil {
-		return nil, nil, err
-	}
-	blob, err := e.engine.OpenBlob(p.ref)
-	if err != nil {
-		return nil, nil, err
-	}
-	bind := keys.Binding{Label: set.text, Bucket: string(name.Bucket), Key: name.Key, Version: p.bound[:]}
-	return keys.NewOpener(dk, bind, blob, blob.Size()), blob, nil
 }

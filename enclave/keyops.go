@@ -323,7 +323,7 @@ func (e *Enclave) clearOut(ctx context.Context, b *bucket, set *labelSet) error 
 		found = true
 		id := rec.id
 		work.Go(func() error {
-			return e.removeVersion(wctx, b, set, key, id, e.ownAct(redoubt.ActionErase, redoubt.ObjectName{Bucket: b.Name, Key: key}))
+			return e.removeVersion(wctx, b, set, key, id, e.ownAct(set.label, redoubt.ActionErase, redoubt.ObjectName{Bucket: b.Name, Key: key}))
 		})
 		return wctx.Err()
 	})

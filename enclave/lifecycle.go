@@ -196,5 +196,5 @@ func (e *Enclave) expireCredentials(ctx context.Context) error {
 	if err != nil || len(b.Writes) == 0 {
 		return err
 	}
-	return e.commit(ctx, b, e.ownAct(redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket}))
+	return e.commit(ctx, b, e.ownAct(set.label, redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket}))
 }

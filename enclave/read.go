@@ -280,17 +280,27 @@ type object struct {
 	latest  bool
 	blobs   []store.Blob
 	openers []*keys.Opener
+	small   *small // instead of openers
 }
 
 // open pins the version's content and opens its keys.
 func (o *object) open() error {
 	for _, p := range o.rec.pieces {
-		opener, blob, err := o.e.pieceOpener(o.name, o.set, p)
+		key, err := o.e.keyring.DataKey(o.set.text, p.wrapped)
+		if err != nil {
+			return err
+		}
+		blob, err := o.e.engine.OpenBlob(p.ref)
 		if err != nil {
 			return err
 		}
 		o.blobs = append(o.blobs, blob)
-		o.openers = append(o.openers, opener)
+		bind := keys.Binding{Label: o.set.text, Bucket: string(o.name.Bucket), Key: o.name.Key, Version: p.bound[:]}
+		if len(o.rec.pieces) == 1 && p.size <= smallBytes {
+			o.small = &small{key: key, bind: bind, blob: blob}
+			return nil
+		}
+		o.openers = append(o.openers, keys.NewOpener(key, bind, blob, blob.Size()))
 	}
 	return nil
 }
@@ -305,6 +315,9 @@ func (o *object) Version() redoubt.Version {
 func (o *object) Reader(off, n int64) io.Reader {
 	if n < 0 || off+n > o.rec.size {
 		n = o.rec.size - off
+	}
+	if o.small != nil {
+		return &smallReader{o.small, off, off + max(n, 0)}
 	}
 	var readers []io.Reader
 	for i, p := range o.rec.pieces {
@@ -334,4 +347,74 @@ func (o *object) Close() error {
 	}
 	o.blobs = nil
 	return first
+}
+
+// smallBytes is up to where content is opened at once, into memory of its own size, rather than through the
+// large buffers of a stream.
+const smallBytes = 16 << 10
+
+// small is the content of a small version, opened when it is first read.
+type small struct {
+	key   keys.DataKey
+	bind  keys.Binding
+	blob  store.Blob
+	plain []byte
+	done  bool
+	err   error
+}
+
+func (s *small) open() ([]byte, error) {
+	if s.done {
+		return s.plain, s.err
+	}
+	s.done = true
+	sealed := make([]byte, s.blob.Size())
+	if n, err := s.blob.ReadAt(sealed, 0); n < len(sealed) {
+		s.err = &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
+		return nil, s.err
+	}
+	s.plain, s.err = keys.OpenAll(make([]byte, 0, len(sealed)), s.key, s.bind, sealed)
+	s.key.Wipe()
+	return s.plain, s.err
+}
+
+// smallReader reads a range of it.
+type smallReader struct {
+	s       *small
+	at, end int64
+}
+
+func (r *smallReader) rest() ([]byte, error) {
+	plain, err := r.s.open()
+	if err != nil {
+		return nil, err
+	}
+	if r.at < 0 || r.end > int64(len(plain)) {
+		return nil, &redoubt.Error{Op: "read", Kind: redoubt.RangeInvalid}
+	}
+	return plain[r.at:r.end], nil
+}
+
+func (r *smallReader) Read(p []byte) (int, error) {
+	rest, err := r.rest()
+	if err != nil {
+		return 0, err
+	}
+	if len(rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, rest)
+	r.at += int64(n)
+	return n, nil
+}
+
+// WriteTo hands the whole range over in one write.
+func (r *smallReader) WriteTo(w io.Writer) (int64, error) {
+	rest, err := r.rest()
+	if err != nil || len(rest) == 0 {
+		return 0, err
+	}
+	n, err := w.Write(rest)
+	r.at += int64(n)
+	return int64(n), err
 }

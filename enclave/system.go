@@ -47,7 +47,7 @@ func (e *Enclave) PutRecord(ctx context.Context, kind, name string, value []byte
 	if err := e.putRecord(ctx, b, kind, name, value); err != nil {
 		return err
 	}
-	return e.commit(ctx, b, e.ownAct(redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kind + "/" + name}))
+	return e.commit(ctx, b, e.ownAct(e.recordLabel(kind), redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kind + "/" + name}))
 }
 
 // Records gives the current system records of a kind in the order of their names.
