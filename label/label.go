@@ -1,6 +1,10 @@
 package label
 
-import "slices"
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
 
 // Label is a point of one policy's order together with what is shown beside it. It is a comparable value:
 // use == for "the same in every respect" and as a map key, and [Label.Equivalent] for "the same point".
@@ -74,7 +78,30 @@ func (l Label) Banner() string {
 	if l.policy == nil {
 		return ""
 	}
-	return l.policy.grammar.render(l, false)
+	return l.policy.banners.of(l)
+}
+
+// maxBanners bounds the banners that a policy remembers: more labels than an enclave has in use.
+const maxBanners = 4096
+
+// banners remembers what labels render to, since every answer of a node shows one. The zero banners is
+// ready. It may be used by many at once.
+type banners struct {
+	known sync.Map // Label → string
+	count atomic.Int32
+}
+
+func (b *banners) of(l Label) string {
+	if text, ok := b.known.Load(l); ok {
+		return text.(string)
+	}
+	text := l.policy.grammar.render(l, false)
+	if b.count.Load() < maxBanners {
+		if _, there := b.known.LoadOrStore(l, text); !there {
+			b.count.Add(1)
+		}
+	}
+	return text
 }
 
 // Portion is the canonical marking of a portion, in parentheses and abbreviated: (TS//SI/TK//NF).

@@ -24,6 +24,7 @@ type Policy struct {
 	setIDs             map[string]string // object identifiers of tag sets
 	releaseSet         string            // the permissive tag set
 	grammar            grammar
+	banners            banners
 
 	classBy, catBy, markBy, nationBy map[string]int // by folded phrase; categories by folded "SET\x00phrase" too
 }
