@@ -47,6 +47,19 @@ func (e *Enclave) nextTime(ctx context.Context, set *labelSet) (int64, error) {
 	return t, nil
 }
 
+// newID gives a version of set, made at the working label of made, its place in the order of versions. The
+// time is that of the label it was made at, which is what its writer may know of: a version that is
+// written up would otherwise tell its writer of the clock above. It carries that label in its maker, so that
+// two labels' clocks never make one ID.
+func (e *Enclave) newID(ctx context.Context, made, set *labelSet) (versionID, error) {
+	t, err := e.nextTime(ctx, made)
+	maker := e.maker
+	if made != set {
+		maker ^= made.tag
+	}
+	return makeVersionID(t, maker, set.tag), err
+}
+
 // settleClocks writes every set's exact time as its bound, at a clean close.
 func (e *Enclave) settleClocks(b *store.Batch) {
 	for _, s := range e.sets.all() {

@@ -35,11 +35,11 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	if err != nil {
 		return redoubt.Version{}, e.noted(ctx, entry, err)
 	}
-	t, err := e.nextTime(ctx, u.set)
+	id, err := e.newID(ctx, u.made, u.set)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
-	w := &write{e: e, b: u.b, name: in.Name, set: u.set, rec: &record{id: makeVersionID(t, e.maker, u.set.tag), made: u.made.id,
+	w := &write{e: e, b: u.b, name: in.Name, set: u.set, made: u.made, rec: &record{id: id, made: u.made.id,
 		author: string(u.rec.Author), maker: string(e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
 		hold: u.rec.Hold, parts: true}}
 	keep := map[store.BlobRef]bool{}

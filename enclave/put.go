@@ -118,6 +118,7 @@ type write struct {
 	b       *bucket
 	name    redoubt.ObjectName
 	set     *labelSet
+	made    *labelSet // of the working label
 	rec     *record
 	dataKey keys.DataKey
 	buffer  *[]byte // content that is sealed at commit
@@ -135,7 +136,7 @@ func (e *Enclave) write(ctx context.Context, b *bucket, name redoubt.ObjectName,
 	if err != nil {
 		return nil, err
 	}
-	return &write{e: e, b: b, name: name, set: set,
+	return &write{e: e, b: b, name: name, set: set, made: made,
 		rec: &record{made: made.id, author: string(who.Subject), maker: string(e.name)}}, nil
 }
 
@@ -195,11 +196,10 @@ func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
 // stream seals and stages what is too large to wait in memory: the first n bytes, which are in the
 // buffer, then the rest. Its place in the order of versions is when it began.
 func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) error {
-	t, err := w.e.nextTime(ctx, w.set)
-	if err != nil {
+	var err error
+	if w.rec.id, err = w.e.newID(ctx, w.made, w.set); err != nil {
 		return err
 	}
-	w.rec.id = makeVersionID(t, w.e.maker, w.set.tag)
 	staged, err := w.e.engine.Stage(ctx)
 	if err != nil {
 		return err
@@ -252,7 +252,7 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func (w *write) reserve(n int64) error {
-	release, err := w.e.reserve(w.set, n)
+	release, err := w.e.reserve(w.made, w.set, n)
 	if err == nil {
 		w.release = append(w.release, release)
 	}
@@ -295,11 +295,10 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	}
 	batch := &store.Batch{Links: w.staged}
 	if w.rec.id.isZero() {
-		t, err := e.nextTime(ctx, w.set)
-		if err != nil {
+		var err error
+		if w.rec.id, err = e.newID(ctx, w.made, w.set); err != nil {
 			return redoubt.Version{}, err
 		}
-		w.rec.id = makeVersionID(t, e.maker, w.set.tag)
 	}
 	if w.buffer != nil {
 		if err := w.sealBuffer(ctx, batch); err != nil {

@@ -195,9 +195,10 @@ func (s *labelSets) all() []*labelSet {
 }
 
 // reserve takes bytes from the set's share; release gives them back once they are
-// committed or lost. Only this label fails when its share is used up (RULES 3.3).
-func (e *Enclave) reserve(s *labelSet, n int64) (release func(), err error) {
-	if s.quota == 0 {
+// committed or lost. Only this label fails when its share is used up (RULES 3.3). Who writes up to it is not
+// refused, for that would tell how full it is; what is written up counts all the same.
+func (e *Enclave) reserve(made, s *labelSet, n int64) (release func(), err error) {
+	if s.quota == 0 || !made.label.Dominates(s.label) {
 		return func() {}, nil
 	}
 	s.reserved.Add(n)

@@ -184,7 +184,7 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (red
 	if in.Number < 1 || in.Number > redoubt.MaxParts {
 		return redoubt.Part{}, &redoubt.Error{Op: "UploadPart", Kind: redoubt.Invalid, Rule: "a part's number is 1 to 10000"}
 	}
-	w := &write{e: e, b: u.b, name: u.name, set: u.set, rec: new(record)}
+	w := &write{e: e, b: u.b, name: u.name, set: u.set, made: u.made, rec: new(record)}
 	defer w.discard()
 	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
 		return redoubt.Part{}, err
