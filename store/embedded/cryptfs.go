@@ -15,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -33,7 +35,14 @@ type cryptFS struct {
 	fs   vfs.FS
 	dir  string
 	seal cipher.AEAD // of the table
-	gone func()      // called when a file was removed; set by who waits for that
+
+	// broken is set once a file of the index other than a table, or the directory, could not be written. Pebble
+	// ends the process then. We rather let it go on in memory: nothing more of the index
+	// reaches the disk, which keeps its last good state, and the engine refuses writes until it is reopened.
+	broken atomic.Pointer[error]
+	ended  chan struct{} // closed when the engine closes
+
+	gone func() // called when a file was removed; set by who waits for that
 
 	mu     sync.Mutex
 	table  map[string]fileKey
@@ -60,7 +69,7 @@ const (
 
 // openCryptFS reads the table of dir, and removes what no entry speaks of.
 func openCryptFS(fsys vfs.FS, dir string, seal cipher.AEAD) (*cryptFS, error) {
-	c := &cryptFS{fs: fsys, dir: dir, seal: seal, table: map[string]fileKey{}}
+	c := &cryptFS{fs: fsys, dir: dir, seal: seal, table: map[string]fileKey{}, ended: make(chan struct{})}
 	names, err := fsys.List(dir)
 	if err != nil {
 		return nil, err
@@ -112,6 +121,24 @@ func (c *cryptFS) readTable() error {
 	return nil
 }
 
+// breaks notes an error that pebble must not see.
+func (c *cryptFS) breaks(err error) {
+	if err != nil {
+		c.broken.CompareAndSwap(nil, &err)
+		if c.gone != nil {
+			c.gone()
+		}
+	}
+}
+
+// brokenBy is what broke it, or nil.
+func (c *cryptFS) brokenBy() error {
+	if p := c.broken.Load(); p != nil {
+		return fmt.Errorf("the index could not be written, reopen the store: %w", *p)
+	}
+	return nil
+}
+
 // persist makes the table durable, and then removes the files that left it.
 func (c *cryptFS) persist() error {
 	c.mu.Lock()
@@ -120,6 +147,9 @@ func (c *cryptFS) persist() error {
 }
 
 func (c *cryptFS) persistLocked() error {
+	if err := c.brokenBy(); err != nil {
+		return err
+	}
 	if err := syncDir(c.fs, c.dir); err != nil {
 		return err
 	}
@@ -165,7 +195,7 @@ func (c *cryptFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	if err != nil {
 		return nil, err
 	}
-	f, err := c.fs.Create(c.path(k.diskName()), category)
+	f, err := c.createOnDisk(k, category, isPaged(name))
 	if err != nil {
 		return nil, err
 	}
@@ -176,7 +206,30 @@ func (c *cryptFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File,
 	if isPaged(name) {
 		return newPageFile(f, aead, k.id), nil
 	}
-	return &streamFile{File: f, aead: aead, id: k.id, writable: true}, nil
+	return &streamFile{File: f, aead: aead, id: k.id, writable: true, c: c}, nil
+}
+
+// retryPause spaces the attempts of pebble, which repeats a failed flush at once.
+const retryPause = 100 * time.Millisecond
+
+// createOnDisk makes the file; nil, without an error, for one that no longer matters.
+func (c *cryptFS) createOnDisk(k fileKey, category vfs.DiskWriteCategory, paged bool) (vfs.File, error) {
+	err := c.brokenBy()
+	if err == nil {
+		var f vfs.File
+		if f, err = c.fs.Create(c.path(k.diskName()), category); err == nil {
+			return f, nil
+		}
+	}
+	if !paged {
+		c.breaks(err)
+		return nil, nil
+	}
+	select {
+	case <-time.After(retryPause):
+	case <-c.ended:
+	}
+	return nil, err
 }
 
 // drop takes name from the table. The caller holds mu.
@@ -234,8 +287,8 @@ func (c *cryptFS) Remove(name string) error {
 	if c.gone != nil {
 		c.gone()
 	}
-	if len(c.doomed) >= doomedAtOnce {
-		return c.persistLocked()
+	if len(c.doomed) >= doomedAtOnce && c.broken.Load() == nil {
+		c.breaks(c.persistLocked())
 	}
 	return nil
 }
@@ -259,7 +312,7 @@ func (c *cryptFS) Rename(oldname, newname string) error {
 func (c *cryptFS) OpenDir(name string) (vfs.File, error) {
 	f, err := c.fs.OpenDir(c.dir)
 	if err != nil {
-		return nil, err
+		c.breaks(err)
 	}
 	return &cryptDir{f, c}, nil
 }
@@ -269,8 +322,21 @@ type cryptDir struct {
 	c *cryptFS
 }
 
-func (d *cryptDir) Sync() error     { return d.c.persist() }
-func (d *cryptDir) SyncData() error { return d.c.persist() }
+func (d *cryptDir) Sync() error {
+	if d.c.broken.Load() == nil {
+		d.c.breaks(d.c.persist())
+	}
+	return nil
+}
+
+func (d *cryptDir) SyncData() error { return d.Sync() }
+
+func (d *cryptDir) Close() error {
+	if d.File == nil {
+		return nil
+	}
+	return d.File.Close()
+}
 
 // List names the files of the table that exist.
 func (c *cryptFS) List(string) ([]string, error) {
@@ -315,10 +381,8 @@ func (c *cryptFS) has(name string) bool {
 func (c *cryptFS) check() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.dirty {
-		if err := c.persistLocked(); err != nil {
-			return err
-		}
+	if err := c.persistLocked(); err != nil {
+		return err
 	}
 	again := &cryptFS{fs: c.fs, dir: c.dir, seal: c.seal, table: map[string]fileKey{}}
 	if err := again.readTable(); err != nil {

@@ -155,8 +155,9 @@ func (e *Engine) close() error {
 		errs = errors.Join(errs, v.end())
 	}
 	e.viewMu.Unlock()
-	if e.failed.Load() == nil {
-		errs = errors.Join(errs, indexError(e.idx.Flush()))
+	close(e.fs.ended)
+	if e.failed.Load() == nil && e.fs.broken.Load() == nil && e.trouble.Load() == nil {
+		errs = errors.Join(errs, e.flushIndex()) // only spares the next Open the replay
 	}
 	errs = errors.Join(errs, indexError(e.idx.Close()), e.fs.persist(), e.segs.close(), e.lock.Close())
 	if errs != nil {
@@ -181,6 +182,12 @@ func (s *segments) close() error {
 // checkRoom refuses a write that would eat into the reserve. What only frees space may use
 // three quarters of it, else a full disk could never be emptied.
 func (e *Engine) checkRoom(op string, frees bool) error {
+	if err := e.fs.brokenBy(); err != nil {
+		if d := diskError(op, err); errors.Is(d, redoubt.DiskFull) {
+			return d
+		}
+		return unavailable(op, err)
+	}
 	if p := e.trouble.Load(); p != nil {
 		if err := diskError(op, *p); errors.Is(err, redoubt.DiskFull) {
 			return err

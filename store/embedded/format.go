@@ -82,6 +82,9 @@ func lockDir(fsys vfs.FS, dir string) (io.Closer, error) {
 	if err := fsys.MkdirAll(dir, 0o700); err != nil {
 		return nil, diskError("store.Open", err)
 	}
+	if err := syncDir(fsys, fsys.PathDir(dir)); err != nil {
+		return nil, diskError("store.Open", err)
+	}
 	lock, err := fsys.Lock(fsys.PathJoin(dir, lockName))
 	if err != nil {
 		return nil, &redoubt.Error{Op: "store.Open", Kind: redoubt.Unavailable, Err: err,

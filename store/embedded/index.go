@@ -92,7 +92,12 @@ func (l indexLog) Fatalf(format string, args ...any) {
 
 // openIndex opens pebble on fs. Its own log is off: the commit log is the log. trouble
 // is set while a flush or compaction fails.
-func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error]) (*pebble.DB, error) {
+func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed func()) (db *pebble.DB, err error) {
+	defer func() {
+		if p := recover(); p != nil { // how pebble reports some errors of the disk
+			db, err = nil, fmt.Errorf("index: %v", p)
+		}
+	}()
 	opts := &pebble.Options{
 		FS:                          fs,
 		DisableWAL:                  true,
@@ -102,18 +107,19 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error]) (*pebble
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1 << 20,
-		L0CompactionThreshold:       2,
+		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      indexLog{o.Logger},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { trouble.Store(&err) },
+			BackgroundError: func(err error) { trouble.Store(&err); changed() },
 			FlushEnd: func(info pebble.FlushInfo) {
 				if info.Err == nil {
 					trouble.Store(nil)
 				}
+				changed()
 			},
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				o.Logger.Error("index is corrupt")

@@ -186,6 +186,8 @@ type streamFile struct {
 	aead     cipher.AEAD
 	id       uint64
 	writable bool
+	c        *cryptFS // takes the errors of writing, which pebble would end the process for
+	failed   bool     // nothing may follow a piece that was not written whole
 	pieces   int64
 	plain    []byte // written: not yet on the disk; read: everything
 	size     int64
@@ -201,13 +203,14 @@ func (s *streamFile) Write(p []byte) (int, error) {
 }
 
 func (s *streamFile) flush() error {
-	if !s.writable || len(s.plain) == 0 {
+	if !s.writable || len(s.plain) == 0 || s.c.broken.Load() != nil {
 		return nil
 	}
 	head := make([]byte, streamHead, streamHead+len(s.plain)+sealOverhead)
 	binary.BigEndian.PutUint32(head, uint32(len(s.plain)+sealOverhead))
 	binary.BigEndian.PutUint32(head[4:], ^crc32.Checksum(head[:4], castagnoli))
 	if _, err := s.File.Write(sealMarked(s.aead, head, s.plain, pageAAD(s.id, s.pieces))); err != nil {
+		s.c.breaks(err) // nothing may follow a piece that was not written whole
 		return err
 	}
 	s.pieces++
@@ -250,25 +253,34 @@ func (s *streamFile) load() error {
 }
 
 func (s *streamFile) Sync() error {
-	if err := s.flush(); err != nil {
-		return err
+	if s.File == nil {
+		return nil
 	}
-	return s.File.Sync()
+	err := s.flush()
+	if err == nil {
+		err = s.File.Sync()
+	}
+	s.c.breaks(err)
+	return nil
 }
 
-func (s *streamFile) SyncData() error {
-	if err := s.flush(); err != nil {
-		return err
-	}
-	return s.File.SyncData()
-}
+func (s *streamFile) SyncData() error { return s.Sync() }
 
 func (s *streamFile) SyncTo(int64) (bool, error)         { return false, nil }
 func (s *streamFile) Preallocate(_, _ int64) error       { return nil }
 func (s *streamFile) Prefetch(_, _ int64) error          { return nil }
 func (s *streamFile) Fd() uintptr                        { return vfs.InvalidFd }
 func (s *streamFile) WriteAt([]byte, int64) (int, error) { return 0, errUnsupported }
-func (s *streamFile) Close() error                       { return errors.Join(s.flush(), s.File.Close()) }
+
+func (s *streamFile) Close() error {
+	if s.File == nil {
+		return nil
+	}
+	if s.writable {
+		s.c.breaks(s.flush())
+	}
+	return s.File.Close()
+}
 
 func (s *streamFile) Read(p []byte) (int, error) {
 	n, err := s.ReadAt(p, s.pos)
@@ -287,6 +299,9 @@ func (s *streamFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (s *streamFile) Stat() (vfs.FileInfo, error) {
+	if s.File == nil {
+		return nil, errUnsupported
+	}
 	info, err := s.File.Stat()
 	if err != nil {
 		return nil, err

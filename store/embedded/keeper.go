@@ -169,8 +169,36 @@ func findEnd(seg *segment) (int64, error) {
 	}
 }
 
+// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then
+// it is left to itself.
+func (e *Engine) flushIndex() error {
+	flushed, err := e.idx.AsyncFlush()
+	if err != nil {
+		return indexError(err)
+	}
+	for {
+		e.changedMu.Lock()
+		changed := e.changed
+		e.changedMu.Unlock()
+		if err := e.fs.brokenBy(); err != nil {
+			return err
+		}
+		if p := e.trouble.Load(); p != nil {
+			return diskError("store.Maintain", *p)
+		}
+		select {
+		case <-flushed:
+			return e.fs.brokenBy()
+		case <-changed:
+		}
+	}
+}
+
 // durableSeq is the last frame that the index holds on disk.
 func (e *Engine) durableSeq() (uint64, error) {
+	if err := e.fs.brokenBy(); err != nil { // pebble believes what is not so
+		return 0, unavailable("store.Maintain", err)
+	}
 	it, err := e.idx.NewIter(&pebble.IterOptions{LowerBound: []byte{sortState}, UpperBound: []byte{sortState + 1}, OnlyReadGuaranteedDurable: true})
 	if err != nil {
 		return 0, indexError(err)
@@ -191,8 +219,8 @@ func (e *Engine) dropDead() error {
 		return err
 	}
 	if waiting := e.pick(func(seg *segment, _ int64) bool { return seg.kind == kindLog && seg.maxSeq > durable }); len(waiting) > 0 {
-		if err := e.idx.Flush(); err != nil {
-			return indexError(err)
+		if err := e.flushIndex(); err != nil {
+			return err
 		}
 		if durable, err = e.durableSeq(); err != nil {
 			return err

@@ -65,6 +65,9 @@ func open(dir string, o Options, lock io.Closer) (_ *Engine, err error) {
 
 // abandon closes what a failed Open had opened.
 func (e *Engine) abandon() {
+	if e.fs != nil {
+		close(e.fs.ended)
+	}
 	if e.idx != nil {
 		e.idx.Close()
 	}
@@ -100,11 +103,11 @@ func (e *Engine) openFiles() error {
 	if err := e.segs.load(); err != nil {
 		return err
 	}
-	e.idx, err = openIndex(e.fs, &e.o, &e.trouble)
+	e.idx, err = openIndex(e.fs, &e.o, &e.trouble, e.announce)
 	if err != nil {
 		return indexOpenError(err)
 	}
-	return nil
+	return e.fs.brokenBy()
 }
 
 func indexOpenError(err error) error {

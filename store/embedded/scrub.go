@@ -63,8 +63,8 @@ func (e *Engine) awaitViews(ctx context.Context) error {
 // scrubIndex rewrites the range, waits until the files that held it are gone, and
 // renews the list of files twice, since it names the first and last key of each and keeps one predecessor.
 func (e *Engine) scrubIndex(ctx context.Context, lower, upper []byte) error {
-	if err := e.idx.Flush(); err != nil {
-		return indexError(err)
+	if err := e.flushIndex(); err != nil {
+		return err
 	}
 	from, to := userKey(nil, lower), []byte{sortUser + 1}
 	if upper != nil {

@@ -255,9 +255,13 @@ func (s *segments) loadOne(name string) error {
 		f.Close()
 		return corrupt("segment", fmt.Errorf("header of %s does not verify", name))
 	}
-	h := found[0]
+	h := found[len(found)-1] // the second is written first
 	seg := &segment{f: f, name: name, kind: h.kind, id: h.id, header: h, refs: 1, high: headerBytes}
-	if err := seg.ciphers(); err != nil {
+	err = seg.ciphers()
+	if err == nil && (len(found) != headerCopies || found[0] != h) {
+		err = s.writeHeader(seg, h) // a crash came between the copies, or one is damaged
+	}
+	if err != nil {
 		f.Close()
 		return err
 	}
