@@ -41,7 +41,7 @@ func (s *server) getObjectACL(c *call) error {
 		return err
 	}
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	c.respondACL(string(c.who.Subject))
 	return nil
 }

@@ -15,6 +15,11 @@ const (
 	metaPrefix       = "X-Amz-Meta-"
 	headerLabel      = "X-Amz-Meta-Redoubt-Label"
 	headerPrecedence = "X-Amz-Meta-Redoubt-Precedence"
+
+	// Answers spell metadata in lower case, as S3 does: clients show the names as they come.
+	answerMeta       = "x-amz-meta-"
+	answerLabel      = "x-amz-meta-redoubt-label"
+	answerPrecedence = "x-amz-meta-redoubt-precedence"
 )
 
 // asked is what a request says about the version that it makes.

@@ -16,7 +16,7 @@ func (s *server) getRetention(c *call) error {
 	if v.Retention.Mode == "" {
 		return errNoObjectLock
 	}
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	x := newXML()
 	defer x.release()
 	x.root("Retention")
@@ -64,7 +64,7 @@ func (s *server) getLegalHold(c *call) error {
 	if v.Hold {
 		status = "ON"
 	}
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	x := newXML()
 	defer x.release()
 	x.root("LegalHold")

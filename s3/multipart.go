@@ -26,7 +26,7 @@ func (s *server) createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.set(headerLabel, u.Label.Banner())
+	c.set(answerLabel, u.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	if algorithm != "" {
 		c.set("X-Amz-Checksum-Algorithm", algorithm)
@@ -131,7 +131,7 @@ func (s *server) uploadPartCopy(c *call) error {
 		return copyCondition(err)
 	}
 	c.set("X-Amz-Copy-Source-Version-Id", string(from.ID))
-	c.set(headerLabel, from.Label.Banner())
+	c.set(answerLabel, from.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	x := newXML()
 	defer x.release()
@@ -171,7 +171,7 @@ func (s *server) completeUpload(c *call) error {
 		return conflicting(completeError(err))
 	}
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	x := newXML()
 	defer x.release()

@@ -23,7 +23,7 @@ func (s *server) listParts(c *call) error {
 	if err != nil {
 		return err
 	}
-	c.set(headerLabel, page.Upload.Label.Banner())
+	c.set(answerLabel, page.Upload.Label.Banner())
 	x := newXML()
 	defer x.release()
 	x.root("ListPartsResult")

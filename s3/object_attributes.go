@@ -30,7 +30,7 @@ func (s *server) getAttributes(c *call) error {
 	}
 	c.set("Last-Modified", string(appendHTTPTime(nil, v.Modified)))
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	x := newXML()
 	defer x.release()
 	x.root("GetObjectAttributesResponse")

@@ -27,7 +27,7 @@ func (s *server) copyObject(c *call) error {
 		return conflicting(copyCondition(err))
 	}
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	c.setSome("X-Amz-Copy-Source-Version-Id", string(in.SourceID))
 	x := newXML()

@@ -2,7 +2,6 @@ package s3
 
 import (
 	"io"
-	"net/http"
 	"strconv"
 	"sync"
 	"time"
@@ -78,7 +77,7 @@ func (c *call) setVersion(v *redoubt.Version, part span) {
 	c.set("X-Amz-Version-Id", string(v.ID))
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	c.setAttributes(&v.Attributes)
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	if part.partial {
 		c.set("Content-Range", part.contentRange(v.SizeBytes))
 	}
@@ -110,9 +109,9 @@ func (c *call) setAttributes(a *redoubt.Attributes) {
 	if a.StorageClass != "STANDARD" {
 		c.setSome("X-Amz-Storage-Class", a.StorageClass)
 	}
-	c.setSome(headerPrecedence, a.Precedence)
+	c.setSome(answerPrecedence, a.Precedence)
 	for name, value := range a.Meta {
-		c.set(http.CanonicalHeaderKey(metaPrefix+name), value)
+		c.set(answerMeta+name, value)
 	}
 }
 

@@ -38,7 +38,7 @@ func (s *server) putObject(c *call) error {
 func (c *call) setWritten(v *redoubt.Version) {
 	c.set("Etag", `"`+v.ETag+`"`)
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
 	c.setChecksums(&v.Checksums, len(v.PartSizes))
 }

@@ -15,7 +15,7 @@ func (s *server) getTagging(c *call) error {
 		return err
 	}
 	c.set("X-Amz-Version-Id", string(v.ID))
-	c.set(headerLabel, v.Label.Banner())
+	c.set(answerLabel, v.Label.Banner())
 	c.respondTags(v.Tags)
 	return nil
 }
