@@ -2,6 +2,7 @@ package enclave
 
 import (
 	"context"
+	"slices"
 
 	"redoubt"
 	"redoubt/audit"
@@ -147,13 +148,21 @@ func (e *Enclave) change(ctx context.Context, who redoubt.Credential, action red
 	return c, err
 }
 
-// Changes lists what waits and what was decided.
+// Changes lists what waits and what was decided. The erasure of a label is shown to those whose working label
+// dominates it; people and buckets are the whole estate's.
 func (e *Enclave) Changes(ctx context.Context, who redoubt.Credential) ([]redoubt.Change, error) {
 	entry, err := e.decide(ctx, ask{op: "Changes", who: who, action: redoubt.ActionListPeople})
 	if err != nil {
 		return nil, err
 	}
-	return e.identity.Changes(), e.noteRead(ctx, entry)
+	shown := slices.DeleteFunc(e.identity.Changes(), func(c redoubt.Change) bool {
+		if c.Kind != redoubt.ChangeEraseLabel {
+			return false
+		}
+		l, err := e.policy.Parse(c.Label)
+		return err != nil || !who.Working.Dominates(l)
+	})
+	return shown, e.noteRead(ctx, entry)
 }
 
 // RevokePerson ends a person and everything that acts for that person.
