@@ -26,7 +26,7 @@ func (c *call) checkACLHeaders() error {
 }
 
 // getBucketACL is GET /BUCKET?acl: the canned answer that the asker has full control of what the asker sees.
-func (s *server) getBucketACL(c *call) error {
+func (s *handler) getBucketACL(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -35,7 +35,7 @@ func (s *server) getBucketACL(c *call) error {
 }
 
 // getObjectACL is GET /BUCKET/KEY?acl.
-func (s *server) getObjectACL(c *call) error {
+func (s *handler) getObjectACL(c *call) error {
 	v, err := s.objects.HeadObject(c.ctx, c.who, c.look(""))
 	if err != nil {
 		return err
@@ -65,7 +65,7 @@ func (c *call) respondACL(owner string) {
 }
 
 // putBucketACL is PUT /BUCKET?acl.
-func (s *server) putBucketACL(c *call) error {
+func (s *handler) putBucketACL(c *call) error {
 	if err := c.readPrivateACL(); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (s *server) putBucketACL(c *call) error {
 }
 
 // putObjectACL is PUT /BUCKET/KEY?acl.
-func (s *server) putObjectACL(c *call) error {
+func (s *handler) putObjectACL(c *call) error {
 	if err := c.readPrivateACL(); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (c *call) readPrivateACL() error {
 }
 
 // getEncryption is GET /BUCKET?encryption: everything is encrypted with AES-256.
-func (s *server) getEncryption(c *call) error {
+func (s *handler) getEncryption(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func (s *server) getEncryption(c *call) error {
 }
 
 // putEncryption is PUT /BUCKET?encryption: AES256 is what holds already; keys of a KMS are refused by name.
-func (s *server) putEncryption(c *call) error {
+func (s *handler) putEncryption(c *call) error {
 	doc, err := c.readDocument("ServerSideEncryptionConfiguration")
 	if err != nil {
 		return err

@@ -8,7 +8,7 @@ import (
 )
 
 // createBucket is PUT /BUCKET.
-func (s *server) createBucket(c *call) error {
+func (s *handler) createBucket(c *call) error {
 	if err := s.readLocation(c); err != nil {
 		return err
 	}
@@ -27,7 +27,7 @@ func (s *server) createBucket(c *call) error {
 }
 
 // readLocation reads the optional document of CreateBucket: the region must be this one.
-func (s *server) readLocation(c *call) error {
+func (s *handler) readLocation(c *call) error {
 	if c.r.ContentLength == 0 {
 		return nil
 	}
@@ -99,7 +99,7 @@ func checkCurrent(v string) error {
 }
 
 // headBucket is HEAD /BUCKET.
-func (s *server) headBucket(c *call) error {
+func (s *handler) headBucket(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (s *server) headBucket(c *call) error {
 }
 
 // deleteBucket is DELETE /BUCKET.
-func (s *server) deleteBucket(c *call) error {
+func (s *handler) deleteBucket(c *call) error {
 	if err := s.buckets.DeleteBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (s *server) deleteBucket(c *call) error {
 }
 
 // listBuckets is GET /, in pages if the client asks for them.
-func (s *server) listBuckets(c *call) error {
+func (s *handler) listBuckets(c *call) error {
 	most, err := c.readMax("max-buckets")
 	if err != nil {
 		return err
@@ -166,7 +166,7 @@ func (s *server) listBuckets(c *call) error {
 }
 
 // getLocation is GET /BUCKET?location. S3 leaves the text empty for us-east-1.
-func (s *server) getLocation(c *call) error {
+func (s *handler) getLocation(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -182,7 +182,7 @@ func (s *server) getLocation(c *call) error {
 }
 
 // getVersioning is GET /BUCKET?versioning: always on.
-func (s *server) getVersioning(c *call) error {
+func (s *handler) getVersioning(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}
@@ -196,7 +196,7 @@ func (s *server) getVersioning(c *call) error {
 }
 
 // putVersioning is PUT /BUCKET?versioning: to enable it changes nothing, to suspend it is refused.
-func (s *server) putVersioning(c *call) error {
+func (s *handler) putVersioning(c *call) error {
 	doc, err := c.readDocument("VersioningConfiguration")
 	if err != nil {
 		return err
@@ -217,7 +217,7 @@ func (s *server) putVersioning(c *call) error {
 }
 
 // change applies f to the bucket's settings and answers with status.
-func (s *server) change(c *call, f func(*redoubt.BucketSettings) error, status int) error {
+func (s *handler) change(c *call, f func(*redoubt.BucketSettings) error, status int) error {
 	if _, err := s.buckets.UpdateBucket(c.ctx, c.who, c.bucket, f); err != nil {
 		return err
 	}
@@ -225,7 +225,7 @@ func (s *server) change(c *call, f func(*redoubt.BucketSettings) error, status i
 }
 
 // getRequestPayment is GET /BUCKET?requestPayment: nobody but the owner pays.
-func (s *server) getRequestPayment(c *call) error {
+func (s *handler) getRequestPayment(c *call) error {
 	if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 
 // preflight answers OPTIONS: the one question that needs no credential. It tells the bucket's rules and nothing else;
 // a bucket without rules and one that is not there answer alike.
-func (s *server) preflight(c *call) error {
+func (s *handler) preflight(c *call) error {
 	origin, method := c.header("Origin"), c.header("Access-Control-Request-Method")
 	if origin == "" || method == "" || c.bucket == "" {
 		return &apiError{code: "BadRequest", status: 400, message: "Insufficient information. Origin request header needed."}
@@ -43,7 +43,7 @@ func (s *server) preflight(c *call) error {
 }
 
 // answerCORS adds the headers that a browser needs to hand an answer to a page.
-func (s *server) answerCORS(c *call) {
+func (s *handler) answerCORS(c *call) {
 	origin := c.header("Origin")
 	if origin == "" || c.bucket == "" {
 		return
@@ -93,7 +93,7 @@ func wildcard(pattern, s string) bool {
 }
 
 // getCORS is GET /BUCKET?cors.
-func (s *server) getCORS(c *call) error {
+func (s *handler) getCORS(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -129,7 +129,7 @@ func writeTexts(x *xmlWriter, name string, values []string) {
 }
 
 // putCORS is PUT /BUCKET?cors.
-func (s *server) putCORS(c *call) error {
+func (s *handler) putCORS(c *call) error {
 	doc, err := c.readDocument("CORSConfiguration")
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func (s *server) putCORS(c *call) error {
 }
 
 // deleteCORS is DELETE /BUCKET?cors.
-func (s *server) deleteCORS(c *call) error {
+func (s *handler) deleteCORS(c *call) error {
 	return s.change(c, func(b *redoubt.BucketSettings) error { b.CORS = nil; return nil }, http.StatusNoContent)
 }
 

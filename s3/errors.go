@@ -199,7 +199,7 @@ func explain(message, rule, hint string) string {
 }
 
 // fail is the one way out for errors. Once an answer is under way the only honest sign is a broken connection.
-func (s *server) fail(c *call, err error) {
+func (s *handler) fail(c *call, err error) {
 	if c.started {
 		panic(http.ErrAbortHandler)
 	}

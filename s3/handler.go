@@ -40,8 +40,8 @@ type Options struct {
 	UnsignedInClear bool
 }
 
-// server is immutable once made.
-type server struct {
+// handler is immutable once made.
+type handler struct {
 	objects         redoubt.ObjectService
 	lists           redoubt.ListService
 	uploads         redoubt.UploadService
@@ -65,7 +65,7 @@ type md5Asker interface {
 
 // New makes the handler. It may be called from many goroutines at once and keeps nothing of a request.
 func New(o Options) http.Handler {
-	s := &server{
+	s := &handler{
 		objects: o.Objects, lists: o.Lists, uploads: o.Uploads, buckets: o.Buckets, auth: o.Auth,
 		policy: o.Policy, region: o.Region, clock: o.Clock, log: o.Log,
 		limits: o.Limits.withDefaults(), unsignedInClear: o.UnsignedInClear,
@@ -88,7 +88,7 @@ func New(o Options) http.Handler {
 
 // call is one request under way. It has one goroutine and dies with the request.
 type call struct {
-	s         *server
+	s         *handler
 	w         http.ResponseWriter
 	r         *http.Request
 	ctx       context.Context
@@ -108,7 +108,7 @@ type call struct {
 }
 
 // ServeHTTP answers one request.
-func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, ctx: r.Context(), rc: http.NewResponseController(w), vals: make([]string, 0, 24)}
 	c.nameRequest()
 	defer s.rescue(c)
@@ -118,7 +118,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve is the walk of every request.
-func (s *server) serve(c *call) error {
+func (s *handler) serve(c *call) error {
 	c.allowContinue()
 	if err := c.parseTarget(); err != nil {
 		return err
@@ -143,7 +143,7 @@ func (s *server) serve(c *call) error {
 }
 
 // refusedUnlessKnown keeps what is offered from whoever has not said who they are.
-func (s *server) refusedUnlessKnown(c *call, err error) error {
+func (s *handler) refusedUnlessKnown(c *call, err error) error {
 	if authErr := s.authenticate(c); authErr != nil {
 		return authErr
 	}
@@ -151,7 +151,7 @@ func (s *server) refusedUnlessKnown(c *call, err error) error {
 }
 
 // rescue turns a panic into a 500 that tells nothing; what was panicked with may hold content.
-func (s *server) rescue(c *call) {
+func (s *handler) rescue(c *call) {
 	v := recover()
 	if v == nil {
 		return

@@ -9,7 +9,7 @@ import (
 )
 
 // getLifecycle is GET /BUCKET?lifecycle.
-func (s *server) getLifecycle(c *call) error {
+func (s *handler) getLifecycle(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (s *server) getLifecycle(c *call) error {
 }
 
 // putLifecycle is PUT /BUCKET?lifecycle.
-func (s *server) putLifecycle(c *call) error {
+func (s *handler) putLifecycle(c *call) error {
 	if v := c.header("X-Amz-Transition-Default-Minimum-Object-Size"); v != "" {
 		return notImplemented("x-amz-transition-default-minimum-object-size")
 	}
@@ -45,7 +45,7 @@ func (s *server) putLifecycle(c *call) error {
 }
 
 // deleteLifecycle is DELETE /BUCKET?lifecycle.
-func (s *server) deleteLifecycle(c *call) error {
+func (s *handler) deleteLifecycle(c *call) error {
 	return s.change(c, func(b *redoubt.BucketSettings) error { b.Lifecycle = nil; return nil }, http.StatusNoContent)
 }
 

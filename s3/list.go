@@ -47,7 +47,7 @@ func (c *call) readMax(name string) (int, error) {
 }
 
 // listObjects is GET /BUCKET.
-func (s *server) listObjects(c *call) error {
+func (s *handler) listObjects(c *call) error {
 	l, err := c.readListing("max-keys")
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (s *server) listObjects(c *call) error {
 }
 
 // listObjectsV2 is GET /BUCKET?list-type=2.
-func (s *server) listObjectsV2(c *call) error {
+func (s *handler) listObjectsV2(c *call) error {
 	l, err := c.readListing("max-keys")
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func (s *server) listObjectsV2(c *call) error {
 }
 
 // objectPage asks for a page. A page of no keys is empty and says of the bucket only that it is there.
-func (s *server) objectPage(c *call, l listing, after string) (redoubt.ObjectPage, error) {
+func (s *handler) objectPage(c *call, l listing, after string) (redoubt.ObjectPage, error) {
 	if l.max == 0 {
 		_, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 		return redoubt.ObjectPage{}, err

@@ -7,7 +7,7 @@ import (
 )
 
 // listVersions is GET /BUCKET?versions.
-func (s *server) listVersions(c *call) error {
+func (s *handler) listVersions(c *call) error {
 	l, err := c.readListing("max-keys")
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func (s *server) listVersions(c *call) error {
 	return nil
 }
 
-func (s *server) versionPage(c *call, l listing, key string, id redoubt.VersionID) (redoubt.VersionPage, error) {
+func (s *handler) versionPage(c *call, l listing, key string, id redoubt.VersionID) (redoubt.VersionPage, error) {
 	if l.max == 0 {
 		_, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 		return redoubt.VersionPage{}, err

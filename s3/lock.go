@@ -8,7 +8,7 @@ import (
 )
 
 // getRetention is GET /BUCKET/KEY?retention.
-func (s *server) getRetention(c *call) error {
+func (s *handler) getRetention(c *call) error {
 	v, err := s.objects.HeadObject(c.ctx, c.who, c.look(redoubt.ActionGetLock))
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (s *server) getRetention(c *call) error {
 }
 
 // putRetention is PUT /BUCKET/KEY?retention. An empty document lifts it, where that is allowed.
-func (s *server) putRetention(c *call) error {
+func (s *handler) putRetention(c *call) error {
 	doc, err := c.readDocument("Retention")
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func (s *server) putRetention(c *call) error {
 }
 
 // getLegalHold is GET /BUCKET/KEY?legal-hold.
-func (s *server) getLegalHold(c *call) error {
+func (s *handler) getLegalHold(c *call) error {
 	v, err := s.objects.HeadObject(c.ctx, c.who, c.look(redoubt.ActionGetLock))
 	if err != nil {
 		return err
@@ -75,7 +75,7 @@ func (s *server) getLegalHold(c *call) error {
 }
 
 // putLegalHold is PUT /BUCKET/KEY?legal-hold.
-func (s *server) putLegalHold(c *call) error {
+func (s *handler) putLegalHold(c *call) error {
 	doc, err := c.readDocument("LegalHold")
 	if err != nil {
 		return err
@@ -93,7 +93,7 @@ func (s *server) putLegalHold(c *call) error {
 	return s.alterLock(c, in)
 }
 
-func (s *server) alterLock(c *call, in redoubt.AlterObject) error {
+func (s *handler) alterLock(c *call, in redoubt.AlterObject) error {
 	v, err := s.objects.AlterObject(c.ctx, c.who, in)
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (s *server) alterLock(c *call, in redoubt.AlterObject) error {
 }
 
 // getLockConfig is GET /BUCKET?object-lock.
-func (s *server) getLockConfig(c *call) error {
+func (s *handler) getLockConfig(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (s *server) getLockConfig(c *call) error {
 }
 
 // putLockConfig is PUT /BUCKET?object-lock. Once enabled it stays enabled.
-func (s *server) putLockConfig(c *call) error {
+func (s *handler) putLockConfig(c *call) error {
 	if c.r.Header["X-Amz-Bucket-Object-Lock-Token"] != nil {
 		return notImplemented("x-amz-bucket-object-lock-token")
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // createUpload is POST /BUCKET/KEY?uploads.
-func (s *server) createUpload(c *call) error {
+func (s *handler) createUpload(c *call) error {
 	ask, err := c.readAsked()
 	if err != nil {
 		return err
@@ -28,7 +28,7 @@ func (s *server) createUpload(c *call) error {
 	}
 	c.set(answerLabel, u.Label.Banner())
 	c.set("X-Amz-Server-Side-Encryption", "AES256")
-	if algorithm != "" {
+	if c.header("X-Amz-Checksum-Algorithm") != "" {
 		c.set("X-Amz-Checksum-Algorithm", algorithm)
 		c.set("X-Amz-Checksum-Type", sumType(&redoubt.Checksums{Composite: composite}))
 	}
@@ -51,7 +51,7 @@ func (c *call) readUploadSum() (name string, composite bool, err error) {
 		if kind != "" {
 			return "", false, errInvalidRequest.say("The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
 		}
-		return "", false, nil
+		return sumInfo[sumCRC64NVME].name, false, nil // as S3: parts without a checksum get one of this kind
 	}
 	a := sumNamed(v)
 	if a == sumNone {
@@ -73,7 +73,7 @@ func (c *call) readUploadSum() (name string, composite bool, err error) {
 }
 
 // uploadPart is PUT /BUCKET/KEY?partNumber=N&uploadId=ID.
-func (s *server) uploadPart(c *call) error {
+func (s *handler) uploadPart(c *call) error {
 	number, err := partNumber(c.query.get("partNumber"))
 	if err != nil {
 		return err
@@ -103,7 +103,7 @@ func (s *server) uploadPart(c *call) error {
 func (c *call) uploadID() redoubt.UploadID { return redoubt.UploadID(c.query.get("uploadId")) }
 
 // uploadPartCopy is UploadPart with x-amz-copy-source. A NotFound is of the upload, whichever of the two is missing.
-func (s *server) uploadPartCopy(c *call) error {
+func (s *handler) uploadPartCopy(c *call) error {
 	number, err := partNumber(c.query.get("partNumber"))
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (c *call) copyRange() (off, n int64, err error) {
 }
 
 // completeUpload is POST /BUCKET/KEY?uploadId=ID.
-func (s *server) completeUpload(c *call) error {
+func (s *handler) completeUpload(c *call) error {
 	in, err := c.readComplete()
 	if err != nil {
 		return err
@@ -324,7 +324,7 @@ func completeError(err error) error {
 }
 
 // abortUpload is DELETE /BUCKET/KEY?uploadId=ID.
-func (s *server) abortUpload(c *call) error {
+func (s *handler) abortUpload(c *call) error {
 	if c.r.Header["X-Amz-If-Match-Initiated-Time"] != nil {
 		return notImplemented("x-amz-if-match-initiated-time")
 	}

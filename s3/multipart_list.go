@@ -7,7 +7,7 @@ import (
 )
 
 // listParts is GET /BUCKET/KEY?uploadId=ID.
-func (s *server) listParts(c *call) error {
+func (s *handler) listParts(c *call) error {
 	most, err := c.readMax("max-parts")
 	if err != nil {
 		return err
@@ -62,7 +62,7 @@ func writeUploadSum(x *xmlWriter, u *redoubt.Upload) {
 }
 
 // listUploads is GET /BUCKET?uploads.
-func (s *server) listUploads(c *call) error {
+func (s *handler) listUploads(c *call) error {
 	l, err := c.readListing("max-uploads")
 	if err != nil {
 		return err

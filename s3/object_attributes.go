@@ -11,7 +11,7 @@ import (
 var attributeNames = map[string]bool{"ETag": true, "Checksum": true, "ObjectParts": true, "StorageClass": true, "ObjectSize": true}
 
 // getAttributes is GET /BUCKET/KEY?attributes.
-func (s *server) getAttributes(c *call) error {
+func (s *handler) getAttributes(c *call) error {
 	want, err := c.readAttributeNames()
 	if err != nil {
 		return err

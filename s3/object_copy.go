@@ -8,7 +8,7 @@ import (
 )
 
 // copyObject is PUT /BUCKET/KEY with x-amz-copy-source.
-func (s *server) copyObject(c *call) error {
+func (s *handler) copyObject(c *call) error {
 	source, id, err := c.copySource()
 	if err != nil {
 		return err
@@ -139,7 +139,7 @@ func (c *call) directive(name string) (replace bool, err error) {
 // repeatedLabel settles what a label header means on a copy that keeps the source's metadata. The source's own
 // label, repeated, is not a request; another one is, for what somebody asked to be marked must not end up
 // without that mark. The version looked at is then the one that is copied.
-func (s *server) repeatedLabel(c *call, in *redoubt.CopyObject) error {
+func (s *handler) repeatedLabel(c *call, in *redoubt.CopyObject) error {
 	v, err := s.objects.HeadObject(c.ctx, c.who, redoubt.ReadObject{Name: in.Source, ID: in.SourceID})
 	if err != nil {
 		return err

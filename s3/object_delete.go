@@ -8,7 +8,7 @@ import (
 )
 
 // deleteObject is DELETE /BUCKET/KEY. Removing what is not there, or may not be known of, succeeds, as in S3.
-func (s *server) deleteObject(c *call) error {
+func (s *handler) deleteObject(c *call) error {
 	in, err := c.readDelete()
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ type doomed struct {
 }
 
 // deleteObjects is POST /BUCKET?delete.
-func (s *server) deleteObjects(c *call) error {
+func (s *handler) deleteObjects(c *call) error {
 	body, hashed, err := c.readSmall(maxDeleteXMLBytes)
 	if err != nil {
 		return tooLargeXML(err)
@@ -85,7 +85,7 @@ func (s *server) deleteObjects(c *call) error {
 }
 
 // deleteAll removes entries, several at once so that they share a commit; it returns when all are done.
-func (s *server) deleteAll(c *call, entries []doomed) {
+func (s *handler) deleteAll(c *call, entries []doomed) {
 	var wg sync.WaitGroup
 	next := make(chan *doomed)
 	for range min(deleteWorkers, len(entries)) {
@@ -103,7 +103,7 @@ func (s *server) deleteAll(c *call, entries []doomed) {
 }
 
 // deleteOne removes one entry. A panic in the service stays one entry's internal error.
-func (s *server) deleteOne(c *call, e *doomed) {
+func (s *handler) deleteOne(c *call, e *doomed) {
 	e.err = redoubt.Internal
 	defer func() { _ = recover() }()
 	e.gone, e.err = s.objects.DeleteObject(c.ctx, c.who, e.in)

@@ -10,7 +10,7 @@ import (
 )
 
 // getObject is GET /BUCKET/KEY.
-func (s *server) getObject(c *call) error {
+func (s *handler) getObject(c *call) error {
 	in, err := c.readObject()
 	if err != nil {
 		return err
@@ -30,7 +30,7 @@ func (s *server) getObject(c *call) error {
 }
 
 // headObject is HEAD /BUCKET/KEY.
-func (s *server) headObject(c *call) error {
+func (s *handler) headObject(c *call) error {
 	in, err := c.readObject()
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 )
 
 // putObject is PUT /BUCKET/KEY.
-func (s *server) putObject(c *call) error {
+func (s *handler) putObject(c *call) error {
 	if c.query.has("versionId") {
 		return invalid("versionId", c.query.get("versionId"), "This operation does not take a version.")
 	}

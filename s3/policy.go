@@ -14,7 +14,7 @@ import (
 // a condition that is ignored is a door left open.
 
 // getPolicy is GET /BUCKET?policy: the document as it was given.
-func (s *server) getPolicy(c *call) error {
+func (s *handler) getPolicy(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (s *server) getPolicy(c *call) error {
 }
 
 // putPolicy is PUT /BUCKET?policy.
-func (s *server) putPolicy(c *call) error {
+func (s *handler) putPolicy(c *call) error {
 	body, _, err := c.readSmall(maxPolicyBytes)
 	if own, ok := err.(*apiError); ok && own.code == errEntityTooLarge.code {
 		return errMalformedPolicy.say("Policies may not exceed the maximum allowed size.")
@@ -48,7 +48,7 @@ func (s *server) putPolicy(c *call) error {
 }
 
 // deletePolicy is DELETE /BUCKET?policy.
-func (s *server) deletePolicy(c *call) error {
+func (s *handler) deletePolicy(c *call) error {
 	return s.change(c, func(b *redoubt.BucketSettings) error {
 		b.Policy, b.Grants = "", nil
 		return nil
@@ -57,7 +57,7 @@ func (s *server) deletePolicy(c *call) error {
 
 // getPolicyStatus is GET /BUCKET?policyStatus. Nothing is public: there is no access without a credential, and "*"
 // is everyone who has one.
-func (s *server) getPolicyStatus(c *call) error {
+func (s *handler) getPolicyStatus(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err

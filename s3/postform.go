@@ -18,7 +18,7 @@ import (
 )
 
 // postForm is POST /BUCKET with multipart/form-data: a browser's upload, proved by the policy that it carries.
-func (s *server) postForm(c *call) error {
+func (s *handler) postForm(c *call) error {
 	if c.r.TLS == nil && !s.unsignedInClear {
 		return errUnsignedInClear
 	}
@@ -139,7 +139,7 @@ func formError(err error) error {
 }
 
 // authenticateForm checks the signature over the policy, in constant time.
-func (s *server) authenticateForm(c *call, f *postedForm) error {
+func (s *handler) authenticateForm(c *call, f *postedForm) error {
 	policy := f.fields["policy"]
 	if policy == "" {
 		return errAccessDenied
@@ -173,7 +173,7 @@ func (s *server) authenticateForm(c *call, f *postedForm) error {
 }
 
 // checkPolicy holds the form to its policy.
-func (s *server) checkPolicy(c *call, f *postedForm) error {
+func (s *handler) checkPolicy(c *call, f *postedForm) error {
 	raw, err := base64.StdEncoding.DecodeString(f.fields["policy"])
 	if err != nil {
 		return errInvalidPolicyDocument("The policy is not base64.")
@@ -215,7 +215,7 @@ func (f *postedForm) headers() http.Header {
 }
 
 // putForm stores the file as PutObject would.
-func (s *server) putForm(c *call, f *postedForm) (redoubt.Version, error) {
+func (s *handler) putForm(c *call, f *postedForm) (redoubt.Version, error) {
 	c.r.Header = f.headers()
 	ask, err := c.readAsked()
 	if err != nil {

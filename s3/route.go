@@ -21,7 +21,7 @@ type operation struct {
 	method   string
 	on       target
 	sub      string // subresource in the query, or a marker of selector
-	handle   func(*server, *call) error
+	handle   func(*handler, *call) error
 	form     form // what NotFound is called; zero: by the target
 	authless bool // proves itself otherwise
 }
@@ -35,72 +35,72 @@ const (
 
 // operations is everything that S3 clients ask, offered or not.
 var operations = []operation{
-	{"ListBuckets", "GET", onService, "", (*server).listBuckets, 0, false},
+	{"ListBuckets", "GET", onService, "", (*handler).listBuckets, 0, false},
 
-	{"CreateBucket", "PUT", onBucket, "", (*server).createBucket, 0, false},
-	{"HeadBucket", "HEAD", onBucket, "", (*server).headBucket, 0, false},
-	{"DeleteBucket", "DELETE", onBucket, "", (*server).deleteBucket, 0, false},
-	{"GetBucketLocation", "GET", onBucket, "location", (*server).getLocation, 0, false},
-	{"GetBucketVersioning", "GET", onBucket, "versioning", (*server).getVersioning, 0, false},
-	{"PutBucketVersioning", "PUT", onBucket, "versioning", (*server).putVersioning, 0, false},
-	{"GetBucketAcl", "GET", onBucket, "acl", (*server).getBucketACL, 0, false},
-	{"PutBucketAcl", "PUT", onBucket, "acl", (*server).putBucketACL, 0, false},
-	{"GetBucketEncryption", "GET", onBucket, "encryption", (*server).getEncryption, 0, false},
-	{"PutBucketEncryption", "PUT", onBucket, "encryption", (*server).putEncryption, 0, false},
-	{"GetBucketTagging", "GET", onBucket, "tagging", (*server).getBucketTagging, 0, false},
-	{"PutBucketTagging", "PUT", onBucket, "tagging", (*server).putBucketTagging, 0, false},
-	{"DeleteBucketTagging", "DELETE", onBucket, "tagging", (*server).deleteBucketTagging, 0, false},
-	{"GetBucketCors", "GET", onBucket, "cors", (*server).getCORS, 0, false},
-	{"PutBucketCors", "PUT", onBucket, "cors", (*server).putCORS, 0, false},
-	{"DeleteBucketCors", "DELETE", onBucket, "cors", (*server).deleteCORS, 0, false},
-	{"GetBucketPolicy", "GET", onBucket, "policy", (*server).getPolicy, 0, false},
-	{"PutBucketPolicy", "PUT", onBucket, "policy", (*server).putPolicy, 0, false},
-	{"DeleteBucketPolicy", "DELETE", onBucket, "policy", (*server).deletePolicy, 0, false},
-	{"GetBucketPolicyStatus", "GET", onBucket, "policyStatus", (*server).getPolicyStatus, 0, false},
-	{"GetBucketLifecycleConfiguration", "GET", onBucket, "lifecycle", (*server).getLifecycle, 0, false},
-	{"PutBucketLifecycleConfiguration", "PUT", onBucket, "lifecycle", (*server).putLifecycle, 0, false},
-	{"DeleteBucketLifecycle", "DELETE", onBucket, "lifecycle", (*server).deleteLifecycle, 0, false},
-	{"GetObjectLockConfiguration", "GET", onBucket, "object-lock", (*server).getLockConfig, 0, false},
-	{"PutObjectLockConfiguration", "PUT", onBucket, "object-lock", (*server).putLockConfig, 0, false},
-	{"GetRedoubtSettings", "GET", onBucket, "redoubt", (*server).getSettings, 0, false},
-	{"PutRedoubtSettings", "PUT", onBucket, "redoubt", (*server).putSettings, 0, false},
-	{"PostObject", "POST", onBucket, subForm, (*server).postForm, formBucket, true},
+	{"CreateBucket", "PUT", onBucket, "", (*handler).createBucket, 0, false},
+	{"HeadBucket", "HEAD", onBucket, "", (*handler).headBucket, 0, false},
+	{"DeleteBucket", "DELETE", onBucket, "", (*handler).deleteBucket, 0, false},
+	{"GetBucketLocation", "GET", onBucket, "location", (*handler).getLocation, 0, false},
+	{"GetBucketVersioning", "GET", onBucket, "versioning", (*handler).getVersioning, 0, false},
+	{"PutBucketVersioning", "PUT", onBucket, "versioning", (*handler).putVersioning, 0, false},
+	{"GetBucketAcl", "GET", onBucket, "acl", (*handler).getBucketACL, 0, false},
+	{"PutBucketAcl", "PUT", onBucket, "acl", (*handler).putBucketACL, 0, false},
+	{"GetBucketEncryption", "GET", onBucket, "encryption", (*handler).getEncryption, 0, false},
+	{"PutBucketEncryption", "PUT", onBucket, "encryption", (*handler).putEncryption, 0, false},
+	{"GetBucketTagging", "GET", onBucket, "tagging", (*handler).getBucketTagging, 0, false},
+	{"PutBucketTagging", "PUT", onBucket, "tagging", (*handler).putBucketTagging, 0, false},
+	{"DeleteBucketTagging", "DELETE", onBucket, "tagging", (*handler).deleteBucketTagging, 0, false},
+	{"GetBucketCors", "GET", onBucket, "cors", (*handler).getCORS, 0, false},
+	{"PutBucketCors", "PUT", onBucket, "cors", (*handler).putCORS, 0, false},
+	{"DeleteBucketCors", "DELETE", onBucket, "cors", (*handler).deleteCORS, 0, false},
+	{"GetBucketPolicy", "GET", onBucket, "policy", (*handler).getPolicy, 0, false},
+	{"PutBucketPolicy", "PUT", onBucket, "policy", (*handler).putPolicy, 0, false},
+	{"DeleteBucketPolicy", "DELETE", onBucket, "policy", (*handler).deletePolicy, 0, false},
+	{"GetBucketPolicyStatus", "GET", onBucket, "policyStatus", (*handler).getPolicyStatus, 0, false},
+	{"GetBucketLifecycleConfiguration", "GET", onBucket, "lifecycle", (*handler).getLifecycle, 0, false},
+	{"PutBucketLifecycleConfiguration", "PUT", onBucket, "lifecycle", (*handler).putLifecycle, 0, false},
+	{"DeleteBucketLifecycle", "DELETE", onBucket, "lifecycle", (*handler).deleteLifecycle, 0, false},
+	{"GetObjectLockConfiguration", "GET", onBucket, "object-lock", (*handler).getLockConfig, 0, false},
+	{"PutObjectLockConfiguration", "PUT", onBucket, "object-lock", (*handler).putLockConfig, 0, false},
+	{"GetRedoubtSettings", "GET", onBucket, "redoubt", (*handler).getSettings, 0, false},
+	{"PutRedoubtSettings", "PUT", onBucket, "redoubt", (*handler).putSettings, 0, false},
+	{"PostObject", "POST", onBucket, subForm, (*handler).postForm, formBucket, true},
 
-	{"ListObjects", "GET", onBucket, "", (*server).listObjects, 0, false},
-	{"ListObjectsV2", "GET", onBucket, "list-type", (*server).listObjectsV2, 0, false},
-	{"ListObjectVersions", "GET", onBucket, "versions", (*server).listVersions, 0, false},
-	{"ListMultipartUploads", "GET", onBucket, "uploads", (*server).listUploads, 0, false},
-	{"DeleteObjects", "POST", onBucket, "delete", (*server).deleteObjects, 0, false},
+	{"ListObjects", "GET", onBucket, "", (*handler).listObjects, 0, false},
+	{"ListObjectsV2", "GET", onBucket, "list-type", (*handler).listObjectsV2, 0, false},
+	{"ListObjectVersions", "GET", onBucket, "versions", (*handler).listVersions, 0, false},
+	{"ListMultipartUploads", "GET", onBucket, "uploads", (*handler).listUploads, 0, false},
+	{"DeleteObjects", "POST", onBucket, "delete", (*handler).deleteObjects, 0, false},
 
-	{"GetObject", "GET", onObject, "", (*server).getObject, 0, false},
-	{"HeadObject", "HEAD", onObject, "", (*server).headObject, 0, false},
-	{"PutObject", "PUT", onObject, "", (*server).putObject, formBucket, false},
-	{"CopyObject", "PUT", onObject, subCopy, (*server).copyObject, 0, false},
-	{"DeleteObject", "DELETE", onObject, "", (*server).deleteObject, 0, false},
-	{"GetObjectAttributes", "GET", onObject, "attributes", (*server).getAttributes, 0, false},
-	{"GetObjectTagging", "GET", onObject, "tagging", (*server).getTagging, 0, false},
-	{"PutObjectTagging", "PUT", onObject, "tagging", (*server).putTagging, 0, false},
-	{"DeleteObjectTagging", "DELETE", onObject, "tagging", (*server).deleteTagging, 0, false},
-	{"GetObjectRetention", "GET", onObject, "retention", (*server).getRetention, 0, false},
-	{"PutObjectRetention", "PUT", onObject, "retention", (*server).putRetention, 0, false},
-	{"GetObjectLegalHold", "GET", onObject, "legal-hold", (*server).getLegalHold, 0, false},
-	{"PutObjectLegalHold", "PUT", onObject, "legal-hold", (*server).putLegalHold, 0, false},
-	{"GetObjectAcl", "GET", onObject, "acl", (*server).getObjectACL, 0, false},
-	{"PutObjectAcl", "PUT", onObject, "acl", (*server).putObjectACL, 0, false},
+	{"GetObject", "GET", onObject, "", (*handler).getObject, 0, false},
+	{"HeadObject", "HEAD", onObject, "", (*handler).headObject, 0, false},
+	{"PutObject", "PUT", onObject, "", (*handler).putObject, formBucket, false},
+	{"CopyObject", "PUT", onObject, subCopy, (*handler).copyObject, 0, false},
+	{"DeleteObject", "DELETE", onObject, "", (*handler).deleteObject, 0, false},
+	{"GetObjectAttributes", "GET", onObject, "attributes", (*handler).getAttributes, 0, false},
+	{"GetObjectTagging", "GET", onObject, "tagging", (*handler).getTagging, 0, false},
+	{"PutObjectTagging", "PUT", onObject, "tagging", (*handler).putTagging, 0, false},
+	{"DeleteObjectTagging", "DELETE", onObject, "tagging", (*handler).deleteTagging, 0, false},
+	{"GetObjectRetention", "GET", onObject, "retention", (*handler).getRetention, 0, false},
+	{"PutObjectRetention", "PUT", onObject, "retention", (*handler).putRetention, 0, false},
+	{"GetObjectLegalHold", "GET", onObject, "legal-hold", (*handler).getLegalHold, 0, false},
+	{"PutObjectLegalHold", "PUT", onObject, "legal-hold", (*handler).putLegalHold, 0, false},
+	{"GetObjectAcl", "GET", onObject, "acl", (*handler).getObjectACL, 0, false},
+	{"PutObjectAcl", "PUT", onObject, "acl", (*handler).putObjectACL, 0, false},
 
-	{"CreateMultipartUpload", "POST", onObject, "uploads", (*server).createUpload, formBucket, false},
-	{"UploadPart", "PUT", onObject, "uploadId", (*server).uploadPart, formUpload, false},
-	{"UploadPartCopy", "PUT", onObject, subPartCopy, (*server).uploadPartCopy, formUpload, false},
-	{"ListParts", "GET", onObject, "uploadId", (*server).listParts, formUpload, false},
-	{"CompleteMultipartUpload", "POST", onObject, "uploadId", (*server).completeUpload, formUpload, false},
-	{"AbortMultipartUpload", "DELETE", onObject, "uploadId", (*server).abortUpload, formUpload, false},
+	{"CreateMultipartUpload", "POST", onObject, "uploads", (*handler).createUpload, formBucket, false},
+	{"UploadPart", "PUT", onObject, "uploadId", (*handler).uploadPart, formUpload, false},
+	{"UploadPartCopy", "PUT", onObject, subPartCopy, (*handler).uploadPartCopy, formUpload, false},
+	{"ListParts", "GET", onObject, "uploadId", (*handler).listParts, formUpload, false},
+	{"CompleteMultipartUpload", "POST", onObject, "uploadId", (*handler).completeUpload, formUpload, false},
+	{"AbortMultipartUpload", "DELETE", onObject, "uploadId", (*handler).abortUpload, formUpload, false},
 
 	// Reads that S3 answers with "there is none", so that clients which take stock keep going.
 	{"GetBucketOwnershipControls", "GET", onBucket, "ownershipControls", answers(errNoOwnership), 0, false},
 	{"GetPublicAccessBlock", "GET", onBucket, "publicAccessBlock", answers(errNoPublicBlock), 0, false},
 	{"GetBucketReplication", "GET", onBucket, "replication", answers(errNoReplication), 0, false},
 	{"GetBucketWebsite", "GET", onBucket, "website", answers(errNoWebsite), 0, false},
-	{"GetBucketRequestPayment", "GET", onBucket, "requestPayment", (*server).getRequestPayment, 0, false},
+	{"GetBucketRequestPayment", "GET", onBucket, "requestPayment", (*handler).getRequestPayment, 0, false},
 	{"GetBucketLogging", "GET", onBucket, "logging", emptyAnswer("BucketLoggingStatus"), 0, false},
 	{"GetBucketNotificationConfiguration", "GET", onBucket, "notification", emptyAnswer("NotificationConfiguration"), 0, false},
 	{"GetBucketAccelerateConfiguration", "GET", onBucket, "accelerate", emptyAnswer("AccelerateConfiguration"), 0, false},
@@ -269,8 +269,8 @@ func (c *call) setForm(on target) error {
 }
 
 // answers is the handler of a read that S3 answers with "there is none" of a bucket that exists.
-func answers(e *apiError) func(*server, *call) error {
-	return func(s *server, c *call) error {
+func answers(e *apiError) func(*handler, *call) error {
+	return func(s *handler, c *call) error {
 		if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 			return err
 		}
@@ -279,8 +279,8 @@ func answers(e *apiError) func(*server, *call) error {
 }
 
 // emptyAnswer is the handler of a read that S3 answers with an empty document.
-func emptyAnswer(root string) func(*server, *call) error {
-	return func(s *server, c *call) error {
+func emptyAnswer(root string) func(*handler, *call) error {
+	return func(s *handler, c *call) error {
 		if _, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket); err != nil {
 			return err
 		}

@@ -22,7 +22,7 @@ type redoubtSettings struct {
 }
 
 // getSettings is GET /BUCKET?redoubt.
-func (s *server) getSettings(c *call) error {
+func (s *handler) getSettings(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -46,7 +46,7 @@ func (s *server) getSettings(c *call) error {
 
 // putSettings is PUT /BUCKET?redoubt: the whole document; what it leaves out returns to its default. read_only
 // is a guard's to set, and is only shown here.
-func (s *server) putSettings(c *call) error {
+func (s *handler) putSettings(c *call) error {
 	body, _, err := c.readSmall(maxPolicyBytes)
 	if err != nil {
 		return err

@@ -50,8 +50,8 @@ func (g *signature) appendScope(b []byte) []byte {
 }
 
 // authenticate proves who asks, and fills c.who and c.sig. Failures are recorded.
-func (s *server) authenticate(c *call) error {
-	err := s.verify(c)
+func (s *handler) authenticate(c *call) error {
+	err := verify(s, c)
 	if err != nil {
 		s.auth.Refused(c.ctx, c.r.RemoteAddr, answerFor(err, c.form).code)
 	}
@@ -59,7 +59,7 @@ func (s *server) authenticate(c *call) error {
 }
 
 // verify is the whole of SigV4 for a request, but for its content.
-func (s *server) verify(c *call) error {
+func verify(s *handler, c *call) error {
 	if err := c.readSignature(); err != nil {
 		return err
 	}
@@ -240,7 +240,7 @@ func (g *signature) fromQuery(c *call) error {
 }
 
 // checkScope holds the credential scope to this region, this service and the day of the request.
-func (s *server) checkScope(g *signature) error {
+func (s *handler) checkScope(g *signature) error {
 	bad := errBadAuth
 	if g.presigned {
 		bad = errBadAuthQuery
@@ -257,7 +257,7 @@ func (s *server) checkScope(g *signature) error {
 }
 
 // checkTime bounds how far a request may be from now.
-func (s *server) checkTime(g *signature) error {
+func (s *handler) checkTime(g *signature) error {
 	now := s.clock()
 	if !g.presigned {
 		if d := now.Sub(g.time); d > clockSkew || d < -clockSkew {

@@ -9,7 +9,7 @@ import (
 )
 
 // getTagging is GET /BUCKET/KEY?tagging.
-func (s *server) getTagging(c *call) error {
+func (s *handler) getTagging(c *call) error {
 	v, err := s.objects.HeadObject(c.ctx, c.who, c.look(redoubt.ActionGetTags))
 	if err != nil {
 		return err
@@ -21,7 +21,7 @@ func (s *server) getTagging(c *call) error {
 }
 
 // putTagging is PUT /BUCKET/KEY?tagging.
-func (s *server) putTagging(c *call) error {
+func (s *handler) putTagging(c *call) error {
 	tags, err := c.readTagging(redoubt.MaxTags)
 	if err != nil {
 		return err
@@ -30,11 +30,11 @@ func (s *server) putTagging(c *call) error {
 }
 
 // deleteTagging is DELETE /BUCKET/KEY?tagging.
-func (s *server) deleteTagging(c *call) error {
+func (s *handler) deleteTagging(c *call) error {
 	return s.alterTags(c, []redoubt.Tag{}, http.StatusNoContent)
 }
 
-func (s *server) alterTags(c *call, tags []redoubt.Tag, status int) error {
+func (s *handler) alterTags(c *call, tags []redoubt.Tag, status int) error {
 	in := c.alter()
 	in.Tags = &tags
 	v, err := s.objects.AlterObject(c.ctx, c.who, in)
@@ -55,7 +55,7 @@ func (c *call) alter() redoubt.AlterObject {
 }
 
 // getBucketTagging is GET /BUCKET?tagging.
-func (s *server) getBucketTagging(c *call) error {
+func (s *handler) getBucketTagging(c *call) error {
 	b, err := s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	if err != nil {
 		return err
@@ -68,7 +68,7 @@ func (s *server) getBucketTagging(c *call) error {
 }
 
 // putBucketTagging is PUT /BUCKET?tagging.
-func (s *server) putBucketTagging(c *call) error {
+func (s *handler) putBucketTagging(c *call) error {
 	tags, err := c.readTagging(maxBucketTags)
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func (s *server) putBucketTagging(c *call) error {
 }
 
 // deleteBucketTagging is DELETE /BUCKET?tagging.
-func (s *server) deleteBucketTagging(c *call) error {
+func (s *handler) deleteBucketTagging(c *call) error {
 	return s.change(c, func(b *redoubt.BucketSettings) error { b.Tags = nil; return nil }, http.StatusNoContent)
 }
 
