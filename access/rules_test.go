@@ -178,6 +178,26 @@ func TestTheNodesOwnSubjectWritesReservedNamesWithinItsLabels(t *testing.T) {
 	}
 }
 
+func TestADenialOfAPrefixLeavesTheRestOfAList(t *testing.T) {
+	m, r := monitor(t), request(t, redoubt.ActionListObjects)
+	r.Subject.Grants = []redoubt.Grant{{Subject: "*", Bucket: "reports", Prefix: "2025/", Deny: true}}
+	if d := m.Check(r); !d.Allow {
+		t.Errorf("got %+v, want the list, without what is denied", d)
+	}
+	if scope := m.Scope(r); scope == nil || scope("2025/x") || !scope("2026/x") {
+		t.Error("the scope is not all but the denied prefix")
+	}
+	r.Bucket.Closed = true
+	r.Subject.Grants[0].Deny = false
+	if scope := m.Scope(r); !m.Check(r).Allow || scope == nil || !scope("2025/x") || scope("2026/x") {
+		t.Error("the scope is not the granted prefix alone")
+	}
+	r.Bucket = nil
+	if scope := m.Scope(r); scope == nil || scope("2025/x") {
+		t.Error("no bucket, and something is in scope")
+	}
+}
+
 func TestEstateRulesDenyAndOnlyDeny(t *testing.T) {
 	m := monitor(t)
 	m = New(m.floor, m.ceiling, "topsecret", denier("no-fridays"))

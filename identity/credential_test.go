@@ -172,54 +172,6 @@ func TestCredentialsExpireAndNeverOutliveTheClearance(t *testing.T) {
 	wantKind(t, err, redoubt.Expired, RuleClearance)
 }
 
-func TestRevocationBitesAtOnceAndOutlivesARestart(t *testing.T) {
-	w := newWorld(t, "SECRET")
-	m, who := w.mint("s-analyst", "")
-	_, other := w.mint("s-analyst", "")
-	recs, err := w.r.RevokeCredential("officer", who.ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.commit(recs)
-	for range 3 {
-		if err := w.r.Live(who); !errors.Is(err, redoubt.Unauthenticated) {
-			t.Errorf("got %v", err)
-		}
-		if _, err := w.r.Bearer(m.Token); !errors.Is(err, redoubt.Unauthenticated) {
-			t.Errorf("bearer: got %v", err)
-		}
-		if _, _, err := w.r.SigningKey(who.ID, redoubt.Scope{}); !errors.Is(err, redoubt.Unauthenticated) {
-			t.Errorf("signing: got %v", err)
-		}
-		if err := w.r.Live(other); err != nil {
-			t.Errorf("the other one: %v", err)
-		}
-		w.open()
-	}
-	recs, err = w.r.RevokePerson("officer", "s-analyst", "left")
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.commit(recs)
-	for range 3 {
-		if err := w.r.Live(other); !errors.Is(err, redoubt.Unauthenticated) {
-			t.Errorf("after the person: got %v", err)
-		}
-		if _, ok := w.r.Subject("s-analyst"); ok {
-			t.Error("a revoked person was resolved")
-		}
-		_, _, _, err = w.r.Mint(w.request("s-analyst", ""))
-		wantKind(t, err, redoubt.Unauthenticated, "")
-		_, _, err = w.r.Grant(redoubt.Grant{Subject: "s-analyst", Bucket: "reports"})
-		wantKind(t, err, redoubt.NotFound, "")
-		w.open()
-	}
-	_, err = w.r.RevokeCredential("officer", "RDAAAAAAAAAAAAAAAAAA")
-	wantKind(t, err, redoubt.NotFound, "")
-	_, err = w.r.RevokePerson("officer", "nobody", "")
-	wantKind(t, err, redoubt.NotFound, "")
-}
-
 func TestANewKeyEndsTheOldOnesCredentials(t *testing.T) {
 	w := newWorld(t, "SECRET")
 	_, who := w.mint("s-analyst", "")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -220,6 +221,14 @@ func TestRecordsAreOnlyWhatThisPackageWrites(t *testing.T) {
 		}
 		if err := w.r.Load(rec); err != nil {
 			t.Errorf("%s a second time: %v", rec.Kind, err)
+		}
+	}
+	for _, n := range []int{MaxRecordBytes, MaxRecordBytes + 1} {
+		rec := encode(KindRevocation, "grant/x", revocationRecord{Kind: "grant", Name: "x", At: noon})
+		pad := n - len(rec.Value) - len(`"reason":"",`)
+		rec = encode(KindRevocation, "grant/x", revocationRecord{Kind: "grant", Name: "x", At: noon, Reason: strings.Repeat("r", pad)})
+		if err := w.r.Load(rec); len(rec.Value) != n || (err == nil) != (n == MaxRecordBytes) {
+			t.Errorf("a record of %d bytes: got %v", len(rec.Value), err)
 		}
 	}
 	for _, kind := range Kinds() {
