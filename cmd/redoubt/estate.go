@@ -66,7 +66,7 @@ func (a *app) estateCheck() *cobra.Command {
 			if sigs, err := readSignatures(args[0]); err != nil {
 				return err
 			} else if why = estate.Verify(e, nil, sigs); why != nil {
-				signed = "not signed: " + plain(why)
+				signed = "not yet in order to take effect: " + errors.Unwrap(why).Error()
 			}
 			if e.Exercise {
 				signed = "an exercise: its officers' keys are made and used by redoubt up"
@@ -187,7 +187,7 @@ the signatures of two different officers: at first its own, later those of the e
 				return err
 			}
 			if err := estate.Verify(e, nil, sigs); err != nil {
-				a.say("%s has signed; %s", as, plain(err))
+				a.say("%s has signed; %v", as, errors.Unwrap(err))
 				return nil
 			}
 			a.say("%s has signed; two officers have, so the estate may take effect", as)

@@ -110,6 +110,8 @@ func hintFor(err error) string {
 		return "redoubt label dominates A B tells which of two markings is above the other"
 	case kind == redoubt.NotFound:
 		return "redoubt ls shows what this credential may see"
+	case kind == redoubt.NoBucket:
+		return "redoubt ls --as SUBJECT@NODE lists the buckets"
 	case kind == redoubt.Corrupt:
 		return "redoubt fsck NODE reads everything back"
 	}

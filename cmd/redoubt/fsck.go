@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,19 +126,22 @@ func (a *app) backupCommand() *cobra.Command {
 	return a.jsonFlag(c)
 }
 
+const maxRecipientFileBytes = 16 << 10 // a recipient has 2.3 KiB
+
 // recipientText is a public key as it stands, or from a file.
 func recipientText(s string) (string, error) {
 	if _, err := keys.ParseRecipient(s); err == nil {
 		return s, nil
 	}
-	line, err := passphraseFile(s)
+	data, err := readLimited(s, maxRecipientFileBytes)
+	line := strings.TrimSpace(string(data))
 	if err == nil {
-		_, err = keys.ParseRecipient(string(line))
+		_, err = keys.ParseRecipient(line)
 	}
 	if err != nil {
 		return "", &redoubt.Error{Object: s, Kind: redoubt.Invalid, Err: errors.New("is no recipient"), Hint: "redoubt key recipient FILE makes a key pair and prints the recipient"}
 	}
-	return string(line), nil
+	return line, nil
 }
 
 func (a *app) restoreCommand() *cobra.Command {

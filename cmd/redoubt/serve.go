@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -96,10 +97,7 @@ func (a *app) estateFor(st node.State, file string) (*estate.Estate, estate.Docu
 		return nil, estate.Document{}, a.faultsOf(file, err)
 	}
 	if e.Exercise {
-		release, err := st.Lock()
-		if errors.Is(err, redoubt.Unavailable) { // another node of the same exercise starts
-			return a.estateFor(st, "")
-		}
+		release, err := lockSoon(st)
 		if err != nil {
 			return nil, estate.Document{}, err
 		}
@@ -118,6 +116,16 @@ func (a *app) estateFor(st node.State, file string) (*estate.Estate, estate.Docu
 		doc.Sigs = sigs.Signatures
 	}
 	return e, doc, nil
+}
+
+// lockSoon takes the state's lock, and waits a while for another node of the same exercise that starts.
+func lockSoon(st node.State) (release func(), err error) {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		release, err = st.Lock()
+		if !errors.Is(err, redoubt.Unavailable) || time.Now().After(deadline) {
+			return release, err
+		}
+	}
 }
 
 // tellStarter writes to the pipe of the process that started us, if there is one.

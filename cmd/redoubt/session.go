@@ -172,3 +172,5 @@ func parsePlace(s string) (place, error) {
 }
 
 func versionID(s string) redoubt.VersionID { return redoubt.VersionID(s) }
+
+func nodeName(s string) redoubt.NodeName { return redoubt.NodeName(s) }

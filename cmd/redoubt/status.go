@@ -28,16 +28,23 @@ type estateStatus struct {
 }
 
 func (a *app) statusCommand() *cobra.Command {
-	return a.jsonFlag(&cobra.Command{Use: "status", Short: "The nodes of the state, where they are and how they do",
-		Long: `Shows every node of the state. The range of a node is told where the state may be opened: in an exercise.
-The state of a real estate keeps no marking that can be read without the node's passphrase.`,
-		Example: "  redoubt status --json",
+	var file string
+	c := &cobra.Command{Use: "status", Short: "The nodes of the state, where they are and how they do",
+		Long: `Shows every node of the state. The range of a node is told in an exercise, or with --estate: the state of a real
+estate keeps no marking that can be read without the node's passphrase.`,
+		Example: "  redoubt status --json\n  redoubt status --estate /etc/redoubt/estate.yaml",
 		Args:    exactly(0), RunE: func(*cobra.Command, []string) error {
 			st, err := a.state()
 			if err != nil {
 				return err
 			}
-			doc, err := statusOf(st, nil)
+			var e *estate.Estate
+			if file != "" {
+				if e, err = loadEstate(file); err != nil {
+					return a.faultsOf(file, err)
+				}
+			}
+			doc, err := statusOf(st, e)
 			if err != nil {
 				return err
 			}
@@ -45,7 +52,9 @@ The state of a real estate keeps no marking that can be read without the node's 
 				return a.print(doc)
 			}
 			return a.statusTable(doc)
-		}})
+		}}
+	c.Flags().StringVar(&file, "estate", "", "estate `file`, for the ranges of its nodes")
+	return a.jsonFlag(c)
 }
 
 // statusOf gathers the status of all nodes; e, when known, gives ranges and nodes never started.

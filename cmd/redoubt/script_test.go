@@ -1,0 +1,145 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"redoubt/node"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"redoubt": main})
+}
+
+func TestCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Defer(func() { stopEverything(e.WorkDir) })
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   exits,
+			"ready":   ready,
+			"grab":    grab,
+			"nothing": nothing,
+			"signal":  signalNode,
+		},
+	})
+}
+
+// stopEverything ends nodes that a script left running.
+func stopEverything(dir string) {
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.Name() != "runtime.json" {
+			return nil
+		}
+		st, err := node.FindState(filepath.Dir(filepath.Dir(path)))
+		if err != nil {
+			return nil
+		}
+		names, _ := st.Nodes()
+		for _, name := range names {
+			if r, err := st.Runtime(name); err == nil && r.PID != 0 {
+				_ = syscall.Kill(r.PID, syscall.SIGTERM)
+			}
+		}
+		return nil
+	})
+}
+
+// exits CODE COMMAND...: the command ends with exactly that code. Its output can be compared as after exec.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if err != nil || neg {
+		ts.Fatalf("usage: exits CODE COMMAND...")
+	}
+	err = ts.Exec(args[1], args[2:]...)
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("got exit code %d, want %d", got, want)
+	}
+}
+
+// ready STATE NODE...: waits until the nodes are ready.
+func ready(ts *testscript.TestScript, _ bool, args []string) {
+	deadline := time.Now().Add(30 * time.Second)
+	for _, name := range args[1:] {
+		for {
+			if st, err := node.FindState(ts.MkAbs(args[0])); err == nil {
+				if r, err := st.Runtime(nodeName(name)); err == nil && r.State == node.Ready {
+					break
+				}
+			}
+			if time.Now().After(deadline) {
+				ts.Fatalf("%s is not ready", name)
+			}
+			time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on
+		}
+	}
+}
+
+// signal STATE NODE SIGNAL: sends a running node a signal.
+func signalNode(ts *testscript.TestScript, _ bool, args []string) {
+	st, err := node.FindState(ts.MkAbs(args[0]))
+	ts.Check(err)
+	r, err := st.Runtime(nodeName(args[1]))
+	ts.Check(err)
+	ts.Check(syscall.Kill(r.PID, map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}[args[2]]))
+	for held := true; held; {
+		now, err := st.Runtime(nodeName(args[1]))
+		ts.Check(err)
+		held = now.PID != 0
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// grab VARIABLE FILE PATTERN: the pattern's first group, in a file, becomes a variable.
+func grab(ts *testscript.TestScript, _ bool, args []string) {
+	m := regexp.MustCompile(args[2]).FindStringSubmatch(ts.ReadFile(args[1]))
+	if len(m) != 2 {
+		ts.Fatalf("%s: no match of %s", args[1], args[2])
+	}
+	ts.Setenv(args[0], m[1])
+}
+
+// nothing DIR WORD...: no file under DIR holds any of the words.
+func nothing(ts *testscript.TestScript, _ bool, args []string) {
+	err := filepath.WalkDir(ts.MkAbs(args[0]), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, word := range args[1:] {
+			if strings.Contains(string(data), word) {
+				return fmt.Errorf("%s holds %q", path, word)
+			}
+		}
+		return nil
+	})
+	ts.Check(err)
+}
