@@ -101,8 +101,8 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed 
 	opts := &pebble.Options{
 		FS:                          fs,
 		DisableWAL:                  true,
-		CacheSize:                   o.CacheBytes,
-		MemTableSize:                8 << 20,
+		CacheSize:                   o.CacheBytes + 2*memTableBytes, // pebble takes its memtables out of the cache
+		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: 4,
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
@@ -157,3 +157,6 @@ func indexError(err error) error {
 	}
 	return diskError("store", err)
 }
+
+// memTableBytes is the size of one memtable; two are in memory at most of the time: one that fills and one that is flushed.
+const memTableBytes = 8 << 20
