@@ -3,6 +3,7 @@ package s3
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
 
@@ -205,8 +206,8 @@ func (s *handler) fail(c *call, err error) {
 	}
 	answer := answerFor(err, c.form)
 	if answer.status >= 500 && answer.status != http.StatusNotImplemented {
-		s.log.LogAttrs(c.ctx, levelError, "s3 request failed", stringAttr("op", c.opName()), stringAttr("request", c.requestID),
-			stringAttr("code", answer.code), stringAttr("cause", fmt.Sprintf("%T", errors.Unwrap(err))))
+		s.log.LogAttrs(c.ctx, slog.LevelError, "s3 request failed", slog.String("op", c.opName()), slog.String("request", c.requestID),
+			slog.String("code", answer.code), slog.String("cause", fmt.Sprintf("%T", errors.Unwrap(err))))
 	}
 	c.failed(answer)
 }

@@ -17,10 +17,6 @@ import (
 	"redoubt/label"
 )
 
-const levelError = slog.LevelError
-
-func stringAttr(key, value string) slog.Attr { return slog.String(key, value) }
-
 // Options is what a front end is made of. The services, Auth and Region must be given.
 type Options struct {
 	Objects redoubt.ObjectService
@@ -159,8 +155,7 @@ func (s *handler) rescue(c *call) {
 	if err, ok := v.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(http.ErrAbortHandler)
 	}
-	s.log.LogAttrs(c.ctx, levelError, "s3 handler panicked", stringAttr("op", c.opName()), stringAttr("request", c.requestID),
-		stringAttr("type", fmt.Sprintf("%T", v)), stringAttr("stack", string(debug.Stack())))
+	s.logPanic(c, v)
 	if c.started {
 		panic(http.ErrAbortHandler)
 	}
@@ -170,6 +165,12 @@ func (s *handler) rescue(c *call) {
 	c.set("X-Amz-Request-Id", c.requestID)
 	c.set("X-Amz-Id-2", c.hostID)
 	c.failed(kindAnswer[redoubt.Internal])
+}
+
+// logPanic says where a fault is. What was panicked with may hold content, so only its type is said.
+func (s *handler) logPanic(c *call, v any) {
+	s.log.LogAttrs(c.ctx, slog.LevelError, "s3 handler panicked", slog.String("op", c.opName()), slog.String("request", c.requestID),
+		slog.String("type", fmt.Sprintf("%T", v)), slog.String("stack", string(debug.Stack())))
 }
 
 func (c *call) opName() string {

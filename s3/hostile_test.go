@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/xml"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -303,5 +302,3 @@ func FuzzBucketPolicy(f *testing.F) {
 		}
 	})
 }
-
-var _ = errors.Is

@@ -105,7 +105,11 @@ func (s *handler) deleteAll(c *call, entries []doomed) {
 // deleteOne removes one entry. A panic in the service stays one entry's internal error.
 func (s *handler) deleteOne(c *call, e *doomed) {
 	e.err = redoubt.Internal
-	defer func() { _ = recover() }()
+	defer func() {
+		if v := recover(); v != nil {
+			s.logPanic(c, v)
+		}
+	}()
 	e.gone, e.err = s.objects.DeleteObject(c.ctx, c.who, e.in)
 	if unseen(e.in, e.err) {
 		e.gone, e.err = redoubt.Deleted{ID: e.in.ID}, nil

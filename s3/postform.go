@@ -27,7 +27,7 @@ func (s *handler) postForm(c *call) error {
 		return err
 	}
 	if err := s.authenticateForm(c, f); err != nil {
-		s.auth.Refused(c.ctx, c.r.RemoteAddr, answerFor(err, c.form).code)
+		s.refused(c, err)
 		return err
 	}
 	if err := s.checkPolicy(c, f); err != nil {

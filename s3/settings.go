@@ -105,9 +105,6 @@ func noRepeats(body []byte) error {
 }
 
 func walkJSON(d *json.Decoder, depth int) error {
-	if depth > maxJSONDepth {
-		return jsonError("too deep")
-	}
 	token, err := d.Token()
 	if err != nil {
 		return jsonError("malformed")
@@ -115,6 +112,9 @@ func walkJSON(d *json.Decoder, depth int) error {
 	open, ok := token.(json.Delim)
 	if !ok {
 		return nil
+	}
+	if depth == maxJSONDepth {
+		return jsonError("too deep")
 	}
 	seen := map[string]bool{}
 	for d.More() {

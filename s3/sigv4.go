@@ -53,9 +53,16 @@ func (g *signature) appendScope(b []byte) []byte {
 func (s *handler) authenticate(c *call) error {
 	err := verify(s, c)
 	if err != nil {
-		s.auth.Refused(c.ctx, c.r.RemoteAddr, answerFor(err, c.form).code)
+		s.refused(c, err)
 	}
 	return err
+}
+
+// refused records a failure to authenticate; a fault of ours is none.
+func (s *handler) refused(c *call, err error) {
+	if answer := answerFor(err, c.form); answer.status < http.StatusInternalServerError {
+		s.auth.Refused(c.ctx, c.r.RemoteAddr, answer.code)
+	}
 }
 
 // verify is the whole of SigV4 for a request, but for its content.

@@ -13,8 +13,6 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
-
-	"redoubt"
 )
 
 func TestARequestWithoutACredentialIsDenied(t *testing.T) {
@@ -246,5 +244,3 @@ func hexOf(b []byte) string {
 	}
 	return out.String()
 }
-
-var _ = redoubt.NotFound
