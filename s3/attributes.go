@@ -61,6 +61,19 @@ func (c *call) readLabel() (string, error) {
 	return v, nil
 }
 
+// misplacedLabel refuses a label where none is taken (a part, say): whoever asks for a marking must not
+// believe that it was given.
+func (c *call) misplacedLabel() error {
+	if c.r.Header[headerLabel] == nil {
+		return nil
+	}
+	switch c.op.name {
+	case "PutObject", "CopyObject", "CreateMultipartUpload":
+		return nil
+	}
+	return invalid(headerLabel, c.header(headerLabel), c.op.name+" does not take a label.")
+}
+
 // readAttributes reads what travels with a version.
 func readAttributes(h http.Header) (redoubt.Attributes, error) {
 	first := func(name string) string {

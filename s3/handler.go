@@ -135,6 +135,9 @@ func (s *handler) serve(c *call) error {
 	if c.op.handle == nil {
 		return notImplemented(c.op.name)
 	}
+	if err := c.misplacedLabel(); err != nil {
+		return err
+	}
 	return c.op.handle(s, c)
 }
 

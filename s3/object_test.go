@@ -151,6 +151,7 @@ func TestALabelIsNeverGuessed(t *testing.T) {
 	for _, h := range []string{"X-Amz-Meta-Redoubt-Lable", "X-Amz-Meta-Redoubt_label", "X-Amz-Meta-Redoubtlabel"} {
 		s.do("LOW", "PUT", "/reports/k", []byte("x"), h, "SECRET").want(t, 400, "InvalidArgument")
 	}
+	s.do("LOW", "PUT", "/reports/k?partNumber=1&uploadId=u", []byte("x"), headerLabel, "SECRET").want(t, 400, "InvalidArgument")
 	s.do("LOW", "PUT", "/reports/k", []byte("x"), headerPrecedence, "urgent").want(t, 400, "InvalidArgument")
 	s.do("LOW", "PUT", "/reports/k", []byte("x"), headerPrecedence, "flash").want(t, 200, "")
 	for _, path := range []string{"/reports/k", "/reports/k?tagging", "/reports/k?legal-hold", "/reports/k?acl"} {
