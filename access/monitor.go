@@ -67,7 +67,7 @@ func (m *Monitor) credential(r *Request) (rule string, kind redoubt.Kind) {
 		return RuleSubject, redoubt.Unauthenticated
 	case !r.Now.Before(s.Expires):
 		return RuleClearance, redoubt.Expired
-	case !s.Clearance.Dominates(who.Working) || !m.inRange(&who.Working):
+	case !label.Dominates(&s.Clearance, &who.Working) || !m.inRange(&who.Working):
 		return RuleWorking, redoubt.Denied
 	}
 	return "", 0
@@ -82,7 +82,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 	}
 	switch class {
 	case ClassRead, ClassKeys:
-		if r.Object != *working && !working.Dominates(r.Object) {
+		if r.Object != *working && !label.Dominates(working, &r.Object) {
 			return RuleNoReadUp
 		}
 	case ClassWrite:
@@ -105,7 +105,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		if r.Bucket == nil {
 			return RuleNoBucket
 		}
-		if !m.floor.Dominates(*working) {
+		if !label.Dominates(&m.floor, working) {
 			return RuleNoWriteDown
 		}
 	case ClassExpire:
@@ -116,7 +116,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 			return RuleSameWorking
 		}
 	case ClassRecord:
-		if !r.New.Dominates(*working) {
+		if !label.Dominates(&r.New, working) {
 			return RuleNoWriteDown
 		}
 		if !m.inRange(&r.New) {
@@ -136,17 +136,17 @@ func (m *Monitor) writing(r *Request) string {
 	working, b := &r.Who.Working, r.Bucket
 	if r.New != *working { // what is the working label itself has passed these four already
 		switch {
-		case !r.New.Dominates(*working):
+		case !label.Dominates(&r.New, working):
 			return RuleNoWriteDown
-		case !r.Subject.Clearance.Dominates(r.New):
+		case !label.Dominates(&r.Subject.Clearance, &r.New):
 			return RuleWithin
 		case !m.inRange(&r.New):
 			return RuleNodeRange
-		case !working.Dominates(r.New) && !r.Subject.Has(redoubt.RoleWriteUp):
+		case !label.Dominates(working, &r.New) && !r.Subject.Has(redoubt.RoleWriteUp):
 			return RuleWriteUpGrant
 		}
 	}
-	if !b.Ceiling.Dominates(r.New) || !r.New.Dominates(b.Floor) {
+	if !label.Dominates(&b.Ceiling, &r.New) || !label.Dominates(&r.New, &b.Floor) {
 		return RuleBucketRange
 	}
 	return ""
@@ -236,9 +236,9 @@ func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
 func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	switch class {
 	case ClassRead, ClassAlter:
-		return r.Who.Working.Dominates(r.Object) && m.needToKnow(class, r) == ""
+		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
 	case ClassKeys:
-		return r.Who.Working.Dominates(r.Object)
+		return label.Dominates(&r.Who.Working, &r.Object)
 	case ClassUpload, ClassAbort:
 		return rule != RuleSameWorking && m.needToKnow(class, r) == ""
 	}
@@ -247,7 +247,7 @@ func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 
 // inRange takes a pointer because a label has some two hundred bytes, and this is asked on every decision.
 func (m *Monitor) inRange(l *label.Label) bool {
-	return m.ceiling.Dominates(*l) && l.Dominates(m.floor)
+	return label.Dominates(&m.ceiling, l) && label.Dominates(l, &m.floor)
 }
 
 // Own gives the node's own subject and a credential of it at a working label, good for one minute from now:
