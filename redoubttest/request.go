@@ -30,9 +30,10 @@ type Request struct {
 // Response is all that a client receives, but for what is random in every answer by
 // design: the request IDs and the Date.
 type Response struct {
-	Status int
-	Header http.Header
-	Body   []byte
+	Status    int
+	Header    http.Header
+	Body      []byte
+	RequestID string // the one thing kept of what is random: audit records name it
 }
 
 // randomHeaders differ between two runs of the same request.
@@ -60,14 +61,17 @@ func (s *Stack) Do(m redoubt.Minted, in Request) Response {
 	req.Header.Set("X-Amz-Content-Sha256", digest)
 	req.ContentLength = int64(len(in.Body))
 	err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).SignHTTP(context.Background(),
-		aws.Credentials{AccessKeyID: m.AccessKeyID, SecretAccessKey: m.SecretAccessKey}, req, digest, "s3", Region, s.Clock.Now())
+		aws.Credentials{AccessKeyID: m.AccessKeyID, SecretAccessKey: m.SecretAccessKey}, req, digest, "s3", Region, s.now())
 	s.check(err)
 	w := httptest.NewRecorder()
 	s.Handler.ServeHTTP(w, req)
 	res := w.Result()
 	body, err := io.ReadAll(res.Body)
 	s.check(err)
-	out := Response{Status: res.StatusCode, Header: res.Header.Clone(), Body: body}
+	out := Response{Status: res.StatusCode, Header: http.Header{}, Body: body, RequestID: res.Header.Get("X-Amz-Request-Id")}
+	for name, values := range res.Header {
+		out.Header[http.CanonicalHeaderKey(name)] = values
+	}
 	for _, name := range randomHeaders {
 		if id := out.Header.Get(name); id != "" && len(id) > 8 {
 			out.Body = bytes.ReplaceAll(out.Body, []byte(id), []byte("RANDOM"))

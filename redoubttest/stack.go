@@ -51,6 +51,7 @@ type Stack struct {
 	keys    map[redoubt.SubjectName]ed25519.PrivateKey
 	rand    *Rand
 	name    redoubt.NodeName
+	now     func() time.Time
 }
 
 // Options changes what New makes. The zero Options is the enclave "topsecret" of the example estate in memory.
@@ -90,6 +91,7 @@ func New(t testing.TB, o Options) *Stack {
 	if o.Time != nil {
 		now = o.Time
 	}
+	s.now = now
 	if o.Engine == nil {
 		o.Engine = memory.Open()
 	}
@@ -132,9 +134,15 @@ func (s *Stack) check(err error) {
 // Mint gives a subject a credential with its secrets; marking "" is the default working label.
 func (s *Stack) Mint(who redoubt.SubjectName, marking string) redoubt.Minted {
 	s.t.Helper()
+	return s.MintFor(who, marking, redoubt.DefaultCredentialLife)
+}
+
+// MintFor is Mint for a life of its own.
+func (s *Stack) MintFor(who redoubt.SubjectName, marking string, life time.Duration) redoubt.Minted {
+	s.t.Helper()
 	nonce := make([]byte, 16)
 	s.rand.Read(nonce)
-	req := redoubt.MintRequest{Subject: who, Node: s.name, Label: marking, Issued: s.Clock.Now(), Nonce: base64.RawURLEncoding.EncodeToString(nonce)}
+	req := redoubt.MintRequest{Subject: who, Node: s.name, Label: marking, Seconds: int64(life / time.Second), Issued: s.now(), Nonce: base64.RawURLEncoding.EncodeToString(nonce)}
 	req.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(s.keys[who], redoubt.MintMessage(req)))
 	m, err := s.MintCredential(context.Background(), req)
 	if err != nil {
