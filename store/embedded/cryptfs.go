@@ -79,6 +79,9 @@ func openCryptFS(fsys vfs.FS, dir string, seal cipher.AEAD) (*cryptFS, error) {
 			return nil, err
 		}
 	}
+	if err := c.readStreams(names); err != nil {
+		return nil, err
+	}
 	known := map[string]bool{tableName: true}
 	for _, k := range c.table {
 		known[k.diskName()] = true
@@ -91,6 +94,23 @@ func openCryptFS(fsys vfs.FS, dir string, seal cipher.AEAD) (*cryptFS, error) {
 		}
 	}
 	return c, nil
+}
+
+// readStreams verifies the short files, since pebble does not read all of them.
+func (c *cryptFS) readStreams(names []string) error {
+	for name, k := range c.table {
+		if isPaged(name) || !slices.Contains(names, k.diskName()) {
+			continue
+		}
+		f, err := c.Open(name)
+		if err != nil {
+			return err
+		}
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (c *cryptFS) path(diskName string) string { return c.fs.PathJoin(c.dir, diskName) }
@@ -364,6 +384,18 @@ func (c *cryptFS) tables() (names []string) {
 	defer c.mu.Unlock()
 	for name := range c.table {
 		if isPaged(name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// named lists the files whose name starts with prefix.
+func (c *cryptFS) named(prefix string) (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name := range c.table {
+		if strings.HasPrefix(name, prefix) {
 			names = append(names, name)
 		}
 	}

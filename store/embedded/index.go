@@ -19,6 +19,7 @@ const (
 	sortBlob    = 'b' // blob name -> location
 	sortReverse = 'r' // segment, offset -> blob name; what compaction must move
 	sortSegment = 's' // segment -> bytes live, bytes ever linked, high-water mark
+	sortNothing = 'y' // one key, written only to give pebble something to flush
 	sortState   = 'z' // one key: how far the index follows the log
 )
 
@@ -106,7 +107,7 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed 
 		MemTableStopWritesThreshold: 4,
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
-		MaxManifestFileSize:         1 << 20,
+		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
 		L0CompactionThreshold:       4,
 		L0StopWritesThreshold:       24,
 		LBaseMaxBytes:               64 << 20,

@@ -56,7 +56,7 @@ func (e *Engine) Maintain(ctx context.Context) error {
 		return err
 	}
 	defer e.leave()
-	return e.round(ctx, true, 0)
+	return diskError("store.Maintain", e.round(ctx, true, 0))
 }
 
 // round seals full log segments, flushes the index past them, compacts sparse segments
@@ -347,8 +347,11 @@ func (e *Engine) moveExtents(ctx context.Context, ref store.BlobRef, perSec int6
 
 // pace waits as long as n bytes may take.
 func (e *Engine) pace(ctx context.Context, n, perSec int64) error {
+	if ctx.Err() != nil {
+		return unavailable("store.Maintain", ctx.Err())
+	}
 	if perSec <= 0 {
-		return ctx.Err()
+		return nil
 	}
 	t := time.NewTimer(time.Duration(n) * time.Second / time.Duration(perSec))
 	defer t.Stop()
@@ -356,7 +359,7 @@ func (e *Engine) pace(ctx context.Context, n, perSec int64) error {
 	case <-t.C:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return unavailable("store.Maintain", ctx.Err())
 	}
 }
 

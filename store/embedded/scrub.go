@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/cockroachdb/pebble/v2"
+
 	"redoubt"
 	"redoubt/store"
 )
@@ -18,6 +20,10 @@ func (e *Engine) Scrub(ctx context.Context, lower, upper []byte) error {
 		return err
 	}
 	defer e.leave()
+	return diskError("store.Scrub", e.scrub(ctx, lower, upper))
+}
+
+func (e *Engine) scrub(ctx context.Context, lower, upper []byte) error {
 	if err := e.awaitViews(ctx); err != nil {
 		return err
 	}
@@ -79,7 +85,35 @@ func (e *Engine) scrubIndex(ctx context.Context, lower, upper []byte) error {
 	if err := e.awaitTables(ctx, before); err != nil {
 		return err
 	}
+	if err := e.renewManifest(ctx); err != nil {
+		return err
+	}
 	return indexError(e.fs.persist())
+}
+
+// renewManifest lets pebble begin its list of files anew until the lists of before are
+// gone: they name the first and last key of each file. It does so once there have been as many
+// changes as there are files, so this takes about twice as many small flushes.
+func (e *Engine) renewManifest(ctx context.Context) error {
+	before := e.fs.named("MANIFEST-")
+	for {
+		left := false
+		for _, name := range e.fs.named("MANIFEST-") {
+			left = left || slices.Contains(before, name)
+		}
+		if !left {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return unavailable("store.Scrub", err)
+		}
+		if err := e.idx.Set([]byte{sortNothing}, nil, pebble.NoSync); err != nil {
+			return indexError(err)
+		}
+		if err := e.flushIndex(); err != nil {
+			return err
+		}
+	}
 }
 
 // awaitTables waits until those files of before that the index no longer uses are removed.
