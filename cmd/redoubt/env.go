@@ -83,7 +83,8 @@ func envAWS(s *session) string {
 
 func envRclone(s *session) string {
 	const p = "RCLONE_CONFIG_REDOUBT_"
-	return exports(p+"TYPE", "s3", p+"PROVIDER", "Other", p+"ENV_AUTH", "false", p+"ACCESS_KEY_ID", s.minted.AccessKeyID,
+	// rclone refuses to work beside AWS_CA_BUNDLE, which another client may have left in the environment.
+	return "unset AWS_CA_BUNDLE\n" + exports(p+"TYPE", "s3", p+"PROVIDER", "Other", p+"ENV_AUTH", "false", p+"ACCESS_KEY_ID", s.minted.AccessKeyID,
 		p+"SECRET_ACCESS_KEY", s.minted.SecretAccessKey, p+"ENDPOINT", s.runtime.S3URL, p+"REGION", s.minted.Region,
 		p+"FORCE_PATH_STYLE", "true", p+"NO_CHECK_BUCKET", "true", "RCLONE_CA_CERT", s.caFile)
 }
@@ -108,7 +109,8 @@ func envMinio(s *session) string {
 }
 
 func envCurl(s *session) string {
-	lines := []string{"aws-sigv4 = " + curlQuote("aws:amz:"+s.minted.Region+":s3"), "user = " + curlQuote(s.minted.AccessKeyID+":"+s.minted.SecretAccessKey)}
+	lines := []string{"aws-sigv4 = " + curlQuote("aws:amz:"+s.minted.Region+":s3"), "user = " + curlQuote(s.minted.AccessKeyID+":"+s.minted.SecretAccessKey),
+		`header = "x-amz-content-sha256: UNSIGNED-PAYLOAD"`} // TLS protects the content; curl cannot hash a stream beforehand
 	if s.caFile != "" {
 		lines = append(lines, "cacert = "+curlQuote(s.caFile))
 	}
