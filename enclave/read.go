@@ -141,7 +141,9 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 	if in.Action == "" {
 		in.Action = redoubt.ActionGetObject
 	}
-	f, err := e.resolve(ctx, "GetObject", who, in)
+	view := e.engine.View() // what is found is of one moment, and stays until it is open
+	defer view.Close()
+	f, err := e.resolve(ctx, view, "GetObject", who, in)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +160,9 @@ func (e *Enclave) HeadObject(ctx context.Context, who redoubt.Credential, in red
 	if in.Action == "" {
 		in.Action = redoubt.ActionHeadObject
 	}
-	f, err := e.resolve(ctx, "HeadObject", who, in)
+	view := e.engine.View()
+	defer view.Close()
+	f, err := e.resolve(ctx, view, "HeadObject", who, in)
 	if f.rec == nil {
 		return redoubt.Version{}, err
 	}
@@ -167,8 +171,9 @@ func (e *Enclave) HeadObject(ctx context.Context, who redoubt.Credential, in red
 	return v, err
 }
 
-// resolve finds the version that a request is about, decides and records.
-func (e *Enclave) resolve(ctx context.Context, op string, who redoubt.Credential, in redoubt.ReadObject) (found, error) {
+// resolve finds the version that a request is about, decides and records. It reads several heads, or a head and what lies
+// under it, so it reads a view: else it could find what there was at no moment.
+func (e *Enclave) resolve(ctx context.Context, view getter, op string, who redoubt.Credential, in redoubt.ReadObject) (found, error) {
 	if err := validName(op, in.Name); err != nil {
 		return found{}, err
 	}
@@ -179,9 +184,9 @@ func (e *Enclave) resolve(ctx context.Context, op string, who redoubt.Credential
 	var f found
 	var marker *found
 	if in.ID == "" {
-		f, marker, err = e.current(e.engine, lookCurrent, b, who.Working, in.Name.Key)
+		f, marker, err = e.current(view, lookCurrent, b, who.Working, in.Name.Key)
 	} else {
-		f, err = e.byID(e.engine, b, who.Working, in.Name.Key, in.ID)
+		f, err = e.byID(view, b, who.Working, in.Name.Key, in.ID)
 	}
 	if err != nil {
 		return found{}, err
