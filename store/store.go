@@ -79,7 +79,8 @@ type Archive interface {
 }
 
 // Restorer is what Load asks of an Engine beyond committing: StageAs begins a blob
-// under a name it had in another engine. A name that is zero or taken is redoubt.Exists.
+// under a name it had in another engine. A name that is zero or taken is redoubt.Exists;
+// a driver may ask for names in rising order, as Archive gives them.
 type Restorer interface {
 	Engine
 	StageAs(ctx context.Context, ref BlobRef) (Staged, error)

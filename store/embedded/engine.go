@@ -11,8 +11,8 @@
 // frames and inline blobs under keys in their segment's header; each file of the index under its own
 // key. Blobs in extents arrive sealed by the caller (store's contract) and get a checksum against accident only.
 //
-// Locks, in the order in which they may be taken together: Engine.life, extents.mu, Engine.viewMu, segments.mu, cryptFS.mu. Engine.maintainMu is taken before all of them;
-// Engine.queueMu, Engine.changedMu and gate.mu inside any and with nothing inside.
+// Locks, in the order in which they may be taken together: extents.mu, Engine.viewMu, segments.mu, cryptFS.mu. Engine.maintainMu is taken before all of them;
+// Engine.life, Engine.queueMu, Engine.changedMu and gate.mu inside any and with nothing inside.
 package embedded
 
 import (
@@ -39,10 +39,13 @@ type Engine struct {
 	log  *segmentLog
 	ext  *extents
 
-	life   sync.RWMutex // held for reading by each call; Close takes it
+	life   sync.Mutex
 	closed bool
-	done   sync.Once
-	err    error // of Close
+	calls  int        // under way
+	idle   *sync.Cond // on life: calls is zero
+
+	done sync.Once
+	err  error // of Close
 
 	// The queue of the committer.
 	queueMu sync.Mutex
@@ -88,17 +91,25 @@ type dead struct {
 
 var errClosed = errors.New("engine is closed")
 
-// enter keeps the engine from closing until leave.
+// enter keeps the engine from closing until leave. A call may enter again further
+// down; once Close has begun that is refused, and the call ends early.
 func (e *Engine) enter(op string) error {
-	e.life.RLock()
+	e.life.Lock()
+	defer e.life.Unlock()
 	if e.closed {
-		e.life.RUnlock()
 		return unavailable(op, errClosed)
 	}
+	e.calls++
 	return nil
 }
 
-func (e *Engine) leave() { e.life.RUnlock() }
+func (e *Engine) leave() {
+	e.life.Lock()
+	defer e.life.Unlock()
+	if e.calls--; e.calls == 0 {
+		e.idle.Broadcast()
+	}
+}
 
 // Get reads the newest committed value of one key; see store.Engine.
 func (e *Engine) Get(key []byte) ([]byte, bool, error) {
@@ -146,7 +157,10 @@ func (e *Engine) Close() error {
 func (e *Engine) close() error {
 	e.life.Lock()
 	e.closed = true
-	e.life.Unlock() // whoever entered has left; whoever comes is refused
+	for e.calls > 0 {
+		e.idle.Wait()
+	}
+	e.life.Unlock()
 	e.stop()
 	e.work.Wait()
 	var errs error

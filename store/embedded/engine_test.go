@@ -2,8 +2,11 @@ package embedded_test
 
 import (
 	"bytes"
+	"context"
+	"sync"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"go.uber.org/goleak"
 
 	"redoubt/store"
@@ -23,4 +26,53 @@ func TestContract(t *testing.T) {
 		}
 		return e
 	})
+}
+
+func TestCloseDuringMaintenanceEnds(t *testing.T) {
+	for range 20 {
+		e, err := embedded.Open("/store", embedded.Options{Key: testKey, FS: vfs.NewMem(), SegmentBytes: 64 << 10, ReserveBytes: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		begun := make(chan struct{}, 4)
+		for range 2 {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					s, err := e.Stage(context.Background())
+					if err != nil {
+						return
+					}
+					s.Write(make([]byte, 20_000))
+					s.Finish()
+					b := &store.Batch{Links: []store.Staged{s}}
+					if i%4 > 0 && s.Ref() > 2 {
+						b.Unlinks = append(b.Unlinks, s.Ref()-2)
+					}
+					if e.Commit(context.Background(), b) != nil {
+						s.Discard()
+						return
+					}
+					if i == 5 {
+						begun <- struct{}{}
+					}
+				}
+			})
+			wg.Go(func() {
+				for e.Maintain(context.Background()) == nil {
+				}
+			})
+			wg.Go(func() {
+				for {
+					if _, err := e.Check(context.Background(), func(string) {}); err != nil {
+						return
+					}
+				}
+			})
+		}
+		<-begun
+		<-begun
+		e.Close()
+		wg.Wait()
+	}
 }

@@ -1,0 +1,134 @@
+package embedded_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"redoubt/store"
+	"redoubt/store/embedded"
+)
+
+// TestPowerLossOnARealFileSystem cuts ext4 off from its disk, without its journal being written out,
+// while writers commit. What is mounted again is what a power loss leaves.
+func TestPowerLossOnARealFileSystem(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: mounts a file system")
+	}
+	mkfs, err := exec.LookPath("mkfs.ext4")
+	if err != nil {
+		t.Skip("needs mkfs.ext4")
+	}
+	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
+	if out, err := exec.Command("truncate", "-s", "300M", image).CombinedOutput(); err != nil {
+		t.Skipf("no image: %v %s", err, out)
+	}
+	if out, err := exec.Command(mkfs, "-q", image).CombinedOutput(); err != nil {
+		t.Skipf("mkfs.ext4: %v %s", err, out)
+	}
+	mount := func() {
+		if out, err := exec.Command("mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
+			t.Skipf("no loop mount here: %v %s", err, out)
+		}
+	}
+	umount := func() { exec.Command("umount", dir).Run() }
+	mount()
+	t.Cleanup(umount)
+	rounds := 5
+	if testing.Short() {
+		rounds = 2
+	}
+	open := func() *embedded.Engine {
+		e, err := embedded.Open(filepath.Join(dir, "store"), embedded.Options{Key: testKey, SegmentBytes: 1 << 20, ReserveBytes: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	acked := map[string]store.BlobRef{}
+	for round := range rounds {
+		e := open()
+		var mu sync.Mutex
+		var wg sync.WaitGroup
+		reached := make(chan struct{})
+		for w := range 4 {
+			wg.Go(func() {
+				for i := 0; ; i++ {
+					s, err := e.Stage(context.Background())
+					if err != nil {
+						return
+					}
+					s.Write(blobContent(w*100+i, 1000+i%5*50_000))
+					if s.Finish() != nil {
+						s.Discard()
+						return
+					}
+					key := fmt.Sprintf("%d/%d/%d", round, w, i)
+					b := &store.Batch{Links: []store.Staged{s}}
+					b.Set([]byte(key), fmt.Appendf(nil, "%d", s.Ref()))
+					if e.Commit(context.Background(), b) != nil {
+						return
+					}
+					mu.Lock()
+					acked[key] = s.Ref()
+					mu.Unlock()
+					if w == 0 && i == 60+round*10 {
+						close(reached)
+					}
+				}
+			})
+		}
+		<-reached
+		shutdown(t, dir)
+		wg.Wait()
+		e.Close()
+		umount()
+		mount()
+		e = open()
+		for key, ref := range acked {
+			var r, w, i int
+			fmt.Sscanf(key, "%d/%d/%d", &r, &w, &i)
+			if v, ok, err := e.Get([]byte(key)); !ok || err != nil || string(v) != fmt.Sprint(ref) {
+				t.Fatalf("round %d: %s was acknowledged: got %q, %v, %v", round, key, v, ok, err)
+			}
+			b, err := e.OpenBlob(ref)
+			if err != nil {
+				t.Fatalf("round %d: blob of %s: %v", round, key, err)
+			}
+			got := make([]byte, b.Size())
+			b.ReadAt(got, 0)
+			b.Close()
+			if string(got) != string(blobContent(w*100+i, 1000+i%5*50_000)) {
+				t.Fatalf("round %d: blob of %s reads back different", round, key)
+			}
+		}
+		if n, err := e.Check(context.Background(), func(f string) { t.Error(f) }); n > 0 || err != nil {
+			t.Fatalf("round %d: check: %d faults, %v", round, n, err)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d acknowledged commits, none lost", len(acked))
+}
+
+// shutdown is EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH.
+func shutdown(t *testing.T, dir string) {
+	t.Helper()
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flags := uint32(2)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0x8004587D, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+		t.Skipf("shutdown ioctl: %v", errno)
+	}
+}
