@@ -82,21 +82,30 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// ready STATE NODE...: waits until the nodes are ready.
-func ready(ts *testscript.TestScript, _ bool, args []string) {
+// ready STATE NODE...: waits until the nodes are ready and up has let go of the state; ! ready until they are not.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
 	deadline := time.Now().Add(30 * time.Second)
 	for _, name := range args[1:] {
 		for {
 			if st, err := node.FindState(ts.MkAbs(args[0])); err == nil {
-				if r, err := st.Runtime(nodeName(name)); err == nil && r.State == node.Ready {
+				if r, err := st.Runtime(nodeName(name)); err == nil && (r.State == node.Ready) != neg {
 					break
 				}
 			}
 			if time.Now().After(deadline) {
-				ts.Fatalf("%s is not ready", name)
+				ts.Fatalf("%s: waited in vain", name)
 			}
 			time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on
 		}
+	}
+	for {
+		st, err := node.FindState(ts.MkAbs(args[0]))
+		ts.Check(err)
+		if release, err := st.Lock(); err == nil {
+			release()
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 
