@@ -1,6 +1,7 @@
 package redoubttest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,12 +19,15 @@ const (
 	noLogFlush   = 2
 )
 
-// disk is an ext4 file system on a loop device.
+// disk is an ext4 file system on a loop device whose image lies on another one. Stopping the outer one loses what the
+// inner one wrote and did not flush: so the outer page cache is the volatile cache of a disk, which writes what it likes, in any
+// order, and keeps for certain only what was there when it was told to flush.
 type disk struct {
-	t      *testing.T
-	image  string
-	mount  string
-	placed bool
+	t     *testing.T
+	image string
+	outer string // mount points
+	inner string
+	up    []string // mounted, the last first to go
 }
 
 // newDisk makes and mounts a file system of so many MiB, or skips and says why.
@@ -38,52 +42,57 @@ func newDisk(t *testing.T, mib int64) *disk {
 	if _, err := os.Stat("/dev/loop-control"); err != nil {
 		t.Skip("no loop devices here: ", err)
 	}
-	d := &disk{t: t, image: filepath.Join(t.TempDir(), "image"), mount: t.TempDir()}
-	f, err := os.Create(d.image)
-	if err == nil {
-		err = f.Truncate(mib << 20)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if out, err := exec.Command("mkfs.ext4", "-q", "-F", d.image).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.ext4: %v: %s", err, out)
-	}
-	if err := d.up(); err != nil {
+	d := &disk{t: t, image: filepath.Join(t.TempDir(), "image"), outer: t.TempDir(), inner: t.TempDir()}
+	t.Cleanup(d.unmount)
+	if err := errors.Join(makeImage(d.image, mib+mib/4+64), d.mount(d.image, d.outer)); err != nil {
 		t.Skip("a loop device cannot be mounted here: ", err)
 	}
-	t.Cleanup(d.down)
+	if err := errors.Join(makeImage(filepath.Join(d.outer, "image"), mib), d.mount(filepath.Join(d.outer, "image"), d.inner)); err != nil {
+		t.Fatal(err)
+	}
 	return d
 }
 
-func (d *disk) up() error {
-	if out, err := exec.Command("mount", "-o", "loop", d.image, d.mount).CombinedOutput(); err != nil {
-		return fmt.Errorf("mount: %w: %s", err, out)
+func makeImage(path string, mib int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
 	}
-	d.placed = true
+	if err := errors.Join(f.Truncate(mib<<20), f.Close()); err != nil {
+		return err
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", path).CombinedOutput(); err != nil {
+		return fmt.Errorf("mkfs.ext4: %w: %s", err, out)
+	}
 	return nil
 }
 
-// down unmounts. Whoever had files open has ended; the kernel may take a moment to notice.
-func (d *disk) down() {
-	if !d.placed {
-		return
+func (d *disk) mount(image, at string) error {
+	if out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount: %w: %s", err, out)
 	}
-	d.placed = false
-	var out []byte
-	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if out, err = exec.Command("umount", d.mount).CombinedOutput(); err == nil {
-			return
-		}
-	}
-	d.t.Errorf("umount: %v: %s", err, out)
+	d.up = append(d.up, at)
+	return nil
 }
 
-// cut loses everything that was not synced.
+// unmount unmounts both. Whoever had files open has ended; the kernel may take a moment to notice.
+func (d *disk) unmount() {
+	for len(d.up) > 0 {
+		at := d.up[len(d.up)-1]
+		d.up = d.up[:len(d.up)-1]
+		out, err := exec.Command("umount", at).CombinedOutput()
+		for end := time.Now().Add(20 * time.Second); err != nil && time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			out, err = exec.Command("umount", at).CombinedOutput()
+		}
+		if err != nil {
+			d.t.Errorf("umount: %v: %s", err, out)
+		}
+	}
+}
+
+// cut is the power failure: from here on nothing is written.
 func (d *disk) cut() error {
-	f, err := os.Open(d.mount)
+	f, err := os.Open(d.outer)
 	if err != nil {
 		return err
 	}
@@ -91,20 +100,24 @@ func (d *disk) cut() error {
 	return unix.IoctlSetPointerInt(int(f.Fd()), ext4Shutdown, noLogFlush)
 }
 
+// back is the disk after the power came back: what had been flushed, and whatever else had made it.
+func (d *disk) back() error {
+	d.unmount()
+	return errors.Join(d.mount(d.image, d.outer), d.mount(filepath.Join(d.outer, "image"), d.inner))
+}
+
 func TestSoakPowerFailureKeepsWhatWasAcknowledged(t *testing.T) {
 	for _, kind := range []string{kindEngine, kindNode} {
 		t.Run(kind, func(t *testing.T) {
-			d := newDisk(t, 4096)
-			c := newCrashes(t, kind, d.mount)
-			t.Cleanup(func() { c.kill() }) // before the file system is unmounted
+			d := newDisk(t, 3072)
+			c := newCrashes(t, kind, d.inner)
 			c.share = 2
 			c.rounds(3*time.Second, func() {
 				if err := d.cut(); err != nil {
 					t.Fatal(err)
 				}
 				c.kill()
-				d.down()
-				if err := d.up(); err != nil {
+				if err := d.back(); err != nil {
 					t.Fatal(err)
 				}
 			})

@@ -93,9 +93,9 @@ func (w *worker) work(ctx context.Context, m *model) error {
 		var refused errStatus
 		switch {
 		case err == nil:
-		case errors.As(err, &refused) && refused.Status == http.StatusConflict && w.pending != nil:
-			if u := w.uploads[w.pending.upload]; u != nil {
-				u.began = false
+		case errors.As(err, &refused) && refused.Status == http.StatusConflict:
+			if w.pending != nil && w.uploads[w.pending.upload] != nil {
+				w.uploads[w.pending.upload].began = false
 			}
 			w.pending = nil // the label's key was rotated twice meanwhile: it was not done, and must not be found
 		case errors.As(err, &refused) && refused.Status >= 500 && m.dying.Load():
