@@ -166,6 +166,19 @@ func TestALabelInAPresignedQueryIsARequest(t *testing.T) {
 	}
 }
 
+func TestAPresignedURLThatTheSDKGaveTheChecksumOfNothingTakesContent(t *testing.T) {
+	s := newSite(t, "reports")
+	for sum, code := range map[string]string{"AAAAAA==": "", "AAAAAQ==": "BadDigest"} {
+		r := s.presign("PUT", "/reports/k?x-amz-sdk-checksum-algorithm=CRC32&x-amz-checksum-crc32="+url.QueryEscape(sum), 60, time.Now())
+		r.Body, r.ContentLength = io.NopCloser(strings.NewReader("x")), 1
+		if code != "" {
+			s.send(r).want(t, 400, code)
+		} else if got := s.send(r).want(t, 200, "").header.Get("X-Amz-Checksum-Crc32"); got != "jNwWgw==" { // of "x", by zlib
+			t.Errorf("the content's checksum came back as %q", got)
+		}
+	}
+}
+
 func TestContentThatNothingSignsNeedsTLS(t *testing.T) {
 	s := newSiteWith(t, false, nil, "reports")
 	s.do("LOW", "PUT", "/reports/k", []byte("x"), "X-Amz-Content-Sha256", hashUnsigned).want(t, 403, "AccessDenied")
