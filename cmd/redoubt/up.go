@@ -169,11 +169,11 @@ func nodesHere(st node.State, e *estate.Estate) ([]redoubt.NodeName, error) {
 func (a *app) startDown(ctx context.Context, st node.State, e *estate.Estate, names []redoubt.NodeName, o upOptions) ([]*process, error) {
 	var down []redoubt.NodeName
 	for _, name := range names {
-		r, err := st.Runtime(name)
+		running, err := runs(ctx, st, name)
 		if err != nil {
 			return nil, err
 		}
-		if r.PID == 0 {
+		if !running {
 			down = append(down, name)
 		}
 	}
@@ -219,6 +219,24 @@ func (a *app) startDown(ctx context.Context, st node.State, e *estate.Estate, na
 		}
 	}
 	return started, nil
+}
+
+// runs reports whether a node is ready. One that is starting or stopping is waited for: it is neither up nor down.
+func runs(ctx context.Context, st node.State, name redoubt.NodeName) (bool, error) {
+	for deadline := time.Now().Add(startTimeout); ; {
+		r, err := st.Runtime(name)
+		if err != nil || r.PID == 0 || r.State == node.Ready {
+			return r.State == node.Ready, err
+		}
+		if time.Now().After(deadline) {
+			return false, &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("it is " + r.State + " and does not get further"), Hint: "redoubt down " + string(name)}
+		}
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
 }
 
 // isExample tells the built-in example estate from one that was made from it.
