@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"redoubt"
@@ -30,6 +31,7 @@ type move struct {
 
 const (
 	groupRequests = 1024
+	yields        = 8    // a few microseconds when nobody comes
 	maxCounters   = 8192 // counters remembered between commits
 )
 
@@ -101,7 +103,22 @@ func (e *Engine) runCommitter() {
 			return // no caller is inside any more: Close saw to that
 		}
 		for e.commitGroup() {
+			e.yield()
 		}
+	}
+}
+
+// yield lets those who were just answered come with their next batch, so that a few
+// writers share a sync instead of taking turns in two halves.
+func (e *Engine) yield() {
+	for range yields {
+		e.queueMu.Lock()
+		enough := len(e.queue) >= e.lastGroup
+		e.queueMu.Unlock()
+		if enough {
+			return
+		}
+		runtime.Gosched()
 	}
 }
 
@@ -163,6 +180,7 @@ func (e *Engine) commitGroup() bool {
 	if len(group) == 0 {
 		return false
 	}
+	e.lastGroup = len(group)
 	accepted, err := e.encodeGroup(group)
 	if len(accepted) == 0 {
 		return true

@@ -57,11 +57,12 @@ type Engine struct {
 	kick    chan struct{} // asks the keeper for a round
 
 	// Owned by the committer (and by Open before it starts).
-	state    state
-	writer   frameWriter
-	counters map[string]int64      // committed, a part of them
-	pending  map[string][]byte     // written by the frame being built; nil: deleted
-	failed   atomic.Pointer[error] // set after an uncertain write: no more writes
+	state     state
+	lastGroup int // requests in the last group
+	writer    frameWriter
+	counters  map[string]int64      // committed, a part of them
+	pending   map[string][]byte     // written by the frame being built; nil: deleted
+	failed    atomic.Pointer[error] // set after an uncertain write: no more writes
 
 	trouble atomic.Pointer[error] // the index cannot flush
 
