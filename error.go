@@ -75,6 +75,9 @@ type Error struct {
 	Rule   string // for Denied: the rule that refused, safe to show to who may know the object exists
 	Hint   string // what to do next, for people
 	Err    error  // the cause, for logs at the right level; never for clients
+
+	// Marker is for NotFound: the delete marker that is the reason, one that the caller dominates.
+	Marker VersionID
 }
 
 // Error renders operation, object, kind and cause for logs and the command line.

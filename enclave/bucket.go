@@ -54,7 +54,7 @@ func (e *Enclave) readable(op string, name redoubt.BucketName) (*bucket, error) 
 }
 
 // missing is the answer for an object that is not there for the reader.
-func (b *bucket) missing(op string, name redoubt.ObjectName) error {
+func (b *bucket) missing(op string, name redoubt.ObjectName) *redoubt.Error {
 	if b.deleted {
 		return &redoubt.Error{Op: op, Object: string(name.Bucket), Kind: redoubt.NoBucket}
 	}

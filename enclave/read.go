@@ -155,7 +155,7 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 	return o, nil
 }
 
-// HeadObject describes a version. A current delete marker gives NotFound together with the marker.
+// HeadObject describes a version. Where a delete marker is the reason that there is none, the error names it.
 func (e *Enclave) HeadObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (redoubt.Version, error) {
 	if in.Action == "" {
 		in.Action = redoubt.ActionHeadObject
@@ -201,11 +201,11 @@ func (e *Enclave) resolve(ctx context.Context, view getter, op string, who redou
 	}
 	switch {
 	case f.rec == nil:
-		err := e.noted(ctx, entry, b.missing(op, in.Name))
+		missing := b.missing(op, in.Name)
 		if marker != nil {
-			return *marker, err
+			missing.Marker = e.ids.versionID(marker.rec.id)
 		}
-		return found{}, err
+		return found{}, e.noted(ctx, entry, missing)
 	case f.rec.marker:
 		return f, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed})
 	}

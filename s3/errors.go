@@ -209,6 +209,11 @@ func (s *handler) fail(c *call, err error) {
 		s.log.LogAttrs(c.ctx, slog.LevelError, "s3 request failed", slog.String("op", c.opName()), slog.String("request", c.requestID),
 			slog.String("code", answer.code), slog.String("cause", fmt.Sprintf("%T", errors.Unwrap(err))))
 	}
+	var e *redoubt.Error
+	if errors.As(err, &e) && e.Marker != "" && answer.status == http.StatusNotFound {
+		c.set("X-Amz-Delete-Marker", "true")
+		c.set("X-Amz-Version-Id", string(e.Marker))
+	}
 	c.failed(answer)
 }
 
