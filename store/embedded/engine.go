@@ -198,10 +198,7 @@ func (s *segments) close() error {
 // three quarters of it, else a full disk could never be emptied.
 func (e *Engine) checkRoom(op string, frees bool) error {
 	if err := e.fs.brokenBy(); err != nil {
-		if d := diskError(op, err); errors.Is(d, redoubt.DiskFull) {
-			return d
-		}
-		return unavailable(op, err)
+		return err
 	}
 	if p := e.trouble.Load(); p != nil {
 		if err := diskError(op, *p); errors.Is(err, redoubt.DiskFull) {

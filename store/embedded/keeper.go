@@ -197,7 +197,7 @@ func (e *Engine) flushIndex() error {
 // durableSeq is the last frame that the index holds on disk.
 func (e *Engine) durableSeq() (uint64, error) {
 	if err := e.fs.brokenBy(); err != nil { // pebble believes what is not so
-		return 0, unavailable("store.Maintain", err)
+		return 0, err
 	}
 	it, err := e.idx.NewIter(&pebble.IterOptions{LowerBound: []byte{sortState}, UpperBound: []byte{sortState + 1}, OnlyReadGuaranteedDurable: true})
 	if err != nil {

@@ -70,7 +70,11 @@ func (c *cryptFS) breaks(err error) {
 // brokenBy is what broke it, or nil.
 func (c *cryptFS) brokenBy() error {
 	if p := c.broken.Load(); p != nil {
-		return fmt.Errorf("the index could not be written, reopen the store: %w", *p)
+		e := &redoubt.Error{Op: "store", Kind: redoubt.Unavailable, Err: fmt.Errorf("the index could not be written: %w", *p), Hint: "reopen the store"}
+		if redoubt.KindOf(diskError("store", *p)) == redoubt.DiskFull {
+			e.Kind, e.Hint = redoubt.DiskFull, "free some disk and reopen the store"
+		}
+		return e
 	}
 	return nil
 }
