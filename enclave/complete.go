@@ -15,12 +15,13 @@ import (
 
 // CompleteUpload makes the version out of the parts that the client names. Nothing is
 // copied: the version takes the parts' blobs as they are.
-func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in redoubt.CompleteUpload) (redoubt.Version, error) {
+func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in redoubt.CompleteUpload) (v redoubt.Version, err error) {
 	const op = "CompleteMultipartUpload"
 	u, entry, err := e.upload(ctx, op, redoubt.ActionUpload, who, in.Name, in.Upload)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	u.b.gate.RLock()
 	defer u.b.gate.RUnlock()
 	if _, err := e.bucket(op, in.Name.Bucket); err != nil {
@@ -31,32 +32,13 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	if err := u.still(); err != nil {
 		return redoubt.Version{}, err
 	}
-	chosen, err := u.choose(in.Parts)
-	if err != nil {
-		return redoubt.Version{}, e.noted(ctx, entry, err)
-	}
-	id, err := e.newID(ctx, u.made, u.set)
+	w, keep, err := u.join(ctx, in)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
-	w := &write{e: e, b: u.b, name: in.Name, set: u.set, made: u.made, rec: &record{id: id, made: u.made.id,
-		author: string(u.rec.Author), maker: string(e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
-		hold: u.rec.Hold, parts: true}}
-	keep := map[store.BlobRef]bool{}
-	for _, p := range chosen {
-		w.rec.pieces = append(w.rec.pieces, p.piece())
-		w.rec.size += p.Size
-		keep[p.Ref] = true
-	}
-	if err := w.rec.fits(in); err != nil {
-		return redoubt.Version{}, e.noted(ctx, entry, err)
-	}
-	if err := w.rec.sumParts(u, chosen, in.Checksums); err != nil {
-		return redoubt.Version{}, e.noted(ctx, entry, err)
-	}
 	if len(in.If.IfMatch)+len(in.If.IfNoneMatch) > 0 {
 		if err := e.conditions(op, w, in.If); err != nil {
-			return redoubt.Version{}, e.noted(ctx, entry, err)
+			return redoubt.Version{}, err
 		}
 	}
 	batch := new(store.Batch)
@@ -79,6 +61,31 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	}
 	e.count(u.set, 1, -freed)
 	return e.version(in.Name, u.set, w.rec), nil
+}
+
+// join makes the version of the parts that the client names; keep are their blobs. The name's lock is held.
+func (u *upload) join(ctx context.Context, in redoubt.CompleteUpload) (w *write, keep map[store.BlobRef]bool, err error) {
+	chosen, err := u.choose(in.Parts)
+	if err != nil {
+		return nil, nil, err
+	}
+	id, err := u.e.newID(ctx, u.made, u.set)
+	if err != nil {
+		return nil, nil, err
+	}
+	w = &write{e: u.e, b: u.b, name: in.Name, set: u.set, made: u.made, rec: &record{id: id, made: u.made.id,
+		author: string(u.rec.Author), maker: string(u.e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
+		hold: u.rec.Hold, parts: true}}
+	keep = map[store.BlobRef]bool{}
+	for _, p := range chosen {
+		w.rec.pieces = append(w.rec.pieces, p.piece())
+		w.rec.size += p.Size
+		keep[p.Ref] = true
+	}
+	if err := w.rec.fits(in); err != nil {
+		return nil, nil, err
+	}
+	return w, keep, w.rec.sumParts(u, chosen, in.Checksums)
 }
 
 // fits compares the size that the client stated, where it did.

@@ -112,18 +112,27 @@ func (e *Enclave) text(l label.Label) string {
 	return string(b)
 }
 
-// record makes an entry durable by itself.
+// record makes an entry durable by itself, also for a client that is gone: a decision does not
+// go unrecorded because nobody waits for it.
 func (e *Enclave) record(ctx context.Context, ent *entry) error {
-	return e.commit(ctx, new(store.Batch), ent)
+	return e.commit(context.WithoutCancel(ctx), new(store.Batch), ent)
 }
 
 // noted records how an allowed request ended without an effect, and returns err.
 func (e *Enclave) noted(ctx context.Context, ent *entry, err error) error {
-	ent.Kind = redoubt.KindOf(err).Error()
+	ent.Kind, ent.Bytes = redoubt.KindOf(err).Error(), 0
 	if lost := e.record(ctx, ent); lost != nil {
 		return lost
 	}
 	return err
+}
+
+// noteFailure is noted, deferred, for what failed after it was allowed: the decision is on record
+// although nothing came of it.
+func (e *Enclave) noteFailure(ctx context.Context, ent *entry, err *error) {
+	if *err != nil {
+		*err = e.noted(ctx, ent, *err)
+	}
 }
 
 // commit makes a batch and the entry that speaks of it durable together (one sync a write).

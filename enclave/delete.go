@@ -9,7 +9,7 @@ import (
 
 // DeleteObject writes a delete marker at the working label, which hides from its
 // readers what it dominates and loses nothing; with a version ID it removes that version.
-func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (redoubt.Deleted, error) {
+func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (gone redoubt.Deleted, err error) {
 	if err := validName("DeleteObject", in.Name); err != nil {
 		return redoubt.Deleted{}, err
 	}
@@ -25,6 +25,7 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Deleted{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	w, err := e.write(ctx, b, in.Name, who.Working, who)
 	if err != nil {
 		return redoubt.Deleted{}, err
@@ -38,18 +39,19 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 }
 
 // deleteVersion removes one version for good. It needs the working label that the version was made at.
-func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (redoubt.Deleted, error) {
+func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (gone redoubt.Deleted, err error) {
 	const op = "DeleteObjectVersion"
 	f, b, entry, unlock, err := e.alter(ctx, op, redoubt.ActionDeleteVersion, who, in.Name, in.ID)
 	if err != nil {
 		return redoubt.Deleted{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	defer unlock()
 	if len(in.If.IfMatch) > 0 && !anyTag(in.If.IfMatch, e.etag(f.rec)) {
-		return redoubt.Deleted{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail})
+		return redoubt.Deleted{}, &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
 	}
 	if f.rec.locked(e.clock(), in.BypassGovernance) {
-		return redoubt.Deleted{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Locked})
+		return redoubt.Deleted{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Locked}
 	}
 	batch := new(store.Batch)
 	if err := e.remove(batch, b, f, in.Name.Key); err != nil {
@@ -141,7 +143,7 @@ func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) err
 }
 
 // AlterObject changes tags, retention or hold of a version.
-func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in redoubt.AlterObject) (redoubt.Version, error) {
+func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in redoubt.AlterObject) (v redoubt.Version, err error) {
 	const op = "AlterObject"
 	action := redoubt.ActionPutLock
 	if in.Tags != nil {
@@ -154,12 +156,13 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if err != nil {
 		return redoubt.Version{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	defer unlock()
 	if f.rec.marker {
-		return redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed})
+		return redoubt.Version{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed}
 	}
 	if err := f.rec.change(op, b, in, e.clock); err != nil {
-		return redoubt.Version{}, e.noted(ctx, entry, err)
+		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)
 	if err := e.replace(batch, b, f, in.Name.Key); err != nil {

@@ -2,7 +2,6 @@ package enclave
 
 import (
 	"context"
-	"errors"
 	"io"
 	"sync"
 	"unicode/utf8"
@@ -35,17 +34,18 @@ func (e *Enclave) PutObject(ctx context.Context, who redoubt.Credential, in redo
 }
 
 // putAs makes a new version that is to carry label l.
-func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, b *bucket, l label.Label, in redoubt.PutObject) (redoubt.Version, error) {
+func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, b *bucket, l label.Label, in redoubt.PutObject) (v redoubt.Version, err error) {
 	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name, fresh: l})
 	if err != nil {
 		return redoubt.Version{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	w, err := e.write(ctx, b, in.Name, l, who)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
 	w.rec.attrs, w.rec.tags, w.rec.hold = in.Attributes, in.Tags, in.Hold
-	if w.rec.retention, err = b.retention(op, in.Retention, e.clock()); err != nil {
+	if w.rec.retention, err = b.retention(op, in.Retention, in.Hold, e.clock()); err != nil {
 		return redoubt.Version{}, err
 	}
 	defer w.discard()
@@ -122,8 +122,9 @@ type write struct {
 	rec     *record
 	dataKey keys.DataKey
 	buffer  *[]byte // content that is sealed at commit
+	filled  int     // bytes of it
 	staged  []store.Staged
-	release []func() // of reserved quota
+	held    int64 // of the label's share, until it is counted or lost
 }
 
 // write begins a version with label l.
@@ -145,14 +146,19 @@ func (w *write) discard() {
 	for _, s := range w.staged {
 		s.Discard()
 	}
-	for _, release := range w.release {
-		release()
-	}
-	if w.buffer != nil {
-		buffers.Put(w.buffer)
-		w.buffer = nil
-	}
+	w.set.reserved.Add(-w.held)
+	w.held = 0
+	w.dropBuffer()
 	w.dataKey.Wipe()
+}
+
+// dropBuffer gives the buffer back without what was in it.
+func (w *write) dropBuffer() {
+	if w.buffer != nil {
+		clear((*w.buffer)[:w.filled])
+		buffers.Put(w.buffer)
+		w.buffer, w.filled = nil, 0
+	}
 }
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, inlinePlain+1); return &b }}
@@ -176,18 +182,44 @@ func (w *write) read(ctx context.Context, body io.Reader, size int64) error {
 		body = noBody{}
 	}
 	w.buffer = buffers.Get().(*[]byte)
-	n, err := io.ReadFull(body, *w.buffer)
-	switch {
-	case err == nil:
-		return w.stream(ctx, body, n, size)
-	case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
+	ended, err := w.fill(body)
+	if err != nil {
 		return err
 	}
-	if err := w.took(int64(n), size); err != nil {
-		return err
+	if size < 0 {
+		if err := w.reserve(int64(w.filled)); err != nil {
+			return err
+		}
 	}
-	return nil
+	if !ended {
+		return w.stream(ctx, body, w.filled, size)
+	}
+	return w.took(int64(w.filled), size)
 }
+
+// fill reads into the buffer until it is full or the body has ended. Only io.EOF is an end:
+// a connection that broke gives io.ErrUnexpectedEOF.
+func (w *write) fill(body io.Reader) (ended bool, err error) {
+	for idle := 0; w.filled < len(*w.buffer); {
+		n, err := body.Read((*w.buffer)[w.filled:])
+		w.filled += n
+		switch {
+		case err == io.EOF:
+			return true, nil
+		case err != nil:
+			return false, err
+		case n > 0:
+			idle = 0
+		default:
+			if idle++; idle == maxIdleReads {
+				return false, io.ErrNoProgress
+			}
+		}
+	}
+	return false, nil
+}
+
+const maxIdleReads = 100 // of nothing, without an error, in a row: a body that does so never ends
 
 type noBody struct{}
 
@@ -220,8 +252,7 @@ func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) e
 		return err
 	}
 	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), w.rec.id
-	buffers.Put(w.buffer)
-	w.buffer = nil
+	w.dropBuffer()
 	return w.took(int64(n)+rest, size)
 }
 
@@ -232,19 +263,15 @@ type limited struct {
 	left   int64
 	w      *write
 	charge bool
-	taken  int64
 }
-
-const chargeStep = 16 << 20
 
 func (l *limited) Read(p []byte) (int, error) {
 	n, err := l.r.Read(p)
 	if l.left -= int64(n); l.left < 0 {
 		return 0, &redoubt.Error{Op: "write", Kind: redoubt.TooLarge, Rule: "one request stores at most 5 GiB; use a multipart upload"}
 	}
-	if l.taken -= int64(n); l.charge && l.taken < 0 {
-		l.taken = chargeStep
-		if err := l.w.reserve(chargeStep); err != nil {
+	if l.charge {
+		if err := l.w.reserve(int64(n)); err != nil {
 			return 0, err
 		}
 	}
@@ -252,10 +279,8 @@ func (l *limited) Read(p []byte) (int, error) {
 }
 
 func (w *write) reserve(n int64) error {
-	release, err := w.e.reserve(w.made, w.set, n)
-	if err == nil {
-		w.release = append(w.release, release)
-	}
+	held, err := w.e.reserve(w.made, w.set, n)
+	w.held += held
 	return err
 }
 
@@ -263,11 +288,6 @@ func (w *write) reserve(n int64) error {
 func (w *write) took(n, size int64) error {
 	if size >= 0 && n != size {
 		return &redoubt.Error{Op: "write", Kind: redoubt.Invalid, Rule: "the content is not as long as announced"}
-	}
-	if size < 0 {
-		if err := w.reserve(n); err != nil {
-			return err
-		}
 	}
 	w.rec.size, w.rec.pieces[0].size = n, n
 	return nil
@@ -278,7 +298,7 @@ func (w *write) binding(bound versionID) keys.Binding {
 }
 
 // commit gives the version its place and makes it durable and visible, with its audit
-// entry, unless a condition fails.
+// entry, unless a condition fails. After an error the caller notes the entry.
 func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, entry *entry) (redoubt.Version, error) {
 	e := w.e
 	w.b.gate.RLock()
@@ -290,7 +310,7 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	defer unlock()
 	if len(cond.IfMatch)+len(cond.IfNoneMatch) > 0 {
 		if err := e.conditions(op, w, cond); err != nil {
-			return redoubt.Version{}, e.noted(ctx, entry, err)
+			return redoubt.Version{}, err
 		}
 	}
 	batch := &store.Batch{Links: w.staged}

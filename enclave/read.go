@@ -256,7 +256,7 @@ func anyTag(tags []string, etag string) bool {
 // conditions checks a write's conditions against what the writer sees. The name's lock is held.
 func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	made := e.sets.byID(w.rec.made)
-	cur, _, err := e.current(e.engine, lookCondition, w.b, made.label, w.name.Key)
+	cur, marker, err := e.current(e.engine, lookCondition, w.b, made.label, w.name.Key)
 	if err != nil {
 		return err
 	}
@@ -266,12 +266,15 @@ func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 			return w.b.missing(op, w.name)
 		case !anyTag(c.IfMatch, e.etag(cur.rec)):
 			return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
-		case !w.rec.id.isZero() && cur.rec.id.newer(w.rec.id):
-			return &redoubt.Error{Op: op, Kind: redoubt.Conflict}
 		}
 	}
 	if len(c.IfNoneMatch) > 0 && cur.rec != nil && anyTag(c.IfNoneMatch, e.etag(cur.rec)) {
 		return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
+	}
+	// A version that was streamed stands where it began. What was decided about the newest must not end up behind it.
+	overtaken := func(f *found) bool { return f != nil && f.rec != nil && f.rec.id.newer(w.rec.id) }
+	if !w.rec.id.isZero() && (overtaken(&cur) || overtaken(marker)) {
+		return &redoubt.Error{Op: op, Kind: redoubt.Conflict}
 	}
 	return nil
 }
@@ -318,7 +321,7 @@ func (o *object) Version() redoubt.Version {
 
 // Reader gives a range of the plaintext, across the parts of a multipart version.
 func (o *object) Reader(off, n int64) io.Reader {
-	if n < 0 || off+n > o.rec.size {
+	if n < 0 || n > o.rec.size-off {
 		n = o.rec.size - off
 	}
 	if o.small != nil {

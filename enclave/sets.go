@@ -194,18 +194,18 @@ func (s *labelSets) all() []*labelSet {
 	return s.table.Load().filter(func(*labelSet) bool { return true })
 }
 
-// reserve takes bytes from the set's share; release gives them back once they are
+// reserve takes bytes from the set's share and says how many the caller holds, to be given back once they are
 // committed or lost. Only this label fails when its share is used up (RULES 3.3). Who writes up to it is not
 // refused, for that would tell how full it is; what is written up counts all the same.
-func (e *Enclave) reserve(made, s *labelSet, n int64) (release func(), err error) {
+func (e *Enclave) reserve(made, s *labelSet, n int64) (held int64, err error) {
 	if s.quota == 0 || !made.label.Dominates(s.label) {
-		return func() {}, nil
+		return 0, nil
 	}
 	s.reserved.Add(n)
 	if e.lookBytes(s) > s.quota {
 		s.reserved.Add(-n)
-		return nil, &redoubt.Error{Op: "write", Kind: redoubt.QuotaExceeded, Rule: "quota of " + s.label.Banner(),
+		return 0, &redoubt.Error{Op: "write", Kind: redoubt.QuotaExceeded, Rule: "quota of " + s.label.Banner(),
 			Hint: "remove versions at this label, or ask the platform administrator for a larger share"}
 	}
-	return func() { s.reserved.Add(-n) }, nil
+	return n, nil
 }

@@ -45,11 +45,10 @@ type upload struct {
 	made *labelSet // it was begun at
 	set  *labelSet // of the version to be
 	rec  uploadRecord
-	raw  []byte
 }
 
 // CreateUpload begins a multipart upload.
-func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in redoubt.CreateUpload) (redoubt.Upload, error) {
+func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in redoubt.CreateUpload) (begun redoubt.Upload, err error) {
 	const op = "CreateMultipartUpload"
 	if err := validName(op, in.Name); err != nil {
 		return redoubt.Upload{}, err
@@ -67,7 +66,8 @@ func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Upload{}, err
 	}
-	retention, err := b.retention(op, in.Retention, e.clock())
+	defer e.noteFailure(ctx, entry, &err)
+	retention, err := b.retention(op, in.Retention, in.Hold, e.clock())
 	if err != nil {
 		return redoubt.Upload{}, err
 	}
@@ -156,7 +156,7 @@ func (e *Enclave) findUpload(b *bucket, working label.Label, name redoubt.Object
 }
 
 func (e *Enclave) decodeUpload(b *bucket, made *labelSet, name redoubt.ObjectName, id versionID, raw []byte) (*upload, error) {
-	u := &upload{e: e, b: b, name: name, id: id, made: made, raw: raw}
+	u := &upload{e: e, b: b, name: name, id: id, made: made}
 	if err := strictJSON(raw, &u.rec); err != nil {
 		return nil, &redoubt.Error{Op: "upload", Kind: redoubt.Corrupt, Err: err}
 	}
@@ -179,8 +179,11 @@ func (e *Enclave) PutPart(ctx context.Context, who redoubt.Credential, in redoub
 	return u.put(ctx, entry, in)
 }
 
-func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (redoubt.Part, error) {
+// put stores a part. Like every write it locks the name before the gate: a rotation that waits at the gate
+// keeps out whoever comes after it, so the two must not be taken the other way round.
+func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (part redoubt.Part, err error) {
 	e := u.e
+	defer e.noteFailure(ctx, entry, &err)
 	if in.Number < 1 || in.Number > redoubt.MaxParts {
 		return redoubt.Part{}, &redoubt.Error{Op: "UploadPart", Kind: redoubt.Invalid, Rule: "a part's number is 1 to 10000"}
 	}
@@ -210,6 +213,11 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (red
 			return redoubt.Part{}, err
 		}
 	}
+	unlock := e.locks.lock(u.b.id, u.name.Key)
+	defer unlock()
+	if err := u.still(); err != nil {
+		return redoubt.Part{}, err
+	}
 	u.set.epochGate.RLock()
 	defer u.set.epochGate.RUnlock()
 	if err := w.freshKeys(); err != nil {
@@ -217,28 +225,24 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (red
 	}
 	piece := w.rec.pieces[0]
 	p.Ref, p.Wrapped, p.Bound = piece.ref, append([]byte(nil), piece.wrapped[:]...), piece.bound
-	unlock := e.locks.lock(u.b.id, u.name.Key)
-	defer unlock()
-	if err := u.still(); err != nil {
+	old, err := e.part(partKey(u.id, in.Number))
+	if err != nil {
 		return redoubt.Part{}, err
 	}
-	key := partKey(u.id, in.Number)
-	if old, err := e.part(key); err != nil {
-		return redoubt.Part{}, err
-	} else if old != nil {
+	grown := p.Size
+	if old != nil {
 		batch.Unlinks = append(batch.Unlinks, old.Ref)
-		deltaSet(batch, recBytes, u.set.id, -old.Size)
-		e.count(u.set, 0, -old.Size)
+		grown -= old.Size
 	}
 	if err := putPart(batch, u.id, in.Number, &p); err != nil {
 		return redoubt.Part{}, err
 	}
-	deltaSet(batch, recBytes, u.set.id, p.Size)
+	deltaSet(batch, recBytes, u.set.id, grown)
 	entry.Bytes = p.Size
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Part{}, err
 	}
-	e.count(u.set, 0, p.Size)
+	e.count(u.set, 0, grown)
 	return e.publicPart(in.Number, &p), nil
 }
 
@@ -309,8 +313,8 @@ func (e *Enclave) CopyPart(ctx context.Context, who redoubt.Credential, in redou
 	if n < 0 {
 		n = src.rec.size - in.Off
 	}
-	if in.Off < 0 || n < 0 || in.Off+n > src.rec.size {
-		return redoubt.Part{}, redoubt.Version{}, &redoubt.Error{Op: op, Kind: redoubt.RangeInvalid}
+	if in.Off < 0 || n < 0 || n > src.rec.size-in.Off {
+		return redoubt.Part{}, redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.RangeInvalid})
 	}
 	put := redoubt.PutPart{Name: in.Name, Upload: in.Upload, Number: in.Number, SizeBytes: n, Body: src.Reader(in.Off, n)}
 	if sums := newSums(u.rec.Sum, put.Body); sums != nil {
@@ -330,8 +334,9 @@ func (e *Enclave) AbortUpload(ctx context.Context, who redoubt.Credential, name 
 	return u.abort(ctx, entry)
 }
 
-func (u *upload) abort(ctx context.Context, entry *entry) error {
+func (u *upload) abort(ctx context.Context, entry *entry) (err error) {
 	e := u.e
+	defer e.noteFailure(ctx, entry, &err)
 	unlock := e.locks.lock(u.b.id, u.name.Key)
 	defer unlock()
 	if err := u.still(); err != nil {
@@ -368,6 +373,9 @@ func (u *upload) drop(batch *store.Batch, keep map[store.BlobRef]bool) (freed in
 
 // eachPart walks the stored parts numbered above behind.
 func (u *upload) eachPart(behind int, each func(number int, p *partRecord) error) error {
+	if behind < 0 || behind >= redoubt.MaxParts {
+		return nil
+	}
 	view := u.e.engine.View()
 	defer view.Close()
 	it := view.Scan(partKey(u.id, behind+1), after(partKey(u.id, 0xffff)))

@@ -67,12 +67,13 @@ func (r *record) setMD5(text string) error {
 }
 
 // retention gives the retention that a new version gets: the one asked for, or the bucket's default.
-func (b *bucket) retention(op string, asked redoubt.Retention, now time.Time) (redoubt.Retention, error) {
-	lock := b.Lock
-	if asked.Mode != "" || !asked.Until.IsZero() {
-		if !lock.Enabled {
-			return redoubt.Retention{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "the bucket has no object lock configuration"}
-		}
+// Without object lock neither retention nor hold is taken: nobody could lift it again.
+func (b *bucket) retention(op string, asked redoubt.Retention, hold bool, now time.Time) (redoubt.Retention, error) {
+	lock, given := b.Lock, asked.Mode != "" || !asked.Until.IsZero()
+	if (given || hold) && !lock.Enabled {
+		return redoubt.Retention{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "the bucket has no object lock configuration"}
+	}
+	if given {
 		return asked, validRetention(op, asked, now)
 	}
 	if !lock.Enabled || lock.Mode == "" {
