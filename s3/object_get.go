@@ -160,6 +160,9 @@ var (
 // send copies content out. The first bytes are read before the status is sent, so that content which fails
 // its authentication is an error and not a short answer.
 func (c *call) send(r io.Reader, part span) error {
+	if to, ok := r.(io.WriterTo); ok && part.n > smallCopy {
+		return c.sendFrom(to, part)
+	}
 	var buf []byte
 	if part.n <= smallCopy {
 		b := smallBuffers.Get().(*[smallCopy]byte)
@@ -191,6 +194,35 @@ func (c *call) send(r io.Reader, part span) error {
 		c.begin(part.status())
 	}
 	return nil
+}
+
+// sendFrom lets a large content write itself, a chunk at a time, without a copy between.
+func (c *call) sendFrom(content io.WriterTo, part span) error {
+	w := &contentWriter{c: c, part: part}
+	n, err := content.WriteTo(w)
+	if err == nil && n != part.n {
+		err = redoubt.Corrupt // the service gave less than the version is long
+	}
+	if err != nil {
+		c.clearContentHeaders()
+	}
+	return err
+}
+
+// contentWriter sends what is written to it; the answer begins with the first of it.
+type contentWriter struct {
+	c    *call
+	part span
+}
+
+func (w *contentWriter) Write(b []byte) (int, error) {
+	if !w.c.started {
+		w.c.begin(w.part.status())
+	}
+	if err := w.c.writeAll(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
 }
 
 // clearContentHeaders takes back what was set for content that will not be sent.

@@ -14,12 +14,13 @@ import (
 	"redoubt/store"
 )
 
-// Content in extents lies in blocks of 64 KiB: content, then the CRC32C of blob name, block number and
-// content. The last block of a run may be shorter.
+// Content in extents lies in blocks: content, then the CRC32C of blob name, block number and
+// content. The last block of a run may be shorter. A block holds one chunk of content as package keys seals it, so
+// that reading a chunk reads one block.
 const (
-	extentBlock   = 64 << 10
+	extentPlain   = 64<<10 + 28 // keys.ChunkBytes + keys.ChunkOverhead
 	extentTrailer = 4
-	extentPlain   = extentBlock - extentTrailer
+	extentBlock   = extentPlain + extentTrailer
 )
 
 // extentDisk is how many bytes n bytes of content take in an extent.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -163,12 +164,28 @@ func TestScrubLeavesNothingToRecover(t *testing.T) {
 	}
 }
 
-// recoverable is everything that the engine's key opens on its disk: files of the index, frames.
-func recoverable(t *testing.T, e *Engine) (plain []byte) {
+// recoverable is everything that the engine's key opens on its disk: files of the index, frames. The
+// keeper may drop a file between its listing and its opening; then the look begins again.
+func recoverable(t *testing.T, e *Engine) []byte {
+	t.Helper()
+	for range 100 {
+		plain, err := lookForAll(t, e)
+		if err == nil {
+			return plain
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	t.Fatal("files came and went a hundred times")
+	return nil
+}
+
+func lookForAll(t *testing.T, e *Engine) (plain []byte, err error) {
 	t.Helper()
 	again := &cryptFS{fs: e.o.FS, dir: e.fs.dir, seal: e.fs.seal, table: map[string]fileKey{}}
 	if err := again.readTable(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	for name := range again.table {
 		f, err := again.Open(name)
@@ -183,7 +200,7 @@ func recoverable(t *testing.T, e *Engine) (plain []byte) {
 	}
 	segs := &segments{fs: e.segs.fs, dir: e.segs.dir, seal: e.segs.seal, byID: map[uint64]*segment{}}
 	if err := segs.load(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	defer segs.close()
 	for _, seg := range segs.logSegments() {
@@ -205,5 +222,5 @@ func recoverable(t *testing.T, e *Engine) (plain []byte) {
 			off += int64(total)
 		}
 	}
-	return plain
+	return plain, nil
 }
