@@ -122,6 +122,13 @@ type PeopleService interface {
 	ApproveChange(ctx context.Context, who Credential, id string, sig Signature) (Change, error)
 	Changes(ctx context.Context, who Credential) ([]Change, error)
 	RevokePerson(ctx context.Context, who Credential, name SubjectName, reason string) error
+}
+
+// GrantService is need to know, which one officer gives and takes: a grant never lets anybody past a label.
+type GrantService interface {
+	// Grant gives need to know, or with Deny takes it. The ID is made by the node.
 	Grant(ctx context.Context, who Credential, g Grant) (Grant, error)
 	RevokeGrant(ctx context.Context, who Credential, id string) error
+	// Grants lists those that stand, by ID; a bucket's policy document gives others.
+	Grants(ctx context.Context, who Credential) ([]Grant, error)
 }

@@ -28,6 +28,7 @@ type Options struct {
 	Auth        redoubt.Authenticator
 	Credentials redoubt.CredentialService
 	People      redoubt.PeopleService
+	Grants      redoubt.GrantService
 	Audit       redoubt.AuditService
 	Keys        redoubt.KeyService
 	Maintenance redoubt.MaintenanceService
@@ -83,6 +84,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"GET /v1/changes":               s.listChanges,
 		"POST /v1/changes":              s.propose,
 		"POST /v1/changes/{id}/approve": s.approve,
+		"GET /v1/grants":                s.listGrants,
 		"POST /v1/grants":               s.grant,
 		"DELETE /v1/grants/{id}":        s.revokeGrant,
 		"POST /v1/audit/search":         s.searchAudit,

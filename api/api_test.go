@@ -35,6 +35,7 @@ var calls = []struct {
 	{"GET", "/v1/changes", "", "ada changes", 200, `{"changes":[]}`},
 	{"POST", "/v1/changes", `{"kind":"person","reason":"r"}`, "ada propose", 201, `{"id":"","kind":"person","reason":"r","made":"0001-01-01T00:00:00Z","expires":"0001-01-01T00:00:00Z","signatures":null}`},
 	{"POST", "/v1/changes/ID/approve", `{"signer":"bob","sig":"S"}`, "ada approve ID bob", 200, `{"id":"ID","kind":"","reason":"","made":"0001-01-01T00:00:00Z","expires":"0001-01-01T00:00:00Z","signatures":null}`},
+	{"GET", "/v1/grants", "", "ada grants", 200, `{"grants":[]}`},
 	{"POST", "/v1/grants", `{"subject":"bob","bucket":"b"}`, "ada grant bob", 201, `{"id":"G","subject":"bob","bucket":"b","prefix":"","actions":null}`},
 	{"DELETE", "/v1/grants/G", "", "ada revoke grant G", 204, ``},
 	{"POST", "/v1/audit/search", `{}`, "ada search", 200, "" +

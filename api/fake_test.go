@@ -104,6 +104,10 @@ func (f *fake) Grant(ctx context.Context, who redoubt.Credential, g redoubt.Gran
 	return g, f.note(ctx, who, "grant", string(g.Subject))
 }
 
+func (f *fake) Grants(ctx context.Context, who redoubt.Credential) ([]redoubt.Grant, error) {
+	return nil, f.note(ctx, who, "grants")
+}
+
 func (f *fake) RevokeGrant(ctx context.Context, who redoubt.Credential, id string) error {
 	return f.note(ctx, who, "revoke grant", id)
 }
@@ -180,7 +184,7 @@ func (f *fake) NodeInfo(context.Context) redoubt.NodeInfo {
 
 // options are those of a node whose services are all f.
 func options(t testing.TB, f *fake) Options {
-	return Options{Auth: f, Credentials: f, People: f, Audit: f, Keys: f, Maintenance: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
+	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Keys: f, Maintenance: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
 }
 
 // ask sends one request to the handler, as ada.

@@ -93,12 +93,20 @@ func (s *server) approve(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 	return answer(w, http.StatusOK, c)
 }
 
+func (s *server) listGrants(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	all, err := s.Grants.Grants(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]any{"grants": orEmpty(all)})
+}
+
 func (s *server) grant(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
 	var in redoubt.Grant
 	if err := read(w, r, &in); err != nil {
 		return err
 	}
-	g, err := s.People.Grant(r.Context(), who, in)
+	g, err := s.Grants.Grant(r.Context(), who, in)
 	if err != nil {
 		return err
 	}
@@ -106,7 +114,7 @@ func (s *server) grant(w http.ResponseWriter, r *http.Request, who redoubt.Crede
 }
 
 func (s *server) revokeGrant(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
-	return done(w, s.People.RevokeGrant(r.Context(), who, r.PathValue("id")))
+	return done(w, s.Grants.RevokeGrant(r.Context(), who, r.PathValue("id")))
 }
 
 // orEmpty keeps an empty list from being written as null.

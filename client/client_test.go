@@ -58,7 +58,7 @@ func newNode(t *testing.T) *node {
 // serve gives a client as ada, over TLS.
 func (n *node) serve(t *testing.T) *Client {
 	t.Helper()
-	srv := httptest.NewTLSServer(api.New(api.Options{Auth: n, Credentials: n, People: n, Audit: n, Keys: n, Maintenance: n}))
+	srv := httptest.NewTLSServer(api.New(api.Options{Auth: n, Credentials: n, People: n, Grants: n, Audit: n, Keys: n, Maintenance: n}))
 	t.Cleanup(srv.Close)
 	c, err := New(srv.URL, roots(srv), "")
 	if err != nil {
@@ -117,6 +117,9 @@ func (n *node) Grant(_ context.Context, _ redoubt.Credential, g redoubt.Grant) (
 	err := n.say("grant", g)
 	g.ID = "G"
 	return g, err
+}
+func (n *node) Grants(context.Context, redoubt.Credential) ([]redoubt.Grant, error) {
+	return []redoubt.Grant{{ID: "G", Subject: "ada", Bucket: "b"}}, n.say("grants")
 }
 func (n *node) RevokeGrant(_ context.Context, _ redoubt.Credential, id string) error {
 	return n.say("revoke grant", id)
@@ -203,6 +206,7 @@ func methods(ctx context.Context, c *Client) map[string]struct {
 		"ProposeChange":    {func() (any, error) { return c.ProposeChange(ctx, change) }, []any{"propose", change}, change},
 		"ApproveChange": {func() (any, error) { return c.ApproveChange(ctx, "ID", change.Signatures[0]) },
 			[]any{"approve", "ID", change.Signatures[0]}, redoubt.Change{ID: "ID", State: "pending"}},
+		"Grants":      {func() (any, error) { return c.Grants(ctx) }, []any{"grants"}, []redoubt.Grant{{ID: "G", Subject: "ada", Bucket: "b"}}},
 		"Grant":       {func() (any, error) { return c.Grant(ctx, grant) }, []any{"grant", grant}, made},
 		"RevokeGrant": {func() (any, error) { return none(c.RevokeGrant(ctx, "G")) }, []any{"revoke grant", "G"}, nil},
 		"SearchAudit": {func() (any, error) {

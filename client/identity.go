@@ -91,6 +91,15 @@ func (c *Client) ApproveChange(ctx context.Context, id string, sig redoubt.Signa
 	return out, c.call(ctx, "POST", "/v1/changes/"+url.PathEscape(id)+"/approve", sig, &out)
 }
 
+// Grants lists the grants that stand, for officers.
+func (c *Client) Grants(ctx context.Context) ([]redoubt.Grant, error) {
+	var out struct {
+		Grants []redoubt.Grant `json:"grants"`
+	}
+	err := c.call(ctx, "GET", "/v1/grants", nil, &out)
+	return out.Grants, err
+}
+
 // Grant gives or denies need to know; the node makes the ID.
 func (c *Client) Grant(ctx context.Context, g redoubt.Grant) (redoubt.Grant, error) {
 	var out redoubt.Grant

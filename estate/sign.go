@@ -64,7 +64,7 @@ func Sign(e *Estate, sigs Signatures, officer redoubt.SubjectName, key ed25519.P
 // old file and its signatures cannot come back. Denied otherwise. Signatures of others are not counted and do no harm.
 func Verify(e, inForce *Estate, sigs Signatures) error {
 	fail := func(why string) error {
-		return &redoubt.Error{Op: "estate.Verify", Kind: redoubt.Denied, Rule: "two-officers", Err: errors.New(why),
+		return &redoubt.Error{Op: "estate.Verify", Kind: redoubt.Denied, Rule: "two-officers (4.2)", Err: errors.New(why),
 			Hint: "two officers each run: redoubt estate sign FILE --as OFFICER --key KEYFILE"}
 	}
 	if sigs.Digest != e.Digest() {

@@ -23,6 +23,7 @@ const (
 const (
 	RuleOfficer     = "live-officer (4.2)"         // the signer is no security officer now, or it is not her signature
 	RuleNotOneself  = "not-oneself (4.2)"          // nobody signs for herself
+	RuleTwo         = "two-officers (4.2)"         // the same officer signed already
 	RuleIndependent = "granter-and-grantee (4.2)"  // one of the two made the other
 	RuleRevoked     = "revoked-for-good (4.4)"     // a revocation outlives what it revokes
 	RuleNewestWins  = "no-older-change (4.4)"      // an old change does not undo a newer one
@@ -121,8 +122,7 @@ func (r *Registry) sign(op string, c redoubt.Change, sigs []redoubt.Signature, n
 		}
 		for _, other := range signers {
 			if other.Name == p.Name {
-				return redoubt.Change{}, nil, &redoubt.Error{Op: op, Object: c.ID, Kind: redoubt.Exists,
-					Hint: "another security officer must sign"}
+				return redoubt.Change{}, nil, refused(op, c.ID, RuleTwo, "it has this officer's signature already; another security officer must sign")
 			}
 			enough = enough || independent(p, other, redoubt.RoleOfficer)
 		}

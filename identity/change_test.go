@@ -68,7 +68,7 @@ func TestAPersonNeedsTwoOfficers(t *testing.T) {
 	}
 	w.open() // a change that waits survives
 	_, _, err = w.r.Approve(out.ID, sign(c, "officer"))
-	wantKind(t, err, redoubt.Exists, "")
+	wantKind(t, err, redoubt.Denied, RuleTwo)
 	for _, name := range []redoubt.SubjectName{"s-analyst", "reviewer", "admin", "nobody"} {
 		_, _, err = w.r.Approve(out.ID, sign(c, name))
 		wantKind(t, err, redoubt.Denied, RuleOfficer)

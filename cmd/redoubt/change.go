@@ -62,11 +62,7 @@ func (a *app) gatherChanges(ctx context.Context, w crew) ([]changeAt, error) {
 func about(c redoubt.Change) string {
 	switch {
 	case c.Person != nil:
-		roles := make([]string, len(c.Person.Roles))
-		for i, r := range c.Person.Roles {
-			roles[i] = string(r)
-		}
-		return fmt.Sprintf("person %s: %s, %s, %s", c.Person.Name, c.Person.Clearance, c.Person.Nation, commas(roles))
+		return fmt.Sprintf("person %s: %s, %s, %s", c.Person.Name, c.Person.Clearance, c.Person.Nation, list(c.Person.Roles))
 	case c.Label != "":
 		return "destroy everything marked " + c.Label
 	case c.Bucket != "":
@@ -78,26 +74,32 @@ func about(c redoubt.Change) string {
 func (a *app) personChanges() *cobra.Command {
 	w := crew{role: "officer"}
 	c := &cobra.Command{Use: "changes", Short: "What officers have proposed, and what became of it", Example: "  redoubt person changes --as officer-2", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			all, err := a.gatherChanges(cmd.Context(), w)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.print(map[string]any{"changes": all})
-			}
-			t := a.table("NODE", "STATE", "WHAT", "REASON", "BY", "ID")
-			for _, c := range all {
-				var by []string
-				for _, s := range c.Signatures {
-					by = append(by, string(s.Signer))
-				}
-				t.row(string(c.Node), c.State, about(c.Change), c.Reason, strings.Join(by, ", "), c.ID)
-			}
-			return t.flush()
-		}}
+		RunE: func(cmd *cobra.Command, _ []string) error { return a.showChanges(cmd.Context(), w, false) }}
 	w.flags(c)
 	return a.jsonFlag(c)
+}
+
+// showChanges prints what was proposed, or only what still waits.
+func (a *app) showChanges(ctx context.Context, w crew, pending bool) error {
+	all, err := a.gatherChanges(ctx, w)
+	if err != nil {
+		return err
+	}
+	if pending {
+		all = slices.DeleteFunc(all, func(c changeAt) bool { return c.State != "pending" })
+	}
+	if a.json {
+		return a.print(map[string]any{"changes": all})
+	}
+	t := a.table("NODE", "STATE", "WHAT", "REASON", "BY", "ID")
+	for _, c := range all {
+		var by []string
+		for _, s := range c.Signatures {
+			by = append(by, string(s.Signer))
+		}
+		t.row(string(c.Node), c.State, about(c.Change), c.Reason, strings.Join(by, ", "), c.ID)
+	}
+	return t.flush()
 }
 
 func (a *app) personApprove() *cobra.Command {

@@ -13,10 +13,42 @@ import (
 
 func (a *app) grantCommand() *cobra.Command {
 	c := &cobra.Command{Use: "grant", Short: "Need to know: let a subject into a closed bucket, or keep one out",
-		Long:    "A grant never widens what a label allows: it opens a bucket that is closed by default, or with --deny keeps\nsomebody out of one. A bucket's policy document gives grants too.",
-		Example: "  redoubt grant add s-analyst s3://reports/desk/ --as officer@secret"}
-	c.AddCommand(a.grantAdd(), a.grantRm())
+		Long: "A grant never widens what a label allows: it opens a bucket that is closed by default, or with --deny keeps\nsomebody out of one. A bucket's policy document gives grants too.",
+		Example: `  redoubt grant ls --as officer@secret
+  redoubt grant add s-analyst s3://reports/desk/ --as officer@secret`}
+	c.AddCommand(a.grantLs(), a.grantAdd(), a.grantRm())
 	return c
+}
+
+func (a *app) grantLs() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "ls --as OFFICER@NODE", Short: "The grants that stand", Example: "  redoubt grant ls --as officer@secret", Args: exactly(0),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
+			all, err := s.api.Grants(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.print(map[string]any{"grants": all})
+			}
+			t := a.table("ID", "SUBJECT", "DOES", "ACTIONS", "WHERE", "UNTIL")
+			for _, g := range all {
+				does, actions, until := "lets in", "reading and writing", "removed"
+				if g.Deny {
+					does = "keeps out"
+				}
+				if len(g.Actions) > 0 {
+					actions = list(g.Actions)
+				}
+				if !g.Expires.IsZero() {
+					until = g.Expires.Local().Format("2006-01-02 15:04")
+				}
+				t.row(g.ID, string(g.Subject), does, actions, place{g.Bucket, g.Prefix}.String(), until)
+			}
+			return t.flush()
+		})}
+	w.flags(c)
+	return a.jsonFlag(c)
 }
 
 func (a *app) grantAdd() *cobra.Command {

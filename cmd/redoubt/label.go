@@ -124,7 +124,7 @@ func (a *app) labelParse() *cobra.Command {
 				return &redoubt.Error{Kind: redoubt.Invalid, Err: bad, Hint: "redoubt label policies lists the policies and their classifications"}
 			}
 			_, err = fmt.Fprintf(a.out, "banner          %s\nportion         %s\nclassification  %s\ncategories      %s\nreleasable to   %s\n",
-				d.Banner, d.Portion, d.Classification, commas(d.Categories), commas(d.ReleasableTo))
+				d.Banner, d.Portion, d.Classification, list(d.Categories), list(d.ReleasableTo))
 			return err
 		}}
 	policyFlag(c, &name)
@@ -273,7 +273,7 @@ func (a *app) labelPolicies() *cobra.Command {
 			}
 			t := a.table("POLICY", "VERSION", "CLASSIFICATIONS")
 			for _, p := range all {
-				t.row(p.Name, p.Version, commas(p.Classifications))
+				t.row(p.Name, p.Version, list(p.Classifications))
 			}
 			return t.flush()
 		}})

@@ -49,8 +49,13 @@ func (a *app) gatherPeople(ctx context.Context, w crew, name string) ([]peopleAt
 
 func (a *app) personLs() *cobra.Command {
 	w := crew{role: "officer"}
-	c := &cobra.Command{Use: "ls", Short: "Everybody, as each node knows them", Example: "  redoubt person ls --at secret --as officer", Args: exactly(0),
+	var pending bool
+	c := &cobra.Command{Use: "ls", Short: "Everybody, as each node knows them, or what waits for a second officer",
+		Example: "  redoubt person ls --at secret --as officer\n  redoubt person ls --pending --as officer-2", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if pending {
+				return a.showChanges(cmd.Context(), w, true)
+			}
 			all, err := a.gatherPeople(cmd.Context(), w, "")
 			if err != nil {
 				return err
@@ -58,6 +63,7 @@ func (a *app) personLs() *cobra.Command {
 			return a.showPeople(all)
 		}}
 	w.flags(c)
+	c.Flags().BoolVar(&pending, "pending", false, "the changes that wait for another officer, instead of people")
 	return a.jsonFlag(c)
 }
 
@@ -72,11 +78,7 @@ func (a *app) showPeople(all []peopleAt) error {
 			if p.Revoked {
 				state = "revoked"
 			}
-			roles := make([]string, len(p.Roles))
-			for i, r := range p.Roles {
-				roles[i] = string(r)
-			}
-			t.row(string(n.Node), string(p.Name), p.Clearance, p.Nation, commas(roles), p.Expires.Format(time.DateOnly), state)
+			t.row(string(n.Node), string(p.Name), p.Clearance, p.Nation, list(p.Roles), p.Expires.Format(time.DateOnly), state)
 		}
 	}
 	return t.flush()

@@ -22,11 +22,13 @@ func (a *app) table(heads ...string) table {
 func (t table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
 func (t table) flush() error        { return t.w.Flush() }
 
-func commas(s []string) string {
-	if len(s) == 0 {
-		return "-"
+// list joins names, such as roles and actions.
+func list[S ~string](names []S) string {
+	texts := make([]string, len(names))
+	for i, n := range names {
+		texts[i] = string(n)
 	}
-	return strings.Join(s, ", ")
+	return dash(strings.Join(texts, ", "))
 }
 
 func dash(s string) string {
