@@ -216,7 +216,7 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 		return e.noted(ctx, entry, b.missing(op, name))
 	}
 	entry.Version = f.rec.id[:]
-	if err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry); err != nil {
+	if err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil); err != nil {
 		return err
 	}
 	if err := e.rotate(ctx, f.set); err != nil {
@@ -225,12 +225,13 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 	return e.scrub(ctx, b.id, f.set)
 }
 
-// removeVersion takes one version out of the catalogue, if it is still there.
-func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, key string, id versionID, entry *entry) error {
+// removeVersion takes one version out of the catalogue, if it is still there and keep, asked with the
+// name's lock held, does not say that it stays. A nil keep keeps nothing: erasure is in spite of retention.
+func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, key string, id versionID, entry *entry, keep func(*record) bool) error {
 	unlock := e.locks.lock(b.id, key)
 	defer unlock()
 	f, err := e.byID(e.engine, b, set.label, key, e.ids.versionID(id))
-	if err != nil || f.rec == nil {
+	if err != nil || f.rec == nil || keep != nil && keep(f.rec) {
 		return err
 	}
 	batch := new(store.Batch)
@@ -323,7 +324,7 @@ func (e *Enclave) clearOut(ctx context.Context, b *bucket, set *labelSet) error 
 		found = true
 		id := rec.id
 		work.Go(func() error {
-			return e.removeVersion(wctx, b, set, key, id, e.ownAct(set.label, redoubt.ActionErase, redoubt.ObjectName{Bucket: b.Name, Key: key}))
+			return e.removeVersion(wctx, b, set, key, id, e.ownAct(set.label, redoubt.ActionErase, redoubt.ObjectName{Bucket: b.Name, Key: key}), nil)
 		})
 		return wctx.Err()
 	})

@@ -123,15 +123,16 @@ func (e *Enclave) expireOld(ctx context.Context, b *bucket, key string, f found,
 }
 
 func (e *Enclave) expireVersion(ctx context.Context, b *bucket, name redoubt.ObjectName, f found) error {
+	locked := func(r *record) bool { return r.locked(e.clock(), false) }
 	cur, err := e.byID(e.engine, b, f.set.label, name.Key, e.ids.versionID(f.rec.id))
-	if err != nil || cur.rec == nil || cur.rec.locked(e.clock(), false) {
+	if err != nil || cur.rec == nil || locked(cur.rec) {
 		return err
 	}
 	entry, err := e.decide(ctx, ask{op: "lifecycle", who: e.own(f.set.label), action: redoubt.ActionExpire, bucket: b, name: name, object: f.set.label})
 	if err != nil {
 		return err
 	}
-	return e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry)
+	return e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, locked)
 }
 
 // applies says whether a rule's filter takes a version.
