@@ -12,6 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -68,6 +69,18 @@ func (w wire) sign(ctx context.Context, in Request, at time.Time) (*http.Request
 	err = v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).SignHTTP(ctx,
 		aws.Credentials{AccessKeyID: w.who.AccessKeyID, SecretAccessKey: w.who.SecretAccessKey}, req, digest, "s3", w.who.Region, at)
 	return req, err
+}
+
+// presign makes an address that stands for in, a request without a body, for a while from at.
+func (w wire) presign(ctx context.Context, in Request, life time.Duration, at time.Time) (string, error) {
+	address := w.base + "/" + in.Bucket + "/" + escape(in.Key) + "?X-Amz-Expires=" + strconv.Itoa(int(life/time.Second))
+	req, err := http.NewRequestWithContext(ctx, in.Method, address, nil)
+	if err != nil {
+		return "", err
+	}
+	signed, _, err := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }).PresignHTTP(ctx,
+		aws.Credentials{AccessKeyID: w.who.AccessKeyID, SecretAccessKey: w.who.SecretAccessKey}, req, "UNSIGNED-PAYLOAD", "s3", w.who.Region, at)
+	return signed, err
 }
 
 // do sends in and reads the whole answer. An error says that there was none.
