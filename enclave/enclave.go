@@ -190,12 +190,14 @@ func (e *Enclave) behind(ctx context.Context) {
 			}
 		})
 	}
+	every(dutyEvery, "erasures and rotations", e.fulfilAll)
 	every(treeEvery, "audit tree", e.tree.Advance)
 	every(lifecycleEvery, "lifecycle", e.Expire)
 }
 
 const (
 	treeEvery      = time.Second
+	dutyEvery      = 10 * time.Second
 	lifecycleEvery = time.Hour
 )
 

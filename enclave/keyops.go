@@ -35,7 +35,8 @@ func (e *Enclave) keyStatus(set *labelSet) (redoubt.KeyStatus, error) {
 	return redoubt.KeyStatus{Label: set.label.Banner(), Epoch: current, Epochs: live, Versions: set.versions.Load(), Bytes: set.bytes.Load()}, err
 }
 
-// RotateKey begins a new epoch for a label, re-wraps every data key under it and destroys the old ones.
+// RotateKey begins a new epoch for a label, re-wraps every data key under it and destroys the old ones. A label under which
+// nothing was ever stored has no keys and gets none.
 func (e *Enclave) RotateKey(ctx context.Context, who redoubt.Credential, marking string) (redoubt.KeyStatus, error) {
 	const op = "RotateKey"
 	l, err := e.policy.Parse(marking)
@@ -46,16 +47,18 @@ func (e *Enclave) RotateKey(ctx context.Context, who redoubt.Credential, marking
 	if err != nil {
 		return redoubt.KeyStatus{}, err
 	}
-	if err := e.record(ctx, entry); err != nil {
+	set := e.sets.table.Load().byLabel[l]
+	if set == nil {
+		return redoubt.KeyStatus{Label: l.Banner()}, e.record(ctx, entry)
+	}
+	mark, batch := fmt.Sprintf("rotate/%d", set.id), new(store.Batch)
+	if err := (duty{Set: set.id}).add(batch, mark); err != nil {
 		return redoubt.KeyStatus{}, err
 	}
-	set, err := e.sets.of(ctx, l)
-	if err != nil {
-		return redoubt.KeyStatus{}, err
+	if err := e.commit(ctx, batch, entry); err != nil {
+		return redoubt.KeyStatus{}, e.noted(ctx, entry, err)
 	}
-	e.rotateMu.Lock()
-	defer e.rotateMu.Unlock()
-	if err := e.rotate(ctx, set); err != nil {
+	if err := e.fulfil(ctx, mark); err != nil {
 		return redoubt.KeyStatus{}, err
 	}
 	return e.keyStatus(set)
@@ -86,12 +89,15 @@ func (e *Enclave) rotate(ctx context.Context, set *labelSet) error {
 	return nil
 }
 
+// keyWorkers is how many records are changed at once: enough to share a disk sync, and few beside what clients do.
+const keyWorkers = 64
+
 // rewrapAll re-wraps the data keys of the set's versions and of the parts of its uploads.
 func (e *Enclave) rewrapAll(ctx context.Context, set *labelSet) error {
 	view := e.engine.View()
 	defer view.Close()
 	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(64)
+	work.SetLimit(keyWorkers)
 	for _, b := range *e.buckets.Load() {
 		err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
 			rec, err := decodeRecord(raw)
@@ -128,17 +134,32 @@ func (e *Enclave) rewrap(ctx context.Context, b *bucket, set *labelSet, key stri
 	if err != nil || f.rec == nil {
 		return err
 	}
+	changed := false
 	for i := range f.rec.pieces {
 		p := &f.rec.pieces[i]
-		if p.wrapped, err = e.keyring.Rewrap(set.text, p.wrapped); err != nil {
-			return fmt.Errorf("rewrap: %w", err)
+		was := p.wrapped
+		if p.wrapped, err = e.keyring.Rewrap(set.text, was); err != nil {
+			return rewrapFault(err)
 		}
+		changed = changed || p.wrapped != was
+	}
+	if !changed {
+		return nil
 	}
 	batch := new(store.Batch)
 	if err := e.replace(batch, b, f, key); err != nil {
 		return err
 	}
 	return e.commit(ctx, batch, nil)
+}
+
+// rewrapFault passes over what was erased already: it has no key to lose, and must not keep the
+// rest from being rotated.
+func rewrapFault(err error) error {
+	if redoubt.KindOf(err) == redoubt.Erased {
+		return nil
+	}
+	return fmt.Errorf("rewrap: %w", err)
 }
 
 // rewrap re-wraps the parts of an upload.
@@ -150,7 +171,7 @@ func (u *upload) rewrap(ctx context.Context) error {
 		piece := p.piece()
 		w, err := u.e.keyring.Rewrap(u.set.text, piece.wrapped)
 		if err != nil {
-			return err
+			return rewrapFault(err)
 		}
 		p.Wrapped = append([]byte(nil), w[:]...)
 		return putPart(batch, u.id, number, p)
@@ -183,156 +204,4 @@ func (e *Enclave) eachUpload(view store.View, each func(*upload) error) error {
 		}
 	}
 	return it.Err()
-}
-
-// EraseVersion destroys one version for good (RULES 2.7: in spite of retention and hold):
-// its record and blobs go, its label's epoch is rotated so that no copy of its key
-// opens anything, and the files that held it are rewritten.
-func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID, reason string) error {
-	const op = "EraseVersion"
-	if err := validName(op, name); err != nil {
-		return err
-	}
-	a := ask{op: op, who: who, action: redoubt.ActionErase, name: name, object: who.Working, detail: reason}
-	b, err := e.readable(op, name.Bucket)
-	if err != nil {
-		return e.missingBucket(ctx, a, err)
-	}
-	a.bucket = b
-	e.rotateMu.Lock()
-	defer e.rotateMu.Unlock()
-	f, err := e.byID(e.engine, b, who.Working, name.Key, id)
-	if err != nil {
-		return err
-	}
-	if f.rec != nil {
-		a.object = f.set.label
-	}
-	entry, err := e.decide(ctx, a)
-	if err != nil {
-		return err
-	}
-	if f.rec == nil {
-		return e.noted(ctx, entry, b.missing(op, name))
-	}
-	entry.Version = f.rec.id[:]
-	if err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil); err != nil {
-		return err
-	}
-	if err := e.rotate(ctx, f.set); err != nil {
-		return err
-	}
-	return e.scrub(ctx, b.id, f.set)
-}
-
-// removeVersion takes one version out of the catalogue, if it is still there and keep, asked with the
-// name's lock held, does not say that it stays. A nil keep keeps nothing: erasure is in spite of retention.
-func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, key string, id versionID, entry *entry, keep func(*record) bool) error {
-	unlock := e.locks.lock(b.id, key)
-	defer unlock()
-	f, err := e.byID(e.engine, b, set.label, key, e.ids.versionID(id))
-	if err != nil || f.rec == nil || keep != nil && keep(f.rec) {
-		return err
-	}
-	batch := new(store.Batch)
-	if err := e.remove(batch, b, f, key); err != nil {
-		return err
-	}
-	if err := e.commit(ctx, batch, entry); err != nil {
-		return err
-	}
-	e.count(f.set, -1, -f.rec.size)
-	return nil
-}
-
-// scrub has the store rewrite the files that held the set's records in a bucket.
-func (e *Enclave) scrub(ctx context.Context, bucket uint32, set *labelSet) error {
-	for _, rec := range []byte{recHead, recOld, recUpload} {
-		lower := rangeKey(rec, bucket, set.id)
-		if err := e.engine.Scrub(ctx, lower, after(lower)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// eraseLabel carries out what two officers signed: everything under one label goes, and its keys first.
-func (e *Enclave) eraseLabel(ctx context.Context, c redoubt.Change) error {
-	l, err := e.policy.Parse(c.Label)
-	if err != nil {
-		return &redoubt.Error{Op: "EraseLabel", Kind: redoubt.Invalid, Err: err}
-	}
-	e.rotateMu.Lock()
-	defer e.rotateMu.Unlock()
-	for _, set := range e.sets.equalTo(l) {
-		live, _, err := e.keyring.Epochs(set.text)
-		if err != nil {
-			return err
-		}
-		set.epochGate.Lock() // nothing is committed under a key that is about to go
-		if len(live) > 0 {
-			set.epoch.Store(live[len(live)-1] + 1)
-		}
-		err = e.keyring.DestroyLabel(set.text)
-		set.epochGate.Unlock()
-		if err != nil && redoubt.KindOf(err) != redoubt.NotFound {
-			return err
-		}
-		for _, b := range *e.buckets.Load() {
-			if b.id == systemBucketID {
-				continue
-			}
-			if err := e.clearOut(ctx, b, set); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// eraseBucket carries out the erasure of everything in a bucket, at every label.
-func (e *Enclave) eraseBucket(ctx context.Context, c redoubt.Change) error {
-	b := (*e.buckets.Load())[c.Bucket]
-	if b == nil || b.id == systemBucketID {
-		return &redoubt.Error{Op: "EraseBucket", Object: string(c.Bucket), Kind: redoubt.NoBucket}
-	}
-	e.rotateMu.Lock()
-	defer e.rotateMu.Unlock()
-	for _, set := range e.sets.all() {
-		if err := e.clearOut(ctx, b, set); err != nil {
-			return err
-		}
-		if err := e.rotate(ctx, set); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// clearOut removes every version of a set in a bucket and scrubs what held them.
-func (e *Enclave) clearOut(ctx context.Context, b *bucket, set *labelSet) error {
-	view := e.engine.View()
-	defer view.Close()
-	work, wctx := errgroup.WithContext(ctx)
-	work.SetLimit(64)
-	found := false
-	err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
-		var rec record
-		if _, _, err := rec.decodeHead(raw); err != nil {
-			return &redoubt.Error{Op: "erase", Kind: redoubt.Corrupt, Err: err}
-		}
-		found = true
-		id := rec.id
-		work.Go(func() error {
-			return e.removeVersion(wctx, b, set, key, id, e.ownAct(set.label, redoubt.ActionErase, redoubt.ObjectName{Bucket: b.Name, Key: key}), nil)
-		})
-		return wctx.Err()
-	})
-	if waited := work.Wait(); err == nil {
-		err = waited
-	}
-	if err != nil || !found {
-		return err
-	}
-	return e.scrub(ctx, b.id, set)
 }

@@ -23,7 +23,7 @@ import (
 //	u bucket set key 0 id        a multipart upload, by the label set it was begun at
 //	p id number                  a part of an upload
 //	t name                       the audit log's tiles and checkpoints
-//	m name                       the enclave's own marks
+//	m name                       a rotation or erasure that is ordered and not done (erase.go)
 //
 // bucket and set are 4 bytes, id is 16 (see versionID). A key holds no NUL, so the 0 ends it.
 const (

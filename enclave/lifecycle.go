@@ -132,7 +132,8 @@ func (e *Enclave) expireVersion(ctx context.Context, b *bucket, name redoubt.Obj
 	if err != nil {
 		return err
 	}
-	return e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, locked)
+	_, err = e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, locked, nil)
+	return err
 }
 
 // applies says whether a rule's filter takes a version.

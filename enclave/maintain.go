@@ -109,7 +109,16 @@ func (e *Enclave) checkSet(ctx context.Context, view store.View, set *labelSet, 
 			if b.id == systemBucketID {
 				return ctx.Err()
 			}
-			each(rec.id, rec.size, e.readBack(redoubt.ObjectName{Bucket: b.Name, Key: key}, set, rec))
+			name := redoubt.ObjectName{Bucket: b.Name, Key: key}
+			fault := e.readBack(name, set, rec)
+			if redoubt.KindOf(fault) == redoubt.Erased { // rotated or erased since the view was taken?
+				now, err := e.byID(e.engine, b, set.label, key, e.ids.versionID(rec.id))
+				if err != nil || now.rec == nil {
+					return err
+				}
+				fault = e.readBack(name, set, now.rec)
+			}
+			each(rec.id, rec.size, fault)
 			return ctx.Err()
 		})
 		if err != nil {
@@ -144,19 +153,16 @@ func (e *Enclave) Backup(ctx context.Context, who redoubt.Credential, recipient 
 	if err := e.admin(ctx, who, op, redoubt.ActionBackup); err != nil {
 		return err
 	}
-	e.rotateMu.Lock() // keys and records of one moment
-	defer e.rotateMu.Unlock()
+	view, ring, err := e.moment()
+	if err != nil {
+		return err
+	}
+	defer view.Close()
+	defer clear(ring)
 	sealer, err := keys.SealTo([]keys.Recipient{to}, w)
 	if err != nil {
 		return err
 	}
-	view := e.engine.View()
-	defer view.Close()
-	ring, err := e.keyring.Export()
-	if err != nil {
-		return err
-	}
-	defer clear(ring)
 	head := binary.BigEndian.AppendUint32([]byte(backupMagic), uint32(len(ring)))
 	for _, b := range [][]byte{head, ring} {
 		if _, err := sealer.Write(b); err != nil {
@@ -167,6 +173,19 @@ func (e *Enclave) Backup(ctx context.Context, who redoubt.Credential, recipient 
 		return err
 	}
 	return sealer.Close()
+}
+
+// moment gives records and the keys that open them, as they stand together. Nobody waits at rotateMu for whoever
+// reads the backup: a rotation that comes after leaves both as they were.
+func (e *Enclave) moment() (store.View, []byte, error) {
+	e.rotateMu.Lock()
+	defer e.rotateMu.Unlock()
+	view := e.engine.View()
+	ring, err := e.keyring.Export()
+	if err != nil {
+		view.Close()
+	}
+	return view, ring, err
 }
 
 const (

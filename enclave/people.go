@@ -23,9 +23,9 @@ func (e *Enclave) loadIdentity(ctx context.Context) error {
 	return nil
 }
 
-// enact makes what identity planned durable with its audit entry, then effective. peopleMu is held.
-func (e *Enclave) enact(ctx context.Context, entry *entry, recs []identity.Record) error {
-	b := new(store.Batch)
+// enact makes what identity planned durable with its audit entry, then effective. b may hold what
+// belongs to it. peopleMu is held, but by who mints: those records are nobody else's.
+func (e *Enclave) enact(ctx context.Context, b *store.Batch, entry *entry, recs []identity.Record) error {
 	for _, r := range recs {
 		if err := e.putRecord(ctx, b, r.Kind, r.Name, r.Value); err != nil {
 			return err
@@ -60,7 +60,10 @@ func (e *Enclave) MintCredential(ctx context.Context, req redoubt.MintRequest) (
 		return redoubt.Minted{}, err
 	}
 	entry := e.describe(ctx, ask{who: who, action: redoubt.ActionMint}, true, "own key (4.1)")
-	return minted, e.enact(ctx, entry, recs)
+	if err := e.enact(ctx, new(store.Batch), entry, recs); err != nil {
+		return redoubt.Minted{}, err
+	}
+	return minted, nil
 }
 
 // RevokeCredential ends a credential; it bites before this returns.
@@ -77,7 +80,7 @@ func (e *Enclave) RevokeCredential(ctx context.Context, who redoubt.Credential, 
 	if err != nil {
 		return e.noted(ctx, entry, err)
 	}
-	return e.enact(ctx, entry, recs)
+	return e.enact(ctx, new(store.Batch), entry, recs)
 }
 
 // Credentials lists one's own; an officer sees those at labels that the officer's dominates.
@@ -117,32 +120,44 @@ func (e *Enclave) ApproveChange(ctx context.Context, who redoubt.Credential, id 
 
 const stateInEffect = "in effect" // redoubt.Change.State
 
-// change decides, plans, makes durable and, where it is an erasure that two officers now signed, carries it out.
+// change decides, plans, makes durable and, where it is an erasure that two officers now signed, carries it out. That
+// may take long, and revocations do not wait for it.
 func (e *Enclave) change(ctx context.Context, who redoubt.Credential, action redoubt.Action, id string, plan func() (redoubt.Change, []identity.Record, error)) (redoubt.Change, error) {
+	c, mark, err := e.enactChange(ctx, who, action, id, plan)
+	if err != nil || mark == "" {
+		return c, err
+	}
+	return c, e.fulfil(ctx, mark)
+}
+
+// enactChange is change up to what is carried out behind it, which mark names.
+func (e *Enclave) enactChange(ctx context.Context, who redoubt.Credential, action redoubt.Action, id string, plan func() (redoubt.Change, []identity.Record, error)) (c redoubt.Change, mark string, err error) {
 	e.peopleMu.Lock()
 	defer e.peopleMu.Unlock()
 	entry, err := e.decide(ctx, ask{op: string(action), who: who, action: action, detail: id})
 	if err != nil {
-		return redoubt.Change{}, err
+		return redoubt.Change{}, "", err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	c, recs, err := plan()
 	if err != nil {
-		return redoubt.Change{}, e.noted(ctx, entry, err)
+		return redoubt.Change{}, "", err
 	}
 	entry.Detail = string(c.Kind) + " " + c.ID
-	if err := e.enact(ctx, entry, recs); err != nil {
-		return redoubt.Change{}, err
+	batch := new(store.Batch)
+	if c.State == stateInEffect && c.Kind != redoubt.ChangePerson {
+		var d duty
+		if d, mark, err = e.ordered(c); err == nil {
+			err = d.add(batch, mark)
+		}
+		if err != nil {
+			return redoubt.Change{}, "", err
+		}
 	}
-	if c.State != stateInEffect {
-		return c, nil
+	if err := e.enact(ctx, batch, entry, recs); err != nil {
+		return redoubt.Change{}, "", err
 	}
-	switch c.Kind {
-	case redoubt.ChangeEraseLabel:
-		err = e.eraseLabel(ctx, c)
-	case redoubt.ChangeEraseBucket:
-		err = e.eraseBucket(ctx, c)
-	}
-	return c, err
+	return c, mark, nil
 }
 
 // Changes lists what waits and what was decided. The erasure of a label is shown to those whose working label
@@ -206,5 +221,5 @@ func (e *Enclave) officerAct(ctx context.Context, who redoubt.Credential, action
 	if err != nil {
 		return e.noted(ctx, entry, err)
 	}
-	return e.enact(ctx, entry, recs)
+	return e.enact(ctx, new(store.Batch), entry, recs)
 }

@@ -141,6 +141,22 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 	if in.Action == "" {
 		in.Action = redoubt.ActionGetObject
 	}
+	o, err := e.getObject(ctx, who, in)
+	// A rotation may end an epoch between the finding of a record and the opening of its key: then there
+	// is a newer record. What was erased for good is still erased when it is asked for again.
+	for range 2 {
+		if redoubt.KindOf(err) != redoubt.Erased {
+			break
+		}
+		o, err = e.getObject(ctx, who, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return o, nil
+}
+
+func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (*object, error) {
 	view := e.engine.View() // what is found is of one moment, and stays until it is open
 	defer view.Close()
 	f, err := e.resolve(ctx, view, "GetObject", who, in)
