@@ -61,6 +61,14 @@ func (b *bucket) missing(op string, name redoubt.ObjectName) *redoubt.Error {
 	return &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.NotFound}
 }
 
+// refused is the answer for what was refused: in a removed bucket, that of a name never used.
+func (b *bucket) refused(op string, name redoubt.ObjectName, err error) error {
+	if k := redoubt.KindOf(err); b.deleted && (k == redoubt.Denied || k == redoubt.NotFound) {
+		return b.missing(op, name)
+	}
+	return err
+}
+
 // compile turns a record into a bucket, parsing its markings.
 func (e *Enclave) compile(rec bucketRecord, gate *sync.RWMutex) (*bucket, error) {
 	b := &bucket{id: rec.ID, deleted: rec.Deleted, Bucket: rec.Bucket, gate: gate}
@@ -105,13 +113,14 @@ func (e *Enclave) checkRange(b *bucket) error {
 }
 
 // CreateBucket makes a bucket.
-func (e *Enclave) CreateBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName, s redoubt.BucketSettings) (redoubt.Bucket, error) {
+func (e *Enclave) CreateBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName, s redoubt.BucketSettings) (out redoubt.Bucket, err error) {
 	const op = "CreateBucket"
 	made := &bucket{facts: access.Bucket{Name: name, Floor: e.floor, Ceiling: e.ceiling}}
 	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionCreateBucket, bucket: made, name: redoubt.ObjectName{Bucket: name}})
 	if err != nil {
 		return redoubt.Bucket{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	if !bucketNames.MatchString(string(name)) || strings.HasPrefix(string(name), "xn--") || strings.HasSuffix(string(name), "-s3alias") {
 		return redoubt.Bucket{}, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Invalid,
 			Hint: "a bucket's name is 3 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit; names with a dot are for guards"}
@@ -203,7 +212,7 @@ func (e *Enclave) ListBuckets(ctx context.Context, who redoubt.Credential) ([]re
 
 // DeleteBucket removes a bucket that looks empty to the caller: neither a version
 // nor a marker nor an upload that the working label dominates is in it.
-func (e *Enclave) DeleteBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName) error {
+func (e *Enclave) DeleteBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName) (err error) {
 	const op = "DeleteBucket"
 	a := ask{op: op, who: who, action: redoubt.ActionDeleteBucket, name: redoubt.ObjectName{Bucket: name}}
 	b, err := e.bucket(op, name)
@@ -215,19 +224,20 @@ func (e *Enclave) DeleteBucket(ctx context.Context, who redoubt.Credential, name
 	if err != nil {
 		return err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	e.bucketsMu.Lock()
 	defer e.bucketsMu.Unlock()
 	b.gate.Lock()
 	defer b.gate.Unlock()
 	if b, err = e.bucket(op, name); err != nil {
-		return e.noted(ctx, entry, err)
+		return err
 	}
 	empty, err := e.looksEmpty(b, who.Working)
 	if err != nil {
 		return err
 	}
 	if !empty {
-		return e.noted(ctx, entry, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.NotEmpty})
+		return &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.NotEmpty}
 	}
 	rec := bucketRecord{ID: b.id, Deleted: true, Bucket: b.Bucket}
 	return e.saveBucket(ctx, rec, b.gate, entry)
@@ -251,7 +261,7 @@ func (e *Enclave) looksEmpty(b *bucket, working label.Label) (bool, error) {
 }
 
 // UpdateBucket changes a bucket's settings.
-func (e *Enclave) UpdateBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName, change func(*redoubt.BucketSettings) error) (redoubt.Bucket, error) {
+func (e *Enclave) UpdateBucket(ctx context.Context, who redoubt.Credential, name redoubt.BucketName, change func(*redoubt.BucketSettings) error) (out redoubt.Bucket, err error) {
 	const op = "UpdateBucket"
 	a := ask{op: op, who: who, action: redoubt.ActionPutBucket, name: redoubt.ObjectName{Bucket: name}}
 	b, err := e.bucket(op, name)
@@ -263,15 +273,19 @@ func (e *Enclave) UpdateBucket(ctx context.Context, who redoubt.Credential, name
 	if err != nil {
 		return redoubt.Bucket{}, err
 	}
+	defer e.noteFailure(ctx, entry, &err)
 	e.bucketsMu.Lock()
 	defer e.bucketsMu.Unlock()
 	if b, err = e.bucket(op, name); err != nil {
-		return redoubt.Bucket{}, e.noted(ctx, entry, err)
+		return redoubt.Bucket{}, err
 	}
-	rec := bucketRecord{ID: b.id, Bucket: b.Bucket}
+	rec := bucketRecord{ID: b.id}
+	if err := clone(&rec.Bucket, b.Bucket); err != nil { // change may write into a list, which requests under way read
+		return redoubt.Bucket{}, err
+	}
 	before := rec.Bucket.Lock
 	if err := change(&rec.Bucket.BucketSettings); err != nil {
-		return redoubt.Bucket{}, e.noted(ctx, entry, err)
+		return redoubt.Bucket{}, err
 	}
 	if before.Enabled && !rec.Bucket.Lock.Enabled {
 		return redoubt.Bucket{}, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Invalid, Hint: "object lock cannot be switched off"}
@@ -280,6 +294,15 @@ func (e *Enclave) UpdateBucket(ctx context.Context, who redoubt.Credential, name
 		return redoubt.Bucket{}, err
 	}
 	return rec.Bucket, nil
+}
+
+// clone copies a bucket with everything that its settings point to.
+func clone(to *redoubt.Bucket, from redoubt.Bucket) error {
+	value, err := json.Marshal(from)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(value, to)
 }
 
 // BucketCORS gives the rules that a browser's preflight is answered from.

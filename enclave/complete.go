@@ -189,7 +189,7 @@ func (e *Enclave) ListParts(ctx context.Context, who redoubt.Credential, in redo
 	page := redoubt.PartPage{Upload: u.public()}
 	err = u.eachPart(in.After, func(number int, p *partRecord) error {
 		if len(page.Parts) >= in.Max {
-			page.Truncated = true
+			page.Truncated = in.Max > 0
 			return errEnough
 		}
 		page.Parts, page.Next = append(page.Parts, e.publicPart(number, p)), number
@@ -213,26 +213,24 @@ func (e *Enclave) ListUploads(ctx context.Context, who redoubt.Credential, in re
 	defer view.Close()
 	var page redoubt.UploadPage
 	behind, _ := e.ids.parse(string(in.AfterID))
-	m := new(merged)
+	m := merge(view, e.lookEqual(lookUploads, who.Working), b, in.Prefix, recUpload)
 	defer m.close()
-	for _, set := range e.lookEqual(lookUploads, who.Working) {
-		lower := append(rangeKey(recUpload, b.id, set.id), in.Prefix...)
-		m.lanes = append(m.lanes, &lane{set: set, lower: lower[:rangeBytes], it: view.Scan(lower, after(lower))})
-	}
 	start := startOf(in.AfterKey, in.Prefix, in.Delimiter)
-	if in.AfterID != "" {
+	if in.AfterID != "" && in.AfterKey >= in.Prefix {
 		start = append([]byte(in.AfterKey), 0)
 	}
 	m.seek(start)
 	for key, ok := m.key(); ok; key, ok = m.key() {
-		l := m.at(key)
-		id := versionID(l.it.Key()[len(l.it.Key())-16:])
-		if visible != nil && !visible(key) || key == in.AfterKey && in.AfterID != "" && !id.newer(behind) {
+		if err := ctx.Err(); err != nil {
+			return redoubt.UploadPage{}, err
+		}
+		l, id := m.at(key)
+		if visible != nil && !visible(key) || key == in.AfterKey && (in.AfterID == "" || !id.newer(behind)) {
 			l.stand(l.it.Next())
 			continue
 		}
 		if len(page.Uploads)+len(page.Prefixes) >= in.Max {
-			page.Truncated = true
+			page.Truncated = in.Max > 0
 			return page, m.err()
 		}
 		if prefix, under := commonPrefix(key, in.Prefix, in.Delimiter); under {
@@ -253,12 +251,16 @@ func (e *Enclave) ListUploads(ctx context.Context, who redoubt.Credential, in re
 	return page, m.err()
 }
 
-// at is the lane that stands at key.
-func (m *merged) at(key string) *lane {
+// at is the lane that stands at the oldest upload of key, and that upload's ID.
+func (m *merged) at(key string) (at *lane, oldest versionID) {
 	for _, l := range m.lanes {
-		if l.key != nil && string(l.key) == key {
-			return l
+		if l.key == nil || string(l.key) != key {
+			continue
+		}
+		raw := l.it.Key()
+		if id := versionID(raw[len(raw)-16:]); at == nil || oldest.newer(id) {
+			at, oldest = l, id
 		}
 	}
-	return nil
+	return at, oldest
 }

@@ -101,14 +101,17 @@ func (e *Enclave) ownAct(l label.Label, action redoubt.Action, name redoubt.Obje
 
 // text is a label's canonical text, "" for none.
 func (e *Enclave) text(l label.Label) string {
-	if t, ok := e.texts.Load(l); ok {
+	if set := e.sets.table.Load().byLabel[l]; set != nil {
+		return set.name
+	}
+	if t, ok := e.texts.load(l); ok {
 		return t.(string)
 	}
 	b, err := l.MarshalText()
 	if err != nil {
 		return ""
 	}
-	e.texts.Store(l, string(b))
+	e.texts.store(l, string(b))
 	return string(b)
 }
 

@@ -87,7 +87,9 @@ func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, w
 	}
 	var entry *entry
 	if err == nil {
-		entry, err = e.decide(ctx, a)
+		if entry, err = e.decide(ctx, a); err != nil {
+			err = b.refused(op, name, err)
+		}
 	}
 	if err == nil && f.rec == nil {
 		err = e.noted(ctx, entry, b.missing(op, name))

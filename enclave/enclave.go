@@ -61,7 +61,7 @@ type Enclave struct {
 	locks    *keyLocks
 	ids      opaque
 	maker    uint32
-	texts    sync.Map // label.Label -> string
+	texts    labelCache // label.Label -> string
 
 	bucketsMu sync.Mutex // serialises changes of the table; taken before a bucket's gate
 	buckets   atomic.Pointer[map[redoubt.BucketName]*bucket]
@@ -158,9 +158,21 @@ func (e *Enclave) quotas(declared map[string]int64) (func(label.Label) int64, er
 		if err != nil {
 			return nil, fmt.Errorf("quota: %w", err)
 		}
+		for of := range byLabel {
+			if of.Equivalent(l) {
+				return nil, fmt.Errorf("quota: %s is declared twice", l.Banner())
+			}
+		}
 		byLabel[l] = bytes
 	}
-	return func(l label.Label) int64 { return byLabel[l] }, nil
+	return func(l label.Label) int64 {
+		for of, bytes := range byLabel {
+			if of.Equivalent(l) {
+				return bytes
+			}
+		}
+		return 0
+	}, nil
 }
 
 // behind starts what runs behind the requests: reads reach the log within a second, the tree

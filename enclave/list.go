@@ -7,7 +7,6 @@ import (
 
 	"redoubt"
 	"redoubt/access"
-	"redoubt/label"
 	"redoubt/store"
 )
 
@@ -21,10 +20,10 @@ func (e *Enclave) ListObjects(ctx context.Context, who redoubt.Credential, in re
 	}
 	view := e.engine.View()
 	defer view.Close()
-	m := e.merge(view, lookList, b, who.Working, in.Prefix, recHead)
+	m := merge(view, e.look(lookList, who.Working), b, in.Prefix, recHead)
 	defer m.close()
 	m.seek(startOf(in.After, in.Prefix, in.Delimiter))
-	page := redoubt.ObjectPage{Versions: make([]redoubt.Version, 0, min(in.Max, 1024))}
+	page := redoubt.ObjectPage{Versions: make([]redoubt.Version, 0, min(max(in.Max, 0), redoubt.MaxListKeys))}
 	var last string
 	for key, ok := m.key(); ok; key, ok = m.key() {
 		if err := ctx.Err(); err != nil {
@@ -43,7 +42,7 @@ func (e *Enclave) ListObjects(ctx context.Context, who redoubt.Credential, in re
 			continue
 		}
 		if len(page.Versions)+len(page.Prefixes) >= in.Max {
-			page.Truncated, page.Next = true, last
+			page.Truncated, page.Next = in.Max > 0, last
 			break
 		}
 		if prefix, under := commonPrefix(key, in.Prefix, in.Delimiter); under {
@@ -54,9 +53,6 @@ func (e *Enclave) ListObjects(ctx context.Context, who redoubt.Credential, in re
 		v := e.listed(redoubt.ObjectName{Bucket: in.Bucket, Key: key}, cur.set, cur.rec)
 		v.Latest = true
 		page.Versions, last = append(page.Versions, v), key
-	}
-	if in.Max == 0 {
-		page.Truncated = false
 	}
 	return page, m.err()
 }
@@ -75,7 +71,7 @@ func (e *Enclave) listing(ctx context.Context, op string, action redoubt.Action,
 	}
 	entry, err := e.decide(ctx, ask{op: op, who: who, action: action, bucket: b, name: redoubt.ObjectName{Bucket: name}, object: who.Working})
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, b.refused(op, redoubt.ObjectName{Bucket: name}, err)
 	}
 	if err := e.noteRead(ctx, entry); err != nil {
 		return nil, nil, err
@@ -125,9 +121,14 @@ type lane struct {
 	key   []byte // the object key that it stands at
 }
 
-func (e *Enclave) merge(view store.View, l look, b *bucket, working label.Label, prefix string, rec byte) *merged {
+// merge walks what begins with prefix. No key holds a NUL, so nothing begins with a prefix that does; in
+// the catalogue a key is followed by one, and would be taken for a match.
+func merge(view store.View, sets []*labelSet, b *bucket, prefix string, rec byte) *merged {
 	m := new(merged)
-	for _, set := range e.look(l, working) {
+	if strings.IndexByte(prefix, 0) >= 0 {
+		return m
+	}
+	for _, set := range sets {
 		lower := append(rangeKey(rec, b.id, set.id), prefix...)
 		m.lanes = append(m.lanes, &lane{set: set, lower: lower[:rangeBytes], it: view.Scan(lower, after(lower))})
 	}

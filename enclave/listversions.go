@@ -24,7 +24,7 @@ func (e *Enclave) ListVersions(ctx context.Context, who redoubt.Credential, in r
 	}
 	view := e.engine.View()
 	defer view.Close()
-	heads := e.merge(view, lookVersions, b, who.Working, in.Prefix, recHead)
+	heads := merge(view, e.look(lookVersions, who.Working), b, in.Prefix, recHead)
 	defer heads.close()
 	start := startOf(in.AfterKey, in.Prefix, in.Delimiter)
 	if !behind.isZero() && in.AfterKey >= in.Prefix {
@@ -42,7 +42,7 @@ func (e *Enclave) ListVersions(ctx context.Context, who redoubt.Credential, in r
 			continue
 		}
 		if full() {
-			page.Truncated = true
+			page.Truncated = in.Max > 0
 			return page, heads.err()
 		}
 		if prefix, under := commonPrefix(key, in.Prefix, in.Delimiter); under {

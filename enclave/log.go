@@ -233,8 +233,11 @@ func (e *Enclave) VerifyAudit(ctx context.Context, who redoubt.Credential, trust
 		return report, err
 	}
 	report.OK = len(report.Faults) == 0
-	if who.Working.Dominates(e.ceiling) {
+	switch {
+	case who.Working.Dominates(e.ceiling):
 		report.Entries, report.Checkpoint, report.VerifierKey = sum.Entries, string(sum.Checkpoint.Note), e.tree.VerifierKey()
+	case !report.OK: // a fault is told by numbers of entries, which count those above the caller too
+		report.Faults = []string{"the log does not verify: verify it again with a credential at the node's ceiling"}
 	}
 	return report, nil
 }

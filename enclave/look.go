@@ -28,8 +28,14 @@ func (e *Enclave) look(_ look, working label.Label) []*labelSet { return e.sets.
 // lookEqual gives the sets whose uploads a working label may look at.
 func (e *Enclave) lookEqual(_ look, working label.Label) []*labelSet { return e.sets.equalTo(working) }
 
-// lookBytes gives what counts against a set's share.
-func (e *Enclave) lookBytes(set *labelSet) int64 { return set.bytes.Load() + set.reserved.Load() }
+// lookBytes gives what counts against a set's share: all at the same point of the order, or else another
+// spelling or handling mark would be another share.
+func (e *Enclave) lookBytes(set *labelSet) (n int64) {
+	for _, s := range e.sets.equalTo(set.label) {
+		n += s.bytes.Load() + s.reserved.Load()
+	}
+	return n
+}
 
 // lookEntry says whether an audit entry may be shown to a working label.
 func (e *Enclave) lookEntry(working, of label.Label) bool { return working.Dominates(of) }

@@ -46,10 +46,11 @@ func (e *Enclave) lookEqual(l look, working label.Label) []*labelSet {
 }
 
 func (e *Enclave) lookBytes(set *labelSet) (n int64) {
-	if !planted(lookQuota) {
-		return set.bytes.Load() + set.reserved.Load()
+	counted := e.sets.equalTo(set.label)
+	if planted(lookQuota) {
+		counted = e.sets.all()
 	}
-	for _, s := range e.sets.all() {
+	for _, s := range counted {
 		n += s.bytes.Load() + s.reserved.Load()
 	}
 	return n

@@ -73,10 +73,10 @@ func choose(tops []found, highest bool) (cur found, hidden *found) {
 			}
 			continue
 		}
-		if hides(tops, t) {
+		if hides(tops, t) || highest && outranked(tops, t) {
 			continue
 		}
-		if cur.rec == nil || better(t, &cur, highest) {
+		if cur.rec == nil || t.rec.id.newer(cur.rec.id) {
 			cur = *t
 		}
 	}
@@ -97,16 +97,16 @@ func hides(tops []found, t *found) bool {
 	return false
 }
 
-func better(a, b *found, highest bool) bool {
-	if highest && !a.set.label.Equivalent(b.set.label) {
-		if a.set.label.Dominates(b.set.label) {
+// outranked says whether one of tops that nothing hides has a label strictly above that of t. Labels
+// that do not compare outrank neither, so of the highest ones the newest is current.
+func outranked(tops []found, t *found) bool {
+	for i := range tops {
+		o := &tops[i]
+		if !o.rec.marker && o.set.label.Dominates(t.set.label) && !t.set.label.Dominates(o.set.label) && !hides(tops, o) {
 			return true
 		}
-		if b.set.label.Dominates(a.set.label) {
-			return false
-		}
 	}
-	return a.rec.id.newer(b.rec.id)
+	return false
 }
 
 // byID finds one version that the working label dominates; nil when there is none.
@@ -213,7 +213,7 @@ func (e *Enclave) resolve(ctx context.Context, view getter, op string, who redou
 	}
 	entry, err := e.decide(ctx, a)
 	if err != nil {
-		return found{}, err
+		return found{}, b.refused(op, in.Name, err)
 	}
 	switch {
 	case f.rec == nil:

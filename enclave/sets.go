@@ -20,6 +20,7 @@ type labelSet struct {
 	id    uint32
 	label label.Label
 	text  []byte // canonical
+	name  string // the same
 	tag   uint32 // of versionID
 	quota int64  // bytes; 0: none
 
@@ -48,8 +49,28 @@ type setTable struct {
 	byID    map[uint32]*labelSet
 	byLabel map[label.Label]*labelSet
 	byTag   map[uint32]*labelSet
-	seen    sync.Map // label.Label -> []*labelSet that it dominates
-	equal   sync.Map // label.Label -> []*labelSet equivalent to it
+	seen    labelCache // label.Label -> []*labelSet that it dominates
+	equal   labelCache // label.Label -> []*labelSet equivalent to it
+}
+
+// labelCache keeps answers by label, the first maxCachedLabels of them: whoever asks may name any number
+// of labels, each of which would stay for good.
+type labelCache struct {
+	answers sync.Map
+	kept    atomic.Int64
+}
+
+const maxCachedLabels = 4096
+
+func (c *labelCache) load(l label.Label) (any, bool) { return c.answers.Load(l) }
+
+func (c *labelCache) store(l label.Label, answer any) {
+	if c.kept.Load() >= maxCachedLabels {
+		return
+	}
+	if _, there := c.answers.LoadOrStore(l, answer); !there {
+		c.kept.Add(1)
+	}
 }
 
 // openSets reads the table.
@@ -84,7 +105,7 @@ func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label
 
 func newLabelSet(id uint32, l label.Label, text []byte, quota int64) *labelSet {
 	sum := sha256.Sum256(text)
-	return &labelSet{id: id, label: l, text: text, tag: binary.BigEndian.Uint32(sum[:]), quota: quota}
+	return &labelSet{id: id, label: l, text: text, name: string(text), tag: binary.BigEndian.Uint32(sum[:]), quota: quota}
 }
 
 // load reads the set's counters and the bound of its clock.
@@ -167,12 +188,12 @@ func (s *labelSets) equalTo(working label.Label) []*labelSet {
 	})
 }
 
-func cachedSets(cache *sync.Map, l label.Label, find func() []*labelSet) []*labelSet {
-	if got, ok := cache.Load(l); ok {
+func cachedSets(cache *labelCache, l label.Label, find func() []*labelSet) []*labelSet {
+	if got, ok := cache.load(l); ok {
 		return got.([]*labelSet)
 	}
 	found := find()
-	cache.Store(l, found)
+	cache.store(l, found)
 	return found
 }
 
