@@ -154,6 +154,9 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if err := validName(op, in.Name); err != nil {
 		return redoubt.Version{}, err
 	}
+	if in.Tags != nil && (in.Retention != nil || in.Hold != nil) {
+		return redoubt.Version{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "tags and locks are decided apart: change them in two requests"}
+	}
 	f, b, entry, unlock, err := e.alter(ctx, op, action, who, in.Name, in.ID)
 	if err != nil {
 		return redoubt.Version{}, err

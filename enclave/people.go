@@ -99,7 +99,8 @@ func (e *Enclave) Credentials(ctx context.Context, who redoubt.Credential) ([]re
 	}), nil
 }
 
-// People lists people whose clearance the caller's working label dominates in level and categories.
+// People lists everybody on the estate, for security officers at whatever label they work: one who
+// clears people must know who is there.
 func (e *Enclave) People(ctx context.Context, who redoubt.Credential) ([]redoubt.Person, error) {
 	entry, err := e.decide(ctx, ask{op: "People", who: who, action: redoubt.ActionListPeople})
 	if err != nil {
