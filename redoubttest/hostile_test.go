@@ -514,7 +514,7 @@ func TestManyHostileClientsAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	x.http.CloseIdleConnections()
-	until(t, "the node has let go of every connection", func() bool { return open() <= before+8 }) // the store may have opened a segment
+	until(t, "the node has let go of every connection", func() bool { return open() <= before+10 }) // the store may have opened files of its own
 	x.stands()
 }
 
@@ -524,14 +524,14 @@ func TestSlowClientsAreCut(t *testing.T) {
 	var active atomic.Int64
 	var served atomic.Int64
 	inner := s3.New(s3.Options{Objects: s.Enclave, Lists: s.Enclave, Uploads: s.Enclave, Buckets: s.Enclave, Auth: s.Enclave, Region: Region,
-		Limits: s3.Limits{Stall: 300 * time.Millisecond, ProgressBytes: 1 << 10}})
+		Limits: s3.Limits{Stall: time.Second, ProgressBytes: 1 << 10}})
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		active.Add(1)
 		served.Add(1)
 		defer active.Add(-1)
 		inner.ServeHTTP(w, r)
 	}))
-	srv.Config.ReadHeaderTimeout = 300 * time.Millisecond
+	srv.Config.ReadHeaderTimeout = time.Second
 	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	x := &target{victim: &victim{t: t, place: place{S3: srv.URL}}, wire: wire{base: srv.URL, http: srv.Client(), who: s.Mint("s-analyst", "")}}

@@ -85,6 +85,9 @@ var (
 
 const crashBucket = "reports"
 
+// maxVersions is how many versions a worker keeps under a key, so that an hour of it neither fills the disk nor is spent on lists.
+const maxVersions = 20
+
 // work asks for one thing after another until the server is gone. An answer that is neither the thing nor a broken
 // connection is a fault.
 func (w *worker) work(ctx context.Context, m *model) error {
@@ -111,6 +114,9 @@ func (w *worker) work(ctx context.Context, m *model) error {
 
 func (w *worker) step(ctx context.Context, m *model) error {
 	key := w.keys[w.rand.IntN(len(w.keys))]
+	if len(w.order[key]) > maxVersions {
+		return w.remove(ctx, m, key)
+	}
 	switch p := w.rand.IntN(100); {
 	case p < 55:
 		return w.put(ctx, m, key, w.rand.IntN(8<<10))
