@@ -226,10 +226,11 @@ type noBody struct{}
 func (noBody) Read([]byte) (int, error) { return 0, io.EOF }
 
 // stream seals and stages what is too large to wait in memory: the first n bytes, which are in the
-// buffer, then the rest. Its place in the order of versions is when it began.
+// buffer, then the rest. It is sealed under an ID of its own: its place in the order of versions is settled when it is
+// committed, so that what is acknowledged is the newest.
 func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) error {
-	var err error
-	if w.rec.id, err = w.e.newID(ctx, w.made, w.set); err != nil {
+	bound, err := w.e.newID(ctx, w.made, w.set)
+	if err != nil {
 		return err
 	}
 	staged, err := w.e.engine.Stage(ctx)
@@ -237,7 +238,7 @@ func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) e
 		return err
 	}
 	w.staged = append(w.staged, staged)
-	sealer := keys.NewSealer(w.dataKey, w.binding(w.rec.id), staged)
+	sealer := keys.NewSealer(w.dataKey, w.binding(bound), staged)
 	if _, err := sealer.Write((*w.buffer)[:n]); err != nil {
 		return err
 	}
@@ -251,7 +252,7 @@ func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) e
 	if err := staged.Finish(); err != nil {
 		return err
 	}
-	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), w.rec.id
+	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), bound
 	w.dropBuffer()
 	return w.took(int64(n)+rest, size)
 }
