@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/url"
-	"strings"
 	"time"
 
 	"redoubt"
@@ -201,7 +200,7 @@ func (e entry) object(bucket redoubt.BucketName, encoding string) (Object, error
 	}
 	return Object{
 		Name: redoubt.ObjectName{Bucket: bucket, Key: key}, Version: redoubt.VersionID(e.VersionID), Latest: e.IsLatest,
-		Marker: e.Size < 0, SizeBytes: max(e.Size, 0), ETag: strings.Trim(e.ETag, `"`), Modified: e.LastModified,
+		Marker: e.Size < 0, SizeBytes: max(e.Size, 0), ETag: trimQuotes(e.ETag), Modified: e.LastModified,
 	}, nil
 }
 

@@ -34,17 +34,14 @@ const (
 	emptyPayload    = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" // SHA-256 of nothing
 )
 
-// MaxPipeBytes bounds a body of unknown length. It is held in memory, for no plaintext is spooled to a disk.
-const MaxPipeBytes = 64 << 20
-
 // Objects talks to one node's S3 interface as one credential, addressing buckets by path. It may be used by many
 // goroutines at once.
 type Objects struct {
 	base   *url.URL
 	http   *http.Client
-	who    aws.Credentials
-	region string
+	who    *purse
 	signer *v4.Signer
+	limits limits
 }
 
 // NewObjects makes a client of the S3 interface at s3URL with the secrets of a minted credential, trusting roots.
@@ -54,8 +51,7 @@ func NewObjects(s3URL string, roots *x509.CertPool, who redoubt.Minted) (*Object
 		return nil, err
 	}
 	return &Objects{
-		base: base, http: transport(roots), region: who.Region,
-		who: aws.Credentials{AccessKeyID: who.AccessKeyID, SecretAccessKey: who.SecretAccessKey},
+		base: base, http: transport(roots), limits: limits{put: redoubt.MaxPutBytes, part: PartBytes}, who: &purse{minted: who, since: time.Now()},
 		signer: v4.NewSigner(func(o *v4.SignerOptions) {
 			o.DisableURIPathEscaping = true // S3 signs the path as it is sent
 		}),
@@ -78,96 +74,6 @@ type Object struct {
 	Modified    time.Time
 	ContentType string
 	Meta        map[string]string // without label and precedence
-}
-
-// Upload is what Put sends.
-type Upload struct {
-	Name        redoubt.ObjectName
-	Label       string // the marking asked for; "": the join of working label and the bucket's default
-	Precedence  string
-	ContentType string
-	Meta        map[string]string
-	SizeBytes   int64 // of Body; -1 when not known: then it is held in memory, MaxPipeBytes at most
-	Body        io.Reader
-	Progress    func(sentBytes int64) // may be nil; called from the sending goroutine
-}
-
-// Put stores a new version and returns when it is durable. The largest is redoubt.MaxPutBytes.
-func (o *Objects) Put(ctx context.Context, in Upload) (Object, error) {
-	op := "put"
-	if in.SizeBytes < 0 { // S3 wants to know the length first
-		b, err := io.ReadAll(io.LimitReader(in.Body, MaxPipeBytes+1))
-		if err != nil {
-			return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
-		}
-		if len(b) > MaxPipeBytes {
-			return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.TooLarge, Hint: "from a pipe at most 64 MiB are taken: put a file"}
-		}
-		in.SizeBytes, in.Body = int64(len(b)), bytes.NewReader(b)
-	}
-	if in.SizeBytes > redoubt.MaxPutBytes {
-		return Object{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.TooLarge,
-			Hint: "more than 5 GiB goes up in parts: use an S3 client, see redoubt env"}
-	}
-	hash, err := o.payload(in)
-	if err != nil {
-		return Object{}, err
-	}
-	var body io.Reader = http.NoBody
-	if in.SizeBytes != 0 {
-		body = &counted{r: in.Body, tell: in.Progress}
-	}
-	req, err := o.request(ctx, "PUT", in.Name, nil, body)
-	if err != nil {
-		return Object{}, err
-	}
-	req.ContentLength = in.SizeBytes
-	for name, v := range in.Meta {
-		req.Header.Set(metaPrefix+name, v)
-	}
-	for name, v := range map[string]string{labelHeader: in.Label, precedenceHeader: in.Precedence, "Content-Type": in.ContentType} {
-		if v != "" {
-			req.Header.Set(name, v)
-		}
-	}
-	req.Header.Set(payloadHeader, hash)
-	res, err := o.do(op, in.Name, req)
-	if err != nil {
-		return Object{}, err
-	}
-	defer res.Body.Close()
-	out := described(in.Name, res)
-	out.SizeBytes = in.SizeBytes
-	if counted, ok := body.(*counted); ok {
-		out.SizeBytes = counted.n
-	}
-	return out, nil
-}
-
-// payload is the hash that a body is signed with. In clear it is read twice, so it has to be one that seeks.
-func (o *Objects) payload(in Upload) (string, error) {
-	switch {
-	case in.SizeBytes == 0:
-		return emptyPayload, nil
-	case o.base.Scheme == "https":
-		return unsignedPayload, nil
-	}
-	seeker, ok := in.Body.(io.ReadSeeker)
-	if !ok {
-		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Hint: "without TLS only a file can be put, not a pipe"}
-	}
-	at, err := seeker.Seek(0, io.SeekCurrent)
-	if err != nil {
-		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
-	}
-	sum := sha256.New()
-	if _, err = io.Copy(sum, seeker); err == nil {
-		_, err = seeker.Seek(at, io.SeekStart)
-	}
-	if err != nil {
-		return "", &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.Invalid, Err: err}
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
 }
 
 // Get opens a version, the current one for "". The caller closes the reader. An error of the reader means that what
@@ -213,9 +119,9 @@ func (o *Objects) Delete(ctx context.Context, name redoubt.ObjectName, id redoub
 	return redoubt.Deleted{ID: redoubt.VersionID(res.Header.Get("X-Amz-Version-Id")), Marker: res.Header.Get("X-Amz-Delete-Marker") == "true"}, nil
 }
 
-// request makes a request for a bucket or, with a key, an object. It is signed by do.
+// request makes a request for all buckets, one, or with a key an object. It is signed by do.
 func (o *Objects) request(ctx context.Context, method string, name redoubt.ObjectName, query url.Values, body io.Reader) (*http.Request, error) {
-	if name.Bucket == "" || strings.ContainsAny(string(name.Bucket), "/?#") {
+	if name.Bucket == "" && name.Key != "" || strings.ContainsAny(string(name.Bucket), "/?#") {
 		return nil, &redoubt.Error{Op: method, Object: name.String(), Kind: redoubt.Invalid, Err: errors.New("a name is s3://BUCKET/KEY")}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, o.base.String(), body)
@@ -254,7 +160,9 @@ func (o *Objects) do(op string, name redoubt.ObjectName, req *http.Request) (*ht
 	if req.Header.Get(payloadHeader) == "" {
 		req.Header.Set(payloadHeader, emptyPayload)
 	}
-	if err := o.signer.SignHTTP(req.Context(), o.who, req, req.Header.Get(payloadHeader), "s3", o.region, time.Now()); err != nil {
+	m := o.who.open(req.Context())
+	who := aws.Credentials{AccessKeyID: m.AccessKeyID, SecretAccessKey: m.SecretAccessKey}
+	if err := o.signer.SignHTTP(req.Context(), who, req, req.Header.Get(payloadHeader), "s3", m.Region, time.Now()); err != nil {
 		return nil, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Invalid, Err: err}
 	}
 	res, err := o.http.Do(req)
@@ -266,6 +174,22 @@ func (o *Objects) do(op string, name redoubt.ObjectName, req *http.Request) (*ht
 		return nil, s3Refusal(op, name, res)
 	}
 	return res, nil
+}
+
+// send makes, signs and sends a request with a small body or none; the caller closes the answer. Empty headers are left out.
+func (o *Objects) send(ctx context.Context, op, method string, name redoubt.ObjectName, query url.Values, headers map[string]string, body []byte) (*http.Response, error) {
+	req, err := o.request(ctx, method, name, query, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for h, v := range headers {
+		if v != "" {
+			req.Header.Set(h, v)
+		}
+	}
+	sum := sha256.Sum256(body)
+	req.Header.Set(payloadHeader, hex.EncodeToString(sum[:]))
+	return o.do(op, name, req)
 }
 
 // codes are the S3 error codes that say more than their status.
@@ -284,13 +208,18 @@ var codes = map[string]redoubt.Kind{
 // s3Refusal reads an S3 error. The message of AccessDenied holds the rule.
 func s3Refusal(op string, name redoubt.ObjectName, res *http.Response) error {
 	b, _ := io.ReadAll(io.LimitReader(res.Body, maxErrorBytes))
+	return s3Error(op, name, kindOfStatus(res.StatusCode), b)
+}
+
+// s3Error reads the document of an S3 error; kind is for a code that says no more than its status.
+func s3Error(op string, name redoubt.ObjectName, kind redoubt.Kind, answer []byte) error {
 	var in struct {
 		Code      string `xml:"Code"`
 		Message   string `xml:"Message"`
 		RequestID string `xml:"RequestId"`
 	}
-	e := &redoubt.Error{Op: op, Object: name.String(), Kind: kindOfStatus(res.StatusCode)}
-	if xml.Unmarshal(b, &in) == nil && in.Code != "" {
+	e := &redoubt.Error{Op: op, Object: name.String(), Kind: kind}
+	if xml.Unmarshal(answer, &in) == nil && in.Code != "" {
 		if kind, ok := codes[in.Code]; ok {
 			e.Kind = kind
 		}
@@ -319,7 +248,7 @@ func denied(message string) (rule, hint string) {
 func described(name redoubt.ObjectName, res *http.Response) Object {
 	h := res.Header
 	out := Object{Name: name, Version: redoubt.VersionID(h.Get("X-Amz-Version-Id")), Label: h.Get(labelHeader), Precedence: h.Get(precedenceHeader),
-		SizeBytes: res.ContentLength, ETag: strings.Trim(h.Get("ETag"), `"`), ContentType: h.Get("Content-Type"), Meta: map[string]string{}}
+		SizeBytes: res.ContentLength, ETag: trimQuotes(h.Get("ETag")), ContentType: h.Get("Content-Type"), Meta: map[string]string{}}
 	out.Modified, _ = http.ParseTime(h.Get("Last-Modified"))
 	for k := range h {
 		if name, ok := strings.CutPrefix(k, metaPrefix); ok && k != labelHeader && k != precedenceHeader {
@@ -329,25 +258,11 @@ func described(name redoubt.ObjectName, res *http.Response) Object {
 	return out
 }
 
+func trimQuotes(s string) string { return strings.Trim(s, `"`) }
+
 func versionQuery(id redoubt.VersionID) url.Values {
 	if id == "" {
 		return nil
 	}
 	return url.Values{"versionId": {string(id)}}
-}
-
-// counted tells how much has been read.
-type counted struct {
-	r    io.Reader
-	n    int64
-	tell func(int64)
-}
-
-func (c *counted) Read(p []byte) (int, error) {
-	n, err := c.r.Read(p)
-	c.n += int64(n)
-	if c.tell != nil && n > 0 {
-		c.tell(c.n)
-	}
-	return n, err
 }
