@@ -2,14 +2,13 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"encoding/xml"
+	"errors"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"redoubt"
+	"redoubt/client"
 )
 
 func (a *app) bucketCommand() *cobra.Command {
@@ -22,18 +21,10 @@ sets and removes buckets.`,
 	return c
 }
 
-// bucketSettings is the document of /BUCKET?redoubt.
-type bucketSettings struct {
-	Default  string `json:"default"`
-	Floor    string `json:"floor"`
-	Ceiling  string `json:"ceiling"`
-	Current  string `json:"current"`
-	ETag     string `json:"etag"`
-	Closed   bool   `json:"closed"`
-	ReadOnly bool   `json:"read_only"`
-}
+// bucketFlags are the settings of a bucket as flags.
+type bucketFlags struct{ client.BucketSettings }
 
-func (b *bucketSettings) flags(c *cobra.Command) {
+func (b *bucketFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&b.Default, "default", "", "`marking` joined with the working label of who writes")
 	c.Flags().StringVar(&b.Floor, "floor", "", "lowest `marking` of a version; default: the node's")
 	c.Flags().StringVar(&b.Ceiling, "ceiling", "", "highest `marking` of a version; default: the node's")
@@ -42,41 +33,17 @@ func (b *bucketSettings) flags(c *cobra.Command) {
 	c.Flags().BoolVar(&b.Closed, "closed", false, "need to know: only who holds a grant gets in")
 }
 
-// withSession runs a command as somebody.
-func (a *app) withSession(w *who, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
-	return func(cmd *cobra.Command, args []string) error {
-		s, err := a.open(cmd.Context(), *w)
-		if err != nil {
-			return err
-		}
-		defer s.close()
-		return interrupted(cmd.Context(), do(cmd.Context(), s, args))
-	}
-}
-
-// bucketList is S3's ListAllMyBucketsResult.
-type bucketList struct {
-	Buckets []struct {
-		Name         redoubt.BucketName `xml:"Name" json:"name"`
-		CreationDate time.Time          `xml:"CreationDate" json:"created"`
-	} `xml:"Buckets>Bucket" json:"buckets"`
-}
-
 func (a *app) listBuckets(ctx context.Context, s *session) error {
-	answer, err := s.s3call(ctx, "GET", "", "", nil, nil)
+	all, err := s.objects.Buckets(ctx)
 	if err != nil {
 		return err
 	}
-	var list bucketList
-	if err := xml.Unmarshal(answer, &list); err != nil {
-		return &redoubt.Error{Op: "bucket ls", Kind: redoubt.Unavailable, Err: err}
-	}
 	if a.json {
-		return a.print(list)
+		return a.print(map[string]any{"buckets": append([]client.Bucket{}, all...)})
 	}
 	t := a.table("CREATED", "BUCKET")
-	for _, b := range list.Buckets {
-		t.row(b.CreationDate.Local().Format("2006-01-02 15:04"), string(b.Name))
+	for _, b := range all {
+		t.row(b.Created.Local().Format("2006-01-02 15:04"), string(b.Name))
 	}
 	return t.flush()
 }
@@ -85,64 +52,49 @@ func (a *app) bucketLs() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "ls --as SUBJECT@NODE", Short: "The buckets of a node", Example: "  redoubt bucket ls --as admin@secret", Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error { return a.listBuckets(ctx, s) })}
-	w.flags(c)
+	w.objectFlags(c)
 	return a.jsonFlag(c)
 }
 
 func (a *app) bucketCreate() *cobra.Command {
 	var w who
-	var b bucketSettings
+	var b bucketFlags
 	var lock bool
 	c := &cobra.Command{Use: "create BUCKET --as SUBJECT@NODE", Short: "Make a bucket", Example: `  redoubt bucket create drafts --default SECRET --as admin@secret`, Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			headers := map[string]string{"X-Amz-Redoubt-Default-Label": b.Default, "X-Amz-Redoubt-Floor": b.Floor, "X-Amz-Redoubt-Ceiling": b.Ceiling,
-				"X-Amz-Redoubt-Current": b.Current, "X-Amz-Redoubt-Etag": b.ETag}
-			if lock {
-				headers["X-Amz-Bucket-Object-Lock-Enabled"] = "true"
-			}
 			name := redoubt.BucketName(args[0])
-			if _, err := s.s3call(ctx, "PUT", name, "", headers, nil); err != nil {
-				return err
-			}
-			if b.Closed {
-				if err := s.putSettings(ctx, name, b); err != nil {
-					return err
-				}
+			if err := s.objects.CreateBucket(ctx, name, b.BucketSettings, lock); err != nil {
+				return storageHint(err)
 			}
 			a.say("made %s at %s", name, s.node)
 			return a.showBucket(ctx, s, name)
 		})}
-	w.flags(c)
+	w.objectFlags(c)
 	b.flags(c)
 	c.Flags().BoolVar(&lock, "lock", false, "with S3 object lock: versions may be retained")
 	return a.jsonFlag(c)
 }
 
-func (s *session) settings(ctx context.Context, name redoubt.BucketName) (b bucketSettings, err error) {
-	answer, err := s.s3call(ctx, "GET", name, "redoubt=", nil, nil)
-	if err == nil {
-		err = json.Unmarshal(answer, &b)
+// storageHint says who may, where the node only says that this one may not.
+func storageHint(err error) error {
+	var e *redoubt.Error
+	if !errors.As(err, &e) || e.Kind != redoubt.Denied || e.Hint != "" {
+		return err
 	}
-	return b, err
-}
-
-func (s *session) putSettings(ctx context.Context, name redoubt.BucketName, b bucketSettings) error {
-	body, err := json.Marshal(b)
-	if err == nil {
-		_, err = s.s3call(ctx, "PUT", name, "redoubt=", map[string]string{"Content-Type": "application/json"}, body)
-	}
-	return err
+	out := *e
+	out.Hint = "buckets are made, set and removed by the storage role: in the example, --as admin@NODE"
+	return &out
 }
 
 func (a *app) showBucket(ctx context.Context, s *session, name redoubt.BucketName) error {
-	b, err := s.settings(ctx, name)
+	b, err := s.objects.BucketSettings(ctx, name)
 	if err != nil {
 		return err
 	}
 	if a.json {
 		return a.print(struct {
 			Name redoubt.BucketName `json:"name"`
-			bucketSettings
+			client.BucketSettings
 		}{name, b})
 	}
 	_, err = fmt.Fprintf(a.out, "bucket     %s\ndefault    %s\nrange      %s to %s\ncurrent    %s\netag       %s\nclosed     %v\nread-only  %v\n",
@@ -163,19 +115,19 @@ func (a *app) bucketShow() *cobra.Command {
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			return a.showBucket(ctx, s, redoubt.BucketName(args[0]))
 		})}
-	w.flags(c)
+	w.objectFlags(c)
 	return a.jsonFlag(c)
 }
 
 func (a *app) bucketSet() *cobra.Command {
 	var w who
-	var want bucketSettings
+	var want bucketFlags
 	c := &cobra.Command{Use: "set BUCKET --as SUBJECT@NODE", Short: "Change some of a bucket's settings; the others stay",
 		Example: `  redoubt bucket set drafts --default SECRET --current highest --as admin@secret
   redoubt bucket set drafts --closed=false --as admin@secret`, Args: exactly(1)}
 	c.RunE = a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 		name := redoubt.BucketName(args[0])
-		now, err := s.settings(ctx, name)
+		now, err := s.objects.BucketSettings(ctx, name)
 		if err != nil {
 			return err
 		}
@@ -187,12 +139,12 @@ func (a *app) bucketSet() *cobra.Command {
 				apply()
 			}
 		}
-		if err := s.putSettings(ctx, name, now); err != nil {
-			return err
+		if err := s.objects.SetBucket(ctx, name, now); err != nil {
+			return storageHint(err)
 		}
 		return a.showBucket(ctx, s, name)
 	})
-	w.flags(c)
+	w.objectFlags(c)
 	want.flags(c)
 	return a.jsonFlag(c)
 }
@@ -203,8 +155,8 @@ func (a *app) bucketRm() *cobra.Command {
 		Long:    "Removes a bucket. It decides on what the remover sees; versions above that stay readable to their readers.",
 		Example: "  redoubt bucket rm drafts --as admin@secret", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			if _, err := s.s3call(ctx, "DELETE", redoubt.BucketName(args[0]), "", nil, nil); err != nil {
-				return err
+			if err := s.objects.DeleteBucket(ctx, redoubt.BucketName(args[0])); err != nil {
+				return storageHint(err)
 			}
 			a.say("removed %s at %s", args[0], s.node)
 			if a.json {
@@ -212,6 +164,6 @@ func (a *app) bucketRm() *cobra.Command {
 			}
 			return nil
 		})}
-	w.flags(c)
+	w.objectFlags(c)
 	return a.jsonFlag(c)
 }

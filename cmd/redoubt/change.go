@@ -137,11 +137,11 @@ func (a *app) approve(ctx context.Context, w crew, id string) error {
 		return &redoubt.Error{Object: "change " + id, Kind: redoubt.NotFound, Err: errors.New("no such change waits"), Hint: "redoubt person changes --as OFFICER"}
 	}
 	a.say("signing: %s (%s)", about(*change), change.Reason)
-	_, subject, key, _, err := a.muster(w)
+	t, err := a.muster(w)
 	if err != nil {
 		return err
 	}
-	sig := client.SignChange(*change, subject, key)
-	w.at, w.as = nodes, string(subject)
+	sig := client.SignChange(*change, t.subject, t.key)
+	w.at, w.as = nodes, string(t.subject)
 	return a.sendChange(ctx, w, func(s *session) (redoubt.Change, error) { return s.api.ApproveChange(ctx, change.ID, sig) }, "")
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -20,59 +21,74 @@ type crew struct {
 	label   string
 	keyFile string
 	role    redoubt.SubjectName // who acts in an exercise when --as is not given; "" when it must be
+	life    time.Duration       // of the credential; 0: commandLife
+	far     remote              // of the one node, when it is on another machine
 }
 
 func (w *crew) flags(c *cobra.Command) {
+	w.asFlags(c)
+	c.Flags().StringSliceVar(&w.at, "at", nil, "`NODE`s to act at; default: every running node of the state")
+	c.Flags().StringVar(&w.label, "label", "", "working label, a `marking`; default: the highest that subject and node share")
+}
+
+// asFlags are flags for a command that says itself where it acts.
+func (w *crew) asFlags(c *cobra.Command) {
 	must := "act as `SUBJECT[@NODE]`"
 	if w.role != "" {
 		must += "; in an exercise " + string(w.role) + " by default"
 	}
 	c.Flags().StringVar(&w.as, "as", "", must)
-	c.Flags().StringSliceVar(&w.at, "at", nil, "`NODE`s to act at; default: every running node of the state")
-	c.Flags().StringVar(&w.label, "label", "", "working label, a `marking`; default: the highest that subject and node share")
 	c.Flags().StringVar(&w.keyFile, "key", "", "the subject's private key `file`; an exercise keeps it in the state")
+	w.far.flags(c)
 	if w.role == "" {
 		required(c, "as")
 	}
 }
 
-// muster finds who acts, with her key, and where.
-func (a *app) muster(w crew) (node.State, redoubt.SubjectName, ed25519.PrivateKey, []redoubt.NodeName, error) {
-	fail := func(err error) (node.State, redoubt.SubjectName, ed25519.PrivateKey, []redoubt.NodeName, error) {
-		return node.State{}, "", nil, nil, err
-	}
-	st, err := a.state()
-	if err != nil {
-		return fail(err)
-	}
+// team is a crew that was found: who acts, with her key, and where.
+type team struct {
+	subject redoubt.SubjectName
+	key     ed25519.PrivateKey
+	nodes   []redoubt.NodeName
+}
+
+func (a *app) muster(w crew) (team, error) {
 	name, at, one := strings.Cut(w.as, "@")
 	if one {
 		w.at = append(w.at, at)
 	}
-	subject := redoubt.SubjectName(name)
-	if subject == "" {
-		if w.role == "" || !st.HasExercise() {
-			return fail(&usageError{message: "--as is needed", hint: "such as --as officer"})
+	t := team{subject: redoubt.SubjectName(name)}
+	if t.subject == "" {
+		st, err := a.state()
+		if err != nil && !w.far.named() {
+			return team{}, err
 		}
-		subject = w.role
+		if w.role == "" || err != nil || !st.HasExercise() {
+			return team{}, &usageError{message: "--as is needed", hint: "such as --as officer"}
+		}
+		t.subject = w.role
 	}
-	key, err := subjectKey(st, subject, w.keyFile)
-	if err != nil {
-		return fail(err)
-	}
-	var nodes []redoubt.NodeName
 	for _, n := range w.at {
-		nodes = append(nodes, redoubt.NodeName(n))
+		t.nodes = append(t.nodes, redoubt.NodeName(n))
 	}
-	if len(nodes) == 0 {
-		if nodes, err = readyNodes(st); err != nil {
-			return fail(err)
+	if w.far.named() && len(t.nodes) != 1 {
+		return team{}, &usageError{message: "--api-url is of one node: name it", hint: "--at NODE, or --as SUBJECT@NODE"}
+	}
+	var err error
+	if len(t.nodes) == 0 {
+		if t.nodes, err = a.readyNodes(); err != nil {
+			return team{}, err
 		}
 	}
-	return st, subject, key, nodes, nil
+	t.key, err = a.subjectKey(t.subject, w.keyFile)
+	return t, err
 }
 
-func readyNodes(st node.State) ([]redoubt.NodeName, error) {
+func (a *app) readyNodes() ([]redoubt.NodeName, error) {
+	st, err := a.state()
+	if err != nil {
+		return nil, err
+	}
 	all, err := st.Nodes()
 	if err != nil {
 		return nil, err
@@ -93,12 +109,16 @@ func readyNodes(st node.State) ([]redoubt.NodeName, error) {
 
 // each opens a session at every node in turn. It stops at the first error, and says where that was.
 func (a *app) each(ctx context.Context, w crew, do func(s *session) error) error {
-	st, subject, key, nodes, err := a.muster(w)
+	t, err := a.muster(w)
 	if err != nil {
 		return err
 	}
-	for _, n := range nodes {
-		s, err := dial(ctx, st, subject, n, key, who{label: w.label})
+	for _, n := range t.nodes {
+		at, err := a.reach(n, w.far)
+		if err != nil {
+			return err
+		}
+		s, err := dial(ctx, at, t.subject, n, t.key, who{label: w.label, life: w.life})
 		if err != nil {
 			return interrupted(ctx, err)
 		}

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -209,11 +208,13 @@ func checkNode(d *diagnosis, st node.State, n nodeStatus) {
 		d.add("warn", name, "redoubt up --detach", "is %s", n.State)
 		return
 	}
-	pool, _, err := caOf(st, n.Name)
+	cert, err := readCA(st.CAFile(n.Name))
 	if err != nil {
 		d.add("fail", name, "restart the node: it writes its certificate anew", "%v", err)
 		return
 	}
+	pool := x509.NewCertPool()
+	pool.AddCert(cert)
 	for _, address := range []string{n.S3URL, n.APIURL} {
 		u, err := url.Parse(address)
 		if err != nil || u.Scheme == "http" {
@@ -231,25 +232,6 @@ func checkNode(d *diagnosis, st node.State, n nodeStatus) {
 	}
 }
 
-// caOf reads the certificate of a node's authority.
-func caOf(st node.State, name redoubt.NodeName) (*x509.CertPool, *x509.Certificate, error) {
-	data, err := readLimited(st.CAFile(name), 64<<10)
-	if err != nil {
-		return nil, nil, err
-	}
-	block, _ := pem.Decode(data)
-	if block == nil {
-		return nil, nil, errors.New("ca.pem holds no certificate")
-	}
-	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, nil, err
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(cert)
-	return pool, cert, nil
-}
-
 func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereignty, error) {
 	s := &sovereignty{Outbound: []outbound{}, Listeners: []listener{}, Roots: []root{}}
 	for _, n := range doc.Nodes {
@@ -265,9 +247,8 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "node " + string(n.Name)})
 			}
 		}
-		if _, cert, err := caOf(st, n.Name); err == nil {
-			sum := sha256.Sum256(cert.Raw)
-			s.Roots = append(s.Roots, root{"TLS authority of node " + string(n.Name), "node " + string(n.Name) + ", key sealed in its state", hex.EncodeToString(sum[:]), cert.NotAfter.UTC().Format(time.RFC3339)})
+		if cert, err := readCA(st.CAFile(n.Name)); err == nil {
+			s.Roots = append(s.Roots, root{"TLS authority of node " + string(n.Name), "node " + string(n.Name) + ", key sealed in its state", fingerprint(cert), cert.NotAfter.UTC().Format(time.RFC3339)})
 		}
 		holder := "its passphrase or key file, outside the state"
 		if e != nil {

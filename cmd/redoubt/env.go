@@ -44,8 +44,8 @@ printed holds secrets: it goes to your shell and is kept nowhere.
 			_, err = fmt.Fprint(a.out, print(s))
 			return err
 		}}
-	c.Flags().StringVar(&w.label, "label", "", "working label, a `marking`; default: the highest that subject and node share")
-	c.Flags().StringVar(&w.keyFile, "key", "", "the subject's private key `file`; an exercise keeps it in the state")
+	w.far.objects = true
+	w.moreFlags(c)
 	c.Flags().DurationVar(&w.life, "life", 0, "how `long` the credential lives, to 168h (default 12h)")
 	c.Flags().StringVar(&form, "client", "aws", "`client` to print settings for")
 	return c
@@ -76,43 +76,43 @@ func shellQuote(s string) string {
 }
 
 func envAWS(s *session) string {
-	return exports("AWS_ENDPOINT_URL", s.runtime.S3URL, "AWS_ACCESS_KEY_ID", s.minted.AccessKeyID, "AWS_SECRET_ACCESS_KEY", s.minted.SecretAccessKey,
-		"AWS_REGION", s.minted.Region, "AWS_DEFAULT_REGION", s.minted.Region, "AWS_CA_BUNDLE", s.caFile,
-		"REDOUBT_API_URL", s.runtime.APIURL, "REDOUBT_TOKEN", s.minted.Token)
+	return exports("AWS_ENDPOINT_URL", s.at.s3, "AWS_ACCESS_KEY_ID", s.minted.AccessKeyID, "AWS_SECRET_ACCESS_KEY", s.minted.SecretAccessKey,
+		"AWS_REGION", s.minted.Region, "AWS_DEFAULT_REGION", s.minted.Region, "AWS_CA_BUNDLE", s.at.caFile,
+		"REDOUBT_API_URL", s.at.api, "REDOUBT_TOKEN", s.minted.Token)
 }
 
 func envRclone(s *session) string {
 	const p = "RCLONE_CONFIG_REDOUBT_"
 	// rclone refuses to work beside AWS_CA_BUNDLE, which another client may have left in the environment.
 	return "unset AWS_CA_BUNDLE\n" + exports(p+"TYPE", "s3", p+"PROVIDER", "Other", p+"ENV_AUTH", "false", p+"ACCESS_KEY_ID", s.minted.AccessKeyID,
-		p+"SECRET_ACCESS_KEY", s.minted.SecretAccessKey, p+"ENDPOINT", s.runtime.S3URL, p+"REGION", s.minted.Region,
-		p+"FORCE_PATH_STYLE", "true", p+"NO_CHECK_BUCKET", "true", "RCLONE_CA_CERT", s.caFile)
+		p+"SECRET_ACCESS_KEY", s.minted.SecretAccessKey, p+"ENDPOINT", s.at.s3, p+"REGION", s.minted.Region,
+		p+"FORCE_PATH_STYLE", "true", p+"NO_CHECK_BUCKET", "true", "RCLONE_CA_CERT", s.at.caFile)
 }
 
 func envS3cmd(s *session) string {
-	host, https := hostOf(s.runtime.S3URL)
+	host, https := hostOf(s.at.s3)
 	lines := []string{"[default]", "access_key = " + s.minted.AccessKeyID, "secret_key = " + s.minted.SecretAccessKey,
 		"host_base = " + host, "host_bucket = " + host, "bucket_location = " + s.minted.Region, "signature_v2 = False",
 		"use_https = " + map[bool]string{true: "True", false: "False"}[https], "check_ssl_certificate = True", "check_ssl_hostname = True"}
-	if s.caFile != "" {
-		lines = append(lines, "ca_certs_file = "+s.caFile)
+	if s.at.caFile != "" {
+		lines = append(lines, "ca_certs_file = "+s.at.caFile)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
 
 func envMinio(s *session) string {
-	host, https := hostOf(s.runtime.S3URL)
+	host, https := hostOf(s.at.s3)
 	scheme := map[bool]string{true: "https", false: "http"}[https]
 	alias := scheme + "://" + url.UserPassword(s.minted.AccessKeyID, s.minted.SecretAccessKey).String() + "@" + host
 	return exports("MC_HOST_redoubt", alias, "MINIO_ENDPOINT", host, "MINIO_ACCESS_KEY", s.minted.AccessKeyID,
-		"MINIO_SECRET_KEY", s.minted.SecretAccessKey, "MINIO_REGION", s.minted.Region, "SSL_CERT_FILE", s.caFile)
+		"MINIO_SECRET_KEY", s.minted.SecretAccessKey, "MINIO_REGION", s.minted.Region, "SSL_CERT_FILE", s.at.caFile)
 }
 
 func envCurl(s *session) string {
 	lines := []string{"aws-sigv4 = " + curlQuote("aws:amz:"+s.minted.Region+":s3"), "user = " + curlQuote(s.minted.AccessKeyID+":"+s.minted.SecretAccessKey),
 		`header = "x-amz-content-sha256: UNSIGNED-PAYLOAD"`} // TLS protects the content; curl cannot hash a stream beforehand
-	if s.caFile != "" {
-		lines = append(lines, "cacert = "+curlQuote(s.caFile))
+	if s.at.caFile != "" {
+		lines = append(lines, "cacert = "+curlQuote(s.at.caFile))
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

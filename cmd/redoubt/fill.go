@@ -85,7 +85,11 @@ func putAs(ctx context.Context, st node.State, subject redoubt.SubjectName, name
 	if err != nil {
 		return err
 	}
-	s, err := dial(ctx, st, subject, name, key, who{label: marking})
+	at, err := stateFaces(st, name)
+	if err != nil {
+		return err
+	}
+	s, err := dial(ctx, at, subject, name, key, who{label: marking})
 	if err != nil {
 		return err
 	}

@@ -88,7 +88,7 @@ func (a *app) checkStopped(ctx context.Context, st node.State, name redoubt.Node
 }
 
 func (a *app) backupCommand() *cobra.Command {
-	w := crew{role: "admin"}
+	w := crew{role: "admin", life: bulkLife}
 	var at, to, recipient string
 	c := &cobra.Command{Use: "backup --at NODE --to FILE --recipient FILE|KEY", Short: "Write a whole enclave, from one moment and sealed to a recipient",
 		Long: `Writes everything that the node holds, keys included, from one moment while it serves. It is sealed to a recipient
@@ -120,8 +120,7 @@ func (a *app) backupCommand() *cobra.Command {
 	c.Flags().StringVar(&at, "at", "", "`NODE` to back up")
 	c.Flags().StringVar(&to, "to", "", "`file` to write")
 	c.Flags().StringVar(&recipient, "recipient", "", "public `key` to seal to, or a file with it")
-	c.Flags().StringVar(&w.as, "as", "", "act as this `SUBJECT`; in an exercise admin by default")
-	c.Flags().StringVar(&w.keyFile, "key", "", "the subject's private key `file`; an exercise keeps it in the state")
+	w.asFlags(c)
 	required(c, "at", "to", "recipient")
 	return a.jsonFlag(c)
 }

@@ -41,9 +41,12 @@ not at all. - is stdout. With --recursive every object under the prefix goes int
 			if a.json && target == "-" {
 				return usage(cmd, "--json and content cannot both go to stdout")
 			}
+			if recursive {
+				w.life = bulkLife
+			}
 			s, err := a.open(cmd.Context(), w)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			defer s.close()
 			if recursive {
@@ -55,7 +58,7 @@ not at all. - is stdout. With --recursive every object under the prefix goes int
 			}
 			return err
 		}}
-	w.flags(c)
+	w.objectFlags(c)
 	c.Flags().StringVar(&version, "version", "", "`ID` of a version")
 	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "get everything under the prefix")
 	return a.jsonFlag(c)

@@ -111,16 +111,16 @@ func (a *app) keyEraseAll() *cobra.Command {
 			if (marking == "") == (bucket == "") {
 				return usage(cmd, "name --label-key or --bucket")
 			}
-			_, _, _, nodes, err := a.muster(w)
+			t, err := a.muster(w)
 			if err != nil {
 				return err
 			}
-			if len(nodes) != 1 {
+			if len(t.nodes) != 1 {
 				return usage(cmd, "name the one node: --at NODE")
 			}
-			change := redoubt.Change{Kind: redoubt.ChangeEraseLabel, Node: nodes[0], Label: marking, Reason: reason}
+			change := redoubt.Change{Kind: redoubt.ChangeEraseLabel, Node: t.nodes[0], Label: marking, Reason: reason}
 			if bucket != "" {
-				change = redoubt.Change{Kind: redoubt.ChangeEraseBucket, Node: nodes[0], Bucket: redoubt.BucketName(bucket), Reason: reason}
+				change = redoubt.Change{Kind: redoubt.ChangeEraseBucket, Node: t.nodes[0], Bucket: redoubt.BucketName(bucket), Reason: reason}
 			}
 			return a.propose(cmd.Context(), w, change)
 		}}

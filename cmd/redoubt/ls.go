@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"redoubt"
 	"redoubt/client"
 )
 
@@ -29,7 +30,7 @@ neither shown nor counted. The label of each is asked for singly; --no-labels le
 			}
 			s, err := a.open(cmd.Context(), w)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			defer s.close()
 			if len(args) == 0 {
@@ -37,7 +38,7 @@ neither shown nor counted. The label of each is asked for singly; --no-labels le
 			}
 			return a.listObjects(cmd.Context(), s, p, recursive, !noLabels)
 		}}
-	w.flags(c)
+	w.objectFlags(c)
 	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "list everything under the prefix, not folder by folder")
 	c.Flags().BoolVar(&noLabels, "no-labels", false, "do not ask for labels")
 	return a.jsonFlag(c)
@@ -113,7 +114,7 @@ func (a *app) versionsCommand() *cobra.Command {
 			}
 			s, err := a.open(cmd.Context(), w)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			defer s.close()
 			all := []client.Object{}
@@ -144,7 +145,7 @@ func (a *app) versionsCommand() *cobra.Command {
 			}
 			return t.flush()
 		}}
-	w.flags(c)
+	w.objectFlags(c)
 	return a.jsonFlag(c)
 }
 
@@ -166,14 +167,17 @@ nothing above it; every version stays readable by its ID.`,
 			if recursive && version != "" || !recursive && p.key == "" {
 				return usage(cmd, "name one key, or a prefix with --recursive")
 			}
+			if recursive {
+				w.life = bulkLife
+			}
 			s, err := a.open(cmd.Context(), w)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			defer s.close()
 			return a.remove(cmd.Context(), s, p, version, recursive)
 		}}
-	w.flags(c)
+	w.objectFlags(c)
 	c.Flags().StringVar(&version, "version", "", "`ID` of a version to remove for good")
 	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "delete everything under the prefix that the subject sees")
 	return a.jsonFlag(c)
@@ -201,7 +205,7 @@ func (a *app) remove(ctx context.Context, s *session, p place, version string, r
 	done := []deletedJSON{}
 	for _, key := range keys {
 		at := place{p.bucket, key}
-		d, err := s.objects.Delete(ctx, at.name(), versionID(version))
+		d, err := s.objects.Delete(ctx, at.name(), redoubt.VersionID(version))
 		if err != nil {
 			return interrupted(ctx, err)
 		}

@@ -273,13 +273,13 @@ const proposeLife = 7 * 24 * time.Hour
 
 // propose signs a change once and sends it to every node.
 func (a *app) propose(ctx context.Context, w crew, change redoubt.Change) error {
-	_, subject, key, _, err := a.muster(w)
+	t, err := a.muster(w)
 	if err != nil {
 		return err
 	}
 	change.Made = time.Now().UTC().Truncate(time.Second)
 	change.Expires = change.Made.Add(proposeLife)
-	change.Signatures = []redoubt.Signature{client.SignChange(change, subject, key)}
+	change.Signatures = []redoubt.Signature{client.SignChange(change, t.subject, t.key)}
 	change.ID = redoubt.ChangeID(change)
 	return a.sendChange(ctx, w, func(s *session) (redoubt.Change, error) { return s.api.ProposeChange(ctx, change) },
 		"another officer approves it: redoubt person approve "+change.ID+" --as OFFICER")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -72,4 +73,26 @@ func (c *counting) Read(b []byte) (int, error) {
 	c.n += int64(n)
 	c.p.at(c.n)
 	return n, err
+}
+
+// pipeGrace is how long the end of a pipe is mistrusted: Ctrl-C ends who writes to it, too, and
+// the signal may reach us after the pipe's end.
+const pipeGrace = 20 * time.Millisecond
+
+// pipe is what comes from stdin or a named pipe, until ctx ends: a read that waits is given up, and an end that Ctrl-C
+// made is none.
+func pipe(ctx context.Context, in io.Reader) io.ReadCloser {
+	r, w := io.Pipe()
+	stop := context.AfterFunc(ctx, func() { w.CloseWithError(ctx.Err()) })
+	go func() { // ends with the pipe, or with the process: such a read cannot be given up
+		_, err := io.Copy(w, in)
+		select {
+		case <-ctx.Done():
+		case <-time.After(pipeGrace):
+		}
+		if stop() {
+			w.CloseWithError(err)
+		}
+	}()
+	return r
 }

@@ -54,7 +54,8 @@ func (a *app) putCommand() *cobra.Command {
 	c := &cobra.Command{Use: "put FILE|- s3://BUCKET/KEY --as SUBJECT@NODE", Short: "Store a file as a new version of an object",
 		Long: `Stores a file, or with --recursive a folder, and returns when it is durable. A key that ends in / gets the file's
 name. --label is the working label of this call; --mark asks for a label of the version above it (which needs
-the role write-up). A version is stored whole or not at all.`,
+the role write-up). A version is stored whole or not at all: Ctrl-C takes back what went up. More than 5 GiB, and more
+than 64 MiB from a pipe, goes up in parts; nothing is spooled to a disk.`,
 		Example: `  redoubt put report.pdf s3://reports/report.pdf --as s-analyst@secret
   redoubt put report.pdf s3://reports/ --as s-analyst@secret --label "SECRET//REL TO USA, GBR"
   date | redoubt put - s3://reports/now.txt --as u-analyst@unclass
@@ -72,14 +73,17 @@ the role write-up). A version is stored whole or not at all.`,
 			if err != nil {
 				return err
 			}
+			if o.recursive {
+				o.life = bulkLife
+			}
 			s, err := a.open(cmd.Context(), o.who)
 			if err != nil {
-				return err
+				return interrupted(cmd.Context(), err)
 			}
 			defer s.close()
 			return a.putAll(cmd.Context(), s, files, o)
 		}}
-	o.flags(c)
+	o.objectFlags(c)
 	c.Flags().BoolVarP(&o.recursive, "recursive", "r", false, "put every file of a folder")
 	c.Flags().StringVar(&o.mark, "mark", "", "`marking` of the version; default: the working label joined with the bucket's default")
 	c.Flags().StringVar(&o.contentType, "type", "", "content `type`; default: by the file's name")
@@ -153,21 +157,29 @@ func (a *app) putAll(ctx context.Context, s *session, files []transfer, o putOpt
 
 // putOne stores one file. The label in the answer is the node's own word.
 func (a *app) putOne(ctx context.Context, s *session, f transfer, o putOptions) (client.Object, error) {
-	up := client.Upload{Name: f.at.name(), Label: o.mark, Precedence: o.precedence, ContentType: o.contentType, SizeBytes: -1, Body: a.in}
+	up := client.Upload{Name: f.at.name(), Label: o.mark, Precedence: o.precedence, ContentType: o.contentType, SizeBytes: -1}
+	in := a.in
 	if f.file != "-" {
-		in, err := os.Open(f.file)
+		file, err := os.Open(f.file)
 		if err != nil {
 			return client.Object{}, &redoubt.Error{Object: f.file, Err: errors.Unwrap(err)}
 		}
-		defer in.Close()
-		st, err := in.Stat()
+		defer file.Close()
+		st, err := file.Stat()
 		if err != nil {
 			return client.Object{}, err
 		}
-		up.Body, up.SizeBytes = in, st.Size()
+		if in = file; st.Mode().IsRegular() {
+			up.Body, up.SizeBytes = file, st.Size()
+		}
 		if up.ContentType == "" {
 			up.ContentType = mime.TypeByExtension(path.Ext(f.file))
 		}
+	}
+	if up.SizeBytes < 0 {
+		body := pipe(ctx, in)
+		defer body.Close()
+		up.Body = body
 	}
 	p := a.progress(f.at.String(), up.SizeBytes)
 	defer p.end()
@@ -184,12 +196,4 @@ func (a *app) putOne(ctx context.Context, s *session, f transfer, o putOptions) 
 		out.Label = head.Label
 	}
 	return out, nil
-}
-
-// interrupted tells Ctrl-C from a fault.
-func interrupted(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
 }

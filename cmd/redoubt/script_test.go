@@ -16,6 +16,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"redoubt"
 	"redoubt/node"
 )
 
@@ -88,7 +89,7 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 	for _, name := range args[1:] {
 		for {
 			if st, err := node.FindState(ts.MkAbs(args[0])); err == nil {
-				if r, err := st.Runtime(nodeName(name)); err == nil && (r.State == node.Ready) != neg {
+				if r, err := st.Runtime(redoubt.NodeName(name)); err == nil && (r.State == node.Ready) != neg {
 					break
 				}
 			}
@@ -113,11 +114,11 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 func signalNode(ts *testscript.TestScript, _ bool, args []string) {
 	st, err := node.FindState(ts.MkAbs(args[0]))
 	ts.Check(err)
-	r, err := st.Runtime(nodeName(args[1]))
+	r, err := st.Runtime(redoubt.NodeName(args[1]))
 	ts.Check(err)
 	ts.Check(syscall.Kill(r.PID, map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}[args[2]]))
 	for held := true; held; {
-		now, err := st.Runtime(nodeName(args[1]))
+		now, err := st.Runtime(redoubt.NodeName(args[1]))
 		ts.Check(err)
 		held = now.PID != 0
 		time.Sleep(time.Millisecond)

@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/x509"
 	"errors"
-	"net/url"
-	"os"
 	"strings"
 	"time"
 
@@ -14,7 +11,6 @@ import (
 
 	"redoubt"
 	"redoubt/client"
-	"redoubt/node"
 )
 
 // who says as whom, where and at which label a command acts: SUBJECT@NODE.
@@ -22,24 +18,41 @@ type who struct {
 	as      string
 	label   string
 	keyFile string
-	life    time.Duration
+	life    time.Duration // of the credential; 0: commandLife
+	far     remote
 }
 
-// commandLife is how long the credential of a single command lives: as long as a large object may take.
-const commandLife = time.Hour
+// How long a command's credential lives. A subject may hold 1,024 (identity.MaxLiveCredentials), so a single command's
+// is short: a command that takes longer renews it.
+const (
+	commandLife = 10 * time.Minute
+	bulkLife    = time.Hour // of what moves many objects, or a whole enclave
+)
 
-// flags gives a command --as, --label and --key.
+// flags gives a command --as and what goes with it, for the node's HTTP interface.
 func (w *who) flags(c *cobra.Command) {
 	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	required(c, "as")
+	w.moreFlags(c)
+}
+
+// objectFlags are flags, for the node's S3 interface.
+func (w *who) objectFlags(c *cobra.Command) {
+	w.far.objects = true
+	w.flags(c)
+}
+
+// moreFlags are those beside --as.
+func (w *who) moreFlags(c *cobra.Command) {
 	c.Flags().StringVar(&w.label, "label", "", "working label, a `marking`; default: the highest that subject and node share")
 	c.Flags().StringVar(&w.keyFile, "key", "", "the subject's private key `file`; an exercise keeps it in the state")
-	required(c, "as")
+	w.far.flags(c)
 }
 
 func (w *who) parts() (redoubt.SubjectName, redoubt.NodeName, error) {
 	subject, name, ok := strings.Cut(w.as, "@")
 	if !ok || subject == "" || name == "" {
-		return "", "", &usageError{message: "--as wants SUBJECT@NODE, got " + w.as, hint: "such as --as s-analyst@secret; redoubt status lists the nodes"}
+		return "", "", &usageError{message: "want SUBJECT@NODE, got " + w.as, hint: "such as s-analyst@secret; redoubt status lists the nodes"}
 	}
 	return redoubt.SubjectName(subject), redoubt.NodeName(name), nil
 }
@@ -48,13 +61,10 @@ func (w *who) parts() (redoubt.SubjectName, redoubt.NodeName, error) {
 type session struct {
 	subject redoubt.SubjectName
 	node    redoubt.NodeName
-	runtime node.Runtime
-	caFile  string
+	at      faces
 	minted  redoubt.Minted
-	key     ed25519.PrivateKey
-	roots   *x509.CertPool
 	api     *client.Client
-	objects *client.Objects
+	objects *client.Objects // for commands with objectFlags
 }
 
 // open asks the node for a credential with the subject's own key. The caller closes the session.
@@ -63,66 +73,59 @@ func (a *app) open(ctx context.Context, w who) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	st, err := a.state()
+	at, err := a.reach(name, w.far)
 	if err != nil {
 		return nil, err
 	}
-	key, err := subjectKey(st, subject, w.keyFile)
+	key, err := a.subjectKey(subject, w.keyFile)
 	if err != nil {
 		return nil, err
 	}
-	return dial(ctx, st, subject, name, key, w)
+	return dial(ctx, at, subject, name, key, w)
 }
 
-// subjectKey is the key of a file, or of the exercise.
-func subjectKey(st node.State, subject redoubt.SubjectName, file string) (ed25519.PrivateKey, error) {
+// subjectKey is the key of a file, or of the exercise that the state holds.
+func (a *app) subjectKey(subject redoubt.SubjectName, file string) (ed25519.PrivateKey, error) {
 	if file != "" {
 		return readKey(file)
+	}
+	st, err := a.state()
+	if errors.Is(err, redoubt.NotFound) {
+		return nil, &usageError{message: "--key is needed", hint: "the file that redoubt person key made; only the state of an exercise keeps keys"}
+	}
+	if err != nil {
+		return nil, err
 	}
 	return st.SubjectKey(subject)
 }
 
 // dial opens a session with a key at hand.
-func dial(ctx context.Context, st node.State, subject redoubt.SubjectName, name redoubt.NodeName, key ed25519.PrivateKey, w who) (*session, error) {
-	r, err := st.Runtime(name)
+func dial(ctx context.Context, at faces, subject redoubt.SubjectName, name redoubt.NodeName, key ed25519.PrivateKey, w who) (*session, error) {
+	s := &session{subject: subject, node: name, at: at}
+	anybody, err := client.New(at.api, at.roots, "")
 	if err != nil {
-		return nil, err
-	}
-	if r.State != node.Ready {
-		hint := "redoubt up --detach"
-		if _, err := os.Stat(st.NodeDir(name)); err != nil {
-			hint = "redoubt status lists the nodes"
-		}
-		return nil, &redoubt.Error{Object: "node " + string(name), Kind: redoubt.Unavailable, Err: errors.New("it is " + r.State), Hint: hint}
-	}
-	s := &session{subject: subject, node: name, runtime: r, caFile: st.CAFile(name), key: key}
-	if inClear(r.S3URL) && inClear(r.APIURL) {
-		s.caFile = ""
-	} else if s.roots, _, err = caOf(st, name); err != nil {
-		return nil, err
-	}
-	if s.api, err = client.New(r.APIURL, s.roots, ""); err != nil {
 		return nil, err
 	}
 	life := w.life
 	if life == 0 {
 		life = commandLife
 	}
-	if s.minted, err = s.api.Mint(ctx, key, subject, name, w.label, life); err != nil {
-		s.close()
+	if s.minted, err = anybody.Mint(ctx, key, subject, name, w.label, life); err != nil {
+		anybody.Close()
 		return nil, mintHint(err, subject, name)
 	}
-	s.api = s.api.With(s.minted.Token)
-	if s.objects, err = client.NewObjects(r.S3URL, s.roots, s.minted); err != nil {
+	s.api = anybody.With(s.minted.Token)
+	if at.s3 == "" {
+		return s, nil
+	}
+	if s.objects, err = client.NewObjects(at.s3, at.roots, s.minted); err != nil {
 		s.close()
 		return nil, err
 	}
+	s.objects.Renew(life/2, func(ctx context.Context) (redoubt.Minted, error) {
+		return anybody.Mint(ctx, key, subject, name, s.minted.Label, life)
+	})
 	return s, nil
-}
-
-func inClear(address string) bool {
-	u, err := url.Parse(address)
-	return err == nil && u.Scheme == "http"
 }
 
 // mintHint says what a refused credential may be about: the node itself tells a stranger nothing.
@@ -143,34 +146,28 @@ func mintHint(err error, subject redoubt.SubjectName, name redoubt.NodeName) err
 }
 
 func (s *session) close() {
-	if s.api != nil {
-		s.api.Close()
-	}
+	s.api.Close()
 	if s.objects != nil {
 		s.objects.Close()
 	}
 }
 
-// place is s3://BUCKET/KEY.
-type place struct {
-	bucket redoubt.BucketName
-	key    string
-}
-
-func (p place) String() string { return "s3://" + string(p.bucket) + "/" + p.key }
-
-func (p place) name() redoubt.ObjectName { return redoubt.ObjectName{Bucket: p.bucket, Key: p.key} }
-
-// parsePlace reads s3://BUCKET/KEY; KEY may be empty.
-func parsePlace(s string) (place, error) {
-	rest, ok := strings.CutPrefix(s, "s3://")
-	bucket, key, _ := strings.Cut(rest, "/")
-	if !ok || bucket == "" {
-		return place{}, &usageError{message: s + " is not s3://BUCKET/KEY", hint: "redoubt ls --as SUBJECT@NODE lists the buckets"}
+// withSession runs a command as somebody.
+func (a *app) withSession(w *who, do func(ctx context.Context, s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		s, err := a.open(cmd.Context(), *w)
+		if err != nil {
+			return interrupted(cmd.Context(), err)
+		}
+		defer s.close()
+		return interrupted(cmd.Context(), do(cmd.Context(), s, args))
 	}
-	return place{redoubt.BucketName(bucket), key}, nil
 }
 
-func versionID(s string) redoubt.VersionID { return redoubt.VersionID(s) }
-
-func nodeName(s string) redoubt.NodeName { return redoubt.NodeName(s) }
+// interrupted tells Ctrl-C from a fault.
+func interrupted(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}
