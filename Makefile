@@ -28,7 +28,7 @@ deps: ## what the tests need from Debian and npm; asks nothing of a machine that
 
 check: vet ## formatting, vet, and the size of the trusted base
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "gofmt: "; gofmt -l $$(git ls-files '*.go'); exit 1; }
-	@if command -v shellcheck >/dev/null; then shellcheck scripts/* .ci/run; fi
+	@if command -v shellcheck >/dev/null; then shellcheck $$(grep -rlE '^#!.*(bash|/sh)' .ci scripts --exclude-dir=node_modules); fi
 	@scripts/trusted-lines
 
 vet:

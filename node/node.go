@@ -18,8 +18,9 @@ import (
 	"redoubt/keys"
 )
 
-// Region is the S3 region of every node: the one that clients assume when they are told none.
-const Region = "us-east-1"
+// Region is the S3 region of every node. It is one that no client has a table entry for: those that do know
+// a region may fall back to an old signature there (boto3 presigns with SHA-1 for us-east-1).
+const Region = "redoubt"
 
 // Options say which node to open, and with what. Everything from outside comes in here.
 type Options struct {

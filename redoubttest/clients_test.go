@@ -1,7 +1,3 @@
-//go:build clients
-
-// Built by scripts/clients.d/go, or with -tags clients.
-
 package redoubttest
 
 import (

@@ -173,7 +173,7 @@ func (s *handler) getLocation(c *call) error {
 	x := newXML()
 	defer x.release()
 	x.root("LocationConstraint")
-	if s.region != "us-east-1" {
+	if s.region != unsetRegion {
 		x.b = appendEscaped(x.b, s.region)
 	}
 	x.close("LocationConstraint")

@@ -255,7 +255,7 @@ func (s *handler) checkScope(g *signature) error {
 	switch {
 	case g.scope.Service != sigService:
 		return bad.say("The credential is malformed; incorrect service. This endpoint belongs to \"s3\".")
-	case g.scope.Region != s.region:
+	case g.scope.Region != s.region && g.scope.Region != unsetRegion:
 		return bad.say("The region in the credential is wrong; expecting '"+s.region+"'.").with("Region", s.region)
 	case !strings.HasPrefix(g.date, g.scope.Date):
 		return bad.say("The date in the credential scope is not that of the request.")
@@ -362,3 +362,7 @@ func (c *call) hoist() error {
 	}
 	return nil
 }
+
+// unsetRegion is what clients sign with when they were told no region. It is taken as ours: the region is part of
+// what the signature covers either way.
+const unsetRegion = "us-east-1"

@@ -109,7 +109,7 @@ func TestAClockMayBeFifteenMinutesOff(t *testing.T) {
 
 func TestTheScopeMustBeOursAndOfTheDay(t *testing.T) {
 	s := newSite(t, "reports")
-	for _, c := range []struct{ region, service string }{{"us-east-1", "s3"}, {testRegion, "sts"}} {
+	for _, c := range []struct{ region, service string }{{"eu-west-1", "s3"}, {testRegion, "sts"}} {
 		r := s.request("GET", "/reports", nil, "X-Amz-Content-Sha256", hashEmpty)
 		creds := aws.Credentials{AccessKeyID: "LOW", SecretAccessKey: s.people["LOW"].secret}
 		if err := v4.NewSigner().SignHTTP(context.Background(), creds, r, hashEmpty, c.service, c.region, time.Now()); err != nil {
@@ -120,6 +120,16 @@ func TestTheScopeMustBeOursAndOfTheDay(t *testing.T) {
 			t.Errorf("the answer does not name the region: %s", a.body)
 		}
 	}
+}
+
+func TestAClientThatWasToldNoRegionIsServed(t *testing.T) {
+	s := newSite(t, "reports")
+	r := s.request("GET", "/reports", nil, "X-Amz-Content-Sha256", hashEmpty)
+	creds := aws.Credentials{AccessKeyID: "LOW", SecretAccessKey: s.people["LOW"].secret}
+	if err := v4.NewSigner().SignHTTP(context.Background(), creds, r, hashEmpty, "s3", "us-east-1", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	s.send(r).want(t, 200, "")
 }
 
 // presign signs a URL with the AWS signer.
