@@ -1,4 +1,4 @@
-package redoubttest
+package redoubttest_test
 
 import (
 	"fmt"
@@ -13,6 +13,7 @@ import (
 
 	"redoubt"
 	"redoubt/label"
+	"redoubt/redoubttest"
 )
 
 // A history is what many subjects do to one enclave, step by step, as a function of a
@@ -189,7 +190,7 @@ type ref struct{ bucket, key, id string }
 // world is one run of a history: a fresh stack and its actors.
 type world struct {
 	t      testing.TB
-	s      *Stack
+	s      *redoubttest.Stack
 	actors []*actor
 	// acked are the versions acknowledged at a label to those who work at it: what an officer who is asked to erase one is told.
 	acked map[string][]ref
@@ -200,7 +201,7 @@ type world struct {
 func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step) bool) *world {
 	t.Helper()
 	w := &world{t: t, acked: map[string][]ref{}, said: map[int]string{}}
-	w.s = New(t, Options{Seed: seed, Clock: NewClock(at[0].Add(-time.Minute)), Buckets: historyBuckets, Quotas: historyQuotas})
+	w.s = redoubttest.New(t, redoubttest.Options{Seed: seed, Clock: redoubttest.NewClock(at[0].Add(-time.Minute)), Buckets: historyBuckets, Quotas: historyQuotas})
 	for _, r := range roles {
 		a := &actor{role: r, minted: w.s.MintFor(r.who, r.marking, redoubt.MaxCredentialLife), parts: map[string][]string{}}
 		a.cred = w.s.As(a.minted)
@@ -240,7 +241,7 @@ func (w *world) play(s step) string {
 }
 
 // do sends one request, remembers what came back and renders both.
-func (w *world) do(a *actor, in Request) (string, Response) {
+func (w *world) do(a *actor, in redoubttest.Request) (string, redoubttest.Response) {
 	res := w.s.Do(a.minted, in)
 	if res.RequestID == "" {
 		w.t.Fatalf("an answer without a request ID: %d %s", res.Status, res.Body)
@@ -250,7 +251,7 @@ func (w *world) do(a *actor, in Request) (string, Response) {
 	return render(in, res), res
 }
 
-func render(in Request, res Response) string {
+func render(in redoubttest.Request, res redoubttest.Response) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "> %s /%s/%s?%s", in.Method, in.Bucket, in.Key, in.Query.Encode())
 	headers(&b, " ", in.Header)
@@ -291,7 +292,7 @@ var (
 )
 
 // learn takes up what an answer tells that a later request may refer to.
-func (a *actor) learn(in Request, res Response) {
+func (a *actor) learn(in redoubttest.Request, res redoubttest.Response) {
 	if id := res.Header.Get("X-Amz-Version-Id"); id != "" && in.Key != "" {
 		a.versions = append(a.versions, ref{in.Bucket, in.Key, id})
 	}

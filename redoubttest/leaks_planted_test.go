@@ -1,6 +1,6 @@
 //go:build leak
 
-package redoubttest
+package redoubttest_test
 
 import (
 	"strings"

@@ -1,4 +1,4 @@
-package redoubttest
+package redoubttest_test
 
 import (
 	"flag"

@@ -52,11 +52,13 @@ type Stack struct {
 	rand    *Rand
 	name    redoubt.NodeName
 	now     func() time.Time
+	stop    sync.Once
 }
 
 // Options changes what New makes. The zero Options is the enclave "topsecret" of the example estate in memory.
 type Options struct {
 	Seed           uint64
+	Session        uint64 // how often this state was opened before: the same people, other random bytes
 	Name           redoubt.NodeName
 	Floor, Ceiling string
 	Buckets        []redoubt.Bucket
@@ -70,7 +72,7 @@ type Options struct {
 // New starts a Stack and ends it with the test.
 func New(t testing.TB, o Options) *Stack {
 	t.Helper()
-	s := &Stack{t: t, Clock: o.Clock, rand: NewRand(o.Seed), keys: map[redoubt.SubjectName]ed25519.PrivateKey{}, name: o.Name}
+	s := &Stack{t: t, Clock: o.Clock, rand: NewRand(o.Seed + o.Session<<32), keys: map[redoubt.SubjectName]ed25519.PrivateKey{}, name: o.Name}
 	policy, err := label.Builtin("USA")
 	s.check(err)
 	parse := func(marking, otherwise string) label.Label {
@@ -114,14 +116,19 @@ func New(t testing.TB, o Options) *Stack {
 	}
 	s.Enclave, err = enclave.Open(context.Background(), eo)
 	s.check(err)
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Errorf("close: %v", err)
-		}
-	})
+	t.Cleanup(s.Stop)
 	s.Handler = s3.New(s3.Options{Objects: s.Enclave, Lists: s.Enclave, Uploads: s.Enclave, Buckets: s.Enclave, Auth: s.Enclave,
 		Policy: policy, Region: Region, Clock: now, UnsignedInClear: true})
 	return s
+}
+
+// Stop closes the enclave, with its engine and keys; once. The test's end does it otherwise.
+func (s *Stack) Stop() {
+	s.stop.Do(func() {
+		if err := s.Close(); err != nil {
+			s.t.Errorf("close: %v", err)
+		}
+	})
 }
 
 func (s *Stack) check(err error) {

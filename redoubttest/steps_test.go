@@ -1,4 +1,4 @@
-package redoubttest
+package redoubttest_test
 
 import (
 	"crypto/fips140"
@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/redoubttest"
 )
 
 // request plays a step that is S3 requests.
@@ -24,7 +25,7 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 		bucket = "reports"
 	}
 	before := ""
-	in := Request{Method: http.MethodGet, Bucket: bucket, Key: key, Query: url.Values{}, Header: http.Header{}}
+	in := redoubttest.Request{Method: http.MethodGet, Bucket: bucket, Key: key, Query: url.Values{}, Header: http.Header{}}
 	switch s.op {
 	case "put", "put-if":
 		in.Method, in.Body = http.MethodPut, content(r, s.n)
@@ -85,7 +86,7 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 		in.Header.Del("Content-Md5")
 	case "put-part", "copy-part":
 		if len(a.uploads) == 0 || r.IntN(3) == 0 {
-			before, _ = w.do(a, Request{Method: http.MethodPost, Bucket: bucket, Key: key, Query: url.Values{"uploads": {""}}})
+			before, _ = w.do(a, redoubttest.Request{Method: http.MethodPost, Bucket: bucket, Key: key, Query: url.Values{"uploads": {""}}})
 		}
 		in.Method, in.Body = http.MethodPut, content(r, s.n)
 		upload(r, a, &in)
@@ -161,7 +162,7 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 }
 
 // acknowledge notes a version for officers: who is asked to erase a version is told its ID by one who works at its label.
-func (w *world) acknowledge(a *actor, in Request, res Response) {
+func (w *world) acknowledge(a *actor, in redoubttest.Request, res redoubttest.Response) {
 	if in.Method == http.MethodPut && res.Status == http.StatusOK && res.Header.Get("X-Amz-Meta-Redoubt-Label") == a.marking {
 		if id := res.Header.Get("X-Amz-Version-Id"); id != "" {
 			w.acked[a.marking] = append(w.acked[a.marking], ref{in.Bucket, in.Key, id})
@@ -182,7 +183,7 @@ func content(r *rand.Rand, n int) []byte {
 }
 
 // dress gives a write its label, metadata, tags, digest and lock, now and then.
-func (w *world) dress(r *rand.Rand, a *actor, in *Request) {
+func (w *world) dress(r *rand.Rand, a *actor, in *redoubttest.Request) {
 	if r.IntN(100) < 35 {
 		in.Header.Set("X-Amz-Meta-Redoubt-Label", pick(r, labelChoice))
 	}
@@ -222,7 +223,7 @@ func conditions(r *rand.Rand, a *actor, h http.Header, prefix string, names ...s
 }
 
 // name makes a request one about a version that the actor knows of; with a chance in n it guesses.
-func (w *world) name(r *rand.Rand, a *actor, in *Request, n int) {
+func (w *world) name(r *rand.Rand, a *actor, in *redoubttest.Request, n int) {
 	if v, ok := recent(r, a.versions); ok && r.IntN(n) > 0 {
 		in.Bucket, in.Key = v.bucket, v.key
 		in.Query.Set("versionId", v.id)
@@ -231,14 +232,14 @@ func (w *world) name(r *rand.Rand, a *actor, in *Request, n int) {
 	in.Query.Set("versionId", guess(r))
 }
 
-func (w *world) maybeName(r *rand.Rand, a *actor, in *Request) {
+func (w *world) maybeName(r *rand.Rand, a *actor, in *redoubttest.Request) {
 	if r.IntN(2) == 0 {
 		w.name(r, a, in, 10)
 	}
 }
 
 // nameLocked names a version in the bucket with object lock, if the actor knows of one.
-func (w *world) nameLocked(r *rand.Rand, a *actor, in *Request) {
+func (w *world) nameLocked(r *rand.Rand, a *actor, in *redoubttest.Request) {
 	var known []ref
 	for _, v := range a.versions {
 		if v.bucket == "locked" {
@@ -266,9 +267,9 @@ func guess(r *rand.Rand) string {
 }
 
 func source(r *rand.Rand, a *actor, h http.Header) {
-	from := pick(r, bucketChoice) + "/" + escape(pick(r, keyChoice))
+	from := pick(r, bucketChoice) + "/" + url.PathEscape(pick(r, keyChoice))
 	if v, ok := recent(r, a.versions); ok && r.IntN(4) > 0 {
-		from = v.bucket + "/" + escape(v.key)
+		from = v.bucket + "/" + url.PathEscape(v.key)
 		if r.IntN(2) == 0 {
 			from += "?versionId=" + v.id
 		}
@@ -276,7 +277,7 @@ func source(r *rand.Rand, a *actor, h http.Header) {
 	h.Set("X-Amz-Copy-Source", from)
 }
 
-func upload(r *rand.Rand, a *actor, in *Request) {
+func upload(r *rand.Rand, a *actor, in *redoubttest.Request) {
 	if u, ok := recent(r, a.uploads); ok && r.IntN(12) > 0 {
 		in.Bucket, in.Key = u.bucket, u.key
 		in.Query.Set("uploadId", u.id)
@@ -325,7 +326,7 @@ func shape(r *rand.Rand, q url.Values) {
 }
 
 // list plays one page, and sometimes every page that follows it.
-func (w *world) list(r *rand.Rand, a *actor, in Request, v2 bool) string {
+func (w *world) list(r *rand.Rand, a *actor, in redoubttest.Request, v2 bool) string {
 	in.Key, in.Query = "", url.Values{"max-keys": {pick(r, []string{"1", "1", "2", "1000"})}}
 	shape(r, in.Query)
 	if v2 {
@@ -350,7 +351,7 @@ func (w *world) list(r *rand.Rand, a *actor, in Request, v2 bool) string {
 }
 
 // fill writes until the share of a label is used up, at most a few times.
-func (w *world) fill(r *rand.Rand, a *actor, in Request, n int) string {
+func (w *world) fill(r *rand.Rand, a *actor, in redoubttest.Request, n int) string {
 	in.Method, in.Bucket = http.MethodPut, pick(r, []string{"reports", "temp", "lasting"})
 	if r.IntN(4) == 0 {
 		in.Header.Set("X-Amz-Meta-Redoubt-Label", pick(r, labelChoice))
@@ -397,7 +398,7 @@ func (w *world) serviceCall(r *rand.Rand, a *actor, s step) (out string, ok bool
 		}
 		var found []redoubt.AuditRecord
 		found, err = w.s.Why(ctx, a.cred, id)
-		v = records(found)
+		v = records(a, found)
 	case "rotate":
 		v, err = w.s.RotateKey(ctx, a.cred, s.effect)
 	case "erase-version":
@@ -451,22 +452,30 @@ func (w *world) audit(r *rand.Rand, a *actor) (string, error) {
 	case 3:
 		q.Action, q.Max = redoubt.ActionPutObject, 1+r.IntN(5)
 	case 4:
-		q.From = uint64(r.IntN(100))
+		if q.From = uint64(r.IntN(100)); a.marking == roles[0].marking {
+			q.From = 0
+		}
 	}
 	var found []redoubt.AuditRecord
 	err := w.s.SearchAudit(w.t.Context(), a.cred, q, func(rec redoubt.AuditRecord) error {
 		found = append(found, rec)
 		return nil
 	})
-	return records(found), err
+	return records(a, found), err
 }
 
-// records renders audit records without the request IDs, which are random.
-func records(found []redoubt.AuditRecord) string {
-	lines := make([]string, len(found))
-	for i, rec := range found {
+// records renders audit records without the request IDs, which are random. At the node's ceiling numbers are shown, and the
+// marks of the recorder: both hang on the real clock, and no observer works there.
+func records(a *actor, found []redoubt.AuditRecord) string {
+	var lines []string
+	for _, rec := range found {
 		rec.Request = ""
-		lines[i] = render2(rec)
+		if a.marking == roles[0].marking {
+			if rec.Number = 0; rec.Action == "audit.mark" {
+				continue
+			}
+		}
+		lines = append(lines, render2(rec))
 	}
 	return sortedLines(lines)
 }
