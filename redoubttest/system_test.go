@@ -586,7 +586,7 @@ func TestTheBinaryNamesNoHostThatIsNotKnown(t *testing.T) {
 		m := host.FindSubmatch(data[max(0, at-5):min(len(data), at+120)])
 		if m != nil {
 			names++
-			known := false
+			known := strings.HasSuffix(string(m[1]), ".example") // of our own help: no name there ever resolves (RFC 6761)
 			for k := range namedHosts { // strings lie end to end in a binary, so more may follow
 				known = known || strings.HasPrefix(strings.ToLower(string(m[1])), k)
 			}
