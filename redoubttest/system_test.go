@@ -587,7 +587,7 @@ func TestTheBinaryNamesNoHostThatIsNotKnown(t *testing.T) {
 		if m != nil {
 			names++
 			known := strings.HasSuffix(string(m[1]), ".example") // of our own help: no name there ever resolves (RFC 6761)
-			for k := range namedHosts { // strings lie end to end in a binary, so more may follow
+			for k := range namedHosts {                          // strings lie end to end in a binary, so more may follow
 				known = known || strings.HasPrefix(strings.ToLower(string(m[1])), k)
 			}
 			if !known {
