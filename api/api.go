@@ -9,6 +9,7 @@ package api
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"encoding/base32"
 	"encoding/json"
 	"io"
@@ -37,6 +38,9 @@ type Options struct {
 	// is done at every label (RULES 3.4).
 	Ceiling  label.Label
 	NodeWide []prometheus.Collector // optional: shown as Ceiling says
+
+	// OwnerToken is a bearer that opens GET /v1/node and nothing else (ADR 9); "": none does.
+	OwnerToken string
 
 	Ready func() error // optional: why the node does not serve yet; nil when it does
 	Log   *slog.Logger // optional
@@ -74,9 +78,9 @@ func (s *server) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/live", s.live)
 	mux.HandleFunc("GET /health/ready", s.ready)
 	mux.HandleFunc("POST /v1/credentials", s.mint)
+	mux.HandleFunc("GET /v1/node", s.node)
 
 	for pattern, handle := range map[string]handler{
-		"GET /v1/node":                  s.node,
 		"GET /v1/credentials":           s.listCredentials,
 		"DELETE /v1/credentials/{id}":   s.revokeCredential,
 		"GET /v1/people":                s.listPeople,
@@ -139,10 +143,7 @@ func (s *server) as(handle handler) http.HandlerFunc {
 }
 
 func (s *server) bearer(r *http.Request) (redoubt.Credential, error) {
-	var token string
-	if given := r.Header.Values("Authorization"); len(given) == 1 {
-		token, _ = strings.CutPrefix(given[0], "Bearer ")
-	}
+	token := bearerToken(r)
 	if token == "" {
 		s.Auth.Refused(r.Context(), r.RemoteAddr, "no bearer token")
 		return redoubt.Credential{}, &redoubt.Error{Op: "api", Kind: redoubt.Unauthenticated,
@@ -154,6 +155,14 @@ func (s *server) bearer(r *http.Request) (redoubt.Credential, error) {
 		return redoubt.Credential{}, err
 	}
 	return who, nil
+}
+
+// bearerToken is "" when there is none, or more than one.
+func bearerToken(r *http.Request) (token string) {
+	if given := r.Header.Values("Authorization"); len(given) == 1 {
+		token, _ = strings.CutPrefix(given[0], "Bearer ")
+	}
+	return token
 }
 
 // answer writes one JSON document.
@@ -190,8 +199,16 @@ func (s *server) ready(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "ok\n")
 }
 
-func (s *server) node(w http.ResponseWriter, r *http.Request, _ redoubt.Credential) error {
-	return answer(w, http.StatusOK, s.Maintenance.NodeInfo(r.Context()))
+// node says what the node is, to every credential and to the owner of its state.
+func (s *server) node(w http.ResponseWriter, r *http.Request) {
+	describe := func(w http.ResponseWriter, r *http.Request, _ redoubt.Credential) error {
+		return answer(w, http.StatusOK, s.Maintenance.NodeInfo(r.Context()))
+	}
+	if given := bearerToken(r); s.OwnerToken != "" && subtle.ConstantTimeCompare([]byte(given), []byte(s.OwnerToken)) == 1 {
+		_ = describe(w, r, redoubt.Credential{}) // NodeInfo marshals
+		return
+	}
+	s.as(describe)(w, r)
 }
 
 // acquire takes a place among n at most, or gives up with the request.

@@ -92,6 +92,29 @@ func TestNothingIsAnsweredWithoutABearer(t *testing.T) {
 	}
 }
 
+func TestTheOwnersTokenOpensTheNodesDescriptionAlone(t *testing.T) {
+	for _, token := range []string{"", "rdn_owner"} {
+		o := options(t, &fake{})
+		o.OwnerToken = token
+		h := New(o)
+		for _, c := range calls {
+			for _, given := range []string{"Bearer rdn_owner", "Bearer ", "Bearer rdn_owne", "rdn_owner "} {
+				r := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
+				r.Header.Set("Authorization", given)
+				w := httptest.NewRecorder()
+				h.ServeHTTP(w, r)
+				want := http.StatusUnauthorized
+				if token != "" && given == "Bearer "+token && c.path == "/v1/node" {
+					want = http.StatusOK
+				}
+				if w.Code != want {
+					t.Errorf("%s %s with %q where the token is %q: got %d, want %d", c.method, c.path, given, token, w.Code, want)
+				}
+			}
+		}
+	}
+}
+
 func TestEveryKindHasItsAnswer(t *testing.T) {
 	names := map[string]bool{}
 	for _, kind := range redoubt.Kinds() {

@@ -13,12 +13,12 @@
 //	    estate                sealed: the estate in force, with its signatures
 //	    authority ca.pem      sealed: the key of the node's certificate authority; its certificate
 //	    ports                 which ports were chosen for addresses with port 0
-//	    runtime.json          pid and URLs of the running node
+//	    runtime.json          pid, URLs and owner's token of the running node
 //	    store/                the engine's files
 //	    log/                  slog JSON: constant messages, no names, no markings
 //
-// Nothing in it can be read but node names (as folder names), ports, pids and public
-// certificates; a test plants names, markings and content and looks for them.
+// Nothing in it can be read but node names (as folder names), ports, pids, public certificates and
+// the token of a run, which opens the node's description and nothing else; a test plants names, markings and content and looks for them.
 //
 // # Lock order
 //

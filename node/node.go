@@ -1,7 +1,10 @@
 package node
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -69,7 +72,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 			err = errors.Join(err, n.tell(Failed), n.Close())
 		}
 	}()
-	n.runtime = Runtime{PID: os.Getpid(), Started: n.clock().UTC(), Version: o.Version}
+	token := make([]byte, 32)
+	if _, err := io.ReadFull(cmp.Or[io.Reader](o.Rand, rand.Reader), token); err != nil {
+		return nil, &redoubt.Error{Op: "node.Open", Object: string(o.Name), Err: err}
+	}
+	n.runtime = Runtime{PID: os.Getpid(), Started: n.clock().UTC(), Version: o.Version, Token: "rdn_" + base64.RawURLEncoding.EncodeToString(token)}
 	if err := n.tell(Starting); err != nil {
 		return nil, err
 	}
@@ -178,6 +185,7 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 	}
 	wg.Wait()
 	n.log.Info("node stopped")
+	n.runtime.Token = "" // it opens nothing any more
 	after := Stopped
 	if err != nil {
 		after = Failed

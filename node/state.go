@@ -144,6 +144,7 @@ type Runtime struct {
 	S3URL   string    `json:"s3_url,omitempty"`
 	APIURL  string    `json:"api_url,omitempty"`
 	Version string    `json:"version"`
+	Token   string    `json:"token,omitempty"` // of this run: opens GET /v1/node and nothing else (ADR 9)
 }
 
 // The states of a node as status shows them.
@@ -171,7 +172,7 @@ func (s State) Runtime(name redoubt.NodeName) (Runtime, error) {
 		if r.State != Failed {
 			r.State = Stopped
 		}
-		r.PID = 0
+		r.PID, r.Token = 0, ""
 	}
 	return r, nil
 }

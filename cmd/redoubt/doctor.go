@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -78,12 +79,12 @@ func (a *app) doctorCommand() *cobra.Command {
 about each fault. With --sovereignty it also lists every address that a node listens on, every connection that a
 node has opened itself (there is none: no node dials), and every root of trust with its owner.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
-		Args:    exactly(0), RunE: func(*cobra.Command, []string) error {
+		Args:    exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.state()
 			if err != nil {
 				return err
 			}
-			d, err := examine(st, sovereign)
+			d, err := examine(cmd.Context(), st, sovereign)
 			if err != nil {
 				return err
 			}
@@ -101,7 +102,7 @@ node has opened itself (there is none: no node dials), and every root of trust w
 	return a.jsonFlag(c)
 }
 
-func examine(st node.State, sovereign bool) (*diagnosis, error) {
+func examine(ctx context.Context, st node.State, sovereign bool) (*diagnosis, error) {
 	d := &diagnosis{}
 	var e *estate.Estate
 	if st.HasExercise() {
@@ -113,7 +114,7 @@ func examine(st node.State, sovereign bool) (*diagnosis, error) {
 	} else {
 		d.add("ok", "keys", "", "no subject's key is kept in the state")
 	}
-	doc, err := statusOf(st, e)
+	doc, err := statusOf(ctx, st, e)
 	if err != nil {
 		return nil, err
 	}

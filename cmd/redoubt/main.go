@@ -7,8 +7,10 @@ package main
 import (
 	"context"
 	"os"
+	"syscall"
 )
 
 func main() {
+	syscall.Umask(0o077) // whatever it writes, state, keys or content, is for its caller alone
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -57,7 +56,6 @@ file outside the state. An exercise keeps its key file in the state.`,
 }
 
 func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile string) error {
-	syscall.Umask(0o077)
 	st, err := node.OpenState(a.stateDir)
 	if err != nil {
 		return err

@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"strconv"
+	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"redoubt"
+	"redoubt/client"
 	"redoubt/estate"
 	"redoubt/node"
 )
@@ -30,10 +34,10 @@ type estateStatus struct {
 func (a *app) statusCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{Use: "status", Short: "The nodes of the state, where they are and how they do",
-		Long: `Shows every node of the state. The range of a node is told in an exercise, or with --estate: the state of a real
-estate keeps no marking that can be read without the node's passphrase.`,
+		Long: `Shows every node of the state. A running node tells its range itself. That of one that is down is told in an
+exercise, or with --estate: the state of a real estate keeps no marking that can be read without the node's passphrase.`,
 		Example: "  redoubt status --json\n  redoubt status --estate /etc/redoubt/estate.yaml",
-		Args:    exactly(0), RunE: func(*cobra.Command, []string) error {
+		Args:    exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.state()
 			if err != nil {
 				return err
@@ -44,7 +48,7 @@ estate keeps no marking that can be read without the node's passphrase.`,
 					return a.faultsOf(file, err)
 				}
 			}
-			doc, err := statusOf(st, e)
+			doc, err := statusOf(cmd.Context(), st, e)
 			if err != nil {
 				return err
 			}
@@ -57,8 +61,11 @@ estate keeps no marking that can be read without the node's passphrase.`,
 	return a.jsonFlag(c)
 }
 
-// statusOf gathers the status of all nodes; e, when known, gives ranges and nodes never started.
-func statusOf(st node.State, e *estate.Estate) (estateStatus, error) {
+// askTimeout is how long a node may take to say what it is: it is on this machine.
+const askTimeout = 3 * time.Second
+
+// statusOf gathers the status of all nodes; e, when known, gives the nodes never started and the ranges of those down.
+func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatus, error) {
 	doc := estateStatus{Nodes: []nodeStatus{}, Links: []struct{}{}}
 	if e == nil && st.HasExercise() {
 		var err error
@@ -76,10 +83,12 @@ func statusOf(st node.State, e *estate.Estate) (estateStatus, error) {
 			names = append(names, n.Name)
 		}
 	}
-	for _, name := range names {
+	var asking sync.WaitGroup
+	doc.Nodes = make([]nodeStatus, len(names)) // filled in by many
+	for i, name := range names {
 		r, err := st.Runtime(name)
 		if err != nil {
-			return doc, err
+			r = node.Runtime{State: node.Failed} // the node's file is damaged: doctor says how
 		}
 		s := nodeStatus{Name: name, Kind: "enclave", S3URL: r.S3URL, APIURL: r.APIURL, State: r.State, PID: r.PID}
 		if e != nil {
@@ -87,9 +96,33 @@ func statusOf(st node.State, e *estate.Estate) (estateStatus, error) {
 				s.Kind, s.Range = n.Kind, n.Range
 			}
 		}
-		doc.Nodes = append(doc.Nodes, s)
+		doc.Nodes[i] = s
+		if r.State == node.Ready {
+			asking.Go(func() {
+				if info, err := whatIs(ctx, st, name, r); err == nil {
+					doc.Nodes[i].Kind, doc.Nodes[i].Range = info.Kind, info.Range
+				}
+			})
+		}
 	}
+	asking.Wait()
 	return doc, nil
+}
+
+// whatIs asks a running node what it is, as the owner of its state (ADR 9).
+func whatIs(ctx context.Context, st node.State, name redoubt.NodeName, r node.Runtime) (redoubt.NodeInfo, error) {
+	at, err := stateFaces(st, name)
+	if err != nil {
+		return redoubt.NodeInfo{}, err
+	}
+	c, err := client.New(at.api, at.roots, r.Token)
+	if err != nil {
+		return redoubt.NodeInfo{}, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	return c.Node(ctx)
 }
 
 func (a *app) statusTable(doc estateStatus) error {

@@ -93,7 +93,7 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 		}
 	}
 	release()
-	if err := a.showUp(st, e); err != nil {
+	if err := a.showUp(ctx, st, e); err != nil {
 		leave()
 		return err
 	}
@@ -260,8 +260,8 @@ func (a *app) fillExample(ctx context.Context, st node.State) error {
 }
 
 // showUp prints where everything is, and what to type next.
-func (a *app) showUp(st node.State, e *estate.Estate) error {
-	doc, err := statusOf(st, e)
+func (a *app) showUp(ctx context.Context, st node.State, e *estate.Estate) error {
+	doc, err := statusOf(ctx, st, e)
 	if err != nil {
 		return err
 	}
