@@ -249,7 +249,7 @@ func (e *Engine) evacuate(ctx context.Context, seg *segment, perSec int64) error
 		if err != nil {
 			return err
 		}
-		if ok && loc.inline {
+		if ok && loc.size <= store.InlineBytes { // also one that was spilled to an extent: it returns to the log
 			data, err := e.readBlob(ref)
 			if err != nil {
 				return err
