@@ -47,7 +47,7 @@ clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a
 	scripts/clients
 
 soak: build ## crash loops for an hour: kill -9 and lost unsynced data, checked after each
-	$(GO) test -run Soak -timeout 3h -soak 1h ./store/... ./redoubttest/...
+	$(GO) test -run Soak -timeout 3h ./redoubttest -args -soak 1h
 
 fuzz: ## every fuzz target for a minute
 	scripts/fuzz 60s

@@ -67,4 +67,56 @@ func (e *Enclave) settleClocks(b *store.Batch) {
 			b.Set(setKey(recClock, s.id), binary.LittleEndian.AppendUint64(nil, uint64(t)))
 		}
 	}
+	b.Set(timeMark, binary.LittleEndian.AppendUint64(nil, uint64(e.clock().UnixNano())))
+}
+
+// timeMark keeps a time that has been: the enclave's clock never goes before it.
+var timeMark = []byte{recMark, 't'}
+
+// markTime puts the present on record. It is called every minute, so that an idle enclave's clock is bounded too.
+func (e *Enclave) markTime(ctx context.Context) error {
+	b := new(store.Batch)
+	b.Set(timeMark, binary.LittleEndian.AppendUint64(nil, uint64(e.clock().UnixNano())))
+	return e.engine.Commit(ctx, b)
+}
+
+// lastTime is the latest time on record: the mark, and what the sets' clocks have given out.
+func lastTime(engine store.Engine) (time.Time, error) {
+	view := engine.View()
+	defer view.Close()
+	var last int64
+	v, ok, err := view.Get(timeMark)
+	if err != nil {
+		return time.Time{}, err
+	}
+	if ok && len(v) == 8 {
+		last = int64(binary.LittleEndian.Uint64(v))
+	}
+	it := view.Scan([]byte{recClock}, []byte{recClock + 1})
+	defer it.Close()
+	for it.Next() {
+		if v := it.Value(); len(v) == 8 {
+			last = max(last, int64(binary.LittleEndian.Uint64(v))-clockAhead)
+		}
+	}
+	return time.Unix(0, last), it.Err()
+}
+
+// notBefore is a clock that never shows a time before last. A nil clock is the machine's as it stood at the start,
+// carried on by the monotonic one: setting it while the enclave runs moves nothing.
+func notBefore(last time.Time, clock func() time.Time) func() time.Time {
+	if clock == nil {
+		start := time.Now()
+		wall := start.Round(0)
+		if wall.Before(last) {
+			wall = last
+		}
+		return func() time.Time { return wall.Add(time.Since(start)) }
+	}
+	return func() time.Time {
+		if t := clock(); t.After(last) {
+			return t
+		}
+		return last
+	}
 }

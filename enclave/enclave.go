@@ -76,9 +76,6 @@ type Enclave struct {
 // record, begins an audit session and starts what runs behind. On an error
 // nothing is left running, and engine and keys are still the caller's.
 func Open(ctx context.Context, o Options) (*Enclave, error) {
-	if o.Clock == nil {
-		o.Clock = monotonicClock()
-	}
 	if o.Rand == nil {
 		o.Rand = rand.Reader
 	}
@@ -91,6 +88,11 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if !o.Ceiling.Dominates(o.Floor) {
 		return nil, &redoubt.Error{Op: "enclave.Open", Object: string(o.Name), Kind: redoubt.Invalid, Err: errors.New("the ceiling does not dominate the floor")}
 	}
+	last, err := lastTime(o.Engine)
+	if err != nil {
+		return nil, err
+	}
+	o.Clock = notBefore(last, o.Clock)
 	maker := sha256.Sum256([]byte(o.Name))
 	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
 		clock: o.Clock, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
@@ -120,13 +122,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	return e, nil
 }
 
-// monotonicClock is the wall clock at start, carried on by the monotonic one: a change of the
-// machine's clock while it runs moves nothing.
-func monotonicClock() func() time.Time {
-	start := time.Now()
-	wall := start.Round(0)
-	return func() time.Time { return wall.Add(time.Since(start)) }
-}
+// Now is the enclave's time, which every front end of it goes by too: it is never before a time that is on record, so
+// nothing that has expired lives again because a clock was set back.
+func (e *Enclave) Now() time.Time { return e.clock() }
 
 // deriveKeys takes from the keyring what the enclave itself needs.
 func (e *Enclave) deriveKeys(o Options) error {
@@ -205,12 +203,14 @@ func (e *Enclave) behind(ctx context.Context) {
 	every(dutyEvery, "erasures and rotations", e.fulfilAll)
 	every(treeEvery, "audit tree", e.tree.Advance)
 	every(lifecycleEvery, "lifecycle", e.Expire)
+	every(markEvery, "time", e.markTime)
 }
 
 const (
 	treeEvery      = time.Second
 	dutyEvery      = 10 * time.Second
 	lifecycleEvery = time.Hour
+	markEvery      = time.Minute
 )
 
 // Close ends the audit session, settles the clocks and closes engine and keys.

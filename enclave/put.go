@@ -354,7 +354,7 @@ func (w *write) freshKeys() error {
 		}
 		fresh, err := w.e.keyring.Rewrap(w.set.text, p.wrapped)
 		if err != nil {
-			return &redoubt.Error{Op: "write", Kind: redoubt.Conflict, Err: err, Hint: "the label's key was rotated meanwhile; send it again"}
+			return &redoubt.Error{Op: "write", Kind: redoubt.Unavailable, Err: err, Hint: "the label's key was rotated meanwhile; send it again"}
 		}
 		p.wrapped = fresh
 	}
