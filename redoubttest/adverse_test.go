@@ -339,8 +339,6 @@ func TestClockJumpsBackADay(t *testing.T) {
 	}
 }
 
-// TestAnEndedCredentialStaysEndedOverARestart is the reproducer of a fault that is not mended yet: identity judges a credential by the clock
-// alone, and nothing that was durable before the restart tells it that the clock has been further.
 func TestAnEndedCredentialStaysEndedOverARestart(t *testing.T) {
 	dir := t.TempDir()
 	noon := time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
