@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"redoubt"
 )
@@ -16,7 +17,12 @@ func lockFile(path, why, hint string) (release func(), err error) {
 	if err != nil {
 		return nil, &redoubt.Error{Op: "node.lock", Object: path, Err: errors.Unwrap(err)}
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	for try := 0; err != nil && try < 20; try++ { // held takes it, too, for a moment
+		time.Sleep(5 * time.Millisecond)
+		err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	}
+	if err != nil {
 		f.Close()
 		return nil, &redoubt.Error{Op: "node.lock", Object: path, Kind: redoubt.Unavailable, Err: errors.New(why), Hint: hint}
 	}

@@ -76,15 +76,12 @@ func restoreInto(ctx context.Context, dir string, who *keys.Identity, backup io.
 
 // ChangeUnlock has the node's keyring held by next instead: a new passphrase or key file. The node must be down.
 func ChangeUnlock(st State, name redoubt.NodeName, now, next keys.Unlock) error {
-	dir := st.NodeDir(name)
-	if _, err := os.Stat(filepath.Join(dir, "keyring")); err != nil {
-		return &redoubt.Error{Op: "node.ChangeUnlock", Object: string(name), Kind: redoubt.NotFound, Err: errors.New("the state has no such node"), Hint: "redoubt status"}
-	}
-	release, err := lockFile(filepath.Join(dir, "lock"), "the node is running", "redoubt down "+string(name))
+	release, err := lockNode(st, name, "redoubt down "+string(name))
 	if err != nil {
 		return err
 	}
 	defer release()
+	dir := st.NodeDir(name)
 	if now == nil {
 		now = keys.KeyFile(filepath.Join(dir, "key"))
 	}
@@ -98,31 +95,11 @@ func ChangeUnlock(st State, name redoubt.NodeName, now, next keys.Unlock) error 
 // Check reads a stopped node's store back: every byte that the engine keeps is opened and
 // its log followed. A running node checks more, by its own command.
 func Check(ctx context.Context, st State, name redoubt.NodeName, unlock keys.Unlock, report func(fault string)) (faults int, err error) {
-	dir := st.NodeDir(name)
-	release, err := lockFile(filepath.Join(dir, "lock"), "the node is running", "redoubt fsck NODE --as ADMIN checks a running node")
-	if err != nil {
-		return 0, err
-	}
-	defer release()
-	if unlock == nil {
-		unlock = keys.KeyFile(filepath.Join(dir, "key"))
-	}
-	ring, err := keys.Open(filepath.Join(dir, "keyring"), unlock)
-	if err != nil {
-		return 0, err
-	}
-	defer ring.Close()
-	key, err := ring.Secret(secretEngine, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer clear(key)
-	engine, err := embedded.Open(filepath.Join(dir, storeDir), embedded.Options{Key: key, MaintainEvery: -1})
-	if err != nil {
-		return 0, err
-	}
-	faults, err = engine.Check(ctx, report)
-	return faults, errors.Join(err, engine.Close())
+	err = withStore(st, name, unlock, "redoubt fsck NODE --as ADMIN checks a running node", func(e *embedded.Engine) (err error) {
+		faults, err = e.Check(ctx, report)
+		return err
+	})
+	return faults, err
 }
 
 func syncDir(path string) error {
