@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -55,7 +56,14 @@ file outside the state. An exercise keeps its key file in the state.`,
 	return c
 }
 
+// gcPercent keeps a node small on a small machine: most of its heap is the index's block cache and its
+// memtables, which cost little to collect. GOGC in the environment overrides it.
+const gcPercent = 50
+
 func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile string) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	st, err := node.OpenState(a.stateDir)
 	if err != nil {
 		return err
