@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,6 +63,7 @@ type Options struct {
 	Name           redoubt.NodeName
 	Floor, Ceiling string
 	Buckets        []redoubt.Bucket
+	People         []redoubt.Person // beside those of People
 	Quotas         map[string]int64
 	Engine         store.Engine     // default: in memory
 	Keys           *keys.Keyring    // default: a fresh one
@@ -107,7 +109,7 @@ func New(t testing.TB, o Options) *Stack {
 	}
 	eo := enclave.Options{Name: s.name, Policy: policy, Floor: parse(o.Floor, "UNCLASSIFIED"), Ceiling: parse(o.Ceiling, "TOP SECRET//SI/TK"),
 		Engine: o.Engine, Keys: o.Keys, Buckets: o.Buckets, Quotas: o.Quotas, Region: Region, Version: "test", Clock: now, Rand: s.rand}
-	for _, p := range People {
+	for _, p := range append(slices.Clone(People), o.People...) {
 		seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(p.Name), o.Seed))
 		s.keys[p.Name] = ed25519.NewKeyFromSeed(seed[:])
 		p.PublicKey = base64.StdEncoding.EncodeToString(s.keys[p.Name].Public().(ed25519.PublicKey))
