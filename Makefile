@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 GO ?= go
 VERSION ?= $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
-LDFLAGS := -s -w -X redoubt/node.Version=$(VERSION)
+LDFLAGS := -s -w -X main.release=$(VERSION)
 export CGO_ENABLED ?= 0
 
 # The packages whose concurrency matters most run under the race detector on every test.

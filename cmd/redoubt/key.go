@@ -26,7 +26,7 @@ its key, record and copies. Erasing all of a label or a bucket takes two officer
 
 func (a *app) keyList() *cobra.Command {
 	w := crew{role: "officer"}
-	c := &cobra.Command{Use: "list", Short: "The keys of every label that the officer dominates", Example: "  redoubt key list --json --as officer@secret", Args: exactly(0),
+	c := &cobra.Command{Use: "list", Aliases: []string{"ls"}, Short: "The keys of every label that the officer dominates", Example: "  redoubt key list --json --as officer@secret", Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			type at struct {
 				Node redoubt.NodeName    `json:"node"`

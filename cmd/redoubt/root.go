@@ -7,8 +7,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -52,11 +50,11 @@ belongs to whoever runs it. An estate is declared in one file; each of its nodes
   redoubt put report.pdf s3://reports/report.pdf --as s-analyst@secret
   redoubt ls s3://reports --as gbr-liaison@secret
   redoubt down`,
-		Version:       version(),
+		Version:       build(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetVersionTemplate("{{.Version}}\n")
+	root.SetVersionTemplate("{{.Version}}\n") // all that the command version says
 	state := os.Getenv("REDOUBT_STATE")
 	if state == "" {
 		state = ".redoubt"
@@ -80,6 +78,7 @@ belongs to whoever runs it. An estate is declared in one file; each of its nodes
 		}
 	}
 	strict(root)
+	a.completions(root)
 	return root
 }
 
@@ -140,22 +139,3 @@ func between(low, high int) cobra.PositionalArgs {
 		return nil
 	}
 }
-
-// version is the build's version: a release's is set by the linker, any other's is its commit.
-func version() string {
-	v := release
-	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-		v = "devel"
-		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
-				v = "devel-" + s.Value[:min(12, len(s.Value))]
-			}
-		}
-	}
-	return v
-}
-
-// release is set by the linker: -X main.release=1.0.0.
-var release string
-
-func platform() string { return runtime.GOOS + "/" + runtime.GOARCH }

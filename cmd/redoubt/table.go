@@ -23,12 +23,14 @@ func (t table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t"
 func (t table) flush() error        { return t.w.Flush() }
 
 // list joins names, such as roles and actions.
-func list[S ~string](names []S) string {
-	texts := make([]string, len(names))
+func list[S ~string](names []S) string { return dash(strings.Join(texts(names), ", ")) }
+
+func texts[S ~string](names []S) []string {
+	out := make([]string, len(names))
 	for i, n := range names {
-		texts[i] = string(n)
+		out[i] = string(n)
 	}
-	return dash(strings.Join(texts, ", "))
+	return out
 }
 
 func dash(s string) string {
