@@ -24,7 +24,8 @@ type world struct {
 	*Enclave
 	t     *testing.T
 	keys  map[redoubt.SubjectName]ed25519.PrivateKey
-	nonce byte
+	o     Options
+	rings string // the folder of keyring and key file
 }
 
 var testPeople = []redoubt.Person{
@@ -50,11 +51,11 @@ func open(t *testing.T, change func(*Options)) *world {
 		}
 		return l
 	}
-	ring, err := keys.Create(filepath.Join(t.TempDir(), "ring"), keys.KeyFile(filepath.Join(t.TempDir(), "key")), nil)
+	w := &world{t: t, keys: map[redoubt.SubjectName]ed25519.PrivateKey{}, rings: t.TempDir()}
+	ring, err := keys.Create(filepath.Join(w.rings, "ring"), keys.KeyFile(filepath.Join(w.rings, "key")), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, keys: map[redoubt.SubjectName]ed25519.PrivateKey{}}
 	o := Options{Name: "topsecret", Policy: policy, Floor: parse("UNCLASSIFIED"), Ceiling: parse("TOP SECRET//SI/TK"),
 		Engine: memory.Open(), Keys: ring, Region: "redoubt", Version: "test",
 		Buckets: []redoubt.Bucket{{Name: "reports"}, {Name: "locked", BucketSettings: redoubt.BucketSettings{Lock: redoubt.LockSettings{Enabled: true}}}}}
@@ -67,6 +68,7 @@ func open(t *testing.T, change func(*Options)) *world {
 	if change != nil {
 		change(&o)
 	}
+	w.o = o
 	if w.Enclave, err = Open(context.Background(), o); err != nil {
 		t.Fatal(err)
 	}

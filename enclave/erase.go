@@ -29,7 +29,10 @@ type duty struct {
 	Name    redoubt.BucketName `json:"name,omitempty"`    // of Bucket, for the record
 }
 
-func dutyKey(name string) []byte { return append([]byte{recMark}, name...) }
+// dutyMark starts the keys of the duties.
+var dutyMark = []byte{recMark, 'd'}
+
+func dutyKey(name string) []byte { return append(dutyMark[:2:2], name...) }
 
 // add puts the duty on record with what decided it.
 func (d duty) add(b *store.Batch, name string) error {
@@ -112,9 +115,9 @@ func (d duty) scrubs() [][]byte {
 func (e *Enclave) fulfilAll(ctx context.Context) error {
 	var names []string
 	view := e.engine.View()
-	it := view.Scan([]byte{recMark}, []byte{recMark + 1})
+	it := view.Scan(dutyMark, after(dutyMark))
 	for it.Next() {
-		names = append(names, string(it.Key()[1:]))
+		names = append(names, string(it.Key()[len(dutyMark):]))
 	}
 	err := errors.Join(it.Err(), it.Close(), view.Close())
 	for _, name := range names {

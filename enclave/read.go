@@ -272,7 +272,7 @@ func anyTag(tags []string, etag string) bool {
 // conditions checks a write's conditions against what the writer sees. The name's lock is held.
 func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	made := e.sets.byID(w.rec.made)
-	cur, marker, err := e.current(e.engine, lookCondition, w.b, made.label, w.name.Key)
+	cur, _, err := e.current(e.engine, lookCondition, w.b, made.label, w.name.Key)
 	if err != nil {
 		return err
 	}
@@ -286,11 +286,6 @@ func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	}
 	if len(c.IfNoneMatch) > 0 && cur.rec != nil && anyTag(c.IfNoneMatch, e.etag(cur.rec)) {
 		return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
-	}
-	// A version that was streamed stands where it began. What was decided about the newest must not end up behind it.
-	overtaken := func(f *found) bool { return f != nil && f.rec != nil && f.rec.id.newer(w.rec.id) }
-	if !w.rec.id.isZero() && (overtaken(&cur) || overtaken(marker)) {
-		return &redoubt.Error{Op: op, Kind: redoubt.Conflict}
 	}
 	return nil
 }

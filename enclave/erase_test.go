@@ -1,0 +1,341 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"redoubt"
+	"redoubt/store"
+	"redoubt/store/embedded"
+)
+
+var errPulled = errors.New("the plug was pulled")
+
+// TestACrashAnywhereInAnErasureIsFinished fails each commit and each keyring step behind the removal of a version in
+// turn; after a restart one epoch is left, and it is not the one that the version was under.
+func TestACrashAnywhereInAnErasureIsFinished(t *testing.T) {
+	for failAt := 1; ; failAt++ {
+		var f *faulty
+		w := open(t, withFaults(&f))
+		ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+		spilt := w.put(s, "spilt", "do not keep", "")
+		w.put(s, "kept", "keep", "")
+		w.upload(s, "parts", "", redoubt.MinPartBytes)
+		before := w.epochs("SECRET")
+		removed, n := false, 0
+		f.when(func(b *store.Batch) error {
+			removed = removed || len(b.Unlinks) > 0
+			if !removed {
+				return nil
+			}
+			if n++; n > failAt {
+				return errPulled
+			}
+			return nil
+		})
+		err := w.EraseVersion(ctx, officer, spilt.Name, spilt.ID, "spill")
+		w.restart(true)
+		if got := w.get(s, "spilt"); got != "" {
+			t.Fatalf("got %q after the removal was on record", got)
+		}
+		if e := w.fulfilAll(ctx); e != nil {
+			t.Fatal(e)
+		}
+		now := w.epochs("SECRET")
+		if len(now) != 1 || now[0] == before[0] {
+			t.Errorf("failing at %d: epochs %v became %v, want one new one", failAt, before, now)
+		}
+		if got := w.get(s, "kept"); got != "keep" {
+			t.Errorf("got %q, want keep", got)
+		}
+		view := w.engine.View()
+		it := view.Scan(dutyMark, after(dutyMark))
+		if it.Next() {
+			t.Errorf("a duty is left: %s", it.Key())
+		}
+		it.Close()
+		view.Close()
+		if err == nil {
+			if failAt < 3 {
+				t.Errorf("only %d steps were tried", failAt)
+			}
+			return
+		}
+	}
+}
+
+func TestACrashAfterTwoOfficersSignedStillErases(t *testing.T) {
+	for _, c := range []redoubt.Change{{Kind: redoubt.ChangeEraseLabel, Label: "SECRET"}, {Kind: redoubt.ChangeEraseBucket, Bucket: "reports"}} {
+		var f *faulty
+		w := open(t, withFaults(&f))
+		s := w.as("s-analyst", "")
+		w.put(s, "a", "old", "")
+		ordered := false
+		f.when(func(b *store.Batch) error {
+			if ordered {
+				return errPulled
+			}
+			for _, write := range b.Writes {
+				ordered = ordered || bytes.HasPrefix(write.Key, dutyMark)
+			}
+			return nil
+		})
+		if err := w.erase(c); err == nil {
+			t.Fatal("the erasure went through")
+		}
+		w.restart(true)
+		w.put(s, "b", "written after", "")
+		if err := w.fulfilAll(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.get(s, "a"); got != "" {
+			t.Errorf("%s: got %q, want nothing", c.Kind, got)
+		}
+		if got := w.get(s, "b"); got != "written after" {
+			t.Errorf("%s: what was written after the order: got %q", c.Kind, got)
+		}
+	}
+}
+
+func TestErasureTakesUnfinishedUploadsToo(t *testing.T) {
+	for _, c := range []redoubt.Change{{Kind: redoubt.ChangeEraseLabel, Label: "SECRET"}, {Kind: redoubt.ChangeEraseBucket, Bucket: "reports"}} {
+		w := open(t, nil)
+		s, low := w.as("s-analyst", ""), w.as("u-analyst", "")
+		u, list := w.upload(s, "parts", "", redoubt.MinPartBytes, 3)
+		w.put(low, "low", "low", "")
+		if err := w.erase(c); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.complete(s, u, list); !errors.Is(err, redoubt.NotFound) {
+			t.Errorf("%s: the upload is still there: %v", c.Kind, err)
+		}
+		if _, n := w.usage("SECRET"); n != 0 {
+			t.Errorf("%s: %d bytes still count", c.Kind, n)
+		}
+		if got := w.get(low, "low"); (got == "low") != (c.Kind == redoubt.ChangeEraseLabel) {
+			t.Errorf("%s: the low version: got %q", c.Kind, got)
+		}
+	}
+}
+
+func TestErasureEndsOnTheEmbeddedStore(t *testing.T) {
+	w := open(t, func(o *Options) {
+		key := make([]byte, 32)
+		rand.Read(key)
+		engine, err := embedded.Open(t.TempDir(), embedded.Options{Key: key, ReserveBytes: -1, SegmentBytes: 1 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.Engine = engine
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	s := w.as("s-analyst", "")
+	for _, key := range []string{"a", "b", "c"} {
+		w.put(s, key, strings.Repeat(key, 100), "")
+	}
+	done := make(chan error, 1)
+	go func() { done <- w.erase(redoubt.Change{Kind: redoubt.ChangeEraseBucket, Bucket: "reports"}) }()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-ctx.Done():
+		t.Fatal("the erasure waits for itself")
+	}
+	if n := w.blobs(); n != 0 {
+		t.Errorf("%d blobs are left", n)
+	}
+	v := w.put(s, "d", "d", "")
+	if err := w.EraseVersion(ctx, w.as("officer", ""), v.Name, v.ID, "spill"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestASlowBackupKeepsNobodyWaiting(t *testing.T) {
+	w := open(t, nil)
+	ctx, officer, admin := context.Background(), w.as("officer", ""), w.as("admin", "")
+	s := w.as("s-analyst", "")
+	w.put(s, "a", "x", "")
+	to, identity := recipient(t)
+	var sealed bytes.Buffer
+	slow := &gated{w: &sealed, open: make(chan struct{}), reached: make(chan struct{})}
+	backup := make(chan error, 1)
+	go func() { backup <- w.Backup(ctx, admin, to, slow) }()
+	<-slow.reached
+	rotated := make(chan error, 1)
+	go func() {
+		_, err := w.RotateKey(ctx, officer, "SECRET")
+		if err == nil {
+			err = w.erase(redoubt.Change{Kind: redoubt.ChangeEraseLabel, Label: "SECRET"})
+		}
+		if err == nil {
+			err = w.RevokePerson(ctx, officer, "u-analyst", "left")
+		}
+		rotated <- err
+	}()
+	select {
+	case err := <-rotated:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("a rotation waits for the reader of a backup")
+	}
+	close(slow.open)
+	if err := <-backup; err != nil {
+		t.Fatal(err)
+	}
+	// What was backed up before the rotation opens with the keys that it took along.
+	if got := restored(t, w, identity, &sealed).get(s, "a"); got != "x" {
+		t.Errorf("the backup holds %q, want x", got)
+	}
+}
+
+// gated is a writer that stands still until it is opened.
+type gated struct {
+	w             *bytes.Buffer
+	open, reached chan struct{}
+	once          sync.Once
+}
+
+func (g *gated) Write(p []byte) (int, error) {
+	g.once.Do(func() { close(g.reached) })
+	<-g.open
+	return g.w.Write(p)
+}
+
+func TestARotationGoesOnPastWhatWasErased(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	w.put(s, "a", "x", "")
+	if err := w.keyring.DestroyLabel(w.set("SECRET").text); err != nil {
+		t.Fatal(err)
+	}
+	w.put(s, "b", "y", "")
+	if _, err := w.GetObject(ctx, s, redoubt.ReadObject{Name: reports}); !errors.Is(err, redoubt.Erased) {
+		t.Fatalf("got %v, want erased", err)
+	}
+	status, err := w.RotateKey(ctx, officer, "SECRET")
+	if err != nil || len(status.Epochs) != 1 || status.Epochs[0] != status.Epoch {
+		t.Fatalf("got %+v, %v", status, err)
+	}
+	if got := w.get(s, "b"); got != "y" {
+		t.Errorf("got %q, want y", got)
+	}
+}
+
+func TestRotatingALabelThatWasNeverUsedMakesNothing(t *testing.T) {
+	w := open(t, nil)
+	before := len(w.sets.all())
+	got, err := w.RotateKey(context.Background(), w.as("officer", ""), "CONFIDENTIAL//NOFORN")
+	if err != nil || got.Epoch != 0 || len(w.sets.all()) != before {
+		t.Errorf("got %+v, %v and %d sets, want none and %d", got, err, len(w.sets.all()), before)
+	}
+	_, err = w.RotateKey(context.Background(), w.as("officer", "SECRET"), "TOP SECRET")
+	if k := redoubt.KindOf(err); err == nil || k != redoubt.NotFound && k != redoubt.Denied {
+		t.Errorf("an officer rotates above her working label: %v", err)
+	}
+	_, err = w.RotateKey(context.Background(), w.as("officer", ""), "MOST SECRET")
+	want(t, err, redoubt.Invalid)
+}
+
+func TestRotationKeepsWhatIsReadWrittenAndUploadedMeanwhile(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	u, list := w.upload(s, "early", "", redoubt.MinPartBytes, 3)
+	const rounds = 60
+	var work sync.WaitGroup
+	for n := range 4 {
+		work.Go(func() {
+			key := string(rune('a' + n))
+			for i := range rounds {
+				body, size := text(key)
+				if _, err := w.PutObject(ctx, s, redoubt.PutObject{Name: named(key), Body: body, SizeBytes: size}); err != nil && !errors.Is(err, redoubt.Unavailable) {
+					t.Errorf("put: %v", err)
+				}
+				if _, err := w.AlterObject(ctx, s, redoubt.AlterObject{Name: named(key), Tags: &[]redoubt.Tag{{Key: "i"}}}); err != nil && !errors.Is(err, redoubt.NotFound) {
+					t.Errorf("tags: %v", err)
+				}
+				o, err := w.GetObject(ctx, s, redoubt.ReadObject{Name: named(key)})
+				if err != nil && !(i == 0 && errors.Is(err, redoubt.NotFound)) {
+					t.Errorf("get: %v", err)
+					return
+				}
+				if err == nil {
+					if got := content(t, o, 0, -1); got != key {
+						t.Errorf("got %q, want %q", got, key)
+					}
+					o.Close()
+				}
+			}
+		})
+	}
+	work.Go(func() { // parts and completions take the same locks as a rotation
+		for range rounds {
+			u, list := w.upload(s, "shared", "", 10)
+			var both sync.WaitGroup
+			both.Go(func() {
+				body, size := text("x")
+				_, err := w.PutPart(ctx, s, redoubt.PutPart{Name: u.Name, Upload: u.ID, Number: 2, Body: body, SizeBytes: size})
+				if k := redoubt.KindOf(err); err != nil && k != redoubt.NotFound && k != redoubt.Unavailable {
+					t.Errorf("part: %v", err)
+				}
+			})
+			if _, err := w.complete(s, u, list); err != nil {
+				t.Errorf("complete: %v", err)
+			}
+			both.Wait()
+		}
+	})
+	done := make(chan struct{})
+	go func() { work.Wait(); close(done) }()
+	for rotating := true; rotating; {
+		if _, err := w.RotateKey(ctx, officer, "SECRET"); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-done:
+			rotating = false
+		default:
+		}
+	}
+	if _, err := w.complete(s, u, list); err != nil {
+		t.Fatalf("an upload from before the rotations: %v", err)
+	}
+	if got := w.get(s, "early"); len(got) != redoubt.MinPartBytes+3 {
+		t.Errorf("got %d bytes", len(got))
+	}
+	if report, err := w.Check(ctx, w.as("admin", ""), nil); err != nil || !report.OK {
+		t.Errorf("got %+v, %v", report, err)
+	}
+	w.usage("SECRET")
+}
+
+// TestAPartAndACompletionLeaveTheGateToARotation puts a part in front of the name's lock while a rotation waits at the gate.
+func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	u, _ := w.upload(s, "parts", "", 3)
+	b, set := (*w.buckets.Load())["reports"], w.set("SECRET")
+	unlock := w.locks.lock(b.id, "parts") // as a completion holds it
+	part := make(chan struct{})
+	go func() { w.part(s, u, 2, []byte("x")); close(part) }()
+	time.Sleep(50 * time.Millisecond) // the part stands at its first lock
+	gate := make(chan struct{})
+	go func() { set.epochGate.Lock(); set.epochGate.Unlock(); close(gate) }() // as a rotation does
+	select {
+	case <-gate:
+	case <-time.After(5 * time.Second):
+		t.Error("a part holds the gate while it waits for the name")
+	}
+	unlock()
+	<-part
+}
