@@ -72,12 +72,15 @@ func (s State) exercise() (x exercise, err error) {
 func loadExercise(k *keys.Keyring, path string) (exercise, error) {
 	var x exercise
 	plain, err := k.OpenFile(path, purposeExercise)
-	if err != nil {
-		return x, err
+	if err == nil {
+		defer clear(plain)
+		err = json.Unmarshal(plain, &x)
 	}
-	defer clear(plain)
-	err = json.Unmarshal(plain, &x)
-	return x, err
+	if err != nil {
+		return x, &redoubt.Error{Op: "node.loadExercise", Object: path, Kind: redoubt.Corrupt, Err: err,
+			Hint: "put the folder .exercise back from its backup, or begin anew with another --state"}
+	}
+	return x, nil
 }
 
 func saveExercise(k *keys.Keyring, path string, x exercise) error {

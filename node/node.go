@@ -120,8 +120,7 @@ func openKeyring(dir string, o Options) (*keys.Keyring, error) {
 	}
 	// Only a node without data gets fresh keys: a lost keyring must not look like a first start.
 	if _, err := os.Stat(filepath.Join(dir, storeDir)); err == nil {
-		return nil, &redoubt.Error{Op: "node.openKeyring", Object: path, Kind: redoubt.Corrupt,
-			Err: errors.New("the store is there and its keyring is gone"), Hint: "put the keyring back from its backup"}
+		return nil, lostKeyring(path)
 	}
 	return keys.Create(path, unlock, o.Rand)
 }

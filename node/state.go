@@ -158,15 +158,20 @@ const (
 func runtimeFile(dir string) string { return filepath.Join(dir, "runtime.json") }
 
 // Runtime reads what a node last told, and corrects its state by whether the process is
-// alive: a node holds a lock for as long as it lives. A node never started is Stopped.
+// alive: a node holds a lock for as long as it lives. A node never started is Stopped. Of one that is
+// down a damaged file is no error: its next start writes another.
 func (s State) Runtime(name redoubt.NodeName) (Runtime, error) {
 	var r Runtime
 	err := readJSON(runtimeFile(s.NodeDir(name)), &r)
 	if errors.Is(err, redoubt.NotFound) {
 		return Runtime{State: Stopped}, nil
 	}
+	if err != nil && held(filepath.Join(s.NodeDir(name), "lock")) {
+		return Runtime{}, &redoubt.Error{Op: "node.Runtime", Object: runtimeFile(s.NodeDir(name)), Kind: redoubt.KindOf(err), Err: err,
+			Hint: "the node runs and its file is damaged: end the process that has " + filepath.Join(s.NodeDir(name), "lock") + " open, and start it again"}
+	}
 	if err != nil {
-		return Runtime{}, err
+		return Runtime{State: Failed}, nil
 	}
 	if !held(filepath.Join(s.NodeDir(name), "lock")) {
 		if r.State != Failed {

@@ -69,8 +69,8 @@ func begins(words []string, typed string) []string {
 // exercise is the estate of an exercise, or one that is empty.
 func (a *app) exercise() *estate.Estate {
 	st, err := a.state()
-	if err == nil && st.HasExercise() {
-		if e, _, err := st.ExerciseEstate(); err == nil {
+	if err == nil {
+		if e, err := exerciseOf(st); err == nil && e != nil {
 			return e
 		}
 	}

@@ -72,19 +72,31 @@ func (a *app) tell(message, hint string) {
 
 // plain is an error as people read it: without the names of our functions.
 func plain(err error) string {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var each []string
+		for _, err := range many.Unwrap() {
+			each = append(each, plain(err))
+		}
+		return strings.Join(each, "; ")
+	}
 	e, ok := err.(*redoubt.Error)
 	if !ok {
 		return err.Error()
-	}
-	var parts []string
-	if e.Object != "" {
-		parts = append(parts, e.Object)
 	}
 	kind := e.Kind.Error()
 	if e.Rule != "" {
 		kind += " (" + e.Rule + ")"
 	}
-	if e.Err == nil || e.Kind != redoubt.Internal || e.Rule != "" {
+	_, whole := e.Err.(told)
+	var inner *redoubt.Error
+	if errors.As(e.Err, &inner) && inner.Kind == e.Kind && e.Rule == "" {
+		whole = true // the cause says it again
+	}
+	var parts []string
+	if e.Object != "" && (inner == nil || inner.Object != e.Object) {
+		parts = append(parts, e.Object)
+	}
+	if e.Err == nil || !whole && (e.Kind != redoubt.Internal || e.Rule != "") {
 		parts = append(parts, kind)
 	}
 	if e.Err != nil {

@@ -19,6 +19,11 @@ import (
 // startTimeout is how long a node may take to be ready: a large state is checked after a crash.
 const startTimeout = 5 * time.Minute
 
+// told is an error that another process put into words, its kind included.
+type told string
+
+func (t told) Error() string { return string(t) }
+
 // process is one node's process that we started.
 type process struct {
 	name  redoubt.NodeName
@@ -105,7 +110,7 @@ func (p *process) wait(ctx context.Context) (node.Runtime, error) {
 		if s.Refused {
 			kind = redoubt.Denied
 		}
-		return s.Runtime, &redoubt.Error{Object: string(p.name), Kind: kind, Err: errors.New(s.Error), Hint: s.Hint}
+		return s.Runtime, &redoubt.Error{Object: string(p.name), Kind: kind, Err: told(s.Error), Hint: s.Hint}
 	}
 	return s.Runtime, nil
 }

@@ -42,7 +42,10 @@ exercise, or with --estate: the state of a real estate keeps no marking that can
 			if err != nil {
 				return err
 			}
-			var e *estate.Estate
+			e, err := exerciseOf(st)
+			if err != nil {
+				a.tell(plain(err), hintFor(err)) // and the nodes are shown nonetheless
+			}
 			if file != "" {
 				if e, err = loadEstate(file); err != nil {
 					return a.faultsOf(file, err)
@@ -61,18 +64,21 @@ exercise, or with --estate: the state of a real estate keeps no marking that can
 	return a.jsonFlag(c)
 }
 
+// exerciseOf is the exercise that the state holds; nil for none, and beside an error.
+func exerciseOf(st node.State) (*estate.Estate, error) {
+	if !st.HasExercise() {
+		return nil, nil
+	}
+	e, _, err := st.ExerciseEstate()
+	return e, err
+}
+
 // askTimeout is how long a node may take to say what it is: it is on this machine.
 const askTimeout = 3 * time.Second
 
 // statusOf gathers the status of all nodes; e, when known, gives the nodes never started and the ranges of those down.
 func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatus, error) {
 	doc := estateStatus{Nodes: []nodeStatus{}, Links: []struct{}{}}
-	if e == nil && st.HasExercise() {
-		var err error
-		if e, _, err = st.ExerciseEstate(); err != nil {
-			return doc, err
-		}
-	}
 	names, err := st.Nodes()
 	if err != nil {
 		return doc, err
@@ -84,11 +90,12 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 		}
 	}
 	var asking sync.WaitGroup
+	defer asking.Wait()                        // before the nodes are read, or left
 	doc.Nodes = make([]nodeStatus, len(names)) // filled in by many
 	for i, name := range names {
 		r, err := st.Runtime(name)
 		if err != nil {
-			r = node.Runtime{State: node.Failed} // the node's file is damaged: doctor says how
+			return doc, err
 		}
 		s := nodeStatus{Name: name, Kind: "enclave", S3URL: r.S3URL, APIURL: r.APIURL, State: r.State, PID: r.PID}
 		if e != nil {
@@ -105,7 +112,6 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 			})
 		}
 	}
-	asking.Wait()
 	return doc, nil
 }
 

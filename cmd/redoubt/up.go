@@ -107,8 +107,7 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 func (a *app) settle(st node.State, file string) (*estate.Estate, error) {
 	if file == "" {
 		if st.HasExercise() {
-			e, _, err := st.ExerciseEstate()
-			return e, err
+			return exerciseOf(st)
 		}
 		names, err := st.Nodes()
 		if err != nil || len(names) > 0 {
@@ -120,11 +119,11 @@ func (a *app) settle(st node.State, file string) (*estate.Estate, error) {
 	if err != nil {
 		return nil, a.faultsOf(file, err)
 	}
-	if st.HasExercise() {
-		was, _, err := st.ExerciseEstate()
-		if err != nil {
-			return nil, err
-		}
+	was, err := exerciseOf(st)
+	if err != nil {
+		return nil, err
+	}
+	if was != nil {
 		for _, s := range estate.Plan(was, e) {
 			if s.Do == "refuse" {
 				return nil, &redoubt.Error{Object: s.Noun + " " + s.Name, Kind: redoubt.Denied, Rule: "estate-change", Err: errors.New(s.Why), Hint: "redoubt estate plan " + file}
