@@ -131,8 +131,11 @@ func ReadSignatures(data []byte) (Signatures, error) {
 	return s, nil
 }
 
-// noDuplicates refuses a JSON value in which an object has a key twice, which
-// encoding/json would pass over, and one nested deeper than the format.
+// signatureKeys are the keys of a signature file, letter for letter.
+var signatureKeys = []string{"redoubt_estate_signature", "digest", "signatures", "signer", "sig"}
+
+// noDuplicates refuses a JSON value in which an object has a key twice or one in other
+// capitals, which encoding/json would pass over, and one nested deeper than the format.
 func noDuplicates(d *json.Decoder, depth int) error {
 	t, err := d.Token()
 	if err != nil {
@@ -155,6 +158,9 @@ func noDuplicates(d *json.Decoder, depth int) error {
 			name, _ := key.(string)
 			if seen[name] {
 				return fmt.Errorf("the key %q is given twice", printable(name))
+			}
+			if !slices.Contains(signatureKeys, name) {
+				return fmt.Errorf("the key %q is unknown", printable(name))
 			}
 			seen[name] = true
 		}
