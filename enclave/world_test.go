@@ -8,6 +8,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -45,19 +46,31 @@ func (w *world) restart(crash bool) {
 // faulty is an engine whose commits may be made to fail or to be watched.
 type faulty struct {
 	store.Engine
-	before atomic.Pointer[func(*store.Batch) error]
+	mu     sync.Mutex // one commit at a time asks before
+	before func(*store.Batch) error
 }
 
 func (f *faulty) Commit(ctx context.Context, b *store.Batch) error {
-	if before := f.before.Load(); before != nil {
-		if err := (*before)(b); err != nil {
-			return err
-		}
+	if err := f.ask(b); err != nil {
+		return err
 	}
 	return f.Engine.Commit(ctx, b)
 }
 
-func (f *faulty) when(before func(*store.Batch) error) { f.before.Store(&before) }
+func (f *faulty) ask(b *store.Batch) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.before == nil {
+		return nil
+	}
+	return f.before(b)
+}
+
+func (f *faulty) when(before func(*store.Batch) error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.before = before
+}
 
 func withFaults(f **faulty) func(*Options) {
 	return func(o *Options) {
