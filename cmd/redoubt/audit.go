@@ -132,13 +132,13 @@ type auditFlags struct {
 func (f *auditFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&f.subject, "subject", "", "of this `subject`")
 	c.Flags().StringVar(&f.action, "action", "", "of this `action`, such as GetObject")
-	c.Flags().StringVar(&f.outcome, "outcome", "", "allow or deny")
+	c.Flags().StringVar(&f.outcome, "outcome", "", "`allow|deny`")
 	c.Flags().StringVar(&f.rule, "rule", "", "decided by this `rule`")
 	c.Flags().StringVar(&f.since, "since", "", "from this `time` (RFC 3339), or so long ago (1h)")
 	c.Flags().StringVar(&f.until, "until", "", "to this `time`, or so long ago")
-	c.Flags().StringVar(&f.object, "object", "", "about s3://BUCKET[/KEY]: names are kept as HMACs, so one must be known")
+	c.Flags().StringVar(&f.object, "object", "", "about `s3://BUCKET[/KEY]`: names are kept as HMACs, so one must be known")
 	c.Flags().StringVar(&f.request, "request", "", "of this request `ID`")
-	c.Flags().IntVar(&f.most, "max", 0, "at most so many; 0: all")
+	c.Flags().IntVar(&f.most, "max", 0, "at most `N` records; 0: all")
 }
 
 func (f *auditFlags) query(c *cobra.Command) (q redoubt.AuditQuery, err error) {
@@ -235,7 +235,7 @@ func (a *app) auditExport() *cobra.Command {
 	})
 	w.flags(c)
 	f.flags(c)
-	c.Flags().StringVar(&format, "format", "ocsf", "ocsf, cef or syslog")
+	c.Flags().StringVar(&format, "format", "ocsf", "`ocsf|cef|syslog`")
 	c.Flags().StringVar(&out, "to", "-", "`file` to write to; - is stdout")
 	return c
 }

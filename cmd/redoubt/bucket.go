@@ -28,8 +28,8 @@ func (b *bucketFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&b.Default, "default", "", "`marking` joined with the working label of who writes")
 	c.Flags().StringVar(&b.Floor, "floor", "", "lowest `marking` of a version; default: the node's")
 	c.Flags().StringVar(&b.Ceiling, "ceiling", "", "highest `marking` of a version; default: the node's")
-	c.Flags().StringVar(&b.Current, "current", "newest", "what a reader sees first: newest or highest")
-	c.Flags().StringVar(&b.ETag, "etag", "opaque", "md5 for old clients that want it, else opaque")
+	c.Flags().StringVar(&b.Current, "current", "newest", "what a reader sees first: `newest|highest`")
+	c.Flags().StringVar(&b.ETag, "etag", "opaque", "`opaque|md5`; md5 is for old clients that want it")
 	c.Flags().BoolVar(&b.Closed, "closed", false, "need to know: only who holds a grant gets in")
 }
 

@@ -37,10 +37,11 @@ func (a *app) doctorCommand() *cobra.Command {
 	var sovereign bool
 	var keyFile string
 	c := &cobra.Command{Use: "doctor", Short: "Check the whole estate on this machine",
-		Long: `Looks at the state, its files' modes, the disk, the clock, the nodes and their TLS, and of nodes that are down at what
-their start needs: the keyring (with --key-file, whether that opens it) and the store's format. It says what to do about
-each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on, every connection that a
-node has opened itself (there is none: no node dials), and every root of trust with its owner.`,
+		Long: `Looks at the state, its files' modes, the disk, the clock, the nodes and their TLS, and of nodes that are down at
+what their start needs: the keyring (with --key-file, whether that opens it) and the store's format. It says what to
+do about each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on,
+every connection that a node has opened itself (there is none: no node dials), and every root of trust with its
+owner.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
 		Args:    exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.state()

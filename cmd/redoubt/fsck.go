@@ -161,11 +161,7 @@ the node with the estate afterwards.`,
 				return &redoubt.Error{Object: args[0], Kind: redoubt.NotFound, Err: errors.Unwrap(err), Hint: "name a file that redoubt backup wrote"}
 			}
 			defer in.Close()
-			st, err := node.OpenState(a.stateDir)
-			if err != nil {
-				return err
-			}
-			release, err := st.Lock()
+			st, release, err := a.lockState()
 			if err != nil {
 				return err
 			}

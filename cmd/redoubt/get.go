@@ -26,42 +26,40 @@ not at all. - is stdout. With --recursive every object under the prefix goes int
 		Example: `  redoubt get s3://reports/walden.pdf --as gbr-liaison@secret
   redoubt get s3://reports/gettysburg.txt - --as u-analyst@unclass | head
   redoubt get s3://imagery/ maps --recursive --as ts-analyst@topsecret`,
-		Args: between(1, 2), RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := parsePlace(args[0])
-			if err != nil {
-				return err
+		Args: between(1, 2), RunE: a.withPlace(&w, func(c *cobra.Command, p place, args []string) error {
+			if a.json && len(args) == 2 && args[1] == "-" {
+				return usage(c, "--json and content cannot both go to stdout")
 			}
+			return w.oneOrAll(c, p, version, recursive)
+		}, func(ctx context.Context, s *session, p place, args []string) error {
 			target := ""
 			if len(args) == 2 {
 				target = args[1]
 			}
-			if recursive && version != "" || !recursive && p.key == "" {
-				return usage(cmd, "name one key, or a prefix with --recursive")
-			}
-			if a.json && target == "-" {
-				return usage(cmd, "--json and content cannot both go to stdout")
-			}
 			if recursive {
-				w.life = bulkLife
+				return a.getAll(ctx, s, p, target)
 			}
-			s, err := a.open(cmd.Context(), w)
-			if err != nil {
-				return interrupted(cmd.Context(), err)
-			}
-			defer s.close()
-			if recursive {
-				return a.getAll(cmd.Context(), s, p, target)
-			}
-			doc, err := a.getOne(cmd.Context(), s, p, redoubt.VersionID(version), target)
+			doc, err := a.getOne(ctx, s, p, redoubt.VersionID(version), target)
 			if err == nil && a.json {
 				err = a.print(doc)
 			}
 			return err
-		}}
+		})}
 	w.objectFlags(c)
 	c.Flags().StringVar(&version, "version", "", "`ID` of a version")
 	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "get everything under the prefix")
 	return a.jsonFlag(c)
+}
+
+// oneOrAll is what get and rm may be asked for: one key, or with recursive all under a prefix, which takes longer.
+func (w *who) oneOrAll(c *cobra.Command, p place, version string, recursive bool) error {
+	if recursive && version != "" || !recursive && p.key == "" {
+		return usage(c, "name one key, or a prefix with --recursive")
+	}
+	if recursive {
+		w.life = bulkLife
+	}
+	return nil
 }
 
 // getOne fetches one object to a file, into a folder, or to stdout.

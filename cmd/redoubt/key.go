@@ -96,7 +96,7 @@ func (a *app) keyErase() *cobra.Command {
 		})}
 	w.flags(c)
 	c.Flags().StringVar(&version, "version", "", "`ID` of the version (redoubt versions)")
-	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the records")
+	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
 	required(c, "version", "reason")
 	return a.jsonFlag(c)
 }
@@ -127,7 +127,7 @@ func (a *app) keyEraseAll() *cobra.Command {
 	w.flags(c)
 	c.Flags().StringVar(&marking, "label-key", "", "`marking` whose key is destroyed")
 	c.Flags().StringVar(&bucket, "bucket", "", "`bucket` that is destroyed")
-	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the records")
+	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
 	required(c, "reason")
 	return a.jsonFlag(c)
 }

@@ -107,26 +107,17 @@ func (a *app) versionsCommand() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "versions s3://BUCKET/KEY --as SUBJECT@NODE", Short: "Every version and delete marker under a key that the subject may know of",
 		Example: "  redoubt versions s3://reports/report.pdf --as ts-analyst@topsecret",
-		Args:    exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := parsePlace(args[0])
-			if err != nil {
-				return err
-			}
-			s, err := a.open(cmd.Context(), w)
-			if err != nil {
-				return interrupted(cmd.Context(), err)
-			}
-			defer s.close()
+		Args:    exactly(1), RunE: a.withPlace(&w, nil, func(ctx context.Context, s *session, p place, _ []string) error {
 			all := []client.Object{}
-			err = s.objects.Versions(cmd.Context(), p.bucket, p.key, func(o client.Object) error {
+			err := s.objects.Versions(ctx, p.bucket, p.key, func(o client.Object) error {
 				all = append(all, o)
 				return nil
 			})
 			if err == nil {
-				err = headAll(cmd.Context(), s, all)
+				err = headAll(ctx, s, all)
 			}
 			if err != nil {
-				return interrupted(cmd.Context(), err)
+				return err
 			}
 			if a.json {
 				docs := []objectJSON{}
@@ -144,7 +135,7 @@ func (a *app) versionsCommand() *cobra.Command {
 				t.row(size, o.Modified.Local().Format("2006-01-02 15:04:05"), dash(o.Label), map[bool]string{true: "yes", false: ""}[o.Latest], o.Name.Key, string(o.Version))
 			}
 			return t.flush()
-		}}
+		})}
 	w.objectFlags(c)
 	return a.jsonFlag(c)
 }
@@ -159,24 +150,10 @@ nothing above it; every version stays readable by its ID.`,
 		Example: `  redoubt rm s3://reports/old.txt --as s-analyst@secret
   redoubt rm s3://reports/drafts/ --recursive --as s-analyst@secret
   redoubt rm s3://reports/old.txt --version ID --as s-analyst@secret`,
-		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := parsePlace(args[0])
-			if err != nil {
-				return err
-			}
-			if recursive && version != "" || !recursive && p.key == "" {
-				return usage(cmd, "name one key, or a prefix with --recursive")
-			}
-			if recursive {
-				w.life = bulkLife
-			}
-			s, err := a.open(cmd.Context(), w)
-			if err != nil {
-				return interrupted(cmd.Context(), err)
-			}
-			defer s.close()
-			return a.remove(cmd.Context(), s, p, version, recursive)
-		}}
+		Args: exactly(1), RunE: a.withPlace(&w, func(c *cobra.Command, p place, _ []string) error { return w.oneOrAll(c, p, version, recursive) },
+			func(ctx context.Context, s *session, p place, _ []string) error {
+				return a.remove(ctx, s, p, version, recursive)
+			})}
 	w.objectFlags(c)
 	c.Flags().StringVar(&version, "version", "", "`ID` of a version to remove for good")
 	c.Flags().BoolVarP(&recursive, "recursive", "r", false, "delete everything under the prefix that the subject sees")

@@ -115,7 +115,7 @@ func (f *personFlags) flags(c *cobra.Command) {
 	c.Flags().StringVar(&f.expires, "expires", "", "`date` on which the clearance ends")
 	c.Flags().StringVar(&f.publicKey, "public-key", "", "Ed25519 public `key`, base64 (redoubt person key FILE prints it)")
 	c.Flags().BoolVar(&f.workload, "workload", false, "a program, not a person")
-	c.Flags().StringVar(&f.reason, "reason", "", "why; it stays in the records")
+	c.Flags().StringVar(&f.reason, "reason", "", "why, a `text`; it stays in the records")
 }
 
 // apply sets what was given.
@@ -231,7 +231,7 @@ func (a *app) personRevoke() *cobra.Command {
 			return err
 		}}
 	w.flags(c)
-	c.Flags().StringVar(&reason, "reason", "", "why; it stays in the records")
+	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
 	required(c, "reason")
 	return a.jsonFlag(c)
 }

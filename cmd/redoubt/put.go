@@ -87,7 +87,7 @@ than 64 MiB from a pipe, goes up in parts; nothing is spooled to a disk.`,
 	c.Flags().BoolVarP(&o.recursive, "recursive", "r", false, "put every file of a folder")
 	c.Flags().StringVar(&o.mark, "mark", "", "`marking` of the version; default: the working label joined with the bucket's default")
 	c.Flags().StringVar(&o.contentType, "type", "", "content `type`; default: by the file's name")
-	c.Flags().StringVar(&o.precedence, "precedence", "", "flash, immediate, priority or routine")
+	c.Flags().StringVar(&o.precedence, "precedence", "", "`flash|immediate|priority|routine`")
 	return a.jsonFlag(c)
 }
 

@@ -45,8 +45,8 @@ func (a *app) root() *cobra.Command {
 		Short: "A nation's own cloud for every classification level",
 		Long: `Redoubt keeps labelled objects at every classification level behind S3, in one binary that
 belongs to whoever runs it. An estate is declared in one file; each of its nodes is one process.`,
-		Example: `  redoubt up --detach                                start the built-in example estate
-  eval "$(redoubt env s-analyst@secret)"              be an analyst, with any S3 client
+		Example: `  redoubt up --detach                        # start the built-in example estate
+  eval "$(redoubt env s-analyst@secret)"     # be an analyst, with any S3 client
   redoubt put report.pdf s3://reports/report.pdf --as s-analyst@secret
   redoubt ls s3://reports --as gbr-liaison@secret
   redoubt down`,
@@ -110,6 +110,14 @@ func verbs(c *cobra.Command) string {
 
 // state finds the state that --state names.
 func (a *app) state() (node.State, error) { return node.FindState(a.stateDir) }
+
+// lockState makes the state that --state names, or finds it, and takes it for this command alone.
+func (a *app) lockState() (st node.State, release func(), err error) {
+	if st, err = node.OpenState(a.stateDir); err == nil {
+		release, err = st.Lock()
+	}
+	return st, release, err
+}
 
 // jsonFlag gives a command --json.
 func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {

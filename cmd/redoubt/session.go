@@ -164,6 +164,21 @@ func (a *app) withSession(w *who, do func(ctx context.Context, s *session, args 
 	}
 }
 
+// withPlace is withSession for a command whose first argument is s3://BUCKET/KEY. check, when not nil, refuses what
+// cannot mean anything before anybody is asked.
+func (a *app) withPlace(w *who, check func(*cobra.Command, place, []string) error, do func(ctx context.Context, s *session, p place, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		p, err := parsePlace(args[0])
+		if err == nil && check != nil {
+			err = check(cmd, p, args)
+		}
+		if err != nil {
+			return err
+		}
+		return a.withSession(w, func(ctx context.Context, s *session, args []string) error { return do(ctx, s, p, args) })(cmd, args)
+	}
+}
+
 // interrupted tells Ctrl-C from a fault.
 func interrupted(ctx context.Context, err error) error {
 	if err != nil && ctx.Err() != nil {

@@ -54,11 +54,7 @@ A real estate is signed by two officers (redoubt estate sign) and its keyrings a
 // up is: find the state, settle the estate, start what is down, fill the example, say where it is, stay.
 func (a *app) up(ctx context.Context, o upOptions) error {
 	began := time.Now()
-	st, err := node.OpenState(a.stateDir)
-	if err != nil {
-		return err
-	}
-	release, err := st.Lock()
+	st, release, err := a.lockState()
 	if err != nil {
 		return err
 	}
@@ -280,8 +276,8 @@ func (a *app) showUp(ctx context.Context, st node.State, e *estate.Estate) error
 	_, err = fmt.Fprint(a.out, strings.ReplaceAll(`
 Try next:
   redoubt ls s3://reports --as s-analyst@secret
-  redoubt ls s3://reports --as gbr-liaison@secret          the same bucket, another view
-  eval "$(redoubt env ts-analyst@topsecret)"                then any S3 client
+  redoubt ls s3://reports --as gbr-liaison@secret          # the same bucket, another view
+  eval "$(redoubt env ts-analyst@topsecret)"               # then any S3 client
   redoubt put FILE s3://reports/NAME --as s-analyst@secret --label "SECRET//REL TO USA, GBR"
   redoubt doctor --sovereignty
   redoubt down
