@@ -20,13 +20,13 @@ import (
 // the commit that decided it until all is done, so neither a client that leaves nor
 // a crash ends it half way; what is left is taken up behind the requests.
 type duty struct {
-	Set     uint32             `json:"set,omitempty"`     // whose keys are rotated
-	Bucket  uint32             `json:"bucket,omitempty"`  // where a version of Set was erased; where everything goes, if Set is 0
-	Parts   bool               `json:"parts,omitempty"`   // the version was a multipart one
-	Destroy map[uint32]uint32  `json:"destroy,omitempty"` // of an erased label: set -> its last epoch that goes
-	Clocks  map[uint32]int64   `json:"clocks,omitempty"`  // of the sets when it was ordered: what is newer stays
-	Keyed   bool               `json:"keyed,omitempty"`   // records and keys are gone; what is left is to scrub
-	Name    redoubt.BucketName `json:"name,omitempty"`    // of Bucket, for the record
+	Set     uint32             `json:"set,omitempty"`    // whose keys are rotated
+	Bucket  uint32             `json:"bucket,omitempty"` // where a version of Set was erased; where everything goes, if Set is 0
+	Parts   bool               `json:"parts,omitempty"`  // the version was a multipart one
+	Destroy map[uint32]uint32  `json:"destroy"`          // of an erased label: set -> its last epoch that goes; empty for a label that nothing carries, null for a bucket
+	Clocks  map[uint32]int64   `json:"clocks,omitempty"` // of the sets when it was ordered: what is newer stays
+	Keyed   bool               `json:"keyed,omitempty"`  // records and keys are gone; what is left is to scrub
+	Name    redoubt.BucketName `json:"name,omitempty"`   // of Bucket, for the record
 }
 
 // dutyMark starts the keys of the duties.
