@@ -375,7 +375,8 @@ func TestACopyIsAtLeastTheJoinOfItsSources(t *testing.T) {
 		{"at its own label", u, "open", nil, http.StatusOK, "UNCLASSIFIED"},
 		{"read from below: the working label", h, "open", nil, http.StatusOK, "SECRET"},
 		{"of something releasable, by who is not working so", h, "releasable", nil, http.StatusOK, "SECRET"},
-		{"into a bucket with a default", ts.in("topped"), "open", nil, http.StatusOK, "TOP SECRET"},
+		{"into a bucket with a default", as(t, s, "ts-analyst", "SECRET").in("topped"), "open", nil, http.StatusOK, "TOP SECRET"},
+		{"asked for below the bucket's default", as(t, s, "ts-analyst", "SECRET").in("topped"), "secret", []string{labelHeader, "SECRET", "X-Amz-Metadata-Directive", "REPLACE"}, http.StatusForbidden, ""},
 		{"the source's own label repeated is no request", h, "open", []string{labelHeader, "UNCLASSIFIED"}, http.StatusOK, "SECRET"},
 		{"asked for below the join", h, "secret", []string{labelHeader, "UNCLASSIFIED"}, http.StatusForbidden, ""},
 		{"asked for below the join, with new attributes", h, "open", []string{labelHeader, "UNCLASSIFIED", "X-Amz-Metadata-Directive", "REPLACE"}, http.StatusForbidden, ""},
@@ -409,7 +410,12 @@ func TestACopiedPartMayNotComeFromAboveTheUpload(t *testing.T) {
 // 2.5
 
 func TestOnlyTheStorageRoleAtTheFloorMakesAndRemovesBuckets(t *testing.T) {
-	s := redoubttest.New(t, redoubttest.Options{})
+	s := redoubttest.New(t, redoubttest.Options{People: []redoubt.Person{
+		{Name: "s-storage", Clearance: "SECRET", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleStorage, redoubt.RoleWriteUp}}}})
+	above := as(t, s, "s-storage", "SECRET").in("fresh")
+	want(t, above.do(http.MethodPut, "", "", nil), http.StatusForbidden, "no-write-down")
+	want(t, above.in("reports").do(http.MethodDelete, "", "", nil), http.StatusForbidden, "no-write-down")
+	want(t, above.in("reports").do(http.MethodPut, "", "<Tagging><TagSet></TagSet></Tagging>", url.Values{"tagging": {""}}), http.StatusForbidden, "no-write-down")
 	for _, who := range []redoubt.SubjectName{"u-analyst", "s-analyst", "ts-analyst", "officer", "u-officer"} {
 		a := as(t, s, who, "").in("fresh")
 		want(t, a.do(http.MethodPut, "", "", nil), http.StatusForbidden, "AccessDenied")
@@ -462,6 +468,9 @@ func TestNamesWithADotAreReserved(t *testing.T) {
 	for _, name := range []string{"secret.reports", "a.b"} {
 		if res := admin.in(name).do(http.MethodPut, "", "", nil); res.Status/100 == 2 {
 			t.Errorf("%s was made", name)
+		}
+		if _, err := s.CreateBucket(t.Context(), s.As(admin.minted), redoubt.BucketName(name), redoubt.BucketSettings{}); err == nil {
+			t.Errorf("%s was made by the service", name)
 		}
 	}
 	for _, who := range []redoubt.SubjectName{"admin", "officer", "ts-analyst"} {
@@ -572,10 +581,37 @@ func TestWithoutNeedToKnowAnObjectAnswersLikeANameNeverUsed(t *testing.T) {
 		t.Errorf("under the other prefix the list shows %v", got)
 	}
 	want(t, as(t, s, "u-analyst", "").do(http.MethodGet, "", "", nil), http.StatusForbidden, "need-to-know")
+	denied := grant(redoubt.Grant{Subject: "s-analyst", Prefix: "mine/there", Deny: true})
+	if got := outsider.get("mine/there") + strings.Join(outsider.list(nil), ","); got != "" {
+		t.Errorf("in spite of a grant that denies: got %q", got)
+	}
+	if err := s.RevokeGrant(t.Context(), s.As(officer.minted), denied.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got := outsider.get("mine/there"); got != "mine" {
+		t.Errorf("after the denial was revoked: got %q", got)
+	}
 	if err := s.RevokeGrant(t.Context(), s.As(officer.minted), mine.ID); err != nil {
 		t.Fatal(err)
 	}
 	if got := outsider.get("mine/there"); got != "" {
 		t.Errorf("after the grant was revoked: got %q", got)
+	}
+}
+
+// TestALabelThatNothingCarriesIsErased: that there was nothing is no error, and not to be told apart from that there was something.
+func TestALabelThatNothingCarriesIsErased(t *testing.T) {
+	s := redoubttest.New(t, redoubttest.Options{})
+	u, officer := as(t, s, "u-analyst", ""), as(t, s, "officer", "SECRET")
+	u.put("k", "kept", "")
+	now := s.Clock.Now()
+	c := redoubt.Change{Kind: redoubt.ChangeEraseLabel, Node: "topsecret", Label: "TOP SECRET", Reason: "spill", Made: now, Expires: now.Add(time.Hour)}
+	c.ID = redoubt.ChangeID(c)
+	c.Signatures = []redoubt.Signature{s.Sign("officer", c), s.Sign("officer-2", c)}
+	if got, err := s.ProposeChange(t.Context(), s.As(officer.minted), c); err != nil || got.State != "in effect" {
+		t.Errorf("got %q, %v", got.State, err)
+	}
+	if got := u.get("k"); got != "kept" {
+		t.Errorf("another label's version reads %q", got)
 	}
 }
