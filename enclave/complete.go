@@ -108,15 +108,17 @@ func (u *upload) choose(list []redoubt.CompletePart) ([]*partRecord, error) {
 	if len(list) == 0 || len(list) > redoubt.MaxParts {
 		return nil, &redoubt.Error{Op: "CompleteMultipartUpload", Kind: redoubt.Invalid, Rule: "an upload is completed with 1 to 10000 parts"}
 	}
+	for i, want := range list[1:] {
+		if want.Number <= list[i].Number {
+			return nil, bad(redoubt.ErrInvalidPartOrder, want.Number)
+		}
+	}
 	stored := map[int]*partRecord{}
 	if err := u.eachPart(0, func(n int, p *partRecord) error { stored[n] = p; return nil }); err != nil {
 		return nil, err
 	}
 	out := make([]*partRecord, len(list))
 	for i, want := range list {
-		if i > 0 && want.Number <= list[i-1].Number {
-			return nil, bad(redoubt.ErrInvalidPartOrder, want.Number)
-		}
 		p := stored[want.Number]
 		if p == nil || want.ETag != "" && want.ETag != u.e.publicPart(want.Number, p).ETag || !sumsAgree(want.Checksums, p.Sums) {
 			return nil, bad(redoubt.ErrInvalidPart, want.Number)

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/mod/sumdb/tlog"
+
 	"redoubt"
 	"redoubt/keys"
 	"redoubt/store"
@@ -222,3 +224,15 @@ func want(t *testing.T, err error, kind redoubt.Kind) {
 }
 
 func text(s string) (io.Reader, int64) { return strings.NewReader(s), int64(len(s)) }
+
+// overwrite changes one key of the catalogue, as damage would.
+func (w *world) overwrite(key, value []byte) {
+	w.t.Helper()
+	b := new(store.Batch)
+	b.Set(key, value)
+	if err := w.engine.Commit(context.Background(), b); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func tlogTile(level int) tlog.Tile { return tlog.Tile{H: 8, L: level, W: 1} }
