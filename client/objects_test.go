@@ -35,7 +35,8 @@ type shelf struct {
 	uploads map[redoubt.UploadID]*parts
 	buckets map[redoubt.BucketName]redoubt.BucketSettings
 	fail    error
-	refuse  int // the part that is refused, when not 0
+	keep    bool // uploads cannot be aborted
+	refuse  int  // the part that is refused, when not 0
 }
 
 type held struct {

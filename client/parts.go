@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"io"
 	"net/url"
 	"strconv"
@@ -15,6 +16,9 @@ import (
 
 // abortPatience is how long taking an upload back may take after its caller has given up.
 const abortPatience = 10 * time.Second
+
+// ErrPartsLeft is the cause of an error of Put whose parts could not be taken back.
+var ErrPartsLeft = errors.New("parts that went up could not be taken back")
 
 // upload is one object that goes up in parts, one after another.
 type upload struct {
@@ -49,7 +53,8 @@ func (o *Objects) putParts(ctx context.Context, in Upload, first []byte) (Object
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortPatience)
 	defer cancel()
 	if left := u.abort(undo); left != nil && !errors.Is(left, redoubt.NotFound) {
-		err = errors.Join(err, left)
+		return Object{}, &redoubt.Error{Op: "put", Object: in.Name.String(), Kind: redoubt.KindOf(err), Err: fmt.Errorf("%w: %w; %w", ErrPartsLeft, left, err),
+			Hint: "nobody can read them; they use space until the upload is aborted by any S3 client, or by a lifecycle rule of the bucket"}
 	}
 	return Object{}, err
 }

@@ -33,7 +33,7 @@ type Upload struct {
 
 // Put stores a new version and returns when it is durable: whole, or nothing of it. What is more than redoubt.MaxPutBytes,
 // or of unknown length and more than PartBytes, goes up in parts. An error, or the end of ctx, takes back the
-// parts that went up; only a lost connection or a crash leaves them, to no reader's eyes, for the bucket's lifecycle to remove.
+// parts that went up; where that fails, the error is ErrPartsLeft. Nobody can read such parts.
 //
 // TooLarge: more than redoubt.MaxObjectBytes, or of unknown length and more than redoubt.MaxParts parts.
 func (o *Objects) Put(ctx context.Context, in Upload) (Object, error) {

@@ -78,6 +78,9 @@ func (s *shelf) AbortUpload(_ context.Context, _ redoubt.Credential, _ redoubt.O
 	if s.uploads[id] == nil {
 		return redoubt.NotFound
 	}
+	if s.keep {
+		return redoubt.Unavailable
+	}
 	delete(s.uploads, id)
 	return nil
 }
@@ -171,6 +174,15 @@ func (a *after) Read(p []byte) (int, error) {
 		a.do()
 	}
 	return n, nil
+}
+
+func TestPartsThatAreLeftAreTold(t *testing.T) {
+	o, s := small(t, false)
+	s.keep, s.refuse = true, 2
+	_, err := o.Put(t.Context(), Upload{Name: redoubt.ObjectName{Bucket: "reports", Key: "k"}, SizeBytes: 100, Body: bytes.NewReader(make([]byte, 100))})
+	if !errors.Is(err, ErrPartsLeft) || !errors.Is(err, redoubt.QuotaExceeded) {
+		t.Errorf("got %v, want that parts are left and why", err)
+	}
 }
 
 func TestLongWorkRenewsItsCredential(t *testing.T) {

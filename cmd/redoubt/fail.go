@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"redoubt"
+	"redoubt/client"
 	"redoubt/estate"
 )
 
@@ -52,7 +53,7 @@ func (a *app) report(err error) int {
 		a.tell(err.Error(), "redoubt --help")
 		return exitUsage
 	}
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrPartsLeft) {
 		a.tell("interrupted; nothing was left half done", "")
 		return exitFailed
 	}

@@ -181,7 +181,7 @@ func (a *app) withPlace(w *who, check func(*cobra.Command, place, []string) erro
 
 // interrupted tells Ctrl-C from a fault.
 func interrupted(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil && !errors.Is(err, client.ErrPartsLeft) {
 		return ctx.Err()
 	}
 	return err
