@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -338,4 +339,60 @@ func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
 	}
 	unlock()
 	<-part
+}
+
+// TestASlowBodyMeetsARotation has a rotation come and go while content arrives: what waits in memory is sealed under the new
+// key; what is streamed cannot be, and is refused whole.
+func TestASlowBodyMeetsARotation(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	w.put(s, "first", "x", "")
+	u, _ := w.upload(s, "parts", "", 1)
+	for _, size := range []int{100, 1 << 20} {
+		body := bytes.Repeat([]byte("x"), size)
+		rotating := func() *rotatingReader {
+			return &rotatingReader{rest: body, meanwhile: func() {
+				if _, err := w.RotateKey(ctx, officer, "SECRET"); err != nil {
+					t.Error(err)
+				}
+			}}
+		}
+		_, err := w.PutObject(ctx, s, redoubt.PutObject{Name: reports, Body: rotating(), SizeBytes: int64(size)})
+		_, err2 := w.PutPart(ctx, s, redoubt.PutPart{Name: u.Name, Upload: u.ID, Number: 2, Body: rotating(), SizeBytes: int64(size)})
+		if size <= inlinePlain {
+			if err != nil || err2 != nil || len(w.get(s, "a")) != size {
+				t.Errorf("small content: %v, %v", err, err2)
+			}
+			continue
+		}
+		want(t, err, redoubt.Unavailable)
+		want(t, err2, redoubt.Unavailable)
+		if got := w.get(s, "a"); len(got) != 100 {
+			t.Errorf("got %d bytes, want what was there before", len(got))
+		}
+	}
+	w.usage("SECRET")
+	if report, err := w.Check(ctx, w.as("admin", ""), nil); err != nil || !report.OK {
+		t.Errorf("got %+v, %v", report, err)
+	}
+}
+
+// rotatingReader gives its first half, then does something, then gives the rest.
+type rotatingReader struct {
+	rest      []byte
+	given     int
+	meanwhile func()
+}
+
+func (r *rotatingReader) Read(p []byte) (int, error) {
+	if len(r.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p[:min(len(p), (len(r.rest)+1)/2)], r.rest)
+	r.rest, r.given = r.rest[n:], r.given+n
+	if len(r.rest) < r.given && r.meanwhile != nil {
+		r.meanwhile()
+		r.meanwhile = nil
+	}
+	return n, nil
 }

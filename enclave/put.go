@@ -172,12 +172,6 @@ func (w *write) read(ctx context.Context, body io.Reader, size int64) error {
 	if err := w.reserve(max(size, 0)); err != nil {
 		return err
 	}
-	var err error
-	var wrapped keys.Wrapped
-	if w.dataKey, wrapped, err = w.e.keyring.NewDataKey(w.set.text); err != nil {
-		return err
-	}
-	w.rec.pieces = []piece{{wrapped: wrapped}}
 	if body == nil {
 		body = noBody{}
 	}
@@ -233,11 +227,10 @@ func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) e
 	if err != nil {
 		return err
 	}
-	staged, err := w.e.engine.Stage(ctx)
+	staged, err := w.stage(ctx)
 	if err != nil {
 		return err
 	}
-	w.staged = append(w.staged, staged)
 	sealer := keys.NewSealer(w.dataKey, w.binding(bound), staged)
 	if _, err := sealer.Write((*w.buffer)[:n]); err != nil {
 		return err
@@ -252,7 +245,7 @@ func (w *write) stream(ctx context.Context, body io.Reader, n int, size int64) e
 	if err := staged.Finish(); err != nil {
 		return err
 	}
-	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), bound
+	w.rec.pieces[0].ref, w.rec.pieces[0].bound, w.rec.pieces[0].size = staged.Ref(), bound, int64(n)+rest
 	w.dropBuffer()
 	return w.took(int64(n)+rest, size)
 }
@@ -290,8 +283,22 @@ func (w *write) took(n, size int64) error {
 	if size >= 0 && n != size {
 		return &redoubt.Error{Op: "write", Kind: redoubt.Invalid, Rule: "the content is not as long as announced"}
 	}
-	w.rec.size, w.rec.pieces[0].size = n, n
+	w.rec.size = n
 	return nil
+}
+
+// stage draws a fresh key and begins a blob for what is sealed under it.
+func (w *write) stage(ctx context.Context) (store.Staged, error) {
+	key, wrapped, err := w.e.keyring.NewDataKey(w.set.text)
+	if err != nil {
+		return nil, err
+	}
+	w.dataKey, w.rec.pieces = key, []piece{{wrapped: wrapped}}
+	staged, err := w.e.engine.Stage(ctx)
+	if err == nil {
+		w.staged = append(w.staged, staged)
+	}
+	return staged, err
 }
 
 func (w *write) binding(bound versionID) keys.Binding {
@@ -321,6 +328,8 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 			return redoubt.Version{}, err
 		}
 	}
+	w.set.epochGate.RLock()
+	defer w.set.epochGate.RUnlock()
 	if w.buffer != nil {
 		if err := w.sealBuffer(ctx, batch); err != nil {
 			return redoubt.Version{}, err
@@ -328,8 +337,6 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	}
 	deltaSet(batch, recCount, w.set.id, 1)
 	deltaSet(batch, recBytes, w.set.id, w.rec.size)
-	w.set.epochGate.RLock()
-	defer w.set.epochGate.RUnlock()
 	if err := w.freshKeys(); err != nil {
 		return redoubt.Version{}, err
 	}
@@ -344,8 +351,8 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	return e.version(w.name, w.set, w.rec), nil
 }
 
-// freshKeys re-wraps data keys that were wrapped before a rotation, so that none is
-// committed under an epoch that is about to be destroyed. The set's epochGate is held shared.
+// freshKeys re-wraps data keys that were wrapped before a rotation, so that none is committed under an epoch that is about
+// to be destroyed. Content that was still coming in when its epoch went must be sent again. The set's epochGate is held shared.
 func (w *write) freshKeys() error {
 	for i := range w.rec.pieces {
 		p := &w.rec.pieces[i]
@@ -361,13 +368,13 @@ func (w *write) freshKeys() error {
 	return nil
 }
 
-// sealBuffer seals small content under the ID that the version has been given.
+// sealBuffer seals small content under the ID that the version has been given. Its key is drawn now, with the set's
+// epochGate held shared, so no rotation comes between, however slowly the content arrived.
 func (w *write) sealBuffer(ctx context.Context, batch *store.Batch) error {
-	staged, err := w.e.engine.Stage(ctx)
+	staged, err := w.stage(ctx)
 	if err != nil {
 		return err
 	}
-	w.staged = append(w.staged, staged)
 	out := buffers.Get().(*[]byte)
 	sealed := keys.SealAll((*out)[:0], w.dataKey, w.binding(w.rec.id), (*w.buffer)[:w.rec.size])
 	_, err = staged.Write(sealed)
@@ -378,7 +385,7 @@ func (w *write) sealBuffer(ctx context.Context, batch *store.Batch) error {
 	if err := staged.Finish(); err != nil {
 		return err
 	}
-	w.rec.pieces[0].ref, w.rec.pieces[0].bound = staged.Ref(), w.rec.id
+	w.rec.pieces[0].ref, w.rec.pieces[0].bound, w.rec.pieces[0].size = staged.Ref(), w.rec.id, w.rec.size
 	batch.Links = w.staged
 	return nil
 }

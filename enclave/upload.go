@@ -208,11 +208,6 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	if w.rec.id.isZero() {
 		w.rec.id = p.Stamp
 	}
-	if w.buffer != nil {
-		if err := w.sealBuffer(ctx, batch); err != nil {
-			return redoubt.Part{}, err
-		}
-	}
 	unlock := e.locks.lock(u.b.id, u.name.Key)
 	defer unlock()
 	if err := u.still(); err != nil {
@@ -220,6 +215,11 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	}
 	u.set.epochGate.RLock()
 	defer u.set.epochGate.RUnlock()
+	if w.buffer != nil {
+		if err := w.sealBuffer(ctx, batch); err != nil {
+			return redoubt.Part{}, err
+		}
+	}
 	if err := w.freshKeys(); err != nil {
 		return redoubt.Part{}, err
 	}
