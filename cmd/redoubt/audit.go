@@ -78,14 +78,20 @@ func (a *app) showReports(reports []redoubt.AuditReport, ok bool) error {
 	if a.json {
 		return a.print(map[string]any{"ok": ok, "nodes": reports})
 	}
+	t := a.table()
 	for _, r := range reports {
 		word := "verified"
 		if !r.OK {
 			word = "DOES NOT VERIFY"
 		}
-		fmt.Fprintf(a.out, "%s  %s  %d entries  key %s\n", r.Node, word, r.Entries, r.VerifierKey)
+		t.row(string(r.Node), word, fmt.Sprint(r.Entries, " entries"), "key "+r.VerifierKey)
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, r := range reports {
 		for _, f := range r.Faults {
-			fmt.Fprintf(a.out, "    %s\n", f)
+			fmt.Fprintf(a.out, "%s: %s\n", r.Node, f)
 		}
 	}
 	return nil

@@ -28,16 +28,17 @@ func (a *app) sendChange(ctx context.Context, w crew, send func(*session) (redou
 			return err
 		}
 		out = append(out, changeAt{s.node, c})
-		if !a.json {
-			fmt.Fprintf(a.out, "%s  %s  %s\n", s.node, c.State, c.ID)
-		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	if a.json {
+	if a.json && err == nil {
 		return a.print(map[string]any{"changes": out})
+	}
+	t := a.table() // also beside an error: what was done before it, was done
+	for _, c := range out {
+		t.row(string(c.Node), c.State, short(c.ID))
+	}
+	if err = errors.Join(err, t.flush()); err != nil {
+		return err
 	}
 	if slices.ContainsFunc(out, func(c changeAt) bool { return c.State == "pending" }) && next != "" {
 		a.say("%s", next)
@@ -57,6 +58,9 @@ func (a *app) gatherChanges(ctx context.Context, w crew) ([]changeAt, error) {
 	})
 	return all, err
 }
+
+// short is as much of a change's ID as people need: the beginning of one is enough wherever it is asked for.
+func short(id string) string { return id[:min(12, len(id))] }
 
 // about says what a change does, in a line.
 func about(c redoubt.Change) string {
@@ -97,7 +101,7 @@ func (a *app) showChanges(ctx context.Context, w crew, pending bool) error {
 		for _, s := range c.Signatures {
 			by = append(by, string(s.Signer))
 		}
-		t.row(string(c.Node), c.State, about(c.Change), c.Reason, strings.Join(by, ", "), c.ID)
+		t.row(string(c.Node), c.State, about(c.Change), c.Reason, strings.Join(by, ", "), short(c.ID))
 	}
 	return t.flush()
 }

@@ -282,5 +282,5 @@ func (a *app) propose(ctx context.Context, w crew, change redoubt.Change) error 
 	change.Signatures = []redoubt.Signature{client.SignChange(change, t.subject, t.key)}
 	change.ID = redoubt.ChangeID(change)
 	return a.sendChange(ctx, w, func(s *session) (redoubt.Change, error) { return s.api.ProposeChange(ctx, change) },
-		"another officer approves it: redoubt person approve "+change.ID+" --as OFFICER")
+		"another officer approves it: redoubt person approve "+short(change.ID)+" --as OFFICER")
 }
