@@ -93,6 +93,7 @@ func TestARemovedBucketLooksNeverUsedToWhoFindsNothingInIt(t *testing.T) {
 		}
 		ids[bucket] = v.ID
 	}
+	begun, _ := w.upload(high, "parts", "", 100)
 	low := w.put(w.as("u-analyst", ""), "low", "x", "")
 	want(t, w.DeleteBucket(ctx, admin, "reports"), redoubt.NotEmpty)
 	if err := w.del(w.as("u-analyst", ""), "low", low.ID); err != nil {
@@ -126,6 +127,7 @@ func TestARemovedBucketLooksNeverUsedToWhoFindsNothingInIt(t *testing.T) {
 		say(err)
 		_, err = w.HeadBucket(ctx, who, bucket)
 		say(err)
+		say(w.AbortUpload(ctx, who, name, begun.ID))
 		return answers
 	}
 	for _, who := range people {
@@ -150,6 +152,12 @@ func TestARemovedBucketLooksNeverUsedToWhoFindsNothingInIt(t *testing.T) {
 	}
 	_, err := w.PutObject(ctx, high, redoubt.PutObject{Name: reports, Body: strings.NewReader("")})
 	want(t, err, redoubt.NoBucket)
+	if err := w.AbortUpload(ctx, high, begun.Name, begun.ID); err != nil {
+		t.Errorf("an upload in a removed bucket cannot be ended: %v", err)
+	}
+	if _, n := w.usage("TOP SECRET//SI/TK"); n != 2*int64(len("high")) {
+		t.Errorf("%d bytes count", n)
+	}
 	w.restart(false)
 	if got := w.get(high, "a"); got != "high" {
 		t.Errorf("after a restart its reader got %q", got)

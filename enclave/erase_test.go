@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"sync"
@@ -230,6 +231,37 @@ func TestARotationGoesOnPastWhatWasErased(t *testing.T) {
 	}
 	if got := w.get(s, "b"); got != "y" {
 		t.Errorf("got %q, want y", got)
+	}
+}
+
+func TestARotationThatFailsSaysWhyAndLosesNothing(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	for i := range 100 {
+		w.put(s, fmt.Sprint(i), "x", "")
+	}
+	b, set := (*w.buckets.Load())["reports"], w.set("SECRET")
+	f, _, err := w.current(w.engine, lookCurrent, b, set.label, "0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.rec.pieces[0].wrapped[20] ^= 1
+	w.overwrite(headKey(b.id, set.id, "0"), f.rec.encode(nil))
+	_, err = w.RotateKey(ctx, officer, "SECRET")
+	want(t, err, redoubt.Corrupt)
+	for i := 1; i < 100; i++ {
+		if got := w.get(s, fmt.Sprint(i)); got != "x" {
+			t.Fatalf("got %q under %d", got, i)
+		}
+	}
+	if err := w.EraseVersion(ctx, officer, named("0"), w.ids.versionID(f.rec.id), "damaged"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.fulfilAll(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if live := w.epochs("SECRET"); len(live) != 1 {
+		t.Errorf("epochs %v are left", live)
 	}
 }
 

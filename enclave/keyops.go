@@ -96,34 +96,35 @@ const keyWorkers = 64
 func (e *Enclave) rewrapAll(ctx context.Context, set *labelSet) error {
 	view := e.engine.View()
 	defer view.Close()
-	work, ctx := errgroup.WithContext(ctx)
+	work, wctx := errgroup.WithContext(ctx)
 	work.SetLimit(keyWorkers)
+	var err error
 	for _, b := range *e.buckets.Load() {
-		err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
+		if err = e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
 			rec, err := decodeRecord(raw)
 			if err != nil {
 				return &redoubt.Error{Op: "rotate", Kind: redoubt.Corrupt, Err: err}
 			}
 			if len(rec.pieces) > 0 {
-				work.Go(func() error { return e.rewrap(ctx, b, set, key, rec.id) })
+				work.Go(func() error { return e.rewrap(wctx, b, set, key, rec.id) })
 			}
-			return ctx.Err()
+			return wctx.Err()
+		}); err != nil {
+			break
+		}
+	}
+	if err == nil {
+		err = e.eachUpload(view, func(u *upload) error {
+			if u.set == set {
+				work.Go(func() error { return u.rewrap(wctx) })
+			}
+			return wctx.Err()
 		})
-		if err != nil {
-			work.Wait()
-			return err
-		}
 	}
-	if err := e.eachUpload(view, func(u *upload) error {
-		if u.set == set {
-			work.Go(func() error { return u.rewrap(ctx) })
-		}
-		return nil
-	}); err != nil {
-		work.Wait()
-		return err
+	if failed := work.Wait(); failed != nil {
+		return failed // the cause, and not that the others were told to stop
 	}
-	return work.Wait()
+	return err
 }
 
 // rewrap re-wraps one version's data keys, if it is still there.

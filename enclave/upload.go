@@ -109,13 +109,18 @@ func (u *upload) public() redoubt.Upload {
 }
 
 // upload finds an upload at the caller's working label and decides. For every other
-// label the answer is that of an upload that never was.
+// label the answer is that of an upload that never was. In a removed bucket one can still be ended: its parts
+// count against its label's share.
 func (e *Enclave) upload(ctx context.Context, op string, action redoubt.Action, who redoubt.Credential, name redoubt.ObjectName, id redoubt.UploadID) (*upload, *entry, error) {
 	if err := validName(op, name); err != nil {
 		return nil, nil, err
 	}
 	a := ask{op: op, who: who, action: action, name: name, made: who.Working, fresh: who.Working}
-	b, err := e.bucket(op, name.Bucket)
+	find := e.bucket
+	if action == redoubt.ActionAbortUpload {
+		find = e.readable
+	}
+	b, err := find(op, name.Bucket)
 	if err != nil {
 		return nil, nil, e.missingBucket(ctx, a, err)
 	}
@@ -129,10 +134,10 @@ func (e *Enclave) upload(ctx context.Context, op string, action redoubt.Action, 
 	}
 	entry, err := e.decide(ctx, a)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, b.refused(op, name, err)
 	}
 	if u == nil {
-		return nil, nil, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.NotFound})
+		return nil, nil, e.noted(ctx, entry, b.missing(op, name))
 	}
 	return u, entry, nil
 }
