@@ -99,6 +99,10 @@ type step struct {
 
 const theNode = -1
 
+// uploadsGoUp says whether in this history uploads are begun for a label above their working label. Erasing that label
+// ends them, which shows below; so half the histories have such uploads and the other half erase labels.
+func uploadsGoUp(seed uint64) bool { return seed%2 == 1 }
+
 func (s step) String() string {
 	if s.role == theNode {
 		return fmt.Sprintf("step %d: the node: %s", s.n, s.op)
@@ -122,6 +126,9 @@ func plan(seed uint64, n int) []step {
 		switch s.op {
 		case "rotate", "erase-version", "erase-label":
 			s.effect = pick(r, []string{"UNCLASSIFIED", "SECRET//REL TO USA, GBR", "SECRET", "TOP SECRET", "TOP SECRET//SI/TK"})
+		}
+		if s.op == "erase-label" && uploadsGoUp(seed) {
+			s.op = "erase-version"
 		}
 		if r.IntN(60) == 0 {
 			s.role, s.op, s.effect = theNode, "expire", ""
@@ -191,6 +198,7 @@ type ref struct{ bucket, key, id string }
 type world struct {
 	t      testing.TB
 	s      *redoubttest.Stack
+	seed   uint64
 	actors []*actor
 	// acked are the versions acknowledged at a label to those who work at it: what an officer who is asked to erase one is told.
 	acked map[string][]ref
@@ -200,7 +208,7 @@ type world struct {
 // run plays the steps of a history that keep chooses.
 func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step) bool) *world {
 	t.Helper()
-	w := &world{t: t, acked: map[string][]ref{}, said: map[int]string{}}
+	w := &world{t: t, seed: seed, acked: map[string][]ref{}, said: map[int]string{}}
 	w.s = redoubttest.New(t, redoubttest.Options{Seed: seed, Clock: redoubttest.NewClock(at[0].Add(-time.Minute)), Buckets: historyBuckets, Quotas: historyQuotas})
 	for _, r := range roles {
 		a := &actor{role: r, minted: w.s.MintFor(r.who, r.marking, redoubt.MaxCredentialLife), parts: map[string][]string{}}

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ import (
 func (w *world) request(r *rand.Rand, a *actor, s step) string {
 	bucket, key := pick(r, bucketChoice), pick(r, keyChoice)
 	if bucket == "vault" && a.marking == "UNCLASSIFIED" {
+		bucket = "reports"
+	}
+	if bucket == "secrets" && slices.Contains([]string{"create-upload", "put-part", "copy-part"}, s.op) && !uploadsGoUp(w.seed) {
 		bucket = "reports"
 	}
 	before := ""
@@ -83,7 +87,9 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 	case "create-upload":
 		in.Method, in.Query = http.MethodPost, url.Values{"uploads": {""}}
 		w.dress(r, a, &in)
-		in.Header.Del("Content-Md5")
+		if in.Header.Del("Content-Md5"); !uploadsGoUp(w.seed) {
+			in.Header.Del("X-Amz-Meta-Redoubt-Label")
+		}
 	case "put-part", "copy-part":
 		if len(a.uploads) == 0 || r.IntN(3) == 0 {
 			before, _ = w.do(a, redoubttest.Request{Method: http.MethodPost, Bucket: bucket, Key: key, Query: url.Values{"uploads": {""}}})
