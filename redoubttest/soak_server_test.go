@@ -131,7 +131,7 @@ func serveEngine(dir string, ready func(place)) error {
 		h   http.Handler
 	}{
 		{&at.S3, s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: policy, Region: Region, UnsignedInClear: true})},
-		{&at.API, api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Ceiling: ceiling})},
+		{&at.API, api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Ceiling: ceiling})},
 	} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {

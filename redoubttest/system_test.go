@@ -405,14 +405,11 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 			{1, []string{"status", "--state", filepath.Join(t.TempDir(), "nothing")}},
 			{3, []string{"env", "u-analyst@secret", "--label", "SECRET"}},
 			{3, []string{"env", "ts-analyst@secret", "--label", "TOP SECRET"}},
-			{3, []string{"put", r.file("f", "x"), "s3://reports/down", "--as", "s-analyst@secret", "--version-label", "UNCLASSIFIED"}},
+			{3, []string{"put", r.file("f", "x"), "s3://reports/down", "--as", "s-analyst@secret", "--mark", "UNCLASSIFIED"}},
 			{3, []string{"label", "dominates", "SECRET", "TOP SECRET"}},
 			{0, []string{"label", "dominates", "TOP SECRET", "SECRET"}},
 		} {
 			s := r.try(c.args...)
-			if s.code == 2 && c.code == 3 && strings.Contains(s.err, "unknown flag") {
-				continue // put names that flag otherwise; the S3 way is tried elsewhere
-			}
 			if s.code != c.code {
 				t.Errorf("redoubt %q: exit %d, want %d\n%s%s", c.args, s.code, c.code, s.out, s.err)
 			}
