@@ -320,6 +320,61 @@ func writeGoldenStore(t *testing.T) {
 	}
 }
 
+// FuzzFormatFile looks for input that panics, and for a file with two spellings.
+func FuzzFormatFile(f *testing.F) {
+	f.Add(manifest{format: 1, oldestReader: 1, generation: 1}.encode())
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if m, err := decodeManifest(in); err == nil && m.oldestReader <= formatNow && !bytes.Equal(m.encode(), in) {
+			t.Fatal("two spellings of one format file")
+		}
+	})
+}
+
+// FuzzChanges looks for a record that panics, that takes more than it has, or whose places do not read back.
+func FuzzChanges(f *testing.F) {
+	f.Add([]byte("\x01\x03key\x05value\x00\x00"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		for rest := in; len(rest) > 0; {
+			c, next, err := nextChange(rest)
+			if err != nil {
+				return
+			}
+			if len(next) >= len(rest) || len(c.key)+len(c.value)+len(c.loc.runs) > len(rest) {
+				t.Fatal("a change that takes nothing, or more than there is")
+			}
+			if c.kind == changeLink || c.kind == changeMove {
+				if loc, err := decodeLocation(c.loc.append(nil)); err != nil || loc.size != c.loc.size || !sameRuns(loc.runs, c.loc.runs) {
+					t.Fatalf("%+v reads back as %+v, %v", c.loc, loc, err)
+				}
+			}
+			rest = next
+		}
+	})
+}
+
+// FuzzIndexFile looks for a file of pieces that panics, or that gives what was not sealed with its key.
+func FuzzIndexFile(f *testing.F) {
+	aead, err := newAEAD(bytes.Repeat([]byte{3}, keyBytes))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		fs := vfs.NewMem()
+		if err := replaceFile(fs, "", "temp", "file", in); err != nil {
+			t.Fatal(err)
+		}
+		file, err := fs.Open("file")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		s := &streamFile{File: file, aead: aead, id: 7}
+		if err := s.load(); err == nil && s.size > 0 && !strings.HasPrefix("first second", string(s.plain)) {
+			t.Fatalf("%d bytes that nobody sealed", s.size)
+		}
+	})
+}
+
 const (
 	sealedHeader0 = "5244425453454731515a82ea9c90ea1e4c1a0965fc32b34bae248a3f20f207cb6edf92cf728d3fc8adaaa73c2c63cf1d1a0255cb57ed1100cb2f6e553be3f67dc731ee745db45bb5e6280ef9551406578717133bfa28b41de557d7f4d0d34db40326a23f7fd57f9962b5533af924542347013e941dc90c68cdad055fd4cb4e3fd2eb90501dba68fa9ca05b50c1914f8016f4466ffe549c4729c5652f75932e132fdef02f"
 	sealedHeader1 = "5244425453454731a573ee603be34c066138fdec05c27b53acb70f223a8a4c8b557f0151ebc725b7db7fdce88c934064e4274595a27d3fcb5a61b2f150a413622a0b9a93e83f44ef517347bec20f5044ffdd57647f007b7b17d7ff237d7ce52a65efa64c5ef6712e373dd8967f07bdda09064c44bb36607e1a45783dd176a89262faeafe4e9976983ceb1edffe1be4d7dfe33441268e42d312d034182bcb971a28f14d5a"
