@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -329,15 +330,16 @@ func TestAFullDiskLosesNothingAndServesReads(t *testing.T) {
 // smallDisk tells of so much free space.
 type smallDisk struct {
 	vfs.FS
-	free uint64
+	free atomic.Uint64
 }
 
 func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
-	return vfs.DiskUsage{AvailBytes: d.free}, nil
+	return vfs.DiskUsage{AvailBytes: d.free.Load()}, nil
 }
 
 func TestTheReserveIsKept(t *testing.T) {
-	disk := &smallDisk{vfs.NewCrashableMem(), 1000}
+	disk := &smallDisk{FS: vfs.NewCrashableMem()}
+	disk.free.Store(1000)
 	e, err := embedded.Open("/store", embedded.Options{Key: testKey, FS: disk, SegmentBytes: 256 << 10, ReserveBytes: 1000})
 	if err != nil {
 		t.Fatal(err)
@@ -351,7 +353,7 @@ func TestTheReserveIsKept(t *testing.T) {
 	if err := commit(); err != nil {
 		t.Fatalf("at the reserve: %v", err)
 	}
-	disk.free = 999
+	disk.free.Store(999)
 	if err := commit(); !errors.Is(err, redoubt.DiskFull) {
 		t.Fatalf("below the reserve: got %v, want disk full", err)
 	}
