@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -427,4 +428,79 @@ func (r *rotatingReader) Read(p []byte) (int, error) {
 		r.meanwhile = nil
 	}
 	return n, nil
+}
+
+// TestAReadAndACheckOutliveARotation has a rotation come between what a reader found and the opening of its key.
+func TestAReadAndACheckOutliveARotation(t *testing.T) {
+	var meanwhile func()
+	w := open(t, func(o *Options) {
+		o.Clock = func() time.Time { // it is asked when the read is decided, behind what was found
+			if f := meanwhile; f != nil {
+				meanwhile = nil
+				f()
+			}
+			return time.Now()
+		}
+	})
+	w.stop() // nothing else asks for the time
+	w.done.Wait()
+	ctx, low, officer, admin := context.Background(), w.as("u-analyst", ""), w.as("officer", ""), w.as("admin", "")
+	rotate := func() {
+		if _, err := w.RotateKey(ctx, officer, "UNCLASSIFIED"); err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range 100 {
+		w.put(low, fmt.Sprint(i), "x", "")
+	}
+	meanwhile = rotate
+	if got := w.get(low, "7"); got != "x" || meanwhile != nil {
+		t.Errorf("got %q, want x", got)
+	}
+	steps := 0
+	report, err := w.Check(ctx, admin, func(int64, int64) { steps++; rotate() })
+	if err != nil || !report.OK || report.Versions != 100 || steps == 0 {
+		t.Errorf("after %d rotations: got %+v, %v", steps, report, err)
+	}
+}
+
+// TestTheErasureOfALabelLeavesNoKeyAndNoRecordWithoutOne lets a write, or a rotation, come between the order and its execution.
+func TestTheErasureOfALabelLeavesNoKeyAndNoRecordWithoutOne(t *testing.T) {
+	for _, rotated := range []bool{false, true} {
+		w := open(t, nil)
+		ctx, s := context.Background(), w.as("s-analyst", "")
+		w.put(s, "a", "old", "")
+		d, name, err := w.ordered(redoubt.Change{Kind: redoubt.ChangeEraseLabel, Label: "SECRET", ID: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := new(store.Batch)
+		if err := errors.Join(d.add(b, name), w.engine.Commit(ctx, b)); err != nil {
+			t.Fatal(err)
+		}
+		if rotated {
+			if _, err := w.RotateKey(ctx, w.as("officer", ""), "SECRET"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.put(s, "between", "x", "")
+		under := w.epochs("SECRET")
+		if err := w.fulfilAll(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, epoch := range w.epochs("SECRET") {
+			if slices.Contains(under, epoch) {
+				t.Errorf("rotated meanwhile %v: epoch %d, which the erased was under, is left", rotated, epoch)
+			}
+		}
+		for _, key := range w.list(s) {
+			if got := w.get(s, key); got == "" || key == "a" {
+				t.Errorf("rotated meanwhile %v: %q is listed and reads %q", rotated, key, got)
+			}
+		}
+		w.usage("SECRET")
+		if report, err := w.Check(ctx, w.as("admin", ""), nil); err != nil || !report.OK {
+			t.Errorf("got %+v, %v", report, err)
+		}
+	}
 }
