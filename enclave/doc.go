@@ -6,7 +6,7 @@
 // mark, check, seal and stage, record, commit, count (PutObject in put.go); a read goes
 // find, check, record, open (resolve and GetObject in read.go); a listing walks only what the reader
 // dominates (ListObjects in list.go); a rotation or an erasure is put on record as a duty and brought to its end over
-crashes (erase.go); what changes people is planned by identity, committed with its audit
+// crashes (erase.go); what changes people is planned by identity, committed with its audit
 // entry and only then applied (people.go).
 //
 // The catalogue's layout is in layout.go, a version's record in record.go. Everything is kept by label set, the set of
