@@ -2,7 +2,7 @@ package label
 
 import "testing"
 
-// Rule numbers are those of ODNI ISM V10, as the design's field notes list them.
+// Rule numbers are those of ODNI ISM V10.
 func TestRollUpFollowsISM(t *testing.T) {
 	for _, c := range []struct {
 		rule     string
