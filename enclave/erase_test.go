@@ -362,7 +362,11 @@ func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
 	unlock := w.locks.lock(b.id, "parts") // as a completion holds it
 	part := make(chan struct{})
 	go func() { w.part(s, u, 2, []byte("x")); close(part) }()
-	time.Sleep(50 * time.Millisecond) // the part stands at its first lock
+	for end := time.Now().Add(10 * time.Second); w.locks.holders(b.id, "parts") < 2; time.Sleep(time.Millisecond) { // the part stands at its first lock
+		if time.Now().After(end) {
+			t.Fatal("the part does not wait for the name")
+		}
+	}
 	gate := make(chan struct{})
 	go func() { set.epochGate.Lock(); set.epochGate.Unlock(); close(gate) }() // as a rotation does
 	select {
@@ -372,6 +376,20 @@ func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
 	}
 	unlock()
 	<-part
+}
+
+// holders counts who holds the name or waits for it.
+func (l *keyLocks) holders(bucket uint32, key string) int {
+	n := 0
+	for i := range l.shards {
+		shard := &l.shards[i]
+		shard.mu.Lock()
+		if k := shard.held[lockName{bucket, key}]; k != nil {
+			n += k.holders
+		}
+		shard.mu.Unlock()
+	}
+	return n
 }
 
 // TestASlowBodyMeetsARotation has a rotation come and go while content arrives: what waits in memory is sealed under the new
