@@ -80,7 +80,8 @@ func (e *Enclave) markTime(ctx context.Context) error {
 	return e.engine.Commit(ctx, b)
 }
 
-// lastTime is the latest time on record: the mark, and what the sets' clocks have given out.
+// lastTime is the mark. What the sets' clocks have given out is left aside: the mark is written on a schedule, and
+// nothing high moves it.
 func lastTime(engine store.Engine) (time.Time, error) {
 	view := engine.View()
 	defer view.Close()
@@ -92,14 +93,7 @@ func lastTime(engine store.Engine) (time.Time, error) {
 	if ok && len(v) == 8 {
 		last = int64(binary.LittleEndian.Uint64(v))
 	}
-	it := view.Scan([]byte{recClock}, []byte{recClock + 1})
-	defer it.Close()
-	for it.Next() {
-		if v := it.Value(); len(v) == 8 {
-			last = max(last, int64(binary.LittleEndian.Uint64(v))-clockAhead)
-		}
-	}
-	return time.Unix(0, last), it.Err()
+	return time.Unix(0, last), nil
 }
 
 // notBefore is a clock that never shows a time before last. A nil clock is the machine's as it stood at the start,

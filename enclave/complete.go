@@ -56,6 +56,11 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	}
 	deltaSet(batch, recCount, u.set.id, 1)
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
+	done, err := e.standing(who)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	defer done()
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Version{}, err
 	}

@@ -65,7 +65,7 @@ func (e *Enclave) putCopy(ctx context.Context, who redoubt.Credential, in redoub
 	}
 	l, err := e.markCopy(op, b, who, in.Label, source)
 	if err != nil {
-		return redoubt.Version{}, err
+		return redoubt.Version{}, e.unmarked(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name}, err)
 	}
 	in.Label = l.Banner()
 	return e.putAs(ctx, op, who, b, l, in)

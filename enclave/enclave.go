@@ -63,10 +63,11 @@ type Enclave struct {
 	maker    uint32
 	texts    labelCache // label.Label -> string
 
-	bucketsMu sync.Mutex // serialises changes of the table; taken before a bucket's gate
-	buckets   atomic.Pointer[map[redoubt.BucketName]*bucket]
-	peopleMu  sync.Mutex // serialises what changes people: planned, committed, applied
-	rotateMu  sync.Mutex // one rotation or erasure at a time
+	bucketsMu  sync.Mutex // serialises changes of the table; taken before a bucket's gate
+	buckets    atomic.Pointer[map[redoubt.BucketName]*bucket]
+	peopleMu   sync.Mutex   // serialises what changes people: planned, committed, applied
+	standingMu sync.RWMutex // held shared by who commits under a credential, alone while a revocation takes effect
+	rotateMu   sync.Mutex   // one rotation or erasure at a time
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -210,7 +211,7 @@ const (
 	treeEvery      = time.Second
 	dutyEvery      = 10 * time.Second
 	lifecycleEvery = time.Hour
-	markEvery      = time.Minute
+	markEvery      = 10 * time.Second
 )
 
 // Close ends the audit session, settles the clocks and closes engine and keys.

@@ -317,3 +317,67 @@ func TestTheLogVerifiesAndAnswersSearches(t *testing.T) {
 		t.Errorf("an analyst searched the log: %v", err)
 	}
 }
+
+// gate is a body that stops half-way until it is opened.
+type gate struct {
+	first  io.Reader
+	at     chan struct{} // closed when the first half has been read
+	opened chan struct{}
+	once   bool
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	n, err := g.first.Read(p)
+	if n > 0 || err != io.EOF {
+		return n, nil
+	}
+	if !g.once {
+		g.once = true
+		close(g.at)
+		<-g.opened
+		return copy(p, "rest"), nil
+	}
+	return 0, io.EOF
+}
+
+func TestARevokedWriterCommitsNothing(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	body := &gate{first: strings.NewReader("half"), at: make(chan struct{}), opened: make(chan struct{})}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := w.PutObject(ctx, s, redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "reports", Key: "late"}, SizeBytes: 8, Body: body})
+		ended <- err
+	}()
+	<-body.at
+	if err := w.RevokePerson(ctx, officer, "s-analyst", "left"); err != nil {
+		t.Fatal(err)
+	}
+	close(body.opened)
+	if err := <-ended; !errors.Is(err, redoubt.Unauthenticated) {
+		t.Errorf("got %v, want not authenticated", err)
+	}
+	if got := w.get(w.as("ts-analyst", ""), "late"); got != "" {
+		t.Errorf("%q was stored after its writer was revoked", got)
+	}
+}
+
+func TestRefusedMarkingsAreOnRecord(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	src := w.put(s, "source", "x", "")
+	if _, err := w.PutObject(ctx, s, redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "reports", Key: "bogus"}, Label: "SECRET//BOGUS", Body: strings.NewReader("")}); !errors.Is(err, redoubt.Invalid) {
+		t.Fatalf("got %v, want invalid", err)
+	}
+	if _, err := w.CopyObject(ctx, s, redoubt.CopyObject{Source: src.Name, Target: redoubt.ObjectName{Bucket: "reports", Key: "lower"}, Label: "UNCLASSIFIED"}); !errors.Is(err, redoubt.Denied) {
+		t.Fatalf("got %v, want denied", err)
+	}
+	for _, key := range []string{"bogus", "lower"} {
+		found := 0
+		err := w.SearchAudit(ctx, officer, redoubt.AuditQuery{Object: redoubt.ObjectName{Bucket: "reports", Key: key}, Outcome: "deny"},
+			func(redoubt.AuditRecord) error { found++; return nil })
+		if err != nil || found != 1 {
+			t.Errorf("%s: %d denials on record (%v), want 1", key, found, err)
+		}
+	}
+}

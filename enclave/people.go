@@ -34,6 +34,8 @@ func (e *Enclave) enact(ctx context.Context, b *store.Batch, entry *entry, recs 
 	if err := e.commit(ctx, b, entry); err != nil {
 		return err
 	}
+	e.standingMu.Lock() // what was committed under a right that ends is committed now; nothing is afterwards
+	defer e.standingMu.Unlock()
 	e.identity.Apply(recs...)
 	return nil
 }

@@ -28,7 +28,7 @@ func (e *Enclave) PutObject(ctx context.Context, who redoubt.Credential, in redo
 	}
 	l, err := e.mark(op, b, who, in.Label)
 	if err != nil {
-		return redoubt.Version{}, err
+		return redoubt.Version{}, e.unmarked(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name}, err)
 	}
 	return e.putAs(ctx, op, who, b, l, in)
 }
@@ -112,9 +112,36 @@ func (e *Enclave) missingBucket(ctx context.Context, a ask, missing error) error
 	return e.noted(ctx, ent, missing)
 }
 
+// unmarked answers a write whose label cannot be: an unknown marking, or one below what it is made of. It is refused
+// on the record (RULES 1.6, 2.4).
+func (e *Enclave) unmarked(ctx context.Context, a ask, why error) error {
+	a.fresh, a.made = a.who.Working, a.who.Working
+	d, _ := e.judge(ctx, a)
+	if !d.Allow {
+		_, refused := e.decide(ctx, a)
+		return refused
+	}
+	ent := e.describe(ctx, a, false, "marking (1.6, 2.4)")
+	return e.noted(ctx, ent, why)
+}
+
+// standing lets a write be committed only while its credential stands: one that was revoked while content came in
+// commits nothing. The caller calls done after its commit; a revocation that returns has waited for it.
+func (e *Enclave) standing(who redoubt.Credential) (done func(), err error) {
+	e.standingMu.RLock()
+	if who.ID != ownCredential {
+		if err := e.identity.Live(who); redoubt.KindOf(err) == redoubt.Unauthenticated && err != nil {
+			e.standingMu.RUnlock()
+			return nil, err
+		}
+	}
+	return e.standingMu.RUnlock, nil
+}
+
 // write is a version on its way into the store.
 type write struct {
 	e       *Enclave
+	who     redoubt.Credential
 	b       *bucket
 	name    redoubt.ObjectName
 	set     *labelSet
@@ -137,7 +164,7 @@ func (e *Enclave) write(ctx context.Context, b *bucket, name redoubt.ObjectName,
 	if err != nil {
 		return nil, err
 	}
-	return &write{e: e, b: b, name: name, set: set, made: made,
+	return &write{e: e, who: who, b: b, name: name, set: set, made: made,
 		rec: &record{made: made.id, author: string(who.Subject), maker: string(e.name)}}, nil
 }
 
@@ -344,6 +371,11 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 		return redoubt.Version{}, err
 	}
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
+	done, err := e.standing(w.who)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	defer done()
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Version{}, err
 	}

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -90,7 +91,7 @@ func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label
 			return nil, &redoubt.Error{Op: "enclave.Open", Kind: redoubt.Corrupt, Err: err,
 				Hint: "the state holds a label of a policy that this estate does not name; start it with the estate that made it"}
 		}
-		set := newLabelSet(binary.BigEndian.Uint32(it.Key()[1:]), l, append([]byte(nil), it.Value()...), quotas(l))
+		set := t.newLabelSet(binary.BigEndian.Uint32(it.Key()[1:]), l, append([]byte(nil), it.Value()...), quotas(l))
 		if err := set.load(view); err != nil {
 			return nil, err
 		}
@@ -103,9 +104,16 @@ func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label
 	return s, nil
 }
 
-func newLabelSet(id uint32, l label.Label, text []byte, quota int64) *labelSet {
-	sum := sha256.Sum256(text)
-	return &labelSet{id: id, label: l, text: text, name: string(text), tag: binary.BigEndian.Uint32(sum[:]), quota: quota}
+// newLabelSet makes a set that is not in the table yet. Its tag is the first four bytes of a hash over its text, made
+// anew with a further zero byte for as long as another set has it; sets are read back in the order in which they were made.
+func (t *setTable) newLabelSet(id uint32, l label.Label, text []byte, quota int64) *labelSet {
+	set := &labelSet{id: id, label: l, text: text, name: string(text), quota: quota}
+	for salted := bytes.Clone(text); ; salted = append(salted, 0) {
+		sum := sha256.Sum256(salted)
+		if set.tag = binary.BigEndian.Uint32(sum[:]); t.byTag[set.tag] == nil {
+			return set
+		}
+	}
 }
 
 // load reads the set's counters and the bound of its clock.
@@ -157,10 +165,7 @@ func (s *labelSets) of(ctx context.Context, l label.Label) (*labelSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := newLabelSet(uint32(len(t.byID)+1), l, text, s.quotas(l))
-	if other := t.byTag[set.tag]; other != nil {
-		return nil, &redoubt.Error{Op: "label set", Kind: redoubt.Internal, Err: fmt.Errorf("two labels share a tag")}
-	}
+	set := t.newLabelSet(uint32(len(t.byID)+1), l, text, s.quotas(l))
 	b := new(store.Batch)
 	b.Set(setKey(recSet, set.id), text)
 	if err := s.engine.Commit(ctx, b); err != nil {

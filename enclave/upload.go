@@ -39,6 +39,7 @@ type partRecord struct {
 // upload is an upload that a request found.
 type upload struct {
 	e    *Enclave
+	who  redoubt.Credential // of the request
 	b    *bucket
 	name redoubt.ObjectName
 	id   versionID
@@ -58,10 +59,10 @@ func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Upload{}, e.missingBucket(ctx, a, err)
 	}
-	if a.fresh, err = e.mark(op, b, who, in.Label); err != nil {
-		return redoubt.Upload{}, err
-	}
 	a.bucket = b
+	if a.fresh, err = e.mark(op, b, who, in.Label); err != nil {
+		return redoubt.Upload{}, e.unmarked(ctx, a, err)
+	}
 	entry, err := e.decide(ctx, a)
 	if err != nil {
 		return redoubt.Upload{}, err
@@ -130,6 +131,7 @@ func (e *Enclave) upload(ctx context.Context, op string, action redoubt.Action, 
 		return nil, nil, err
 	}
 	if u != nil {
+		u.who = who
 		a.made, a.fresh = u.made.label, u.set.label
 	}
 	entry, err := e.decide(ctx, a)
@@ -244,6 +246,11 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	}
 	deltaSet(batch, recBytes, u.set.id, grown)
 	entry.Bytes = p.Size
+	done, err := e.standing(u.who)
+	if err != nil {
+		return redoubt.Part{}, err
+	}
+	defer done()
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Part{}, err
 	}

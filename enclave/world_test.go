@@ -175,7 +175,7 @@ func (w *world) usage(marking string) (versions, bytes int64) {
 	set := w.set(marking)
 	view := w.engine.View()
 	defer view.Close()
-	kept := newLabelSet(set.id, set.label, set.text, 0)
+	kept := newSetTable(nil).newLabelSet(set.id, set.label, set.text, 0)
 	if err := kept.load(view); err != nil {
 		w.t.Fatal(err)
 	}

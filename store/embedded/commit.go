@@ -306,9 +306,15 @@ func (e *Engine) encode(r *request, next *uint64) error {
 	return nil
 }
 
+// frees says whether a batch may use the reserve: one that gives space back, and one that
+// only appends to the stream. So the record of reads and refusals has space of its own that no content can take; when
+// that is used up too, the record fails and with it what it speaks of (RULES 6).
 func frees(b *store.Batch) bool {
 	if len(b.Links) > 0 {
 		return false
+	}
+	if len(b.Writes) == 0 && len(b.Appends) > 0 {
+		return true
 	}
 	for i := range b.Writes {
 		if b.Writes[i].Op == store.OpDelete {

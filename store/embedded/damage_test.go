@@ -360,6 +360,14 @@ func TestTheReserveIsKept(t *testing.T) {
 	if _, ok, err := e.Get([]byte("k")); !ok || err != nil {
 		t.Fatalf("Get: %v, %v", ok, err)
 	}
+	if err := e.Commit(context.Background(), &store.Batch{Appends: [][]byte{[]byte("a refusal")}}); err != nil {
+		t.Fatalf("what only goes on record: %v", err)
+	}
+	disk.free.Store(249)
+	if err := e.Commit(context.Background(), &store.Batch{Appends: [][]byte{[]byte("one more")}}); !errors.Is(err, redoubt.DiskFull) {
+		t.Fatalf("with the space of the record used up: got %v, want disk full", err)
+	}
+	disk.free.Store(999)
 	b := new(store.Batch)
 	b.Delete([]byte("k"))
 	if err := e.Commit(context.Background(), b); err != nil {

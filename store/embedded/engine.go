@@ -194,8 +194,8 @@ func (s *segments) close() error {
 	return errs
 }
 
-// checkRoom refuses a write that would eat into the reserve. What only frees space may use
-// three quarters of it, else a full disk could never be emptied.
+// checkRoom refuses a write that would eat into the reserve. What frees space, and the record of what
+// is refused and read, may use three quarters of it: else a full disk could never be emptied, nor read.
 func (e *Engine) checkRoom(op string, frees bool) error {
 	if err := e.fs.brokenBy(); err != nil {
 		return err
