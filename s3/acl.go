@@ -8,22 +8,7 @@ import (
 )
 
 // Access lists are not offered: labels, grants and roles decide. What clients send without thinking
-// ("private") is accepted because it is what holds; everything else is refused, not ignored.
-
-// checkACLHeaders accepts the canned lists that say nothing new.
-func (c *call) checkACLHeaders() error {
-	for _, v := range c.r.Header["X-Amz-Acl"] {
-		if v != "private" && v != "bucket-owner-full-control" {
-			return notImplemented("x-amz-acl: " + v)
-		}
-	}
-	for name := range c.r.Header {
-		if strings.HasPrefix(name, "X-Amz-Grant-") {
-			return notImplemented("The header " + strings.ToLower(name))
-		}
-	}
-	return nil
-}
+// ("private") is accepted because it is what holds; refuseUnoffered refuses everything else.
 
 // getBucketACL is GET /BUCKET?acl: the canned answer that the asker has full control of what the asker sees.
 func (s *handler) getBucketACL(c *call) error {
@@ -88,9 +73,6 @@ func (s *handler) putObjectACL(c *call) error {
 
 // readPrivateACL accepts a canned list that changes nothing, and nothing else.
 func (c *call) readPrivateACL() error {
-	if err := c.checkACLHeaders(); err != nil {
-		return err
-	}
 	if c.r.ContentLength != 0 {
 		return notImplemented("AccessControlPolicy")
 	}

@@ -33,9 +33,6 @@ type asked struct {
 
 // readAsked reads label, attributes, tags and lock from the headers of PUT, COPY and CreateMultipartUpload.
 func (c *call) readAsked() (a asked, err error) {
-	if err = c.refuseUnoffered(); err != nil {
-		return a, err
-	}
 	if a.label, err = c.readLabel(); err != nil {
 		return a, err
 	}
@@ -167,25 +164,12 @@ func stripChunked(values []string) string {
 	return strings.Join(kept, ",")
 }
 
-// refuseUnoffered names the headers that would change what a write means and are not offered.
-func (c *call) refuseUnoffered() error {
-	if err := checkEncryption(c.r.Header); err != nil {
-		return err
-	}
-	if err := c.checkACLHeaders(); err != nil {
-		return err
-	}
-	for _, name := range [...]string{"X-Amz-Website-Redirect-Location", "X-Amz-Write-Offset-Bytes", "X-Amz-Mfa", "X-Amz-Object-If-Match-Initiated-Time"} {
-		if c.r.Header[name] != nil {
-			return notImplemented("The header " + strings.ToLower(name))
-		}
-	}
-	return nil
-}
-
 // checkEncryption accepts AES256, which is what happens anyhow, and refuses keys of others' making by name.
 func checkEncryption(h http.Header) error {
 	for name := range h {
+		if name == headerBucketKey {
+			continue // refuseUnoffered has looked at its value
+		}
 		if strings.HasPrefix(name, "X-Amz-Server-Side-Encryption-") || strings.HasPrefix(name, "X-Amz-Copy-Source-Server-Side-Encryption-") {
 			if strings.Contains(name, "Customer") {
 				return notImplemented("SSE-C (" + strings.ToLower(name) + ")")

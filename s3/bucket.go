@@ -12,9 +12,6 @@ func (s *handler) createBucket(c *call) error {
 	if err := s.readLocation(c); err != nil {
 		return err
 	}
-	if err := c.checkACLHeaders(); err != nil {
-		return err
-	}
 	settings, err := c.readBucketHeaders()
 	if err != nil {
 		return err
@@ -58,9 +55,6 @@ func (c *call) readBucketHeaders() (b redoubt.BucketSettings, err error) {
 		b.Lock.Enabled = true
 	case v != "" && !strings.EqualFold(v, "false"):
 		return b, invalid("x-amz-bucket-object-lock-enabled", v, "The value must be true or false.")
-	}
-	if v := c.header("X-Amz-Object-Ownership"); v != "" && v != "BucketOwnerEnforced" {
-		return b, notImplemented("x-amz-object-ownership: " + v)
 	}
 	for name := range c.r.Header {
 		if !strings.HasPrefix(name, "X-Amz-Redoubt-") {

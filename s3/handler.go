@@ -135,6 +135,9 @@ func (s *handler) serve(c *call) error {
 	if c.op.handle == nil {
 		return notImplemented(c.op.name)
 	}
+	if err := refuseUnoffered(c.r.Header); err != nil {
+		return err
+	}
 	if err := c.misplacedLabel(); err != nil {
 		return err
 	}

@@ -134,9 +134,6 @@ func (s *handler) getLockConfig(c *call) error {
 
 // putLockConfig is PUT /BUCKET?object-lock. Once enabled it stays enabled.
 func (s *handler) putLockConfig(c *call) error {
-	if c.r.Header["X-Amz-Bucket-Object-Lock-Token"] != nil {
-		return notImplemented("x-amz-bucket-object-lock-token")
-	}
 	doc, err := c.readDocument("ObjectLockConfiguration")
 	if err != nil {
 		return err

@@ -78,9 +78,6 @@ func (s *handler) uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := checkEncryption(c.r.Header); err != nil {
-		return err
-	}
 	body, err := c.openPayload(redoubt.MaxPutBytes, s.wantsMD5(c.ctx, c.bucket))
 	if err != nil {
 		return err
@@ -110,9 +107,6 @@ func (s *handler) uploadPartCopy(c *call) error {
 	}
 	source, id, err := c.copySource()
 	if err != nil {
-		return err
-	}
-	if err := checkEncryption(c.r.Header); err != nil {
 		return err
 	}
 	cond, err := readConditions(c.r.Header, "X-Amz-Copy-Source-")
@@ -207,9 +201,6 @@ func (c *call) location() string {
 // readComplete reads the list of parts: ascending, each once.
 func (c *call) readComplete() (in redoubt.CompleteUpload, err error) {
 	in = redoubt.CompleteUpload{Name: redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, Upload: c.uploadID(), SizeBytes: -1}
-	if err = checkEncryption(c.r.Header); err != nil {
-		return in, err
-	}
 	if v := c.header("X-Amz-Mp-Object-Size"); v != "" {
 		n, ok := parseDigits(v)
 		if !ok {
@@ -325,9 +316,6 @@ func completeError(err error) error {
 
 // abortUpload is DELETE /BUCKET/KEY?uploadId=ID.
 func (s *handler) abortUpload(c *call) error {
-	if c.r.Header["X-Amz-If-Match-Initiated-Time"] != nil {
-		return notImplemented("x-amz-if-match-initiated-time")
-	}
 	if err := s.uploads.AbortUpload(c.ctx, c.who, redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, c.uploadID()); err != nil {
 		return err
 	}

@@ -36,11 +36,6 @@ func unseen(in redoubt.DeleteObject, err error) bool {
 
 func (c *call) readDelete() (redoubt.DeleteObject, error) {
 	in := redoubt.DeleteObject{Name: redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, ID: redoubt.VersionID(c.query.get("versionId"))}
-	for _, name := range [...]string{"X-Amz-Mfa", "X-Amz-If-Match-Last-Modified-Time", "X-Amz-If-Match-Size"} {
-		if c.r.Header[name] != nil {
-			return in, notImplemented("The header " + name)
-		}
-	}
 	err := readETags(c.r.Header["If-Match"], &in.If.IfMatch)
 	in.BypassGovernance = c.bypassGovernance()
 	return in, err
@@ -65,9 +60,6 @@ func (s *handler) deleteObjects(c *call) error {
 	}
 	if !hashed {
 		return errMissingHash // a signed digest serves as well: it covers more
-	}
-	if c.r.Header["X-Amz-Mfa"] != nil {
-		return notImplemented("The header x-amz-mfa")
 	}
 	entries, quiet, err := c.parseDelete(body)
 	if err != nil {

@@ -51,9 +51,6 @@ func (s *handler) headObject(c *call) error {
 // readObject reads which version is asked for, and on which conditions.
 func (c *call) readObject() (redoubt.ReadObject, error) {
 	in := redoubt.ReadObject{Name: redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, ID: redoubt.VersionID(c.query.get("versionId"))}
-	if err := checkEncryption(c.r.Header); err != nil {
-		return in, err
-	}
 	var err error
 	in.If, err = readConditions(c.r.Header, "")
 	return in, err

@@ -216,7 +216,13 @@ func (f *postedForm) headers() http.Header {
 
 // putForm stores the file as PutObject would.
 func (s *handler) putForm(c *call, f *postedForm) (redoubt.Version, error) {
-	c.r.Header = f.headers()
+	if err := refuseUnoffered(c.r.Header); err != nil {
+		return redoubt.Version{}, err
+	}
+	c.r.Header = f.headers() // the fields stand for headers, so they are held to the same
+	if err := refuseUnoffered(c.r.Header); err != nil {
+		return redoubt.Version{}, err
+	}
 	ask, err := c.readAsked()
 	if err != nil {
 		return redoubt.Version{}, err
