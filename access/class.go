@@ -78,13 +78,16 @@ func (c Class) changes() bool {
 	return false
 }
 
-// rule is the name under which the audit log records what the class allowed.
+// ruleWriteUp is what a version strictly above the working label is recorded under.
+const ruleWriteUp = "write-up (2.1)"
+
+// rule is the name under which the audit log records what the class allowed. allowed knows of the write-up.
 func (c Class) rule() string {
 	switch c {
 	case ClassRead, ClassList:
 		return "read-down (2.1)"
 	case ClassWrite, ClassUpload:
-		return "write-up (2.1)"
+		return "write (2.1)"
 	case ClassAbort, ClassAlter:
 		return "same-working-label (2.3)"
 	case ClassSettings, ClassBucket:

@@ -50,7 +50,16 @@ func (m *Monitor) Check(r *Request) Decision {
 	if rule != "" {
 		return m.refuse(class, r, rule)
 	}
-	return Decision{Allow: true, Known: true, Rule: class.rule()}
+	return Decision{Allow: true, Known: true, Rule: allowed(class, r)}
+}
+
+// allowed is the rule that an allowed request is recorded under. A write is a write-up only where the version's label
+// is strictly above the working label; that it is not below has been shown.
+func allowed(class Class, r *Request) string {
+	if (class == ClassWrite || class == ClassUpload) && !same(&r.Who.Working, &r.New) {
+		return ruleWriteUp
+	}
+	return class.rule()
 }
 
 // credential checks that the credential, its subject and its working label are good now.

@@ -172,6 +172,29 @@ func TestZeroValuesRefuse(t *testing.T) {
 	}
 }
 
+func TestOnlyAVersionAboveTheWorkingLabelIsRecordedAsWriteUp(t *testing.T) {
+	m := monitor(t)
+	for _, a := range []redoubt.Action{redoubt.ActionPutObject, redoubt.ActionDeleteObject, redoubt.ActionUpload} {
+		r := request(t, a)
+		r.Subject.Roles = append(r.Subject.Roles, redoubt.RoleWriteUp)
+		for _, c := range []struct {
+			above bool
+			want  string
+		}{{false, "write (2.1)"}, {true, "write-up (2.1)"}} {
+			if r.New = r.Who.Working; c.above {
+				r.Who.Working = mark(t, "CONFIDENTIAL")
+				r.MadeAt = r.Who.Working
+			}
+			if d := m.Check(r); !d.Allow || d.Rule != c.want {
+				t.Errorf("%s of %s at %s: got %+v, want %q", a, r.New, r.Who.Working, d, c.want)
+			}
+			if n := testing.AllocsPerRun(100, func() { m.Check(r) }); n != 0 {
+				t.Errorf("%s: %v allocations a decision, want 0", a, n)
+			}
+		}
+	}
+}
+
 func TestAllowedDecisionsAllocateNothing(t *testing.T) {
 	m := monitor(t)
 	for _, a := range []redoubt.Action{redoubt.ActionGetObject, redoubt.ActionPutObject, redoubt.ActionListObjects, redoubt.ActionPutTags} {
