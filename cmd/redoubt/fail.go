@@ -11,6 +11,7 @@ import (
 	"redoubt"
 	"redoubt/client"
 	"redoubt/estate"
+	"redoubt/label"
 )
 
 // Exit codes.
@@ -57,7 +58,11 @@ func (a *app) report(err error) int {
 		a.tell("interrupted; nothing was left half done", "")
 		return exitFailed
 	}
-	a.tell(plain(err), hintFor(err))
+	message, hint := splitHint(plain(err))
+	if own := ownHint(err); own != "" || hint == "" {
+		hint = hintFor(err)
+	}
+	a.tell(message, hint)
 	if errors.Is(err, redoubt.Denied) {
 		return exitRefused
 	}
@@ -106,21 +111,32 @@ func plain(err error) string {
 	return strings.Join(parts, ": ")
 }
 
+// splitHint takes apart "MESSAGE (hint: HINT)", which is how an S3 answer carries a node's hint.
+func splitHint(message string) (rest, hint string) {
+	if i := strings.LastIndex(message, " (hint: "); i >= 0 && strings.HasSuffix(message, ")") {
+		return message[:i], strings.TrimSuffix(message[i+len(" (hint: "):], ")")
+	}
+	return message, ""
+}
+
 // hintFor is the error's own hint, or the next command that helps with its kind.
 func hintFor(err error) string {
 	if h := ownHint(err); h != "" {
 		return h
 	}
 	var faults estate.Faults
+	var marking *label.ParseError
 	switch kind := redoubt.KindOf(err); {
 	case errors.As(err, &faults):
 		return "correct the file, then: redoubt estate check FILE"
+	case errors.As(err, &marking), strings.HasPrefix(ruleOf(err), "label: "):
+		return "redoubt label parse MARKING --json tells every fault and its place"
 	case kind == redoubt.Unavailable:
 		return "redoubt status"
 	case kind == redoubt.Unauthenticated, kind == redoubt.Expired:
 		return "the clock and the key are looked at by: redoubt doctor"
 	case kind == redoubt.Denied:
-		return "redoubt label dominates A B tells which of two markings is above the other"
+		return hintForRule(ruleOf(err))
 	case kind == redoubt.NotFound:
 		return "redoubt ls shows what this credential may see"
 	case kind == redoubt.NoBucket:
@@ -129,6 +145,32 @@ func hintFor(err error) string {
 		return "redoubt fsck NODE reads everything back"
 	}
 	return "redoubt doctor"
+}
+
+// hintForRule is the next command after a refusal: what helps with labels does not help whom a role keeps out.
+func hintForRule(rule string) string {
+	name, section, _ := strings.Cut(rule, " ")
+	switch {
+	case name == "role", name == "storage-role", section == "(4.1)", section == "(4.2)":
+		return "redoubt person show NAME tells a subject's roles"
+	case name == "need-to-know", name == "need-to-know-denied":
+		return "redoubt grant ls --as OFFICER@NODE lists who is let into which bucket"
+	case section == "(2.1)" && name != "clearance-current" && name != "live-credential", section == "(2.3)", section == "(2.4)":
+		return "redoubt label dominates A B tells which of two markings is above the other"
+	}
+	return "redoubt audit why REQUEST --as SUBJECT@NODE explains a decision"
+}
+
+// ruleOf is the outermost rule in the chain.
+func ruleOf(err error) string {
+	var e *redoubt.Error
+	for errors.As(err, &e) {
+		if e.Rule != "" {
+			return e.Rule
+		}
+		err = e.Err
+	}
+	return ""
 }
 
 // ownHint is the first hint in the chain, the outermost first.
