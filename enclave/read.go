@@ -319,6 +319,9 @@ func (o *object) open() error {
 			o.small = &small{key: key, bind: bind, blob: blob}
 			return nil
 		}
+		if sealed, ok := blob.(store.SealedBlob); ok {
+			sealed.ReaderAuthenticates() // the opener does, chunk by chunk
+		}
 		o.openers = append(o.openers, keys.NewOpener(key, bind, blob, blob.Size()))
 	}
 	return nil

@@ -118,6 +118,13 @@ type Blob interface {
 	Close() error
 }
 
+// SealedBlob is a Blob of a driver that keeps checksums of its own. Whoever authenticates all that it reads says so before it
+// reads, and the driver leaves its checksum out. It is for reading content, never for copying or checking it.
+type SealedBlob interface {
+	Blob
+	ReaderAuthenticates()
+}
+
 // Stats are for metrics and quotas of the whole engine, never for a subject.
 type Stats struct {
 	DiskBytes, LiveBytes, FreeBytes int64
