@@ -383,15 +383,18 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	return e.version(w.name, w.set, w.rec), nil
 }
 
-// freshKeys re-wraps data keys that were wrapped before a rotation, so that none is committed under an epoch that is about
-// to be destroyed. Content that was still coming in when its epoch went must be sent again. The set's epochGate is held shared.
+// freshKeys wraps data keys anew that were wrapped before a rotation, so that none is committed under an epoch that is about
+// to be destroyed: from the key at hand for content that has just come in, else from its wrapped form. The set's epochGate is held shared.
 func (w *write) freshKeys() error {
 	for i := range w.rec.pieces {
 		p := &w.rec.pieces[i]
 		if p.wrapped.Epoch() >= w.set.epoch.Load() {
 			continue
 		}
-		fresh, err := w.e.keyring.Rewrap(w.set.text, p.wrapped)
+		fresh, err := w.e.keyring.Wrap(w.set.text, w.dataKey)
+		if redoubt.KindOf(err) == redoubt.Invalid {
+			fresh, err = w.e.keyring.Rewrap(w.set.text, p.wrapped)
+		}
 		if err != nil {
 			return &redoubt.Error{Op: "write", Kind: redoubt.Unavailable, Err: err, Hint: "the label's key was rotated meanwhile; send it again"}
 		}

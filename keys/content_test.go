@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -318,5 +319,36 @@ func BenchmarkOpen4KiB(b *testing.B) {
 		if _, err := OpenAll(buf, testKey(1), testBinding, sealed); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestAKeyAtHandIsWrappedUnderTheCurrentEpoch(t *testing.T) {
+	dir := t.TempDir()
+	k, err := Create(filepath.Join(dir, "ring"), KeyFile(filepath.Join(dir, "key")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	label := []byte("USA@1 SECRET")
+	d, old, err := k.NewDataKey(label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch, err := k.Rotate(label)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.DestroyEpoch(label, old.Epoch()); err != nil {
+		t.Fatal(err)
+	}
+	w, err := k.Wrap(label, d)
+	if err != nil || w.Epoch() != epoch {
+		t.Fatalf("got epoch %d, %v, want %d", w.Epoch(), err, epoch)
+	}
+	if got, err := k.DataKey(label, w); err != nil || got != d {
+		t.Errorf("another key came back (%v)", err)
+	}
+	if _, err := k.Wrap(label, DataKey{}); err == nil {
+		t.Error("the zero key was wrapped")
 	}
 }

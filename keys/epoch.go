@@ -102,6 +102,19 @@ func (k *Keyring) DataKey(label []byte, w Wrapped) (DataKey, error) {
 	return d, nil
 }
 
+// Wrap wraps a data key that is at hand under the label's current epoch: for content whose key was drawn before a
+// rotation and that is recorded after it. The zero DataKey is redoubt.Invalid.
+func (k *Keyring) Wrap(label []byte, d DataKey) (Wrapped, error) {
+	if !d.set {
+		return Wrapped{}, &redoubt.Error{Op: "keys.Wrap", Kind: redoubt.Invalid, Err: errors.New("no key")}
+	}
+	current, err := k.current(label)
+	if err != nil {
+		return Wrapped{}, err
+	}
+	return current.wrap(&d), nil
+}
+
 // Rewrap moves w, made under label, to the label's current epoch: what a rotation does
 // to each record before the old epoch is destroyed. What is current already comes back
 // unchanged. Errors as DataKey.
