@@ -48,11 +48,16 @@ func (s *summed) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (s *summed) result() (c redoubt.Checksums) {
+func (s *summed) result() redoubt.Checksums {
 	var sum []byte
 	fips140.WithoutEnforcement(func() { sum = s.h.Sum(nil) })
+	return checksum(s.algorithm, sum)
+}
+
+// checksum is one sum as S3 writes it.
+func checksum(algorithm string, sum []byte) (c redoubt.Checksums) {
 	text := base64.StdEncoding.EncodeToString(sum)
-	switch s.algorithm {
+	switch algorithm {
 	case "CRC32":
 		c.CRC32 = text
 	case "CRC32C":
@@ -117,14 +122,7 @@ func joinSums(algorithm string, composite bool, parts []*partRecord) (redoubt.Ch
 	for shift := bits - 8; shift >= 0; shift -= 8 {
 		out = append(out, byte(sum>>shift))
 	}
-	text := base64.StdEncoding.EncodeToString(out)
-	switch algorithm {
-	case "CRC32":
-		return redoubt.Checksums{CRC32: text}, nil
-	case "CRC32C":
-		return redoubt.Checksums{CRC32C: text}, nil
-	}
-	return redoubt.Checksums{CRC64NVME: text}, nil
+	return checksum(algorithm, out), nil
 }
 
 func (p *partRecord) sum(algorithm string) string {
