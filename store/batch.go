@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"redoubt"
@@ -26,6 +27,7 @@ const (
 	OpSet    Op = iota + 1 // key becomes value
 	OpDelete               // key is gone
 	OpAdd                  // key holds a little-endian int64 (absent: 0), to which Delta is added
+	OpNumber               // key holds a counter as OpAdd has it; it rises by one, to n, and NumberedKey(key, n) becomes value
 )
 
 // Write is one change of one key.
@@ -47,6 +49,17 @@ func (b *Batch) Delete(key []byte) { b.Writes = append(b.Writes, Write{Op: OpDel
 // Add adds delta to the counter at key.
 func (b *Batch) Add(key []byte, delta int64) {
 	b.Writes = append(b.Writes, Write{Op: OpAdd, Key: key, Delta: delta})
+}
+
+// Number keeps value under the next number of the stream at key, in commit order and counted from 1: who
+// reads NumberedKey(key, n) finds nothing new below it later.
+func (b *Batch) Number(key, value []byte) {
+	b.Writes = append(b.Writes, Write{Op: OpNumber, Key: key, Value: value})
+}
+
+// NumberedKey is the key of entry n of the numbered stream at key.
+func NumberedKey(key []byte, n uint64) []byte {
+	return binary.BigEndian.AppendUint64(key[:len(key):len(key)], n)
 }
 
 // Append adds an entry to the append stream.
@@ -76,9 +89,9 @@ func (b *Batch) Validate() error {
 		switch {
 		case len(w.Key) == 0 || w.Key[0] == AppendPrefix:
 			return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: fmt.Errorf("write %d: empty or reserved key", i)}
-		case w.Op < OpSet || w.Op > OpAdd:
+		case w.Op < OpSet || w.Op > OpNumber:
 			return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: fmt.Errorf("write %d: unknown operation %d", i, w.Op)}
-		case len(w.Key) > MaxKeyBytes:
+		case len(w.Key) > MaxKeyBytes, w.Op == OpNumber && len(w.Key)+8 > MaxKeyBytes:
 			return tooLarge("key of %d bytes", len(w.Key))
 		case len(w.Value) > MaxValueBytes:
 			return tooLarge("value of %d bytes", len(w.Value))

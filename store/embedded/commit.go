@@ -2,6 +2,7 @@ package embedded
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"runtime"
@@ -160,7 +161,7 @@ func (r *request) size() (n int) {
 		return n
 	}
 	for i := range r.batch.Writes {
-		n += len(r.batch.Writes[i].Key) + len(r.batch.Writes[i].Value)
+		n += 2*len(r.batch.Writes[i].Key) + len(r.batch.Writes[i].Value)
 	}
 	for _, entry := range r.batch.Appends {
 		n += len(entry)
@@ -237,7 +238,7 @@ func (r *request) overhead() int {
 		n += 32*len(m.to.runs) + 32 + 16*sealOverhead
 	}
 	if r.batch != nil {
-		n += 16*len(r.batch.Writes) + 8*len(r.batch.Appends) + 16*len(r.batch.Unlinks)
+		n += 32*len(r.batch.Writes) + 8*len(r.batch.Appends) + 16*len(r.batch.Unlinks)
 		for _, l := range r.batch.Links {
 			n += 64 + 8*sealOverhead
 			if s, ok := l.(*staged); ok {
@@ -285,6 +286,13 @@ func (e *Engine) encode(r *request, next *uint64) error {
 			v := values[i]
 			w.set(write.Key, v[:])
 			e.remember(write.Key, v[:])
+		case store.OpNumber:
+			v := values[i]
+			w.set(write.Key, v[:])
+			e.remember(write.Key, v[:])
+			key := store.NumberedKey(write.Key, binary.LittleEndian.Uint64(v[:]))
+			w.set(key, write.Value)
+			e.remember(key, write.Value)
 		}
 	}
 	b.FirstAppend = *next

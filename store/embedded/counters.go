@@ -6,12 +6,23 @@ import (
 	"redoubt/store"
 )
 
-// resolve works out what each Add of a batch leaves behind, without changing anything.
+// counts says whether a write changes a counter, and by how much.
+func counts(w *store.Write) (delta int64, ok bool) {
+	switch w.Op {
+	case store.OpAdd:
+		return w.Delta, true
+	case store.OpNumber:
+		return 1, true
+	}
+	return 0, false
+}
+
+// resolve works out what each counter that a batch changes becomes, without changing anything.
 // Only committed state and this batch's own earlier writes count.
 func (e *Engine) resolve(writes []store.Write) (values map[int][8]byte, err error) {
 	adds := 0
 	for i := range writes {
-		if writes[i].Op == store.OpAdd {
+		if _, ok := counts(&writes[i]); ok {
 			adds++
 		}
 	}
@@ -19,9 +30,9 @@ func (e *Engine) resolve(writes []store.Write) (values map[int][8]byte, err erro
 		return nil, nil
 	}
 	values = make(map[int][8]byte, adds)
-	adding := make(map[string]int, adds) // key of an Add -> its last write so far
+	adding := make(map[string]int, adds) // key of a counter -> its last write so far
 	for i := range writes {
-		if writes[i].Op == store.OpAdd {
+		if _, ok := counts(&writes[i]); ok {
 			adding[string(writes[i].Key)] = -1
 		}
 	}
@@ -31,22 +42,22 @@ func (e *Engine) resolve(writes []store.Write) (values map[int][8]byte, err erro
 		if !ours {
 			continue
 		}
-		if w.Op == store.OpAdd {
+		if delta, ok := counts(w); ok {
 			var old int64
 			switch {
 			case last < 0:
 				old, err = e.counter(w.Key)
-			case writes[last].Op == store.OpAdd:
-				v := values[last]
-				old = int64(binary.LittleEndian.Uint64(v[:]))
 			case writes[last].Op == store.OpSet:
 				old, err = counterValue(writes[last].Value)
+			case writes[last].Op != store.OpDelete:
+				v := values[last]
+				old = int64(binary.LittleEndian.Uint64(v[:]))
 			}
 			if err != nil {
 				return nil, err
 			}
 			var v [8]byte
-			binary.LittleEndian.PutUint64(v[:], uint64(old+w.Delta))
+			binary.LittleEndian.PutUint64(v[:], uint64(old+delta))
 			values[i] = v
 		}
 		adding[string(w.Key)] = i

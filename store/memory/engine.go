@@ -113,7 +113,7 @@ func applyWrites(root *node, writes []store.Write) (*node, error) {
 			root = root.with(key, clone(w.Value))
 		case store.OpDelete:
 			root = root.without(key)
-		case store.OpAdd:
+		case store.OpAdd, store.OpNumber:
 			var old uint64
 			if n, ok := root.find(key); ok {
 				if len(n.value) != 8 {
@@ -121,7 +121,12 @@ func applyWrites(root *node, writes []store.Write) (*node, error) {
 				}
 				old = binary.LittleEndian.Uint64(n.value)
 			}
-			root = root.with(key, binary.LittleEndian.AppendUint64(nil, old+uint64(w.Delta)))
+			if w.Op == store.OpAdd {
+				root = root.with(key, binary.LittleEndian.AppendUint64(nil, old+uint64(w.Delta)))
+				break
+			}
+			root = root.with(key, binary.LittleEndian.AppendUint64(nil, old+1))
+			root = root.with(string(store.NumberedKey(w.Key, old+1)), clone(w.Value))
 		}
 	}
 	return root, nil

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -93,6 +94,54 @@ func testCounters(t *testing.T, open Open) {
 	if got := counter(t, e, "n"); got != -1 {
 		t.Fatalf("after a refused batch: got %d, want -1", got)
 	}
+}
+
+func testNumbers(t *testing.T, open Open) {
+	dir := t.TempDir()
+	e := open(t, dir)
+	stream := func(b *store.Batch, value string) { b.Number([]byte("j\x00a"), []byte(value)) }
+	commit(t, e, func(b *store.Batch) { stream(b, "one"); b.Number([]byte("other"), nil); stream(b, "two") })
+	e.Close()
+	e = open(t, dir)
+	defer e.Close()
+	commit(t, e, func(b *store.Batch) { b.Delete(store.NumberedKey([]byte("j\x00a"), 1)); stream(b, "three") })
+	wantValue(t, e, string(store.NumberedKey([]byte("j\x00a"), 3)), "three")
+	wantValue(t, e, string(store.NumberedKey([]byte("j\x00a"), 2)), "two")
+	wantAbsent(t, e, string(store.NumberedKey([]byte("j\x00a"), 1)))
+	wantValue(t, e, string(store.NumberedKey([]byte("other"), 1)), "")
+	if got := counter(t, e, "j\x00a"); got != 3 {
+		t.Fatalf("the stream stands at %d, want 3", got)
+	}
+
+	// A number that can be read has none below it that comes later.
+	const writers, each = 8, 50
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for i := range each {
+				b := new(store.Batch)
+				b.Number([]byte("busy"), fmt.Appendf(nil, "%d/%d", w, i))
+				if err := e.Commit(context.Background(), b); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for last := 0; last < writers*each; {
+		v := e.View()
+		got := scan(t, v, store.NumberedKey([]byte("busy"), 0), store.NumberedKey([]byte("busy"), 1<<40))
+		for i, entry := range got {
+			if want := string(store.NumberedKey([]byte("busy"), uint64(i+1))) + "="; !strings.HasPrefix(entry, want) {
+				t.Fatalf("entry %d of the stream is missing among %d", i+1, len(got))
+			}
+		}
+		last = len(got)
+		v.Close()
+		if t.Failed() {
+			return
+		}
+	}
+	wg.Wait()
 }
 
 func testAppends(t *testing.T, open Open) {

@@ -28,6 +28,7 @@ func Test(t *testing.T, open Open) {
 		{"BatchIsAtomicAndDurable", testBatch},
 		{"WritesApplyInOrder", testWriteOrder},
 		{"CountersAdd", testCounters},
+		{"StreamsAreNumberedInCommitOrder", testNumbers},
 		{"AppendsAreNumberedInCommitOrder", testAppends},
 		{"ViewsAreConsistent", testViews},
 		{"IteratorsWalkInByteOrder", testIterators},
