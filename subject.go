@@ -112,4 +112,6 @@ const (
 	ActionCheck           Action = "CheckStore"
 	ActionReadMetrics     Action = "ReadMetrics"
 	ActionSystemRecord    Action = "SystemRecord" // by the node's own subject
+	ActionSend            Action = "SendToPeer"   // a label set's versions, to a link's subject
+	ActionReceive         Action = "TakeFromPeer" // a version, from a link's subject
 )

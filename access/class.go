@@ -22,6 +22,8 @@ const (
 	ClassSelf           // what everybody may do about himself, and an officer about anybody
 	ClassExpire         // lifecycle expiry, by the node's own subject at the label of what expires
 	ClassRecord         // system records, by the node's own subject
+	ClassSend           // shows versions of one label to a link's subject
+	ClassReceive        // takes a version, whole as it is, from a link's subject
 )
 
 // ClassOf is the table of all actions. An action that it does not name has ClassNone.
@@ -56,6 +58,10 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassExpire
 	case redoubt.ActionSystemRecord:
 		return ClassRecord
+	case redoubt.ActionSend:
+		return ClassSend
+	case redoubt.ActionReceive:
+		return ClassReceive
 	}
 	return ClassNone
 }
@@ -100,6 +106,8 @@ func (c Class) rule() string {
 		return "own-or-officer (4.1)"
 	case ClassExpire, ClassRecord:
 		return "own-subject (4.3)"
+	case ClassSend, ClassReceive:
+		return RuleLink
 	}
 	return RuleNoAction
 }

@@ -131,6 +131,21 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		if !m.inRange(&r.New) {
 			return RuleNodeRange
 		}
+	case ClassSend:
+		if !label.Dominates(working, &r.Object) {
+			return RuleLink
+		}
+	case ClassReceive:
+		switch {
+		case r.Bucket == nil:
+			return RuleNoBucket
+		case !label.Dominates(working, &r.New):
+			return RuleLink
+		case !m.inRange(&r.New):
+			return RuleNodeRange
+		case !label.Dominates(&r.Bucket.Ceiling, &r.New) || !label.Dominates(&r.New, &r.Bucket.Floor):
+			return RuleBucketRange
+		}
 	case ClassNone:
 		return RuleNoAction
 	}
@@ -168,7 +183,11 @@ func (m *Monitor) roles(class Class, r *Request) string {
 	if r.Subject.Name == m.own {
 		return m.ownRoles(class)
 	}
+	if isLink(r.Subject.Name) != (class == ClassSend || class == ClassReceive) {
+		return RuleLinkSubject
+	}
 	switch class {
+	case ClassSend, ClassReceive:
 	case ClassRead, ClassList:
 		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleReviewer, redoubt.RoleAdmin, redoubt.RoleStorage) {
 			return RuleRole
@@ -246,7 +265,7 @@ func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	switch class {
 	case ClassRead, ClassAlter:
 		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
-	case ClassKeys:
+	case ClassKeys, ClassSend:
 		return label.Dominates(&r.Who.Working, &r.Object)
 	case ClassUpload, ClassAbort:
 		return rule != RuleSameWorking && m.needToKnow(class, r) == ""

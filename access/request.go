@@ -33,6 +33,8 @@ type Bucket struct {
 //	Self      Self, where it is about the caller
 //	Expire    Bucket, Object: the label of what expires
 //	Record    New
+//	Send      Object: the label of what is sent
+//	Receive   Bucket, Key, New
 type Request struct {
 	Now     time.Time
 	Who     redoubt.Credential
@@ -88,6 +90,8 @@ const (
 	RuleStorage      = "storage-role (2.5)"
 	RuleRole         = "role (4.2)"
 	RuleOwnSubject   = "own-subject (4.3)"
+	RuleLink         = "within-link-bound (4.3)"
+	RuleLinkSubject  = "link-subject (4.3)"
 	RuleNeedToKnow   = "need-to-know"
 	RuleNeedDenied   = "need-to-know-denied"
 	RuleEstate       = "estate-rule: " // followed by the name that the estate gives it
@@ -95,6 +99,16 @@ const (
 
 // NodeSubject is the name of the node's own subject. The dot keeps it from being a person's.
 func NodeSubject(n redoubt.NodeName) redoubt.SubjectName { return redoubt.SubjectName("node." + n) }
+
+const linkPrefix = "link."
+
+// LinkSubject is the name of the subject that stands for a peer on its link. It may be sent versions and have them taken,
+// within the link's bound, and nothing else.
+func LinkSubject(peer redoubt.NodeName) redoubt.SubjectName {
+	return redoubt.SubjectName(linkPrefix + peer)
+}
+
+func isLink(s redoubt.SubjectName) bool { return strings.HasPrefix(string(s), linkPrefix) }
 
 // reserved says whether the name is one of those with a dot, which guards and the node itself write.
 func reserved(b redoubt.BucketName) bool { return strings.IndexByte(string(b), '.') >= 0 }

@@ -54,9 +54,12 @@ func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
 	if a.bucket != nil {
 		req.Bucket = &a.bucket.facts
 	}
-	if a.who.ID == ownCredential {
+	switch a.who.ID {
+	case ownCredential:
 		req.Subject = redoubt.Subject{Name: a.who.Subject, Clearance: e.ceiling, Expires: a.who.Expires}
-	} else {
+	case linkCredential: // made by as, for a link that stands; its subject is cleared to the link's bound
+		req.Subject = redoubt.Subject{Name: a.who.Subject, Clearance: a.who.Working, Expires: a.who.Expires}
+	default:
 		req.Subject, _ = e.identity.Subject(a.who.Subject)
 		req.Live = e.identity.Live(a.who)
 	}
@@ -145,6 +148,9 @@ func (e *Enclave) commit(ctx context.Context, b *store.Batch, ent *entry) error 
 	}
 	err := e.engine.Commit(ctx, b)
 	if err == nil {
+		if e.linked() {
+			e.links.grown.wake()
+		}
 		return nil
 	}
 	var known *redoubt.Error

@@ -54,6 +54,9 @@ func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in 
 		return redoubt.Deleted{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Locked}
 	}
 	batch := new(store.Batch)
+	if err := e.noteRemoval(ctx, batch, b, f, in.Name.Key); err != nil {
+		return redoubt.Deleted{}, err
+	}
 	if err := e.remove(batch, b, f, in.Name.Key); err != nil {
 		return redoubt.Deleted{}, err
 	}
@@ -166,10 +169,16 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if f.rec.marker {
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed}
 	}
+	if err := e.keepOrigin(b, f, in.Name.Key); err != nil {
+		return redoubt.Version{}, err
+	}
 	if err := f.rec.change(op, b, in, e.clock); err != nil {
 		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)
+	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key); err != nil {
+		return redoubt.Version{}, err
+	}
 	if err := e.replace(batch, b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}

@@ -3,8 +3,6 @@ package enclave
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -34,6 +32,7 @@ type Options struct {
 	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
 	Quotas         map[string]int64 // marking -> bytes
 	Rules          access.Denier    // the estate's own, able only to deny
+	Links          []redoubt.Link   // to the peers that it replicates with
 	Region         string
 	Version        string // of the software
 	Clock          func() time.Time
@@ -61,6 +60,7 @@ type Enclave struct {
 	locks    *keyLocks
 	ids      opaque
 	maker    uint32
+	links    links
 	texts    labelCache // label.Label -> string
 
 	bucketsMu  sync.Mutex // serialises changes of the table; taken before a bucket's gate
@@ -94,10 +94,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 		return nil, err
 	}
 	o.Clock = notBefore(last, o.Clock)
-	maker := sha256.Sum256([]byte(o.Name))
 	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
 		clock: o.Clock, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
-		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: binary.BigEndian.Uint32(maker[:])}
+		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: makerOf(o.Name)}
 	if err := e.deriveKeys(o); err != nil {
 		return nil, err
 	}
@@ -115,6 +114,12 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 		return nil, err
 	}
 	if err := e.loadBuckets(ctx, o.Buckets); err != nil {
+		return nil, err
+	}
+	if err := e.signBatches(); err != nil {
+		return nil, err
+	}
+	if err := e.SetLinks(ctx, o.Links); err != nil {
 		return nil, err
 	}
 	behind, stop := context.WithCancel(context.Background())

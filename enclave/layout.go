@@ -3,6 +3,7 @@ package enclave
 import (
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/sha256"
 	"encoding/base32"
 	"encoding/binary"
 	"encoding/hex"
@@ -114,6 +115,12 @@ func makeVersionID(time int64, maker, tag uint32) (id versionID) {
 	binary.BigEndian.PutUint32(id[8:], maker)
 	binary.BigEndian.PutUint32(id[12:], tag)
 	return id
+}
+
+// makerOf is a node in a version ID: the first bytes of the hash of its name.
+func makerOf(node redoubt.NodeName) uint32 {
+	sum := sha256.Sum256([]byte(node))
+	return binary.BigEndian.Uint32(sum[:])
 }
 
 func (id versionID) time() int64  { return int64(binary.BigEndian.Uint64(id[:])) }

@@ -20,6 +20,7 @@ const (
 	lookQuota                 // whose bytes count against a share
 	lookUsage                 // whose use is shown
 	lookAudit                 // whose records are found
+	lookJournal               // which sets a peer is told of
 )
 
 // look gives the sets that a working label may look at: those that it dominates, whatever for.

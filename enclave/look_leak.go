@@ -24,6 +24,7 @@ const (
 	lookQuota
 	lookUsage
 	lookAudit
+	lookJournal
 )
 
 // Leaks names what can be planted, in the order of the looks.

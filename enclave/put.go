@@ -426,27 +426,34 @@ func (w *write) sealBuffer(ctx context.Context, batch *store.Batch) error {
 }
 
 // place puts a version where it belongs among those of its key and label set: the
-// newest is the head, the others follow it. The name's lock is held.
+// newest is the head, the others follow it. It goes into the journal of a node with links. The name's lock is held.
 func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string, rec *record) error {
 	hk := headKey(bucket, set.id, key)
 	old, ok, err := e.engine.Get(hk)
 	if err != nil {
 		return err
 	}
-	value := rec.encode(nil)
-	if !ok {
-		b.Set(hk, value)
-		return nil
-	}
 	var head record
-	if _, _, err := head.decodeHead(old); err != nil {
-		return &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
+	if ok {
+		if _, _, err := head.decodeHead(old); err != nil {
+			return &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
+		}
 	}
-	if rec.id.newer(head.id) {
+	if bucket != systemBucketID && e.linked() {
+		if rec.custody == nil {
+			rec.base = head.id
+		}
+		e.noteVersion(b, bucket, set, key, rec.id)
+	}
+	value := rec.encode(nil)
+	switch {
+	case !ok:
+		b.Set(hk, value)
+	case rec.id.newer(head.id):
 		b.Set(oldKey(bucket, set.id, key, head.id), old)
 		b.Set(hk, value)
-		return nil
+	default:
+		b.Set(oldKey(bucket, set.id, key, rec.id), value)
 	}
-	b.Set(oldKey(bucket, set.id, key, rec.id), value)
 	return nil
 }

@@ -29,6 +29,12 @@ type record struct {
 	pieces    []piece // the content; none for a marker and for an inline value
 	parts     bool    // pieces are the parts of a multipart upload
 	inline    []byte  // a system record's value
+
+	// Of a node with links:
+	base    versionID // the newest that there was under the key in the set when this was made; zero: none
+	altered versionID // of the last change of tags, retention or hold; zero: never changed
+	custody []byte    // how another node's version proves itself (redoubt.Custody); nil: made here
+	origin  []byte    // that version as its maker signed it, once it was altered; nil: as it stands
 }
 
 // piece is one sealed blob of a version's content.
@@ -47,6 +53,9 @@ const (
 	flagParts
 	flagComposite
 	flagMD5
+	flagBase
+	flagAltered
+	flagCustody
 )
 
 // encode appends the record. What a listing shows comes first, so that a listing
@@ -63,6 +72,9 @@ func (r *record) encode(dst []byte) []byte {
 	set(r.parts, flagParts)
 	set(r.sums.Composite, flagComposite)
 	set(r.md5 != nil, flagMD5)
+	set(!r.base.isZero(), flagBase)
+	set(!r.altered.isZero(), flagAltered)
+	set(r.custody != nil, flagCustody)
 	dst = append(dst, recordFormat, flags)
 	dst = append(dst, r.id[:]...)
 	dst = binary.AppendUvarint(dst, uint64(r.made))
@@ -106,7 +118,17 @@ func (r *record) encode(dst []byte) []byte {
 		dst = append(dst, p.wrapped[:]...)
 		dst = append(dst, p.bound[:]...)
 	}
-	return appendText(dst, string(r.inline))
+	dst = appendText(dst, string(r.inline))
+	if !r.base.isZero() {
+		dst = append(dst, r.base[:]...)
+	}
+	if !r.altered.isZero() {
+		dst = append(dst, r.altered[:]...)
+	}
+	if r.custody != nil {
+		dst = appendText(appendText(dst, string(r.custody)), string(r.origin))
+	}
+	return dst
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -239,6 +261,15 @@ func decodeRecord(b []byte) (*record, error) {
 		}
 	}
 	r.inline = rd.bytes()
+	if flags&flagBase != 0 {
+		r.base = rd.id()
+	}
+	if flags&flagAltered != 0 {
+		r.altered = rd.id()
+	}
+	if flags&flagCustody != 0 {
+		r.custody, r.origin = rd.bytes(), rd.bytes()
+	}
 	if rd.bad || len(rd.b) != 0 {
 		return nil, errRecord
 	}

@@ -1,0 +1,215 @@
+package redoubt
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"redoubt/label"
+)
+
+// Stamp is a version's place in the one order that all nodes of an estate share: time of its label set's
+// hybrid logical clock (8 bytes, nanoseconds since 1970), maker (4), tag of the label set (4). Compared as bytes the greater
+// is the newer. Nodes tell it to one another only; what a client sees is a VersionID.
+type Stamp [16]byte
+
+// Time is the stamp's hybrid logical time in nanoseconds since 1970.
+func (s Stamp) Time() int64 { return int64(binary.BigEndian.Uint64(s[:])) }
+
+// EntryKind says what a JournalEntry tells.
+type EntryKind uint8
+
+// The kinds of journal entries. The zero kind is refused.
+const (
+	EntryVersion    EntryKind = iota + 1 // a version or a delete marker
+	EntryRemoval                         // Of was removed for good and never comes back
+	EntryAlteration                      // tags, retention or hold of Of as they now are
+)
+
+// JournalEntry is one fact of an enclave's journal as it travels to another node: a version without its content,
+// or what became of one. Its canonical form is MarshalBinary; docs/spec/journal.md has it field by field.
+type JournalEntry struct {
+	Kind  EntryKind
+	Stamp Stamp // of this entry
+	Of    Stamp // of the version that a removal or an alteration is about; else zero
+	Base  Stamp // of the version that the writer's node showed under this name in this label set; zero: none
+
+	Label string // canonical text (label.MarshalText) of the version
+	Made  string // of the working label that the entry was made at
+	Maker NodeName
+	Name  ObjectName
+
+	// Of a version:
+	Author     SubjectName
+	Marker     bool
+	SizeBytes  int64
+	PartSizes  []int64
+	MD5        string // the ETag, where it is an MD5: hex, or S3's hex-N
+	Attributes Attributes
+	Checksums  Checksums
+	Content    [32]byte // SHA-256 of the plaintext; zero for a marker
+
+	// Of a version and of an alteration:
+	Tags      []Tag
+	Retention Retention
+	Hold      bool
+}
+
+// Limits of what travels.
+const (
+	MaxEntryBytes   = 128 << 10 // 10,000 part sizes of 10 bytes, with names, metadata and tags
+	MaxBatchEntries = 1024      // under one signature
+)
+
+// Custody proves that a node made an entry: its signature over the root of a Merkle tree (RFC 6962) of
+// entries, and the path from this entry to the root. Whoever passes the entry on passes it with its custody.
+type Custody struct {
+	Index, Count int64 // place of the entry in the batch, and how many it has
+	Root         tlog.Hash
+	Path         tlog.RecordProof
+	Signature    [ed25519.SignatureSize]byte // by the entry's maker, over BatchMessage
+}
+
+// BatchMessage is what a maker signs for a batch of entries.
+func BatchMessage(maker NodeName, count int64, root tlog.Hash) []byte {
+	b := append([]byte("redoubt batch v1\n"), maker...)
+	b = append(b, '\n')
+	b = binary.BigEndian.AppendUint64(b, uint64(count))
+	return append(b, root[:]...)
+}
+
+// Covers says whether the custody's path leads from the entry, in its canonical form, to the root.
+// The signature over the root is verified apart, once for a whole batch.
+func (c *Custody) Covers(entry []byte) bool {
+	if c.Count < 1 || c.Count > MaxBatchEntries || c.Index < 0 || c.Index >= c.Count {
+		return false
+	}
+	return tlog.CheckRecord(c.Path, c.Count, c.Root, c.Index, tlog.RecordHash(entry)) == nil
+}
+
+// Signed says whether key signed the root for maker.
+func (c *Custody) Signed(maker NodeName, key ed25519.PublicKey) bool {
+	return len(key) == ed25519.PublicKeySize && ed25519.Verify(key, BatchMessage(maker, c.Count, c.Root), c.Signature[:])
+}
+
+// SealBatch signs entries, in their canonical form, as one batch, and gives each its custody.
+func SealBatch(maker NodeName, entries [][]byte, sign func(message []byte) ([]byte, error)) ([]Custody, error) {
+	if len(entries) == 0 || len(entries) > MaxBatchEntries {
+		return nil, &Error{Op: "redoubt.SealBatch", Kind: TooLarge, Err: errors.New("a batch has 1 to 1024 entries")}
+	}
+	var stored []tlog.Hash
+	read := tlog.HashReaderFunc(func(at []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(at))
+		for i, n := range at {
+			out[i] = stored[n]
+		}
+		return out, nil
+	})
+	for i, e := range entries {
+		more, err := tlog.StoredHashes(int64(i), e, read)
+		if err != nil {
+			return nil, err
+		}
+		stored = append(stored, more...)
+	}
+	count := int64(len(entries))
+	root, err := tlog.TreeHash(count, read)
+	if err != nil {
+		return nil, err
+	}
+	sig, err := sign(BatchMessage(maker, count, root))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Custody, count)
+	for i := range out {
+		path, err := tlog.ProveRecord(count, int64(i), read)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = Custody{Index: int64(i), Count: count, Root: root, Path: path}
+		copy(out[i].Signature[:], sig)
+	}
+	return out, nil
+}
+
+// Link is what joins a node to one peer, as the estate or an enrolment declares it.
+type Link struct {
+	Peer          NodeName
+	Key           ed25519.PublicKey // that the peer signs its batches with
+	Bound         label.Label       // nothing that it does not dominate travels, either way
+	Subscriptions []Subscription    // what travels; none: every bucket, both ways
+}
+
+// Subscription says what of a bucket travels over a link.
+type Subscription struct {
+	Bucket BucketName
+	Prefix string // of the key
+	In     bool   // towards this node
+	Out    bool   // towards the peer
+}
+
+// JournalRef is what decides when an entry is sent.
+type JournalRef struct {
+	Position   uint64 // in the label set's journal of this node, which it never leaves
+	Stamp      Stamp
+	Precedence Precedence
+	SizeBytes  int64 // of the content
+}
+
+// JournalItem is an entry on its way to a peer.
+type JournalItem struct {
+	Entry   JournalEntry
+	Custody Custody
+	// Open reads the content; nil where there is none. The caller closes what it gives.
+	Open func() (io.ReadCloser, error)
+}
+
+// Received is an entry as it came from a peer. Content is nil where there is none; it is read once.
+type Received struct {
+	Entry   JournalEntry
+	Custody Custody
+	Content io.Reader
+}
+
+// Refusal says why an entry that arrived was not taken. Nothing of it is kept.
+type Refusal struct {
+	Stamp Stamp
+	Kind  Kind
+	Rule  string
+	Later bool // it may be taken when it is sent again: a clock ahead, a disk that is full
+}
+
+// Journal is what replication sees of an enclave. The peer's link bounds all that it answers; a label set above the
+// bound does not exist for it. Every method decides as the peer's subject and records that.
+type Journal interface {
+	// Sets names the label sets, by their canonical texts, that the link's bound dominates and that hold something.
+	Sets(ctx context.Context, peer NodeName) ([]string, error)
+	// Since tells of up to max entries of one set that follow a position, in commit order, and the position that was read
+	// up to. What does not travel over the link, and what is gone, is left out.
+	Since(ctx context.Context, peer NodeName, set string, after uint64, max int) (refs []JournalRef, upTo uint64, err error)
+	// Inventory calls each with the stamps of all that the peer is to have of a set, in ascending order, at one moment,
+	// and gives the journal's position at that moment.
+	Inventory(ctx context.Context, peer NodeName, set string, each func(Stamp) error) (upTo uint64, err error)
+	// Changed gives a channel that is closed when any journal grows after the call.
+	Changed() <-chan struct{}
+	// Fetch gives the entries of these stamps, those made here under one signature; what is gone meanwhile is left out.
+	Fetch(ctx context.Context, peer NodeName, set string, stamps []Stamp) ([]JournalItem, error)
+	// Apply takes what a peer sent: each entry is decided anew; those that are taken are durable on return, in one commit.
+	// What is held already is taken as it is. Refused ones are returned singly, and are on record.
+	Apply(ctx context.Context, peer NodeName, in []Received) ([]Refusal, error)
+}
+
+// LinkState is what a node keeps of each link: how far the peer has acknowledged each label set.
+type LinkState interface {
+	// Acknowledged gives the position up to which the peer has a set; known is false where that has to be found out.
+	Acknowledged(ctx context.Context, peer NodeName, set string) (position uint64, known bool, err error)
+	// Acknowledge keeps it; durable on return. It never goes back, except by Forget.
+	Acknowledge(ctx context.Context, peer NodeName, set string, position uint64) error
+	// Forget makes everything about the peer unknown: it, or this node, lost its state.
+	Forget(ctx context.Context, peer NodeName) error
+}
