@@ -212,4 +212,9 @@ type LinkState interface {
 	Acknowledge(ctx context.Context, peer NodeName, set string, position uint64) error
 	// Forget makes everything about the peer unknown: it, or this node, lost its state.
 	Forget(ctx context.Context, peer NodeName) error
+	// Life is drawn at random when a state begins and when it is restored: another one means that what was acknowledged may be lost.
+	Life(ctx context.Context) ([16]byte, error)
+	// PeerLife is the life of the peer's state that all of this is about; zero: none is known. Remember sets it.
+	PeerLife(ctx context.Context, peer NodeName) ([16]byte, error)
+	Remember(ctx context.Context, peer NodeName, life [16]byte) error
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -536,7 +537,7 @@ func (e *Enclave) Fetch(ctx context.Context, peer redoubt.NodeName, text string,
 
 func cursorKey(peer redoubt.NodeName, set string) []byte {
 	sum := sha256.Sum256([]byte(string(peer) + "\x00" + set))
-	return append(append([]byte{recCursor}, peer...), "\x00"+hex.EncodeToString(sum[:16])...)
+	return append(peerKey(peer), hex.EncodeToString(sum[:16])...)
 }
 
 // Acknowledged reads how far a peer has a set.
@@ -570,7 +571,7 @@ func (e *Enclave) Forget(ctx context.Context, peer redoubt.NodeName) error {
 	b := new(store.Batch)
 	view := e.engine.View()
 	defer view.Close()
-	prefix := append(append([]byte{recCursor}, peer...), 0)
+	prefix := peerKey(peer)
 	it := view.Scan(prefix, after(prefix))
 	defer it.Close()
 	for it.Next() {
@@ -579,6 +580,52 @@ func (e *Enclave) Forget(ctx context.Context, peer redoubt.NodeName) error {
 	if err := it.Err(); err != nil {
 		return err
 	}
+	return e.commit(ctx, b, nil)
+}
+
+var lifeMark = []byte{recMark, 'n'}
+
+// Life reads the life of this state, and begins one where there is none.
+func (e *Enclave) Life(ctx context.Context) (life [16]byte, err error) {
+	e.links.mu.Lock()
+	defer e.links.mu.Unlock()
+	v, ok, err := e.engine.Get(lifeMark)
+	if err != nil {
+		return life, err
+	}
+	if !ok {
+		rand.Read(life[:])
+		b := new(store.Batch)
+		b.Set(lifeMark, life[:])
+		return life, e.commit(ctx, b, nil)
+	}
+	if len(v) != len(life) {
+		return life, &redoubt.Error{Op: "Life", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	return [16]byte(v), nil
+}
+
+func peerKey(peer redoubt.NodeName) []byte { return append(append([]byte{recCursor}, peer...), 0) }
+
+// PeerLife reads which life of a peer's state is known.
+func (e *Enclave) PeerLife(_ context.Context, peer redoubt.NodeName) (life [16]byte, err error) {
+	v, ok, err := e.engine.Get(peerKey(peer))
+	if err == nil && ok && len(v) != len(life) {
+		err = &redoubt.Error{Op: "PeerLife", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	if err != nil || !ok {
+		return life, err
+	}
+	return [16]byte(v), nil
+}
+
+// Remember keeps it.
+func (e *Enclave) Remember(ctx context.Context, peer redoubt.NodeName, life [16]byte) error {
+	if _, err := e.link("Remember", peer); err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	b.Set(peerKey(peer), life[:])
 	return e.commit(ctx, b, nil)
 }
 
@@ -671,6 +718,9 @@ func (e *Enclave) index(ctx context.Context) error {
 	batch.Set(indexedMark, nil)
 	return flush()
 }
+
+// JournalKey is the public key that this node's entries are signed with.
+func (e *Enclave) JournalKey() ed25519.PublicKey { return e.links.key }
 
 // signBatches takes the node's key for what it makes.
 func (e *Enclave) signBatches() error {

@@ -217,5 +217,10 @@ func Restore(ctx context.Context, who *keys.Identity, r io.Reader, makeKeys func
 	if err := store.Load(ctx, engine, plain); err != nil {
 		return err
 	}
+	b := new(store.Batch) // peers may have acknowledged, and been told, what came after the backup: another life begins
+	b.Delete(lifeMark)
+	if err := engine.Commit(ctx, b); err != nil {
+		return err
+	}
 	return makeKeys(ring)
 }

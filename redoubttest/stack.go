@@ -124,6 +124,19 @@ func New(t testing.TB, o Options) *Stack {
 	return s
 }
 
+// Name is the node's.
+func (s *Stack) Name() redoubt.NodeName { return s.name }
+
+// Label parses a marking.
+func (s *Stack) Label(marking string) label.Label {
+	s.t.Helper()
+	policy, err := label.Builtin("USA")
+	s.check(err)
+	l, err := policy.Parse(marking)
+	s.check(err)
+	return l
+}
+
 // Stop closes the enclave, with its engine and keys; once. The test's end does it otherwise.
 func (s *Stack) Stop() {
 	s.stop.Do(func() {

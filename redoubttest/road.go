@@ -1,0 +1,130 @@
+package redoubttest
+
+import (
+	"context"
+	"crypto/x509"
+	"sync"
+
+	"redoubt"
+)
+
+// Road is one end of a road between two nodes in memory: each precedence in order, what is higher first, and a few messages
+// under way. It is what carry.Conn promises, without a network.
+type Road struct {
+	in, out *lane
+	cut     func()
+}
+
+// NewRoad makes both ends. When one end closes both have ended, once what was under way has come; after limit messages in one
+// direction (0: no limit) the road breaks, and what was under way is lost.
+func NewRoad(limit int) (a, b *Road) {
+	left, right := newLane(), newLane()
+	var once sync.Once
+	end := func(lost bool) func() { return func() { once.Do(func() { left.end(lost); right.end(lost) }) } }
+	left.limit, right.limit, left.breaks, right.breaks = limit, limit, end(true), end(true)
+	return &Road{in: left, out: right, cut: end(false)}, &Road{in: right, out: left, cut: end(false)}
+}
+
+// Bytes is how much this end has sent.
+func (r *Road) Bytes() (messages, bytes int) {
+	r.out.mu.Lock()
+	defer r.out.mu.Unlock()
+	return r.out.messages, r.out.bytes
+}
+
+// Watch has each message that this end sends shown.
+func (r *Road) Watch(each func(msg []byte)) { r.out.watch = each }
+
+// Send queues a message; see carry.Conn.
+func (r *Road) Send(ctx context.Context, p redoubt.Precedence, msg []byte) error {
+	return r.out.put(ctx, p, append([]byte(nil), msg...))
+}
+
+// Receive gives the most urgent message that has come.
+func (r *Road) Receive(ctx context.Context) (redoubt.Precedence, []byte, error) { return r.in.get(ctx) }
+
+// Peer is nobody: what stands on a Road knows who it speaks with.
+func (r *Road) Peer() *x509.Certificate { return nil }
+
+// Close ends both ends.
+func (r *Road) Close() error { r.cut(); return nil }
+
+// laneDepth is how many messages of one precedence may be under way.
+const laneDepth = 4
+
+type lane struct {
+	mu              sync.Mutex
+	changed         *sync.Cond
+	queues          [redoubt.Precedences][][]byte
+	ended           bool
+	limit           int
+	breaks          func()
+	messages, bytes int
+	watch           func([]byte)
+}
+
+func newLane() *lane {
+	l := new(lane)
+	l.changed = sync.NewCond(&l.mu)
+	return l
+}
+
+func (l *lane) put(ctx context.Context, p redoubt.Precedence, msg []byte) error {
+	stop := context.AfterFunc(ctx, l.wake)
+	defer stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.queues[p]) >= laneDepth && !l.ended && ctx.Err() == nil {
+		l.changed.Wait()
+	}
+	if l.ended || ctx.Err() != nil {
+		return &redoubt.Error{Op: "Road.Send", Kind: redoubt.Unavailable, Err: ctx.Err()}
+	}
+	l.queues[p] = append(l.queues[p], msg)
+	l.messages++
+	l.bytes += len(msg)
+	if l.watch != nil {
+		l.watch(msg)
+	}
+	if l.limit > 0 && l.messages >= l.limit {
+		go l.breaks()
+	}
+	l.changed.Broadcast()
+	return nil
+}
+
+func (l *lane) get(ctx context.Context) (redoubt.Precedence, []byte, error) {
+	stop := context.AfterFunc(ctx, l.wake)
+	defer stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for {
+		for p := redoubt.Precedence(redoubt.Precedences); p > 0; p-- {
+			if q := l.queues[p-1]; len(q) > 0 {
+				l.queues[p-1] = q[1:]
+				l.changed.Broadcast()
+				return p - 1, q[0], nil
+			}
+		}
+		if l.ended || ctx.Err() != nil {
+			return 0, nil, &redoubt.Error{Op: "Road.Receive", Kind: redoubt.Unavailable, Err: ctx.Err()}
+		}
+		l.changed.Wait()
+	}
+}
+
+func (l *lane) wake() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.changed.Broadcast()
+}
+
+func (l *lane) end(lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = true
+	if lost {
+		clear(l.queues[:])
+	}
+	l.changed.Broadcast()
+}

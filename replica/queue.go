@@ -1,0 +1,223 @@
+package replica
+
+import (
+	"sync"
+
+	"redoubt"
+)
+
+// ref is one entry on its way to the peer.
+type ref struct {
+	set   *outgoing
+	at    uint64 // position in the journal; 0: found by reconciliation
+	stamp redoubt.Stamp
+	size  int64
+	seq   uint64 // of the parcel that carries it
+	plain bool   // the peer lacks its base: it is not packed against it
+}
+
+// outgoing is a label set's way to the peer.
+type outgoing struct {
+	set   string
+	read  uint64                 // the journal was read up to here
+	open  map[redoubt.Stamp]*ref // read, and not acknowledged
+	saved uint64                 // acknowledged on record
+	known bool                   // saved means something
+}
+
+// outbox is what waits to be sent and what was sent and is not acknowledged.
+type outbox struct {
+	mu     sync.Mutex
+	room   *sync.Cond // something left the queues
+	filled *sync.Cond // something came, or it closed
+	queues [redoubt.Precedences][]*ref
+	sets   map[string]*outgoing
+	sent   map[uint64]*ref // by seq
+	seq    uint64
+	count  int
+	bytes  int64
+	closed bool
+}
+
+// maxQueued bounds what is known to wait, at some 80 bytes each. What is urgent behind that many is found late.
+const maxQueued = 200_000
+
+func newOutbox() *outbox {
+	o := &outbox{sets: map[string]*outgoing{}, sent: map[uint64]*ref{}}
+	o.room, o.filled = sync.NewCond(&o.mu), sync.NewCond(&o.mu)
+	return o
+}
+
+// set gives a label set's way, made on first use.
+func (o *outbox) set(name string) (out *outgoing, fresh bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out = o.sets[name]
+	if out == nil {
+		out, fresh = &outgoing{set: name, open: map[redoubt.Stamp]*ref{}}, true
+		o.sets[name] = out
+	}
+	return out, fresh
+}
+
+// add queues entries; it reports whether there is room for more.
+func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []*ref) (room bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for i, r := range refs {
+		if out.open[r.stamp] != nil {
+			continue // found by reconciliation, and in the journal too
+		}
+		r.set = out
+		out.open[r.stamp] = r
+		o.queues[p[i]] = append(o.queues[p[i]], r)
+		o.count++
+		o.bytes += r.size
+	}
+	out.read = max(out.read, upTo)
+	o.filled.Broadcast()
+	return o.count < maxQueued
+}
+
+// begin says from where on a set's journal is read. known: it is on record.
+func (o *outbox) begin(out *outgoing, at uint64, known bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out.read, out.saved, out.known = at, at, known
+}
+
+// position is how far a set's journal was read.
+func (o *outbox) position(out *outgoing) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return out.read
+}
+
+// waitRoom waits until half of what may wait is free, or the outbox has closed.
+func (o *outbox) waitRoom() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.count > maxQueued/2 && !o.closed {
+		o.room.Wait()
+	}
+}
+
+// take waits for entries of a precedence and gives some of one label set that travel together; nil when the outbox has closed.
+func (o *outbox) take(p redoubt.Precedence) []*ref {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for len(o.queues[p]) == 0 && !o.closed {
+		o.filled.Wait()
+	}
+	if o.closed {
+		return nil
+	}
+	q := o.queues[p]
+	n, size := 0, int64(0)
+	for n < len(q) && n < togetherItems && q[n].set == q[0].set && (n == 0 || size+q[n].size <= togetherBytes) {
+		size += q[n].size
+		n++
+	}
+	out := append([]*ref(nil), q[:n]...)
+	o.queues[p] = q[n:]
+	for _, r := range out {
+		o.seq++
+		r.seq = o.seq
+		o.sent[r.seq] = r
+	}
+	return out
+}
+
+// done ends entries: acknowledged, refused for good, or gone.
+func (o *outbox) done(refs ...*ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, r := range refs {
+		if r.set.open[r.stamp] != r {
+			continue
+		}
+		delete(r.set.open, r.stamp)
+		delete(o.sent, r.seq)
+		o.count--
+		o.bytes -= r.size
+	}
+	o.room.Broadcast()
+}
+
+// bySeq finds what a parcel carried.
+func (o *outbox) bySeq(seq uint64) *ref {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sent[seq]
+}
+
+// again puts an entry in front of its queue.
+func (o *outbox) again(p redoubt.Precedence, r *ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.sent, r.seq)
+	o.queues[p] = append([]*ref{r}, o.queues[p]...)
+	o.filled.Broadcast()
+}
+
+// settled gives, for each set, the position up to which everything is acknowledged, where that is news.
+func (o *outbox) settled() map[*outgoing]uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	news := map[*outgoing]uint64{}
+	for _, out := range o.sets {
+		low, found := out.read, true
+		for _, r := range out.open {
+			if r.at == 0 { // of a reconciliation that is not done: nothing is known yet
+				found = false
+				break
+			}
+			low = min(low, r.at-1)
+		}
+		if found && (!out.known || low > out.saved) {
+			news[out] = low
+		}
+	}
+	return news
+}
+
+func (o *outbox) saved(out *outgoing, at uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out.saved, out.known = at, true
+}
+
+// waiting says whether a stamp is among what the peer has not acknowledged.
+func (o *outbox) waiting(out *outgoing, stamp redoubt.Stamp) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return out.open[stamp] != nil
+}
+
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.filled.Broadcast()
+	o.room.Broadcast()
+}
+
+// Pending is what waits for the peer in one label set.
+type Pending struct {
+	Set      string
+	Versions int
+	Bytes    int64
+}
+
+func (o *outbox) pending() (all []Pending) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, out := range o.sets {
+		p := Pending{Set: out.set, Versions: len(out.open)}
+		for _, r := range out.open {
+			p.Bytes += r.size
+		}
+		all = append(all, p)
+	}
+	return all
+}

@@ -1,0 +1,346 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"redoubt"
+)
+
+// receive serves what the peer sends, in the order in which it comes.
+func (s *Session) receive(ctx context.Context) error {
+	for {
+		_, msg, err := s.o.Conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		s.heard.Store(time.Now().UnixNano())
+		if err := s.serve(ctx, msg); err != nil {
+			if errors.Is(err, errMessage) {
+				err = s.broken(err)
+			}
+			return err
+		}
+	}
+}
+
+func (s *Session) serve(ctx context.Context, msg []byte) error {
+	switch msg[0] {
+	case msgItems:
+		return s.takeItems(ctx, msg)
+	case msgBegin:
+		return s.takeBegin(ctx, msg)
+	case msgPiece:
+		return s.takePiece(ctx, msg)
+	case msgAck:
+		return s.heardOutcomes(msg)
+	case msgRanges:
+		return s.answerRanges(ctx, msg)
+	case msgAnswer:
+		m, err := decodeSpans(msgAnswer, msg)
+		if err != nil {
+			return err
+		}
+		select {
+		case s.answers <- m:
+			return nil
+		default:
+			return errMessage // nobody asked
+		}
+	}
+	return errMessage
+}
+
+// takeItems applies a message of small entries.
+func (s *Session) takeItems(ctx context.Context, msg []byte) error {
+	m, err := decodeItems(msg)
+	if err != nil {
+		return err
+	}
+	in := make([]redoubt.Received, 0, len(m.Parcels))
+	seqs := make(map[redoubt.Stamp]uint64, len(m.Parcels))
+	var outcomes []outcome
+	custodies, err := sharedCustody(s.o.Peer, m)
+	if err != nil {
+		return err
+	}
+	for i := range m.Parcels {
+		p := &m.Parcels[i]
+		r, state, err := s.unpack(ctx, m.Set, p)
+		if err != nil {
+			return err
+		}
+		if state != taken {
+			outcomes = append(outcomes, outcome{Seq: p.Seq, State: state, Kind: redoubt.Invalid, Rule: "packing"})
+			continue
+		}
+		if custodies != nil {
+			r.Custody = custodies[i]
+		}
+		seqs[r.Entry.Stamp] = p.Seq
+		in = append(in, r)
+	}
+	applied, err := s.apply(ctx, in, seqs)
+	if err != nil {
+		return err
+	}
+	s.acks.add(append(outcomes, applied...)...)
+	return nil
+}
+
+// sharedCustody works out the custodies of a message under one signature.
+func sharedCustody(maker redoubt.NodeName, m items) ([]redoubt.Custody, error) {
+	if len(m.Signature) == 0 {
+		return nil, nil
+	}
+	entries := make([][]byte, len(m.Parcels))
+	for i := range m.Parcels {
+		if len(m.Parcels[i].Custody) > 0 {
+			return nil, errMessage
+		}
+		entries[i] = m.Parcels[i].Entry
+	}
+	return redoubt.SealBatch(maker, entries, func([]byte) ([]byte, error) { return m.Signature, nil })
+}
+
+// unpack takes a parcel apart. What cannot be unpacked is refused without being decided: it is not what anybody signed.
+func (s *Session) unpack(ctx context.Context, set string, p *parcel) (r redoubt.Received, state uint8, err error) {
+	if err := r.Entry.UnmarshalBinary(p.Entry); err != nil {
+		return r, refused, nil
+	}
+	if r.Entry.Label != set {
+		return r, refused, nil
+	}
+	if len(p.Custody) > 0 {
+		if err := r.Custody.UnmarshalBinary(p.Custody); err != nil {
+			return r, refused, nil
+		}
+	}
+	if p.Packing == packedNone {
+		return r, taken, nil
+	}
+	plain, state, err := s.expand(ctx, set, &r.Entry, p.Packing, p.Content)
+	r.Content = bytes.NewReader(plain)
+	return r, state, err
+}
+
+// expand undoes compress, within the size that was signed for.
+func (s *Session) expand(ctx context.Context, set string, entry *redoubt.JournalEntry, packing uint8, packed []byte) (plain []byte, state uint8, err error) {
+	if packing == packedPlain {
+		return packed, taken, nil
+	}
+	if entry.SizeBytes > maxWholeBytes {
+		return nil, refused, nil
+	}
+	dec := s.plainDecoder
+	if packing == packedDelta {
+		base, err := s.content(ctx, set, entry.Base)
+		if err != nil {
+			return nil, 0, err
+		}
+		if base == nil {
+			return nil, needsBase, nil
+		}
+		if dec, err = newDecoder(zstd.WithDecoderDictRaw(dictID, base)); err != nil {
+			return nil, 0, err
+		}
+		defer dec.Close()
+	}
+	var head zstd.Header
+	if head.Decode(packed) != nil || head.HasFCS && head.FrameContentSize != uint64(entry.SizeBytes) {
+		return nil, refused, nil
+	}
+	plain, err = dec.DecodeAll(packed, make([]byte, 0, entry.SizeBytes))
+	if err != nil || int64(len(plain)) != entry.SizeBytes {
+		return nil, refused, nil
+	}
+	return plain, taken, nil
+}
+
+// newDecoder bounds what a frame may ask for: a window and a result as large as what is packed whole.
+func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, append(more, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxWholeBytes), zstd.WithDecoderMaxWindow(maxWholeBytes))...)
+}
+
+// apply has the enclave decide and take entries, and says what became of each.
+func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[redoubt.Stamp]uint64) ([]outcome, error) {
+	if len(in) == 0 {
+		return nil, nil
+	}
+	refusals, err := s.o.Journal.Apply(ctx, s.o.Peer, in)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]outcome, 0, len(in))
+	for _, r := range refusals {
+		seq, ok := seqs[r.Stamp]
+		if !ok {
+			continue
+		}
+		delete(seqs, r.Stamp)
+		state := uint8(refused)
+		if r.Later {
+			state = refusedAt
+		}
+		out = append(out, outcome{Seq: seq, State: state, Kind: r.Kind, Rule: r.Rule})
+	}
+	for _, seq := range seqs {
+		out = append(out, outcome{Seq: seq})
+	}
+	s.received.Add(int64(len(seqs)))
+	return out, nil
+}
+
+// arrival is an entry whose content is coming in pieces.
+type arrival struct {
+	m      begin
+	left   int64
+	packed []byte         // kept until it is whole, where it must be unpacked
+	pipe   *io.PipeWriter // else it goes straight on
+	ended  chan error     // what came of that
+}
+
+// abort ends an arrival that does not go on. Nothing of it is kept.
+func (a *arrival) abort() {
+	if a.pipe != nil {
+		a.pipe.CloseWithError(io.ErrUnexpectedEOF)
+		<-a.ended
+	}
+}
+
+// takeBegin prepares for content that comes in pieces. What was packed as it is goes straight into the enclave, which
+// takes it only when it is whole and as it was signed.
+func (s *Session) takeBegin(ctx context.Context, msg []byte) error {
+	m, err := decodeBegin(bytes.Clone(msg))
+	if err != nil {
+		return err
+	}
+	seq := m.Parcel.Seq
+	if s.begun[seq] != nil || len(s.begun) >= redoubt.Precedences || len(m.Parcel.Custody) == 0 || m.Parcel.Packing == packedNone || m.Bytes == 0 {
+		return errMessage
+	}
+	a := &arrival{m: m, left: m.Bytes}
+	if m.Parcel.Packing != packedPlain {
+		if m.Bytes > maxPackedBytes {
+			return errMessage
+		}
+		s.begun[seq] = a
+		return nil
+	}
+	r, state, err := s.unpack(ctx, m.Set, &parcel{Entry: m.Parcel.Entry, Custody: m.Parcel.Custody})
+	if err != nil || state != taken || r.Entry.SizeBytes != m.Bytes {
+		return errors.Join(err, errMessage)
+	}
+	pr, pw := io.Pipe()
+	a.pipe, a.ended, r.Content = pw, make(chan error, 1), pr
+	s.begun[seq] = a
+	go func() {
+		out, err := s.apply(ctx, []redoubt.Received{r}, map[redoubt.Stamp]uint64{r.Entry.Stamp: seq})
+		pr.CloseWithError(io.ErrClosedPipe) // the rest of what was refused, or is here already, is passed over
+		s.acks.add(out...)
+		a.ended <- err
+	}()
+	return nil
+}
+
+// takePiece takes the next piece of an arrival.
+func (s *Session) takePiece(ctx context.Context, msg []byte) error {
+	seq, content, err := decodePiece(msg)
+	if err != nil {
+		return err
+	}
+	a := s.begun[seq]
+	if a == nil || int64(len(content)) > a.left {
+		return errMessage
+	}
+	a.left -= int64(len(content))
+	if a.pipe == nil {
+		a.packed = append(a.packed, content...)
+	} else if _, err := a.pipe.Write(content); err != nil && !errors.Is(err, io.ErrClosedPipe) {
+		return err
+	}
+	if a.left > 0 {
+		return nil
+	}
+	delete(s.begun, seq)
+	if a.pipe != nil {
+		a.pipe.Close()
+		return <-a.ended
+	}
+	p := a.m.Parcel
+	p.Content = a.packed
+	r, state, err := s.unpack(ctx, a.m.Set, &p)
+	if err != nil {
+		return err
+	}
+	if state != taken {
+		s.acks.add(outcome{Seq: seq, State: state, Kind: redoubt.Invalid, Rule: "packing"})
+		return nil
+	}
+	out, err := s.apply(ctx, []redoubt.Received{r}, map[redoubt.Stamp]uint64{r.Entry.Stamp: seq})
+	s.acks.add(out...)
+	return err
+}
+
+// ackQueue gathers outcomes, so that many travel in one message and the receiver never waits for the road back.
+type ackQueue struct {
+	mu     sync.Mutex
+	some   *sync.Cond
+	all    []outcome
+	closed bool
+}
+
+func newAckQueue() *ackQueue {
+	q := new(ackQueue)
+	q.some = sync.NewCond(&q.mu)
+	return q
+}
+
+func (q *ackQueue) add(o ...outcome) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.all = append(q.all, o...)
+	q.some.Signal()
+}
+
+// take waits for outcomes; none means that the queue has closed.
+func (q *ackQueue) take() []outcome {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.all) == 0 && !q.closed {
+		q.some.Wait()
+	}
+	n := min(len(q.all), maxOutcomes)
+	out := append([]outcome(nil), q.all[:n]...)
+	q.all = append(q.all[:0], q.all[n:]...)
+	return out
+}
+
+func (q *ackQueue) close() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.closed = true
+	q.some.Signal()
+}
+
+// maxOutcomes keeps an acknowledgement within one message, and short.
+const maxOutcomes = 1024
+
+// acknowledge tells the peer what became of what it sent.
+func (s *Session) acknowledge(ctx context.Context) error {
+	for {
+		out := s.acks.take()
+		if len(out) == 0 || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := s.o.Conn.Send(ctx, redoubt.Immediate, encodeAck(out)); err != nil {
+			return err
+		}
+	}
+}

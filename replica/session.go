@@ -1,0 +1,298 @@
+package replica
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
+
+	"redoubt"
+)
+
+// Conn is the road to the peer (carry.Conn): messages of four precedences, each in order, none lost while it lives.
+type Conn interface {
+	Send(ctx context.Context, p redoubt.Precedence, msg []byte) error
+	Receive(ctx context.Context) (redoubt.Precedence, []byte, error)
+	Peer() *x509.Certificate
+	Close() error
+}
+
+// Options is what a session is made of. All but Log is needed.
+type Options struct {
+	Estate  string // its name; both ends are of one
+	Node    redoubt.NodeName
+	Peer    redoubt.NodeName // as the Conn proved it
+	Journal redoubt.Journal
+	State   redoubt.LinkState
+	Conn    Conn // owned: Run closes it
+	Log     *slog.Logger
+}
+
+// Session is one meeting with a peer. It is used once.
+type Session struct {
+	o       Options
+	out     *outbox
+	voice   chan said
+	answers chan spans
+	acks    *ackQueue
+
+	plainEncoder *zstd.Encoder // without a dictionary; its EncodeAll may be called at once
+	plainDecoder *zstd.Decoder // of the receiver
+
+	// Of the receiver alone:
+	shown    inventory // of shownSet, as a reconciling peer asks about it
+	shownSet string
+	begun    map[uint64]*arrival
+
+	heard          atomic.Int64 // when anything last came, ns since 1970
+	sent, received atomic.Int64 // entries acknowledged by the peer; taken from it
+}
+
+type said struct {
+	p   redoubt.Precedence
+	msg []byte
+}
+
+// New makes a session; Run holds it.
+func New(o Options) *Session {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Session{o: o, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
+}
+
+// Run meets the peer and keeps both in step until ctx or the Conn ends. When it returns the Conn is closed, nothing of the session
+// runs, and what the peer acknowledged is on record. A nil error is an end that was asked for.
+func (s *Session) Run(ctx context.Context) error {
+	run, stop := context.WithCancel(ctx)
+	defer stop()
+	defer s.o.Conn.Close()
+	var err error
+	if s.plainEncoder, err = newEncoder(); err != nil {
+		return err
+	}
+	defer s.plainEncoder.Close()
+	if s.plainDecoder, err = newDecoder(); err != nil {
+		return err
+	}
+	defer s.plainDecoder.Close()
+	if err := s.greet(run); err != nil {
+		return err
+	}
+	work, run := errgroup.WithContext(run)
+	context.AfterFunc(run, func() { s.out.close(); s.acks.close(); s.o.Conn.Close() })
+	work.Go(func() error { return s.receive(run) })
+	work.Go(func() error { return s.speak(run) })
+	work.Go(func() error { return s.acknowledge(run) })
+	work.Go(func() error { return s.follow(run) })
+	work.Go(func() error { return s.keep(run) })
+	for p := range redoubt.Precedence(redoubt.Precedences) {
+		work.Go(func() error { return s.send(run, p) })
+	}
+	err = work.Wait()
+	for _, a := range s.begun {
+		a.abort()
+	}
+	if kept := s.settle(context.WithoutCancel(ctx)); kept != nil && err == nil {
+		err = kept
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// greet exchanges hellos. Whose state is not the one that was known starts from nothing.
+func (s *Session) greet(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
+	defer cancel()
+	mine := hello{Estate: s.o.Estate, Node: s.o.Node}
+	var err error
+	if mine.Life, err = s.o.State.Life(ctx); err != nil {
+		return err
+	}
+	if mine.RemembersOf, err = s.o.State.PeerLife(ctx, s.o.Peer); err != nil {
+		return err
+	}
+	if err := s.o.Conn.Send(ctx, redoubt.Flash, mine.encode()); err != nil {
+		return err
+	}
+	_, msg, err := s.o.Conn.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	theirs, err := decodeHello(msg)
+	if err != nil {
+		return s.broken(err)
+	}
+	if theirs.Estate != s.o.Estate || theirs.Node != s.o.Peer {
+		return s.broken(errors.New("the peer says that it is " + string(theirs.Node) + " of the estate " + theirs.Estate))
+	}
+	if theirs.Life == mine.RemembersOf && theirs.RemembersOf == mine.Life {
+		return nil
+	}
+	// One of us is not who the other knew: what was acknowledged may be lost, in either direction.
+	if err := s.o.State.Forget(ctx, s.o.Peer); err != nil {
+		return err
+	}
+	return s.o.State.Remember(ctx, s.o.Peer, theirs.Life)
+}
+
+const (
+	greetTimeout = 5 * time.Minute // longer than any outage that a meeting may begin in
+	keepEvery    = time.Second     // how late an acknowledgement is put on record
+)
+
+func (s *Session) broken(err error) error {
+	return &redoubt.Error{Op: "replica.Run", Object: string(s.o.Peer), Kind: redoubt.Invalid, Err: err}
+}
+
+// say sends a message of the receiver's without holding it up.
+func (s *Session) say(ctx context.Context, p redoubt.Precedence, msg []byte) error {
+	select {
+	case s.voice <- said{p, msg}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Session) speak(ctx context.Context) error {
+	for {
+		select {
+		case m := <-s.voice:
+			if err := s.o.Conn.Send(ctx, m.p, m.msg); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow keeps the queues filled: it reconciles sets of which nothing is known, and reads the journals of the others as they grow.
+func (s *Session) follow(ctx context.Context) error {
+	for {
+		grown := s.o.Journal.Changed()
+		sets, err := s.o.Journal.Sets(ctx, s.o.Peer)
+		if err != nil {
+			return err
+		}
+		full := false
+		for _, set := range sets {
+			room, err := s.followSet(ctx, set)
+			if err != nil {
+				return err
+			}
+			full = full || !room
+		}
+		if full {
+			s.out.waitRoom()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			continue
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pageEntries is how much of a journal is read at once.
+const pageEntries = 512
+
+func (s *Session) followSet(ctx context.Context, set string) (room bool, err error) {
+	out, fresh := s.out.set(set)
+	if fresh {
+		at, known, err := s.o.State.Acknowledged(ctx, s.o.Peer, set)
+		if err != nil {
+			return false, err
+		}
+		if known {
+			s.out.begin(out, at, true)
+		} else if room, err := s.discover(ctx, out); err != nil || !room {
+			return room, err
+		}
+	}
+	for {
+		after := s.out.position(out)
+		refs, upTo, err := s.o.Journal.Since(ctx, s.o.Peer, set, after, pageEntries)
+		if err != nil || upTo == after {
+			return true, err
+		}
+		queued := make([]*ref, len(refs))
+		urgency := make([]redoubt.Precedence, len(refs))
+		for i, r := range refs {
+			queued[i], urgency[i] = &ref{at: r.Position, stamp: r.Stamp, size: r.SizeBytes}, r.Precedence
+		}
+		if !s.out.add(out, upTo, urgency, queued) {
+			return false, nil
+		}
+	}
+}
+
+// discover reconciles a set and queues what the peer lacks.
+func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err error) {
+	missing, upTo, err := s.reconcile(ctx, out.set)
+	if err != nil {
+		return false, err
+	}
+	s.out.begin(out, upTo, false)
+	refs := make([]*ref, len(missing))
+	for i, x := range missing {
+		refs[i] = &ref{stamp: x}
+	}
+	s.o.Log.Info("replica found a difference", slog.String("peer", string(s.o.Peer)), slog.Int("entries", len(missing)))
+	return s.out.add(out, upTo, make([]redoubt.Precedence, len(refs)), refs), nil
+}
+
+// keep puts acknowledgements on record now and then.
+func (s *Session) keep(ctx context.Context) error {
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := s.settle(ctx); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (s *Session) settle(ctx context.Context) error {
+	for out, at := range s.out.settled() {
+		if err := s.o.State.Acknowledge(ctx, s.o.Peer, out.set, at); err != nil {
+			return err
+		}
+		s.out.saved(out, at)
+	}
+	return nil
+}
+
+// Status is a session as it stands.
+type Status struct {
+	LastHeard time.Time
+	Sent      int64 // entries that the peer acknowledged
+	Received  int64 // entries that were taken from it
+	Pending   []Pending
+}
+
+// Status covers every label set within the link's bound; who shows it leaves out what its reader does not dominate.
+func (s *Session) Status() Status {
+	st := Status{Sent: s.sent.Load(), Received: s.received.Load(), Pending: s.out.pending()}
+	if at := s.heard.Load(); at > 0 {
+		st.LastHeard = time.Unix(0, at)
+	}
+	return st
+}
