@@ -105,6 +105,7 @@ func (o *outgoing) takeFrom(list *[]*stretch, room int) *stretch {
 			*list = slices.Delete(*list, 0, 1)
 			continue
 		}
+		s.span.from = max(s.span.from, o.floor()) // the peer has the rest, and we have let go of it
 		if n := s.span.to - s.span.from; n <= uint64(room) {
 			*list = slices.Delete(*list, 0, 1)
 			return s

@@ -14,7 +14,7 @@ const (
 	lineTime      = 25 * time.Millisecond
 	lineDatagrams = 2
 
-	growth       = 0.05 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
+	growth       = 0.02 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
 	growPatience = 3
 	drainEvery   = 16 // rounds; one of them is sent slower, so that the line is seen to vanish
 	drainGain    = 0.85
@@ -208,10 +208,10 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 	case loss > p.usualLoss+lossSuspect: // it drops without a line
 		p.rate, p.grown = min(p.rate, passed), 0
 	case p.rate < p.known:
-		p.rate = min(p.known, passed*1.25)
+		p.rate = p.known
 	default:
 		p.grown++
-		p.rate = min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), passed*1.25)
+		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), passed*1.25))
 	}
 	p.yield(r, aim)
 }
