@@ -1,0 +1,272 @@
+package carry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"time"
+
+	"redoubt"
+)
+
+// handshakeLife is how long a handshake may take: longer than an outage of 30 s. Dial then begins anew.
+const handshakeLife = 90 * time.Second
+
+var errNoRoom = errors.New("too many connections")
+
+// answerOpen gives whoever asks a cookie for the address it is seen at. Nothing is kept.
+func (e *Endpoint) answerOpen(b []byte, from path) {
+	client, ok := decodeOpen(b)
+	if !ok || e.server == nil {
+		return
+	}
+	e.send(from, encodeRetry(retry{client, e.cookies.bake(e.now(), opening{from, client})}))
+}
+
+// takeShake gives a fragment to its handshake, and begins one for who has a cookie.
+func (e *Endpoint) takeShake(b []byte, from path) {
+	f, ok := decodeFragment(b)
+	if !ok {
+		return
+	}
+	if f.to != 0 {
+		switch t := e.find(f.to).(type) {
+		case *shake:
+			t.deliver(b, from)
+		case *link:
+			t.repeatVerdict()
+		}
+		return
+	}
+	o := opening{from, f.from}
+	if s := e.begun(o); s != nil {
+		s.deliver(b, from)
+		return
+	}
+	if e.server == nil || f.level != levelInitial || !e.cookies.good(e.now(), o, f.cookie) {
+		return
+	}
+	if s := e.admit(o); s != nil {
+		s.deliver(b, from)
+		e.work.Go(func() { e.serve(s, o) })
+	}
+}
+
+func (e *Endpoint) begun(o opening) *shake {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.halfOpen[o]
+}
+
+// admit makes room for a handshake, or gives nil.
+func (e *Endpoint) admit(o opening) *shake {
+	host := hostOf(o.from.remote.Addr())
+	s := newShake(e)
+	s.path, s.remote, s.roundTrip = o.from, o.client, firstPatience
+	e.mu.Lock()
+	full := e.closed || len(e.halfOpen) >= maxHalfOpen || e.perHost[host] >= maxHalfOpenEach
+	if !full {
+		e.halfOpen[o] = s
+		e.perHost[host]++
+	}
+	e.mu.Unlock()
+	if full {
+		return nil
+	}
+	var ok bool
+	if s.local, ok = e.claim(s); !ok {
+		e.leave(o)
+		return nil
+	}
+	return s
+}
+
+// leave gives the room of a handshake back.
+func (e *Endpoint) leave(o opening) {
+	host := hostOf(o.from.remote.Addr())
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.halfOpen, o)
+	if e.perHost[host]--; e.perHost[host] == 0 {
+		delete(e.perHost, host)
+	}
+}
+
+// hostOf is what an attacker has one of.
+func hostOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.WithZone("").Prefix(bits)
+	return p
+}
+
+// serve runs the server's side of one handshake.
+func (e *Endpoint) serve(s *shake, o opening) {
+	ctx, cancel := context.WithTimeout(e.context, handshakeLife)
+	defer cancel()
+	defer e.leave(o)
+	if err := s.begin(ctx, e.server); err == nil {
+		err = s.listen(ctx)
+		if err == nil && s.done && e.welcome(s) {
+			s.close()
+			return
+		}
+		if (err != nil || s.done) && s.seal != nil {
+			s.refuse(ctx)
+		}
+	}
+	s.close()
+	e.forget(s.local)
+}
+
+// listen exchanges fragments until TLS is done. It gives nil when time ran out.
+func (s *shake) listen(ctx context.Context) error {
+	timer := time.NewTimer(firstPatience)
+	defer timer.Stop()
+	var flight time.Time // when the server's flight went first
+	repeated := false
+	for !s.done {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			repeated = true
+			s.send()
+			timer.Reset(firstPatience)
+		case d := <-s.arrivals:
+			f, ok := decodeAny(d.b)
+			if !ok {
+				if s.write != nil && len(d.b) > 0 && d.b[0]&^1 == kindSealed {
+					s.keepEarly(d.b)
+				}
+				continue
+			}
+			if f.from != s.remote || f.level == levelVerdict {
+				continue
+			}
+			before := len(s.out[levelHandshake])
+			if err := s.take(f, d.b); err != nil {
+				return err
+			}
+			if len(s.out[levelHandshake]) > before {
+				flight = s.endpoint.now()
+				s.send()
+				timer.Reset(firstPatience)
+			} else if f.level == levelHandshake && !flight.IsZero() && !repeated {
+				s.roundTrip = min(s.roundTrip, max(s.endpoint.now().Sub(flight), time.Millisecond))
+			}
+		}
+	}
+	return nil
+}
+
+// welcome makes a link of a finished handshake, tells the client, and hands the link to Accept.
+func (e *Endpoint) welcome(s *shake) bool {
+	l, err := newLink(e, s.session([]path{s.path}))
+	if err != nil {
+		return false
+	}
+	l.verdict = s.fragment(levelVerdict, 0, []byte{1})
+	e.mu.Lock()
+	select {
+	case <-e.ended:
+		e.mu.Unlock()
+		return false
+	case e.accepted <- l:
+	default:
+		e.mu.Unlock()
+		return false
+	}
+	e.links[s.local] = l
+	e.work.Go(l.run)
+	e.mu.Unlock()
+	l.repeatVerdict()
+	for {
+		select {
+		case d := <-s.arrivals: // what came while TLS finished
+			if d.b[0]&^1 == kindSealed {
+				s.keepEarly(d.b)
+			}
+			continue
+		default:
+		}
+		break
+	}
+	for _, b := range s.early {
+		l.deliver(b, s.path)
+	}
+	return true
+}
+
+// refuse tells the client that it is not taken, as often as it asks.
+func (s *shake) refuse(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lingerTime)
+	defer cancel()
+	s.sendFragment(levelVerdict, 0, []byte{0})
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.arrivals:
+			s.sendFragment(levelVerdict, 0, []byte{0})
+		}
+	}
+}
+
+// repeatVerdict tells the client once more that it was taken.
+func (l *link) repeatVerdict() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.endpoint.now()
+	if l.verdict == nil || now.Sub(l.verdictSent) < leastPatience/2 {
+		return
+	}
+	l.verdictSent = now
+	l.endpoint.send(l.ways.list[0].path, l.verdict)
+}
+
+// answerUnknown hints to the peer that its connection is not here, so that it need not wait until its silence is too long.
+func (e *Endpoint) answerUnknown(b []byte, from path) {
+	second := e.now().Unix()
+	e.mu.Lock()
+	if e.answers.second != second {
+		e.answers.second, e.answers.n = second, 0
+	}
+	e.answers.n++
+	tooMany := e.answers.n > maxUnknownAnswers
+	e.mu.Unlock()
+	if !tooMany {
+		e.send(from, encodeUnknown(b))
+	}
+}
+
+// takeUnknown gives such a hint to the link that sent what it answers.
+func (e *Endpoint) takeUnknown(b []byte) {
+	if len(b) != unknownSize {
+		return
+	}
+	for _, l := range e.all() {
+		if l.asked(b[1:]) {
+			return
+		}
+	}
+}
+
+// asked believes a hint that the peer has no such connection if the link is down and this answers one of its last probes: so only who
+// can read along can end a link, and only one that is down.
+func (l *link) asked(header []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.probes {
+		if bytes.Equal(l.probes[i][:], header) {
+			if l.state == Down {
+				l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Unavailable, Err: errForgotten})
+			}
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,184 @@
+package carry
+
+import (
+	"errors"
+	"time"
+)
+
+// fate is what is known of a datagram that was sent.
+type fate uint8
+
+const (
+	underWay fate = iota
+	arrived
+	lost
+)
+
+// sent is a datagram that went out, by its number's place in flight.records.
+type sent struct {
+	at        time.Time
+	size      int    // with ipOverhead
+	sentBytes uint64 // of all datagrams up to this one
+	path      int
+	fate      fate
+	eliciting bool
+	limited   bool // the layer above had no more to send
+	sizeProbe bool // only tries its size: its loss says nothing else
+	windows   uint8
+	carries   []*stretch
+}
+
+// flight is what was sent and may yet be acknowledged.
+type flight struct {
+	records   []sent
+	base      uint64 // number of records[0]
+	bytes     int    // under way, of eliciting datagrams
+	waiting   int    // datagrams that are
+	sentBytes uint64
+
+	acked    uint64 // the largest number that was acknowledged
+	anyAcked bool
+	reorder  uint64 // how many later ones must have arrived before one is held for lost
+	lastSent time.Time
+	progress time.Time // when something was acknowledged last, or began to wait
+}
+
+// Reordering is tolerated as RFC 9002 section 6.1.1 has it, and more where a path proves to reorder more.
+const (
+	leastReorder = 3
+	mostReorder  = 256
+)
+
+func (f *flight) next() uint64 { return f.base + uint64(len(f.records)) }
+
+// add notes a datagram under the number that next gave.
+func (f *flight) add(s sent) {
+	f.sentBytes += uint64(s.size)
+	s.sentBytes = f.sentBytes
+	if s.eliciting {
+		if f.waiting == 0 {
+			f.progress = s.at
+		}
+		f.bytes += s.size
+		f.waiting++
+		f.lastSent = s.at
+	} else {
+		s.fate = arrived // nobody will say so, and nobody asks
+	}
+	f.records = append(f.records, s)
+}
+
+var errAck = errors.New("the peer acknowledged what was never sent")
+
+// news is what an ACK told.
+type news struct {
+	datagrams int   // reported for the first time
+	newest    *sent // the largest reported, if it was news
+	windows   uint8 // windows that the peer now knows
+	late      bool  // something that was held for lost had arrived
+	sizes     []int // of size probes that came through
+	path      int   // that newest went by
+}
+
+// ack takes an ACK.
+func (f *flight) ack(a ack, now time.Time) (n news, err error) {
+	if a.largest >= f.next() {
+		return n, errAck
+	}
+	for i := range len(a.bits) * 8 {
+		if a.bits[i/8]>>(i%8)&1 == 0 {
+			continue
+		}
+		if number := a.largest - uint64(i); number >= f.base {
+			f.report(number, i == 0, &n)
+		}
+	}
+	if n.datagrams > 0 {
+		f.progress = now
+	}
+	if !f.anyAcked || a.largest > f.acked {
+		f.acked, f.anyAcked = a.largest, true
+	}
+	return n, nil
+}
+
+// report takes that one datagram arrived.
+func (f *flight) report(number uint64, newest bool, n *news) {
+	s := &f.records[number-f.base]
+	if s.fate == arrived {
+		return
+	}
+	if s.fate == lost {
+		n.late = true
+		f.reorder = min(2*f.reorder, mostReorder)
+	} else {
+		f.leaves(s)
+	}
+	s.fate = arrived
+	n.datagrams++
+	n.windows |= s.windows
+	if newest {
+		n.newest, n.path = s, s.path
+	}
+	if s.sizeProbe {
+		n.sizes = append(n.sizes, s.size-ipOverhead)
+	}
+	for _, c := range s.carries {
+		c.copies--
+		c.of.arrived(c.span)
+	}
+}
+
+func (f *flight) leaves(s *sent) {
+	f.bytes -= s.size
+	f.waiting--
+}
+
+// overtaken gives each datagram that so many later ones have overtaken that it must be lost.
+func (f *flight) overtaken(each func(*sent)) {
+	if f.anyAcked {
+		for i := range f.records {
+			number := f.base + uint64(i)
+			if number+f.reorder > f.acked {
+				break
+			}
+			if s := &f.records[i]; s.fate == underWay {
+				f.lose(s, each)
+			}
+		}
+	}
+	f.forget()
+}
+
+func (f *flight) lose(s *sent, each func(*sent)) {
+	f.leaves(s)
+	s.fate = lost
+	each(s)
+}
+
+// tail gives the newest n datagrams under way that carry something, as lost: nothing later can tell.
+func (f *flight) tail(n int, each func(*sent)) {
+	for i := len(f.records) - 1; i >= 0 && n > 0; i-- {
+		if s := &f.records[i]; s.fate == underWay && len(s.carries) > 0 {
+			f.lose(s, each)
+			n--
+		}
+	}
+}
+
+// forget drops the records of which no ACK can tell anything more.
+func (f *flight) forget() {
+	n := 0
+	for n < len(f.records) {
+		s := &f.records[n]
+		if s.fate == underWay || s.fate == lost && f.base+uint64(n)+ackBits > f.acked {
+			break
+		}
+		n++
+	}
+	if n > 0 {
+		clear(f.records[:n])
+		f.records = f.records[n:]
+		f.base += uint64(n)
+	}
+}

@@ -1,0 +1,174 @@
+package carry
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"redoubt"
+)
+
+// lengthSize is the prefix of each message in its stream: its length, 1 to MaxMessage.
+const lengthSize = 4
+
+// outgoing is one precedence's stream on the sending side: messages that were taken and are not
+// known to have arrived.
+type outgoing struct {
+	precedence redoubt.Precedence
+	messages   []segment
+	next, end  uint64 // what was never sent is [next, end)
+	limit      uint64 // how far the peer lets the stream go
+	acked      spans  // within [messages[0].offset, next)
+	lost       []*stretch
+	again      []*stretch // FLASH: the second copies
+	waiting    uint64     // bytes that others were sent while this had something; see outbox.pick
+}
+
+// segment is a message with its prefix, at its place in the stream.
+type segment struct {
+	offset uint64
+	data   []byte
+}
+
+// stretch is part of a stream as it went into one datagram, or two if it is FLASH.
+type stretch struct {
+	of     *outgoing
+	span   span
+	copies int // under way
+}
+
+// put takes a copy of a message into the queue.
+func (o *outgoing) put(msg []byte) {
+	data := make([]byte, 0, lengthSize+len(msg))
+	data = append(binary.BigEndian.AppendUint32(data, uint32(len(msg))), msg...)
+	o.messages = append(o.messages, segment{o.end, data})
+	o.end += uint64(len(data))
+}
+
+// queued is what was never sent.
+func (o *outgoing) queued() int { return int(o.end - o.next) }
+
+func (o *outgoing) unacked() int {
+	n := o.next
+	if len(o.messages) > 0 {
+		n -= o.messages[0].offset
+	} else {
+		n = 0
+	}
+	for _, s := range o.acked {
+		n -= s.to - s.from
+	}
+	return int(n)
+}
+
+// sendable tells whether something may go now; blocked whether only the peer's window is in the way.
+func (o *outgoing) sendable() bool {
+	return len(o.lost) > 0 || o.next < min(o.end, o.limit) || len(o.again) > 0
+}
+
+func (o *outgoing) blocked() bool { return o.next < o.end && o.next >= o.limit && len(o.lost) == 0 }
+
+// prune drops what was to be sent again and has arrived meanwhile, and tells whether anything is left to send.
+func (o *outgoing) prune() bool {
+	for _, list := range []*[]*stretch{&o.lost, &o.again} {
+		for len(*list) > 0 && o.has((*list)[0].span) {
+			*list = slices.Delete(*list, 0, 1)
+		}
+	}
+	return o.sendable()
+}
+
+// has tells whether the peer is known to have a stretch.
+func (o *outgoing) has(s span) bool { return s.to <= o.floor() || o.acked.has(s.from, s.to) }
+
+// take gives the next stretch of at most room bytes of stream, or nil: what was lost goes first, then what is
+// new, then the second copies.
+func (o *outgoing) take(room int) *stretch {
+	if s := o.takeFrom(&o.lost, room); s != nil {
+		return s
+	}
+	if to := min(o.end, o.limit, o.next+uint64(room)); o.next < to {
+		s := &stretch{of: o, span: span{o.next, to}}
+		o.next = to
+		if o.precedence == redoubt.Flash {
+			o.again = append(o.again, s)
+		}
+		return s
+	}
+	return o.takeFrom(&o.again, room)
+}
+
+// takeFrom gives the first stretch of a list that has not arrived meanwhile, cut to room.
+func (o *outgoing) takeFrom(list *[]*stretch, room int) *stretch {
+	for len(*list) > 0 {
+		s := (*list)[0]
+		if o.has(s.span) {
+			*list = slices.Delete(*list, 0, 1)
+			continue
+		}
+		s.span.from = max(s.span.from, o.floor()) // the peer has the rest, and we have let go of it
+		if n := s.span.to - s.span.from; n <= uint64(room) {
+			*list = slices.Delete(*list, 0, 1)
+			return s
+		}
+		cut := s.span.from + uint64(room)
+		first := &stretch{of: o, span: span{s.span.from, cut}}
+		(*list)[0] = &stretch{of: o, span: span{cut, s.span.to}}
+		return first
+	}
+	return nil
+}
+
+// floor is where the oldest message begins that is not known to have arrived.
+func (o *outgoing) floor() uint64 {
+	if len(o.messages) == 0 {
+		return o.next
+	}
+	return o.messages[0].offset
+}
+
+// appendBytes appends what stands in [from, to).
+func (o *outgoing) appendBytes(dst []byte, s span) []byte {
+	i, _ := slices.BinarySearchFunc(o.messages, s.from, func(m segment, at uint64) int {
+		if m.offset <= at {
+			return -1
+		}
+		return 1
+	})
+	for i--; s.from < s.to; i++ {
+		m := o.messages[i]
+		part := m.data[s.from-m.offset:]
+		part = part[:min(uint64(len(part)), s.to-s.from)]
+		dst = append(dst, part...)
+		s.from += uint64(len(part))
+	}
+	return dst
+}
+
+// arrived notes that the peer has a stretch, and lets go of messages that it has whole.
+func (o *outgoing) arrived(s span) {
+	if s.to <= o.floor() {
+		return
+	}
+	o.acked.add(max(s.from, o.floor()), s.to)
+	reach := o.acked.prefix(o.floor())
+	n := 0
+	for n < len(o.messages) && o.messages[n].offset+uint64(len(o.messages[n].data)) <= reach {
+		n++
+	}
+	if n > 0 {
+		o.messages = slices.Delete(o.messages, 0, n)
+		o.acked.drop(o.floor())
+	}
+}
+
+// missed notes that a copy of a stretch was lost. It is sent again when no other copy is under way.
+func (o *outgoing) missed(s *stretch) {
+	s.copies--
+	if s.copies > 0 || o.has(s.span) {
+		return
+	}
+	if slices.Contains(o.again, s) {
+		return // its second copy is still to go
+	}
+	o.lost = append(o.lost, s)
+}

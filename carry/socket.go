@@ -1,0 +1,61 @@
+package carry
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// socket is a net.PacketConn of UDP addresses as values.
+type socket struct {
+	conn net.PacketConn
+	udp  *net.UDPConn // conn, if it is one: no allocation a datagram
+}
+
+// Kernel buffers, asked for and given as far as the machine allows.
+const socketBuffer = 4 << 20
+
+func newSocket(c net.PacketConn) socket {
+	udp, _ := c.(*net.UDPConn)
+	if udp != nil {
+		udp.SetReadBuffer(socketBuffer) // a smaller one is worse, not wrong
+		udp.SetWriteBuffer(socketBuffer)
+		forbidFragments(udp)
+	}
+	return socket{c, udp}
+}
+
+func (s socket) readFrom(b []byte) (int, netip.AddrPort, error) {
+	if s.udp != nil {
+		n, from, err := s.udp.ReadFromUDPAddrPort(b)
+		return n, plainAddress(from), err
+	}
+	n, from, err := s.conn.ReadFrom(b)
+	if err != nil {
+		return 0, netip.AddrPort{}, err
+	}
+	a, ok := from.(*net.UDPAddr)
+	if !ok {
+		return 0, netip.AddrPort{}, nil
+	}
+	return n, plainAddress(a.AddrPort()), nil
+}
+
+func (s socket) writeTo(b []byte, to netip.AddrPort) error {
+	if s.udp != nil {
+		_, err := s.udp.WriteToUDPAddrPort(b, to)
+		return err
+	}
+	_, err := s.conn.WriteTo(b, net.UDPAddrFromAddrPort(to))
+	return err
+}
+
+func (s socket) close() error { return s.conn.Close() }
+
+// plainAddress gives each address one form, whichever socket it came by.
+func plainAddress(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+func isTooLarge(err error) bool { return errors.Is(err, syscall.EMSGSIZE) }
