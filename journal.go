@@ -147,10 +147,10 @@ type Link struct {
 
 // Subscription says what of a bucket travels over a link.
 type Subscription struct {
-	Bucket BucketName
-	Prefix string // of the key
-	In     bool   // towards this node
-	Out    bool   // towards the peer
+	Bucket BucketName `json:"bucket"`
+	Prefix string     `json:"prefix,omitempty"` // of the key
+	In     bool       `json:"in,omitempty"`     // towards this node; in an estate, towards the device
+	Out    bool       `json:"out,omitempty"`    // towards the peer; in an estate, towards the home
 }
 
 // JournalRef is what decides when an entry is sent.

@@ -26,6 +26,18 @@ func ChangeID(c Change) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// EnrolMessage is what a device signs to be enrolled.
+func EnrolMessage(r EnrolRequest) []byte {
+	r.Signature = ""
+	return message("redoubt enrol v1", r)
+}
+
+// LeaseMessage is what a home signs for a lease.
+func LeaseMessage(l Lease) []byte {
+	l.Signature = ""
+	return message("redoubt lease v1", l)
+}
+
 func message(domain string, v any) []byte {
 	b, err := json.Marshal(v)
 	if err != nil {

@@ -114,4 +114,11 @@ const (
 	ActionSystemRecord    Action = "SystemRecord" // by the node's own subject
 	ActionSend            Action = "SendToPeer"   // a label set's versions, to a link's subject
 	ActionReceive         Action = "TakeFromPeer" // a version, from a link's subject
+	ActionInviteDevice    Action = "InviteDevice"
+	ActionEnrolDevice     Action = "EnrolDevice" // by a one-time token
+	ActionListDevices     Action = "ListDevices"
+	ActionEndDevice       Action = "EndDevice"  // revoke, or order to be wiped
+	ActionRenewLease      Action = "RenewLease" // by the node's own subject
+	ActionLinkStatus      Action = "LinkStatus"
+	ActionCutLink         Action = "CutLink" // and restore it, for exercises
 )

@@ -41,22 +41,23 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassAbort
 	case redoubt.ActionDeleteVersion, redoubt.ActionPutTags, redoubt.ActionPutLock:
 		return ClassAlter
-	case redoubt.ActionHeadBucket, redoubt.ActionListBuckets, redoubt.ActionGetBucket:
+	case redoubt.ActionHeadBucket, redoubt.ActionListBuckets, redoubt.ActionGetBucket, redoubt.ActionLinkStatus:
 		return ClassSettings
 	case redoubt.ActionCreateBucket, redoubt.ActionDeleteBucket, redoubt.ActionPutBucket:
 		return ClassBucket
 	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
-		redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus:
+		redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus,
+		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionEndDevice:
 		return ClassOfficer
 	case redoubt.ActionRotateKey, redoubt.ActionErase:
 		return ClassKeys
-	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics:
+	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics, redoubt.ActionCutLink:
 		return ClassAdmin
-	case redoubt.ActionMint, redoubt.ActionRevoke, redoubt.ActionListCredentials, redoubt.ActionExplain:
+	case redoubt.ActionMint, redoubt.ActionEnrolDevice, redoubt.ActionRevoke, redoubt.ActionListCredentials, redoubt.ActionExplain:
 		return ClassSelf
 	case redoubt.ActionExpire:
 		return ClassExpire
-	case redoubt.ActionSystemRecord:
+	case redoubt.ActionSystemRecord, redoubt.ActionRenewLease:
 		return ClassRecord
 	case redoubt.ActionSend:
 		return ClassSend

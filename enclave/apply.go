@@ -3,6 +3,7 @@ package enclave
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -36,6 +37,7 @@ const (
 // incoming is one entry on its way in.
 type incoming struct {
 	in      *redoubt.Received
+	from    redoubt.NodeName
 	id, of  versionID
 	b       *bucket
 	set     *labelSet
@@ -82,7 +84,7 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 
 // receive verifies one entry, decides it and takes its content in. A refusal is durable before it is returned.
 func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Received, signed map[string]bool) (n *incoming, no *redoubt.Refusal, err error) {
-	n = &incoming{in: in, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
+	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
 	a := ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, detail: "from " + string(l.Peer)}
 	refuse := func(kind redoubt.Kind, rule string, later bool) (*incoming, *redoubt.Refusal, error) {
 		ent := e.describe(ctx, a, false, rule)
@@ -166,8 +168,8 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	if n.encoded, err = entry.MarshalBinary(); err != nil {
 		return redoubt.Invalid, ruleForm
 	}
-	key, known := e.makerKey(l, entry.Maker)
-	if !known {
+	keys := e.makerKeys(l, entry.Maker)
+	if len(keys) == 0 {
 		return redoubt.Denied, ruleMaker
 	}
 	c := &n.in.Custody
@@ -176,7 +178,7 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	}
 	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
 	if !signed[root] {
-		if !c.Signed(entry.Maker, key) {
+		if !slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }) {
 			return redoubt.Denied, ruleCustody
 		}
 		signed[root] = true
@@ -188,18 +190,27 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	return 0, ""
 }
 
-// makerKey is the key that a node signs its entries with: this node's own comes back to it over others.
-func (e *Enclave) makerKey(l redoubt.Link, maker redoubt.NodeName) (key []byte, known bool) {
-	switch maker {
-	case e.name:
-		return e.links.key, true
-	case l.Peer:
-		return l.Key, true
+// makerKeys are the keys that a node signs, and signed, its entries with: this node's own come back to it over others.
+func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (keys []ed25519.PublicKey) {
+	if maker == e.name {
+		return []ed25519.PublicKey{e.links.key}
 	}
-	if other, err := e.link("Apply", maker); err == nil {
-		return other.Key, true
+	if maker == l.Peer {
+		keys = append(keys, l.Key)
+	} else if other, err := e.link("Apply", maker); err == nil {
+		keys = append(keys, other.Key)
 	}
-	return nil, false
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	if r := e.links.devices[maker]; r != nil {
+		for _, k := range append(slices.Clone(r.OldKeys), r.Key) {
+			keys = append(keys, k)
+		}
+	}
+	if told := e.links.makers.Load(); told != nil {
+		keys = append(keys, (*told)[maker]...)
+	}
+	return keys
 }
 
 // wellFormed holds an entry against what its kind may say.
@@ -253,7 +264,7 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 	x := &n.in.Entry
 	n.w = &write{e: e, who: e.own(n.set.label), b: n.b, name: x.Name, set: n.set, made: n.made}
 	rec := &record{id: n.id, base: versionID(x.Base), made: n.made.id, author: string(x.Author), maker: string(x.Maker), marker: x.Marker, size: x.SizeBytes,
-		attrs: x.Attributes, sums: x.Checksums, tags: x.Tags, retention: x.Retention, hold: x.Hold, custody: n.custody, parts: len(x.PartSizes) > 0}
+		attrs: x.Attributes, sums: x.Checksums, tags: x.Tags, retention: x.Retention, hold: x.Hold, custody: n.custody, from: n.from, parts: len(x.PartSizes) > 0}
 	n.w.rec = rec
 	if err := rec.setMD5(x.MD5); err != nil {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}
@@ -419,7 +430,7 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (versions, bytes int
 	if kind == redoubt.EntryAlteration {
 		batch.Delete(stampKey(n.set.id, was))
 	}
-	if err := e.noteFate(batch, n.set, x, n.custody); err != nil || f.rec == nil {
+	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil {
 		return 0, 0, err // what it is about has not come yet, and will find it
 	}
 	if x.Kind == redoubt.EntryRemoval {

@@ -32,7 +32,8 @@ type Options struct {
 	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
 	Quotas         map[string]int64 // marking -> bytes
 	Rules          access.Denier    // the estate's own, able only to deny
-	Links          []redoubt.Link   // to the peers that it replicates with
+	Links          []redoubt.Link   // to the peers that it replicates with, beside its devices
+	Devices        []DeclaredDevice // whose home it is
 	Region         string
 	Version        string // of the software
 	Clock          func() time.Time
@@ -119,7 +120,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.signBatches(); err != nil {
 		return nil, err
 	}
-	if err := e.SetLinks(ctx, o.Links); err != nil {
+	if err := e.loadDevices(ctx, o.Devices, o.Links); err != nil {
 		return nil, err
 	}
 	behind, stop := context.WithCancel(context.Background())

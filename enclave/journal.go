@@ -28,7 +28,15 @@ type links struct {
 	table atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
 	sign  func(message []byte) ([]byte, error)
 	key   ed25519.PublicKey
-	grown broadcast
+	grown broadcast // a journal
+
+	fixed    []redoubt.Link // given at the start: a device's, to its home
+	declared map[redoubt.NodeName]DeclaredDevice
+	altered  broadcast // the table
+	makers   atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
+
+	deviceMu sync.Mutex // serialises changes of devices; taken before mu
+	devices  map[redoubt.NodeName]*deviceRecord
 }
 
 // linked says whether versions are journaled: whether there is anybody to send them to.
@@ -55,7 +63,7 @@ func (e *Enclave) as(l redoubt.Link) redoubt.Credential {
 // The catalogue's keys of the journal:
 //
 //	s set stamp      what the stamp names: kind, bucket, and the object key; of a removal or an alteration the entry itself
-//	j set n          the stamp of the set's nth entry, in commit order
+//	j set n          the stamp of the set's nth entry, in commit order, and the peer that it came from, which has it
 //	x set stamp      the removal of the version with that stamp, or the last alteration of it: kind, and its stamp
 //	k link set       how far the peer has acknowledged the set
 //	m i              the journal's index is complete: every version was entered
@@ -72,9 +80,9 @@ func stampKey(set uint32, id versionID) []byte { return append(setKey(recStamp, 
 func fateKey(set uint32, id versionID) []byte  { return append(setKey(recFate, set), id[:]...) }
 
 // noteVersion enters a version in its set's journal, in the batch that commits it.
-func (e *Enclave) noteVersion(b *store.Batch, bucket uint32, set *labelSet, key string, id versionID) {
+func (e *Enclave) noteVersion(b *store.Batch, bucket uint32, set *labelSet, key string, id versionID, from redoubt.NodeName) {
 	b.Set(stampKey(set.id, id), placeOf(redoubt.EntryVersion, bucket, key))
-	b.Number(setKey(recJournal, set.id), id[:])
+	b.Number(setKey(recJournal, set.id), append(id[:], from...))
 }
 
 // placeOf says where a stamp's version lies.
@@ -84,7 +92,7 @@ func placeOf(kind redoubt.EntryKind, bucket uint32, key string) []byte {
 
 // noteFate enters what became of a version: a removal or an alteration, made here or by another node. An entry made
 // here comes without custody: it gets one when it is sent.
-func (e *Enclave) noteFate(b *store.Batch, set *labelSet, entry *redoubt.JournalEntry, custody []byte) error {
+func (e *Enclave) noteFate(b *store.Batch, set *labelSet, entry *redoubt.JournalEntry, custody []byte, from redoubt.NodeName) error {
 	encoded, err := entry.MarshalBinary()
 	if err != nil {
 		return err
@@ -96,7 +104,7 @@ func (e *Enclave) noteFate(b *store.Batch, set *labelSet, entry *redoubt.Journal
 	if entry.Kind == redoubt.EntryRemoval {
 		b.Delete(stampKey(set.id, of))
 	}
-	b.Number(setKey(recJournal, set.id), id[:])
+	b.Number(setKey(recJournal, set.id), append(id[:], from...))
 	return nil
 }
 
@@ -124,7 +132,7 @@ func (e *Enclave) noteRemoval(ctx context.Context, b *store.Batch, bucket *bucke
 	if err := e.forgetAlteration(b, f); err != nil {
 		return err
 	}
-	return e.noteFate(b, f.set, entry, nil)
+	return e.noteFate(b, f.set, entry, nil, "")
 }
 
 // linkCredential is the ID of the credentials of links' subjects; identity gives none like it.
@@ -147,7 +155,7 @@ func (e *Enclave) noteAlteration(ctx context.Context, b *store.Batch, bucket *bu
 		return err
 	}
 	f.rec.altered = versionID(entry.Stamp)
-	return e.noteFate(b, f.set, entry, nil)
+	return e.noteFate(b, f.set, entry, nil, "")
 }
 
 // forgetAlteration drops the entry of the last alteration: the one that replaces it says all that it said.
@@ -258,11 +266,15 @@ func (e *Enclave) Since(ctx context.Context, peer redoubt.NodeName, text string,
 	var refs []redoubt.JournalRef
 	for len(refs) < max && it.Next() {
 		k, v := it.Key(), it.Value()
-		if len(k) != len(prefix)+8 || len(v) != len(versionID{}) {
+		if len(k) != len(prefix)+8 || len(v) < len(versionID{}) {
 			return nil, after, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
 		}
 		after = binary.BigEndian.Uint64(k[len(prefix):])
-		ref, ok, err := e.ref(view, l, set, versionID(v))
+		id, from := versionID(v), v[len(versionID{}):]
+		if string(from) == string(peer) {
+			continue
+		}
+		ref, ok, err := e.ref(view, l, set, id)
 		if err != nil {
 			return nil, after, err
 		}

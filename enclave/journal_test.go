@@ -207,11 +207,15 @@ func TestWhatIsWrittenOnEitherSideIsOnBoth(t *testing.T) {
 	if a, b := p.home.picture(home), p.device.picture(device); !slices.Equal(a, b) || len(a) != 3 {
 		t.Errorf("the two differ:\n%.300q\n%.300q", a, b)
 	}
-	// What came from the other is not sent back as new, and nothing travels twice.
-	carry(t, p.home, p.device)
-	carry(t, p.device, p.home)
-	if n, _ := carry(t, p.home, p.device); n != 0 {
-		t.Errorf("%d entries travelled again", n)
+	// What came from the other is not sent back, and nothing travels twice.
+	p.home.put(home, "more", "orders", "")
+	if n, _ := carry(t, p.home, p.device); n != 1 {
+		t.Errorf("home sent %d entries, want the new one", n)
+	}
+	for _, way := range [][2]*world{{p.device, p.home}, {p.home, p.device}} {
+		if n, _ := carry(t, way[0], way[1]); n != 0 {
+			t.Errorf("%s sent %d entries that the other has", way[0].name, n)
+		}
 	}
 }
 

@@ -443,7 +443,7 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 		if rec.custody == nil {
 			rec.base = head.id
 		}
-		e.noteVersion(b, bucket, set, key, rec.id)
+		e.noteVersion(b, bucket, set, key, rec.id, rec.from)
 	}
 	value := rec.encode(nil)
 	switch {

@@ -31,10 +31,11 @@ type record struct {
 	inline    []byte  // a system record's value
 
 	// Of a node with links:
-	base    versionID // the newest that there was under the key in the set when this was made; zero: none
-	altered versionID // of the last change of tags, retention or hold; zero: never changed
-	custody []byte    // how another node's version proves itself (redoubt.Custody); nil: made here
-	origin  []byte    // that version as its maker signed it, once it was altered; nil: as it stands
+	base    versionID        // the newest that there was under the key in the set when this was made; zero: none
+	altered versionID        // of the last change of tags, retention or hold; zero: never changed
+	custody []byte           // how another node's version proves itself (redoubt.Custody); nil: made here
+	from    redoubt.NodeName // the peer that it came from; not kept in the record but in the journal
+	origin  []byte           // that version as its maker signed it, once it was altered; nil: as it stands
 }
 
 // piece is one sealed blob of a version's content.

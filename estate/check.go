@@ -29,8 +29,36 @@ func (r *reader) check() {
 		taken(r, names, e.Nodes[i].Name, path+".name", "node")
 		r.checkNode(&e.Nodes[i], path)
 	}
+	r.checkDevices()
 	r.checkAddresses()
 	r.checkPeople()
+}
+
+// checkDevices looks at what joins a device to its home.
+func (r *reader) checkDevices() {
+	for i := range r.estate.Nodes {
+		n, path := &r.estate.Nodes[i], fmt.Sprintf("nodes[%d]", i)
+		if n.Kind != KindDevice {
+			if n.Home != "" || n.LeaseSeconds != 0 || len(n.Carries) > 0 {
+				r.faultAt(path, "home, lease and carries are a device's", "add kind: device, or remove them")
+			}
+			continue
+		}
+		if n.Peers != nil {
+			r.faultAt(path+".peers", "a device dials its home and is not dialled", "remove peers")
+		}
+		home, ok := r.estate.Node(n.Home)
+		switch {
+		case n.Home == "":
+			r.faultAt(path, "a device has a home", "add home: ENCLAVE")
+		case !ok || home.Kind == KindDevice:
+			r.faultAt(path+".home", printable(string(n.Home))+" is not an enclave of this estate", "")
+		case home.Peers == nil:
+			r.faultAt(path+".home", "the enclave "+string(n.Home)+" says nowhere that devices may meet it", "add peers: {listen: ADDRESS:PORT} to it")
+		case !n.ceiling.IsZero() && !home.ceiling.IsZero() && (!home.ceiling.Dominates(n.ceiling) || !n.floor.Dominates(home.floor)):
+			r.faultAt(path+".range", "the device's range lies outside its home's, "+home.Range.Floor+" to "+home.Range.Ceiling, "")
+		}
+	}
 }
 
 // taken reports a name that an earlier thing has.
@@ -93,6 +121,12 @@ func (r *reader) checkNode(n *Node, path string) {
 	}
 	r.checkListener(n.S3, path+".s3")
 	r.checkListener(n.API, path+".api")
+	if n.Peers != nil {
+		r.checkListener(*n.Peers, path+".peers")
+		if n.Peers.Clear {
+			r.faultAt(path+".peers.tls", "nodes meet under TLS alone", "remove tls: false")
+		}
+	}
 }
 
 // checkBucketRange looks at a bucket's own range, once its markings are known to be good.
@@ -173,7 +207,11 @@ func (r *reader) checkAddresses() {
 	type place struct{ machine, address string }
 	seen := map[place]string{}
 	for i, n := range r.estate.Nodes {
-		for _, l := range []struct{ name, listen string }{{"s3", n.S3.Listen}, {"api", n.API.Listen}} {
+		listeners := []struct{ name, listen string }{{"s3", n.S3.Listen}, {"api", n.API.Listen}}
+		if n.Peers != nil {
+			listeners = append(listeners, struct{ name, listen string }{"peers", n.Peers.Listen})
+		}
+		for _, l := range listeners {
 			a, err := netip.ParseAddrPort(l.listen)
 			if err != nil || a.Port() == 0 {
 				continue

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"redoubt"
 	"redoubt/label"
@@ -56,13 +57,20 @@ type PolicyRef struct {
 // Node is one node as declared.
 type Node struct {
 	Name    redoubt.NodeName `json:"name"`
-	Kind    string           `json:"kind"` // "enclave"
+	Kind    string           `json:"kind"` // "enclave" or "device"
 	Machine string           `json:"machine,omitempty"`
 	Range   redoubt.Range    `json:"range"`
 	S3      Listener         `json:"s3"`
 	API     Listener         `json:"api"`
 	Quotas  map[string]int64 `json:"quotas,omitempty"` // banner → bytes
 	Buckets []redoubt.Bucket `json:"buckets,omitempty"`
+
+	Peers *Listener `json:"peers,omitempty"` // of an enclave: where its devices meet it, UDP and TCP on one port; nil: none do
+
+	// Of a device:
+	Home         redoubt.NodeName       `json:"home,omitempty"`
+	LeaseSeconds int64                  `json:"lease_seconds,omitempty"` // how long it works without having met its home
+	Carries      []redoubt.Subscription `json:"carries,omitempty"`       // In is towards the device; none: every bucket, both ways
 
 	floor, ceiling label.Label
 }
@@ -73,6 +81,33 @@ type Listener struct {
 	Hosts  []string `json:"hosts,omitempty"` // further names and addresses for the certificate; "*.NAME" for virtual-host buckets
 	Clear  bool     `json:"clear,omitempty"` // no TLS; loopback only
 }
+
+// Lease is how long a device works without having met its home.
+func (n Node) Lease() time.Duration { return time.Duration(n.LeaseSeconds) * time.Second }
+
+// Devices are those whose home the node is.
+func (e *Estate) Devices(home redoubt.NodeName) (all []Node) {
+	for _, n := range e.Nodes {
+		if n.Kind == KindDevice && n.Home == home {
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// The kinds of nodes.
+const (
+	KindEnclave = "enclave"
+	KindDevice  = "device"
+)
+
+// Leases of devices.
+const (
+	DefaultLease = 72 * time.Hour
+	MinLease     = time.Minute
+	MaxLease     = 366 * 24 * time.Hour
+	MaxCarries   = 256 // subscriptions of one device
+)
 
 // DefaultListen is where a node listens that does not say.
 const DefaultListen = "127.0.0.1:0"

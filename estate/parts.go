@@ -163,6 +163,20 @@ func (r *reader) size(n *yaml.Node, path string) int64 {
 	return v * unit
 }
 
+// duration reads a time span, such as 72h or 30m.
+func (r *reader) duration(n *yaml.Node, path string, low, high time.Duration) time.Duration {
+	s := r.text(n, path)
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < low || d > high || d%time.Second != 0 {
+		r.fault(n, path, printable(s)+" is not a time between "+low.String()+" and "+high.String(), "write 72h, 30m or 90s")
+		return 0
+	}
+	return d
+}
+
 func listed[T ~string](words []T) string {
 	s := make([]string, len(words))
 	for i, w := range words {

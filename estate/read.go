@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
@@ -158,8 +159,7 @@ type reader struct {
 // notBuilt are the nouns of an estate whose work is not done yet.
 var notBuilt = []struct{ noun, why string }{
 	{"guards", "guards between enclaves are not built yet"},
-	{"devices", "tactical-edge devices are not built yet"},
-	{"links", "links between nodes are not built yet"},
+	{"links", "links between enclaves are not built yet"},
 	{"agreements", "agreements with other parties are not built yet"},
 	{"price_book", "metering and price books are not built yet"},
 }
@@ -233,10 +233,10 @@ func (r *reader) spif(n *yaml.Node, path string) {
 }
 
 func (r *reader) node(n *yaml.Node, path string) {
-	node := Node{Kind: "enclave", S3: Listener{Listen: DefaultListen}, API: Listener{Listen: DefaultListen}}
+	node := Node{Kind: KindEnclave, S3: Listener{Listen: DefaultListen}, API: Listener{Listen: DefaultListen}}
 	r.mapping(n, path,
 		field{"name", true, func(n *yaml.Node, p string) { node.Name = redoubt.NodeName(r.name(n, p)) }},
-		field{"kind", false, func(n *yaml.Node, p string) { r.kind(n, p) }},
+		field{"kind", false, func(n *yaml.Node, p string) { node.Kind = r.kind(n, p) }},
 		field{"machine", false, func(n *yaml.Node, p string) { node.Machine = r.text(n, p) }},
 		field{"range", true, func(n *yaml.Node, p string) {
 			r.mapping(n, p,
@@ -245,6 +245,17 @@ func (r *reader) node(n *yaml.Node, path string) {
 		}},
 		field{"s3", false, func(n *yaml.Node, p string) { r.listener(n, p, &node.S3) }},
 		field{"api", false, func(n *yaml.Node, p string) { r.listener(n, p, &node.API) }},
+		field{"peers", false, func(n *yaml.Node, p string) {
+			node.Peers = &Listener{Listen: DefaultListen}
+			r.listener(n, p, node.Peers)
+		}},
+		field{"home", false, func(n *yaml.Node, p string) { node.Home = redoubt.NodeName(r.name(n, p)) }},
+		field{"lease", false, func(n *yaml.Node, p string) {
+			node.LeaseSeconds = int64(r.duration(n, p, MinLease, MaxLease) / time.Second)
+		}},
+		field{"carries", false, func(n *yaml.Node, p string) {
+			r.list(n, p, MaxCarries, func(n *yaml.Node, p string) { node.Carries = append(node.Carries, r.subscription(n, p)) })
+		}},
 		field{"quotas", false, func(n *yaml.Node, p string) {
 			node.Quotas = map[string]int64{}
 			r.entries(n, p, MaxQuotas, func(key, value *yaml.Node, p string) { node.Quotas[key.Value] = r.size(value, p) })
@@ -253,17 +264,45 @@ func (r *reader) node(n *yaml.Node, path string) {
 			r.list(n, p, MaxBuckets, func(n *yaml.Node, p string) { r.bucket(n, p, &node) })
 		}},
 	)
+	if node.Kind == KindDevice && node.LeaseSeconds == 0 {
+		node.LeaseSeconds = int64(DefaultLease / time.Second)
+	}
 	r.estate.Nodes = append(r.estate.Nodes, node)
 }
 
-func (r *reader) kind(n *yaml.Node, path string) {
+func (r *reader) kind(n *yaml.Node, path string) string {
 	switch k := r.text(n, path); k {
-	case "enclave", "":
-	case "device", "guard":
-		r.fault(n, path, k+"s are not built yet", "this version of Redoubt runs enclaves")
+	case KindDevice:
+		return KindDevice
+	case KindEnclave, "":
+	case "guard":
+		r.fault(n, path, "guards are not built yet", "this version of Redoubt runs enclaves and devices")
 	default:
-		r.fault(n, path, "unknown kind "+printable(k), "the kind of node is enclave")
+		r.fault(n, path, "unknown kind "+printable(k), "the kinds of nodes are enclave and device")
 	}
+	return KindEnclave
+}
+
+// subscription reads what of a bucket travels between a device and its home.
+func (r *reader) subscription(n *yaml.Node, path string) redoubt.Subscription {
+	s := redoubt.Subscription{In: true, Out: true}
+	if n.Kind == yaml.ScalarNode {
+		s.Bucket = redoubt.BucketName(r.bucketName(n, path))
+		return s
+	}
+	r.mapping(n, path,
+		field{"bucket", true, func(n *yaml.Node, path string) { s.Bucket = redoubt.BucketName(r.bucketName(n, path)) }},
+		field{"prefix", false, func(n *yaml.Node, path string) { s.Prefix = r.text(n, path) }},
+		field{"direction", false, func(n *yaml.Node, path string) {
+			switch r.oneOf(n, path, "both", "to-device", "to-home") {
+			case "to-device":
+				s.Out = false
+			case "to-home":
+				s.In = false
+			}
+		}},
+	)
+	return s
 }
 
 func (r *reader) listener(n *yaml.Node, path string, l *Listener) {

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"sync"
 
 	"redoubt"
@@ -36,6 +37,7 @@ type outbox struct {
 	seq    uint64
 	count  int
 	bytes  int64
+	read   bool // every journal was read to its end
 	closed bool
 }
 
@@ -149,6 +151,32 @@ func (o *outbox) bySeq(seq uint64) *ref {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.sent[seq]
+}
+
+// current says whether every journal has been read to its end.
+func (o *outbox) current(all bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.read = all
+	o.room.Broadcast()
+}
+
+// empty waits until nothing waits or is unacknowledged.
+func (o *outbox) empty(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.room.Broadcast()
+	})()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for !(o.read && o.count == 0) && !o.closed && ctx.Err() == nil {
+		o.room.Wait()
+	}
+	if o.closed || ctx.Err() != nil {
+		return &redoubt.Error{Op: "replica.HandedOver", Kind: redoubt.Unavailable, Err: ctx.Err()}
+	}
+	return nil
 }
 
 // again puts an entry in front of its queue.

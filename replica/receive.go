@@ -42,6 +42,12 @@ func (s *Session) serve(ctx context.Context, msg []byte) error {
 		return s.heardOutcomes(msg)
 	case msgRanges:
 		return s.answerRanges(ctx, msg)
+	case msgNote:
+		kind, body, err := decodeNote(msg)
+		if err != nil || s.o.Noted == nil {
+			return err
+		}
+		return s.o.Noted(ctx, s, kind, body)
 	case msgAnswer:
 		m, err := decodeSpans(msgAnswer, msg)
 		if err != nil {

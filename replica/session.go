@@ -22,16 +22,29 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a session is made of. All but Log is needed.
+// Options is what a session is made of. All but Log, Met and Noted is needed.
 type Options struct {
 	Estate  string // its name; both ends are of one
 	Node    redoubt.NodeName
 	Peer    redoubt.NodeName // as the Conn proved it
 	Journal redoubt.Journal
 	State   redoubt.LinkState
-	Conn    Conn // owned: Run closes it
-	Log     *slog.Logger
+	Conn    Conn         // owned: Run closes it
+	Log     *slog.Logger // nil: nothing is logged
+
+	// Met, when set, is called once the peer has been greeted; Noted for each note that the peer sends, in order, by the
+	// goroutine that receives: it must not wait for the peer. An error of either ends the session.
+	Met   func(ctx context.Context, s *Session) error
+	Noted func(ctx context.Context, s *Session, kind string, body []byte) error
 }
+
+// Tell sends a note.
+func (s *Session) Tell(ctx context.Context, kind string, body []byte) error {
+	return s.say(ctx, redoubt.Immediate, encodeNote(kind, body))
+}
+
+// HandedOver waits until everything that this node has for the peer is acknowledged.
+func (s *Session) HandedOver(ctx context.Context) error { return s.out.empty(ctx) }
 
 // Session is one meeting with a peer. It is used once.
 type Session struct {
@@ -91,6 +104,9 @@ func (s *Session) Run(ctx context.Context) error {
 	work.Go(func() error { return s.acknowledge(run) })
 	work.Go(func() error { return s.follow(run) })
 	work.Go(func() error { return s.keep(run) })
+	if s.o.Met != nil {
+		work.Go(func() error { return s.o.Met(run, s) })
+	}
 	for p := range redoubt.Precedence(redoubt.Precedences) {
 		work.Go(func() error { return s.send(run, p) })
 	}
@@ -191,6 +207,7 @@ func (s *Session) follow(ctx context.Context) error {
 			}
 			full = full || !room
 		}
+		s.out.current(!full)
 		if full {
 			s.out.waitRoom()
 			if ctx.Err() != nil {

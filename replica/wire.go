@@ -18,11 +18,13 @@ const (
 	msgAck    = 'a' // what became of items
 	msgRanges = 'r' // what I have of a label set, in ranges
 	msgAnswer = 'R' // how that differs from what the answerer has
+	msgNote   = 'n' // what the nodes have to say to one another: a lease, a key, an order
 )
 
 // Limits of what arrives; each message is at most carry.MaxMessage long.
 const (
 	protocol       = 1
+	MaxNoteBytes   = 256 << 10
 	maxName        = 63
 	maxSetText     = 16 << 10 // the text of a label (label.ParseText)
 	maxItems       = 256      // in one message
@@ -259,6 +261,24 @@ func decodeAck(msg []byte) (all []outcome, err error) {
 		all = append(all, o)
 	}
 	return all, nil
+}
+
+func encodeNote(kind string, body []byte) []byte {
+	var b cryptobyte.Builder
+	b.AddUint8(msgNote)
+	text8(&b, kind)
+	b.AddBytes(body)
+	return b.BytesOrPanic()
+}
+
+func decodeNote(msg []byte) (kind string, body []byte, err error) {
+	s := cryptobyte.String(msg)
+	var k uint8
+	var name cryptobyte.String
+	if !s.ReadUint8(&k) || k != msgNote || !s.ReadUint8LengthPrefixed(&name) || len(s) > MaxNoteBytes {
+		return "", nil, errMessage
+	}
+	return string(name), s, nil
 }
 
 // span is a range of stamps, [From, To), and what the sender has in it: its count and fingerprint, or

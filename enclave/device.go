@@ -1,0 +1,351 @@
+package enclave
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"redoubt"
+	"redoubt/access"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// DeclaredDevice is a device whose home this node is, as the estate declares it.
+type DeclaredDevice struct {
+	Name           redoubt.NodeName
+	Floor, Ceiling label.Label
+	Lease          time.Duration
+	Carries        []redoubt.Subscription // In is towards the device
+}
+
+// kindDevice is the kind of the records of devices.
+const kindDevice = "device"
+
+// deviceRecord is a device as its home keeps it.
+type deviceRecord struct {
+	Invited time.Time `json:"invited,omitzero"` // until when the token may be used
+	Token   []byte    `json:"token,omitempty"`  // its SHA-256
+	Key     []byte    `json:"key,omitempty"`
+	OldKeys [][]byte  `json:"old_keys,omitempty"` // of enrolments that ended: what was made under them stays genuine
+
+	Enrolled time.Time `json:"enrolled,omitzero"`
+	Lease    time.Time `json:"lease,omitzero"` // when the last one given ends
+	Ended    time.Time `json:"ended,omitzero"`
+	Wipe     bool      `json:"wipe,omitempty"`
+	WipeNow  bool      `json:"wipe_now,omitempty"`
+	Wiped    time.Time `json:"wiped,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
+}
+
+func (r *deviceRecord) state(now time.Time) string {
+	switch {
+	case !r.Wiped.IsZero():
+		return redoubt.DeviceWiped
+	case !r.Ended.IsZero() && r.Wipe:
+		return redoubt.DeviceWiping
+	case !r.Ended.IsZero():
+		return redoubt.DeviceRevoked
+	case r.Key != nil:
+		return redoubt.DeviceEnrolled
+	case r.Token != nil && now.Before(r.Invited):
+		return redoubt.DeviceInvited
+	}
+	return redoubt.DeviceDeclared
+}
+
+// meets says whether the device is still met: one that is to be wiped is, until it is.
+func (r *deviceRecord) meets() bool {
+	return r.Key != nil && (r.Ended.IsZero() || r.Wipe && r.Wiped.IsZero())
+}
+
+// loadDevices reads the records and makes links of them.
+func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice, links []redoubt.Link) error {
+	e.links.declared, e.links.devices, e.links.fixed = map[redoubt.NodeName]DeclaredDevice{}, map[redoubt.NodeName]*deviceRecord{}, links
+	for _, d := range declared {
+		e.links.declared[d.Name] = d
+	}
+	err := e.Records(ctx, kindDevice, func(name string, value []byte) error {
+		r := new(deviceRecord)
+		if err := strictJSON(value, r); err != nil {
+			return &redoubt.Error{Op: "device", Object: name, Kind: redoubt.Corrupt, Err: err}
+		}
+		e.links.devices[redoubt.NodeName(name)] = r
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return e.relink(ctx)
+}
+
+// relink makes the table of links from what is declared and enrolled, and tells who meets peers.
+func (e *Enclave) relink(ctx context.Context) error {
+	all := slices.Clone(e.links.fixed)
+	for name, d := range e.links.declared {
+		r := e.links.devices[name]
+		if r == nil || !r.meets() {
+			continue
+		}
+		l := redoubt.Link{Peer: name, Key: r.Key, Bound: d.Ceiling}
+		for _, s := range d.Carries { // from the home's side what goes to the device goes out
+			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: s.Bucket, Prefix: s.Prefix, In: s.Out, Out: s.In})
+		}
+		all = append(all, l)
+	}
+	if err := e.SetLinks(ctx, all); err != nil {
+		return err
+	}
+	e.links.altered.wake()
+	return nil
+}
+
+// Links gives the peers that are to be met.
+func (e *Enclave) Links() map[redoubt.NodeName]redoubt.Link {
+	if t := e.links.table.Load(); t != nil {
+		return maps.Clone(*t)
+	}
+	return nil
+}
+
+// LinksChanged gives a channel that is closed when the table of links changes after the call.
+func (e *Enclave) LinksChanged() <-chan struct{} { return e.links.altered.wait() }
+
+// officerOn decides and records what an officer does with devices.
+func (e *Enclave) officerOn(ctx context.Context, who redoubt.Credential, op string, action redoubt.Action, name redoubt.NodeName) (*entry, DeclaredDevice, error) {
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: action, detail: string(name)})
+	if err != nil {
+		return nil, DeclaredDevice{}, err
+	}
+	d, ok := e.links.declared[name]
+	if !ok {
+		return nil, d, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.NotFound,
+			Hint: "declare it in the estate: a node of kind device with this enclave as its home"})
+	}
+	return entry, d, nil
+}
+
+// InviteDevice makes a token; see redoubt.DeviceService.
+func (e *Enclave) InviteDevice(ctx context.Context, who redoubt.Credential, name redoubt.NodeName) (redoubt.Invitation, error) {
+	const op = "InviteDevice"
+	entry, _, err := e.officerOn(ctx, who, op, redoubt.ActionInviteDevice, name)
+	if err != nil {
+		return redoubt.Invitation{}, err
+	}
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.device(name)
+	if r.meets() {
+		return redoubt.Invitation{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Conflict, Hint: "it is enrolled: redoubt device revoke, if it is to be enrolled anew"})
+	}
+	token := make([]byte, 32)
+	rand.Read(token)
+	inv := redoubt.Invitation{Device: name, Home: e.name, Token: base64.RawURLEncoding.EncodeToString(token), Expires: e.clock().Add(redoubt.InvitationLife).UTC()}
+	sum := sha256.Sum256([]byte(inv.Token))
+	r.Token, r.Invited = sum[:], inv.Expires
+	return inv, e.keepDevice(ctx, name, r, entry)
+}
+
+// device is a copy of a device's record. deviceMu is held.
+func (l *links) device(name redoubt.NodeName) *deviceRecord {
+	r := new(deviceRecord)
+	if was := l.devices[name]; was != nil {
+		*r = *was
+	}
+	return r
+}
+
+// keepDevice makes a record durable with its audit entry, then effective. deviceMu is held.
+func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *deviceRecord, entry *entry) error {
+	value, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	if err := e.putRecord(ctx, b, kindDevice, string(name), value); err != nil {
+		return err
+	}
+	if err := e.commit(ctx, b, entry); err != nil {
+		return err
+	}
+	e.links.devices[name] = r
+	return e.relink(ctx)
+}
+
+// EnrolDevice gives a device its first lease. Whatever is wrong with the token is one answer.
+func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Lease, error) {
+	const op = "EnrolDevice"
+	refused := &redoubt.Error{Op: op, Object: string(req.Device), Kind: redoubt.Denied, Rule: "one-time-token (4.1)", Hint: "ask an officer of the home for a fresh one: redoubt device enrol NAME"}
+	who := redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(req.Device), Working: e.floor}
+	entry := e.describe(ctx, ask{op: op, who: who, action: redoubt.ActionEnrolDevice, detail: string(req.Device)}, false, refused.Rule)
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.device(req.Device)
+	sum := sha256.Sum256([]byte(req.Token))
+	key, err := base64.StdEncoding.Strict().DecodeString(req.Key)
+	sig, sigErr := base64.StdEncoding.Strict().DecodeString(req.Signature)
+	good := subtle.ConstantTimeCompare(sum[:], r.Token) == 1 && e.clock().Before(r.Invited) && err == nil && sigErr == nil &&
+		len(key) == ed25519.PublicKeySize && ed25519.Verify(key, redoubt.EnrolMessage(req), sig)
+	if _, declared := e.links.declared[req.Device]; !declared || !good || e.keyTaken(key) {
+		return redoubt.Lease{}, e.noted(ctx, entry, refused)
+	}
+	entry.Allow = true
+	if r.Key != nil {
+		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
+	}
+	*r = deviceRecord{Key: key, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
+	lease, err := e.lease(req.Device, r)
+	if err != nil {
+		return redoubt.Lease{}, e.noted(ctx, entry, err)
+	}
+	return lease, e.keepDevice(ctx, req.Device, r, entry)
+}
+
+// keyTaken says whether a key is, or was, another's: every device has one of its own, for each enrolment.
+func (e *Enclave) keyTaken(key []byte) bool {
+	if slices.Equal(key, e.links.key) {
+		return true
+	}
+	for _, keys := range e.links.known() {
+		for _, k := range keys {
+			if slices.Equal(k, key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// known is every key of every device that ever was enrolled here.
+func (l *links) known() map[redoubt.NodeName][]ed25519.PublicKey {
+	out := map[redoubt.NodeName][]ed25519.PublicKey{}
+	for name, r := range l.devices {
+		for _, k := range r.OldKeys {
+			out[name] = append(out[name], k)
+		}
+		if r.Key != nil {
+			out[name] = append(out[name], r.Key)
+		}
+	}
+	return out
+}
+
+// lease signs a lease that begins now, and notes in r when it ends.
+func (e *Enclave) lease(name redoubt.NodeName, r *deviceRecord) (redoubt.Lease, error) {
+	now := e.clock().UTC().Truncate(time.Second)
+	l := redoubt.Lease{Device: name, Home: e.name, DeviceKey: base64.StdEncoding.EncodeToString(r.Key),
+		HomeKey: base64.StdEncoding.EncodeToString(e.links.key), Issued: now, Expires: now.Add(e.links.declared[name].Lease)}
+	sig, err := e.links.sign(redoubt.LeaseMessage(l))
+	l.Signature, r.Lease = base64.StdEncoding.EncodeToString(sig), l.Expires
+	return l, err
+}
+
+// RenewLease gives an enrolled device that is met a lease from now on. Denied: it has ended.
+func (e *Enclave) RenewLease(ctx context.Context, name redoubt.NodeName) (redoubt.Lease, error) {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.device(name)
+	if r.Key == nil || !r.Ended.IsZero() {
+		return redoubt.Lease{}, &redoubt.Error{Op: "RenewLease", Object: string(name), Kind: redoubt.Denied}
+	}
+	l, err := e.lease(name, r)
+	if err != nil {
+		return redoubt.Lease{}, err
+	}
+	ent := e.ownAct(e.ceiling, redoubt.ActionRenewLease, redoubt.ObjectName{})
+	ent.Detail = string(name)
+	return l, e.keepDevice(ctx, name, r, ent)
+}
+
+// Devices lists what is declared and what became of it.
+func (e *Enclave) Devices(ctx context.Context, who redoubt.Credential) ([]redoubt.Device, error) {
+	entry, err := e.decide(ctx, ask{op: "Devices", who: who, action: redoubt.ActionListDevices})
+	if err != nil {
+		return nil, err
+	}
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	out := []redoubt.Device{}
+	for _, name := range slices.Sorted(maps.Keys(e.links.declared)) {
+		d, r := e.links.declared[name], e.links.device(name)
+		out = append(out, redoubt.Device{Name: name, Range: redoubt.Range{Floor: d.Floor.Banner(), Ceiling: d.Ceiling.Banner()}, State: r.state(e.clock()),
+			Key: base64.StdEncoding.EncodeToString(r.Key), Enrolled: r.Enrolled, Lease: r.Lease, Ended: r.Ended, Reason: r.Reason})
+	}
+	return out, e.noteRead(ctx, entry)
+}
+
+// EndDevice revokes a device or orders it to be wiped; it takes effect before it returns.
+func (e *Enclave) EndDevice(ctx context.Context, who redoubt.Credential, name redoubt.NodeName, wipe, now bool, reason string) error {
+	const op = "EndDevice"
+	entry, _, err := e.officerOn(ctx, who, op, redoubt.ActionEndDevice, name)
+	if err != nil {
+		return err
+	}
+	if len(reason) > maxReason {
+		return e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: "a reason has at most 1024 bytes"})
+	}
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.device(name)
+	r.Token, r.Invited = nil, time.Time{}
+	if r.Key == nil && !wipe {
+		return e.keepDevice(ctx, name, r, entry) // an invitation ends
+	}
+	if r.Key == nil {
+		return e.noted(ctx, entry, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Conflict, Hint: "it is not enrolled"})
+	}
+	if r.Ended.IsZero() {
+		r.Ended = e.clock().UTC()
+	}
+	r.Wipe, r.WipeNow, r.Reason = wipe, wipe && now, reason
+	if wipe {
+		entry.Detail += " wipe"
+	}
+	return e.keepDevice(ctx, name, r, entry)
+}
+
+const maxReason = 1024
+
+// WipeOrdered says whether a device that is met is to be wiped, and whether before it has handed over its work.
+func (e *Enclave) WipeOrdered(name redoubt.NodeName) (wipe, now bool) {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.devices[name]
+	return r != nil && r.Wipe && r.Wiped.IsZero(), r != nil && r.WipeNow
+}
+
+// DeviceWiped notes that a device said that its root key is gone.
+func (e *Enclave) DeviceWiped(ctx context.Context, name redoubt.NodeName) error {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	r := e.links.device(name)
+	if !r.Wipe {
+		return errors.New("nobody asked for it")
+	}
+	r.Wiped = e.clock().UTC()
+	ent := e.ownAct(e.ceiling, redoubt.ActionEndDevice, redoubt.ObjectName{})
+	ent.Detail = string(name) + " wiped"
+	return e.keepDevice(ctx, name, r, ent)
+}
+
+// Makers is the keys of everybody whose entries this node may pass on: its own, and its devices'.
+func (e *Enclave) Makers() map[redoubt.NodeName][]ed25519.PublicKey {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	out := e.links.known()
+	out[e.name] = append(out[e.name], e.links.key)
+	return out
+}
+
+// SetMakers takes a home's word for the keys of its other devices, whose entries it passes on.
+func (e *Enclave) SetMakers(makers map[redoubt.NodeName][]ed25519.PublicKey) {
+	e.links.makers.Store(&makers)
+}
