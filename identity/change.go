@@ -14,7 +14,9 @@ import (
 
 // Limits on changes.
 const (
-	MaxPendingChanges = 256                 // about 8 MiB at worst, and more than two officers look through
+	// MaxPendingChanges is about 8 MiB at worst, and more than two officers look through. All changes lie at the node's
+	// ceiling, and only who works there proposes one: that the limit is reached tells nobody below.
+	MaxPendingChanges = 256
 	MaxChangeLife     = 30 * 24 * time.Hour // an approval is for now, not for next year
 	MaxSignatures     = 8                   // two are needed; some may turn out not to be independent
 )
@@ -269,6 +271,14 @@ func (r *Registry) Changes() []redoubt.Change {
 		return cmp.Or(b.Made.Compare(a.Made), compare(a.ID, b.ID))
 	})
 	return all
+}
+
+// Change gives one change by its ID; false when there is none. Its State is not filled in.
+func (r *Registry) Change(id string) (redoubt.Change, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec, ok := r.changes[id]
+	return rec.Change, ok
 }
 
 func (r *Registry) state(rec changeRecord, now time.Time) string {

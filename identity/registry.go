@@ -45,7 +45,7 @@ type Registry struct {
 	granted map[redoubt.SubjectName][]string // IDs of the grants that name a subject, sorted
 	revoked map[string]revocationRecord      // by KIND/NAME
 	changes map[string]changeRecord          // by ID
-	slots   map[redoubt.SubjectName]slots    // live and promised credentials
+	held    map[redoubt.SubjectName]held     // live and promised credentials
 	nonces  nonces
 	swept   time.Time
 }
@@ -75,7 +75,7 @@ func New(o Options) (*Registry, error) {
 		granted: make(map[redoubt.SubjectName][]string),
 		revoked: make(map[string]revocationRecord),
 		changes: make(map[string]changeRecord),
-		slots:   make(map[redoubt.SubjectName]slots),
+		held:    make(map[redoubt.SubjectName]held),
 	}
 	seed := r.mac("unknown subject", "")
 	r.dummy = ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
