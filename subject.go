@@ -85,7 +85,7 @@ const (
 	ActionGetLock       Action = "GetObjectRetention"
 	ActionPutLock       Action = "PutObjectRetention"
 	ActionBypassLock    Action = "BypassGovernanceRetention" // a right beside DeleteVersion and PutLock, for grants to name
-	ActionUpload        Action = "MultipartUpload" // create, part, complete
+	ActionUpload        Action = "MultipartUpload"           // create, part, complete
 	ActionListUploads   Action = "ListMultipartUploads"
 	ActionAbortUpload   Action = "AbortMultipartUpload"
 	ActionCreateBucket  Action = "CreateBucket"

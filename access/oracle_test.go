@@ -204,7 +204,7 @@ func drawn(rt *rapid.T, t *testing.T, all []redoubt.Action) *Request {
 	}
 	r.Subject.Roles = rapid.SliceOfN(rapid.SampledFrom(redoubt.Roles()), 0, 6).Draw(rt, "roles")
 	r.Self = rapid.Bool().Draw(rt, "self")
-	r.Bypass = often("bypass")
+	r.Bypass = seldom("bypass")
 	if ClassOf(r.Action) == ClassPeople && often("about no label") {
 		r.Object = label.Label{}
 	}
@@ -264,7 +264,7 @@ func TestMonitorAgreesWithTheOracle(t *testing.T) {
 			rt.Fatalf("%s: got %+v, want what may be known to be Denied", r.Action, d)
 		}
 	})
-	if allowed < 5 {
+	if allowed < 5 && !testing.Short() { // rapid draws a fifth then
 		t.Errorf("only %d requests were allowed: the property says little", allowed)
 	}
 }
@@ -285,7 +285,8 @@ func TestBypassingRetentionAgreesWithTheOracle(t *testing.T) {
 		func(rt *rapid.T, r *Request) {
 			whole := request(t, r.Action)
 			r.Who, r.Subject.Name, r.Subject.Clearance = whole.Who, whole.Subject.Name, whole.Subject.Clearance
-			r.Object, r.MadeAt = whole.Object, whole.MadeAt
+			r.Object, r.MadeAt, r.Bypass = whole.Object, whole.MadeAt, rapid.IntRange(0, 3).Draw(rt, "bypass") > 0
+			r.Subject.Roles = append(r.Subject.Roles, rapid.SampledFrom([]redoubt.Role{redoubt.RoleAnalyst, redoubt.RoleStorage}).Draw(rt, "alters"))
 		})
 }
 
@@ -305,7 +306,7 @@ func agrees(t *testing.T, actions []redoubt.Action, change func(*rapid.T, *Reque
 			refused++
 		}
 	})
-	if allowed < 5 || refused < 5 {
+	if (allowed < 5 || refused < 5) && !testing.Short() {
 		t.Errorf("%d were allowed and %d refused: the property says little", allowed, refused)
 	}
 }
