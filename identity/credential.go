@@ -34,6 +34,9 @@ type credential struct {
 	day     atomic.Pointer[dayKey]
 }
 
+// longGone says whether it expired so long ago that it is not told from one that never was.
+func (c *credential) longGone(now time.Time) bool { return now.Sub(c.Expires) > keptExpired }
+
 // DefaultWorking is the working label of a credential that names none: the highest that the subject and the
 // node share, which is the meet of clearance and ceiling. So SECRET for a national with SECRET at a SECRET
 // node, and SECRET//REL TO USA, GBR for a British officer there.
@@ -211,12 +214,12 @@ func (r *Registry) takeCredential(rec Record) error {
 	}
 	now := r.o.Clock()
 	r.nonces.seen(in.Subject, working, digest(used), in.Issued, now)
-	if now.Sub(in.Expires) > keptExpired {
-		return nil
-	}
 	c := &credential{
 		Credential: redoubt.Credential{ID: in.ID, Subject: in.Subject, Working: working, Expires: in.Expires},
 		issued:     in.Issued, key: key,
+	}
+	if c.longGone(now) {
+		return nil
 	}
 	_, revoked := r.revoked[KindCredential+"/"+in.ID]
 	c.revoked.Store(revoked)
@@ -241,8 +244,9 @@ func (r *Registry) Credential(id string) (redoubt.Credential, bool) {
 // Credentials describes those that show admits, newest first. Expired ones are shown for a day.
 func (r *Registry) Credentials(show func(redoubt.Credential) bool) []redoubt.CredentialRecord {
 	var all []redoubt.CredentialRecord
+	now := r.o.Clock()
 	r.credentials.Range(func(_, v any) bool {
-		if c := v.(*credential); show(c.Credential) {
+		if c := v.(*credential); !c.longGone(now) && show(c.Credential) {
 			all = append(all, redoubt.CredentialRecord{
 				ID: c.ID, Subject: c.Subject, Label: c.Working.Banner(), Issued: c.issued, Expires: c.Expires,
 				Revoked: errors.Is(r.live(c), redoubt.Unauthenticated),

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,34 @@ func TestDefaultWorkingLabelIsTheHighestShared(t *testing.T) {
 	w.mint("gbr-liaison", "")
 	_, err = w.r.DefaultWorking("nobody")
 	wantKind(t, err, redoubt.NotFound, "")
+}
+
+// TestWhatExpiredLongAgoIsForgottenAtItsTime, and not when somebody next mints, which may be above.
+func TestWhatExpiredLongAgoIsForgottenAtItsTime(t *testing.T) {
+	w := newWorld(t, "SECRET")
+	m, low := w.mint("s-analyst", "UNCLASSIFIED")
+	answers := func() []any {
+		_, _, signing := w.r.SigningKey(low.ID, redoubt.Scope{})
+		_, bearer := w.r.Bearer(m.Token)
+		_, known := w.r.Credential(low.ID)
+		_, revoking := w.r.RevokeCredential("officer", low.ID)
+		listed := len(w.r.Credentials(func(c redoubt.Credential) bool { return c.ID == low.ID }))
+		return []any{redoubt.KindOf(w.r.Live(low)), redoubt.KindOf(signing), redoubt.KindOf(bearer), known, redoubt.KindOf(revoking), listed}
+	}
+	for _, c := range []struct {
+		at   time.Time
+		want []any
+	}{
+		{low.Expires.Add(keptExpired), []any{redoubt.Expired, redoubt.Expired, redoubt.Expired, true, redoubt.Internal, 1}}, // Internal: no error
+		{low.Expires.Add(keptExpired + 1), []any{redoubt.Unauthenticated, redoubt.Unauthenticated, redoubt.Unauthenticated, false, redoubt.NotFound, 0}},
+	} {
+		w.now = c.at
+		before := answers()
+		w.mint("s-analyst", "SECRET")
+		if after := answers(); !slices.Equal(before, c.want) || !slices.Equal(after, c.want) {
+			t.Errorf("at %v: got %v, and after a credential was made above %v; want %v", c.at.Sub(low.Expires), before, after, c.want)
+		}
+	}
 }
 
 func TestALabelAskedForMustFit(t *testing.T) {

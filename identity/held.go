@@ -130,7 +130,8 @@ func (r *Registry) displace(name redoubt.SubjectName, working label.Label) []Rec
 
 // forget drops a credential whose record is no more; r.mu is held.
 func (r *Registry) forget(id string) {
-	if c, ok := r.credential(id); ok {
+	if v, ok := r.credentials.Load(id); ok {
+		c := v.(*credential)
 		c.revoked.Store(true) // for whoever holds the pointer still
 		r.credentials.Delete(id)
 		r.unhold(c.Subject, c.Working, c.ID)
@@ -144,7 +145,7 @@ func (r *Registry) sweep(now time.Time) {
 	}
 	r.swept = now
 	r.credentials.Range(func(id, v any) bool {
-		if c := v.(*credential); now.Sub(c.Expires) > keptExpired {
+		if c := v.(*credential); c.longGone(now) {
 			r.credentials.Delete(id)
 			r.unhold(c.Subject, c.Working, c.ID)
 		}

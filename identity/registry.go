@@ -153,12 +153,15 @@ func (r *Registry) person(name redoubt.SubjectName) (*person, bool) {
 	return v.(*person), true
 }
 
+// credential finds one that did not expire long ago. Whether one that did is still in memory hangs on when anybody
+// was last given one, at whatever label, and so nobody is told.
 func (r *Registry) credential(id string) (*credential, bool) {
 	v, ok := r.credentials.Load(id)
 	if !ok {
 		return nil, false
 	}
-	return v.(*credential), true
+	c := v.(*credential)
+	return c, !c.longGone(r.o.Clock())
 }
 
 func (r *Registry) inRange(l label.Label) bool {
