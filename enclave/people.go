@@ -101,6 +101,7 @@ func (e *Enclave) revoke(ctx context.Context, a ask, own func() bool, plan func(
 	return e.noted(ctx, entry, err)
 }
 
+// nobodys says that what is to be ended is not the caller's own: people and grants are for officers to end.
 func nobodys() bool { return false }
 
 // Credentials lists one's own; an officer sees those at labels that the officer's dominates.

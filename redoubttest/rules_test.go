@@ -323,7 +323,7 @@ func TestGovernanceIsBypassedByRight(t *testing.T) {
 		"X-Amz-Bypass-Governance-Retention", "true")
 	want(t, many, http.StatusOK, "<Code>AccessDenied</Code><Message>Access Denied: bypass-governance-right")
 	lift := func(a at) redoubttest.Response {
-		return a.do(http.MethodPut, "free/b", "<Retention/>", url.Values{"retention": {""}, "versionId": {second}}, "X-Amz-Bypass-Governance-Retention", "true")
+		return a.do(http.MethodPut, "free/b", "<Retention/>", url.Values{"retention": {""}, "versionId": {second}}, "X-Amz-Bypass-Governance-Retention", "True") // as boto3 writes it
 	}
 	want(t, lift(u), http.StatusForbidden, "bypass-governance-right")
 	policy("s3:*")
