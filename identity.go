@@ -74,7 +74,8 @@ type CredentialRecord struct {
 type CredentialService interface {
 	// MintCredential needs no credential: the subject's signature is the proof.
 	MintCredential(ctx context.Context, req MintRequest) (Minted, error)
-	// RevokeCredential bites before it returns. A subject may revoke its own, an officer anybody's.
+	// RevokeCredential bites before it returns. A subject may revoke its own that its working label dominates, an officer
+	// anybody's. Below the node's ceiling an officer is not told whether there was one: NotFound is told at the ceiling alone.
 	RevokeCredential(ctx context.Context, who Credential, id string) error
 	// Credentials lists one's own; an officer sees those whose label the officer's working label dominates.
 	Credentials(ctx context.Context, who Credential) ([]CredentialRecord, error)
@@ -114,7 +115,9 @@ type Signature struct {
 }
 
 // PeopleService is people and what officers decide about them. Revoking takes one
-// officer and effect at once: only widening needs two.
+// officer and effect at once: only widening needs two. All of it is on record at the node's ceiling, and takes a
+// working label that dominates it; but for revoking, which any label does, and below the ceiling it answers alike
+// whether there was anything to revoke or not.
 type PeopleService interface {
 	People(ctx context.Context, who Credential) ([]Person, error)
 	// ProposeChange stores a change that carries the proposer's signature; with a second valid one it takes effect.
@@ -124,7 +127,8 @@ type PeopleService interface {
 	RevokePerson(ctx context.Context, who Credential, name SubjectName, reason string) error
 }
 
-// GrantService is need to know, which one officer gives and takes: a grant never lets anybody past a label.
+// GrantService is need to know, which one officer gives and takes: a grant never lets anybody past a label. Grants are on
+// record at the node's ceiling: see PeopleService for who may do what.
 type GrantService interface {
 	// Grant gives need to know, or with Deny takes it. The ID is made by the node.
 	Grant(ctx context.Context, who Credential, g Grant) (Grant, error)

@@ -180,7 +180,8 @@ type VersionPage struct {
 }
 
 // AlterObject changes what may be changed of a version; nil leaves a thing as it
-// is. It needs a working label equal to the one that the version was made at.
+// is. It needs a working label equal to the one that the version was made at. BypassGovernance asks to go past GOVERNANCE
+// retention where that is in the way, which takes the storage role or a grant that names ActionBypassLock.
 type AlterObject struct {
 	Name             ObjectName
 	ID               VersionID

@@ -84,7 +84,8 @@ const (
 	ActionPutTags       Action = "PutObjectTagging"
 	ActionGetLock       Action = "GetObjectRetention"
 	ActionPutLock       Action = "PutObjectRetention"
-	ActionUpload        Action = "MultipartUpload" // create, part, complete
+	ActionBypassLock    Action = "BypassGovernanceRetention" // a right beside DeleteVersion and PutLock, for grants to name
+	ActionUpload        Action = "MultipartUpload"           // create, part, complete
 	ActionListUploads   Action = "ListMultipartUploads"
 	ActionAbortUpload   Action = "AbortMultipartUpload"
 	ActionCreateBucket  Action = "CreateBucket"
@@ -100,6 +101,7 @@ const (
 	ActionPropose         Action = "ProposeChange"
 	ActionApprove         Action = "ApproveChange"
 	ActionGrant           Action = "GrantNeedToKnow"
+	ActionRevokeGrant     Action = "RevokeGrant"
 	ActionListPeople      Action = "ListPeople"
 	ActionListCredentials Action = "ListCredentials"
 	ActionExplain         Action = "ExplainDecision"

@@ -16,7 +16,8 @@ const (
 	ClassAbort          // ends a multipart upload
 	ClassAlter          // changes or removes one version that exists
 	ClassBucket         // makes, configures or removes a bucket
-	ClassOfficer        // what security officers do, not about one label
+	ClassOfficer        // what security officers do at whatever label they work, not about one label
+	ClassPeople         // what security officers learn of people, changes and grants, and what they sign and grant: at the node's ceiling
 	ClassKeys           // what security officers do to one label's keys or one version: within their working label
 	ClassAdmin          // what platform administrators do; it opens no content
 	ClassSelf           // what everybody may do about himself, and an officer about anybody
@@ -39,15 +40,16 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassUpload
 	case redoubt.ActionAbortUpload:
 		return ClassAbort
-	case redoubt.ActionDeleteVersion, redoubt.ActionPutTags, redoubt.ActionPutLock:
+	case redoubt.ActionDeleteVersion, redoubt.ActionPutTags, redoubt.ActionPutLock, redoubt.ActionBypassLock:
 		return ClassAlter
 	case redoubt.ActionHeadBucket, redoubt.ActionListBuckets, redoubt.ActionGetBucket, redoubt.ActionLinkStatus:
 		return ClassSettings
 	case redoubt.ActionCreateBucket, redoubt.ActionDeleteBucket, redoubt.ActionPutBucket:
 		return ClassBucket
 	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
-		redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus,
-		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionEndDevice:
+		redoubt.ActionInviteDevice, redoubt.ActionListDevices:
+		return ClassPeople
+	case redoubt.ActionRevokeGrant, redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus, redoubt.ActionEndDevice:
 		return ClassOfficer
 	case redoubt.ActionRotateKey, redoubt.ActionErase:
 		return ClassKeys
@@ -85,8 +87,12 @@ func (c Class) changes() bool {
 	return false
 }
 
-// ruleWriteUp is what a version strictly above the working label is recorded under.
-const ruleWriteUp = "write-up (2.1)"
+// What is recorded in the place of the class's rule: of a version strictly above the working label, and of an
+// alteration in spite of GOVERNANCE retention.
+const (
+	ruleWriteUp = "write-up (2.1)"
+	ruleBypass  = "bypass-governance"
+)
 
 // rule is the name under which the audit log records what the class allowed. allowed knows of the write-up.
 func (c Class) rule() string {
@@ -99,7 +105,7 @@ func (c Class) rule() string {
 		return "same-working-label (2.3)"
 	case ClassSettings, ClassBucket:
 		return "buckets-at-floor (2.5)"
-	case ClassOfficer, ClassKeys:
+	case ClassOfficer, ClassPeople, ClassKeys:
 		return "officer (4.2)"
 	case ClassAdmin:
 		return "administrator (4.1)"

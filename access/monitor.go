@@ -56,8 +56,11 @@ func (m *Monitor) Check(r *Request) Decision {
 // allowed is the rule that an allowed request is recorded under. A write is a write-up only where the version's label
 // is strictly above the working label; that it is not below has been shown.
 func allowed(class Class, r *Request) string {
-	if (class == ClassWrite || class == ClassUpload) && !same(&r.Who.Working, &r.New) {
+	switch {
+	case (class == ClassWrite || class == ClassUpload) && !same(&r.Who.Working, &r.New):
 		return ruleWriteUp
+	case bypasses(class, r):
+		return ruleBypass
 	}
 	return class.rule()
 }
@@ -108,6 +111,15 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 	case ClassAlter:
 		if r.Object.IsZero() || !same(working, &r.MadeAt) {
 			return RuleSameWorking
+		}
+	case ClassPeople:
+		// The records of people, changes and grants lie at the ceiling, and every answer here depends on them: below
+		// it they would tell (RULES 3.4). Nor is the end of a label signed by who may not read what it ends.
+		if !label.Dominates(working, &m.ceiling) {
+			return RuleRecords
+		}
+		if !r.Object.IsZero() && !label.Dominates(working, &r.Object) {
+			return RuleNoReadUp
 		}
 	case ClassBucket:
 		// A bucket's name and settings are known at the floor: whoever works above it would write down.
@@ -181,7 +193,7 @@ func (m *Monitor) writing(r *Request) string {
 // Officers do not: who clears people does not also read what they write.
 func (m *Monitor) roles(class Class, r *Request) string {
 	if r.Subject.Name == m.own {
-		return m.ownRoles(class)
+		return m.ownRoles(class, r)
 	}
 	if isLink(r.Subject.Name) != (class == ClassSend || class == ClassReceive) {
 		return RuleLinkSubject
@@ -196,12 +208,15 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleAdmin, redoubt.RoleStorage) {
 			return RuleRole
 		}
+		if bypasses(class, r) {
+			return m.bypass(r)
+		}
 	case ClassSettings:
 	case ClassBucket:
 		if !r.Subject.Has(redoubt.RoleStorage) {
 			return RuleStorage
 		}
-	case ClassOfficer, ClassKeys:
+	case ClassOfficer, ClassPeople, ClassKeys:
 		if !r.Subject.Has(redoubt.RoleOfficer) {
 			return RuleRole
 		}
@@ -222,8 +237,11 @@ func (m *Monitor) roles(class Class, r *Request) string {
 }
 
 // ownRoles is what the node does as itself: objects, buckets, expiry and records, and nothing that an
-// officer or an administrator answers for.
-func (m *Monitor) ownRoles(class Class) string {
+// officer or an administrator answers for. It never goes past retention.
+func (m *Monitor) ownRoles(class Class, r *Request) string {
+	if bypasses(class, r) {
+		return RuleBypass
+	}
 	if class.touchesObjects() || class.changes() {
 		return ""
 	}

@@ -25,7 +25,7 @@ func (m *Monitor) needToKnow(class Class, r *Request) string {
 	for _, grants := range [2][]redoubt.Grant{r.Subject.Grants, r.Bucket.Grants} {
 		for i := range grants {
 			g := &grants[i]
-			if !concerns(g, r) {
+			if !concerns(g, r, r.Action) {
 				continue
 			}
 			switch {
@@ -59,7 +59,7 @@ func (m *Monitor) Scope(r *Request) func(key string) bool {
 	for _, grants := range [2][]redoubt.Grant{r.Subject.Grants, r.Bucket.Grants} {
 		for i := range grants {
 			switch g := &grants[i]; {
-			case !concerns(g, r):
+			case !concerns(g, r, r.Action):
 			case g.Deny:
 				deny = append(deny, g.Prefix)
 			case g.Prefix == "":
@@ -78,10 +78,36 @@ func (m *Monitor) Scope(r *Request) func(key string) bool {
 	}
 }
 
+// bypasses says whether an alteration goes past GOVERNANCE retention, or asks for the right to do so by its own name.
+func bypasses(class Class, r *Request) bool {
+	return class == ClassAlter && (r.Bypass || r.Action == redoubt.ActionBypassLock)
+}
+
+// bypass decides by rights: the storage role has the right to go past GOVERNANCE retention, and so has whom a grant
+// gives it by name. One that names no actions gives reading and writing, and not this; one that denies it wins.
+func (m *Monitor) bypass(r *Request) string {
+	right := r.Subject.Has(redoubt.RoleStorage)
+	for _, grants := range [2][]redoubt.Grant{r.Subject.Grants, r.Bucket.Grants} {
+		for i := range grants {
+			switch g := &grants[i]; {
+			case !concerns(g, r, redoubt.ActionBypassLock) || !strings.HasPrefix(r.Key, g.Prefix):
+			case g.Deny:
+				return RuleNeedDenied
+			case len(g.Actions) > 0:
+				right = true
+			}
+		}
+	}
+	if !right {
+		return RuleBypass
+	}
+	return ""
+}
+
 // concerns says whether a grant speaks of this subject, bucket, action and moment; the prefix is left to the caller.
-func concerns(g *redoubt.Grant, r *Request) bool {
+func concerns(g *redoubt.Grant, r *Request, a redoubt.Action) bool {
 	return g.Bucket == r.Bucket.Name && (g.Subject == r.Subject.Name || g.Subject == "*") &&
-		covers(g.Actions, r.Action) && (g.Expires.IsZero() || r.Now.Before(g.Expires))
+		covers(g.Actions, a) && (g.Expires.IsZero() || r.Now.Before(g.Expires))
 }
 
 // covers says whether the actions of a grant include a. None named: all reading and writing of objects.

@@ -27,8 +27,9 @@ type Bucket struct {
 //	Write     Bucket, Key, New (of a delete marker: the working label)
 //	Upload    Bucket, Key, New, MadeAt (of an upload that begins: the working label)
 //	Abort     Bucket, Key, MadeAt
-//	Alter     Bucket, Key, Object, MadeAt
+//	Alter     Bucket, Key, Object, MadeAt, and Bypass where it goes past GOVERNANCE retention
 //	Bucket    Bucket (of one to be made: its name)
+//	People    Object, where it is about the erasure of a label: that label
 //	Keys      Object: the label whose keys, or of the version which
 //	Self      Self, where it is about the caller
 //	Expire    Bucket, Object: the label of what expires
@@ -47,6 +48,7 @@ type Request struct {
 	MadeAt  label.Label // the working label that it was made at
 	New     label.Label // of the version to be written
 	Self    bool        // it concerns the caller alone: her own credential, her own request
+	Bypass  bool        // it removes, or weakens the lock of, a version that GOVERNANCE retention keeps
 }
 
 // Decision is the answer. The zero Decision refuses, as an internal error.
@@ -89,12 +91,14 @@ const (
 	RuleReadOnly     = "read-only-bucket (2.5)"
 	RuleStorage      = "storage-role (2.5)"
 	RuleRole         = "role (4.2)"
+	RuleRecords      = "officers-records (3.4)" // people, changes and grants lie at the node's ceiling
 	RuleOwnSubject   = "own-subject (4.3)"
 	RuleLink         = "within-link-bound (4.3)"
 	RuleLinkSubject  = "link-subject (4.3)"
 	RuleNeedToKnow   = "need-to-know"
 	RuleNeedDenied   = "need-to-know-denied"
-	RuleEstate       = "estate-rule: " // followed by the name that the estate gives it
+	RuleBypass       = "bypass-governance-right" // the storage role, or a grant that names BypassGovernanceRetention
+	RuleEstate       = "estate-rule: "           // followed by the name that the estate gives it
 )
 
 // NodeSubject is the name of the node's own subject. The dot keeps it from being a person's.

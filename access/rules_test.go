@@ -22,6 +22,11 @@ func TestEachRuleRefuses(t *testing.T) {
 	grant := func(g redoubt.Grant) func(*Request) {
 		return func(r *Request) { r.Bucket.Closed = true; r.Subject.Grants = append(r.Subject.Grants, g) }
 	}
+	officer := both(works("TOP SECRET//SI/TK"), roles(redoubt.RoleOfficer))
+	past := func(right func(*Request)) func(*Request) { return both(right, func(r *Request) { r.Bypass = true }) }
+	names := func(r *Request) { // a grant in an open bucket, which lets nobody in that was not
+		r.Subject.Grants = append(r.Subject.Grants, redoubt.Grant{Subject: "ada", Bucket: "reports", Actions: []redoubt.Action{redoubt.ActionBypassLock}})
+	}
 	mine := redoubt.Grant{Subject: "ada", Bucket: "reports"}
 	with := func(change func(*redoubt.Grant)) redoubt.Grant { g := mine; change(&g); return g }
 
@@ -70,10 +75,26 @@ func TestEachRuleRefuses(t *testing.T) {
 		{"no role", list, nil, roles(), RuleRole, redoubt.Denied, true},
 		{"a bucket by an administrator", redoubt.ActionCreateBucket, both(works("UNCLASSIFIED"), roles(redoubt.RoleStorage)), roles(redoubt.RoleAdmin), RuleStorage, redoubt.Denied, true},
 		{"a bucket from above the floor", redoubt.ActionCreateBucket, both(works("UNCLASSIFIED"), roles(redoubt.RoleStorage)), works("SECRET"), RuleNoWriteDown, redoubt.Denied, true},
-		{"people by an analyst", redoubt.ActionPropose, roles(redoubt.RoleOfficer), roles(redoubt.RoleAnalyst), RuleRole, redoubt.Denied, true},
+		{"people by an analyst", redoubt.ActionPropose, officer, roles(redoubt.RoleAnalyst), RuleRole, redoubt.Denied, true},
+		{"a change proposed below the records", redoubt.ActionPropose, officer, works("TOP SECRET//SI"), RuleRecords, redoubt.Denied, true},
+		{"a change approved below the records", redoubt.ActionApprove, officer, works("TOP SECRET"), RuleRecords, redoubt.Denied, true},
+		{"a grant given below the records", redoubt.ActionGrant, officer, works("SECRET"), RuleRecords, redoubt.Denied, true},
+		{"people listed below the records", redoubt.ActionListPeople, officer, works("UNCLASSIFIED"), RuleRecords, redoubt.Denied, true},
+		{"an erasure proposed of a label beside", redoubt.ActionPropose, officer, func(r *Request) { r.Object = mark(t, "TOP SECRET//HCS//NOFORN") }, RuleNoReadUp, redoubt.Denied, true},
+		{"an erasure approved of a label beside", redoubt.ActionApprove, officer, func(r *Request) { r.Object = mark(t, "TOP SECRET//HCS//NOFORN") }, RuleNoReadUp, redoubt.Denied, true},
+		{"a grant revoked by an analyst", redoubt.ActionRevokeGrant, roles(redoubt.RoleOfficer), roles(redoubt.RoleAnalyst), RuleRole, redoubt.Denied, true},
 		{"backup by an officer", redoubt.ActionBackup, roles(redoubt.RoleAdmin), roles(redoubt.RoleOfficer), RuleRole, redoubt.Denied, true},
 		{"erasure above the officer", redoubt.ActionErase, roles(redoubt.RoleOfficer), func(r *Request) { r.Object = mark(t, "TOP SECRET") }, RuleNoReadUp, redoubt.NotFound, false},
 		{"another's credential revoked", redoubt.ActionRevoke, func(r *Request) { r.Self = true }, func(r *Request) { r.Self = false }, RuleRole, redoubt.Denied, true},
+		{"a lock bypassed by an analyst", redoubt.ActionDeleteVersion, past(roles(redoubt.RoleStorage)), roles(redoubt.RoleAnalyst), RuleBypass, redoubt.Denied, true},
+		{"a lock bypassed by another's grant", redoubt.ActionDeleteVersion, past(names), func(r *Request) { r.Subject.Grants[0].Subject = "bob" }, RuleBypass, redoubt.Denied, true},
+		{"a lock bypassed by a grant of everything", redoubt.ActionPutLock, past(names), func(r *Request) { r.Subject.Grants[0].Actions = nil }, RuleBypass, redoubt.Denied, true},
+		{"a lock bypassed beside the grant's prefix", redoubt.ActionPutLock, past(names), func(r *Request) { r.Subject.Grants[0].Prefix = "2025/" }, RuleBypass, redoubt.Denied, true},
+		{"a lock bypassed after the grant", redoubt.ActionPutLock, past(names), func(r *Request) { r.Subject.Grants[0].Expires = noon }, RuleBypass, redoubt.Denied, true},
+		{"a lock bypassed in spite of a denial", redoubt.ActionPutLock, past(roles(redoubt.RoleStorage)), func(r *Request) {
+			r.Bucket.Grants = []redoubt.Grant{{Subject: "*", Bucket: "reports", Deny: true, Actions: []redoubt.Action{redoubt.ActionBypassLock}}}
+		}, RuleNeedDenied, redoubt.Denied, true},
+		{"the right alone, by its name", redoubt.ActionBypassLock, roles(redoubt.RoleStorage), roles(redoubt.RoleAnalyst), RuleBypass, redoubt.Denied, true},
 		{"expiry by a person", redoubt.ActionExpire, ownRequest(t), func(r *Request) { r.Who.Subject, r.Subject.Name = "ada", "ada" }, RuleOwnSubject, redoubt.Denied, true},
 		{"a record by a person", redoubt.ActionSystemRecord, ownRequest(t), func(r *Request) { r.Who.Subject, r.Subject.Name = "ada", "ada" }, RuleOwnSubject, redoubt.Denied, true},
 		{"expiry at another label", redoubt.ActionExpire, ownRequest(t), func(r *Request) { r.Object = mark(t, "UNCLASSIFIED") }, RuleSameWorking, redoubt.Denied, true},
@@ -171,6 +192,11 @@ func TestTheNodesOwnSubjectWritesReservedNamesWithinItsLabels(t *testing.T) {
 			t.Errorf("%s: the own subject was allowed", a)
 		}
 	}
+	r.Action, r.Bypass = redoubt.ActionDeleteVersion, true
+	r.Bucket.Grants = []redoubt.Grant{{Subject: "*", Bucket: r.Bucket.Name, Actions: []redoubt.Action{redoubt.ActionBypassLock}}}
+	if d := m.Check(r); d.Allow || d.Rule != RuleBypass {
+		t.Errorf("the own subject goes past retention: %+v", d)
+	}
 	r.Now = noon.Add(time.Minute)
 	r.Action = redoubt.ActionPutObject
 	if d := m.Check(r); d.Allow {
@@ -228,5 +254,19 @@ func TestErrorsKeepTheRuleFromWhoMayNotKnow(t *testing.T) {
 	}
 	if err := (Decision{Allow: true}).Err("GetObject", ""); err != nil {
 		t.Errorf("allowed: got %v", err)
+	}
+}
+
+func TestGoingPastRetentionIsRecordedByItsName(t *testing.T) {
+	m, r := monitor(t), request(t, redoubt.ActionDeleteVersion)
+	r.Subject.Roles = []redoubt.Role{redoubt.RoleStorage}
+	for _, c := range []struct {
+		bypass bool
+		want   string
+	}{{false, "same-working-label (2.3)"}, {true, "bypass-governance"}} {
+		r.Bypass = c.bypass
+		if d := m.Check(r); !d.Allow || d.Rule != c.want {
+			t.Errorf("got %+v, want it allowed by %q", d, c.want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -26,6 +27,7 @@ type ask struct {
 	made   label.Label // the working label that it was made at
 	fresh  label.Label // of a version to be written
 	self   bool        // about the subject's own credential
+	bypass bool        // in spite of GOVERNANCE retention
 	detail string
 }
 
@@ -45,12 +47,28 @@ func (e *Enclave) decide(ctx context.Context, a ask) (*entry, error) {
 	if err := e.record(ctx, ent); err != nil {
 		return nil, err
 	}
-	return nil, d.Err(a.op, a.name.String())
+	return nil, e.refusal(d, a)
+}
+
+// refusal is what a refused caller is told, with what to do next where a rule has a remedy of its own.
+func (e *Enclave) refusal(d access.Decision, a ask) error {
+	err := d.Err(a.op, a.name.String())
+	var told *redoubt.Error
+	if !errors.As(err, &told) || !d.Known {
+		return err
+	}
+	switch d.Rule {
+	case access.RuleRecords:
+		told.Hint = fmt.Sprintf("work at the node's ceiling: --label %q", e.ceiling.Banner())
+	case access.RuleBypass:
+		told.Hint = fmt.Sprintf("the storage role may, and whom a grant that names %s lets", redoubt.ActionBypassLock)
+	}
+	return err
 }
 
 // judge takes the decision and describes it.
 func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
-	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self}
+	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self, Bypass: a.bypass}
 	if a.bucket != nil {
 		req.Bucket = &a.bucket.facts
 	}

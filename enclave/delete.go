@@ -41,7 +41,9 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 // deleteVersion removes one version for good. It needs the working label that the version was made at.
 func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in redoubt.DeleteObject) (gone redoubt.Deleted, err error) {
 	const op = "DeleteObjectVersion"
-	f, b, entry, unlock, err := e.alter(ctx, op, redoubt.ActionDeleteVersion, who, in.Name, in.ID)
+	now := e.clock()
+	bypass := func(r *record) bool { return in.BypassGovernance && r.governed(now) }
+	f, b, entry, unlock, err := e.alter(ctx, op, redoubt.ActionDeleteVersion, who, in.Name, in.ID, bypass)
 	if err != nil {
 		return redoubt.Deleted{}, err
 	}
@@ -50,7 +52,7 @@ func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in 
 	if len(in.If.IfMatch) > 0 && !anyTag(in.If.IfMatch, e.etag(f.rec)) {
 		return redoubt.Deleted{}, &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
 	}
-	if f.rec.locked(e.clock(), in.BypassGovernance) {
+	if f.rec.locked(now, in.BypassGovernance) {
 		return redoubt.Deleted{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.Locked}
 	}
 	batch := new(store.Batch)
@@ -67,9 +69,9 @@ func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in 
 	return redoubt.Deleted{ID: in.ID, Marker: f.rec.marker}, nil
 }
 
-// alter finds a version that is to be altered or removed, locks its name and decides (RULES 2.3).
-// The caller unlocks.
-func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID) (found, *bucket, *entry, func(), error) {
+// alter finds a version that is to be altered or removed, locks its name and decides (RULES 2.3). bypass says
+// whether what is asked goes past the version's GOVERNANCE retention. The caller unlocks.
+func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID, bypass func(*record) bool) (found, *bucket, *entry, func(), error) {
 	b, err := e.readable(op, name.Bucket)
 	if err != nil {
 		return found{}, nil, nil, nil, e.missingBucket(ctx, ask{op: op, who: who, action: action, name: name}, err)
@@ -83,7 +85,7 @@ func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, w
 	}
 	a := ask{op: op, who: who, action: action, bucket: b, name: name, object: who.Working, made: who.Working}
 	if f.rec != nil {
-		a.object = f.set.label
+		a.object, a.bypass = f.set.label, bypass(f.rec)
 		if made := e.sets.byID(f.rec.made); made != nil {
 			a.made = made.label
 		}
@@ -160,7 +162,11 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if in.Tags != nil && (in.Retention != nil || in.Hold != nil) {
 		return redoubt.Version{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "tags and locks are decided apart: change them in two requests"}
 	}
-	f, b, entry, unlock, err := e.alter(ctx, op, action, who, in.Name, in.ID)
+	now := e.clock()
+	bypass := func(r *record) bool {
+		return in.BypassGovernance && in.Retention != nil && r.governed(now) && r.weaker(*in.Retention)
+	}
+	f, b, entry, unlock, err := e.alter(ctx, op, action, who, in.Name, in.ID, bypass)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
@@ -172,7 +178,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if err := e.keepOrigin(b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}
-	if err := f.rec.change(op, b, in, e.clock); err != nil {
+	if err := f.rec.change(op, b, in, now); err != nil {
 		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)

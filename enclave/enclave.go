@@ -191,15 +191,16 @@ func (e *Enclave) behind(ctx context.Context) {
 		}()
 	}
 	run(func() { e.recorder.Run(ctx) })
-	every := func(period time.Duration, what string, f func(context.Context) error) {
+	every := func(first, period time.Duration, what string, f func(context.Context) error) {
 		run(func() {
-			tick := time.NewTicker(period)
+			tick := time.NewTimer(first)
 			defer tick.Stop()
 			for {
 				select {
 				case <-ctx.Done():
 					return
 				case <-tick.C:
+					tick.Reset(period)
 				}
 				if err := f(ctx); err != nil && ctx.Err() == nil {
 					e.log.Error("background work failed", "work", what, "kind", redoubt.KindOf(err).Error())
@@ -207,15 +208,16 @@ func (e *Enclave) behind(ctx context.Context) {
 			}
 		})
 	}
-	every(dutyEvery, "erasures and rotations", e.fulfilAll)
-	every(treeEvery, "audit tree", e.tree.Advance)
-	every(lifecycleEvery, "lifecycle", e.Expire)
-	every(markEvery, "time", e.markTime)
+	every(dutyEvery, dutyEvery, "erasures and rotations", e.fulfilAll)
+	every(treeEvery, treeEvery, "audit tree", e.tree.Advance)
+	every(lifecycleFirst, lifecycleEvery, "lifecycle", e.Expire)
+	every(markEvery, markEvery, "time", e.markTime)
 }
 
 const (
 	treeEvery      = time.Second
 	dutyEvery      = 10 * time.Second
+	lifecycleFirst = time.Minute // a node that is started anew within every hour expires too
 	lifecycleEvery = time.Hour
 	markEvery      = 10 * time.Second
 )

@@ -2,10 +2,14 @@ package enclave
 
 import (
 	"context"
+	"errors"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/access"
 )
 
 const day = 24 * time.Hour
@@ -49,6 +53,111 @@ func (w *world) versions(who redoubt.Credential, bucket redoubt.BucketName) (n, 
 		}
 	}
 	return n, markers
+}
+
+// TestANodeExpiresSoonAfterItsStart: one that is started anew within every hour would else never expire anything.
+func TestANodeExpiresSoonAfterItsStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, func(o *Options) {
+			for i := range o.Buckets {
+				o.Buckets[i].Lifecycle = []redoubt.LifecycleRule{{Date: time.Now().Add(-day)}}
+			}
+		})
+		s, start := w.as("s-analyst", ""), time.Now()
+		left := func(key string, at time.Duration) string {
+			t.Helper()
+			time.Sleep(time.Until(start.Add(at)))
+			synctest.Wait()
+			return w.get(s, key)
+		}
+		w.put(s, "first", "x", "")
+		if got := left("first", lifecycleFirst-time.Nanosecond); got != "x" {
+			t.Errorf("before the first round: got %q", got)
+		}
+		if got := left("first", lifecycleFirst); got != "" {
+			t.Errorf("after the first round: got %q", got)
+		}
+		w.put(s, "second", "x", "")
+		if got := left("second", lifecycleFirst+lifecycleEvery-time.Nanosecond); got != "x" {
+			t.Errorf("before the second round: got %q", got)
+		}
+		if got := left("second", lifecycleFirst+lifecycleEvery); got != "" {
+			t.Errorf("after the second round: got %q", got)
+		}
+	})
+}
+
+func TestGoingPastRetentionTakesARightAndIsOnRecord(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, officer := context.Background(), w.as("s-analyst", ""), w.as("officer", "")
+	name := redoubt.ObjectName{Bucket: "locked", Key: "a"}
+	later := w.clock().Add(day)
+	put := func() redoubt.Version {
+		body, size := text("x")
+		v, err := w.PutObject(ctx, s, redoubt.PutObject{Name: name, Body: body, SizeBytes: size, Retention: redoubt.Retention{Mode: "GOVERNANCE", Until: later}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	free := func() redoubt.Version {
+		body, size := text("x")
+		v, err := w.PutObject(ctx, s, redoubt.PutObject{Name: name, Body: body, SizeBytes: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	remove := func(v redoubt.Version) error {
+		_, err := w.DeleteObject(ctx, s, redoubt.DeleteObject{Name: name, ID: v.ID, BypassGovernance: true})
+		return err
+	}
+	shorten := func(v redoubt.Version, until time.Time) error {
+		_, err := w.AlterObject(ctx, s, redoubt.AlterObject{Name: name, ID: v.ID, Retention: &redoubt.Retention{Mode: "GOVERNANCE", Until: until}, BypassGovernance: true})
+		return err
+	}
+	byName := func(err error) {
+		t.Helper()
+		var e *redoubt.Error
+		if !errors.As(err, &e) || e.Kind != redoubt.Denied || e.Rule != access.RuleBypass || !strings.Contains(e.Hint, string(redoubt.ActionBypassLock)) {
+			t.Errorf("got %#v, want it refused by %s with a hint", err, access.RuleBypass)
+		}
+	}
+	recorded := func(rule string) int { return w.recorded(redoubt.AuditQuery{Rule: rule}) }
+	v := put()
+	byName(remove(v))
+	byName(shorten(v, later.Add(-time.Hour)))
+	if n := recorded(access.RuleBypass); n != 2 {
+		t.Errorf("%d refusals are on record, want 2", n)
+	}
+	if err := remove(free()); err != nil { // clients ask for it whether or not there is anything to go past
+		t.Errorf("asked for where nothing is in the way: %v", err)
+	}
+	if err := shorten(v, later.Add(time.Hour)); err != nil {
+		t.Errorf("retention made longer: %v", err)
+	}
+	if _, err := w.Grant(ctx, officer, redoubt.Grant{Subject: "s-analyst", Bucket: "locked"}); err != nil {
+		t.Fatal(err)
+	}
+	byName(remove(v)) // a grant of everything names it not
+	g, err := w.Grant(ctx, officer, redoubt.Grant{Subject: "s-analyst", Bucket: "locked", Actions: []redoubt.Action{redoubt.ActionBypassLock}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shorten(v, later); err != nil {
+		t.Errorf("with the grant: %v", err)
+	}
+	if err := remove(v); err != nil {
+		t.Errorf("with the grant: %v", err)
+	}
+	if n := recorded("bypass-governance"); n != 2 {
+		t.Errorf("%d acts in spite of retention are on record, want 2", n)
+	}
+	v = put()
+	if err := w.RevokeGrant(ctx, officer, g.ID); err != nil {
+		t.Fatal(err)
+	}
+	byName(remove(v))
 }
 
 func TestExpiryHidesAtItsOwnLabelOnly(t *testing.T) {
@@ -211,6 +320,9 @@ func TestRetentionAndHoldsAreKept(t *testing.T) {
 	}
 	retain := func(mode string, d time.Duration) *redoubt.Retention {
 		return &redoubt.Retention{Mode: mode, Until: now.Add(d)}
+	}
+	if _, err := w.Grant(ctx, w.as("officer", ""), redoubt.Grant{Subject: "s-analyst", Bucket: "locked", Actions: []redoubt.Action{redoubt.ActionBypassLock}}); err != nil {
+		t.Fatal(err)
 	}
 	want(t, remove(false), redoubt.Locked)
 	want(t, alter(redoubt.AlterObject{Retention: retain("GOVERNANCE", 5*day)}), redoubt.Locked)

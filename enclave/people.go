@@ -68,22 +68,41 @@ func (e *Enclave) MintCredential(ctx context.Context, req redoubt.MintRequest) (
 	return minted, nil
 }
 
-// RevokeCredential ends a credential; it bites before this returns.
+// RevokeCredential ends a credential; it bites before this returns. A subject ends her own, those that her
+// working label dominates: any other is answered like one that never was. An officer ends anybody's, as revoke says.
 func (e *Enclave) RevokeCredential(ctx context.Context, who redoubt.Credential, id string) error {
-	const op = "RevokeCredential"
+	own := func() bool {
+		of, ok := e.identity.Credential(id)
+		return ok && of.Subject == who.Subject && who.Working.Dominates(of.Working)
+	}
+	return e.revoke(ctx, ask{op: "RevokeCredential", who: who, action: redoubt.ActionRevoke, detail: id}, own, func() ([]identity.Record, error) {
+		return e.identity.RevokeCredential(who.Subject, id)
+	})
+}
+
+// revoke ends a person, a credential or a grant, for an officer at whatever label she works: a revocation does not
+// wait for a higher credential. What there is to revoke is on record at the node's ceiling, so below it her
+// answer does not say whether there was anything: it is taken, like a write-up, and is recorded alike.
+func (e *Enclave) revoke(ctx context.Context, a ask, own func() bool, plan func() ([]identity.Record, error)) error {
 	e.peopleMu.Lock()
 	defer e.peopleMu.Unlock()
-	of, ok := e.identity.Credential(id)
-	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionRevoke, self: ok && of.Subject == who.Subject, detail: id})
+	a.self = own()
+	entry, err := e.decide(ctx, a)
 	if err != nil {
 		return err
 	}
-	recs, err := e.identity.RevokeCredential(who.Subject, id)
-	if err != nil {
-		return e.noted(ctx, entry, err)
+	recs, err := plan()
+	switch {
+	case err == nil:
+		return e.enact(ctx, new(store.Batch), entry, recs)
+	case redoubt.KindOf(err) == redoubt.NotFound && !a.who.Working.Dominates(e.recordLabel(identity.KindRevocation)):
+		return e.record(ctx, entry)
 	}
-	return e.enact(ctx, new(store.Batch), entry, recs)
+	return e.noted(ctx, entry, err)
 }
+
+// nobodys says that what is to be ended is not the caller's own: people and grants are for officers to end.
+func nobodys() bool { return false }
 
 // Credentials lists one's own; an officer sees those at labels that the officer's dominates.
 func (e *Enclave) Credentials(ctx context.Context, who redoubt.Credential) ([]redoubt.CredentialRecord, error) {
@@ -101,8 +120,7 @@ func (e *Enclave) Credentials(ctx context.Context, who redoubt.Credential) ([]re
 	}), nil
 }
 
-// People lists everybody on the estate, for security officers at whatever label they work: one who
-// clears people must know who is there.
+// People lists everybody on the estate, for security officers who work at the node's ceiling, where it is on record.
 func (e *Enclave) People(ctx context.Context, who redoubt.Credential) ([]redoubt.Person, error) {
 	entry, err := e.decide(ctx, ask{op: "People", who: who, action: redoubt.ActionListPeople})
 	if err != nil {
@@ -113,31 +131,42 @@ func (e *Enclave) People(ctx context.Context, who redoubt.Credential) ([]redoubt
 
 // ProposeChange stores a change with the proposer's signature.
 func (e *Enclave) ProposeChange(ctx context.Context, who redoubt.Credential, c redoubt.Change) (redoubt.Change, error) {
-	return e.change(ctx, who, redoubt.ActionPropose, c.ID, func() (redoubt.Change, []identity.Record, error) { return e.identity.Propose(c) })
+	return e.change(ctx, who, redoubt.ActionPropose, func() redoubt.Change { return c },
+		func() (redoubt.Change, []identity.Record, error) { return e.identity.Propose(c) })
 }
 
 // ApproveChange adds an officer's signature.
 func (e *Enclave) ApproveChange(ctx context.Context, who redoubt.Credential, id string, sig redoubt.Signature) (redoubt.Change, error) {
-	return e.change(ctx, who, redoubt.ActionApprove, id, func() (redoubt.Change, []identity.Record, error) { return e.identity.Approve(id, sig) })
+	known := func() redoubt.Change {
+		c, _ := e.identity.Change(id)
+		c.ID = id
+		return c
+	}
+	return e.change(ctx, who, redoubt.ActionApprove, known, func() (redoubt.Change, []identity.Record, error) { return e.identity.Approve(id, sig) })
 }
 
 const stateInEffect = "in effect" // redoubt.Change.State
 
 // change decides, plans, makes durable and, where it is an erasure that two officers now signed, carries it out. That
 // may take long, and revocations do not wait for it.
-func (e *Enclave) change(ctx context.Context, who redoubt.Credential, action redoubt.Action, id string, plan func() (redoubt.Change, []identity.Record, error)) (redoubt.Change, error) {
-	c, mark, err := e.enactChange(ctx, who, action, id, plan)
+func (e *Enclave) change(ctx context.Context, who redoubt.Credential, action redoubt.Action, of func() redoubt.Change, plan func() (redoubt.Change, []identity.Record, error)) (redoubt.Change, error) {
+	c, mark, err := e.enactChange(ctx, who, action, of, plan)
 	if err != nil || mark == "" {
 		return c, err
 	}
 	return c, e.fulfil(ctx, mark)
 }
 
-// enactChange is change up to what is carried out behind it, which mark names.
-func (e *Enclave) enactChange(ctx context.Context, who redoubt.Credential, action redoubt.Action, id string, plan func() (redoubt.Change, []identity.Record, error)) (c redoubt.Change, mark string, err error) {
+// enactChange is change up to what is carried out behind it, which mark names. of gives what is signed, as it stands.
+func (e *Enclave) enactChange(ctx context.Context, who redoubt.Credential, action redoubt.Action, of func() redoubt.Change, plan func() (redoubt.Change, []identity.Record, error)) (c redoubt.Change, mark string, err error) {
 	e.peopleMu.Lock()
 	defer e.peopleMu.Unlock()
-	entry, err := e.decide(ctx, ask{op: string(action), who: who, action: action, detail: id})
+	a := ask{op: string(action), who: who, action: action}
+	signed := of()
+	if a.detail = signed.ID; signed.Kind == redoubt.ChangeEraseLabel {
+		a.object, _ = e.policy.Parse(signed.Label) // what is no marking erases nothing: identity refuses it
+	}
+	entry, err := e.decide(ctx, a)
 	if err != nil {
 		return redoubt.Change{}, "", err
 	}
@@ -180,26 +209,31 @@ func (e *Enclave) Changes(ctx context.Context, who redoubt.Credential) ([]redoub
 	return shown, e.noteRead(ctx, entry)
 }
 
-// RevokePerson ends a person and everything that acts for that person.
+// RevokePerson ends a person and everything that acts for that person; see revoke for what it answers.
 func (e *Enclave) RevokePerson(ctx context.Context, who redoubt.Credential, name redoubt.SubjectName, reason string) error {
-	return e.officerAct(ctx, who, redoubt.ActionRevoke, string(name), func() ([]identity.Record, error) {
+	return e.revoke(ctx, ask{op: "RevokePerson", who: who, action: redoubt.ActionRevoke, detail: string(name)}, nobodys, func() ([]identity.Record, error) {
 		return e.identity.RevokePerson(who.Subject, name, reason)
 	})
 }
 
 // Grant gives need to know, or takes it.
 func (e *Enclave) Grant(ctx context.Context, who redoubt.Credential, g redoubt.Grant) (redoubt.Grant, error) {
-	var made redoubt.Grant
-	err := e.officerAct(ctx, who, redoubt.ActionGrant, string(g.Subject), func() (recs []identity.Record, err error) {
-		made, recs, err = e.identity.Grant(g)
-		return recs, err
-	})
-	return made, err
+	e.peopleMu.Lock()
+	defer e.peopleMu.Unlock()
+	entry, err := e.decide(ctx, ask{op: "Grant", who: who, action: redoubt.ActionGrant, detail: string(g.Subject)})
+	if err != nil {
+		return redoubt.Grant{}, err
+	}
+	made, recs, err := e.identity.Grant(g)
+	if err != nil {
+		return redoubt.Grant{}, e.noted(ctx, entry, err)
+	}
+	return made, e.enact(ctx, new(store.Batch), entry, recs)
 }
 
-// RevokeGrant ends a grant.
+// RevokeGrant ends a grant; see revoke for what it answers.
 func (e *Enclave) RevokeGrant(ctx context.Context, who redoubt.Credential, id string) error {
-	return e.officerAct(ctx, who, redoubt.ActionGrant, id, func() ([]identity.Record, error) {
+	return e.revoke(ctx, ask{op: "RevokeGrant", who: who, action: redoubt.ActionRevokeGrant, detail: id}, nobodys, func() ([]identity.Record, error) {
 		return e.identity.RevokeGrant(who.Subject, id)
 	})
 }
@@ -211,18 +245,4 @@ func (e *Enclave) Grants(ctx context.Context, who redoubt.Credential) ([]redoubt
 		return nil, err
 	}
 	return e.identity.Grants(), e.noteRead(ctx, entry)
-}
-
-func (e *Enclave) officerAct(ctx context.Context, who redoubt.Credential, action redoubt.Action, detail string, plan func() ([]identity.Record, error)) error {
-	e.peopleMu.Lock()
-	defer e.peopleMu.Unlock()
-	entry, err := e.decide(ctx, ask{op: string(action), who: who, action: action, detail: detail})
-	if err != nil {
-		return err
-	}
-	recs, err := plan()
-	if err != nil {
-		return e.noted(ctx, entry, err)
-	}
-	return e.enact(ctx, new(store.Batch), entry, recs)
 }

@@ -15,7 +15,7 @@ const kindBucket = "bucket"
 
 // recordLabel is the label of a kind of system records (RULES 4.3: each kind states
 // it). Buckets are known at the node's floor; what tells of people and their
-// clearances lies at its ceiling.
+// clearances lies at its ceiling, and access.RuleRecords shows it to nobody below.
 func (e *Enclave) recordLabel(kind string) label.Label {
 	if kind == kindBucket {
 		return e.floor

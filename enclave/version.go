@@ -89,20 +89,28 @@ func validRetention(op string, r redoubt.Retention, now time.Time) error {
 	return nil
 }
 
-// locked says whether retention or a legal hold forbids removing the version now.
+// locked says whether retention or a legal hold forbids removing the version now. That who bypasses GOVERNANCE
+// retention has the right to is for the monitor to decide.
 func (r *record) locked(now time.Time, bypass bool) bool {
-	if r.hold {
-		return true
-	}
-	if r.retention.Mode == "" || !r.retention.Until.After(now) {
-		return false
-	}
-	return r.retention.Mode == "COMPLIANCE" || !bypass
+	return r.hold || r.kept(now) && !(bypass && r.governed(now))
+}
+
+// kept says whether the version is under retention now.
+func (r *record) kept(now time.Time) bool {
+	return r.retention.Mode != "" && r.retention.Until.After(now)
+}
+
+// governed says whether it is under GOVERNANCE retention, the one that may be bypassed.
+func (r *record) governed(now time.Time) bool { return r.kept(now) && r.retention.Mode == "GOVERNANCE" }
+
+// weaker says whether next keeps less than the retention that the version has.
+func (r *record) weaker(next redoubt.Retention) bool {
+	return next.Until.Before(r.retention.Until) || next.Mode == "GOVERNANCE" && r.retention.Mode == "COMPLIANCE"
 }
 
 // change applies an alteration, as far as retention allows it: COMPLIANCE is only ever lengthened, and
-// GOVERNANCE shortened only by who asks to bypass it.
-func (r *record) change(op string, b *bucket, in redoubt.AlterObject, clock func() time.Time) error {
+// GOVERNANCE shortened only by who bypasses it.
+func (r *record) change(op string, b *bucket, in redoubt.AlterObject, now time.Time) error {
 	if (in.Retention != nil || in.Hold != nil) && !b.Lock.Enabled {
 		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "the bucket has no object lock configuration"}
 	}
@@ -115,15 +123,13 @@ func (r *record) change(op string, b *bucket, in redoubt.AlterObject, clock func
 	if in.Retention == nil {
 		return nil
 	}
-	now, next := clock(), *in.Retention
+	next := *in.Retention
 	if next != (redoubt.Retention{}) {
 		if err := validRetention(op, next, now); err != nil {
 			return err
 		}
 	}
-	inForce := r.retention.Mode != "" && r.retention.Until.After(now)
-	weaker := next.Until.Before(r.retention.Until) || next.Mode == "GOVERNANCE" && r.retention.Mode == "COMPLIANCE"
-	if inForce && weaker && (r.retention.Mode == "COMPLIANCE" || !in.BypassGovernance) {
+	if r.kept(now) && r.weaker(next) && !(in.BypassGovernance && r.governed(now)) {
 		return &redoubt.Error{Op: op, Kind: redoubt.Locked}
 	}
 	r.retention = next

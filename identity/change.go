@@ -14,7 +14,9 @@ import (
 
 // Limits on changes.
 const (
-	MaxPendingChanges = 256                 // about 8 MiB at worst, and more than two officers look through
+	// MaxPendingChanges is about 8 MiB at worst, and more than two officers look through. All changes lie at the node's
+	// ceiling, and only who works there proposes one: that the limit is reached tells nobody below.
+	MaxPendingChanges = 256
 	MaxChangeLife     = 30 * 24 * time.Hour // an approval is for now, not for next year
 	MaxSignatures     = 8                   // two are needed; some may turn out not to be independent
 )
@@ -44,7 +46,8 @@ const (
 // caller to carry out.
 //
 // Invalid: a malformed change. Denied: by one of the rules above. Exists: proposed already. Conflict: a
-// newer change of that person stands. QuotaExceeded: MaxPendingChanges wait.
+// newer change of that person stands. QuotaExceeded: MaxPendingChanges wait, and it would be one more; what two have
+// signed takes effect however many wait.
 func (r *Registry) Propose(c redoubt.Change) (redoubt.Change, []Record, error) {
 	const op = "identity.Propose"
 	r.mu.Lock()
@@ -60,19 +63,24 @@ func (r *Registry) Propose(c redoubt.Change) (redoubt.Change, []Record, error) {
 	if err := r.permitted(op, c, now); err != nil {
 		return redoubt.Change{}, nil, err
 	}
-	pending := 0
-	for _, other := range r.changes {
-		if r.state(other, now) == statePending {
-			pending++
-		}
-	}
-	if pending >= MaxPendingChanges {
-		return redoubt.Change{}, nil, &redoubt.Error{Op: op, Object: c.ID, Kind: redoubt.QuotaExceeded,
-			Hint: fmt.Sprintf("%d changes wait for approval; approve some or let them expire", pending)}
-	}
 	sigs := c.Signatures
 	c.Signatures = nil
-	return r.sign(op, c, sigs, now)
+	c, recs, err := r.sign(op, c, sigs, now)
+	if waiting := r.pending(now); err == nil && c.State == statePending && waiting >= MaxPendingChanges {
+		return redoubt.Change{}, nil, &redoubt.Error{Op: op, Object: c.ID, Kind: redoubt.QuotaExceeded,
+			Hint: fmt.Sprintf("%d changes wait for approval; approve some or let them expire", waiting)}
+	}
+	return c, recs, err
+}
+
+// pending counts the changes that wait; r.mu is held.
+func (r *Registry) pending(now time.Time) (n int) {
+	for _, rec := range r.changes {
+		if r.state(rec, now) == statePending {
+			n++
+		}
+	}
+	return n
 }
 
 // Approve adds an officer's signature to a change that waits. Errors are as of Propose, and NotFound: no such
@@ -269,6 +277,14 @@ func (r *Registry) Changes() []redoubt.Change {
 		return cmp.Or(b.Made.Compare(a.Made), compare(a.ID, b.ID))
 	})
 	return all
+}
+
+// Change gives one change by its ID; false when there is none. Its State is not filled in.
+func (r *Registry) Change(id string) (redoubt.Change, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec, ok := r.changes[id]
+	return rec.Change, ok
 }
 
 func (r *Registry) state(rec changeRecord, now time.Time) string {

@@ -360,6 +360,15 @@ func TestPendingChangesAreBounded(t *testing.T) {
 	}
 	_, err := w.propose(w.personChange(somebody("more", "SECRET", "USA")), "officer")
 	wantKind(t, err, redoubt.QuotaExceeded, "")
+	w.mint("officer", "UNCLASSIFIED") // what is refused is one more change that waits, and nothing else
+	urgent := w.personChange(somebody("urgent", "SECRET", "USA"))
+	urgent.Signatures = []redoubt.Signature{sign(urgent, "officer"), sign(urgent, "officer-2")}
+	if c, _, err := w.r.Propose(urgent); err != nil || c.State != stateInEffect {
+		t.Errorf("signed by two: got %q, %v", c.State, err)
+	}
+	if _, _, err := w.r.Grant(redoubt.Grant{Subject: "s-analyst", Bucket: "reports"}); err != nil {
+		t.Error(err)
+	}
 	w.now = w.now.Add(2 * time.Hour) // they die, and make room
 	if _, err := w.propose(w.personChange(somebody("more", "SECRET", "USA")), "officer"); err != nil {
 		t.Error(err)

@@ -14,17 +14,8 @@ import (
 	"redoubt/label"
 )
 
-// Limits on credentials.
-const (
-	// MaxLiveCredentials bounds what one subject may hold at once, about half a KiB each: a shell loop
-	// that mints one a command for five minutes each stays below it.
-	MaxLiveCredentials = 1024
-	// promised is how long a credential that was minted and not yet applied counts.
-	promised = time.Minute
-	// keptExpired is how long an expired credential is still told from one that never was.
-	keptExpired = 24 * time.Hour
-	sweepEvery  = 10 * time.Minute
-)
+// keptExpired is how long an expired credential is still told from one that never was.
+const keptExpired = 24 * time.Hour
 
 // The rules by which a credential is refused.
 const (
@@ -43,8 +34,8 @@ type credential struct {
 	day     atomic.Pointer[dayKey]
 }
 
-// slots are the credentials that a subject holds or was promised: access key ID → until when it counts.
-type slots map[string]time.Time
+// longGone says whether it expired so long ago that it is not told from one that never was.
+func (c *credential) longGone(now time.Time) bool { return now.Sub(c.Expires) > keptExpired }
 
 // DefaultWorking is the working label of a credential that names none: the highest that the subject and the
 // node share, which is the meet of clearance and ceiling. So SECRET for a national with SECRET at a SECRET
@@ -76,7 +67,8 @@ func (r *Registry) defaultWorking(clearance label.Label) (label.Label, error) {
 // Mint makes a credential for whoever signed the request. Nothing is live until the records are applied.
 //
 // Unauthenticated: no such subject, or the signature, node, time or nonce is wrong, all alike but in the
-// cause. Denied: the label asked for. Invalid: a malformed request. QuotaExceeded: too many at once.
+// cause. Denied: the label asked for. Invalid: a malformed request. QuotaExceeded: too many at once, of those whose
+// working label the new one's dominates ([MaxLiveCredentials]).
 func (r *Registry) Mint(req redoubt.MintRequest) (redoubt.Minted, redoubt.Credential, []Record, error) {
 	const op = "identity.Mint"
 	none := func(err error) (redoubt.Minted, redoubt.Credential, []Record, error) {
@@ -89,6 +81,10 @@ func (r *Registry) Mint(req redoubt.MintRequest) (redoubt.Minted, redoubt.Creden
 	}
 	working, err := r.working(p, req.Label)
 	if err != nil {
+		return none(err)
+	}
+	used := digestOf(req)
+	if err := r.once(p.Name, working, used, now); err != nil {
 		return none(err)
 	}
 	life := time.Duration(req.Seconds) * time.Second
@@ -107,7 +103,8 @@ func (r *Registry) Mint(req redoubt.MintRequest) (redoubt.Minted, redoubt.Creden
 		return none(&redoubt.Error{Op: op, Err: err})
 	}
 	id = idPrefix + id
-	if err := r.promise(p.Name, id, now); err != nil {
+	displaced, err := r.promise(p.Name, working, id, now)
+	if err != nil {
 		return none(err)
 	}
 	who := redoubt.Credential{ID: id, Subject: p.Name, Working: working, Expires: expires}
@@ -117,16 +114,17 @@ func (r *Registry) Mint(req redoubt.MintRequest) (redoubt.Minted, redoubt.Creden
 	}
 	rec := encode(KindCredential, id, credentialRecord{
 		ID: id, Subject: p.Name, Label: string(text), Issued: now, Expires: expires,
-		Key: base64.StdEncoding.EncodeToString(p.key[:]), Nonce: req.Nonce,
+		Key: base64.StdEncoding.EncodeToString(p.key[:]), Nonce: base64.RawURLEncoding.EncodeToString(used[:]),
 	})
 	minted := redoubt.Minted{
 		AccessKeyID: id, SecretAccessKey: r.secretKey(id), Token: r.token(id),
 		Label: working.Banner(), Expires: expires, Region: r.o.Region,
 	}
-	return minted, who, []Record{rec}, nil
+	return minted, who, append(displaced, rec), nil
 }
 
-// prove verifies that the request was signed by a live subject, for this node, now, and once.
+// prove verifies that the request was signed by a live subject, for this node, now. That it was not used before is for
+// once to say, when its working label is known.
 func (r *Registry) prove(req redoubt.MintRequest, now time.Time) (*person, error) {
 	const op = "identity.Mint"
 	fail := func(cause, hint string) error {
@@ -135,8 +133,7 @@ func (r *Registry) prove(req redoubt.MintRequest, now time.Time) (*person, error
 	if len(req.Subject) > maxNameBytes || len(req.Node) > maxNameBytes || len(req.Label) > maxMarkingBytes || len(req.Signature) > 128 {
 		return nil, invalid(op, "", errors.New("a field is too long"))
 	}
-	nonce, err := base64.RawURLEncoding.Strict().DecodeString(req.Nonce)
-	if err != nil || len(nonce) != nonceBytes {
+	if nonce, err := base64.RawURLEncoding.Strict().DecodeString(req.Nonce); err != nil || len(nonce) != nonceBytes {
 		return nil, invalid(op, string(req.Subject), fmt.Errorf("a nonce is %d bytes in base64url without padding", nonceBytes))
 	}
 	p, known := r.person(req.Subject)
@@ -154,16 +151,18 @@ func (r *Registry) prove(req redoubt.MintRequest, now time.Time) (*person, error
 	if d := now.Sub(req.Issued); d > redoubt.MintSkew || d < -redoubt.MintSkew {
 		return nil, fail("signed too long ago or ahead", "set the clock: this node's says "+now.Format(time.RFC3339))
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := r.nonces.use(p.Name, [nonceBytes]byte(nonce), now); err != nil {
-		return nil, err
-	}
 	if !now.Before(p.Expires) {
 		return nil, &redoubt.Error{Op: op, Object: string(p.Name), Kind: redoubt.Expired, Rule: RuleClearance,
 			Hint: "the clearance has expired; two security officers can renew it"}
 	}
 	return p, nil
+}
+
+// once takes a request that is good but for having been used.
+func (r *Registry) once(name redoubt.SubjectName, working label.Label, d digest, now time.Time) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nonces.use(name, working, d, now)
 }
 
 // working is the label that the person may work at for the marking asked for.
@@ -186,50 +185,11 @@ func (r *Registry) working(p *person, marking string) (label.Label, error) {
 	return l, nil
 }
 
-// promise counts a credential that is about to be.
-func (r *Registry) promise(name redoubt.SubjectName, id string, now time.Time) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.sweep(now)
-	held := r.slots[name]
-	if held == nil {
-		held = make(slots)
-		r.slots[name] = held
-	}
-	if len(held) >= MaxLiveCredentials {
-		next, soonest := "", time.Time{}
-		for old, until := range held {
-			if !until.After(now) {
-				delete(held, old)
-			} else if next == "" || until.Before(soonest) {
-				next, soonest = old, until
-			}
-		}
-		if len(held) >= MaxLiveCredentials {
-			return &redoubt.Error{Op: "identity.Mint", Object: string(name), Kind: redoubt.QuotaExceeded,
-				Hint: fmt.Sprintf("%d credentials are live; revoke one, say %s, or ask for shorter ones", len(held), next)}
-		}
-	}
-	held[id] = now.Add(promised)
-	return nil
-}
-
-// sweep forgets, now and then, what expired long ago; r.mu is held.
-func (r *Registry) sweep(now time.Time) {
-	if now.Sub(r.swept) < sweepEvery {
-		return
-	}
-	r.swept = now
-	r.credentials.Range(func(id, v any) bool {
-		if c := v.(*credential); now.Sub(c.Expires) > keptExpired {
-			r.credentials.Delete(id)
-			delete(r.slots[c.Subject], c.ID)
-		}
-		return true
-	})
-}
-
 func (r *Registry) takeCredential(rec Record) error {
+	if rec.Value == nil { // the record is no more
+		r.forget(rec.Name)
+		return nil
+	}
 	var in credentialRecord
 	if err := decode(rec, &in); err != nil {
 		return err
@@ -245,33 +205,30 @@ func (r *Registry) takeCredential(rec Record) error {
 	if err != nil {
 		return err
 	}
-	nonce, err := base64.RawURLEncoding.Strict().DecodeString(in.Nonce)
-	if err != nil || len(nonce) != nonceBytes {
-		return errors.New("not a nonce")
+	used, err := base64.RawURLEncoding.Strict().DecodeString(in.Nonce)
+	if err != nil || len(used) != nonceBytes {
+		return errors.New("not the digest of a request")
 	}
 	if _, again := r.credentials.Load(in.ID); again {
 		return nil
 	}
 	now := r.o.Clock()
-	r.nonces.seen(in.Subject, [nonceBytes]byte(nonce), in.Issued, now)
-	if now.Sub(in.Expires) > keptExpired {
-		return nil
-	}
+	r.nonces.seen(in.Subject, working, digest(used), in.Issued, now)
 	c := &credential{
 		Credential: redoubt.Credential{ID: in.ID, Subject: in.Subject, Working: working, Expires: in.Expires},
 		issued:     in.Issued, key: key,
+	}
+	if c.longGone(now) {
+		return nil
 	}
 	_, revoked := r.revoked[KindCredential+"/"+in.ID]
 	c.revoked.Store(revoked)
 	r.credentials.Store(in.ID, c)
 	if revoked {
-		delete(r.slots[in.Subject], in.ID)
+		r.unhold(in.Subject, working, in.ID)
 		return nil
 	}
-	if r.slots[in.Subject] == nil {
-		r.slots[in.Subject] = make(slots)
-	}
-	r.slots[in.Subject][in.ID] = in.Expires
+	r.hold(in.Subject, working, in.ID, in.Expires)
 	return nil
 }
 
@@ -287,8 +244,9 @@ func (r *Registry) Credential(id string) (redoubt.Credential, bool) {
 // Credentials describes those that show admits, newest first. Expired ones are shown for a day.
 func (r *Registry) Credentials(show func(redoubt.Credential) bool) []redoubt.CredentialRecord {
 	var all []redoubt.CredentialRecord
+	now := r.o.Clock()
 	r.credentials.Range(func(_, v any) bool {
-		if c := v.(*credential); show(c.Credential) {
+		if c := v.(*credential); !c.longGone(now) && show(c.Credential) {
 			all = append(all, redoubt.CredentialRecord{
 				ID: c.ID, Subject: c.Subject, Label: c.Working.Banner(), Issued: c.issued, Expires: c.Expires,
 				Revoked: errors.Is(r.live(c), redoubt.Unauthenticated),

@@ -5,11 +5,13 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"redoubt"
+	"redoubt/label"
 )
 
 func TestDefaultWorkingLabelIsTheHighestShared(t *testing.T) {
@@ -47,6 +49,34 @@ func TestDefaultWorkingLabelIsTheHighestShared(t *testing.T) {
 	w.mint("gbr-liaison", "")
 	_, err = w.r.DefaultWorking("nobody")
 	wantKind(t, err, redoubt.NotFound, "")
+}
+
+// TestWhatExpiredLongAgoIsForgottenAtItsTime, and not when somebody next mints, which may be above.
+func TestWhatExpiredLongAgoIsForgottenAtItsTime(t *testing.T) {
+	w := newWorld(t, "SECRET")
+	m, low := w.mint("s-analyst", "UNCLASSIFIED")
+	answers := func() []any {
+		_, _, signing := w.r.SigningKey(low.ID, redoubt.Scope{})
+		_, bearer := w.r.Bearer(m.Token)
+		_, known := w.r.Credential(low.ID)
+		_, revoking := w.r.RevokeCredential("officer", low.ID)
+		listed := len(w.r.Credentials(func(c redoubt.Credential) bool { return c.ID == low.ID }))
+		return []any{redoubt.KindOf(w.r.Live(low)), redoubt.KindOf(signing), redoubt.KindOf(bearer), known, redoubt.KindOf(revoking), listed}
+	}
+	for _, c := range []struct {
+		at   time.Time
+		want []any
+	}{
+		{low.Expires.Add(keptExpired), []any{redoubt.Expired, redoubt.Expired, redoubt.Expired, true, redoubt.Internal, 1}}, // Internal: no error
+		{low.Expires.Add(keptExpired + 1), []any{redoubt.Unauthenticated, redoubt.Unauthenticated, redoubt.Unauthenticated, false, redoubt.NotFound, 0}},
+	} {
+		w.now = c.at
+		before := answers()
+		w.mint("s-analyst", "SECRET")
+		if after := answers(); !slices.Equal(before, c.want) || !slices.Equal(after, c.want) {
+			t.Errorf("at %v: got %v, and after a credential was made above %v; want %v", c.at.Sub(low.Expires), before, after, c.want)
+		}
+	}
 }
 
 func TestALabelAskedForMustFit(t *testing.T) {
@@ -128,21 +158,76 @@ func TestMintNeedsTheSubjectsSignatureHereNowAndOnce(t *testing.T) {
 	}
 }
 
-func TestNoncesAreBounded(t *testing.T) {
+func TestRequestsForCredentialsAreBounded(t *testing.T) {
 	var n nonces
-	for i := range maxNonces {
-		if err := n.use("ada", [nonceBytes]byte{byte(i), byte(i >> 8)}, noon); err != nil {
+	w := newWorld(t, "SECRET")
+	mark := func(marking string) label.Label { return w.mark(w.o.Policy, marking) }
+	next := 0
+	use := func(who redoubt.SubjectName, marking string, at time.Time) error {
+		next++
+		return n.use(who, mark(marking), digest{byte(next), byte(next >> 8), byte(next >> 16)}, at)
+	}
+	for range maxNonces {
+		if err := use("ada", "SECRET//REL TO USA, GBR", noon); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := n.use("ada", [nonceBytes]byte{0, 0, 1}, noon); !errors.Is(err, redoubt.QuotaExceeded) {
-		t.Errorf("one more: got %v", err)
+	for _, marking := range []string{"SECRET//REL TO USA, GBR", "SECRET"} { // they count at their label and above it
+		if err := use("ada", marking, noon); !errors.Is(err, redoubt.QuotaExceeded) {
+			t.Errorf("one more at %s: got %v", marking, err)
+		}
 	}
-	if err := n.use("bob", [nonceBytes]byte{0, 0, 1}, noon); err != nil {
+	for _, marking := range []string{"UNCLASSIFIED", "SECRET//REL TO USA, AUS"} { // and neither below nor beside it
+		if err := use("ada", marking, noon); err != nil {
+			t.Errorf("at %s: %v", marking, err)
+		}
+	}
+	if err := use("bob", "SECRET", noon); err != nil {
 		t.Errorf("another subject: %v", err)
 	}
-	if err := n.use("ada", [nonceBytes]byte{0, 0, 1}, noon.Add(nonceLife)); err != nil {
+	if err := use("ada", "SECRET", noon.Add(nonceLife)); err != nil {
 		t.Errorf("when they are forgotten: %v", err)
+	}
+	if len(n.used) != 1 || len(n.count) != 1 || len(n.count["ada"]) != 1 {
+		t.Errorf("%d requests of %v are remembered, want the last", len(n.used), n.count)
+	}
+	nations := []string{"AUS", "BEL", "CAN", "CZE", "DEU", "DNK", "ESP", "FRA", "GBR", "GRC", "HUN", "ITA", "NLD", "NOR", "NZL", "POL"}
+	for _, nation := range nations[:len(nations)-1] {
+		for range maxNonces {
+			if err := use("eve", "SECRET//REL TO USA, "+nation, noon); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for range maxNonces {
+		if err := use("eve", "UNCLASSIFIED", noon); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := use("eve", "SECRET//REL TO USA, POL", noon); !errors.Is(err, redoubt.QuotaExceeded) || len(n.used) != maxNoncesOfAll+1 {
+		t.Errorf("over all labels: got %v with %d", err, len(n.used))
+	}
+}
+
+func TestANonceUsedAtAHighLabelIsNewAtALowOne(t *testing.T) {
+	w := newWorld(t, "SECRET")
+	high := w.request("s-analyst", "SECRET")
+	low := high
+	low.Label = "UNCLASSIFIED"
+	low = signed(low, keyOf("s-analyst"))
+	for _, req := range []redoubt.MintRequest{high, low} {
+		_, _, recs, err := w.r.Mint(req)
+		if err != nil {
+			t.Fatalf("at %s: %v", req.Label, err)
+		}
+		w.commit(recs)
+	}
+	for range 2 {
+		for _, req := range []redoubt.MintRequest{high, low} {
+			_, _, _, err := w.r.Mint(req)
+			wantKind(t, err, redoubt.Unauthenticated, "")
+		}
+		w.open()
 	}
 }
 

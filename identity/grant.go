@@ -21,7 +21,7 @@ const grantIDBytes = 16
 // a denial with a slip of the pen would deny nothing.
 var grantable = []redoubt.Action{
 	redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionPutObject, redoubt.ActionDeleteObject,
-	redoubt.ActionDeleteVersion, redoubt.ActionListObjects, redoubt.ActionListVersions, redoubt.ActionGetTags,
+	redoubt.ActionDeleteVersion, redoubt.ActionBypassLock, redoubt.ActionListObjects, redoubt.ActionListVersions, redoubt.ActionGetTags,
 	redoubt.ActionPutTags, redoubt.ActionGetLock, redoubt.ActionPutLock, redoubt.ActionUpload,
 	redoubt.ActionListUploads, redoubt.ActionAbortUpload,
 }

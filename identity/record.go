@@ -11,7 +11,8 @@ import (
 )
 
 // Record is one fact as it is kept: a system record of the node. Kind and Name together are its key; a later
-// record of the same key replaces an earlier one. Value is canonical JSON.
+// record of the same key replaces an earlier one. Value is canonical JSON; nil says that the record is no more, which
+// only credentials come to.
 type Record struct {
 	Kind, Name string
 	Value      []byte
@@ -50,7 +51,7 @@ type credentialRecord struct {
 	Issued  time.Time           `json:"issued"`
 	Expires time.Time           `json:"expires"`
 	Key     string              `json:"key"`   // public key that signed for it, base64
-	Nonce   string              `json:"nonce"` // of the request; so that it stays used over a restart
+	Nonce   string              `json:"nonce"` // digest of the request, base64url; so that it stays used over a restart
 }
 
 // changeRecord is a change with the signatures that it has.
@@ -96,7 +97,11 @@ func decode(rec Record, v any) error {
 func (r *Registry) Load(rec Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.take(rec); err != nil {
+	err := errors.New("a record without a value")
+	if rec.Value != nil {
+		err = r.take(rec)
+	}
+	if err != nil {
 		return &redoubt.Error{Op: "identity.Load", Object: rec.Kind + " " + rec.Name, Kind: redoubt.Corrupt, Err: err}
 	}
 	return nil

@@ -45,7 +45,7 @@ type Registry struct {
 	granted map[redoubt.SubjectName][]string // IDs of the grants that name a subject, sorted
 	revoked map[string]revocationRecord      // by KIND/NAME
 	changes map[string]changeRecord          // by ID
-	slots   map[redoubt.SubjectName]slots    // live and promised credentials
+	held    map[redoubt.SubjectName]held     // live and promised credentials
 	nonces  nonces
 	swept   time.Time
 }
@@ -75,7 +75,7 @@ func New(o Options) (*Registry, error) {
 		granted: make(map[redoubt.SubjectName][]string),
 		revoked: make(map[string]revocationRecord),
 		changes: make(map[string]changeRecord),
-		slots:   make(map[redoubt.SubjectName]slots),
+		held:    make(map[redoubt.SubjectName]held),
 	}
 	seed := r.mac("unknown subject", "")
 	r.dummy = ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
@@ -153,12 +153,15 @@ func (r *Registry) person(name redoubt.SubjectName) (*person, bool) {
 	return v.(*person), true
 }
 
+// credential finds one that did not expire long ago. Whether one that did is still in memory hangs on when anybody
+// was last given one, at whatever label, and so nobody is told.
 func (r *Registry) credential(id string) (*credential, bool) {
 	v, ok := r.credentials.Load(id)
 	if !ok {
 		return nil, false
 	}
-	return v.(*credential), true
+	c := v.(*credential)
+	return c, !c.longGone(r.o.Clock())
 }
 
 func (r *Registry) inRange(l label.Label) bool {

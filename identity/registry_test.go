@@ -94,7 +94,9 @@ func (w *world) open() {
 // commit is what an enclave does with records.
 func (w *world) commit(recs []Record) {
 	for _, rec := range recs {
-		w.stored[rec.Kind+" "+rec.Name] = rec
+		if w.stored[rec.Kind+" "+rec.Name] = rec; rec.Value == nil {
+			delete(w.stored, rec.Kind+" "+rec.Name)
+		}
 	}
 	w.r.Apply(recs...)
 }

@@ -14,19 +14,15 @@ const maxReasonBytes = 1024
 // RevokeCredential ends one credential for good. NotFound: there is none of that ID, or it expired long ago.
 // Revoking again changes nothing and is no error. Who may is for the monitor to say.
 func (r *Registry) RevokeCredential(by redoubt.SubjectName, id string) ([]Record, error) {
-	if _, ok := r.credential(id); !ok {
-		return nil, &redoubt.Error{Op: "identity.RevokeCredential", Object: id, Kind: redoubt.NotFound}
-	}
-	return r.revoke(KindCredential, id, by, "")
+	_, ok := r.credential(id)
+	return r.revoke(KindCredential, id, by, "", ok)
 }
 
 // RevokePerson ends a person for good, with every credential, every signature not yet in effect, and the
-// public key. The name is never used again. NotFound: there is none of that name.
+// public key. The name is never used again. NotFound: there is none of that name. Invalid: the reason, whoever is there.
 func (r *Registry) RevokePerson(by, name redoubt.SubjectName, reason string) ([]Record, error) {
-	if _, ok := r.person(name); !ok {
-		return nil, &redoubt.Error{Op: "identity.RevokePerson", Object: string(name), Kind: redoubt.NotFound}
-	}
-	return r.revoke(KindPerson, string(name), by, reason)
+	_, ok := r.person(name)
+	return r.revoke(KindPerson, string(name), by, reason, ok)
 }
 
 // RevokeGrant ends a grant, one that denies too. NotFound: there is none in force of that ID.
@@ -34,15 +30,17 @@ func (r *Registry) RevokeGrant(by redoubt.SubjectName, id string) ([]Record, err
 	r.mu.Lock()
 	_, ok := r.grants[id]
 	r.mu.Unlock()
-	if !ok {
-		return nil, &redoubt.Error{Op: "identity.RevokeGrant", Object: id, Kind: redoubt.NotFound}
-	}
-	return r.revoke(KindGrant, id, by, "")
+	return r.revoke(KindGrant, id, by, "", ok)
 }
 
-func (r *Registry) revoke(kind, name string, by redoubt.SubjectName, reason string) ([]Record, error) {
+// revoke gives the record of a revocation. What is wrong with the request is said before whether there is what it names.
+func (r *Registry) revoke(kind, name string, by redoubt.SubjectName, reason string, there bool) ([]Record, error) {
+	const op = "identity.Revoke"
 	if len(reason) > maxReasonBytes || !utf8.ValidString(reason) {
-		return nil, invalid("identity.Revoke", name, errors.New("the reason is too long or not UTF-8"))
+		return nil, invalid(op, name, errors.New("the reason is too long or not UTF-8"))
+	}
+	if !there {
+		return nil, &redoubt.Error{Op: op, Object: name, Kind: redoubt.NotFound}
 	}
 	rec := revocationRecord{Kind: kind, Name: name, By: by, Reason: reason, At: r.o.Clock().UTC()}
 	return []Record{encode(KindRevocation, kind+"/"+name, rec)}, nil
@@ -62,13 +60,13 @@ func (r *Registry) takeRevocation(rec Record) error {
 		r.revoked[rec.Name] = in
 		if c, ok := r.credential(in.Name); ok {
 			c.revoked.Store(true)
-			delete(r.slots[c.Subject], c.ID)
+			r.unhold(c.Subject, c.Working, c.ID)
 		}
 	case KindPerson:
 		r.revoked[rec.Name] = in
 		if p, ok := r.person(redoubt.SubjectName(in.Name)); ok {
 			r.publish(p)
-			delete(r.slots, p.Name)
+			delete(r.held, p.Name)
 		}
 	case KindGrant:
 		r.revoked[rec.Name] = in

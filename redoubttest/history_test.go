@@ -38,14 +38,15 @@ var analystOps = []weighted{
 	{"delete-many", 3}, {"copy", 6}, {"list", 5}, {"list-v2", 6}, {"list-versions", 7}, {"create-upload", 4}, {"put-part", 6},
 	{"copy-part", 3}, {"list-parts", 2}, {"list-uploads", 3}, {"complete", 4}, {"abort", 2}, {"put-tags", 3}, {"get-tags", 2},
 	{"delete-tags", 1}, {"put-retention", 2}, {"get-retention", 2}, {"put-hold", 3}, {"attributes", 2}, {"list-buckets", 1},
-	{"head-bucket", 1}, {"get-settings", 1}, {"fill", 3}, {"credentials", 1}, {"why", 1},
+	{"head-bucket", 1}, {"get-settings", 1}, {"fill", 3}, {"credentials", 1}, {"why", 1}, {"mint", 2},
 }
 
 var adminOps = append([]weighted{{"create-bucket", 12}, {"delete-bucket", 12}, {"put-settings", 4}, {"usage", 12}, {"check", 4}, {"compact", 2}}, analystOps...)
 
-var auditOps = []weighted{{"audit", 10}, {"verify", 1}, {"keys", 4}, {"changes", 4}, {"credentials", 3}, {"list-buckets", 1}, {"why", 2}, {"put", 1}, {"get", 1}}
+var auditOps = []weighted{{"audit", 10}, {"verify", 1}, {"keys", 4}, {"changes", 3}, {"credentials", 3}, {"list-buckets", 1}, {"why", 2}, {"put", 1}, {"get", 1},
+	{"people", 1}, {"grants", 1}, {"mint", 1}, {"propose", 3}, {"approve", 2}, {"grant", 2}, {"revoke-person", 3}, {"revoke-credential", 2}, {"revoke-grant", 2}}
 
-var officerOps = append([]weighted{{"rotate", 4}, {"erase-version", 5}, {"erase-label", 2}}, auditOps...)
+var officerOps = append([]weighted{{"rotate", 4}, {"erase-version", 5}, {"erase-label", 5}}, auditOps...)
 
 // roles are all who act. Index 0 is the highest.
 var roles = []role{
@@ -65,7 +66,7 @@ var roles = []role{
 }
 
 // roleWeights makes the ends of the order meet often.
-var roleWeights = []int{7, 3, 3, 4, 6, 5, 2, 5, 8, 7, 4, 3, 2}
+var roleWeights = []int{7, 3, 3, 4, 6, 5, 2, 5, 8, 7, 4, 5, 2}
 
 // observers are the working labels whose bearers must not be told anything by those above or beside them.
 var observers = []string{"UNCLASSIFIED", "SECRET//REL TO USA, GBR", "SECRET", "TOP SECRET"}
@@ -97,7 +98,10 @@ type step struct {
 	seed   uint64
 }
 
-const theNode = -1
+const (
+	theNode    = -1
+	topOfficer = 11 // who works at the ceiling
+)
 
 // uploadsGoUp says whether in this history uploads are begun for a label above their working label. Erasing that label
 // ends them, which shows below; so half the histories have such uploads and the other half erase labels.
@@ -135,8 +139,20 @@ func plan(seed uint64, n int) []step {
 		}
 		out[i] = s
 	}
+	if hoards(seed) {
+		for _, of := range []struct { // the same subject high, and afterwards low
+			role, from int
+			op         string
+		}{{0, 0, "hoard-credentials"}, {1, 0, "hoard-credentials"}, {topOfficer, 0, "hoard-changes"}, {2, n / 3, "mint"}, {3, n / 3, "mint"}} {
+			at := of.from + r.IntN(n/3)
+			out[at] = step{n: at, role: of.role, op: of.op, seed: r.Uint64()}
+		}
+	}
 	return out
 }
+
+// hoards says whether in this history the high ones reach the limits of what a subject and a node hold. It is what takes longest.
+func hoards(seed uint64) bool { return seed%3 == 0 }
 
 // moment is the clock at a step: it stands still for a while, goes on, jumps a day, and sometimes goes back.
 func moments(seed uint64, n int) []time.Time {
@@ -203,21 +219,25 @@ type world struct {
 	// acked are the versions acknowledged at a label to those who work at it: what an officer who is asked to erase one is told.
 	acked map[string][]ref
 	said  map[int]string // what each step's actor received
+
+	known                  map[string]bool // the access key IDs that are alike in every run: those of the actors
+	minted, given, waiting []string        // IDs of credentials, grants and changes made at the ceiling, where no observer works
 }
 
 // run plays the steps of a history that keep chooses.
 func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step) bool) *world {
 	t.Helper()
-	w := &world{t: t, seed: seed, acked: map[string][]ref{}, said: map[int]string{}}
+	w := &world{t: t, seed: seed, acked: map[string][]ref{}, said: map[int]string{}, known: map[string]bool{}}
 	w.s = redoubttest.New(t, redoubttest.Options{Seed: seed, Clock: redoubttest.NewClock(at[0].Add(-time.Minute)), Buckets: historyBuckets, Quotas: historyQuotas})
 	for _, r := range roles {
 		a := &actor{role: r, minted: w.s.MintFor(r.who, r.marking, redoubt.MaxCredentialLife), parts: map[string][]string{}}
 		a.cred = w.s.As(a.minted)
-		w.actors = append(w.actors, a)
+		w.actors, w.known[a.cred.ID] = append(w.actors, a), true
 	}
-	officer := w.actors[len(w.actors)-2]
+	officer := w.actors[topOfficer]
 	for _, g := range []redoubt.Grant{{Subject: "ts-analyst", Bucket: "closed"}, {Subject: "s-analyst", Bucket: "closed", Prefix: "a/"},
-		{Subject: "u-analyst", Bucket: "closed", Prefix: "a/"}, {Subject: "gbr-liaison", Bucket: "reports", Prefix: "b/", Deny: true}} {
+		{Subject: "u-analyst", Bucket: "closed", Prefix: "a/"}, {Subject: "gbr-liaison", Bucket: "reports", Prefix: "b/", Deny: true},
+		{Subject: "*", Bucket: "locked", Prefix: "a/", Actions: []redoubt.Action{redoubt.ActionBypassLock}}} {
 		if _, err := w.s.Grant(t.Context(), officer.cred, g); err != nil {
 			t.Fatal(err)
 		}

@@ -253,6 +253,10 @@ func TestAlteringNeedsTheWorkingLabelThatAVersionWasMadeAt(t *testing.T) {
 	owner, high, low := as(t, s, "s-analyst", "SECRET"), as(t, s, "ts-analyst", "TOP SECRET"), as(t, s, "u-analyst", "")
 	same := as(t, s, "ts-analyst", "SECRET//NOFORN") // the same point of the order
 	id := owner.put("k", "x", "")
+	bypass := redoubt.Grant{Subject: "ts-analyst", Bucket: "reports", Actions: []redoubt.Action{redoubt.ActionBypassLock}}
+	if _, err := s.Grant(t.Context(), s.As(as(t, s, "officer", "").minted), bypass); err != nil {
+		t.Fatal(err)
+	}
 	until := s.Clock.Now().Add(time.Hour).Format(time.RFC3339)
 	alterations := []struct{ method, sub, body string }{
 		{http.MethodPut, "tagging", "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"},
@@ -296,6 +300,40 @@ func TestRetentionForbidsRemovingButNotWriting(t *testing.T) {
 	s.Clock.Add(2 * time.Hour)
 	want(t, u.do(http.MethodDelete, "k", "", versionQuery(kept)), http.StatusNoContent, "")
 	want(t, u.do(http.MethodDelete, "held", "", versionQuery(held)), http.StatusForbidden, "object lock")
+}
+
+// TestGovernanceIsBypassedByRight: by the storage role, or by whom a bucket policy or an officer names for it.
+func TestGovernanceIsBypassedByRight(t *testing.T) {
+	s := redoubttest.New(t, redoubttest.Options{Buckets: []redoubt.Bucket{{Name: "reports", BucketSettings: redoubt.BucketSettings{Lock: redoubt.LockSettings{Enabled: true}}}}})
+	u, admin := as(t, s, "u-analyst", ""), as(t, s, "admin", "")
+	until := s.Clock.Now().Add(time.Hour).Format(time.RFC3339)
+	keep := func(key string) string {
+		return u.put(key, "kept", "", "X-Amz-Object-Lock-Mode", "GOVERNANCE", "X-Amz-Object-Lock-Retain-Until-Date", until)
+	}
+	policy := func(action string) {
+		doc := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"AWS":"u-analyst"},"Action":"` + action + `","Resource":"arn:aws:s3:::reports/free/*"}]}`
+		want(t, admin.do(http.MethodPut, "", doc, url.Values{"policy": {""}}), http.StatusNoContent, "")
+	}
+	remove := func(a at, key, id string) redoubttest.Response {
+		return a.do(http.MethodDelete, key, "", versionQuery(id), "X-Amz-Bypass-Governance-Retention", "true")
+	}
+	first, second, third := keep("free/a"), keep("free/b"), keep("other")
+	want(t, remove(u, "free/a", first), http.StatusForbidden, "<Code>AccessDenied</Code><Message>Access Denied: bypass-governance-right")
+	many := u.do(http.MethodPost, "", "<Delete><Object><Key>free/a</Key><VersionId>"+first+"</VersionId></Object></Delete>", url.Values{"delete": {""}},
+		"X-Amz-Bypass-Governance-Retention", "true")
+	want(t, many, http.StatusOK, "<Code>AccessDenied</Code><Message>Access Denied: bypass-governance-right")
+	lift := func(a at) redoubttest.Response {
+		return a.do(http.MethodPut, "free/b", "<Retention/>", url.Values{"retention": {""}, "versionId": {second}}, "X-Amz-Bypass-Governance-Retention", "True") // as boto3 writes it
+	}
+	want(t, lift(u), http.StatusForbidden, "bypass-governance-right")
+	policy("s3:*")
+	want(t, remove(u, "free/a", first), http.StatusForbidden, "bypass-governance-right")
+	policy("s3:BypassGovernanceRetention")
+	want(t, remove(u, "other", third), http.StatusForbidden, "bypass-governance-right")
+	want(t, u.do(http.MethodDelete, "free/a", "", versionQuery(first)), http.StatusForbidden, "object lock") // the right, and not asked for
+	want(t, remove(u, "free/a", first), http.StatusNoContent, "")
+	want(t, lift(u), http.StatusOK, "")
+	want(t, remove(admin, "other", third), http.StatusNoContent, "")
 }
 
 func TestConditionsSeeOnlyWhatIsDominated(t *testing.T) {
@@ -602,7 +640,7 @@ func TestWithoutNeedToKnowAnObjectAnswersLikeANameNeverUsed(t *testing.T) {
 // TestALabelThatNothingCarriesIsErased: that there was nothing is no error, and not to be told apart from that there was something.
 func TestALabelThatNothingCarriesIsErased(t *testing.T) {
 	s := redoubttest.New(t, redoubttest.Options{})
-	u, officer := as(t, s, "u-analyst", ""), as(t, s, "officer", "SECRET")
+	u, officer := as(t, s, "u-analyst", ""), as(t, s, "officer", "")
 	u.put("k", "kept", "")
 	now := s.Clock.Now()
 	c := redoubt.Change{Kind: redoubt.ChangeEraseLabel, Node: "topsecret", Label: "TOP SECRET", Reason: "spill", Made: now, Expires: now.Add(time.Hour)}

@@ -162,15 +162,20 @@ func (s *Stack) Mint(who redoubt.SubjectName, marking string) redoubt.Minted {
 // MintFor is Mint for a life of its own.
 func (s *Stack) MintFor(who redoubt.SubjectName, marking string, life time.Duration) redoubt.Minted {
 	s.t.Helper()
-	nonce := make([]byte, 16)
-	s.rand.Read(nonce)
-	req := redoubt.MintRequest{Subject: who, Node: s.name, Label: marking, Seconds: int64(life / time.Second), Issued: s.now(), Nonce: base64.RawURLEncoding.EncodeToString(nonce)}
-	req.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(s.keys[who], redoubt.MintMessage(req)))
-	m, err := s.MintCredential(context.Background(), req)
+	m, err := s.TryMint(who, marking, life)
 	if err != nil {
 		s.t.Fatalf("mint for %s at %q: %v", who, marking, err)
 	}
 	return m
+}
+
+// TryMint is MintFor for who may be refused.
+func (s *Stack) TryMint(who redoubt.SubjectName, marking string, life time.Duration) (redoubt.Minted, error) {
+	nonce := make([]byte, 16)
+	s.rand.Read(nonce)
+	req := redoubt.MintRequest{Subject: who, Node: s.name, Label: marking, Seconds: int64(life / time.Second), Issued: s.now(), Nonce: base64.RawURLEncoding.EncodeToString(nonce)}
+	req.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(s.keys[who], redoubt.MintMessage(req)))
+	return s.MintCredential(context.Background(), req)
 }
 
 // As is the credential that a token proves.

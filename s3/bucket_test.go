@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"mime/multipart"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -108,6 +109,10 @@ func TestAPolicyThatCannotBeMappedIsRefusedByName(t *testing.T) {
 	s.do("LOW", "PUT", "/reports?policy", append(ok, bytes.Repeat([]byte(" "), maxPolicyBytes-len(ok))...)).want(t, 204, "")
 	s.do("LOW", "PUT", "/reports?policy", append(ok, bytes.Repeat([]byte(" "), maxPolicyBytes-len(ok)+1)...)).want(t, 400, "MalformedPolicy")
 	if g := s.buckets["reports"].Grants; len(g) != 2 || g[0].Prefix != "" || g[1].Prefix != "a/" || g[0].Actions != nil {
+		t.Errorf("got %+v", g)
+	}
+	s.do("LOW", "PUT", "/reports?policy", statement(`"Action":"s3:BypassGovernanceRetention","Resource":"arn:aws:s3:::reports/*"`)).want(t, 204, "")
+	if g := s.buckets["reports"].Grants; len(g) != 1 || !slices.Equal(g[0].Actions, []redoubt.Action{redoubt.ActionBypassLock}) {
 		t.Errorf("got %+v", g)
 	}
 	s.do("LOW", "DELETE", "/reports?policy", nil).want(t, 204, "")

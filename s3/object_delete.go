@@ -2,6 +2,7 @@ package s3
 
 import (
 	"net/http"
+	"strings"
 	"sync"
 
 	"redoubt"
@@ -41,8 +42,9 @@ func (c *call) readDelete() (redoubt.DeleteObject, error) {
 	return in, err
 }
 
+// bypassGovernance says whether the client asks to go past GOVERNANCE retention. boto3 writes "True", as S3 takes it.
 func (c *call) bypassGovernance() bool {
-	return c.header("X-Amz-Bypass-Governance-Retention") == "true"
+	return strings.EqualFold(c.header("X-Amz-Bypass-Governance-Retention"), "true")
 }
 
 // doomed is one entry of a DeleteObjects request and what became of it.

@@ -153,6 +153,10 @@ func hintForRule(rule string) string {
 	switch {
 	case name == "role", name == "storage-role", section == "(4.1)", section == "(4.2)":
 		return "redoubt person show NAME tells a subject's roles"
+	case name == "officers-records":
+		return "an officer works at the node's ceiling, as without --label: redoubt status tells it"
+	case name == "bypass-governance-right":
+		return "redoubt grant add SUBJECT s3://BUCKET --action BypassGovernanceRetention --as OFFICER@NODE"
 	case name == "need-to-know", name == "need-to-know-denied":
 		return "redoubt grant ls --as OFFICER@NODE lists who is let into which bucket"
 	case section == "(2.1)" && name != "clearance-current" && name != "live-credential", section == "(2.3)", section == "(2.4)":

@@ -15,6 +15,7 @@ func TestARefusalIsHintedAtByItsRule(t *testing.T) {
 	for rule, want := range map[string]string{
 		access.RuleRole: "redoubt person show", access.RuleStorage: "redoubt person show", "live-officer (4.2)": "redoubt person show",
 		access.RuleNoWriteDown: "redoubt label dominates", access.RuleWithin: "redoubt label dominates", access.RuleSameWorking: "redoubt label dominates",
+		access.RuleRecords: "an officer works at the node's ceiling", access.RuleBypass: "redoubt grant add",
 		access.RuleNeedToKnow: "redoubt grant ls", access.RuleNeedDenied: "redoubt grant ls",
 		access.RuleReserved: "redoubt audit why", access.RuleEstate + "noon": "redoubt audit why", "": "redoubt audit why",
 	} {

@@ -13,7 +13,7 @@ import (
 
 func (a *app) grantCommand() *cobra.Command {
 	c := &cobra.Command{Use: "grant", Short: "Need to know: let a subject into a closed bucket, or keep one out",
-		Long: "A grant never widens what a label allows: it opens a bucket that is closed by default, or with --deny keeps\nsomebody out of one. A bucket's policy document gives grants too.",
+		Long: "A grant never widens what a label allows: it opens a bucket that is closed by default, or with --deny keeps\nsomebody out of one. A bucket's policy document gives grants too. Grants are on record at the node's ceiling: to see and to give\nthem an officer works there, as she does without --label.",
 		Example: `  redoubt grant ls --as officer@secret
   redoubt grant add s-analyst s3://reports/desk/ --as officer@secret`}
 	c.AddCommand(a.grantLs(), a.grantAdd(), a.grantRm())
@@ -81,7 +81,7 @@ func (a *app) grantAdd() *cobra.Command {
 			return err
 		})}
 	w.flags(c)
-	c.Flags().StringSliceVar(&actions, "action", nil, "S3 `actions`, such as GetObject; default: reading and writing")
+	c.Flags().StringSliceVar(&actions, "action", nil, "S3 `actions`, such as GetObject; default: reading and writing. BypassGovernanceRetention is given by its name alone")
 	c.Flags().BoolVar(&deny, "deny", false, "keep out instead of letting in")
 	c.Flags().DurationVar(&life, "for", 0, "how `long`; default: until it is removed")
 	return a.jsonFlag(c)
@@ -94,7 +94,7 @@ func (a *app) grantRm() *cobra.Command {
 			if err := s.api.RevokeGrant(ctx, strings.TrimSpace(args[0])); err != nil {
 				return err
 			}
-			a.say("the grant has ended at %s", s.node)
+			a.ended(ctx, s, "the grant has ended")
 			if a.json {
 				return a.print(map[string]string{"removed": args[0]})
 			}

@@ -17,7 +17,8 @@ import (
 func (a *app) personCommand() *cobra.Command {
 	c := &cobra.Command{Use: "person", Short: "People, their clearances and keys: what two officers decide",
 		Long: `People are cleared, changed and given roles by two security officers: one proposes, another approves, each
-with her own key. Revoking takes one officer and effect at once.`,
+with her own key. Revoking takes one officer and effect at once. All of it is on record at a node's ceiling: to see it, to
+propose and to approve, an officer works there, as she does without --label.`,
 		Example: `  redoubt person add n-analyst --clearance SECRET --nation USA --role analyst --expires 2031-12-31 --reason "joins the desk" --as officer
   redoubt person approve ID --as officer-2
   redoubt person revoke n-analyst --reason "left" --as officer`}
@@ -214,6 +215,7 @@ func (a *app) personRevoke() *cobra.Command {
 	var w crew
 	var reason string
 	c := &cobra.Command{Use: "revoke NAME --as OFFICER", Short: "End a person's access everywhere, at once and for good",
+		Long:    "Takes one officer, at whatever label she works. Below a node's ceiling she is not told whether there was anybody\nof that name.",
 		Example: `  redoubt person revoke n-analyst --reason "left" --as officer`, Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var at []redoubt.NodeName
@@ -221,7 +223,7 @@ func (a *app) personRevoke() *cobra.Command {
 				err := s.api.RevokePerson(cmd.Context(), redoubt.SubjectName(args[0]), reason)
 				if err == nil {
 					at = append(at, s.node)
-					a.say("%s is revoked at %s", args[0], s.node)
+					a.ended(cmd.Context(), s, args[0]+" is revoked")
 				}
 				return err
 			})
@@ -234,6 +236,15 @@ func (a *app) personRevoke() *cobra.Command {
 	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
 	required(c, "reason")
 	return a.jsonFlag(c)
+}
+
+// ended says what an officer ended at a node: below the node's ceiling she is not told whether it was there.
+func (a *app) ended(ctx context.Context, s *session, what string) {
+	info, err := s.api.Node(ctx)
+	if err != nil || info.Range.Ceiling != s.minted.Label {
+		what += ", if it was there to be ended,"
+	}
+	a.say("%s at %s", what, s.node)
 }
 
 func (a *app) personKey() *cobra.Command {
