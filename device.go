@@ -68,6 +68,9 @@ type DeviceService interface {
 	// EnrolDevice needs no credential: the token is the proof. It is used up whatever comes of it later. Denied: the token does not
 	// stand, in the same words for one that never did.
 	EnrolDevice(ctx context.Context, req EnrolRequest) (Lease, error)
+	// RenewDevice gives an enrolled device whose lease has ended a new one. Its key is the proof: Token is the
+	// signature of the last lease. Denied: it has ended.
+	RenewDevice(ctx context.Context, req EnrolRequest) (Lease, error)
 	Devices(ctx context.Context, who Credential) ([]Device, error)
 	// EndDevice revokes a device, or orders it to be wiped when it is met: after it handed over its work, or (now) at once.
 	// It takes effect before it returns, and there is no way back: a device that is found again is enrolled anew.

@@ -33,6 +33,8 @@ type Options struct {
 	Audit       redoubt.AuditService
 	Keys        redoubt.KeyService
 	Maintenance redoubt.MaintenanceService
+	Devices     redoubt.DeviceService
+	Links       redoubt.LinkService
 
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
@@ -79,30 +81,37 @@ func (s *server) routes(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/ready", s.ready)
 	mux.HandleFunc("POST /v1/credentials", s.mint)
 	mux.HandleFunc("GET /v1/node", s.node)
+	mux.HandleFunc("POST /v1/devices/enrol", s.enrol)
+	mux.HandleFunc("POST /v1/devices/renew", s.renewDevice)
 
 	for pattern, handle := range map[string]handler{
-		"GET /v1/credentials":           s.listCredentials,
-		"DELETE /v1/credentials/{id}":   s.revokeCredential,
-		"GET /v1/people":                s.listPeople,
-		"POST /v1/people/{name}/revoke": s.revokePerson,
-		"GET /v1/changes":               s.listChanges,
-		"POST /v1/changes":              s.propose,
-		"POST /v1/changes/{id}/approve": s.approve,
-		"GET /v1/grants":                s.listGrants,
-		"POST /v1/grants":               s.grant,
-		"DELETE /v1/grants/{id}":        s.revokeGrant,
-		"POST /v1/audit/search":         s.searchAudit,
-		"POST /v1/audit/verify":         s.verifyAudit,
-		"POST /v1/audit/export":         s.exportAudit,
-		"GET /v1/why/{request}":         s.why,
-		"GET /v1/keys":                  s.listKeys,
-		"POST /v1/keys/rotate":          s.rotateKey,
-		"POST /v1/erase":                s.erase,
-		"POST /v1/check":                s.check,
-		"POST /v1/backup":               s.backup,
-		"POST /v1/compact":              s.compact,
-		"GET /v1/usage":                 s.usage,
-		"GET /metrics":                  s.metrics,
+		"GET /v1/credentials":            s.listCredentials,
+		"DELETE /v1/credentials/{id}":    s.revokeCredential,
+		"GET /v1/people":                 s.listPeople,
+		"POST /v1/people/{name}/revoke":  s.revokePerson,
+		"GET /v1/changes":                s.listChanges,
+		"POST /v1/changes":               s.propose,
+		"POST /v1/changes/{id}/approve":  s.approve,
+		"GET /v1/grants":                 s.listGrants,
+		"POST /v1/grants":                s.grant,
+		"DELETE /v1/grants/{id}":         s.revokeGrant,
+		"POST /v1/audit/search":          s.searchAudit,
+		"POST /v1/audit/verify":          s.verifyAudit,
+		"POST /v1/audit/export":          s.exportAudit,
+		"GET /v1/why/{request}":          s.why,
+		"GET /v1/keys":                   s.listKeys,
+		"POST /v1/keys/rotate":           s.rotateKey,
+		"POST /v1/erase":                 s.erase,
+		"POST /v1/check":                 s.check,
+		"POST /v1/backup":                s.backup,
+		"POST /v1/compact":               s.compact,
+		"GET /v1/usage":                  s.usage,
+		"GET /v1/devices":                s.listDevices,
+		"POST /v1/devices/{name}/invite": s.invite,
+		"POST /v1/devices/{name}/end":    s.endDevice,
+		"GET /v1/links":                  s.listLinks,
+		"POST /v1/links/{peer}/cut":      s.cutLink,
+		"GET /metrics":                   s.metrics,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))
 	}

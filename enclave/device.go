@@ -265,6 +265,29 @@ func (e *Enclave) RenewLease(ctx context.Context, name redoubt.NodeName) (redoub
 	return l, e.keepDevice(ctx, name, r, ent)
 }
 
+// RenewDevice is RenewLease for a device that is locked and meets nobody; see redoubt.DeviceService.
+func (e *Enclave) RenewDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Lease, error) {
+	key, err := base64.StdEncoding.Strict().DecodeString(req.Key)
+	sig, sigErr := base64.StdEncoding.Strict().DecodeString(req.Signature)
+	l, linked := e.Links()[req.Device]
+	if err != nil || sigErr != nil || !linked || !slices.Equal(l.Key, key) || !ed25519.Verify(l.Key, redoubt.EnrolMessage(req), sig) {
+		refused := &redoubt.Error{Op: "RenewDevice", Object: string(req.Device), Kind: redoubt.Denied, Rule: "enrolled-device (4.4)", Hint: "enrol it anew: redoubt device enrol NAME"}
+		who := redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(req.Device), Working: e.floor}
+		return redoubt.Lease{}, e.noted(ctx, e.describe(ctx, ask{op: "RenewDevice", who: who, action: redoubt.ActionRenewLease, detail: string(req.Device)}, false, refused.Rule), refused)
+	}
+	return e.RenewLease(ctx, req.Device)
+}
+
+// LeaseEnds is when the last lease that a device was given ends; zero for a peer that is no device of this node.
+func (e *Enclave) LeaseEnds(name redoubt.NodeName) time.Time {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	if r := e.links.devices[name]; r != nil {
+		return r.Lease
+	}
+	return time.Time{}
+}
+
 // Devices lists what is declared and what became of it.
 func (e *Enclave) Devices(ctx context.Context, who redoubt.Credential) ([]redoubt.Device, error) {
 	entry, err := e.decide(ctx, ask{op: "Devices", who: who, action: redoubt.ActionListDevices})

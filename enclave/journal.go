@@ -617,6 +617,76 @@ func (e *Enclave) Life(ctx context.Context) (life [16]byte, err error) {
 	return [16]byte(v), nil
 }
 
+// LinkView decides that somebody may see a node's links, and gives what of them: a filter of label sets.
+func (e *Enclave) LinkView(ctx context.Context, who redoubt.Credential) (shows func(set string) bool, err error) {
+	entry, err := e.decide(ctx, ask{op: "LinkStatus", who: who, action: redoubt.ActionLinkStatus})
+	if err != nil {
+		return nil, err
+	}
+	return func(set string) bool {
+		l, err := label.ParseText([]byte(set), e.policy)
+		return err == nil && who.Working.Dominates(l)
+	}, e.noteRead(ctx, entry)
+}
+
+// DecideCut decides that somebody may cut a link or restore it, and records it.
+func (e *Enclave) DecideCut(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, cut bool) error {
+	const op = "CutLink"
+	detail := "restore " + string(peer)
+	if cut {
+		detail = "cut " + string(peer)
+	}
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionCutLink, detail: detail})
+	if err != nil {
+		return err
+	}
+	if _, err := e.link(op, peer); err != nil {
+		return e.noted(ctx, entry, err)
+	}
+	return e.record(ctx, entry)
+}
+
+// countPending bounds what is counted of one label set: more is told as that many.
+const countPending = 100_000
+
+// Pending counts what a peer has not acknowledged, in the label sets that shows says yes to.
+func (e *Enclave) Pending(ctx context.Context, peer redoubt.NodeName, shows func(set string) bool) (p redoubt.LinkPending, err error) {
+	sets, err := e.Sets(ctx, peer)
+	if err != nil {
+		return p, err
+	}
+	for _, set := range sets {
+		if !shows(set) {
+			continue
+		}
+		after, known, err := e.Acknowledged(ctx, peer, set)
+		if err != nil {
+			return p, err
+		}
+		if !known { // nothing is known of what the peer has, so all of it may be wanting
+			if _, err := e.Inventory(ctx, peer, set, func(redoubt.Stamp) error { p.Versions++; return nil }); err != nil {
+				return p, err
+			}
+			continue
+		}
+		for counted := 0; counted < countPending; {
+			refs, upTo, err := e.Since(ctx, peer, set, after, 1000)
+			if err != nil {
+				return p, err
+			}
+			if upTo == after {
+				break
+			}
+			after, counted = upTo, counted+len(refs)
+			for _, r := range refs {
+				p.Versions++
+				p.Bytes += r.SizeBytes
+			}
+		}
+	}
+	return p, nil
+}
+
 func peerKey(peer redoubt.NodeName) []byte { return append(append([]byte{recCursor}, peer...), 0) }
 
 // PeerLife reads which life of a peer's state is known.

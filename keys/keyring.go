@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ type Keyring struct {
 	root     [32]byte
 	body     *body
 	signer   *Signer
+
+	destroyed bool // the file is gone
 }
 
 // Create makes a keyring at path (mode 0600), durable on return, with a fresh enclave
@@ -203,6 +206,9 @@ func (k *Keyring) random(p []byte) error {
 // change makes next the keyring's body: durable first, then visible. k.mu is held.
 // When it fails the keyring in memory is as before, and the file is whole: the old one or the new.
 func (k *Keyring) change(op string, next *body) error {
+	if k.destroyed {
+		return closed(op)
+	}
 	data, err := k.render(k.method, k.envelope, k.root[:], next)
 	if err != nil {
 		return wrapError(op, k.path, err)
@@ -229,7 +235,7 @@ func (k *Keyring) ChangeUnlock(u Unlock) error {
 	const op = "keys.ChangeUnlock"
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.body == nil {
+	if k.body == nil || k.destroyed {
 		return closed(op)
 	}
 	before := struct {
@@ -290,6 +296,31 @@ func (k *Keyring) Signer() (*Signer, error) {
 		return nil, closed("keys.Signer")
 	}
 	return k.signer, nil
+}
+
+// Destroy overwrites the file and removes it: nothing that was sealed under this keyring opens again, once it is
+// closed. Until then the keys stay in memory, and nothing can be changed.
+func (k *Keyring) Destroy() error {
+	const op = "keys.Destroy"
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.body == nil {
+		return closed(op)
+	}
+	k.destroyed = true
+	for _, path := range []string{k.path, k.path + ".old", k.path + ".new"} {
+		there, err := k.disk.Exists(path)
+		if err == nil && there {
+			err = errors.Join(k.disk.Overwrite(path), k.disk.Remove(path))
+		}
+		if err != nil {
+			return wrapError(op, path, err)
+		}
+	}
+	if err := k.disk.SyncDir(filepath.Dir(k.path)); err != nil {
+		return wrapError(op, k.path, err)
+	}
+	return nil
 }
 
 // Close overwrites the keys in memory and lets other processes open the file. It writes

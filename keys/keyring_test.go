@@ -509,3 +509,37 @@ func BenchmarkRewrap(b *testing.B) {
 		}
 	}
 }
+
+func TestADestroyedKeyringOpensNothingAgain(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "ring")
+	k, err := Create(path, KeyFile(filepath.Join(dir, "key")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A second name of the file shows what becomes of its bytes.
+	if err := os.Link(path, filepath.Join(dir, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Destroy(); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Reseal(); err == nil {
+		t.Error("a destroyed keyring was written again")
+	}
+	if _, err := k.Rotate([]byte("l")); err == nil {
+		t.Error("a destroyed keyring took a new epoch")
+	}
+	k.Close()
+	if _, err := Open(path, KeyFile(filepath.Join(dir, "key"))); err == nil {
+		t.Error("it opens")
+	}
+	after, err := os.ReadFile(filepath.Join(dir, "kept"))
+	if err != nil || bytes.Equal(before, after) || len(after) != len(before) {
+		t.Errorf("the bytes were left as they were (%v)", err)
+	}
+}

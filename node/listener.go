@@ -43,6 +43,8 @@ const (
 type ports struct {
 	S3  string `json:"s3,omitempty"`
 	API string `json:"api,omitempty"`
+
+	Peers string `json:"peers,omitempty"`
 }
 
 // face is one front end of a node: a listener and what serves it.
@@ -59,6 +61,7 @@ func openFaces(dir string, n estate.Node) (s3, api net.Listener, err error) {
 	if err := readJSON(path, &was); err != nil && !errors.Is(err, redoubt.NotFound) {
 		return nil, nil, err
 	}
+	chosen.Peers = was.Peers
 	if s3, chosen.S3, err = bind(n.S3.Listen, was.S3); err != nil {
 		return nil, nil, err
 	}
@@ -73,6 +76,52 @@ func openFaces(dir string, n estate.Node) (s3, api net.Listener, err error) {
 		return nil, nil, err
 	}
 	return s3, api, nil
+}
+
+// openMeetingPlace binds the address where an enclave's devices meet it, for TCP and for UDP on the same port.
+func openMeetingPlace(dir string, declared estate.Listener) (tcp net.Listener, udp net.PacketConn, err error) {
+	var was ports
+	path := filepath.Join(dir, "ports")
+	if err := readJSON(path, &was); err != nil && !errors.Is(err, redoubt.NotFound) {
+		return nil, nil, err
+	}
+	chosen := was
+	for range portTries {
+		if tcp, chosen.Peers, err = bind(declared.Listen, was.Peers); err != nil {
+			return nil, nil, err
+		}
+		if udp, err = net.ListenPacket("udp", tcp.Addr().String()); err == nil {
+			break
+		}
+		tcp.Close()
+		if chosen.Peers == "" || was.Peers != "" {
+			return nil, nil, &redoubt.Error{Op: "node.bind", Object: tcp.Addr().String(), Kind: redoubt.Unavailable, Err: cause(err), Hint: "stop what uses the UDP port, or give the node another in the estate"}
+		}
+	}
+	if err == nil && chosen != was {
+		err = writeJSON(path, chosen)
+	}
+	if err != nil {
+		tcp.Close()
+		if udp != nil {
+			udp.Close()
+		}
+	}
+	return tcp, udp, err
+}
+
+// meetingAddresses are what devices dial: where the node listens, or at every address the declared hosts that are addresses.
+func meetingAddresses(bound string, declared estate.Listener) (all []string) {
+	a, err := netip.ParseAddrPort(bound)
+	if err != nil || !a.Addr().IsUnspecified() {
+		return []string{bound}
+	}
+	for _, h := range declared.Hosts {
+		if ip, err := netip.ParseAddr(h); err == nil {
+			all = append(all, netip.AddrPortFrom(ip, a.Port()).String())
+		}
+	}
+	return all
 }
 
 // bind listens at address; where it names port 0, at the remembered address, or at a fresh

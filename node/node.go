@@ -29,12 +29,14 @@ const Region = "redoubt"
 type Options struct {
 	State    State
 	Name     redoubt.NodeName
-	Estate   *estate.Estate   // with everybody's keys; nil: the one in force
-	Document estate.Document  // the sources of Estate, with signatures
-	Unlock   keys.Unlock      // nil: the key file of an exercise, in the state
-	Version  string           // of this build
-	Clock    func() time.Time // nil: the machine's, which a change of its setting does not move while the node runs
-	Rand     io.Reader        // nil: the system's
+	Estate   *estate.Estate  // with everybody's keys; nil: the one in force
+	Document estate.Document // the sources of Estate, with signatures
+	Unlock   keys.Unlock     // nil: the key file of an exercise, in the state
+	Version  string          // of this build
+
+	Invitation *Invitation      // of a device that is not enrolled; nil: the one in its folder
+	Clock      func() time.Time // nil: the machine's, which a change of its setting does not move while the node runs
+	Rand       io.Reader        // nil: the system's
 }
 
 // Node is one node, running.
@@ -45,14 +47,17 @@ type Node struct {
 	runtime Runtime
 	clock   func() time.Time
 
-	faces []*face
-	close []func() error // in the order of opening
+	faces  []*face
+	peers  *peers
+	device *deviceSide    // of a device
+	close  []func() error // in the order of opening
+	wiped  chan struct{}  // closed when the keys were destroyed
 }
 
 // Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
 // addresses and nothing is served yet. Unavailable: it runs already.
 func Open(ctx context.Context, o Options) (_ *Node, err error) {
-	n := &Node{dir: o.State.NodeDir(o.Name), name: o.Name, clock: o.Clock}
+	n := &Node{dir: o.State.NodeDir(o.Name), name: o.Name, clock: o.Clock, wiped: make(chan struct{})}
 	if n.clock == nil {
 		n.clock = time.Now
 	}
@@ -101,6 +106,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, &redoubt.Error{Op: "node.Open", Object: string(o.Name), Kind: redoubt.NotFound, Err: errors.New("no node of that name in the estate"),
 			Hint: "redoubt estate show FILE lists the nodes"}
 	}
+	if declared.Kind == estate.KindDevice {
+		if n.device, err = openDevice(ctx, n.dir, ring, declared, o.Invitation, n.clock, n.log); err != nil {
+			return nil, err
+		}
+	}
 	h, err := n.wire(ctx, o, e, declared, ring)
 	if err != nil {
 		return nil, err
@@ -148,6 +158,25 @@ func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) erro
 	}
 	n.faces = []*face{front, control}
 	n.runtime.S3URL, n.runtime.APIURL = front.url, control.url
+	return n.listenForPeers(declared)
+}
+
+// listenForPeers opens the place where devices meet an enclave, or the socket that a device dials from.
+func (n *Node) listenForPeers(declared estate.Node) error {
+	switch {
+	case n.device != nil:
+		return n.peers.callFrom()
+	case declared.Peers == nil:
+		return nil
+	}
+	tcp, udp, err := openMeetingPlace(n.dir, *declared.Peers)
+	if err != nil {
+		return err
+	}
+	if err := n.peers.listen(udp, tcp); err != nil {
+		return errors.Join(err, tcp.Close(), udp.Close())
+	}
+	n.runtime.Peers = meetingAddresses(tcp.Addr().String(), *declared.Peers)
 	return nil
 }
 
@@ -159,10 +188,20 @@ func (n *Node) Runtime() Runtime { return n.runtime }
 // returns nil after an orderly stop.
 func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 	var wg sync.WaitGroup
-	failed := make(chan error, len(n.faces))
+	failed := make(chan error, len(n.faces)+1)
 	for _, f := range n.faces {
 		wg.Go(func() {
 			if err := f.serve(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	n.peers.run()
+	guard, unguard := context.WithCancel(ctx)
+	defer unguard()
+	if n.device != nil {
+		wg.Go(func() {
+			if err := n.device.watch(guard); err != nil {
 				failed <- err
 			}
 		})
@@ -175,8 +214,11 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 		select {
 		case <-ctx.Done():
 		case err = <-failed:
+		case <-n.wiped:
+			err = &redoubt.Error{Op: "node.Serve", Object: string(n.name), Kind: redoubt.Erased, Err: errors.New("its home ordered its keys destroyed")}
 		}
 	}
+	unguard()
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	for _, f := range n.faces {

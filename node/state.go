@@ -143,6 +143,7 @@ type Runtime struct {
 	State   string    `json:"state"` // "starting", "ready" or "failed"
 	S3URL   string    `json:"s3_url,omitempty"`
 	APIURL  string    `json:"api_url,omitempty"`
+	Peers   []string  `json:"peers,omitempty"` // addresses where devices meet it, UDP and TCP
 	Version string    `json:"version"`
 	Token   string    `json:"token,omitempty"` // of this run: opens GET /v1/node and nothing else (ADR 9)
 }

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"net/http"
 	"path/filepath"
+	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
+	"redoubt"
 	"redoubt/api"
 	"redoubt/enclave"
 	"redoubt/estate"
@@ -49,16 +51,20 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	cloud, err := enclave.Open(ctx, enclave.Options{
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
 		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas,
+		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
 	if err != nil {
 		return handlers{}, errors.Join(err, engine.Close())
 	}
 	n.closing(cloud.Close)
+	if err := n.join(e, cloud, ring); err != nil {
+		return handlers{}, err
+	}
 	return handlers{
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
-		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud,
+		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers,
 			OwnerToken: n.runtime.Token, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
 	}, nil
 }
@@ -66,4 +72,39 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 // nodeMetrics are those of the process: the front end shows them to who dominates the ceiling.
 func nodeMetrics() []prometheus.Collector {
 	return []prometheus.Collector{collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{})}
+}
+
+// declaredDevices are the devices whose home the node is.
+func declaredDevices(e *estate.Estate, home redoubt.NodeName) (all []enclave.DeclaredDevice) {
+	for _, d := range e.Devices(home) {
+		all = append(all, enclave.DeclaredDevice{Name: d.Name, Floor: d.Floor(), Ceiling: d.Ceiling(), Lease: d.Lease(), Carries: d.Carries})
+	}
+	return all
+}
+
+// homeLink is a device's link to its home; an enclave has none.
+func (n *Node) homeLink(declared estate.Node) []redoubt.Link {
+	if n.device == nil {
+		return nil
+	}
+	return []redoubt.Link{{Peer: n.device.home, Key: n.device.homeKey, Bound: declared.Ceiling(), Subscriptions: declared.Carries}}
+}
+
+// join makes the node ready to meet its peers; a device whose lease has ended must first be given another.
+func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring) error {
+	cert, err := linkCertificate(ring, cloud.Now())
+	if err != nil {
+		return err
+	}
+	if n.peers, err = newPeers(n.dir, n.name, e.Name, cloud, cert, cloud.Now, n.log); err != nil {
+		return err
+	}
+	n.closing(n.peers.close)
+	if n.device == nil {
+		return nil
+	}
+	n.peers.device, n.device.clock = n.device, cloud.Now
+	n.device.erase = sync.OnceFunc(func() { close(n.wiped) })
+	cloud.SetMakers(asKeys(n.device.kept.Makers))
+	return n.device.renew(context.Background())
 }

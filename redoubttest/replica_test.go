@@ -152,10 +152,11 @@ func TestTwoNodesStayInStepOverALink(t *testing.T) {
 			t.Errorf("%d versions, want 7: %.300q", len(got), got)
 		}
 		for i, end := range m.ends {
-			for _, p := range end.Status().Pending {
-				if p.Versions != 0 || p.Bytes != 0 {
-					t.Errorf("end %d still has %+v to send", i, p)
-				}
+			if err := end.HandedOver(context.Background()); err != nil {
+				t.Errorf("end %d: %v", i, err)
+			}
+			if n := end.Status().Sent["USA@1 SECRET"]; n == 0 {
+				t.Errorf("end %d counts nothing that it sent", i)
 			}
 		}
 		for _, err := range m.part() {

@@ -3,13 +3,14 @@ package redoubttest
 import (
 	"context"
 	"crypto/x509"
+	"math/rand/v2"
 	"sync"
 
 	"redoubt"
 )
 
-// Road is one end of a road between two nodes in memory: each precedence in order, what is higher first, and a few messages
-// under way. It is what carry.Conn promises, without a network.
+// Road is one end of a road between two nodes in memory, with a few messages under way: each precedence comes in order, and
+// between them there is none. It promises as much as carry.Conn does, and no more, without a network.
 type Road struct {
 	in, out *lane
 	cut     func()
@@ -40,7 +41,7 @@ func (r *Road) Send(ctx context.Context, p redoubt.Precedence, msg []byte) error
 	return r.out.put(ctx, p, append([]byte(nil), msg...))
 }
 
-// Receive gives the most urgent message that has come.
+// Receive gives the next message of a precedence that chance picks.
 func (r *Road) Receive(ctx context.Context) (redoubt.Precedence, []byte, error) { return r.in.get(ctx) }
 
 // Peer is nobody: what stands on a Road knows who it speaks with.
@@ -61,10 +62,11 @@ type lane struct {
 	breaks          func()
 	messages, bytes int
 	watch           func([]byte)
+	dice            *rand.Rand
 }
 
 func newLane() *lane {
-	l := new(lane)
+	l := &lane{dice: rand.New(rand.NewPCG(1, 1))}
 	l.changed = sync.NewCond(&l.mu)
 	return l
 }
@@ -99,11 +101,13 @@ func (l *lane) get(ctx context.Context) (redoubt.Precedence, []byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		for p := redoubt.Precedence(redoubt.Precedences); p > 0; p-- {
-			if q := l.queues[p-1]; len(q) > 0 {
-				l.queues[p-1] = q[1:]
+		first := l.dice.IntN(redoubt.Precedences)
+		for i := range redoubt.Precedences {
+			p := redoubt.Precedence((first + i) % redoubt.Precedences)
+			if q := l.queues[p]; len(q) > 0 {
+				l.queues[p] = q[1:]
 				l.changed.Broadcast()
-				return p - 1, q[0], nil
+				return p, q[0], nil
 			}
 		}
 		if l.ended || ctx.Err() != nil {

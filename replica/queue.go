@@ -229,23 +229,3 @@ func (o *outbox) close() {
 	o.filled.Broadcast()
 	o.room.Broadcast()
 }
-
-// Pending is what waits for the peer in one label set.
-type Pending struct {
-	Set      string
-	Versions int
-	Bytes    int64
-}
-
-func (o *outbox) pending() (all []Pending) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for _, out := range o.sets {
-		p := Pending{Set: out.set, Versions: len(out.open)}
-		for _, r := range out.open {
-			p.Bytes += r.size
-		}
-		all = append(all, p)
-	}
-	return all
-}

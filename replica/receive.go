@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"time"
@@ -16,18 +17,28 @@ import (
 // receive serves what the peer sends, in the order in which it comes.
 func (s *Session) receive(ctx context.Context) error {
 	for {
-		_, msg, err := s.o.Conn.Receive(ctx)
+		msg, err := s.next(ctx)
 		if err != nil {
 			return err
 		}
 		s.heard.Store(time.Now().UnixNano())
 		if err := s.serve(ctx, msg); err != nil {
 			if errors.Is(err, errMessage) {
-				err = s.broken(err)
+				err = s.broken(fmt.Errorf("%w of kind %q", err, msg[0]))
 			}
 			return err
 		}
 	}
+}
+
+// next gives what came before the peer's hello, and then what comes.
+func (s *Session) next(ctx context.Context) (msg []byte, err error) {
+	if len(s.early) > 0 {
+		msg, s.early = s.early[0], s.early[1:]
+		return msg, nil
+	}
+	_, msg, err = s.o.Conn.Receive(ctx)
+	return msg, err
 }
 
 func (s *Session) serve(ctx context.Context, msg []byte) error {
@@ -199,7 +210,7 @@ func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[red
 	for _, seq := range seqs {
 		out = append(out, outcome{Seq: seq})
 	}
-	s.received.Add(int64(len(seqs)))
+	s.tally.add(in[0].Entry.Label, 0, int64(len(seqs)))
 	return out, nil
 }
 

@@ -211,7 +211,7 @@ func (s *Session) heardOutcomes(msg []byte) error {
 		}
 		switch o.State {
 		case taken:
-			s.sent.Add(1)
+			s.tally.add(r.set.set, 1, 0)
 			s.out.done(r)
 		case refused:
 			s.o.Log.Warn("the peer refused an entry", slog.String("peer", string(s.o.Peer)), slog.String("kind", o.Kind.Error()), slog.String("rule", o.Rule))

@@ -5,6 +5,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -61,9 +63,10 @@ type Session struct {
 	shown    inventory // of shownSet, as a reconciling peer asks about it
 	shownSet string
 	begun    map[uint64]*arrival
+	early    [][]byte // what came before the peer's hello
 
-	heard          atomic.Int64 // when anything last came, ns since 1970
-	sent, received atomic.Int64 // entries acknowledged by the peer; taken from it
+	heard atomic.Int64 // when anything last came, ns since 1970
+	tally tally
 }
 
 type said struct {
@@ -138,13 +141,23 @@ func (s *Session) greet(ctx context.Context) error {
 	if err := s.o.Conn.Send(ctx, redoubt.Flash, mine.encode()); err != nil {
 		return err
 	}
-	_, msg, err := s.o.Conn.Receive(ctx)
-	if err != nil {
-		return err
-	}
-	theirs, err := decodeHello(msg)
-	if err != nil {
-		return s.broken(err)
+	var theirs hello
+	for {
+		_, msg, err := s.o.Conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if msg[0] != msgHello { // there is no order between precedences: what came first waits
+			if len(s.early) >= maxEarly {
+				return s.broken(errors.New("the peer does not greet"))
+			}
+			s.early = append(s.early, msg)
+			continue
+		}
+		if theirs, err = decodeHello(msg); err != nil {
+			return s.broken(err)
+		}
+		break
 	}
 	if theirs.Estate != s.o.Estate || theirs.Node != s.o.Peer {
 		return s.broken(errors.New("the peer says that it is " + string(theirs.Node) + " of the estate " + theirs.Estate))
@@ -161,6 +174,7 @@ func (s *Session) greet(ctx context.Context) error {
 
 const (
 	greetTimeout = 5 * time.Minute // longer than any outage that a meeting may begin in
+	maxEarly     = 64              // messages before the peer's hello
 	keepEvery    = time.Second     // how late an acknowledgement is put on record
 )
 
@@ -297,17 +311,39 @@ func (s *Session) settle(ctx context.Context) error {
 	return nil
 }
 
+// tally counts entries by label set.
+type tally struct {
+	mu             sync.Mutex
+	sent, received map[string]int64
+}
+
+func (t *tally) add(set string, sent, received int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.sent == nil {
+		t.sent, t.received = map[string]int64{}, map[string]int64{}
+	}
+	t.sent[set] += sent
+	t.received[set] += received
+}
+
+func (t *tally) read() (sent, received map[string]int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return maps.Clone(t.sent), maps.Clone(t.received)
+}
+
 // Status is a session as it stands.
 type Status struct {
 	LastHeard time.Time
-	Sent      int64 // entries that the peer acknowledged
-	Received  int64 // entries that were taken from it
-	Pending   []Pending
+	Sent      map[string]int64 // by label set: entries that the peer acknowledged
+	Received  map[string]int64 // by label set: entries that were taken from it
 }
 
 // Status covers every label set within the link's bound; who shows it leaves out what its reader does not dominate.
 func (s *Session) Status() Status {
-	st := Status{Sent: s.sent.Load(), Received: s.received.Load(), Pending: s.out.pending()}
+	st := Status{}
+	st.Sent, st.Received = s.tally.read()
 	if at := s.heard.Load(); at > 0 {
 		st.LastHeard = time.Unix(0, at)
 	}

@@ -24,7 +24,7 @@ func (a *app) completions(root *cobra.Command) {
 		"client": fixed("aws", "rclone", "s3cmd", "minio", "curl"), "format": fixed("ocsf", "cef", "syslog"), "outcome": fixed("allow", "deny"),
 		"precedence": fixed("flash", "immediate", "priority", "routine"), "current": fixed("newest", "highest"), "etag": fixed("opaque", "md5"),
 	}
-	args := map[string]completer{"NODE": a.nodeNames, "SUBJECT@NODE": a.desks, "MARKING": a.markings, "NAME": a.people, "BUCKET": a.buckets, "SUBJECT": a.people}
+	args := map[string]completer{"NODE": a.nodeNames, "DEVICE": a.deviceNames, "SUBJECT@NODE": a.desks, "MARKING": a.markings, "NAME": a.people, "BUCKET": a.buckets, "SUBJECT": a.people}
 	walk(root, func(c *cobra.Command) {
 		for name, f := range flags {
 			if c.Flags().Lookup(name) != nil {
@@ -75,6 +75,15 @@ func (a *app) exercise() *estate.Estate {
 		}
 	}
 	return &estate.Estate{}
+}
+
+func (a *app) deviceNames() (names []string) {
+	for _, n := range a.exercise().Nodes {
+		if n.Kind == estate.KindDevice {
+			names = append(names, string(n.Name))
+		}
+	}
+	return names
 }
 
 func (a *app) nodeNames() []string {

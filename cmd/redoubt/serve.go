@@ -33,7 +33,7 @@ type started struct {
 }
 
 func (a *app) serveCommand() *cobra.Command {
-	var file, keyFile string
+	var file, keyFile, invitation string
 	c := &cobra.Command{Use: "serve NODE [--estate FILE]", Short: "Run one node in the foreground: what a unit file or a container runs",
 		Long: `Runs one node until SIGTERM or SIGINT, then lets requests in progress finish and stops. With systemd it
 tells readiness (Type=notify).
@@ -41,11 +41,13 @@ tells readiness (Type=notify).
 The estate file must be signed by two officers (FILE.sig), unless it is an exercise. Without --estate the node
 runs by the estate that took effect last, which it keeps sealed. The keyring is opened by a passphrase
 (` + passphraseFileEnv + `, the systemd credential ` + credentialName + `, or asked for at the terminal) or a key
-file outside the state. An exercise keeps its key file in the state.`,
+file outside the state. An exercise keeps its key file in the state.
+
+A device is enrolled at its first start, with the invitation that an officer of its home made (redoubt device enrol).`,
 		Example: `  redoubt serve secret --estate /etc/redoubt/estate.yaml --state /var/lib/redoubt
   ` + passphraseFileEnv + `=/run/secrets/pass redoubt serve secret --state /var/lib/redoubt`,
 		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, keyFile)
+			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, keyFile, invitation)
 			if err != nil {
 				tellStarter(started{Runtime: node.Runtime{State: node.Failed}, Error: plain(err), Hint: hintFor(err), Refused: errors.Is(err, redoubt.Denied)})
 			}
@@ -53,6 +55,7 @@ file outside the state. An exercise keeps its key file in the state.`,
 		}}
 	c.Flags().StringVar(&file, "estate", "", "estate `file`; default: the one in force")
 	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens the keyring, instead of a passphrase")
+	c.Flags().StringVar(&invitation, "invitation", "", "of a device that is not enrolled: the `file` that redoubt device enrol wrote")
 	return c
 }
 
@@ -60,7 +63,7 @@ file outside the state. An exercise keeps its key file in the state.`,
 // memtables, which cost little to collect. GOGC in the environment overrides it.
 const gcPercent = 50
 
-func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile string) error {
+func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile, invitation string) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -69,6 +72,13 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile st
 		return err
 	}
 	o := node.Options{State: st, Name: name, Version: version()}
+	if invitation != "" {
+		inv, err := node.ReadInvitation(invitation)
+		if err != nil {
+			return err
+		}
+		o.Invitation = &inv
+	}
 	if o.Estate, o.Document, err = a.estateFor(st, file); err != nil {
 		return err
 	}

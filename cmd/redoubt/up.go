@@ -200,20 +200,45 @@ func (a *app) startDown(ctx context.Context, st node.State, e *estate.Estate, na
 		}
 	}
 	var started []*process
-	for _, name := range down {
-		p, err := a.start(st, name, args, passphrase, o.detach)
-		if err != nil {
-			return started, err
+	for _, some := range devicesLast(e, down) {
+		from := len(started)
+		for _, name := range some {
+			if e != nil && e.Exercise {
+				if n, ok := e.Node(name); ok && n.Kind == estate.KindDevice {
+					if err := a.enrolHere(ctx, st, name, n.Home); err != nil {
+						return started, err
+					}
+				}
+			}
+			p, err := a.start(st, name, args, passphrase, o.detach)
+			if err != nil {
+				return started, err
+			}
+			started = append(started, p)
 		}
-		started = append(started, p)
-	}
-	for _, p := range started {
-		a.say("starting %s …", p.name)
-		if _, err := p.wait(ctx); err != nil {
-			return started, err
+		for _, p := range started[from:] {
+			a.say("starting %s …", p.name)
+			if _, err := p.wait(ctx); err != nil {
+				return started, err
+			}
 		}
 	}
 	return started, nil
+}
+
+// devicesLast puts devices behind the enclaves, which may have to enrol them.
+func devicesLast(e *estate.Estate, names []redoubt.NodeName) [2][]redoubt.NodeName {
+	var order [2][]redoubt.NodeName
+	for _, name := range names {
+		i := 0
+		if e != nil {
+			if n, ok := e.Node(name); ok && n.Kind == estate.KindDevice {
+				i = 1
+			}
+		}
+		order[i] = append(order[i], name)
+	}
+	return order
 }
 
 // runs reports whether a node is ready. One that is starting or stopping is waited for: it is neither up nor down.

@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/estate"
+)
+
+func (a *app) linkCommand() *cobra.Command {
+	c := &cobra.Command{Use: "link", Short: "Links between a device and its home: how they do, cut and restore them",
+		Example: `  redoubt link status outpost
+  redoubt link cut outpost          # for an exercise
+  redoubt link restore outpost
+  redoubt link watch outpost`}
+	c.AddCommand(a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWatch())
+	return c
+}
+
+// linkView is a link from both its ends, as far as they can be asked.
+type linkView struct {
+	redoubt.LinkStatus
+	Device   redoubt.NodeName     `json:"device"`
+	Home     redoubt.NodeName     `json:"home"`
+	ToDevice *redoubt.LinkPending `json:"to_device,omitempty"` // what the home has for the device; absent: the home cannot be asked
+	ToHome   *redoubt.LinkPending `json:"to_home,omitempty"`
+}
+
+// asWhom are the subjects that look at both ends of a link: as --as says, or in an exercise an officer, who sees all of it.
+func (a *app) asWhom(w who, device redoubt.NodeName) (home redoubt.NodeName, atHome, atDevice who, err error) {
+	e := a.exercise()
+	if n, ok := e.Node(device); ok && n.Kind == estate.KindDevice {
+		home = n.Home
+	}
+	subject, at := "", redoubt.NodeName("")
+	if w.as != "" {
+		s, n, err := w.parts()
+		if err != nil {
+			return "", w, w, err
+		}
+		subject, at = string(s), n
+	} else {
+		for _, p := range e.People {
+			for _, r := range p.Roles {
+				if r == redoubt.RoleOfficer && subject == "" {
+					subject = string(p.Name)
+				}
+			}
+		}
+		if subject == "" {
+			return "", w, w, &usageError{message: "--as is needed", hint: "SUBJECT@HOME or SUBJECT@DEVICE; only in an exercise can the command play an officer"}
+		}
+	}
+	if home == "" {
+		home = at
+	}
+	if home == "" {
+		return "", w, w, &redoubt.Error{Object: string(device), Kind: redoubt.NotFound, Err: errors.New("no device of that name"), Hint: "redoubt device list --as OFFICER@HOME"}
+	}
+	atHome, atDevice = w, w
+	atHome.as, atDevice.as = subject+"@"+string(home), subject+"@"+string(device)
+	if at == device {
+		atHome.as = "" // who is known at the device alone sees its end
+	}
+	return home, atHome, atDevice, nil
+}
+
+// linkOf asks both ends of a link. One of them is enough.
+func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkView, error) {
+	home, atHome, atDevice, err := a.asWhom(w, device)
+	if err != nil {
+		return linkView{}, err
+	}
+	v := linkView{Device: device, Home: home}
+	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending) error {
+		if w.as == "" {
+			return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound}
+		}
+		s, err := a.open(ctx, w)
+		if err != nil {
+			return err
+		}
+		defer s.close()
+		all, err := s.api.Links(ctx)
+		if err != nil {
+			return err
+		}
+		for _, l := range all {
+			if l.Peer == peer {
+				*pending = &redoubt.LinkPending{Versions: l.Pending.Versions, Bytes: l.Pending.Bytes}
+				if v.LinkStatus.Peer == "" {
+					v.LinkStatus = l
+				}
+				v.Cut = v.Cut || l.Cut
+				return nil
+			}
+		}
+		return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound, Err: errors.New("there is no link to it"), Hint: "redoubt device list --as OFFICER@HOME"}
+	}
+	err = ask(atHome, device, &v.ToDevice)
+	if other := ask(atDevice, home, &v.ToHome); err != nil && other != nil {
+		return v, err
+	}
+	v.Pending = redoubt.LinkPending{}
+	for _, p := range []*redoubt.LinkPending{v.ToDevice, v.ToHome} {
+		if p != nil {
+			v.Pending.Versions += p.Versions
+			v.Pending.Bytes += p.Bytes
+		}
+	}
+	return v, nil
+}
+
+func (a *app) linkStatus() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "status DEVICE [--as SUBJECT@NODE]", Short: "How a device's link does, and what waits at either end",
+		Long: `Asks the home and, where it can be reached from here, the device. Counts cover what the subject's working label
+dominates. In an exercise an officer of the estate is played without --as.`,
+		Example: "  redoubt link status outpost --json\n  redoubt link status outpost --as s-analyst@secret", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := a.linkOf(cmd.Context(), w, redoubt.NodeName(args[0]))
+			if err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			if a.json {
+				return a.print(v)
+			}
+			_, err = fmt.Fprint(a.out, v.text(time.Now()))
+			return err
+		}}
+	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	w.moreFlags(c)
+	return a.jsonFlag(c)
+}
+
+// text is the view for people.
+func (v linkView) text(now time.Time) string {
+	var b strings.Builder
+	state := v.State
+	if v.Cut {
+		state += ", cut"
+	}
+	if v.Road != "" {
+		state += fmt.Sprintf(" over %s, %.0f ms", strings.ToUpper(v.Road), v.RTTMillis)
+	}
+	fmt.Fprintf(&b, "%s – %s: %s\n", v.Device, v.Home, state)
+	side := func(what string, p *redoubt.LinkPending) {
+		if p == nil {
+			fmt.Fprintf(&b, "  %-14s cannot be asked from here\n", what)
+			return
+		}
+		fmt.Fprintf(&b, "  %-14s %d versions, %s", what, p.Versions, bytesText(p.Bytes))
+		if v.BytesPerSec > 0 && p.Bytes > 0 {
+			fmt.Fprintf(&b, ", about %s", (time.Duration(float64(p.Bytes)/v.BytesPerSec*float64(time.Second)) + time.Second).Truncate(time.Second))
+		}
+		b.WriteByte('\n')
+	}
+	side("to the device:", v.ToDevice)
+	side("to the home:", v.ToHome)
+	fmt.Fprintf(&b, "  since it started: %d sent, %d received\n", v.Sent, v.Received)
+	if !v.LastContact.IsZero() {
+		fmt.Fprintf(&b, "  last contact:  %s\n", v.LastContact.Local().Format("2006-01-02 15:04"))
+	}
+	if !v.LeaseExpires.IsZero() {
+		fmt.Fprintf(&b, "  lease:         ends %s, in %s\n", v.LeaseExpires.Local().Format("2006-01-02 15:04"), v.LeaseExpires.Sub(now).Truncate(time.Minute))
+	}
+	return b.String()
+}
+
+func (a *app) linkCut(cut bool) *cobra.Command {
+	var w who
+	use, short, done := "cut", "Cut a device's link, for an exercise: it works on alone until the link is restored", "cut: both sides work on alone; redoubt link restore %s"
+	if !cut {
+		use, short, done = "restore", "Let a device and its home meet again", "restored; redoubt link status %s"
+	}
+	c := &cobra.Command{Use: use + " DEVICE [--as ADMIN@HOME]", Short: short, Example: "  redoubt link " + use + " outpost", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			device := redoubt.NodeName(args[0])
+			at := w
+			if at.as == "" {
+				home, subject := a.administrator(device)
+				if subject == "" {
+					return &usageError{message: "--as is needed", hint: "an administrator of the home; only in an exercise can the command play one"}
+				}
+				at.as = subject + "@" + string(home)
+			}
+			s, err := a.open(cmd.Context(), at)
+			if err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			defer s.close()
+			if err := s.api.CutLink(cmd.Context(), device, cut); err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			a.say(done, device)
+			return nil
+		}}
+	c.Flags().StringVar(&w.as, "as", "", "act as `ADMIN@HOME`")
+	w.moreFlags(c)
+	return c
+}
+
+// administrator is an administrator of a device's home, in an exercise.
+func (a *app) administrator(device redoubt.NodeName) (home redoubt.NodeName, subject string) {
+	e := a.exercise()
+	n, ok := e.Node(device)
+	if !ok {
+		return "", ""
+	}
+	for _, p := range e.People {
+		for _, r := range p.Roles {
+			if r == redoubt.RoleAdmin {
+				return n.Home, string(p.Name)
+			}
+		}
+	}
+	return n.Home, ""
+}
+
+func (a *app) linkWatch() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "watch DEVICE [--as SUBJECT@NODE]", Short: "The same as status, live, until Ctrl-C", Example: "  redoubt link watch outpost", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			w.life = bulkLife
+			lines := 0
+			for {
+				v, err := a.linkOf(cmd.Context(), w, redoubt.NodeName(args[0]))
+				if cmd.Context().Err() != nil {
+					return nil
+				}
+				text := ""
+				if err != nil {
+					text = "cannot be asked now: " + plain(err) + "\n"
+				} else {
+					text = v.text(time.Now())
+				}
+				if lines > 0 { // over the last picture
+					fmt.Fprintf(a.out, "\x1b[%dA\x1b[J", lines)
+				}
+				fmt.Fprint(a.out, text)
+				lines = strings.Count(text, "\n")
+				select {
+				case <-cmd.Context().Done():
+					return nil
+				case <-time.After(watchEvery):
+				}
+			}
+		}}
+	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	w.moreFlags(c)
+	return c
+}
+
+const watchEvery = 2 * time.Second

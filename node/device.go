@@ -1,0 +1,351 @@
+package node
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/client"
+	"redoubt/estate"
+	"redoubt/keys"
+	"redoubt/replica"
+)
+
+// Invitation is the file that brings a device to its home: where the home is, whom to believe, and a token that lets
+// one device enrol, once. Whoever has it may enrol as that device.
+type Invitation struct {
+	redoubt.Invitation
+	API       string   `json:"api_url"`
+	Authority string   `json:"authority"` // the certificate of the home's authority, PEM
+	Peers     []string `json:"peers"`     // addresses where the home meets its devices, UDP and TCP
+}
+
+// invitationFile is where a device looks for an invitation at its first start; it is removed when it was used.
+const invitationFile = "invitation.json"
+
+// WriteInvitation makes path (mode 0600).
+func WriteInvitation(path string, inv Invitation) error { return writeJSON(path, inv) }
+
+// ReadInvitation reads one strictly.
+func ReadInvitation(path string) (inv Invitation, err error) { return inv, readJSON(path, &inv) }
+
+// InvitationPath is where `up` leaves an invitation for a device on this machine.
+func (s State) InvitationPath(name redoubt.NodeName) string {
+	return filepath.Join(s.NodeDir(name), invitationFile)
+}
+
+// Enrolled says whether a device has been enrolled. Its enrolment is sealed; that there is one shows.
+func (s State) Enrolled(name redoubt.NodeName) bool {
+	_, err := os.Stat(filepath.Join(s.NodeDir(name), enrolmentFile))
+	return err == nil
+}
+
+// enrolment is what a device keeps of its home, sealed under its keyring.
+type enrolment struct {
+	Lease     redoubt.Lease                 `json:"lease"`
+	API       string                        `json:"api_url"`
+	Authority string                        `json:"authority"`
+	Peers     []string                      `json:"peers"`
+	Makers    map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
+	RanSecs   int64                         `json:"ran_seconds"` // under this lease, whatever a clock said
+}
+
+const (
+	enrolmentFile    = "enrolment"
+	purposeEnrolment = "enrolment"
+	enrolTimeout     = 30 * time.Second
+	leaseTick        = 10 * time.Second // how often the lease is looked at and the run time kept
+)
+
+// deviceSide is a device's enrolment and lease.
+type deviceSide struct {
+	dir       string
+	ring      *keys.Keyring
+	name      redoubt.NodeName
+	home      redoubt.NodeName
+	homeKey   ed25519.PublicKey
+	addresses []netip.AddrPort
+	clock     func() time.Time // of the enclave: it never goes back
+	log       *slog.Logger
+	erase     func() // destroys the keys and ends the node
+
+	mu   sync.Mutex
+	kept enrolment
+	ran  time.Time // up to when RanSecs counts, monotonic
+}
+
+// openDevice opens a device's enrolment, or enrols it by the invitation that lies in its folder.
+func openDevice(ctx context.Context, dir string, ring *keys.Keyring, declared estate.Node, invited *Invitation, clock func() time.Time, log *slog.Logger) (*deviceSide, error) {
+	d := &deviceSide{dir: dir, ring: ring, name: declared.Name, home: declared.Home, clock: clock, log: log, ran: time.Now()}
+	plain, err := ring.OpenFile(filepath.Join(dir, enrolmentFile), purposeEnrolment)
+	switch {
+	case errors.Is(err, redoubt.NotFound):
+		err = d.enrol(ctx, invited, filepath.Join(dir, invitationFile))
+	case err == nil:
+		err = json.Unmarshal(plain, &d.kept)
+	}
+	if err == nil {
+		d.homeKey, err = d.checkLease(d.kept.Lease)
+	}
+	if err == nil {
+		d.addresses, err = parseAddresses(d.kept.Peers)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// checkLease says whose lease it is: this device's, from its home, signed by the key that it enrolled with.
+func (d *deviceSide) checkLease(l redoubt.Lease) (ed25519.PublicKey, error) {
+	bad := &redoubt.Error{Op: "node.checkLease", Object: string(d.name), Kind: redoubt.Denied, Rule: "lease-of-its-home (4.3)"}
+	key, err := base64.StdEncoding.Strict().DecodeString(l.HomeKey)
+	sig, sigErr := base64.StdEncoding.Strict().DecodeString(l.Signature)
+	if err != nil || sigErr != nil || len(key) != ed25519.PublicKeySize || d.homeKey != nil && !d.homeKey.Equal(ed25519.PublicKey(key)) {
+		return nil, bad
+	}
+	if l.Device != d.name || l.Home != d.home || l.DeviceKey != d.publicKey() || !l.Expires.After(l.Issued) || !ed25519.Verify(key, redoubt.LeaseMessage(l), sig) {
+		return nil, bad
+	}
+	return key, nil
+}
+
+func (d *deviceSide) publicKey() string {
+	signer, err := d.ring.Signer()
+	if err != nil {
+		return ""
+	}
+	return base64.StdEncoding.EncodeToString(signer.Public().(ed25519.PublicKey))
+}
+
+// enrol takes the device to its home: its key goes, a lease comes back.
+func (d *deviceSide) enrol(ctx context.Context, invited *Invitation, path string) (err error) {
+	var inv Invitation
+	if invited != nil {
+		inv = *invited
+	} else if inv, err = ReadInvitation(path); errors.Is(err, redoubt.NotFound) {
+		return &redoubt.Error{Op: "node.enrol", Object: string(d.name), Kind: redoubt.Denied, Err: errors.New("the device is not enrolled"),
+			Hint: fmt.Sprintf("an officer of its home makes an invitation: redoubt device enrol %s --as OFFICER@%s --to FILE; then: redoubt serve %s --invitation FILE", d.name, d.home, d.name)}
+	}
+	if err != nil {
+		return err
+	}
+	if inv.Device != d.name || inv.Home != d.home {
+		return &redoubt.Error{Op: "node.enrol", Object: path, Kind: redoubt.Invalid, Err: fmt.Errorf("the invitation is for %s at %s", inv.Device, inv.Home)}
+	}
+	signer, err := d.ring.Signer()
+	if err != nil {
+		return err
+	}
+	req := redoubt.EnrolRequest{Device: d.name, Token: inv.Token, Key: d.publicKey()}
+	sig, err := signer.Sign(nil, redoubt.EnrolMessage(req), crypto.Hash(0))
+	if err != nil {
+		return err
+	}
+	req.Signature = base64.StdEncoding.EncodeToString(sig)
+	c, err := homeClient(inv.API, inv.Authority)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	d.kept = enrolment{API: inv.API, Authority: inv.Authority, Peers: inv.Peers}
+	if d.kept.Lease, err = c.EnrolDevice(ctx, req); err != nil {
+		return err
+	}
+	if _, err := d.checkLease(d.kept.Lease); err != nil {
+		return err
+	}
+	if err := d.keep(); err != nil {
+		return err
+	}
+	d.log.Info("enrolled", slog.String("home", string(d.home)))
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func homeClient(api, authority string) (*client.Client, error) {
+	roots := x509.NewCertPool()
+	block, _ := pem.Decode([]byte(authority))
+	if block == nil {
+		return nil, &redoubt.Error{Op: "node.homeClient", Kind: redoubt.Invalid, Err: errors.New("the home's certificate is not PEM")}
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "node.homeClient", Kind: redoubt.Invalid, Err: err}
+	}
+	roots.AddCert(cert)
+	return client.New(api, roots, "")
+}
+
+// keep seals what is kept. mu is held, or nobody else has d yet.
+func (d *deviceSide) keep() error {
+	plain, err := json.Marshal(d.kept)
+	if err != nil {
+		return err
+	}
+	return d.ring.SealFile(filepath.Join(d.dir, enrolmentFile), purposeEnrolment, plain)
+}
+
+func (d *deviceSide) lease() redoubt.Lease {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.kept.Lease
+}
+
+// lapsed says whether the lease has ended: by the clock, which never goes back, or by the time that the device has run
+// under it, which counts when the clock stood still or was set back.
+func (d *deviceSide) lapsed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.clock().Before(d.kept.Lease.Expires) || d.used() >= d.kept.Lease.Life()
+}
+
+// used is how long the device has run under its lease. mu is held.
+func (d *deviceSide) used() time.Duration {
+	return time.Duration(d.kept.RanSecs)*time.Second + time.Since(d.ran)
+}
+
+var errLapsed = errors.New("the device's lease has ended")
+
+// watch keeps count of the run time, and returns errLapsed when the lease has ended.
+func (d *deviceSide) watch(ctx context.Context) error {
+	tick := time.NewTicker(leaseTick)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if d.lapsed() {
+			return &redoubt.Error{Op: "node.lease", Object: string(d.name), Kind: redoubt.Expired, Err: errLapsed,
+				Hint: "bring it where its home can be reached, and start it again"}
+		}
+		d.mu.Lock()
+		if n := int64(time.Since(d.ran) / time.Second); n > 0 {
+			d.kept.RanSecs += n
+			d.ran = d.ran.Add(time.Duration(n) * time.Second)
+		}
+		err := d.keep()
+		d.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// renew asks the home for a lease when the last one has ended: the one thing that a locked device does.
+func (d *deviceSide) renew(ctx context.Context) error {
+	if !d.lapsed() {
+		return nil
+	}
+	signer, err := d.ring.Signer()
+	if err != nil {
+		return err
+	}
+	req := redoubt.EnrolRequest{Device: d.name, Token: d.kept.Lease.Signature, Key: d.publicKey()}
+	sig, err := signer.Sign(nil, redoubt.EnrolMessage(req), crypto.Hash(0))
+	if err != nil {
+		return err
+	}
+	req.Signature = base64.StdEncoding.EncodeToString(sig)
+	c, err := homeClient(d.kept.API, d.kept.Authority)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	l, err := c.RenewDevice(ctx, req)
+	if err != nil {
+		return &redoubt.Error{Op: "node.renew", Object: string(d.name), Kind: redoubt.Expired, Err: errors.Join(errLapsed, err),
+			Hint: "bring it where its home can be reached, and start it again; its data stays sealed until then"}
+	}
+	return d.take(l)
+}
+
+// take makes a newer lease the device's.
+func (d *deviceSide) take(l redoubt.Lease) error {
+	if _, err := d.checkLease(l); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !l.Issued.After(d.kept.Lease.Issued) {
+		return nil // an older one says nothing new
+	}
+	d.kept.Lease, d.kept.RanSecs, d.ran = l, 0, time.Now()
+	return d.keep()
+}
+
+// noted takes what the home has to say.
+func (d *deviceSide) noted(ctx context.Context, p *peers, s *replica.Session, kind string, body []byte) error {
+	switch kind {
+	case noteLease:
+		var l redoubt.Lease
+		if err := json.Unmarshal(body, &l); err != nil {
+			return err
+		}
+		return d.take(l)
+	case noteMakers:
+		var makers map[redoubt.NodeName][][]byte
+		if err := json.Unmarshal(body, &makers); err != nil {
+			return err
+		}
+		d.mu.Lock()
+		d.kept.Makers = makers
+		err := d.keep()
+		d.mu.Unlock()
+		p.cloud.SetMakers(asKeys(makers))
+		return err
+	case noteWipe:
+		p.work.Go(func() { d.wipe(ctx, s, string(body) == "now") })
+	}
+	return nil
+}
+
+func asKeys(in map[redoubt.NodeName][][]byte) map[redoubt.NodeName][]ed25519.PublicKey {
+	out := make(map[redoubt.NodeName][]ed25519.PublicKey, len(in))
+	for name, keys := range in {
+		for _, k := range keys {
+			if len(k) == ed25519.PublicKeySize {
+				out[name] = append(out[name], k)
+			}
+		}
+	}
+	return out
+}
+
+// wipe hands over what the home has not, unless it is to be at once, destroys the keys, tells the home and ends the node.
+func (d *deviceSide) wipe(ctx context.Context, s *replica.Session, now bool) {
+	if !now {
+		if err := s.HandedOver(ctx); err != nil {
+			return // the order is told again at the next meeting
+		}
+	}
+	d.log.Warn("the home ordered the keys destroyed")
+	if err := d.ring.Destroy(); err != nil {
+		d.log.Error("the keys could not be destroyed", slog.String("why", reason(err)))
+		return
+	}
+	_ = s.Tell(ctx, noteWiped, nil)
+	d.erase()
+}

@@ -1,0 +1,529 @@
+package node
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/carry"
+	"redoubt/enclave"
+	"redoubt/keys"
+	"redoubt/replica"
+)
+
+// peers meets a node's peers: an enclave takes its devices in, a device dials its home. There is one meeting with a peer
+// at a time; a newer one ends the older, whose road may be dead without anybody having told.
+type peers struct {
+	dir    string
+	name   redoubt.NodeName
+	estate string
+	cloud  *enclave.Enclave
+	cert   tls.Certificate
+	clock  func() time.Time
+	log    *slog.Logger
+	device *deviceSide // of a device; nil: an enclave
+
+	udp *carry.Endpoint
+	tcp *carry.Listener
+
+	work sync.WaitGroup
+	stop context.CancelFunc
+
+	mu       sync.Mutex
+	cut      map[redoubt.NodeName]bool
+	meetings map[redoubt.NodeName]*meeting
+	restored chan struct{} // closed and replaced when a cut ends
+}
+
+// meeting is a session under way, or the last one.
+type meeting struct {
+	conn    carry.Conn
+	session *replica.Session
+	road    string
+	stop    context.CancelFunc
+	ended   chan struct{}
+	over    bool
+	last    time.Time // when it ended
+}
+
+// Times of meetings.
+const (
+	dialTimeout  = 20 * time.Second // of one road; then the other is tried
+	dialPause    = 2 * time.Second
+	dialPauseMax = 30 * time.Second
+	contactGrain = time.Minute // what is told of the last contact
+)
+
+// cutsFile keeps which links are cut: an exercise's setting that outlives a restart.
+const cutsFile = "cuts"
+
+func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
+	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, clock: clock, log: log,
+		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{})}
+	var cuts []redoubt.NodeName
+	if err := readJSON(filepath.Join(dir, cutsFile), &cuts); err != nil && !errors.Is(err, redoubt.NotFound) {
+		return nil, err
+	}
+	for _, peer := range cuts {
+		p.cut[peer] = true
+	}
+	return p, nil
+}
+
+// linkCertificate proves that a node holds its key, and says nothing else: whose key that is each side's table of links says.
+func linkCertificate(ring *keys.Keyring, now time.Time) (tls.Certificate, error) {
+	signer, err := ring.Signer()
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template, err := certificateFor("Redoubt peer", now, authorityLife)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
+	if err != nil {
+		return tls.Certificate{}, &redoubt.Error{Op: "node.linkCertificate", Err: err}
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: signer}, nil
+}
+
+// listen takes peers in at an address, over UDP and TCP.
+func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
+	config := carry.Config{Server: p.serverTLS()}
+	var err error
+	if p.udp, err = carry.NewEndpoint(config, udp); err != nil {
+		return err
+	}
+	p.tcp, err = carry.ListenTCP(config, tcp)
+	return err
+}
+
+// callFrom opens the socket that a device dials its home from: on loopback where its home is nowhere else.
+func (p *peers) callFrom() error {
+	from := "127.0.0.1:0"
+	for _, a := range p.device.addresses {
+		if !a.Addr().IsLoopback() {
+			from = ":0"
+		}
+	}
+	socket, err := net.ListenPacket("udp", from)
+	if err != nil {
+		return &redoubt.Error{Op: "node.callFrom", Object: from, Kind: redoubt.Unavailable, Err: cause(err)}
+	}
+	if p.udp, err = carry.NewEndpoint(carry.Config{}, socket); err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	return nil
+}
+
+// run meets peers until close.
+func (p *peers) run() {
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	if p.udp != nil && p.device == nil {
+		p.work.Go(func() { p.accept(ctx, "udp", p.udp.Accept) })
+	}
+	if p.tcp != nil {
+		p.work.Go(func() { p.accept(ctx, "tcp", p.tcp.Accept) })
+	}
+	if p.device != nil {
+		p.work.Go(func() { p.dial(ctx) })
+	}
+	p.work.Go(func() { p.follow(ctx) })
+}
+
+// close ends every meeting and waits.
+func (p *peers) close() error {
+	if p.stop != nil {
+		p.stop()
+	}
+	var err error
+	if p.udp != nil {
+		err = p.udp.Close()
+	}
+	if p.tcp != nil {
+		err = errors.Join(err, p.tcp.Close())
+	}
+	p.work.Wait()
+	return err
+}
+
+func (p *peers) accept(ctx context.Context, road string, accept func(context.Context) (carry.Conn, error)) {
+	for {
+		conn, err := accept(ctx)
+		if err != nil {
+			return // closed
+		}
+		p.meet(ctx, conn, road)
+	}
+}
+
+// who is the peer that a certificate's key belongs to.
+func (p *peers) who(cert *x509.Certificate) (redoubt.Link, bool) {
+	key, ok := cert.PublicKey.(ed25519.PublicKey)
+	if !ok {
+		return redoubt.Link{}, false
+	}
+	for _, l := range p.cloud.Links() {
+		if slices.Equal(l.Key, key) {
+			return l, true
+		}
+	}
+	return redoubt.Link{}, false
+}
+
+// verify is the TLS verification of both sides: the peer holds the key of one of our links, whatever its certificate says.
+func (p *peers) verify(s tls.ConnectionState) error {
+	if len(s.PeerCertificates) != 1 {
+		return errors.New("one certificate is asked for")
+	}
+	if _, ok := p.who(s.PeerCertificates[0]); !ok {
+		return errors.New("no link has this key")
+	}
+	return nil
+}
+
+func (p *peers) serverTLS() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: p.verify}
+}
+
+func (p *peers) clientTLS() *tls.Config {
+	// Names and chains mean nothing here: verify compares the key.
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, InsecureSkipVerify: true, VerifyConnection: p.verify}
+}
+
+// meet begins a meeting, and returns its end; nil where the peer is not met.
+func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting {
+	l, ok := p.who(conn.Peer())
+	p.mu.Lock()
+	if !ok || p.cut[l.Peer] || ctx.Err() != nil {
+		p.mu.Unlock()
+		conn.Close()
+		return nil
+	}
+	before := p.meetings[l.Peer]
+	ctx, stop := context.WithCancel(ctx)
+	m := &meeting{conn: conn, road: road, stop: stop, ended: make(chan struct{})}
+	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log,
+		Met: func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
+		Noted: func(ctx context.Context, s *replica.Session, kind string, body []byte) error {
+			return p.noted(ctx, s, l.Peer, kind, body)
+		}})
+	p.meetings[l.Peer] = m
+	p.mu.Unlock()
+	p.work.Go(func() {
+		if before != nil {
+			before.stop()
+			<-before.ended
+		}
+		p.log.Info("meeting a peer", slog.String("peer", string(l.Peer)), slog.String("road", road))
+		err := m.session.Run(ctx)
+		stop()
+		p.mu.Lock()
+		m.over, m.last = true, p.clock()
+		p.mu.Unlock()
+		close(m.ended)
+		if err != nil {
+			p.log.Info("a meeting ended", slog.String("peer", string(l.Peer)), slog.String("kind", redoubt.KindOf(err).Error()), slog.String("why", reason(err)))
+		}
+	})
+	return m
+}
+
+// reason is an error's text, for the log: errors of carriage hold neither names nor labels.
+func reason(err error) string { return err.Error() }
+
+// follow ends meetings with peers whose link has ended.
+func (p *peers) follow(ctx context.Context) {
+	for {
+		changed := p.cloud.LinksChanged()
+		links := p.cloud.Links()
+		p.mu.Lock()
+		for peer, m := range p.meetings {
+			if _, stands := links[peer]; !stands {
+				m.stop()
+			}
+		}
+		p.mu.Unlock()
+		p.tellOrders(ctx)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// dial keeps a device in a meeting with its home, over UDP, and over TCP where that is closed.
+func (p *peers) dial(ctx context.Context) {
+	pause := dialPause
+	for ctx.Err() == nil {
+		if !p.waitRestored(ctx, p.device.home) {
+			return
+		}
+		if m := p.dialOnce(ctx); m != nil {
+			<-m.ended
+			pause = dialPause
+		}
+		select {
+		case <-time.After(jittered(pause)):
+		case <-ctx.Done():
+		}
+		pause = min(2*pause, dialPauseMax)
+	}
+}
+
+// jittered spreads those who were cut off together.
+func jittered(d time.Duration) time.Duration {
+	var b [1]byte
+	rand.Read(b[:])
+	return d/2 + d*time.Duration(b[0])/256
+}
+
+func (p *peers) dialOnce(ctx context.Context) *meeting {
+	for _, road := range []string{"udp", "tcp"} {
+		conn, err := p.dialRoad(ctx, road)
+		if err != nil {
+			p.log.Debug("home does not answer", slog.String("road", road), slog.String("why", reason(err)))
+			continue
+		}
+		if m := p.meet(ctx, conn, road); m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
+func (p *peers) dialRoad(ctx context.Context, road string) (carry.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	if road == "udp" {
+		return p.udp.Dial(ctx, p.clientTLS(), p.device.addresses...)
+	}
+	return carry.DialTCP(ctx, carry.Config{}, p.clientTLS(), func(ctx context.Context) (net.Conn, error) {
+		var d net.Dialer
+		var errs error
+		for _, a := range p.device.addresses {
+			c, err := d.DialContext(ctx, "tcp", a.String())
+			if err == nil {
+				return c, nil
+			}
+			errs = errors.Join(errs, err)
+		}
+		return nil, errs
+	})
+}
+
+// waitRestored waits while a link is cut.
+func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) bool {
+	for {
+		p.mu.Lock()
+		cut, restored := p.cut[peer], p.restored
+		p.mu.Unlock()
+		if !cut {
+			return ctx.Err() == nil
+		}
+		select {
+		case <-restored:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// LinkStatuses tells of the links; see redoubt.LinkService.
+func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]redoubt.LinkStatus, error) {
+	shows, err := p.cloud.LinkView(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	out := []redoubt.LinkStatus{}
+	links := p.cloud.Links()
+	for _, peer := range sortedNames(links) {
+		s := redoubt.LinkStatus{Peer: peer, State: "down"}
+		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
+			return nil, err
+		}
+		p.describe(&s, shows)
+		if p.device != nil && peer == p.device.home {
+			s.LeaseExpires = p.device.lease().Expires
+		} else {
+			s.LeaseExpires = p.cloud.LeaseEnds(peer)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// describe fills in what the meeting tells.
+func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Cut = p.cut[s.Peer]
+	m := p.meetings[s.Peer]
+	if m == nil {
+		return
+	}
+	status := m.session.Status()
+	for set, n := range status.Sent {
+		if shows(set) {
+			s.Sent += n
+		}
+	}
+	for set, n := range status.Received {
+		if shows(set) {
+			s.Received += n
+		}
+	}
+	s.LastContact = m.last.UTC().Truncate(contactGrain)
+	if m.over {
+		return
+	}
+	road := m.conn.Stats()
+	s.LastContact = road.LastHeard.UTC().Truncate(contactGrain)
+	if road.State == carry.Up && !status.LastHeard.IsZero() {
+		s.State, s.Road = "up", m.road
+		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
+	}
+}
+
+func sortedNames[T any](m map[redoubt.NodeName]T) []redoubt.NodeName {
+	names := make([]redoubt.NodeName, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// CutLink cuts a link or restores it; see redoubt.LinkService.
+func (p *peers) CutLink(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, cut bool) error {
+	if err := p.cloud.DecideCut(ctx, who, peer, cut); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := map[redoubt.NodeName]bool{}
+	for other := range p.cut {
+		next[other] = true
+	}
+	if next[peer] = cut; !cut {
+		delete(next, peer)
+	}
+	if err := writeJSON(filepath.Join(p.dir, cutsFile), sortedNames(next)); err != nil {
+		return err
+	}
+	p.cut = next
+	if m := p.meetings[peer]; cut && m != nil {
+		m.stop()
+	}
+	if !cut {
+		close(p.restored)
+		p.restored = make(chan struct{})
+	}
+	return nil
+}
+
+// The notes that nodes send one another.
+const (
+	noteLease  = "lease"  // home: a renewed redoubt.Lease, JSON
+	noteMakers = "makers" // home: the keys of its devices, JSON
+	noteWipe   = "wipe"   // home: hand over what you have (or, "now", do not) and destroy your keys
+	noteWiped  = "wiped"  // device: it is done
+)
+
+// met says what a home has to say at the beginning of a meeting.
+func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeName) error {
+	if p.device != nil {
+		return nil
+	}
+	makers, err := json.Marshal(p.cloud.Makers())
+	if err == nil {
+		err = s.Tell(ctx, noteMakers, makers)
+	}
+	if err != nil {
+		return err
+	}
+	if wipe, now := p.cloud.WipeOrdered(peer); wipe {
+		return s.Tell(ctx, noteWipe, wipeBody(now))
+	}
+	for {
+		lease, err := p.cloud.RenewLease(ctx, peer)
+		if errors.Is(err, redoubt.Denied) {
+			return nil // it has ended; what is next is told by tellOrders
+		}
+		var body []byte
+		if err == nil {
+			body, err = json.Marshal(lease)
+		}
+		if err == nil {
+			err = s.Tell(ctx, noteLease, body)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(lease.Life() / 4):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func wipeBody(now bool) []byte {
+	if now {
+		return []byte("now")
+	}
+	return nil
+}
+
+// tellOrders tells devices that are being met what was ordered meanwhile.
+func (p *peers) tellOrders(ctx context.Context) {
+	if p.device != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for peer, m := range p.meetings {
+		if wipe, now := p.cloud.WipeOrdered(peer); wipe && !m.over {
+			_ = m.session.Tell(ctx, noteWipe, wipeBody(now)) // if the road is gone it is told at the next meeting
+		}
+	}
+}
+
+// noted takes what the peer has to say.
+func (p *peers) noted(ctx context.Context, s *replica.Session, peer redoubt.NodeName, kind string, body []byte) error {
+	if p.device != nil && peer == p.device.home {
+		return p.device.noted(ctx, p, s, kind, body)
+	}
+	if kind == noteWiped {
+		return p.cloud.DeviceWiped(ctx, peer)
+	}
+	return nil // a kind that a later version knows
+}
+
+// parseAddresses reads addresses of a home.
+func parseAddresses(texts []string) (all []netip.AddrPort, err error) {
+	for _, t := range texts {
+		a, err := netip.ParseAddrPort(t)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
