@@ -35,6 +35,13 @@ type Lease struct {
 	Signature string    `json:"signature"` // of HomeKey over LeaseMessage, base64
 }
 
+// Enrolment is what a device is given when it enrols.
+type Enrolment struct {
+	Lease Lease `json:"lease"`
+	// IDKeys make the opaque IDs and ETags of versions, so that a version has the same ones at the device as at its home.
+	IDKeys []byte `json:"id_keys"`
+}
+
 // Life is how long the lease is, counted in run time by a device that does not know the time.
 func (l Lease) Life() time.Duration { return l.Expires.Sub(l.Issued) }
 
@@ -67,7 +74,7 @@ type DeviceService interface {
 	InviteDevice(ctx context.Context, who Credential, name NodeName) (Invitation, error)
 	// EnrolDevice needs no credential: the token is the proof. It is used up whatever comes of it later. Denied: the token does not
 	// stand, in the same words for one that never did.
-	EnrolDevice(ctx context.Context, req EnrolRequest) (Lease, error)
+	EnrolDevice(ctx context.Context, req EnrolRequest) (Enrolment, error)
 	// RenewDevice gives an enrolled device whose lease has ended a new one. Its key is the proof: Token is the
 	// signature of the last lease. Denied: it has ended.
 	RenewDevice(ctx context.Context, req EnrolRequest) (Lease, error)

@@ -35,6 +35,7 @@ type Options struct {
 	Maintenance redoubt.MaintenanceService
 	Devices     redoubt.DeviceService
 	Links       redoubt.LinkService
+	Conflicts   redoubt.ConflictService
 
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
@@ -109,6 +110,8 @@ func (s *server) routes(mux *http.ServeMux) {
 		"GET /v1/devices":                s.listDevices,
 		"POST /v1/devices/{name}/invite": s.invite,
 		"POST /v1/devices/{name}/end":    s.endDevice,
+		"GET /v1/conflicts":              s.listConflicts,
+		"POST /v1/conflicts/resolve":     s.resolveConflict,
 		"GET /v1/links":                  s.listLinks,
 		"POST /v1/links/{peer}/cut":      s.cutLink,
 		"GET /metrics":                   s.metrics,

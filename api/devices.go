@@ -3,21 +3,22 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"redoubt"
 )
 
 // enrol and renewDevice need no bearer: a one-time token, and the device's own key, are the proof.
 func (s *server) enrol(w http.ResponseWriter, r *http.Request) {
-	s.proved(w, r, "enrol: ", s.Devices.EnrolDevice)
+	proved(s, w, r, "enrol: ", s.Devices.EnrolDevice)
 }
 
 func (s *server) renewDevice(w http.ResponseWriter, r *http.Request) {
-	s.proved(w, r, "renew: ", s.Devices.RenewDevice)
+	proved(s, w, r, "renew: ", s.Devices.RenewDevice)
 }
 
 // proved answers a request that proves itself. As with minting, only some are looked at at once.
-func (s *server) proved(w http.ResponseWriter, r *http.Request, what string, do func(context.Context, redoubt.EnrolRequest) (redoubt.Lease, error)) {
+func proved[T any](s *server, w http.ResponseWriter, r *http.Request, what string, do func(context.Context, redoubt.EnrolRequest) (T, error)) {
 	var in redoubt.EnrolRequest
 	err := read(w, r, &in)
 	if err == nil {
@@ -27,7 +28,7 @@ func (s *server) proved(w http.ResponseWriter, r *http.Request, what string, do 
 		s.fail(w, r, err)
 		return
 	}
-	lease, err := func() (redoubt.Lease, error) {
+	given, err := func() (T, error) {
 		defer func() { <-s.mints }()
 		return do(r.Context(), in)
 	}()
@@ -36,7 +37,7 @@ func (s *server) proved(w http.ResponseWriter, r *http.Request, what string, do 
 		s.fail(w, r, err)
 		return
 	}
-	_ = answer(w, http.StatusCreated, lease)
+	_ = answer(w, http.StatusCreated, given)
 }
 
 func (s *server) listDevices(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
@@ -83,4 +84,53 @@ func (s *server) cutLink(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 		return err
 	}
 	return done(w, s.Links.CutLink(r.Context(), who, redoubt.NodeName(r.PathValue("peer")), in.Cut))
+}
+
+// conflictView is a conflict as it is told.
+type conflictView struct {
+	Bucket   redoubt.BucketName `json:"bucket"`
+	Key      string             `json:"key"`
+	Label    string             `json:"label"`
+	Versions []rivalView        `json:"versions"`
+}
+
+type rivalView struct {
+	ID       redoubt.VersionID   `json:"version"`
+	Maker    redoubt.NodeName    `json:"node"`
+	Author   redoubt.SubjectName `json:"author"`
+	Modified time.Time           `json:"modified"`
+	Bytes    int64               `json:"bytes"`
+	Marker   bool                `json:"delete_marker,omitempty"`
+	Current  bool                `json:"current,omitempty"`
+}
+
+func (s *server) listConflicts(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	all, err := s.Conflicts.Conflicts(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	out := make([]conflictView, len(all))
+	for i, c := range all {
+		out[i] = conflictView{Bucket: c.Name.Bucket, Key: c.Name.Key, Label: c.Label}
+		for j, v := range c.Versions {
+			out[i].Versions = append(out[i].Versions, rivalView{v.ID, v.Maker, v.Author, v.Modified, v.SizeBytes, v.Marker, j == 0})
+		}
+	}
+	return answer(w, http.StatusOK, map[string]any{"conflicts": out})
+}
+
+func (s *server) resolveConflict(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Bucket redoubt.BucketName `json:"bucket"`
+		Key    string             `json:"key"`
+		Keep   redoubt.VersionID  `json:"keep"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	v, err := s.Conflicts.ResolveConflict(r.Context(), who, redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, in.Keep)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]any{"version": v.ID})
 }

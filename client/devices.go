@@ -3,13 +3,14 @@ package client
 import (
 	"context"
 	"net/url"
+	"time"
 
 	"redoubt"
 )
 
 // EnrolDevice enrols the device that signed the request, by the token in it.
-func (c *Client) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Lease, error) {
-	var out redoubt.Lease
+func (c *Client) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Enrolment, error) {
+	var out redoubt.Enrolment
 	return out, c.With("").call(ctx, "POST", "/v1/devices/enrol", req, &out)
 }
 
@@ -51,4 +52,38 @@ func (c *Client) Links(ctx context.Context) ([]redoubt.LinkStatus, error) {
 // CutLink cuts the link to a peer, or restores it.
 func (c *Client) CutLink(ctx context.Context, peer redoubt.NodeName, cut bool) error {
 	return c.call(ctx, "POST", "/v1/links/"+url.PathEscape(string(peer))+"/cut", map[string]bool{"cut": cut}, nil)
+}
+
+// Conflict is a name under which nodes that were cut off wrote apart.
+type Conflict struct {
+	Bucket   redoubt.BucketName `json:"bucket"`
+	Key      string             `json:"key"`
+	Label    string             `json:"label"`
+	Versions []struct {
+		ID       redoubt.VersionID   `json:"version"`
+		Node     redoubt.NodeName    `json:"node"`
+		Author   redoubt.SubjectName `json:"author"`
+		Modified time.Time           `json:"modified"`
+		Bytes    int64               `json:"bytes"`
+		Marker   bool                `json:"delete_marker,omitempty"`
+		Current  bool                `json:"current,omitempty"`
+	} `json:"versions"`
+}
+
+// Conflicts lists what the credential may see of them.
+func (c *Client) Conflicts(ctx context.Context) ([]Conflict, error) {
+	var out struct {
+		Conflicts []Conflict `json:"conflicts"`
+	}
+	err := c.call(ctx, "GET", "/v1/conflicts", nil, &out)
+	return out.Conflicts, err
+}
+
+// ResolveConflict settles one: keep is the version whose content stays current, "" the one that is.
+func (c *Client) ResolveConflict(ctx context.Context, bucket redoubt.BucketName, key string, keep redoubt.VersionID) (redoubt.VersionID, error) {
+	var out struct {
+		Version redoubt.VersionID `json:"version"`
+	}
+	err := c.call(ctx, "POST", "/v1/conflicts/resolve", map[string]any{"bucket": bucket, "key": key, "keep": keep}, &out)
+	return out.Version, err
 }

@@ -473,6 +473,9 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (versions, bytes
 		rec.origin, rec.altered = n.encoded, was
 		rec.tags, rec.retention, rec.hold = alteration.Tags, alteration.Retention, alteration.Hold
 	}
+	if err := e.noteConflict(batch, n); err != nil {
+		return 0, 0, err
+	}
 	if err := e.place(batch, n.b.id, n.set, n.in.Entry.Name.Key, rec); err != nil {
 		return 0, 0, err
 	}

@@ -181,7 +181,7 @@ func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *devi
 }
 
 // EnrolDevice gives a device its first lease. Whatever is wrong with the token is one answer.
-func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Lease, error) {
+func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Enrolment, error) {
 	const op = "EnrolDevice"
 	refused := &redoubt.Error{Op: op, Object: string(req.Device), Kind: redoubt.Denied, Rule: "one-time-token (4.1)", Hint: "ask an officer of the home for a fresh one: redoubt device enrol NAME"}
 	who := redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(req.Device), Working: e.floor}
@@ -195,7 +195,7 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	good := subtle.ConstantTimeCompare(sum[:], r.Token) == 1 && e.clock().Before(r.Invited) && err == nil && sigErr == nil &&
 		len(key) == ed25519.PublicKeySize && ed25519.Verify(key, redoubt.EnrolMessage(req), sig)
 	if _, declared := e.links.declared[req.Device]; !declared || !good || e.keyTaken(key) {
-		return redoubt.Lease{}, e.noted(ctx, entry, refused)
+		return redoubt.Enrolment{}, e.noted(ctx, entry, refused)
 	}
 	entry.Allow = true
 	if r.Key != nil {
@@ -204,9 +204,9 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	*r = deviceRecord{Key: key, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
 	lease, err := e.lease(req.Device, r)
 	if err != nil {
-		return redoubt.Lease{}, e.noted(ctx, entry, err)
+		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
 	}
-	return lease, e.keepDevice(ctx, req.Device, r, entry)
+	return redoubt.Enrolment{Lease: lease, IDKeys: slices.Clone(e.idKeys)}, e.keepDevice(ctx, req.Device, r, entry)
 }
 
 // keyTaken says whether a key is, or was, another's: every device has one of its own, for each enrolment.

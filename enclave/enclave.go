@@ -34,6 +34,7 @@ type Options struct {
 	Rules          access.Denier    // the estate's own, able only to deny
 	Links          []redoubt.Link   // to the peers that it replicates with, beside its devices
 	Devices        []DeclaredDevice // whose home it is
+	IDKeys         []byte           // of a device: its home's (redoubt.Enrolment); nil: keys of its own
 	Region         string
 	Version        string // of the software
 	Clock          func() time.Time
@@ -60,6 +61,7 @@ type Enclave struct {
 	sets     *labelSets
 	locks    *keyLocks
 	ids      opaque
+	idKeys   []byte
 	maker    uint32
 	links    links
 	texts    labelCache // label.Label -> string
@@ -144,7 +146,14 @@ func (e *Enclave) deriveKeys(o Options) error {
 		derived[purpose] = k
 	}
 	var err error
-	if e.ids, err = newOpaque(derived["version-id"], derived["etag"]); err != nil {
+	e.idKeys = append(derived["version-id"], derived["etag"]...)
+	if o.IDKeys != nil {
+		e.idKeys = o.IDKeys
+	}
+	if len(e.idKeys) != 64 {
+		return &redoubt.Error{Op: "enclave.Open", Kind: redoubt.Invalid, Err: errors.New("two keys of 32 bytes make the IDs")}
+	}
+	if e.ids, err = newOpaque(e.idKeys[:32], e.idKeys[32:]); err != nil {
 		return err
 	}
 	if e.namer, err = audit.NewNamer(derived["audit-names"]); err != nil {

@@ -389,6 +389,72 @@ func TestVersionsPassThroughAThirdNode(t *testing.T) {
 	_ = v
 }
 
+func TestAConflictIsToldOnBothSidesAndSettledOnBoth(t *testing.T) {
+	ctx := context.Background()
+	for _, settleAt := range []int{0, 1} {
+		p := openPair(t, "SECRET", nil)
+		sides := []*world{p.home, p.device}
+		who := []redoubt.Credential{p.home.as("s-analyst", ""), p.device.as("s-analyst", "")}
+		exchange := func() {
+			for range 2 {
+				carry(t, p.home, p.device)
+				carry(t, p.device, p.home)
+			}
+		}
+		conflicts := func(i int) []redoubt.NameConflict {
+			t.Helper()
+			all, err := sides[i].Conflicts(ctx, who[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		p.home.put(who[0], "plan", "first", "")
+		p.home.put(who[0], "calm", "no conflict", "")
+		exchange()
+		p.device.put(who[1], "calm", "built on the first", "")
+		p.home.put(who[0], "plan", "from home", "")
+		p.device.put(who[1], "plan", "from the device", "")
+		p.device.put(who[1], "plan", "from the device, later", "")
+		exchange()
+		for i, w := range sides {
+			c := conflicts(i)
+			if len(c) != 1 || c[0].Name.Key != "plan" || len(c[0].Versions) != 2 || c[0].Versions[0].Maker == c[0].Versions[1].Maker {
+				t.Fatalf("%s tells of %+v", w.name, c)
+			}
+			if got := w.get(who[i], "plan"); got != "from the device, later" {
+				t.Errorf("at %s plan is %q, want the newest", w.name, got)
+			}
+			if low, err := w.Conflicts(ctx, w.as("u-analyst", "")); err != nil || len(low) != 0 {
+				t.Errorf("who may not see the versions is told of %+v (%v)", low, err)
+			}
+		}
+		keep := conflicts(settleAt)[0].Versions[1] // the older one
+		w := sides[settleAt]
+		if _, err := w.ResolveConflict(ctx, who[settleAt], named("calm"), ""); redoubt.KindOf(err) != redoubt.NotFound {
+			t.Errorf("what is no conflict was resolved: %v", err)
+		}
+		if _, err := w.ResolveConflict(ctx, w.as("u-analyst", ""), named("plan"), ""); redoubt.KindOf(err) != redoubt.NotFound {
+			t.Errorf("who does not see it was answered %v", err)
+		}
+		if _, err := w.ResolveConflict(ctx, who[settleAt], named("plan"), keep.ID); err != nil {
+			t.Fatal(err)
+		}
+		exchange()
+		for i, w := range sides {
+			if c := conflicts(i); len(c) != 0 {
+				t.Errorf("after it was settled at %s, %s still tells of %+v", sides[settleAt].name, w.name, c)
+			}
+			if got := w.get(who[i], "plan"); got != "from home" {
+				t.Errorf("at %s plan is %q, want what was kept", w.name, got)
+			}
+			if got := len(w.picture(who[i])); got != 7 {
+				t.Errorf("%s shows %d versions, want all seven", w.name, got)
+			}
+		}
+	}
+}
+
 // TestNodesConverge lets random people write, delete, tag and remove at three nodes that exchange now and then, over
 // links that any may lose the memory of, and then compares everything that anybody can see.
 func TestNodesConverge(t *testing.T) {

@@ -440,7 +440,7 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 		}
 	}
 	if bucket != systemBucketID && e.linked() {
-		if rec.custody == nil {
+		if rec.custody == nil && rec.base.isZero() {
 			rec.base = head.id
 		}
 		e.noteVersion(b, bucket, set, key, rec.id, rec.from)

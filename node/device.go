@@ -57,6 +57,7 @@ func (s State) Enrolled(name redoubt.NodeName) bool {
 // enrolment is what a device keeps of its home, sealed under its keyring.
 type enrolment struct {
 	Lease     redoubt.Lease                 `json:"lease"`
+	IDKeys    []byte                        `json:"id_keys"`
 	API       string                        `json:"api_url"`
 	Authority string                        `json:"authority"`
 	Peers     []string                      `json:"peers"`
@@ -165,9 +166,11 @@ func (d *deviceSide) enrol(ctx context.Context, invited *Invitation, path string
 	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
 	defer cancel()
 	d.kept = enrolment{API: inv.API, Authority: inv.Authority, Peers: inv.Peers}
-	if d.kept.Lease, err = c.EnrolDevice(ctx, req); err != nil {
+	given, err := c.EnrolDevice(ctx, req)
+	if err != nil {
 		return err
 	}
+	d.kept.Lease, d.kept.IDKeys = given.Lease, given.IDKeys
 	if _, err := d.checkLease(d.kept.Lease); err != nil {
 		return err
 	}
