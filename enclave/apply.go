@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/identity"
 	"redoubt/keys"
 	"redoubt/label"
 	"redoubt/store"
@@ -32,6 +33,7 @@ const (
 	ruleForm      = "well-formed-entry"
 	ruleContent   = "content-as-signed"
 	ruleSubscribe = "subscription"
+	ruleSigner    = "signer-of-its-kind (4.3)"
 )
 
 // incoming is one entry on its way in.
@@ -44,7 +46,8 @@ type incoming struct {
 	made    *labelSet
 	encoded []byte
 	entry   *entry
-	w       *write // of a version
+	w       *write           // of a version
+	record  *identity.Record // of a system record
 	custody []byte
 }
 
@@ -103,16 +106,25 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		return refuse(redoubt.Invalid, ruleForm, false)
 	}
 	a.fresh = of
-	if n.b, err = e.bucket("Apply", in.Entry.Name.Bucket); err != nil {
-		return refuse(redoubt.NoBucket, ruleForm, true)
+	system := in.Entry.Name.Bucket == redoubt.SystemBucket
+	if !system {
+		if n.b, err = e.bucket("Apply", in.Entry.Name.Bucket); err != nil {
+			return refuse(redoubt.NoBucket, ruleForm, true)
+		}
+		a.bucket = n.b
+		n.entry, err = e.decide(ctx, a)
+	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
+		return refuse(redoubt.KindOf(err), ruleOf(err), false)
 	}
-	a.bucket = n.b
-	if n.entry, err = e.decide(ctx, a); err != nil {
+	if err != nil {
 		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: redoubt.KindOf(err), Rule: ruleOf(err)}, nil
 	}
 	n.entry.Version = n.id[:]
-	if !subscribed(l, in.Entry.Name, true) {
+	if !e.travels(l, in.Entry.Name, true) {
 		return refuse(redoubt.Denied, ruleSubscribe, false)
+	}
+	if system && in.Entry.Maker != l.Peer {
+		return refuse(redoubt.Denied, ruleSigner, false)
 	}
 	if kind, rule := e.genuine(l, n, signed); rule != "" {
 		return refuse(kind, rule, false)
@@ -129,13 +141,17 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	if !e.stampFits(n) {
 		return refuse(redoubt.Invalid, ruleStamp, false)
 	}
-	if in.Entry.Kind != redoubt.EntryVersion {
+	if in.Entry.Kind != redoubt.EntryVersion && !system {
 		return n, nil, nil
 	}
 	if held, err := e.holdsStamp(n); err != nil || held {
 		return n, nil, err
 	}
-	if err := e.takeIn(ctx, n); err != nil {
+	take := e.takeIn
+	if system {
+		take = func(_ context.Context, n *incoming) error { return e.takeRecord(n) }
+	}
+	if err := take(ctx, n); err != nil {
 		if n.w != nil {
 			n.w.discard()
 		}
@@ -373,7 +389,7 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	set.bound.Store(max(set.bound.Load(), last))
 	set.observe(last)
 	e.count(set, versions, bytes)
-	return nil
+	return e.believe(round)
 }
 
 // observe moves the set's clock past a time that another node gave out.
@@ -412,7 +428,10 @@ func (e *Enclave) lockNames(round []*incoming) (unlock func()) {
 // removed for good, adds nothing. The name's lock is held.
 func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (versions, bytes int64, err error) {
 	x := &n.in.Entry
-	if x.Kind == redoubt.EntryVersion {
+	switch {
+	case n.record != nil:
+		return 0, 0, e.placeRecord(batch, n)
+	case x.Kind == redoubt.EntryVersion:
 		return e.applyVersion(batch, n)
 	}
 	kind, was, err := e.fate(e.engine, n.set, n.of)

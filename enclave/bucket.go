@@ -321,7 +321,7 @@ func (e *Enclave) BucketMD5ETag(_ context.Context, name redoubt.BucketName) bool
 
 // loadBuckets reads the table at start and makes those of the genesis estate that were never made.
 func (e *Enclave) loadBuckets(ctx context.Context, genesis []redoubt.Bucket) error {
-	table := map[redoubt.BucketName]*bucket{redoubt.SystemBucket: {id: systemBucketID, gate: new(sync.RWMutex)}}
+	table := map[redoubt.BucketName]*bucket{redoubt.SystemBucket: {id: systemBucketID, Bucket: redoubt.Bucket{Name: redoubt.SystemBucket}, gate: new(sync.RWMutex)}}
 	err := e.Records(ctx, kindBucket, func(name string, value []byte) error {
 		var rec bucketRecord
 		if err := strictJSON(value, &rec); err != nil {

@@ -22,6 +22,8 @@ import (
 	"redoubt/store"
 )
 
+func digestOf(b []byte) [32]byte { return sha256.Sum256(b) }
+
 // links is what an enclave knows of those it replicates with. Without a link nothing here costs a write anything.
 type links struct {
 	mu    sync.Mutex // serialises changes of the table
@@ -197,6 +199,9 @@ func (e *Enclave) entryOf(b *bucket, f found, key string) (*redoubt.JournalEntry
 			out.PartSizes = append(out.PartSizes, p.size)
 		}
 	}
+	if b.id == systemBucketID {
+		out.SizeBytes = int64(len(r.inline))
+	}
 	if r.altered.isZero() { // else an alteration of its own says what they became
 		out.Tags, out.Retention, out.Hold = r.tags, r.retention, r.hold
 	}
@@ -297,13 +302,17 @@ func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id version
 		if err != nil {
 			return ref, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
-		return ref, subscribed(l, entry.Name, false), nil
+		return ref, e.travels(l, entry.Name, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !subscribed(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
 		return ref, false, err
 	}
 	ref.SizeBytes = f.rec.size
+	if b.id == systemBucketID { // who may do what is more urgent than anything done
+		ref.SizeBytes, ref.Precedence = int64(len(f.rec.inline)), redoubt.Flash
+		return ref, true, nil
+	}
 	_ = ref.Precedence.UnmarshalText([]byte(f.rec.attrs.Precedence)) // none, or none that is known: routine
 	return ref, true, nil
 }
@@ -327,10 +336,10 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 			return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
 		item.Entry = *entry
-		return item, subscribed(l, entry.Name, false), nil
+		return item, e.travels(l, entry.Name, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !subscribed(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
 		return item, false, err
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
@@ -408,6 +417,9 @@ func (e *Enclave) bucketByID(id uint32) *bucket {
 
 // openContent opens a version's content for a peer. The version may have gone since it was found.
 func (e *Enclave) openContent(name redoubt.ObjectName, f found) (io.ReadCloser, error) {
+	if name.Bucket == redoubt.SystemBucket {
+		return io.NopCloser(bytes.NewReader(f.rec.inline)), nil
+	}
 	o := &object{e: e, name: name, set: f.set, rec: f.rec}
 	if err := o.open(); err != nil {
 		return nil, errors.Join(err, o.Close())
@@ -492,7 +504,7 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 		if len(k) != len(prefix)+len(versionID{}) || len(v) < 6 {
 			return 0, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
 		}
-		if len(l.Subscriptions) > 0 && !e.carries(l, v) {
+		if !e.carries(l, v) {
 			continue
 		}
 		if err := each(redoubt.Stamp(k[len(prefix):])); err != nil {
@@ -505,14 +517,14 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 // carries says whether what a stamp names travels over the link, in either direction: both ends count the same.
 func (e *Enclave) carries(l redoubt.Link, raw []byte) bool {
 	if entry, _, is, err := fateOf(raw); is {
-		return err == nil && (subscribed(l, entry.Name, false) || subscribed(l, entry.Name, true))
+		return err == nil && (e.travels(l, entry.Name, false) || e.travels(l, entry.Name, true))
 	}
 	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
 	if b == nil {
 		return false
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}
-	return subscribed(l, name, false) || subscribed(l, name, true)
+	return e.travels(l, name, false) || e.travels(l, name, true)
 }
 
 func journalEnd(get getter, set *labelSet) (uint64, error) {
@@ -777,11 +789,11 @@ func (e *Enclave) index(ctx context.Context) error {
 		return err
 	}
 	for _, b := range *e.buckets.Load() {
-		if b.id == systemBucketID {
-			continue
-		}
 		for _, set := range e.sets.all() {
 			err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
+				if !e.journaled(b.id, key) {
+					return nil
+				}
 				var rec record
 				if _, _, err := rec.decodeHead(raw); err != nil {
 					return &redoubt.Error{Op: "index", Kind: redoubt.Corrupt, Err: err}

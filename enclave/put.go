@@ -439,7 +439,7 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 			return &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
 		}
 	}
-	if bucket != systemBucketID && e.linked() {
+	if e.journaled(bucket, key) || rec.custody != nil {
 		if rec.custody == nil && rec.base.isZero() {
 			rec.base = head.id
 		}
