@@ -18,8 +18,9 @@ func (a *app) linkCommand() *cobra.Command {
 		Example: `  redoubt link status outpost
   redoubt link cut outpost          # for an exercise
   redoubt link restore outpost
+  redoubt link wait outpost         # until both sides are in step
   redoubt link watch outpost`}
-	c.AddCommand(a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWatch())
+	c.AddCommand(a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWait(), a.linkWatch())
 	return c
 }
 
@@ -190,13 +191,14 @@ func (a *app) linkCut(cut bool) *cobra.Command {
 				}
 				at.as = subject + "@" + string(home)
 			}
-			s, err := a.open(cmd.Context(), at)
-			if err != nil {
+			if err := a.cutAt(cmd.Context(), at, device, cut); err != nil {
 				return interrupted(cmd.Context(), err)
 			}
-			defer s.close()
-			if err := s.api.CutLink(cmd.Context(), device, cut); err != nil {
-				return interrupted(cmd.Context(), err)
+			// The device need not be told, nor be in reach: told, it does not dial in vain, and dials at once when restored.
+			if home := a.homeOf(device); home != "" && strings.HasSuffix(at.as, "@"+string(home)) {
+				there := at
+				there.as = strings.TrimSuffix(at.as, string(home)) + string(device)
+				_ = a.cutAt(cmd.Context(), there, home, cut)
 			}
 			a.say(done, device)
 			return nil
@@ -204,6 +206,21 @@ func (a *app) linkCut(cut bool) *cobra.Command {
 	c.Flags().StringVar(&w.as, "as", "", "act as `ADMIN@HOME`")
 	w.moreFlags(c)
 	return c
+}
+
+func (a *app) cutAt(ctx context.Context, at who, peer redoubt.NodeName, cut bool) error {
+	s, err := a.open(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return s.api.CutLink(ctx, peer, cut)
+}
+
+// homeOf is a device's home, where the state tells.
+func (a *app) homeOf(device redoubt.NodeName) redoubt.NodeName {
+	n, _ := a.exercise().Node(device)
+	return n.Home
 }
 
 // administrator is an administrator of a device's home, in an exercise.
@@ -221,6 +238,41 @@ func (a *app) administrator(device redoubt.NodeName) (home redoubt.NodeName, sub
 		}
 	}
 	return n.Home, ""
+}
+
+func (a *app) linkWait() *cobra.Command {
+	var w who
+	var limit time.Duration
+	c := &cobra.Command{Use: "wait DEVICE [--as SUBJECT@NODE]", Short: "Wait until a device and its home are in step",
+		Long:    "Returns when the link is up and nothing waits at either end that the subject may see. Exit code 1 when --timeout passes first.",
+		Example: "  redoubt link wait outpost --timeout 5m", Args: exactly(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			defer cancel()
+			w.life = bulkLife
+			for {
+				v, err := a.linkOf(ctx, w, redoubt.NodeName(args[0]))
+				if err == nil && v.State == "up" && v.Pending.Versions == 0 {
+					a.say("%s and %s are in step", v.Device, v.Home)
+					return nil
+				}
+				if err != nil && ctx.Err() == nil && !errors.Is(err, redoubt.Unavailable) {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					if cmd.Context().Err() != nil {
+						return cmd.Context().Err()
+					}
+					return &redoubt.Error{Object: args[0], Kind: redoubt.Unavailable, Err: fmt.Errorf("not in step after %s: %d versions wait", limit, v.Pending.Versions), Hint: "redoubt link status " + args[0]}
+				case <-time.After(waitEvery):
+				}
+			}
+		}}
+	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	w.moreFlags(c)
+	c.Flags().DurationVar(&limit, "timeout", 2*time.Minute, "how long, a `time`")
+	return c
 }
 
 func (a *app) linkWatch() *cobra.Command {
@@ -257,4 +309,7 @@ func (a *app) linkWatch() *cobra.Command {
 	return c
 }
 
-const watchEvery = 2 * time.Second
+const (
+	watchEvery = 2 * time.Second
+	waitEvery  = 200 * time.Millisecond
+)
