@@ -102,6 +102,28 @@ func TestEveryFaultIsToldWithItsLine(t *testing.T) {
 	}
 }
 
+func TestQuotasTakeADefaultForLabelsThatAreNotNamed(t *testing.T) {
+	with := func(quotas string) (*Estate, error) {
+		text := fmt.Sprintf(real, 1, public(1), public(2))
+		return Read([]byte(strings.Replace(text, "    buckets: [reports]", "    quotas: "+quotas+"\n    buckets: [reports]", 1)), nil)
+	}
+	e, err := with("{S: 2KB, default: 1KB}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q := e.Nodes[0].Quotas; len(q) != 2 || q["SECRET"] != 2000 || q[redoubt.QuotaOfOthers] != 1000 {
+		t.Errorf("got %v", q)
+	}
+	if plain, err := with("{S: 2KB}"); err != nil || plain.Digest() == e.Digest() {
+		t.Errorf("the signatures do not cover the default: %v", err)
+	}
+	for _, bad := range []string{"{Default: 1KB}", "{DEFAULT: 1KB}", "{default: 0}", "{default: much}", "{default: 1KB, default: 1KB}", "{default: {S: 1KB}}"} {
+		if _, err := with(bad); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}
+
 func TestWhatIsNotBuiltIsRefusedWithThatReason(t *testing.T) {
 	for _, noun := range []string{"guards", "links", "agreements", "price_book"} {
 		_, err := Read([]byte(string(ExampleText)+noun+": []\n"), nil)
