@@ -104,12 +104,17 @@ type MaintenanceService interface {
 	NodeInfo(ctx context.Context) NodeInfo
 }
 
-// LabelUsage is the use of one label's share.
+// QuotaOfOthers stands among quotas by marking for the share of every label that is not named; without it such a label has no limit.
+const QuotaOfOthers = "default"
+
+// LabelUsage is what carries one label, and what is charged to those who work at it. The two differ where something was
+// written up: it carries the higher label and is charged to the lower one, for good. Spellings of one label share one quota.
 type LabelUsage struct {
-	Label      string `json:"label"`
-	Versions   int64  `json:"versions"`
-	Bytes      int64  `json:"bytes"`
-	QuotaBytes int64  `json:"quota_bytes,omitempty"` // 0: none
+	Label        string `json:"label"`
+	Versions     int64  `json:"versions"`
+	Bytes        int64  `json:"bytes"`                 // of content
+	ChargedBytes int64  `json:"charged_bytes"`         // against the quota: content, records and names of what was made at the label
+	QuotaBytes   int64  `json:"quota_bytes,omitempty"` // 0: none
 }
 
 // NodeInfo says what a node is.

@@ -313,13 +313,13 @@ func TestAStreamThatFailsLateIsNeverTakenForWhole(t *testing.T) {
 }
 
 func TestMetricsShowWhatTheCredentialDominates(t *testing.T) {
-	f := &fake{usage: []redoubt.LabelUsage{{Label: "UNCLASSIFIED", Versions: 3, Bytes: 100}, {Label: "SECRET", Versions: 1, Bytes: 7, QuotaBytes: 50}}}
+	f := &fake{usage: []redoubt.LabelUsage{{Label: "UNCLASSIFIED", Versions: 3, Bytes: 100}, {Label: "SECRET", Versions: 1, Bytes: 7, ChargedBytes: 9, QuotaBytes: 50}}}
 	o := options(t, f)
 	whole := prometheus.NewCounter(prometheus.CounterOpts{Name: "redoubt_commits_total", Help: "h"})
 	o.NodeWide = []prometheus.Collector{whole}
 	text := ask(New(o), "GET", "/metrics", "").Body.String()
 	for _, want := range []string{`redoubt_label_bytes{label="SECRET"} 7`, `redoubt_label_versions{label="UNCLASSIFIED"} 3`,
-		`redoubt_label_quota_bytes{label="SECRET"} 50`, `redoubt_node_info{fips="on",kind="enclave",node="node",policy="USA",version="1"} 1`} {
+		`redoubt_label_quota_bytes{label="SECRET"} 50`, `redoubt_label_charged_bytes{label="SECRET"} 9`, `redoubt_node_info{fips="on",kind="enclave",node="node",policy="USA",version="1"} 1`} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %s in\n%s", want, text)
 		}

@@ -14,6 +14,7 @@ var (
 	infoDesc     = prometheus.NewDesc("redoubt_node_info", "What the node is; always 1.", []string{"node", "kind", "policy", "version", "fips"}, nil)
 	bytesDesc    = prometheus.NewDesc("redoubt_label_bytes", "Bytes of content stored at a label.", []string{"label"}, nil)
 	versionsDesc = prometheus.NewDesc("redoubt_label_versions", "Versions stored at a label.", []string{"label"}, nil)
+	chargedDesc  = prometheus.NewDesc("redoubt_label_charged_bytes", "Bytes charged to a label's share: content, records and names of what was made at it.", []string{"label"}, nil)
 	quotaDesc    = prometheus.NewDesc("redoubt_label_quota_bytes", "The share of a label; absent where it has none.", []string{"label"}, nil)
 )
 
@@ -48,7 +49,7 @@ type view struct {
 }
 
 func (v view) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{infoDesc, bytesDesc, versionsDesc, quotaDesc} {
+	for _, d := range []*prometheus.Desc{infoDesc, bytesDesc, versionsDesc, chargedDesc, quotaDesc} {
 		ch <- d
 	}
 }
@@ -65,6 +66,7 @@ func (v view) Collect(ch chan<- prometheus.Metric) {
 	for _, u := range v.usage {
 		gauge(bytesDesc, float64(u.Bytes), u.Label)
 		gauge(versionsDesc, float64(u.Versions), u.Label)
+		gauge(chargedDesc, float64(u.ChargedBytes), u.Label)
 		if u.QuotaBytes > 0 {
 			gauge(quotaDesc, float64(u.QuotaBytes), u.Label)
 		}

@@ -278,7 +278,7 @@ func (e *Enclave) holdsStamp(n *incoming) (bool, error) {
 // takeIn seals and stages a version's content under this node's own keys, and holds it against the digest that was signed.
 func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 	x := &n.in.Entry
-	n.w = &write{e: e, who: e.own(n.set.label), b: n.b, name: x.Name, set: n.set, made: n.made}
+	n.w = &write{e: e, who: e.own(n.set.label), b: n.b, name: x.Name, set: n.set, made: n.made, hold: hold{set: n.made}}
 	rec := &record{id: n.id, base: versionID(x.Base), made: n.made.id, author: string(x.Author), maker: string(x.Maker), marker: x.Marker, size: x.SizeBytes,
 		attrs: x.Attributes, sums: x.Checksums, tags: x.Tags, retention: x.Retention, hold: x.Hold, custody: n.custody, from: n.from, parts: len(x.PartSizes) > 0}
 	n.w.rec = rec
@@ -286,7 +286,10 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}
 	}
 	if x.Marker {
-		return nil
+		return e.reserve(&n.w.hold, n.w.least(), markerRoom)
+	}
+	if err := n.w.reserve(n.w.least() + int64(max(1, len(x.PartSizes)))*mostOfPiece); err != nil { // least has the stated size in it
+		return err
 	}
 	if n.in.Content == nil {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("a version came without its content")}
@@ -313,6 +316,9 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 	}
 	return nil
 }
+
+// mostOfPiece is the most that a piece adds to a record, so that what was taken in also fits: size, key and what that is bound to.
+const mostOfPiece = binary.MaxVarintLen64 + keys.WrappedBytes + 16 + 1
 
 // takePart seals and stages one piece of content under a key of its own.
 func (w *write) takePart(ctx context.Context, r io.Reader, size int64) error {
@@ -369,13 +375,22 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	defer set.epochGate.RUnlock()
 	batch := new(store.Batch)
 	var last, versions, bytes int64
+	var charges []*hold
+	defer func() {
+		for _, h := range charges {
+			h.release() // what was committed is settled, and holds nothing
+		}
+	}()
 	for _, n := range round {
 		last = max(last, n.id.time())
-		dv, db, err := e.applyOne(batch, n)
+		o, err := e.applyOne(batch, n)
 		if err != nil {
 			return err
 		}
-		versions, bytes = versions+dv, bytes+db
+		versions, bytes = versions+o.versions, bytes+o.bytes
+		if o.charge != nil {
+			charges = append(charges, o.charge)
+		}
 		batch.Append(e.recorder.Record(n.entry))
 	}
 	set.boundMu.Lock() // a restart must not give out a time before one that is on record
@@ -388,6 +403,9 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	}
 	set.bound.Store(max(set.bound.Load(), last))
 	set.observe(last)
+	for _, h := range charges {
+		h.settle()
+	}
 	e.count(set, versions, bytes)
 	return e.believe(round)
 }
@@ -424,85 +442,97 @@ func (e *Enclave) lockNames(round []*incoming) (unlock func()) {
 	}
 }
 
-// applyOne adds what one entry changes to the batch, and says what it adds to the set's use. What is held already, or was
+// outcome is what one entry adds to the use of its set, and what it charges; nil is nothing.
+type outcome struct {
+	versions, bytes int64
+	charge          *hold
+}
+
+// applyOne adds what one entry changes to the batch, and says what comes of it. What is held already, or was
 // removed for good, adds nothing. The name's lock is held.
-func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (versions, bytes int64, err error) {
+func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err error) {
 	x := &n.in.Entry
 	switch {
 	case n.record != nil:
-		return 0, 0, e.placeRecord(batch, n)
+		return o, e.placeRecord(batch, n)
 	case x.Kind == redoubt.EntryVersion:
 		return e.applyVersion(batch, n)
 	}
 	kind, was, err := e.fate(e.engine, n.set, n.of)
 	if err != nil {
-		return 0, 0, err
+		return o, err
 	}
 	if kind == redoubt.EntryRemoval || kind == x.Kind && !n.id.newer(was) {
 		n.entry.Kind = outcomeHeld
-		return 0, 0, nil
+		return o, nil
 	}
 	f, err := e.byID(e.engine, n.b, n.set.label, x.Name.Key, e.ids.versionID(n.of))
 	if err != nil {
-		return 0, 0, err
+		return o, err
 	}
 	if kind == redoubt.EntryAlteration {
 		batch.Delete(stampKey(n.set.id, was))
 	}
 	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil {
-		return 0, 0, err // what it is about has not come yet, and will find it
+		return o, err // what it is about has not come yet, and will find it
 	}
 	if x.Kind == redoubt.EntryRemoval {
-		return -1, -f.rec.size, e.remove(batch, n.b, f, x.Name.Key)
+		return outcome{versions: -1, bytes: -f.rec.size, charge: e.givenBack(f, x.Name.Key)}, e.remove(batch, n.b, f, x.Name.Key)
 	}
+	before := f.rec.charge(x.Name.Key)
 	if err := e.keepOrigin(n.b, f, x.Name.Key); err != nil {
-		return 0, 0, err
+		return o, err
 	}
 	f.rec.tags, f.rec.retention, f.rec.hold, f.rec.altered = x.Tags, x.Retention, x.Hold, n.id
-	return 0, 0, e.replace(batch, n.b, f, x.Name.Key)
+	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
+	return o, err
 }
 
 // outcomeHeld is on record for what brought nothing new.
 const outcomeHeld = "held already"
 
 // applyVersion places a version, with the alteration that came before it, if one did.
-func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (versions, bytes int64, err error) {
+func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err error) {
 	held, err := e.holdsStamp(n)
 	if err != nil || held || n.w == nil {
 		n.entry.Kind = outcomeHeld
-		return 0, 0, err
+		return o, err
 	}
 	if err := n.w.freshKeys(); err != nil {
-		return 0, 0, err
+		return o, err
 	}
 	kind, was, err := e.fate(e.engine, n.set, n.id)
 	if err != nil {
-		return 0, 0, err
+		return o, err
 	}
 	rec := n.w.rec
 	if kind == redoubt.EntryAlteration {
 		raw, _, err := e.engine.Get(stampKey(n.set.id, was))
 		if err != nil {
-			return 0, 0, err
+			return o, err
 		}
 		alteration, _, is, err := fateOf(raw)
 		if err != nil || !is {
-			return 0, 0, &redoubt.Error{Op: "Apply", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
+			return o, &redoubt.Error{Op: "Apply", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
 		}
 		rec.origin, rec.altered = n.encoded, was
 		rec.tags, rec.retention, rec.hold = alteration.Tags, alteration.Retention, alteration.Hold
 	}
 	if err := e.noteConflict(batch, n); err != nil {
-		return 0, 0, err
+		return o, err
 	}
-	if err := e.place(batch, n.b.id, n.set, n.in.Entry.Name.Key, rec); err != nil {
-		return 0, 0, err
+	recordBytes, err := e.place(batch, n.b.id, n.set, n.in.Entry.Name.Key, rec)
+	if err != nil {
+		return o, err
+	}
+	if err := e.charge(batch, &n.w.hold, rec.cost(n.w.name.Key, recordBytes), anyRoom); err != nil {
+		return o, err
 	}
 	deltaSet(batch, recCount, n.set.id, 1)
 	deltaSet(batch, recBytes, n.set.id, rec.size)
 	batch.Links = append(batch.Links, n.w.staged...)
 	n.entry.Bytes = rec.size
-	return 1, rec.size, nil
+	return outcome{versions: 1, bytes: rec.size, charge: &n.w.hold}, nil
 }
 
 // keepOrigin keeps another node's entry as it was signed, before the version is altered here for the first time.

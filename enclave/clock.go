@@ -67,7 +67,7 @@ func (e *Enclave) settleClocks(b *store.Batch) {
 			b.Set(setKey(recClock, s.id), binary.LittleEndian.AppendUint64(nil, uint64(t)))
 		}
 	}
-	b.Set(timeMark, binary.LittleEndian.AppendUint64(nil, uint64(e.clock().UnixNano())))
+	e.markNow(b)
 }
 
 // timeMark keeps a time that has been: the enclave's clock never goes before it.
@@ -76,8 +76,15 @@ var timeMark = []byte{recMark, 't'}
 // markTime puts the present on record. It is called every minute, so that an idle enclave's clock is bounded too.
 func (e *Enclave) markTime(ctx context.Context) error {
 	b := new(store.Batch)
-	b.Set(timeMark, binary.LittleEndian.AppendUint64(nil, uint64(e.clock().UnixNano())))
+	e.markNow(b)
 	return e.engine.Commit(ctx, b)
+}
+
+// markNow writes both marks of time.
+func (e *Enclave) markNow(b *store.Batch) {
+	now := binary.LittleEndian.AppendUint64(nil, uint64(e.clock().UnixNano()))
+	b.Set(timeMark, now)
+	b.Set(shareMark, now)
 }
 
 // lastTime is the mark. What the sets' clocks have given out is left aside: the mark is written on a schedule, and

@@ -42,7 +42,7 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 		}
 	}
 	batch := new(store.Batch)
-	freed, err := u.drop(batch, keep)
+	freed, cost, err := u.drop(batch, keep)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
@@ -51,7 +51,12 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	if err := w.freshKeys(); err != nil {
 		return redoubt.Version{}, err
 	}
-	if err := e.place(batch, u.b.id, u.set, in.Name.Key, w.rec); err != nil {
+	recordBytes, err := e.place(batch, u.b.id, u.set, in.Name.Key, w.rec)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	defer w.discard()
+	if err := e.charge(batch, &w.hold, w.rec.cost(in.Name.Key, recordBytes)-cost, 0); err != nil {
 		return redoubt.Version{}, err
 	}
 	deltaSet(batch, recCount, u.set.id, 1)
@@ -64,6 +69,7 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Version{}, err
 	}
+	w.hold.settle()
 	e.count(u.set, 1, -freed)
 	return e.version(in.Name, u.set, w.rec), nil
 }
@@ -78,7 +84,7 @@ func (u *upload) join(ctx context.Context, in redoubt.CompleteUpload) (w *write,
 	if err != nil {
 		return nil, nil, err
 	}
-	w = &write{e: u.e, b: u.b, name: in.Name, set: u.set, made: u.made, rec: &record{id: id, made: u.made.id,
+	w = &write{e: u.e, b: u.b, name: in.Name, set: u.set, made: u.made, hold: hold{set: u.made}, rec: &record{id: id, made: u.made.id,
 		author: string(u.rec.Author), maker: string(u.e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
 		hold: u.rec.Hold, parts: true}}
 	keep = map[store.BlobRef]bool{}

@@ -30,6 +30,7 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Deleted{}, err
 	}
+	defer w.discard()
 	w.rec.marker = true
 	v, err := w.commit(ctx, op, in.If, entry)
 	if err != nil {
@@ -65,7 +66,7 @@ func (e *Enclave) deleteVersion(ctx context.Context, who redoubt.Credential, in 
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Deleted{}, err
 	}
-	e.count(f.set, -1, -f.rec.size)
+	e.removed(f, in.Name.Key)
 	return redoubt.Deleted{ID: in.ID, Marker: f.rec.marker}, nil
 }
 
@@ -117,6 +118,7 @@ func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) err
 	}
 	deltaSet(batch, recCount, f.set.id, -1)
 	deltaSet(batch, recBytes, f.set.id, -f.rec.size)
+	e.uncharge(batch, f, key)
 	hk := headKey(b.id, f.set.id, key)
 	raw, ok, err := e.engine.Get(hk)
 	if err != nil {
@@ -149,7 +151,7 @@ func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) err
 	return nil
 }
 
-// AlterObject changes tags, retention or hold of a version.
+// AlterObject changes tags, retention or hold of a version. What its record grows by is charged.
 func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in redoubt.AlterObject) (v redoubt.Version, err error) {
 	const op = "AlterObject"
 	action := redoubt.ActionPutLock
@@ -175,6 +177,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if f.rec.marker {
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed}
 	}
+	before := f.rec.charge(in.Name.Key)
 	if err := e.keepOrigin(b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}
@@ -185,32 +188,55 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}
-	if err := e.replace(batch, b, f, in.Name.Key); err != nil {
+	over := int64(0)
+	if in.Tags == nil {
+		over = markerRoom
+	}
+	change, err := e.recharge(batch, b, f, in.Name.Key, before, over)
+	if err != nil {
 		return redoubt.Version{}, err
 	}
+	defer change.release()
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Version{}, err
 	}
+	change.settle()
 	return e.version(in.Name, f.set, f.rec), nil
 }
 
-// replace writes a version's record anew where it stands. The name's lock is held.
-func (e *Enclave) replace(batch *store.Batch, b *bucket, f found, key string) error {
+// recharge is replace, and charges what the version costs more than before; the caller settles or releases what it gives.
+// The name's lock is held.
+func (e *Enclave) recharge(batch *store.Batch, b *bucket, f found, key string, before, room int64) (*hold, error) {
+	made := e.sets.byID(f.rec.made)
+	if made == nil {
+		return nil, &redoubt.Error{Op: "replace", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	recordBytes, err := e.replace(batch, b, f, key)
+	if err != nil {
+		return nil, err
+	}
+	h := &hold{set: made}
+	return h, e.charge(batch, h, f.rec.cost(key, recordBytes)-before, room)
+}
+
+// replace writes a version's record anew where it stands, and says how many bytes it has now. The name's lock is held.
+func (e *Enclave) replace(batch *store.Batch, b *bucket, f found, key string) (recordBytes int, err error) {
 	hk := headKey(b.id, f.set.id, key)
 	raw, ok, err := e.engine.Get(hk)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var head record
 	if ok {
 		if _, _, err := head.decodeHead(raw); err != nil {
-			return &redoubt.Error{Op: "replace", Kind: redoubt.Corrupt, Err: err}
+			return 0, &redoubt.Error{Op: "replace", Kind: redoubt.Corrupt, Err: err}
 		}
 	}
+	value := f.rec.encode(nil)
 	if ok && head.id == f.rec.id {
-		batch.Set(hk, f.rec.encode(nil))
+		batch.Set(hk, value)
 	} else {
-		batch.Set(oldKey(b.id, f.set.id, key, f.rec.id), f.rec.encode(nil))
+		batch.Set(oldKey(b.id, f.set.id, key, f.rec.id), value)
 	}
-	return nil
+	return len(value), nil
 }

@@ -30,7 +30,7 @@ type Options struct {
 	Keys           *keys.Keyring    // owned: Close closes it
 	People         []redoubt.Person // of the signed genesis estate
 	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
-	Quotas         map[string]int64 // marking -> bytes
+	Quotas         map[string]int64 // marking, or redoubt.QuotaOfOthers -> bytes
 	Rules          access.Denier    // the estate's own, able only to deny
 	Links          []redoubt.Link   // to the peers that it replicates with, beside its devices
 	Devices        []DeclaredDevice // whose home it is
@@ -110,6 +110,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if e.sets, err = openSets(o.Engine, o.Policy, quotas); err != nil {
 		return nil, err
 	}
+	if err := e.openShares(ctx); err != nil {
+		return nil, err
+	}
 	if err := e.openAudit(ctx); err != nil {
 		return nil, err
 	}
@@ -166,8 +169,11 @@ func (e *Enclave) deriveKeys(o Options) error {
 
 // quotas compiles the estate's shares.
 func (e *Enclave) quotas(declared map[string]int64) (func(label.Label) int64, error) {
-	byLabel := map[label.Label]int64{}
+	byLabel, others := map[label.Label]int64{}, declared[redoubt.QuotaOfOthers]
 	for marking, bytes := range declared {
+		if marking == redoubt.QuotaOfOthers {
+			continue
+		}
 		l, err := e.policy.Parse(marking)
 		if err != nil {
 			return nil, fmt.Errorf("quota: %w", err)
@@ -185,7 +191,7 @@ func (e *Enclave) quotas(declared map[string]int64) (func(label.Label) int64, er
 				return bytes
 			}
 		}
-		return 0
+		return others
 	}, nil
 }
 

@@ -191,7 +191,7 @@ func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, k
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return false, err
 	}
-	e.count(f.set, -1, -f.rec.size)
+	e.removed(f, key)
 	return true, nil
 }
 

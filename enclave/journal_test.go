@@ -521,6 +521,18 @@ func TestNodesConverge(t *testing.T) {
 				}
 			}
 		}
+		for _, w := range all {
+			w.charges()
+			for _, set := range p.home.sets.all() {
+				here, err := w.sets.of(context.Background(), set.label)
+				if err != nil {
+					r.Fatal(err)
+				}
+				if a, b := set.charged.Load(), here.charged.Load(); a != b {
+					r.Fatalf("%s is charged %d at home and %d at %s for the same versions", set.name, a, b, w.name)
+				}
+			}
+		}
 		for _, s := range subjects {
 			want := p.home.picture(who["home"+string(s)])
 			for _, w := range all[1:] {

@@ -19,12 +19,14 @@ import (
 //	c set                        the bound below which the set's clock has given out times
 //	q set                        usage: versions
 //	Q set                        usage: bytes
+//	a set                        bytes charged to those who work at the set's label (share.go)
+//	A set                        those of them that are kept charged for what is there no more
 //	h bucket set key 0           the newest version (or marker) of a key within one label set
 //	v bucket set key 0 ^id       the older ones, newest first
 //	u bucket set key 0 id        a multipart upload, by the label set it was begun at
 //	p id number                  a part of an upload
 //	t name                       the audit log's tiles and checkpoints
-//	m name                       a rotation or erasure that is ordered and not done (erase.go)
+//	m name                       a rotation or erasure that is ordered and not done (erase.go); the marks of time (clock.go) and of shares
 //
 // bucket and set are 4 bytes, id is 16 (see versionID). A key holds no NUL, so the 0 ends it.
 const (
@@ -32,6 +34,8 @@ const (
 	recClock  = 'c'
 	recCount  = 'q'
 	recBytes  = 'Q'
+	recCharge = 'a'
+	recKept   = 'A'
 	recHead   = 'h'
 	recOld    = 'v'
 	recUpload = 'u'
@@ -85,6 +89,8 @@ func (e *Enclave) parseUploadKey(k []byte, buckets map[uint32]*bucket) (b *bucke
 	b, made = buckets[binary.BigEndian.Uint32(k[1:])], e.sets.byID(binary.BigEndian.Uint32(k[5:]))
 	return b, made, string(k[rangeBytes : len(k)-17]), versionID(k[len(k)-16:]), b != nil && made != nil
 }
+
+const partKeyBytes = 1 + 16 + 2 // of partKey
 
 func partKey(id versionID, number int) []byte {
 	return binary.BigEndian.AppendUint16(append([]byte{recPart}, id[:]...), uint16(number))

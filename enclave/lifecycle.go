@@ -150,6 +150,7 @@ func (e *Enclave) expireCurrent(ctx context.Context, view store.View, b *bucket,
 	if err != nil {
 		return e.noted(ctx, entry, err)
 	}
+	defer w.discard()
 	w.rec.marker = true
 	if _, err = w.commit(ctx, "lifecycle", redoubt.Conditions{IfMatch: []string{e.etag(f.rec)}}, entry); err == nil {
 		return nil

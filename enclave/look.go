@@ -17,9 +17,10 @@ const (
 	lookCondition             // what a conditional write compares with
 	lookClock                 // which clocks a set's clock runs ahead of
 	lookUploads               // which uploads are shown
-	lookQuota                 // whose bytes count against a share
+	lookQuota                 // whose charges count against a share
 	lookUsage                 // whose use is shown
 	lookAudit                 // whose records are found
+	lookBack                  // who sees a version go
 	lookJournal               // which sets a peer is told of
 )
 
@@ -29,14 +30,12 @@ func (e *Enclave) look(_ look, working label.Label) []*labelSet { return e.sets.
 // lookEqual gives the sets whose uploads a working label may look at.
 func (e *Enclave) lookEqual(_ look, working label.Label) []*labelSet { return e.sets.equalTo(working) }
 
-// lookBytes gives what counts against a set's share: all at the same point of the order, or else another
-// spelling or handling mark would be another share.
-func (e *Enclave) lookBytes(set *labelSet) (n int64) {
-	for _, s := range e.sets.equalTo(set.label) {
-		n += s.bytes.Load() + s.reserved.Load()
-	}
-	return n
-}
+// lookUsed gives what counts against a share of which used bytes are: those alone.
+func (e *Enclave) lookUsed(_ *share, used int64) int64 { return used }
+
+// seesGo says whether those who made a version see it go when it is removed, and so may be given its charge back: where it
+// carries the label that it was made at.
+func (e *Enclave) seesGo(made *labelSet, f found) bool { return made.share == f.set.share }
 
 // lookEntry says whether an audit entry may be shown to a working label.
 func (e *Enclave) lookEntry(working, of label.Label) bool { return working.Dominates(of) }

@@ -24,11 +24,12 @@ const (
 	lookQuota
 	lookUsage
 	lookAudit
+	lookBack
 	lookJournal
 )
 
 // Leaks names what can be planted, in the order of the looks.
-var Leaks = []string{"current", "list", "versions", "empty", "condition", "clock", "uploads", "quota", "usage", "audit"}
+var Leaks = []string{"current", "list", "versions", "empty", "condition", "clock", "uploads", "quota", "usage", "audit", "back"}
 
 func planted(l look) bool { return os.Getenv("REDOUBT_LEAK") == Leaks[l] }
 
@@ -46,15 +47,19 @@ func (e *Enclave) lookEqual(l look, working label.Label) []*labelSet {
 	return e.sets.equalTo(working)
 }
 
-func (e *Enclave) lookBytes(set *labelSet) (n int64) {
-	counted := e.sets.equalTo(set.label)
+func (e *Enclave) lookUsed(of *share, used int64) int64 {
 	if planted(lookQuota) {
-		counted = e.sets.all()
+		for _, s := range e.sets.all() {
+			if s.share != of {
+				used += s.charged.Load()
+			}
+		}
 	}
-	for _, s := range counted {
-		n += s.bytes.Load() + s.reserved.Load()
-	}
-	return n
+	return used
+}
+
+func (e *Enclave) seesGo(made *labelSet, f found) bool {
+	return planted(lookBack) || made.share == f.set.share
 }
 
 func (e *Enclave) lookEntry(working, of label.Label) bool {

@@ -34,7 +34,8 @@ func (e *Enclave) Usage(ctx context.Context, who redoubt.Credential) ([]redoubt.
 	}
 	out := []redoubt.LabelUsage{}
 	for _, set := range e.look(lookUsage, who.Working) {
-		out = append(out, redoubt.LabelUsage{Label: set.label.Banner(), Versions: set.versions.Load(), Bytes: set.bytes.Load(), QuotaBytes: set.quota})
+		out = append(out, redoubt.LabelUsage{Label: set.label.Banner(), Versions: set.versions.Load(), Bytes: set.bytes.Load(),
+			ChargedBytes: set.charged.Load(), QuotaBytes: set.share.quota})
 	}
 	return out, nil
 }

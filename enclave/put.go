@@ -49,6 +49,9 @@ func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, 
 		return redoubt.Version{}, err
 	}
 	defer w.discard()
+	if err := w.reserve(w.least()); err != nil {
+		return redoubt.Version{}, err
+	}
 	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
 		return redoubt.Version{}, err
 	}
@@ -151,7 +154,7 @@ type write struct {
 	buffer  *[]byte // content that is sealed at commit
 	filled  int     // bytes of it
 	staged  []store.Staged
-	held    int64 // of the label's share, until it is counted or lost
+	hold    hold // of the share of made
 }
 
 // write begins a version with label l.
@@ -164,7 +167,7 @@ func (e *Enclave) write(ctx context.Context, b *bucket, name redoubt.ObjectName,
 	if err != nil {
 		return nil, err
 	}
-	return &write{e: e, who: who, b: b, name: name, set: set, made: made,
+	return &write{e: e, who: who, b: b, name: name, set: set, made: made, hold: hold{set: made},
 		rec: &record{made: made.id, author: string(who.Subject), maker: string(e.name)}}, nil
 }
 
@@ -173,8 +176,7 @@ func (w *write) discard() {
 	for _, s := range w.staged {
 		s.Discard()
 	}
-	w.set.reserved.Add(-w.held)
-	w.held = 0
+	w.hold.release()
 	w.dropBuffer()
 	w.dataKey.Wipe()
 }
@@ -299,10 +301,12 @@ func (l *limited) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (w *write) reserve(n int64) error {
-	held, err := w.e.reserve(w.made, w.set, n)
-	w.held += held
-	return err
+func (w *write) reserve(n int64) error { return w.e.reserve(&w.hold, n, 0) }
+
+// least is what the version costs beside its content, as far as that is known before there is any.
+func (w *write) least() int64 {
+	var record [1024]byte
+	return w.rec.cost(w.name.Key, len(w.rec.encode(record[:0])))
 }
 
 // took settles the size. Fewer bytes than announced are an error: nothing half arrives.
@@ -367,7 +371,11 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	if err := w.freshKeys(); err != nil {
 		return redoubt.Version{}, err
 	}
-	if err := e.place(batch, w.b.id, w.set, w.name.Key, w.rec); err != nil {
+	recordBytes, err := e.place(batch, w.b.id, w.set, w.name.Key, w.rec)
+	if err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := e.charge(batch, &w.hold, w.rec.cost(w.name.Key, recordBytes), room(w.who, w.rec)); err != nil {
 		return redoubt.Version{}, err
 	}
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
@@ -379,6 +387,7 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Version{}, err
 	}
+	w.hold.settle()
 	e.count(w.set, 1, w.rec.size)
 	return e.version(w.name, w.set, w.rec), nil
 }
@@ -426,17 +435,18 @@ func (w *write) sealBuffer(ctx context.Context, batch *store.Batch) error {
 }
 
 // place puts a version where it belongs among those of its key and label set: the
-// newest is the head, the others follow it. It goes into the journal of a node with links. The name's lock is held.
-func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string, rec *record) error {
+// newest is the head, the others follow it. It goes into the journal of a node with links. It says how many bytes the record
+// has. The name's lock is held.
+func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string, rec *record) (recordBytes int, err error) {
 	hk := headKey(bucket, set.id, key)
 	old, ok, err := e.engine.Get(hk)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var head record
 	if ok {
 		if _, _, err := head.decodeHead(old); err != nil {
-			return &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
+			return 0, &redoubt.Error{Op: "place", Kind: redoubt.Corrupt, Err: err}
 		}
 	}
 	if e.journaled(bucket, key) || rec.custody != nil {
@@ -455,5 +465,5 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 	default:
 		b.Set(oldKey(bucket, set.id, key, rec.id), value)
 	}
-	return nil
+	return len(value), nil
 }

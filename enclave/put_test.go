@@ -96,7 +96,7 @@ func TestContentOfEverySizeComesBackWhole(t *testing.T) {
 }
 
 func TestAQuotaCountsWhatIsThereOnce(t *testing.T) {
-	const quota = 1 << 20
+	const quota = 8 << 20
 	w := open(t, func(o *Options) { o.Quotas = map[string]int64{"SECRET": quota} })
 	ctx, s := context.Background(), w.as("s-analyst", "")
 	put := func(key string, n int, stated int64, marking string) error {
@@ -104,14 +104,19 @@ func TestAQuotaCountsWhatIsThereOnce(t *testing.T) {
 		return err
 	}
 	// Of unknown length: it fits to the byte, however large a step is.
-	if err := put("a", quota*3/4, -1, ""); err != nil {
-		t.Fatalf("three quarters of the share: %v", err)
+	if err := put("a", quota/2, -1, ""); err != nil {
+		t.Fatalf("half of the share: %v", err)
 	}
-	want(t, put("b", quota/4+1, -1, ""), redoubt.QuotaExceeded)
-	want(t, put("b", quota/4+1, quota/4+1, ""), redoubt.QuotaExceeded)
-	want(t, put("b", quota/4+1, -1, "SECRET//NOFORN"), redoubt.QuotaExceeded) // another spelling is no other share
-	if err := put("b", quota/4, -1, ""); err != nil {
-		t.Fatalf("the last quarter: %v", err)
+	record := w.charged("SECRET") - quota/2 // as long as the next one's
+	rest := quota/2 - 2*int(record)
+	want(t, put("b", rest+1, -1, ""), redoubt.QuotaExceeded)
+	want(t, put("b", rest+1, int64(rest+1), ""), redoubt.QuotaExceeded)
+	want(t, put("b", rest+1, -1, "SECRET//NOFORN"), redoubt.QuotaExceeded) // another spelling is no other share
+	if err := put("b", rest, -1, ""); err != nil {
+		t.Fatalf("the rest: %v", err)
+	}
+	if n := w.charged("SECRET"); n != quota {
+		t.Errorf("%d bytes are charged, want %d", n, quota)
 	}
 	want(t, put("c", 1, 1, ""), redoubt.QuotaExceeded)
 	w.put(w.as("u-analyst", ""), "other", "another label", "")
@@ -122,11 +127,11 @@ func TestAQuotaCountsWhatIsThereOnce(t *testing.T) {
 	if err := w.del(s, "a", page.Versions[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	if err := put("c", quota*3/4, -1, ""); err != nil {
+	if err := put("c", quota/2, -1, ""); err != nil {
 		t.Errorf("after a removal: %v", err)
 	}
-	if _, n := w.usage("SECRET"); n != quota {
-		t.Errorf("%d bytes count, want %d", n, quota)
+	if _, n := w.usage("SECRET"); n != int64(quota/2+rest) {
+		t.Errorf("%d bytes count, want %d", n, quota/2+rest)
 	}
 	usage, err := w.Usage(ctx, w.as("admin", ""))
 	if err != nil || len(usage) != 1 || usage[0].Label != "UNCLASSIFIED" {

@@ -29,6 +29,7 @@ type record struct {
 	pieces    []piece // the content; none for a marker and for an inline value
 	parts     bool    // pieces are the parts of a multipart upload
 	inline    []byte  // a system record's value
+	stored    int     // bytes of the record as it was read whole; else 0
 
 	// Of a node with links:
 	base    versionID        // the newest that there was under the key in the set when this was made; zero: none
@@ -274,5 +275,6 @@ func decodeRecord(b []byte) (*record, error) {
 	if rd.bad || len(rd.b) != 0 {
 		return nil, errRecord
 	}
+	r.stored = len(b)
 	return r, nil
 }

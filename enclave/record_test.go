@@ -42,6 +42,7 @@ func TestRecordWireFormat(t *testing.T) {
 func TestRecordsComeBack(t *testing.T) {
 	r := sample()
 	got, err := decodeRecord(r.encode(nil))
+	r.stored = len(r.encode(nil))
 	if err != nil || !reflect.DeepEqual(got, r) {
 		t.Errorf("got %+v, %v", got, err)
 	}

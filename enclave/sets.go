@@ -23,10 +23,10 @@ type labelSet struct {
 	text  []byte // canonical
 	name  string // the same
 	tag   uint32 // of versionID
-	quota int64  // bytes; 0: none
+	share *share // of all at the same point of the order
 
-	versions, bytes atomic.Int64 // use, as committed
-	reserved        atomic.Int64 // bytes of writes under way
+	versions, bytes atomic.Int64 // what carries the label, as committed
+	charged         atomic.Int64 // what was made at it, as committed (share.go)
 
 	clock   atomic.Int64 // the last time given out
 	bound   atomic.Int64 // durable; no time above it was used
@@ -91,7 +91,7 @@ func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label
 			return nil, &redoubt.Error{Op: "enclave.Open", Kind: redoubt.Corrupt, Err: err,
 				Hint: "the state holds a label of a policy that this estate does not name; start it with the estate that made it"}
 		}
-		set := t.newLabelSet(binary.BigEndian.Uint32(it.Key()[1:]), l, append([]byte(nil), it.Value()...), quotas(l))
+		set := t.newLabelSet(binary.BigEndian.Uint32(it.Key()[1:]), l, append([]byte(nil), it.Value()...), quotas)
 		if err := set.load(view); err != nil {
 			return nil, err
 		}
@@ -106,8 +106,11 @@ func openSets(engine store.Engine, policy *label.Policy, quotas func(label.Label
 
 // newLabelSet makes a set that is not in the table yet. Its tag is the first four bytes of a hash over its text, made
 // anew with a further zero byte for as long as another set has it; sets are read back in the order in which they were made.
-func (t *setTable) newLabelSet(id uint32, l label.Label, text []byte, quota int64) *labelSet {
-	set := &labelSet{id: id, label: l, text: text, name: string(text), quota: quota}
+func (t *setTable) newLabelSet(id uint32, l label.Label, text []byte, quotas func(label.Label) int64) *labelSet {
+	set := &labelSet{id: id, label: l, text: text, name: string(text), share: t.shareOf(l)}
+	if set.share == nil {
+		set.share = &share{label: l, quota: quotas(l)}
+	}
 	for salted := bytes.Clone(text); ; salted = append(salted, 0) {
 		sum := sha256.Sum256(salted)
 		if set.tag = binary.BigEndian.Uint32(sum[:]); t.byTag[set.tag] == nil {
@@ -116,21 +119,39 @@ func (t *setTable) newLabelSet(id uint32, l label.Label, text []byte, quota int6
 	}
 }
 
+// shareOf is the share that the sets at this point of the order have; nil where there is none yet.
+func (t *setTable) shareOf(l label.Label) *share {
+	for _, set := range t.byID {
+		if set.label.Equivalent(l) {
+			return set.share
+		}
+	}
+	return nil
+}
+
 // load reads the set's counters and the bound of its clock.
 func (s *labelSet) load(view store.View) error {
 	for _, c := range []struct {
 		rec  byte
 		into func(int64)
-	}{{recCount, s.versions.Store}, {recBytes, s.bytes.Store}, {recClock, func(v int64) { s.clock.Store(v); s.bound.Store(v) }}} {
-		v, ok, err := view.Get(setKey(c.rec, s.id))
+	}{{recCount, s.versions.Store}, {recBytes, s.bytes.Store}, {recCharge, func(v int64) { s.charged.Store(v); s.share.used.Add(v) }},
+		{recClock, func(v int64) { s.clock.Store(v); s.bound.Store(v) }}} {
+		v, err := counter(view, c.rec, s.id)
 		if err != nil {
 			return err
 		}
-		if ok && len(v) == 8 {
-			c.into(int64(binary.LittleEndian.Uint64(v)))
-		}
+		c.into(v)
 	}
 	return nil
+}
+
+// counter reads a number that is kept for a set; 0 where there is none.
+func counter(view store.View, rec byte, set uint32) (int64, error) {
+	v, ok, err := view.Get(setKey(rec, set))
+	if err != nil || !ok || len(v) != 8 {
+		return 0, err
+	}
+	return int64(binary.LittleEndian.Uint64(v)), nil
 }
 
 func newSetTable(from *setTable) *setTable {
@@ -165,7 +186,7 @@ func (s *labelSets) of(ctx context.Context, l label.Label) (*labelSet, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := t.newLabelSet(uint32(len(t.byID)+1), l, text, s.quotas(l))
+	set := t.newLabelSet(uint32(len(t.byID)+1), l, text, s.quotas)
 	b := new(store.Batch)
 	b.Set(setKey(recSet, set.id), text)
 	if err := s.engine.Commit(ctx, b); err != nil {
@@ -218,20 +239,4 @@ func (s *labelSets) byID(id uint32) *labelSet   { return s.table.Load().byID[id]
 
 func (s *labelSets) all() []*labelSet {
 	return s.table.Load().filter(func(*labelSet) bool { return true })
-}
-
-// reserve takes bytes from the set's share and says how many the caller holds, to be given back once they are
-// committed or lost. Only this label fails when its share is used up (RULES 3.3). Who writes up to it is not
-// refused, for that would tell how full it is; what is written up counts all the same.
-func (e *Enclave) reserve(made, s *labelSet, n int64) (held int64, err error) {
-	if s.quota == 0 || !made.label.Dominates(s.label) {
-		return 0, nil
-	}
-	s.reserved.Add(n)
-	if e.lookBytes(s) > s.quota {
-		s.reserved.Add(-n)
-		return 0, &redoubt.Error{Op: "write", Kind: redoubt.QuotaExceeded, Rule: "quota of " + s.label.Banner(),
-			Hint: "remove versions at this label, or ask the platform administrator for a larger share"}
-	}
-	return n, nil
 }

@@ -36,7 +36,8 @@ func (e *Enclave) putRecord(ctx context.Context, b *store.Batch, kind, name stri
 	}
 	key := kind + "/" + name
 	rec := &record{id: makeVersionID(t, e.maker, set.tag), made: set.id, maker: string(e.name), inline: value, marker: value == nil}
-	return e.place(b, systemBucketID, set, key, rec)
+	_, err = e.place(b, systemBucketID, set, key, rec)
+	return err
 }
 
 // PutRecord writes one system record as the node's own subject; durable on return.

@@ -106,5 +106,6 @@ func (e *Enclave) placeRecord(batch *store.Batch, n *incoming) error {
 		n.entry.Kind = outcomeHeld
 		return err
 	}
-	return e.place(batch, systemBucketID, n.set, n.in.Entry.Name.Key, n.w.rec)
+	_, err := e.place(batch, systemBucketID, n.set, n.in.Entry.Name.Key, n.w.rec)
+	return err
 }

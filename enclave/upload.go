@@ -34,6 +34,8 @@ type partRecord struct {
 	Stamp   versionID         `json:"stamp"` // makes the part's ETag and time
 	MD5     string            `json:"md5,omitempty"`
 	Sums    redoubt.Checksums `json:"sums"`
+
+	stored int // bytes of the record as it was read
 }
 
 // upload is an upload that a request found.
@@ -46,6 +48,8 @@ type upload struct {
 	made *labelSet // it was begun at
 	set  *labelSet // of the version to be
 	rec  uploadRecord
+
+	stored int // bytes of the record as it was read
 }
 
 // CreateUpload begins a multipart upload.
@@ -91,8 +95,12 @@ func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Upload{}, err
 	}
-	batch := new(store.Batch)
+	batch, charged := new(store.Batch), hold{set: made}
+	defer charged.release()
 	batch.Set(uploadKey(b.id, made.id, in.Name.Key, u.id), value)
+	if err := e.charge(batch, &charged, chargeOf(in.Name.Key, len(value), 0), 0); err != nil {
+		return redoubt.Upload{}, err
+	}
 	b.gate.RLock()
 	defer b.gate.RUnlock()
 	if _, err := e.bucket(op, in.Name.Bucket); err != nil {
@@ -101,6 +109,7 @@ func (e *Enclave) CreateUpload(ctx context.Context, who redoubt.Credential, in r
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Upload{}, err
 	}
+	charged.settle()
 	return u.public(), nil
 }
 
@@ -163,7 +172,7 @@ func (e *Enclave) findUpload(b *bucket, working label.Label, name redoubt.Object
 }
 
 func (e *Enclave) decodeUpload(b *bucket, made *labelSet, name redoubt.ObjectName, id versionID, raw []byte) (*upload, error) {
-	u := &upload{e: e, b: b, name: name, id: id, made: made}
+	u := &upload{e: e, b: b, name: name, id: id, made: made, stored: len(raw)}
 	if err := strictJSON(raw, &u.rec); err != nil {
 		return nil, &redoubt.Error{Op: "upload", Kind: redoubt.Corrupt, Err: err}
 	}
@@ -194,8 +203,11 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	if in.Number < 1 || in.Number > redoubt.MaxParts {
 		return redoubt.Part{}, &redoubt.Error{Op: "UploadPart", Kind: redoubt.Invalid, Rule: "a part's number is 1 to 10000"}
 	}
-	w := &write{e: e, b: u.b, name: u.name, set: u.set, made: u.made, rec: new(record)}
+	w := &write{e: e, b: u.b, name: u.name, set: u.set, made: u.made, rec: new(record), hold: hold{set: u.made}}
 	defer w.discard()
+	if err := w.reserve(chargeOverhead); err != nil {
+		return redoubt.Part{}, err
+	}
 	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
 		return redoubt.Part{}, err
 	}
@@ -236,12 +248,15 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	if err != nil {
 		return redoubt.Part{}, err
 	}
-	grown := p.Size
+	if p.stored, err = putPart(batch, u.id, in.Number, &p); err != nil {
+		return redoubt.Part{}, err
+	}
+	grown, cost := p.Size, p.charge()
 	if old != nil {
 		batch.Unlinks = append(batch.Unlinks, old.Ref)
-		grown -= old.Size
+		grown, cost = grown-old.Size, cost-old.charge()
 	}
-	if err := putPart(batch, u.id, in.Number, &p); err != nil {
+	if err := e.charge(batch, &w.hold, cost, 0); err != nil {
 		return redoubt.Part{}, err
 	}
 	deltaSet(batch, recBytes, u.set.id, grown)
@@ -254,6 +269,7 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return redoubt.Part{}, err
 	}
+	w.hold.settle()
 	e.count(u.set, 0, grown)
 	return e.publicPart(in.Number, &p), nil
 }
@@ -275,12 +291,13 @@ func (e *Enclave) part(key []byte) (*partRecord, error) {
 	return decodePart(raw)
 }
 
-func putPart(batch *store.Batch, upload versionID, number int, p *partRecord) error {
+// putPart adds a part's record to batch and says how many bytes it has.
+func putPart(batch *store.Batch, upload versionID, number int, p *partRecord) (recordBytes int, err error) {
 	value, err := json.Marshal(p)
 	if err == nil {
 		batch.Set(partKey(upload, number), value)
 	}
-	return err
+	return len(value), err
 }
 
 func decodePart(raw []byte) (*partRecord, error) {
@@ -288,6 +305,7 @@ func decodePart(raw []byte) (*partRecord, error) {
 	if err := strictJSON(raw, p); err != nil || len(p.Wrapped) != keys.WrappedBytes {
 		return nil, &redoubt.Error{Op: "part", Kind: redoubt.Corrupt, Err: err}
 	}
+	p.stored = len(raw)
 	return p, nil
 }
 
@@ -354,23 +372,30 @@ func (u *upload) abort(ctx context.Context, entry *entry) (err error) {
 	if err := u.still(); err != nil {
 		return err
 	}
-	batch := new(store.Batch)
-	freed, err := u.drop(batch, nil)
+	batch, back := new(store.Batch), hold{set: u.made}
+	freed, cost, err := u.drop(batch, nil)
 	if err != nil {
+		return err
+	}
+	if err := e.charge(batch, &back, -cost, 0); err != nil {
 		return err
 	}
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return err
 	}
+	back.settle()
 	e.count(u.set, 0, -freed)
 	return nil
 }
 
-// drop adds to batch the end of an upload: its record and parts go, and the blobs of those not in keep.
-func (u *upload) drop(batch *store.Batch, keep map[store.BlobRef]bool) (freed int64, err error) {
+// drop adds to batch the end of an upload: its record and parts go, and the blobs of those not in keep. It says how
+// many bytes of content go, and what the upload and its parts cost together.
+func (u *upload) drop(batch *store.Batch, keep map[store.BlobRef]bool) (freed, cost int64, err error) {
 	batch.Delete(uploadKey(u.b.id, u.made.id, u.name.Key, u.id))
+	cost = u.charge()
 	err = u.eachPart(0, func(number int, p *partRecord) error {
 		batch.Delete(partKey(u.id, number))
+		cost += p.charge()
 		if !keep[p.Ref] {
 			batch.Unlinks = append(batch.Unlinks, p.Ref)
 			freed += p.Size
@@ -380,7 +405,7 @@ func (u *upload) drop(batch *store.Batch, keep map[store.BlobRef]bool) (freed in
 	if freed > 0 {
 		deltaSet(batch, recBytes, u.set.id, -freed)
 	}
-	return freed, err
+	return freed, cost, err
 }
 
 // eachPart walks the stored parts numbered above behind.

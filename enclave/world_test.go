@@ -17,6 +17,7 @@ import (
 
 	"redoubt"
 	"redoubt/keys"
+	"redoubt/label"
 	"redoubt/store"
 	"redoubt/store/memory"
 )
@@ -175,7 +176,7 @@ func (w *world) usage(marking string) (versions, bytes int64) {
 	set := w.set(marking)
 	view := w.engine.View()
 	defer view.Close()
-	kept := newSetTable(nil).newLabelSet(set.id, set.label, set.text, 0)
+	kept := newSetTable(nil).newLabelSet(set.id, set.label, set.text, func(label.Label) int64 { return 0 })
 	if err := kept.load(view); err != nil {
 		w.t.Fatal(err)
 	}
@@ -185,10 +186,35 @@ func (w *world) usage(marking string) (versions, bytes int64) {
 	if a, b := set.bytes.Load(), kept.bytes.Load(); a != b {
 		w.t.Errorf("%s: %d bytes counted and %d kept", marking, a, b)
 	}
-	if r := set.reserved.Load(); r != 0 {
-		w.t.Errorf("%s: %d bytes stay reserved", marking, r)
-	}
+	w.charges()
 	return set.versions.Load(), set.bytes.Load()
+}
+
+// charges holds what every label is charged, in memory and on record, against a full count of the catalogue.
+func (w *world) charges() {
+	w.t.Helper()
+	view := w.engine.View()
+	defer view.Close()
+	counted, err := w.countCharges(view)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	used := map[*share]int64{}
+	for _, set := range w.sets.all() {
+		charged, err := counter(view, recCharge, set.id)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if mem := set.charged.Load(); charged != counted[set.id] || mem != charged {
+			w.t.Errorf("%s is charged %d, on record %d; what there is costs %d", set.name, mem, charged, counted[set.id])
+		}
+		used[set.share] += counted[set.id]
+	}
+	for s, n := range used {
+		if got := s.used.Load(); got != n {
+			w.t.Errorf("of the share of %s %d bytes are used, want %d", s.label.Banner(), got, n)
+		}
+	}
 }
 
 // blobs is how many blobs the store holds.

@@ -92,6 +92,10 @@ func (r *reader) checkNode(n *Node, path string) {
 	}
 	quotas := map[string]int64{}
 	for marking, size := range n.Quotas {
+		if marking == redoubt.QuotaOfOthers {
+			quotas[marking] = size
+			continue
+		}
 		at := path + ".quotas." + printable(marking)
 		l := r.marking(&marking, at)
 		within(l, at)

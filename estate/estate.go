@@ -62,7 +62,7 @@ type Node struct {
 	Range   redoubt.Range    `json:"range"`
 	S3      Listener         `json:"s3"`
 	API     Listener         `json:"api"`
-	Quotas  map[string]int64 `json:"quotas,omitempty"` // banner → bytes
+	Quotas  map[string]int64 `json:"quotas,omitempty"` // banner, or redoubt.QuotaOfOthers → bytes
 	Buckets []redoubt.Bucket `json:"buckets,omitempty"`
 
 	Peers *Listener `json:"peers,omitempty"` // of an enclave: where its devices meet it, UDP and TCP on one port; nil: none do

@@ -67,7 +67,14 @@ func TestExampleIsTheEstateOfTheContract(t *testing.T) {
 			t.Errorf("person %s: got %+v", want.name, p)
 		}
 	}
-	if len(e.People) != 9 || len(e.Nodes) != 3 || !e.Exercise {
+	device, ok := e.Node("outpost")
+	if !ok || device.Kind != KindDevice || device.Home != "secret" || device.Lease() != DefaultLease || device.Range.Ceiling != "SECRET" {
+		t.Errorf("outpost: got %+v", device)
+	}
+	if got := e.Devices("secret"); len(got) != 1 || got[0].Name != "outpost" || len(e.Devices("unclass")) != 0 {
+		t.Errorf("the devices of secret: got %+v", got)
+	}
+	if len(e.People) != 9 || len(e.Nodes) != 4 || !e.Exercise {
 		t.Errorf("got %d people, %d nodes, exercise %v", len(e.People), len(e.Nodes), e.Exercise)
 	}
 }
@@ -99,6 +106,28 @@ func TestEveryFaultIsToldWithItsLine(t *testing.T) {
 				t.Errorf("got\n%swant\n%s", got, want)
 			}
 		})
+	}
+}
+
+func TestQuotasTakeADefaultForLabelsThatAreNotNamed(t *testing.T) {
+	with := func(quotas string) (*Estate, error) {
+		text := fmt.Sprintf(real, 1, public(1), public(2))
+		return Read([]byte(strings.Replace(text, "    buckets: [reports]", "    quotas: "+quotas+"\n    buckets: [reports]", 1)), nil)
+	}
+	e, err := with("{S: 2KB, default: 1KB}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q := e.Nodes[0].Quotas; len(q) != 2 || q["SECRET"] != 2000 || q[redoubt.QuotaOfOthers] != 1000 {
+		t.Errorf("got %v", q)
+	}
+	if plain, err := with("{S: 2KB}"); err != nil || plain.Digest() == e.Digest() {
+		t.Errorf("the signatures do not cover the default: %v", err)
+	}
+	for _, bad := range []string{"{Default: 1KB}", "{DEFAULT: 1KB}", "{default: 0}", "{default: much}", "{default: 1KB, default: 1KB}", "{default: {S: 1KB}}"} {
+		if _, err := with(bad); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
 	}
 }
 
@@ -245,7 +274,7 @@ func TestPlanTellsWhatChangesAndRefusesWhatAFileCannotDo(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{
 		{"same", "# an exchange officer", "", ""},
 		{"ceiling raised", "ceiling: SECRET}", "ceiling: TOP SECRET}", "change  node secret: range"},
-		{"ceiling lowered", "ceiling: SECRET}", "ceiling: CONFIDENTIAL}", "refuse  node secret: range"},
+		{"ceiling lowered", "home: secret\n    range: {floor: UNCLASSIFIED, ceiling: SECRET}", "home: secret\n    range: {floor: UNCLASSIFIED, ceiling: CONFIDENTIAL}", "refuse  node outpost: range"},
 		{"bucket", "[reports, imagery]", "[reports, imagery, more]", "add     bucket unclass/more"},
 		{"clearance", "clearance: SECRET\n    nation: GBR", "clearance: TOP SECRET\n    nation: GBR", "change  person gbr-liaison: clearance"},
 	} {

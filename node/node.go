@@ -165,7 +165,9 @@ func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) erro
 func (n *Node) listenForPeers(declared estate.Node) error {
 	switch {
 	case n.device != nil:
-		return n.peers.callFrom()
+		from, err := n.peers.callFrom()
+		n.runtime.From, n.runtime.Dials = from, n.device.kept.Peers
+		return err
 	case declared.Peers == nil:
 		return nil
 	}

@@ -113,7 +113,7 @@ func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
 }
 
 // callFrom opens the socket that a device dials its home from: on loopback where its home is nowhere else.
-func (p *peers) callFrom() error {
+func (p *peers) callFrom() (string, error) {
 	from := "127.0.0.1:0"
 	for _, a := range p.device.addresses {
 		if !a.Addr().IsLoopback() {
@@ -122,12 +122,12 @@ func (p *peers) callFrom() error {
 	}
 	socket, err := net.ListenPacket("udp", from)
 	if err != nil {
-		return &redoubt.Error{Op: "node.callFrom", Object: from, Kind: redoubt.Unavailable, Err: cause(err)}
+		return "", &redoubt.Error{Op: "node.callFrom", Object: from, Kind: redoubt.Unavailable, Err: cause(err)}
 	}
 	if p.udp, err = carry.NewEndpoint(carry.Config{}, socket); err != nil {
-		return errors.Join(err, socket.Close())
+		return "", errors.Join(err, socket.Close())
 	}
-	return nil
+	return socket.LocalAddr().String(), nil
 }
 
 // run meets peers until close.

@@ -144,6 +144,8 @@ type Runtime struct {
 	S3URL   string    `json:"s3_url,omitempty"`
 	APIURL  string    `json:"api_url,omitempty"`
 	Peers   []string  `json:"peers,omitempty"` // addresses where devices meet it, UDP and TCP
+	Dials   []string  `json:"dials,omitempty"` // of a device: its home's addresses, which it dials
+	From    string    `json:"from,omitempty"`  // and the UDP address that it dials from
 	Version string    `json:"version"`
 	Token   string    `json:"token,omitempty"` // of this run: opens GET /v1/node and nothing else (ADR 9)
 }

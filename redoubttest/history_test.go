@@ -37,23 +37,26 @@ var analystOps = []weighted{
 	{"put", 18}, {"put-if", 6}, {"get", 10}, {"get-version", 5}, {"head", 4}, {"delete", 6}, {"delete-version", 4},
 	{"delete-many", 3}, {"copy", 6}, {"list", 5}, {"list-v2", 6}, {"list-versions", 7}, {"create-upload", 4}, {"put-part", 6},
 	{"copy-part", 3}, {"list-parts", 2}, {"list-uploads", 3}, {"complete", 4}, {"abort", 2}, {"put-tags", 3}, {"get-tags", 2},
-	{"delete-tags", 1}, {"put-retention", 2}, {"get-retention", 2}, {"put-hold", 3}, {"attributes", 2}, {"list-buckets", 1},
-	{"head-bucket", 1}, {"get-settings", 1}, {"fill", 3}, {"credentials", 1}, {"why", 1}, {"mint", 2},
+	{"delete-tags", 2}, {"put-retention", 4}, {"get-retention", 2}, {"put-hold", 3}, {"attributes", 2}, {"list-buckets", 1},
+	{"head-bucket", 1}, {"get-settings", 1}, {"fill", 3}, {"spend", 4}, {"credentials", 1}, {"why", 1}, {"mint", 2},
 }
 
 var adminOps = append([]weighted{{"create-bucket", 12}, {"delete-bucket", 12}, {"put-settings", 4}, {"usage", 12}, {"check", 4}, {"compact", 2}}, analystOps...)
 
+// upOps are of an analyst who may write up.
+var upOps = append([]weighted{{"write-up", 20}}, analystOps...)
+
 var auditOps = []weighted{{"audit", 10}, {"verify", 1}, {"keys", 4}, {"changes", 3}, {"credentials", 3}, {"list-buckets", 1}, {"why", 2}, {"put", 1}, {"get", 1},
 	{"people", 1}, {"grants", 1}, {"mint", 1}, {"propose", 3}, {"approve", 2}, {"grant", 2}, {"revoke-person", 3}, {"revoke-credential", 2}, {"revoke-grant", 2}}
 
-var officerOps = append([]weighted{{"rotate", 4}, {"erase-version", 5}, {"erase-label", 5}}, auditOps...)
+var officerOps = append([]weighted{{"rotate", 4}, {"erase-version", 8}, {"erase-label", 5}}, auditOps...)
 
 // roles are all who act. Index 0 is the highest.
 var roles = []role{
 	{"ts-analyst", "TOP SECRET//SI/TK", analystOps},
-	{"ts-analyst", "TOP SECRET", analystOps},
-	{"ts-analyst", "SECRET", analystOps},
-	{"ts-analyst", "UNCLASSIFIED", analystOps},
+	{"ts-analyst", "TOP SECRET", upOps},
+	{"ts-analyst", "SECRET", upOps},
+	{"ts-analyst", "UNCLASSIFIED", upOps},
 	{"s-analyst", "SECRET", analystOps},
 	{"s-analyst", "SECRET//REL TO USA, GBR", analystOps},
 	{"s-analyst", "UNCLASSIFIED", analystOps},
@@ -86,7 +89,7 @@ var (
 	keyChoice    = []string{"plan", "plan", "a/x", "a/y", "a/z/1", "b/1", "ü n", "zz"}
 	labelChoice  = []string{"UNCLASSIFIED", "SECRET", "SECRET", "SECRET//REL TO USA, GBR", "SECRET//NOFORN", "TOP SECRET", "TOP SECRET", "TOP SECRET//SI",
 		"TOP SECRET//SI/TK", "CONFIDENTIAL", "NO SUCH MARKING"}
-	historyQuotas = map[string]int64{"UNCLASSIFIED": 9000, "SECRET//REL TO USA, GBR": 7000, "SECRET": 9000, "TOP SECRET": 6000, "TOP SECRET//SI/TK": 9000}
+	historyQuotas = map[string]int64{"UNCLASSIFIED": 32_000, "SECRET//REL TO USA, GBR": 26_000, "SECRET": 32_000, redoubt.QuotaOfOthers: 24_000}
 )
 
 // step is one action of a history.
@@ -216,7 +219,7 @@ type world struct {
 	s      *redoubttest.Stack
 	seed   uint64
 	actors []*actor
-	// acked are the versions acknowledged at a label to those who work at it: what an officer who is asked to erase one is told.
+	// acked are the versions acknowledged at a label to those who wrote them: what an officer who is asked to erase one is told.
 	acked map[string][]ref
 	said  map[int]string // what each step's actor received
 

@@ -175,12 +175,22 @@ func TestHistoriesReachEverything(t *testing.T) {
 			if strings.Contains(w.said[s.n], "QuotaExceeded") {
 				good["quota exceeded"]++
 			}
+			if how, _, ok := strings.Cut(strings.TrimPrefix(w.said[s.n], "> spend on "), "\n"); ok && s.op == "spend" && strings.Contains(w.said[s.n], "QuotaExceeded") {
+				end := "a high"
+				if roles[s.role].marking == "UNCLASSIFIED" {
+					end = "a low"
+				}
+				good[end+" share spent on "+how]++
+			}
 			if strings.Contains(w.said[s.n], "<Code>PreconditionFailed") {
 				good["precondition failed"]++
 			}
 		}
 	}
-	want := []string{"quota exceeded", "precondition failed"}
+	want := []string{"quota exceeded", "precondition failed", "write-up"}
+	for _, how := range spendings {
+		want = append(want, "a low share spent on "+how, "a high share spent on "+how)
+	}
 	for _, w := range officerOps {
 		want = append(want, w.op)
 	}

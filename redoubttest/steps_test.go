@@ -31,9 +31,12 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 	before := ""
 	in := redoubttest.Request{Method: http.MethodGet, Bucket: bucket, Key: key, Query: url.Values{}, Header: http.Header{}}
 	switch s.op {
-	case "put", "put-if":
+	case "put", "put-if", "write-up":
 		in.Method, in.Body = http.MethodPut, content(r, s.n)
 		w.dress(r, a, &in)
+		if s.op == "write-up" {
+			in.Header.Set("X-Amz-Meta-Redoubt-Label", pick(r, []string{"SECRET", "TOP SECRET", "TOP SECRET//SI/TK", "TOP SECRET//SI/TK"}))
+		}
 		if s.op == "put-if" {
 			conditions(r, a, in.Header, "", "If-Match", "If-None-Match")
 		}
@@ -159,19 +162,22 @@ func (w *world) request(r *rand.Rand, a *actor, s step) string {
 		in.Body = fmt.Appendf(nil, "<Tagging><TagSet><Tag><Key>k</Key><Value>v%d</Value></Tag></TagSet></Tagging>", s.n)
 	case "fill":
 		return w.fill(r, a, in, s.n)
+	case "spend":
+		return w.spend(r, a, s.n)
 	default:
 		w.t.Fatalf("no such operation: %s", s.op)
 	}
 	out, res := w.do(a, in)
-	w.acknowledge(a, in, res)
+	w.acknowledge(in, res)
 	return before + out
 }
 
-// acknowledge notes a version for officers: who is asked to erase a version is told its ID by one who works at its label.
-func (w *world) acknowledge(a *actor, in redoubttest.Request, res redoubttest.Response) {
-	if in.Method == http.MethodPut && res.Status == http.StatusOK && res.Header.Get("X-Amz-Meta-Redoubt-Label") == a.marking {
+// acknowledge notes a version for officers: who is asked to erase a version is told its ID by one who works at its label, or
+// by who wrote it up to there.
+func (w *world) acknowledge(in redoubttest.Request, res redoubttest.Response) {
+	if at := res.Header.Get("X-Amz-Meta-Redoubt-Label"); in.Method == http.MethodPut && res.Status == http.StatusOK && at != "" {
 		if id := res.Header.Get("X-Amz-Version-Id"); id != "" {
-			w.acked[a.marking] = append(w.acked[a.marking], ref{in.Bucket, in.Key, id})
+			w.acked[at] = append(w.acked[at], ref{in.Bucket, in.Key, id})
 		}
 	}
 }
@@ -375,6 +381,55 @@ func (w *world) fill(r *rand.Rand, a *actor, in redoubttest.Request, n int) stri
 	return out
 }
 
+// spendings are the sorts of records that a share can be spent on beside content.
+var spendings = []string{"empty versions", "metadata", "markers", "uploads"}
+
+// maxSpending bounds the requests of one step: any share of a history, and the room of markers over it, is spent by fewer.
+const maxSpending = 60
+
+// spend uses a share up by one sort of record alone, and mostly gives it back, in the order in which it was taken.
+func (w *world) spend(r *rand.Rand, a *actor, n int) string {
+	how, keep := pick(r, spendings), r.IntN(4) == 0
+	in := redoubttest.Request{Method: http.MethodPut, Bucket: pick(r, []string{"reports", "temp"}), Header: http.Header{}, Query: url.Values{}}
+	key := fmt.Sprintf("spend/%d/", n) + strings.Repeat("k", 900)
+	switch how {
+	case "metadata":
+		in.Header.Set("X-Amz-Meta-Note", strings.Repeat("n", 1500))
+	case "markers":
+		in.Method = http.MethodDelete
+	case "uploads":
+		in.Method, in.Query = http.MethodPost, url.Values{"uploads": {""}}
+	}
+	if how != "markers" && r.IntN(5) == 0 && (how != "uploads" || uploadsGoUp(w.seed)) {
+		in.Header.Set("X-Amz-Meta-Redoubt-Label", pick(r, labelChoice))
+	}
+	versions, uploads, out := len(a.versions), len(a.uploads), "> spend on "+how+"\n"
+	for i := range maxSpending {
+		in.Key = key + strconv.Itoa(i)
+		text, res := w.do(a, in)
+		if out += text; res.Status >= http.StatusBadRequest {
+			break
+		}
+	}
+	back := redoubttest.Request{Method: http.MethodDelete}
+	for _, v := range a.versions[versions:] {
+		if back.Bucket, back.Key, back.Query = v.bucket, v.key, (url.Values{"versionId": {v.id}}); !keep {
+			text, _ := w.do(a, back)
+			out += text
+		}
+	}
+	for _, u := range a.uploads[uploads:] {
+		if back.Bucket, back.Key, back.Query = u.bucket, u.key, (url.Values{"uploadId": {u.id}}); !keep {
+			text, _ := w.do(a, back)
+			out += text
+		}
+	}
+	if !keep { // what is gone again is not worth asking for
+		a.versions, a.uploads = a.versions[:versions], a.uploads[:uploads]
+	}
+	return out
+}
+
 // serviceCall plays a step that has no S3 form; ok is false for one that has.
 func (w *world) serviceCall(r *rand.Rand, a *actor, s step) (out string, ok bool) {
 	ctx := w.t.Context()
@@ -392,12 +447,7 @@ func (w *world) serviceCall(r *rand.Rand, a *actor, s step) (out string, ok bool
 	case "credentials":
 		v, err = w.credentials(a)
 	case "verify":
-		var report redoubt.AuditReport
-		report, err = w.s.VerifyAudit(ctx, a.cred, nil)
-		if a.marking == roles[0].marking { // its root covers random request IDs, and no observer works there
-			report.Checkpoint = ""
-		}
-		v = report
+		v, err = w.verify(a)
 	case "audit":
 		v, err = w.audit(r, a)
 	case "why":
@@ -447,6 +497,15 @@ func errorText(err error) string {
 		return "internal"
 	}
 	return fmt.Sprintf("%s|%s|%s", redoubt.KindOf(err), e.Rule, e.Hint)
+}
+
+// verify reads the log back. At the ceiling it shows size and checkpoint, which hang on the real clock as records do.
+func (w *world) verify(a *actor) (redoubt.AuditReport, error) {
+	report, err := w.s.VerifyAudit(w.t.Context(), a.cred, nil)
+	if a.marking == roles[0].marking {
+		report.Entries, report.Checkpoint = 0, ""
+	}
+	return report, err
 }
 
 // audit searches with some restriction. Reads reach the log within a second, so their place among

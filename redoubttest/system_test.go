@@ -252,8 +252,11 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 				}
 			}
 		}
-		if len(nodes) != len(want) {
-			t.Errorf("got %d nodes, want %d", len(nodes), len(want))
+		if n := first["outpost"]; n.Kind != "device" || n.State != "ready" || n.Range.Ceiling != "SECRET" {
+			t.Errorf("outpost: got %+v, want a device that is ready", n)
+		}
+		if len(nodes) != len(want)+1 {
+			t.Errorf("got %d nodes, want %d", len(nodes), len(want)+1)
 		}
 	})
 
@@ -273,8 +276,8 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 				t.Errorf("%s: environment: %v", name, err)
 			}
 		}
-		if len(seen) != 3 {
-			t.Errorf("got %d processes, want 3", len(seen))
+		if len(seen) != 4 {
+			t.Errorf("got %d processes, want 4", len(seen))
 		}
 	})
 
@@ -510,12 +513,12 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 			ended := make(chan struct{})
 			go func() { up.Wait(); close(ended) }()
 			defer func() { up.Process.Kill(); <-ended }()
-			until(t, "three nodes are ready", func() bool {
+			until(t, "four nodes are ready", func() bool {
 				if _, err := os.Stat(filepath.Join(r.state, ".exercise", "sealed")); err != nil {
 					return false
 				}
 				nodes := r.status()
-				return len(nodes) == 3 && !slices.ContainsFunc([]string{"unclass", "secret", "topsecret"}, func(n string) bool { return nodes[n].State != "ready" })
+				return len(nodes) == 4 && !slices.ContainsFunc([]string{"unclass", "secret", "topsecret", "outpost"}, func(n string) bool { return nodes[n].State != "ready" })
 			})
 			pids := r.pids()
 			if err := up.Process.Signal(c.sig); err != nil {
@@ -539,7 +542,7 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 
 func TestAnEstateThatNamesWhatIsNotBuiltIsRefused(t *testing.T) {
 	r := newEstate(t)
-	for key, reason := range map[string]string{"guards": "guards between enclaves are not built yet", "devices": "tactical-edge devices are not built yet",
+	for key, reason := range map[string]string{"guards": "guards between enclaves are not built yet",
 		"links": "not built yet", "agreements": "not built yet", "price_book": "not built yet"} {
 		path := r.file(key+".yaml", string(estate.ExampleText)+key+":\n  - name: something\n")
 		for _, args := range [][]string{{"estate", "check", path}, {"up", path, "--detach"}, {"serve", "secret", "--estate", path, "--state", r.state}} {
@@ -671,7 +674,7 @@ cmp "$T/f" "$T/g"
 	}
 	var d struct {
 		Sovereignty struct {
-			Outbound  []any
+			Outbound  []struct{ Node, Address, Owner string }
 			Listeners []struct{ Address, Face string }
 			Roots     []struct{ What, Owner string }
 		}
@@ -680,11 +683,11 @@ cmp "$T/f" "$T/g"
 	if err == nil {
 		err = json.Unmarshal(doctor, &d)
 	}
-	if s := d.Sovereignty; err != nil || len(s.Outbound) != 0 || len(s.Listeners) != 6 || len(s.Roots) < 3 {
+	if s := d.Sovereignty; err != nil || len(s.Outbound) != 1 || s.Outbound[0].Node != "outpost" || s.Outbound[0].Owner != "home of device outpost" || len(s.Listeners) != 11 || len(s.Roots) < 3 {
 		t.Errorf("doctor --sovereignty: %v: %s", err, doctor)
 	}
 	for _, l := range d.Sovereignty.Listeners {
-		if host, _, err := net.SplitHostPort(l.Address); err != nil || !net.ParseIP(host).IsLoopback() || l.Face != "s3" && l.Face != "api" {
+		if host, _, err := net.SplitHostPort(l.Address); err != nil || !net.ParseIP(host).IsLoopback() || !slices.Contains([]string{"s3", "api", "peers", "link"}, l.Face) {
 			t.Errorf("listens at %+v", l)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"redoubt/estate"
 	"redoubt/keys"
 	"redoubt/node"
 )
@@ -35,11 +36,12 @@ const minFreeBytes = 2 << 30
 
 func (a *app) doctorCommand() *cobra.Command {
 	var sovereign bool
-	var keyFile string
+	var keyFile, estateFile string
 	c := &cobra.Command{Use: "doctor", Short: "Check the whole estate on this machine",
 		Long: `Looks at the state, its files' modes, the disk, the clock, the nodes and their TLS, and of nodes that are down at
-what their start needs: the keyring (with --key-file, whether that opens it) and the store's format. It says what to
-do about each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on,
+what their start needs: the keyring (with --key-file, whether that opens it) and the store's format. Of an exercise, or
+with --estate, it holds the labels' shares against the disk. It says what to do about each fault, and changes
+nothing. With --sovereignty it also lists every address that a node listens on,
 every connection that a node has opened itself (there is none: no node dials), and every root of trust with its
 owner.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
@@ -52,7 +54,13 @@ owner.`,
 			if keyFile != "" {
 				unlock = keys.KeyFile(keyFile)
 			}
-			d, err := examine(cmd.Context(), st, unlock, sovereign)
+			var declared *estate.Estate
+			if estateFile != "" {
+				if declared, err = loadEstate(estateFile); err != nil {
+					return a.faultsOf(estateFile, err)
+				}
+			}
+			d, err := examine(cmd.Context(), st, declared, unlock, sovereign)
 			if err != nil {
 				return err
 			}
@@ -67,15 +75,20 @@ owner.`,
 			return err
 		}}
 	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` to try on the keyrings of nodes that are down; none is changed")
+	c.Flags().StringVar(&estateFile, "estate", "", "estate `file`, for the shares of its nodes' labels; an exercise's is known")
 	c.Flags().BoolVar(&sovereign, "sovereignty", false, "list every address and every root of trust, each with its owner")
 	return a.jsonFlag(c)
 }
 
-func examine(ctx context.Context, st node.State, unlock keys.Unlock, sovereign bool) (*diagnosis, error) {
+// examine looks at everything. declared is the estate of a state that holds none in clear; nil is the exercise's.
+func examine(ctx context.Context, st node.State, declared *estate.Estate, unlock keys.Unlock, sovereign bool) (*diagnosis, error) {
 	d := &diagnosis{}
 	e, err := exerciseOf(st)
 	if err != nil {
 		d.add("fail", "estate", hintFor(err), "the exercise does not open: %s", plain(err))
+	}
+	if declared == nil {
+		declared = e
 	}
 	if st.HasExercise() {
 		d.add("warn", "exercise", "never put real material into it", "this is an exercise: the private keys of all its people, and what opens its keyrings, lie in the state")
@@ -88,6 +101,8 @@ func examine(ctx context.Context, st node.State, unlock keys.Unlock, sovereign b
 	}
 	checkModes(d, st)
 	checkDisk(d, st)
+	_, size, _, _ := filesystem(st.Dir()) // a disk that cannot be asked, checkDisk tells of
+	checkShares(d, declaredNodes(declared, doc), size)
 	checkClock(d, st, doc)
 	for _, n := range doc.Nodes {
 		if n.State == node.Ready {
@@ -100,10 +115,10 @@ func examine(ctx context.Context, st node.State, unlock keys.Unlock, sovereign b
 		if d.Sovereignty, err = sovereigntyOf(st, e, doc); err != nil {
 			return nil, err
 		}
-		if n := len(d.Sovereignty.Outbound); n > 0 {
-			d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node", n)
+		if n := d.Sovereignty.undeclared(); n > 0 {
+			d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what is no home of a device", n)
 		} else {
-			d.add("ok", "outbound", "", "no node has opened a connection; there is no code to: no update check, no telemetry, no licence server")
+			d.add("ok", "outbound", "", "no node has opened a connection but a device to its home; there is no code to: no update check, no telemetry, no licence server")
 		}
 	}
 	d.OK = !slices.ContainsFunc(d.Findings, func(f finding) bool { return f.Level == "fail" })

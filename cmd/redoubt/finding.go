@@ -43,7 +43,7 @@ func checkModes(d *diagnosis, st node.State) {
 }
 
 func checkDisk(d *diagnosis, st node.State) {
-	free, kind, err := filesystem(st.Dir())
+	free, _, kind, err := filesystem(st.Dir())
 	if err != nil {
 		d.add("warn", "disk", "", "the file system cannot be asked: %v", err)
 		return

@@ -244,7 +244,8 @@ func (a *app) linkWait() *cobra.Command {
 	var w who
 	var limit time.Duration
 	c := &cobra.Command{Use: "wait DEVICE [--as SUBJECT@NODE]", Short: "Wait until a device and its home are in step",
-		Long:    "Returns when the link is up and nothing waits at either end that the subject may see. Exit code 1 when --timeout passes first.",
+		Long: `Returns when the link is up and nothing waits at either end that the subject may see. Exit code 1 when --timeout
+passes first.`,
 		Example: "  redoubt link wait outpost --timeout 5m", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), limit)

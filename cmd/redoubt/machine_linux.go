@@ -14,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// filesystem tells the free bytes and the kind of the file system that holds path.
-func filesystem(path string) (free int64, kind string, err error) {
+// filesystem tells the free bytes, the size and the kind of the file system that holds path.
+func filesystem(path string) (free, size int64, kind string, err error) {
 	var s unix.Statfs_t
 	if err := unix.Statfs(path, &s); err != nil {
-		return 0, "", err
+		return 0, 0, "", err
 	}
 	kinds := map[int64]string{unix.EXT4_SUPER_MAGIC: "ext4", unix.XFS_SUPER_MAGIC: "xfs", unix.BTRFS_SUPER_MAGIC: "btrfs", unix.TMPFS_MAGIC: "tmpfs",
 		unix.NFS_SUPER_MAGIC: "nfs", unix.OVERLAYFS_SUPER_MAGIC: "overlayfs", unix.MSDOS_SUPER_MAGIC: "vfat", unix.FUSE_SUPER_MAGIC: "fuse", 0xff534d42: "cifs", 0x2fc12fc1: "zfs"}
@@ -26,7 +26,7 @@ func filesystem(path string) (free int64, kind string, err error) {
 	if kind == "" {
 		kind = fmt.Sprintf("a file system of type %#x", s.Type)
 	}
-	return int64(s.Bavail) * s.Bsize, kind, nil
+	return int64(s.Bavail) * s.Bsize, int64(s.Blocks) * s.Bsize, kind, nil
 }
 
 // clockSynced asks the kernel whether a time service keeps its clock.

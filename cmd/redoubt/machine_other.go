@@ -8,7 +8,9 @@ import (
 	"redoubt"
 )
 
-func filesystem(string) (int64, string, error) { return 0, "", errors.New("known on Linux only") }
+func filesystem(string) (free, size int64, kind string, err error) {
+	return 0, 0, "", errors.New("known on Linux only")
+}
 
 func clockSynced() (synced, known bool) { return false, false }
 

@@ -13,9 +13,9 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "What clients on other machines need to know of a node",
+	c := &cobra.Command{Use: "node", Short: "What clients on other machines need to know of a node, and what its labels store",
 		Example: "  redoubt node ca secret > secret.pem"}
-	c.AddCommand(a.nodeCA())
+	c.AddCommand(a.nodeCA(), a.nodeUsage())
 	return c
 }
 

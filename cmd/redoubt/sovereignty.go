@@ -16,7 +16,7 @@ import (
 
 // sovereignty is everything that the estate's processes listen on, dial and trust, each with its owner.
 type sovereignty struct {
-	Outbound  []outbound `json:"outbound"` // none: nothing here dials
+	Outbound  []outbound `json:"outbound"` // a device dials its home, and nothing else dials
 	Listeners []listener `json:"listeners"`
 	Roots     []root     `json:"roots"`
 }
@@ -25,6 +25,18 @@ type outbound struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 	Owner   string `json:"owner"`
+
+	home bool // of a device: declared, and what a device is for
+}
+
+// undeclared counts what nobody declared.
+func (s *sovereignty) undeclared() (n int) {
+	for _, o := range s.Outbound {
+		if !o.home {
+			n++
+		}
+	}
+	return n
 }
 
 type listener struct {
@@ -52,8 +64,14 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 			for _, addr := range listens {
 				s.Listeners = append(s.Listeners, listener{string(n.Name), addr, faceAt(n, addr), "node " + string(n.Name)})
 			}
+			for _, addr := range n.Dials {
+				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "home of device " + string(n.Name), true})
+			}
 			for _, addr := range dials {
-				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "node " + string(n.Name)})
+				if slices.Contains(n.Dials, addr) {
+					continue
+				}
+				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "node " + string(n.Name), false})
 			}
 		}
 		if cert, err := readCA(st.CAFile(n.Name)); err == nil {
@@ -85,6 +103,12 @@ func dirExists(path string) bool {
 }
 
 func faceAt(n nodeStatus, address string) string {
+	switch {
+	case slices.Contains(n.Peers, address):
+		return "peers"
+	case address == n.from && address != "":
+		return "link"
+	}
 	for face, u := range map[string]string{"s3": n.S3URL, "api": n.APIURL} {
 		if p, err := url.Parse(u); err == nil && p.Host == address {
 			return face

@@ -23,6 +23,10 @@ type nodeStatus struct {
 	APIURL string           `json:"api_url"`
 	State  string           `json:"state"`
 	PID    int              `json:"pid"`
+	Peers  []string         `json:"peers,omitempty"` // where its devices meet it
+	Dials  []string         `json:"dials,omitempty"` // of a device: its home's addresses
+
+	from string // that it dials from
 }
 
 // estateStatus is the document of status --json and up --json.
@@ -97,7 +101,7 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 		if err != nil {
 			return doc, err
 		}
-		s := nodeStatus{Name: name, Kind: "enclave", S3URL: r.S3URL, APIURL: r.APIURL, State: r.State, PID: r.PID}
+		s := nodeStatus{Name: name, Kind: "enclave", S3URL: r.S3URL, APIURL: r.APIURL, State: r.State, PID: r.PID, Peers: r.Peers, Dials: r.Dials, from: r.From}
 		if e != nil {
 			if n, ok := e.Node(name); ok {
 				s.Kind, s.Range = n.Kind, n.Range
