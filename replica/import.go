@@ -329,7 +329,7 @@ func (f *former) check(msg []byte) error {
 		}
 		for i := range m.Parcels {
 			p := &m.Parcels[i]
-			if (p.Packing == packedNone) != (len(p.Content) == 0) && p.Packing != packedPlain || !f.next(p.Seq) {
+			if (p.Packing == packedNone) != (len(p.Content) == 0) && p.Packing != packedPlain || len(m.Signature) > 0 && len(p.Custody) > 0 || !f.next(p.Seq) {
 				return errMessage
 			}
 		}
