@@ -141,6 +141,7 @@ func SealBatch(maker NodeName, entries [][]byte, sign func(message []byte) ([]by
 type Link struct {
 	Peer          NodeName
 	Key           ed25519.PublicKey // that the peer signs its batches with
+	Recipient     string            // what bundles for the peer are sealed to (keys.Recipient); "": none can be made for it
 	Bound         label.Label       // nothing that it does not dominate travels, either way
 	Subscriptions []Subscription    // what travels; none: every bucket, both ways
 }
@@ -190,7 +191,7 @@ type Journal interface {
 	// Sets names the label sets, by their canonical texts, that the link's bound dominates and that hold something.
 	Sets(ctx context.Context, peer NodeName) ([]string, error)
 	// Since tells of up to max entries of one set that follow a position, in commit order, and the position that was read
-	// up to. What does not travel over the link, and what is gone, is left out.
+	// up to. What does not travel over the link, what is gone, and what came from the peer is left out.
 	Since(ctx context.Context, peer NodeName, set string, after uint64, max int) (refs []JournalRef, upTo uint64, err error)
 	// Inventory calls each with the stamps of all that the peer is to have of a set, in ascending order, at one moment,
 	// and gives the journal's position at that moment.

@@ -123,4 +123,6 @@ const (
 	ActionRenewLease      Action = "RenewLease" // by the node's own subject
 	ActionLinkStatus      Action = "LinkStatus"
 	ActionCutLink         Action = "CutLink" // and restore it, for exercises
+	ActionExportBundle    Action = "ExportBundle"
+	ActionImportBundle    Action = "ImportBundle"
 )

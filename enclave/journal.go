@@ -26,11 +26,12 @@ func digestOf(b []byte) [32]byte { return sha256.Sum256(b) }
 
 // links is what an enclave knows of those it replicates with. Without a link nothing here costs a write anything.
 type links struct {
-	mu    sync.Mutex // serialises changes of the table
-	table atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
-	sign  func(message []byte) ([]byte, error)
-	key   ed25519.PublicKey
-	grown broadcast // a journal
+	bundles sync.Mutex // one number for a bundle at a time
+	mu      sync.Mutex // serialises changes of the table
+	table   atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
+	sign    func(message []byte) ([]byte, error)
+	key     ed25519.PublicKey
+	grown   broadcast // a journal
 
 	fixed    []redoubt.Link // given at the start: a device's, to its home
 	declared map[redoubt.NodeName]DeclaredDevice
@@ -68,12 +69,15 @@ func (e *Enclave) as(l redoubt.Link) redoubt.Credential {
 //	j set n          the stamp of the set's nth entry, in commit order, and the peer that it came from, which has it
 //	x set stamp      the removal of the version with that stamp, or the last alteration of it: kind, and its stamp
 //	k link set       how far the peer has acknowledged the set
+//	b peer o         the last bundle that was made for the peer
+//	b peer i         the bundles that were taken of it
 //	m i              the journal's index is complete: every version was entered
 const (
 	recStamp   = 's'
 	recJournal = 'j'
 	recFate    = 'x'
 	recCursor  = 'k'
+	recBundle  = 'b'
 )
 
 var indexedMark = []byte{recMark, 'i'}
@@ -560,13 +564,20 @@ func (e *Enclave) Fetch(ctx context.Context, peer redoubt.NodeName, text string,
 }
 
 func cursorKey(peer redoubt.NodeName, set string) []byte {
-	sum := sha256.Sum256([]byte(string(peer) + "\x00" + set))
-	return append(peerKey(peer), hex.EncodeToString(sum[:16])...)
+	return hashedCursorKey(peer, setHash(peer, set))
+}
+
+func hashedCursorKey(peer redoubt.NodeName, hash []byte) []byte {
+	return append(peerKey(peer), hex.EncodeToString(hash)...)
 }
 
 // Acknowledged reads how far a peer has a set.
 func (e *Enclave) Acknowledged(_ context.Context, peer redoubt.NodeName, set string) (uint64, bool, error) {
-	v, ok, err := e.engine.Get(cursorKey(peer, set))
+	return e.acknowledged(cursorKey(peer, set))
+}
+
+func (e *Enclave) acknowledged(key []byte) (uint64, bool, error) {
+	v, ok, err := e.engine.Get(key)
 	if err != nil || !ok {
 		return 0, false, err
 	}
@@ -585,8 +596,12 @@ func (e *Enclave) Acknowledge(ctx context.Context, peer redoubt.NodeName, set st
 	if err != nil || known && was >= position {
 		return err
 	}
+	return e.acknowledge(ctx, cursorKey(peer, set), position)
+}
+
+func (e *Enclave) acknowledge(ctx context.Context, key []byte, position uint64) error {
 	b := new(store.Batch)
-	b.Set(cursorKey(peer, set), binary.BigEndian.AppendUint64(nil, position))
+	b.Set(key, binary.BigEndian.AppendUint64(nil, position))
 	return e.commit(ctx, b, nil)
 }
 
@@ -604,6 +619,7 @@ func (e *Enclave) Forget(ctx context.Context, peer redoubt.NodeName) error {
 	if err := it.Err(); err != nil {
 		return err
 	}
+	b.Delete(madeKey(peer)) // the numbers of bundles begin anew
 	return e.commit(ctx, b, nil)
 }
 

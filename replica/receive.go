@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"redoubt"
 )
 
@@ -89,7 +87,7 @@ func (s *Session) takeItems(ctx context.Context, msg []byte) error {
 	}
 	for i := range m.Parcels {
 		p := &m.Parcels[i]
-		r, state, err := s.unpack(ctx, m.Set, p)
+		r, state, err := s.packer.unpack(ctx, m.Set, p)
 		if err != nil {
 			return err
 		}
@@ -109,80 +107,6 @@ func (s *Session) takeItems(ctx context.Context, msg []byte) error {
 	}
 	s.acks.add(append(outcomes, applied...)...)
 	return nil
-}
-
-// sharedCustody works out the custodies of a message under one signature.
-func sharedCustody(maker redoubt.NodeName, m items) ([]redoubt.Custody, error) {
-	if len(m.Signature) == 0 {
-		return nil, nil
-	}
-	entries := make([][]byte, len(m.Parcels))
-	for i := range m.Parcels {
-		if len(m.Parcels[i].Custody) > 0 {
-			return nil, errMessage
-		}
-		entries[i] = m.Parcels[i].Entry
-	}
-	return redoubt.SealBatch(maker, entries, func([]byte) ([]byte, error) { return m.Signature, nil })
-}
-
-// unpack takes a parcel apart. What cannot be unpacked is refused without being decided: it is not what anybody signed.
-func (s *Session) unpack(ctx context.Context, set string, p *parcel) (r redoubt.Received, state uint8, err error) {
-	if err := r.Entry.UnmarshalBinary(p.Entry); err != nil {
-		return r, refused, nil
-	}
-	if r.Entry.Label != set {
-		return r, refused, nil
-	}
-	if len(p.Custody) > 0 {
-		if err := r.Custody.UnmarshalBinary(p.Custody); err != nil {
-			return r, refused, nil
-		}
-	}
-	if p.Packing == packedNone {
-		return r, taken, nil
-	}
-	plain, state, err := s.expand(ctx, set, &r.Entry, p.Packing, p.Content)
-	r.Content = bytes.NewReader(plain)
-	return r, state, err
-}
-
-// expand undoes compress, within the size that was signed for.
-func (s *Session) expand(ctx context.Context, set string, entry *redoubt.JournalEntry, packing uint8, packed []byte) (plain []byte, state uint8, err error) {
-	if packing == packedPlain {
-		return packed, taken, nil
-	}
-	if entry.SizeBytes > maxWholeBytes {
-		return nil, refused, nil
-	}
-	dec := s.plainDecoder
-	if packing == packedDelta {
-		base, err := s.content(ctx, set, entry.Base)
-		if err != nil {
-			return nil, 0, err
-		}
-		if base == nil {
-			return nil, needsBase, nil
-		}
-		if dec, err = newDecoder(zstd.WithDecoderDictRaw(dictID, base)); err != nil {
-			return nil, 0, err
-		}
-		defer dec.Close()
-	}
-	var head zstd.Header
-	if head.Decode(packed) != nil || head.HasFCS && head.FrameContentSize != uint64(entry.SizeBytes) {
-		return nil, refused, nil
-	}
-	plain, err = dec.DecodeAll(packed, make([]byte, 0, entry.SizeBytes))
-	if err != nil || int64(len(plain)) != entry.SizeBytes {
-		return nil, refused, nil
-	}
-	return plain, taken, nil
-}
-
-// newDecoder bounds what a frame may ask for: a window and a result as large as what is packed whole.
-func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
-	return zstd.NewReader(nil, append(more, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxWholeBytes), zstd.WithDecoderMaxWindow(maxWholeBytes))...)
 }
 
 // apply has the enclave decide and take entries, and says what became of each.
@@ -250,7 +174,7 @@ func (s *Session) takeBegin(ctx context.Context, msg []byte) error {
 		s.begun[seq] = a
 		return nil
 	}
-	r, state, err := s.unpack(ctx, m.Set, &parcel{Entry: m.Parcel.Entry, Custody: m.Parcel.Custody})
+	r, state, err := s.packer.unpack(ctx, m.Set, &parcel{Entry: m.Parcel.Entry, Custody: m.Parcel.Custody})
 	if err != nil || state != taken || r.Entry.SizeBytes != m.Bytes {
 		return errors.Join(err, errMessage)
 	}
@@ -292,7 +216,7 @@ func (s *Session) takePiece(ctx context.Context, msg []byte) error {
 	}
 	p := a.m.Parcel
 	p.Content = a.packed
-	r, state, err := s.unpack(ctx, a.m.Set, &p)
+	r, state, err := s.packer.unpack(ctx, a.m.Set, &p)
 	if err != nil {
 		return err
 	}

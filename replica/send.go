@@ -7,8 +7,6 @@ import (
 	"io"
 	"log/slog"
 
-	"github.com/klauspost/compress/zstd"
-
 	"redoubt"
 )
 
@@ -60,98 +58,15 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 	if len(m.Parcels) == 0 {
 		return nil
 	}
-	s.share(&m, fetched)
+	m.share(s.o.Node, fetched)
 	return s.o.Conn.Send(ctx, p, m.encode())
 }
 
-// share leaves out the custodies of a message that is one whole batch of this node's: the receiver works them out.
-func (s *Session) share(m *items, fetched []redoubt.JournalItem) {
-	if len(m.Parcels) != len(fetched) {
-		return
-	}
-	for i := range fetched {
-		c := &fetched[i].Custody
-		if fetched[i].Entry.Maker != s.o.Node || c.Count != int64(len(fetched)) || c.Index != int64(i) || c.Root != fetched[0].Custody.Root {
-			return
-		}
-	}
-	m.Signature = bytes.Clone(fetched[0].Custody.Signature[:])
-	for i := range m.Parcels {
-		m.Parcels[i].Custody = nil
-	}
-}
-
-// pack makes a parcel of an entry with all its content.
+// pack makes a parcel of an entry with all its content, against that of its base where the peer is known to hold it.
 func (s *Session) pack(ctx context.Context, r *ref, item *redoubt.JournalItem) (parcel, error) {
-	p := parcel{Seq: r.seq}
-	var err error
-	if p.Entry, err = item.Entry.MarshalBinary(); err != nil {
-		return p, err
-	}
-	if p.Custody, err = item.Custody.AppendBinary(nil); err != nil {
-		return p, err
-	}
-	if item.Open == nil {
-		return p, nil
-	}
-	plain, err := readAll(item)
-	if err != nil {
-		return p, err
-	}
-	p.Packing, p.Content, err = s.compress(ctx, r, &item.Entry, plain)
-	return p, err
-}
-
-func readAll(item *redoubt.JournalItem) ([]byte, error) {
-	r, err := item.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	plain := make([]byte, item.Entry.SizeBytes)
-	if _, err := io.ReadFull(r, plain); err != nil {
-		return nil, err
-	}
-	return plain, nil
-}
-
-// compress packs content, against that of its base where the peer is known to hold it, and as it is where nothing is gained.
-func (s *Session) compress(ctx context.Context, r *ref, entry *redoubt.JournalEntry, plain []byte) (uint8, []byte, error) {
-	packing, enc := uint8(packedZstd), s.plainEncoder
-	if entry.Base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, entry.Base) {
-		base, err := s.content(ctx, r.set.set, entry.Base)
-		if err != nil {
-			return 0, nil, err
-		}
-		if base != nil {
-			if enc, err = newEncoder(zstd.WithEncoderDictRaw(dictID, base)); err != nil {
-				return 0, nil, err
-			}
-			packing = packedDelta
-			defer enc.Close()
-		}
-	}
-	packed := enc.EncodeAll(plain, nil)
-	if len(packed) >= len(plain) {
-		return packedPlain, plain, nil
-	}
-	return packing, packed, nil
-}
-
-func newEncoder(more ...zstd.EOption) (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))...)
-}
-
-// dictID marks frames that need a base; it is ours alone.
-const dictID = 0x52444254
-
-// content is the content of one version that both sides may hold, for a dictionary; nil where it is not here or too large.
-func (s *Session) content(ctx context.Context, set string, stamp redoubt.Stamp) ([]byte, error) {
-	held, err := s.o.Journal.Fetch(ctx, s.o.Peer, set, []redoubt.Stamp{stamp})
-	if err != nil || len(held) == 0 || held[0].Open == nil || held[0].Entry.SizeBytes > maxWholeBytes || held[0].Entry.SizeBytes == 0 {
-		return nil, err
-	}
-	return readAll(&held[0])
+	base := item.Entry.Base
+	against := base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, base)
+	return s.packer.pack(ctx, r.set.set, r.seq, item, against)
 }
 
 // sendLarge sends one entry in pieces: what can be held whole compressed, more as it is.
@@ -167,11 +82,7 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 		whole.Content = nil
 		m.Parcel = whole
 	} else {
-		var err error
-		if m.Parcel.Entry, err = item.Entry.MarshalBinary(); err != nil {
-			return err
-		}
-		if m.Parcel.Custody, err = item.Custody.AppendBinary(nil); err != nil {
+		if err := m.Parcel.describe(item); err != nil {
 			return err
 		}
 		open, err := item.Open()

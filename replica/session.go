@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sync/errgroup"
 
 	"redoubt"
@@ -55,9 +54,7 @@ type Session struct {
 	voice   chan said
 	answers chan spans
 	acks    *ackQueue
-
-	plainEncoder *zstd.Encoder // without a dictionary; its EncodeAll may be called at once
-	plainDecoder *zstd.Decoder // of the receiver
+	packer  *packer
 
 	// Of the receiver alone:
 	shown    inventory // of shownSet, as a reconciling peer asks about it
@@ -89,14 +86,10 @@ func (s *Session) Run(ctx context.Context) error {
 	defer stop()
 	defer s.o.Conn.Close()
 	var err error
-	if s.plainEncoder, err = newEncoder(); err != nil {
+	if s.packer, err = newPacker(s.o.Journal, s.o.Peer); err != nil {
 		return err
 	}
-	defer s.plainEncoder.Close()
-	if s.plainDecoder, err = newDecoder(); err != nil {
-		return err
-	}
-	defer s.plainDecoder.Close()
+	defer s.packer.close()
 	if err := s.greet(run); err != nil {
 		return err
 	}

@@ -1,0 +1,257 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"slices"
+
+	"redoubt"
+)
+
+// exporter writes what one bundle holds.
+type exporter struct {
+	b      *Bundles
+	peer   redoubt.NodeName
+	packer *packer
+	frames *frameWriter
+	counts counts
+	plain  bool   // the peer lacks bases: nothing is packed against one
+	seq    uint64 // of the last parcel
+	marks  int
+	more   bool // the bundle is full
+}
+
+// run writes the content: the manifest, each label set's entries in the order in which they were committed here with a ticket
+// behind each page, and the end.
+func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
+	o := &x.b.o
+	taken, err := o.Ledger.Taken(ctx, x.peer)
+	if err != nil {
+		return err
+	}
+	x.plain = taken.Plain
+	m := manifest{Took: taken.Last.Serial, Lacking: taken.Lacking, Tickets: taken.Tickets}
+	if m.Life, err = o.State.Life(ctx); err != nil {
+		return err
+	}
+	if m.RemembersOf, err = o.State.PeerLife(ctx, x.peer); err != nil {
+		return err
+	}
+	if err := x.frames.write(m.encode()); err != nil {
+		return err
+	}
+	if receipt {
+		return x.frames.end()
+	}
+	if x.packer, err = newPacker(o.Journal, x.peer); err != nil {
+		return err
+	}
+	defer x.packer.close()
+	sets, err := o.Journal.Sets(ctx, x.peer)
+	if err != nil {
+		return err
+	}
+	slices.Sort(sets)
+	for _, set := range sets {
+		if x.full() {
+			break
+		}
+		if err := x.set(ctx, set); err != nil {
+			return err
+		}
+	}
+	return x.frames.end()
+}
+
+// full says whether the rest must go into another bundle.
+func (x *exporter) full() bool {
+	x.more = x.more || x.frames.bytes >= x.b.o.MaxBytes || x.marks >= maxTickets
+	return x.more
+}
+
+// set writes what the peer has not acknowledged of a set; where nothing is known, all that it is to have.
+func (x *exporter) set(ctx context.Context, set string) error {
+	o := &x.b.o
+	from, known, err := o.State.Acknowledged(ctx, x.peer, set)
+	if err != nil {
+		return err
+	}
+	span := redoubt.JournalSpan{Set: set, From: from, To: from, Whole: !known}
+	marked := false // one ticket a set is kept by the peer: they count once
+	ticket := func() error {
+		if !marked {
+			x.marks++
+		}
+		marked = true
+		t, err := o.Tickets.Ticket(ctx, x.peer, span)
+		if err != nil {
+			return err
+		}
+		return x.frames.write(mark{set, t}.encode())
+	}
+	if !known {
+		if span.To, err = x.whole(ctx, set); err != nil || x.more {
+			return err
+		}
+		if err := ticket(); err != nil {
+			return err
+		}
+	}
+	for !x.full() {
+		refs, upTo, err := o.Journal.Since(ctx, x.peer, set, span.To, pageEntries)
+		if err != nil || len(refs) == 0 {
+			return err
+		}
+		stamps := make([]redoubt.Stamp, len(refs))
+		for i := range refs {
+			stamps[i] = refs[i].Stamp
+		}
+		if err := x.entries(ctx, set, stamps); err != nil {
+			return err
+		}
+		span.To = upTo
+		if err := ticket(); err != nil || len(refs) < pageEntries {
+			return err
+		}
+	}
+	return nil
+}
+
+// whole writes all of a set that the peer is to have, and gives the position that this is of.
+func (x *exporter) whole(ctx context.Context, set string) (upTo uint64, err error) {
+	var page []redoubt.Stamp
+	flush := func() error {
+		err := x.entries(ctx, set, page)
+		page = page[:0]
+		return err
+	}
+	upTo, err = x.b.o.Journal.Inventory(ctx, x.peer, set, func(stamp redoubt.Stamp) error {
+		if x.full() {
+			return errFull
+		}
+		if page = append(page, stamp); len(page) < bundleItems {
+			return nil
+		}
+		return flush()
+	})
+	if err == errFull {
+		if len(x.counts) == 1 { // nothing else is in the bundle: the next one would end at the same place
+			return 0, &redoubt.Error{Op: "ExportBundle", Object: string(x.peer), Kind: redoubt.TooLarge, Err: errors.New("what the peer is to have of one label does not go into one bundle"),
+				Hint: "let the two nodes meet over a link once, or subscribe the link to less"}
+		}
+		return 0, nil
+	}
+	if err == nil {
+		err = flush()
+	}
+	return upTo, err
+}
+
+// errFull ends an inventory.
+var errFull = &redoubt.Error{Op: "replica.Export", Kind: redoubt.TooLarge}
+
+// entries writes entries of one label set, in their order: small ones together, a large one in pieces.
+func (x *exporter) entries(ctx context.Context, set string, stamps []redoubt.Stamp) error {
+	for part := range slices.Chunk(stamps, bundleItems) {
+		fetched, err := x.b.o.Journal.Fetch(ctx, x.peer, set, part)
+		if err != nil {
+			return err
+		}
+		if err := x.page(ctx, set, fetched); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (x *exporter) page(ctx context.Context, set string, fetched []redoubt.JournalItem) error {
+	m, size := items{Set: set}, 0
+	flush := func() error {
+		if len(m.Parcels) == 0 {
+			return nil
+		}
+		m.share(x.b.o.Node, fetched)
+		err := x.frames.write(m.encode())
+		m, size = items{Set: set}, 0
+		return err
+	}
+	for i := range fetched {
+		item := &fetched[i]
+		n := x.counts.of(set)
+		n.Entries++
+		n.Bytes += item.Entry.SizeBytes
+		x.seq++
+		if item.Entry.SizeBytes > togetherBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+			if err := x.large(ctx, set, item); err != nil {
+				return err
+			}
+			continue
+		}
+		p, err := x.packer.pack(ctx, set, x.seq, item, x.against(item))
+		if err != nil {
+			return err
+		}
+		m.Parcels = append(m.Parcels, p)
+		if size += len(p.Entry) + len(p.Custody) + len(p.Content); size >= bundleTogether {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}
+
+// against says whether an entry is packed against its base. A base that this node has is one that the peer acknowledged or made,
+// or one that stands before the entry in this bundle; where it has neither, it says so in its next bundle or receipt, and is sent
+// the content as it is.
+func (x *exporter) against(item *redoubt.JournalItem) bool {
+	return item.Entry.Base != (redoubt.Stamp{}) && !x.plain
+}
+
+// large writes one entry in pieces: what can be held whole compressed, more as it is.
+func (x *exporter) large(ctx context.Context, set string, item *redoubt.JournalItem) error {
+	m := begin{Set: set, Parcel: parcel{Seq: x.seq, Packing: packedPlain}, Bytes: item.Entry.SizeBytes}
+	var content io.Reader
+	if item.Entry.SizeBytes <= maxWholeBytes {
+		whole, err := x.packer.pack(ctx, set, x.seq, item, x.against(item))
+		if err != nil {
+			return err
+		}
+		m.Bytes, content = int64(len(whole.Content)), bytes.NewReader(whole.Content)
+		whole.Content = nil
+		m.Parcel = whole
+	} else {
+		if err := m.Parcel.describe(item); err != nil {
+			return err
+		}
+		open, err := item.Open()
+		if err != nil {
+			return err
+		}
+		defer open.Close()
+		content = open
+	}
+	if err := x.frames.write(m.encode()); err != nil {
+		return err
+	}
+	buf := make([]byte, min(bundlePiece, m.Bytes))
+	for left := m.Bytes; left > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), left)])
+		if err != nil {
+			return err
+		}
+		if err := x.frames.write(encodePiece(x.seq, buf[:n])); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}

@@ -1,0 +1,203 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+
+	"redoubt"
+)
+
+// packer makes parcels of entries and takes them apart, for one peer. Its methods may be called at once.
+type packer struct {
+	journal redoubt.Journal
+	peer    redoubt.NodeName
+	enc     *zstd.Encoder // without a dictionary, as dec
+	dec     *zstd.Decoder
+}
+
+func newPacker(journal redoubt.Journal, peer redoubt.NodeName) (*packer, error) {
+	enc, err := newEncoder()
+	if err != nil {
+		return nil, err
+	}
+	dec, err := newDecoder()
+	if err != nil {
+		enc.Close()
+		return nil, err
+	}
+	return &packer{journal: journal, peer: peer, enc: enc, dec: dec}, nil
+}
+
+func (p *packer) close() {
+	p.enc.Close()
+	p.dec.Close()
+}
+
+// describe puts an entry with its custody into the parcel.
+func (p *parcel) describe(item *redoubt.JournalItem) (err error) {
+	if p.Entry, err = item.Entry.MarshalBinary(); err != nil {
+		return err
+	}
+	p.Custody, err = item.Custody.AppendBinary(nil)
+	return err
+}
+
+// pack makes a parcel of an entry with all its content; against says that the peer may be sent a difference from its base.
+func (p *packer) pack(ctx context.Context, set string, seq uint64, item *redoubt.JournalItem, against bool) (parcel, error) {
+	out := parcel{Seq: seq}
+	if err := out.describe(item); err != nil || item.Open == nil {
+		return out, err
+	}
+	plain, err := readAll(item)
+	if err != nil {
+		return out, err
+	}
+	out.Packing, out.Content, err = p.compress(ctx, set, &item.Entry, plain, against)
+	return out, err
+}
+
+func readAll(item *redoubt.JournalItem) ([]byte, error) {
+	r, err := item.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	plain := make([]byte, item.Entry.SizeBytes)
+	if _, err := io.ReadFull(r, plain); err != nil {
+		return nil, err
+	}
+	return plain, nil
+}
+
+// compress packs content, against that of its base where it may, and as it is where nothing is gained.
+func (p *packer) compress(ctx context.Context, set string, entry *redoubt.JournalEntry, plain []byte, against bool) (uint8, []byte, error) {
+	packing, enc := uint8(packedZstd), p.enc
+	if against {
+		base, err := p.content(ctx, set, entry.Base)
+		if err != nil {
+			return 0, nil, err
+		}
+		if base != nil {
+			if enc, err = newEncoder(zstd.WithEncoderDictRaw(dictID, base)); err != nil {
+				return 0, nil, err
+			}
+			packing = packedDelta
+			defer enc.Close()
+		}
+	}
+	packed := enc.EncodeAll(plain, nil)
+	if len(packed) >= len(plain) {
+		return packedPlain, plain, nil
+	}
+	return packing, packed, nil
+}
+
+func newEncoder(more ...zstd.EOption) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))...)
+}
+
+// dictID marks frames that need a base; it is ours alone.
+const dictID = 0x52444254
+
+// content is the content of one version that both sides may hold, for a dictionary; nil where it is not here or too large.
+func (p *packer) content(ctx context.Context, set string, stamp redoubt.Stamp) ([]byte, error) {
+	held, err := p.journal.Fetch(ctx, p.peer, set, []redoubt.Stamp{stamp})
+	if err != nil || len(held) == 0 || held[0].Open == nil || held[0].Entry.SizeBytes > maxWholeBytes || held[0].Entry.SizeBytes == 0 {
+		return nil, err
+	}
+	return readAll(&held[0])
+}
+
+// share leaves out the custodies of a message that is one whole batch of the maker's: the receiver works them out.
+func (m *items) share(maker redoubt.NodeName, fetched []redoubt.JournalItem) {
+	if len(m.Parcels) != len(fetched) {
+		return
+	}
+	for i := range fetched {
+		c := &fetched[i].Custody
+		if fetched[i].Entry.Maker != maker || c.Count != int64(len(fetched)) || c.Index != int64(i) || c.Root != fetched[0].Custody.Root {
+			return
+		}
+	}
+	m.Signature = bytes.Clone(fetched[0].Custody.Signature[:])
+	for i := range m.Parcels {
+		m.Parcels[i].Custody = nil
+	}
+}
+
+// sharedCustody works out the custodies of a message under one signature.
+func sharedCustody(maker redoubt.NodeName, m items) ([]redoubt.Custody, error) {
+	if len(m.Signature) == 0 {
+		return nil, nil
+	}
+	entries := make([][]byte, len(m.Parcels))
+	for i := range m.Parcels {
+		if len(m.Parcels[i].Custody) > 0 {
+			return nil, errMessage
+		}
+		entries[i] = m.Parcels[i].Entry
+	}
+	return redoubt.SealBatch(maker, entries, func([]byte) ([]byte, error) { return m.Signature, nil })
+}
+
+// unpack takes a parcel apart. What cannot be unpacked is refused without being decided: it is not what anybody signed.
+func (p *packer) unpack(ctx context.Context, set string, in *parcel) (r redoubt.Received, state uint8, err error) {
+	if err := r.Entry.UnmarshalBinary(in.Entry); err != nil {
+		return r, refused, nil
+	}
+	if r.Entry.Label != set {
+		return r, refused, nil
+	}
+	if len(in.Custody) > 0 {
+		if err := r.Custody.UnmarshalBinary(in.Custody); err != nil {
+			return r, refused, nil
+		}
+	}
+	if in.Packing == packedNone {
+		return r, taken, nil
+	}
+	plain, state, err := p.expand(ctx, set, &r.Entry, in.Packing, in.Content)
+	r.Content = bytes.NewReader(plain)
+	return r, state, err
+}
+
+// expand undoes compress, within the size that was signed for.
+func (p *packer) expand(ctx context.Context, set string, entry *redoubt.JournalEntry, packing uint8, packed []byte) (plain []byte, state uint8, err error) {
+	if packing == packedPlain {
+		return packed, taken, nil
+	}
+	if entry.SizeBytes > maxWholeBytes {
+		return nil, refused, nil
+	}
+	dec := p.dec
+	if packing == packedDelta {
+		base, err := p.content(ctx, set, entry.Base)
+		if err != nil {
+			return nil, 0, err
+		}
+		if base == nil {
+			return nil, needsBase, nil
+		}
+		if dec, err = newDecoder(zstd.WithDecoderDictRaw(dictID, base)); err != nil {
+			return nil, 0, err
+		}
+		defer dec.Close()
+	}
+	var head zstd.Header
+	if head.Decode(packed) != nil || head.HasFCS && head.FrameContentSize != uint64(entry.SizeBytes) {
+		return nil, refused, nil
+	}
+	plain, err = dec.DecodeAll(packed, make([]byte, 0, entry.SizeBytes))
+	if err != nil || int64(len(plain)) != entry.SizeBytes {
+		return nil, refused, nil
+	}
+	return plain, taken, nil
+}
+
+// newDecoder bounds what a frame may ask for: a window and a result as large as what is packed whole.
+func newDecoder(more ...zstd.DOption) (*zstd.Decoder, error) {
+	return zstd.NewReader(nil, append(more, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(2*maxWholeBytes), zstd.WithDecoderMaxWindow(maxWholeBytes))...)
+}
