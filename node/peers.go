@@ -6,13 +6,13 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -244,8 +244,15 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 	return m
 }
 
-// reason is an error's text, for the log: errors of carriage hold neither names nor labels.
-func reason(err error) string { return err.Error() }
+// reason is what of an error may be logged: the text of those of carriage and of the session, which hold neither names nor
+// labels, and of any other the kind alone.
+func reason(err error) string {
+	var e *redoubt.Error
+	if !errors.As(err, &e) || strings.HasPrefix(e.Op, "carry.") || strings.HasPrefix(e.Op, "replica.") {
+		return err.Error()
+	}
+	return redoubt.KindOf(err).Error()
+}
 
 // follow ends meetings with peers whose link has ended.
 func (p *peers) follow(ctx context.Context) {
@@ -343,177 +350,6 @@ func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) bool {
 			return false
 		}
 	}
-}
-
-// LinkStatuses tells of the links; see redoubt.LinkService.
-func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]redoubt.LinkStatus, error) {
-	shows, err := p.cloud.LinkView(ctx, who)
-	if err != nil {
-		return nil, err
-	}
-	out := []redoubt.LinkStatus{}
-	links := p.cloud.Links()
-	for _, peer := range sortedNames(links) {
-		s := redoubt.LinkStatus{Peer: peer, State: "down"}
-		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
-			return nil, err
-		}
-		p.describe(&s, shows)
-		if p.device != nil && peer == p.device.home {
-			s.LeaseExpires = p.device.lease().Expires
-		} else {
-			s.LeaseExpires = p.cloud.LeaseEnds(peer)
-		}
-		out = append(out, s)
-	}
-	return out, nil
-}
-
-// describe fills in what the meeting tells.
-func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s.Cut = p.cut[s.Peer]
-	m := p.meetings[s.Peer]
-	if m == nil {
-		return
-	}
-	status := m.session.Status()
-	for set, n := range status.Sent {
-		if shows(set) {
-			s.Sent += n
-		}
-	}
-	for set, n := range status.Received {
-		if shows(set) {
-			s.Received += n
-		}
-	}
-	s.LastContact = m.last.UTC().Truncate(contactGrain)
-	if m.over {
-		return
-	}
-	road := m.conn.Stats()
-	s.LastContact = road.LastHeard.UTC().Truncate(contactGrain)
-	if road.State == carry.Up && !status.LastHeard.IsZero() {
-		s.State, s.Road = "up", m.road
-		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
-	}
-}
-
-func sortedNames[T any](m map[redoubt.NodeName]T) []redoubt.NodeName {
-	names := make([]redoubt.NodeName, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// CutLink cuts a link or restores it; see redoubt.LinkService.
-func (p *peers) CutLink(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, cut bool) error {
-	if err := p.cloud.DecideCut(ctx, who, peer, cut); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	next := map[redoubt.NodeName]bool{}
-	for other := range p.cut {
-		next[other] = true
-	}
-	if next[peer] = cut; !cut {
-		delete(next, peer)
-	}
-	if err := writeJSON(filepath.Join(p.dir, cutsFile), sortedNames(next)); err != nil {
-		return err
-	}
-	p.cut = next
-	if m := p.meetings[peer]; cut && m != nil {
-		m.stop()
-	}
-	if !cut {
-		close(p.restored)
-		p.restored = make(chan struct{})
-	}
-	return nil
-}
-
-// The notes that nodes send one another.
-const (
-	noteLease  = "lease"  // home: a renewed redoubt.Lease, JSON
-	noteMakers = "makers" // home: the keys of its devices, JSON
-	noteWipe   = "wipe"   // home: hand over what you have (or, "now", do not) and destroy your keys
-	noteWiped  = "wiped"  // device: it is done
-)
-
-// met says what a home has to say at the beginning of a meeting.
-func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeName) error {
-	if p.device != nil {
-		return nil
-	}
-	makers, err := json.Marshal(p.cloud.Makers())
-	if err == nil {
-		err = s.Tell(ctx, noteMakers, makers)
-	}
-	if err != nil {
-		return err
-	}
-	if wipe, now := p.cloud.WipeOrdered(peer); wipe {
-		return s.Tell(ctx, noteWipe, wipeBody(now))
-	}
-	for {
-		lease, err := p.cloud.RenewLease(ctx, peer)
-		if errors.Is(err, redoubt.Denied) {
-			return nil // it has ended; what is next is told by tellOrders
-		}
-		var body []byte
-		if err == nil {
-			body, err = json.Marshal(lease)
-		}
-		if err == nil {
-			err = s.Tell(ctx, noteLease, body)
-		}
-		if err != nil {
-			return err
-		}
-		select {
-		case <-time.After(lease.Life() / 4):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-func wipeBody(now bool) []byte {
-	if now {
-		return []byte("now")
-	}
-	return nil
-}
-
-// tellOrders tells devices that are being met what was ordered meanwhile.
-func (p *peers) tellOrders(ctx context.Context) {
-	if p.device != nil {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for peer, m := range p.meetings {
-		if wipe, now := p.cloud.WipeOrdered(peer); wipe && !m.over {
-			_ = m.session.Tell(ctx, noteWipe, wipeBody(now)) // if the road is gone it is told at the next meeting
-		}
-	}
-}
-
-// noted takes what the peer has to say.
-func (p *peers) noted(ctx context.Context, s *replica.Session, peer redoubt.NodeName, kind string, body []byte) error {
-	if p.device != nil && peer == p.device.home {
-		return p.device.noted(ctx, p, s, kind, body)
-	}
-	if kind == noteWiped {
-		return p.cloud.DeviceWiped(ctx, peer)
-	}
-	return nil // a kind that a later version knows
 }
 
 // parseAddresses reads addresses of a home.

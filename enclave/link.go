@@ -1,0 +1,328 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"redoubt"
+	"redoubt/access"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// links is what an enclave knows of those it replicates with. Without a link nothing here costs a write anything.
+type links struct {
+	bundles sync.Mutex // one number for a bundle at a time
+	mu      sync.Mutex // serialises changes of the table
+	table   atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
+	sign    func(message []byte) ([]byte, error)
+	key     ed25519.PublicKey
+	grown   broadcast // a journal
+
+	fixed    []redoubt.Link // given at the start: a device's, to its home
+	declared map[redoubt.NodeName]DeclaredDevice
+	altered  broadcast // the table
+	makers   atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
+
+	deviceMu sync.Mutex // serialises changes of devices; taken before mu
+	devices  map[redoubt.NodeName]*deviceRecord
+}
+
+// linked says whether versions are journaled: whether there is anybody to send them to.
+func (e *Enclave) linked() bool {
+	t := e.links.table.Load()
+	return t != nil && len(*t) > 0
+}
+
+// link finds a peer's link. A peer without one is answered as a name never used.
+func (e *Enclave) link(op string, peer redoubt.NodeName) (redoubt.Link, error) {
+	if t := e.links.table.Load(); t != nil {
+		if l, ok := (*t)[peer]; ok {
+			return l, nil
+		}
+	}
+	return redoubt.Link{}, &redoubt.Error{Op: op, Object: string(peer), Kind: redoubt.NotFound}
+}
+
+// as is the peer's subject, working at the link's bound: what is sent to it and taken from it is decided as hers.
+func (e *Enclave) as(l redoubt.Link) redoubt.Credential {
+	return redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(l.Peer), Working: l.Bound, Expires: e.clock().Add(linkLease)}
+}
+
+// subscribed says whether a name travels over the link in the direction asked.
+func subscribed(l redoubt.Link, name redoubt.ObjectName, in bool) bool {
+	if len(l.Subscriptions) == 0 {
+		return true
+	}
+	for _, s := range l.Subscriptions {
+		if s.Bucket == name.Bucket && (in && s.In || !in && s.Out) && len(name.Key) >= len(s.Prefix) && name.Key[:len(s.Prefix)] == s.Prefix {
+			return true
+		}
+	}
+	return false
+}
+
+func cursorKey(peer redoubt.NodeName, set string) []byte {
+	return hashedCursorKey(peer, setHash(peer, set))
+}
+
+// Acknowledged reads how far a peer has a set.
+func (e *Enclave) Acknowledged(_ context.Context, peer redoubt.NodeName, set string) (uint64, bool, error) {
+	return e.acknowledged(cursorKey(peer, set))
+}
+
+// Acknowledge keeps it.
+func (e *Enclave) Acknowledge(ctx context.Context, peer redoubt.NodeName, set string, position uint64) error {
+	if _, err := e.link("Acknowledge", peer); err != nil {
+		return err
+	}
+	was, known, err := e.Acknowledged(ctx, peer, set)
+	if err != nil || known && was >= position {
+		return err
+	}
+	return e.acknowledge(ctx, cursorKey(peer, set), position)
+}
+
+// Forget makes everything about a peer unknown.
+func (e *Enclave) Forget(ctx context.Context, peer redoubt.NodeName) error {
+	b := new(store.Batch)
+	view := e.engine.View()
+	defer view.Close()
+	prefix := peerKey(peer)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		b.Delete(bytes.Clone(it.Key()))
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	b.Delete(madeKey(peer)) // the numbers of bundles begin anew
+	return e.commit(ctx, b, nil)
+}
+
+var lifeMark = []byte{recMark, 'n'}
+
+// Life reads the life of this state, and begins one where there is none.
+func (e *Enclave) Life(ctx context.Context) (life [16]byte, err error) {
+	e.links.mu.Lock()
+	defer e.links.mu.Unlock()
+	v, ok, err := e.engine.Get(lifeMark)
+	if err != nil {
+		return life, err
+	}
+	if !ok {
+		rand.Read(life[:])
+		b := new(store.Batch)
+		b.Set(lifeMark, life[:])
+		return life, e.commit(ctx, b, nil)
+	}
+	if len(v) != len(life) {
+		return life, &redoubt.Error{Op: "Life", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	return [16]byte(v), nil
+}
+
+// LinkView decides that somebody may see a node's links, and gives what of them: a filter of label sets.
+func (e *Enclave) LinkView(ctx context.Context, who redoubt.Credential) (shows func(set string) bool, err error) {
+	entry, err := e.decide(ctx, ask{op: "LinkStatus", who: who, action: redoubt.ActionLinkStatus})
+	if err != nil {
+		return nil, err
+	}
+	return func(set string) bool {
+		l, err := label.ParseText([]byte(set), e.policy)
+		return err == nil && who.Working.Dominates(l)
+	}, e.noteRead(ctx, entry)
+}
+
+// DecideCut decides that somebody may cut a link or restore it, and records it.
+func (e *Enclave) DecideCut(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, cut bool) error {
+	const op = "CutLink"
+	detail := "restore " + string(peer)
+	if cut {
+		detail = "cut " + string(peer)
+	}
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionCutLink, detail: detail})
+	if err != nil {
+		return err
+	}
+	if _, err := e.link(op, peer); err != nil {
+		return e.noted(ctx, entry, err)
+	}
+	return e.record(ctx, entry)
+}
+
+// countPending bounds what is counted of one label set: more is told as that many.
+const countPending = 100_000
+
+// Pending counts what a peer has not acknowledged, in the label sets that shows says yes to.
+func (e *Enclave) Pending(ctx context.Context, peer redoubt.NodeName, shows func(set string) bool) (p redoubt.LinkPending, err error) {
+	sets, err := e.Sets(ctx, peer)
+	if err != nil {
+		return p, err
+	}
+	for _, set := range sets {
+		if !shows(set) {
+			continue
+		}
+		after, known, err := e.Acknowledged(ctx, peer, set)
+		if err != nil {
+			return p, err
+		}
+		if !known { // nothing is known of what the peer has, so all of it may be wanting
+			if _, err := e.Inventory(ctx, peer, set, func(redoubt.Stamp) error { p.Versions++; return nil }); err != nil {
+				return p, err
+			}
+			continue
+		}
+		for counted := 0; counted < countPending; {
+			refs, upTo, err := e.Since(ctx, peer, set, after, 1000)
+			if err != nil {
+				return p, err
+			}
+			if upTo == after {
+				break
+			}
+			after, counted = upTo, counted+len(refs)
+			for _, r := range refs {
+				p.Versions++
+				p.Bytes += r.SizeBytes
+			}
+		}
+	}
+	return p, nil
+}
+
+func peerKey(peer redoubt.NodeName) []byte { return append(append([]byte{recCursor}, peer...), 0) }
+
+// PeerLife reads which life of a peer's state is known.
+func (e *Enclave) PeerLife(_ context.Context, peer redoubt.NodeName) (life [16]byte, err error) {
+	v, ok, err := e.engine.Get(peerKey(peer))
+	if err == nil && ok && len(v) != len(life) {
+		err = &redoubt.Error{Op: "PeerLife", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	if err != nil || !ok {
+		return life, err
+	}
+	return [16]byte(v), nil
+}
+
+// Remember keeps it.
+func (e *Enclave) Remember(ctx context.Context, peer redoubt.NodeName, life [16]byte) error {
+	if _, err := e.link("Remember", peer); err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	b.Set(peerKey(peer), life[:])
+	return e.commit(ctx, b, nil)
+}
+
+// Changed tells when a journal has grown.
+func (e *Enclave) Changed() <-chan struct{} { return e.links.grown.wait() }
+
+// broadcast wakes everybody who waits.
+type broadcast struct {
+	mu sync.Mutex
+	ch chan struct{}
+}
+
+func (b *broadcast) wait() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch == nil {
+		b.ch = make(chan struct{})
+	}
+	return b.ch
+}
+
+func (b *broadcast) wake() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.ch != nil {
+		close(b.ch)
+		b.ch = nil
+	}
+}
+
+// SetLinks replaces the table of links. The first link that a node ever has makes it enter what it holds already.
+func (e *Enclave) SetLinks(ctx context.Context, all []redoubt.Link) error {
+	e.links.mu.Lock()
+	defer e.links.mu.Unlock()
+	table := make(map[redoubt.NodeName]redoubt.Link, len(all))
+	for _, l := range all {
+		if l.Peer == "" || l.Peer == e.name || l.Bound.IsZero() || len(l.Key) != ed25519.PublicKeySize {
+			return &redoubt.Error{Op: "SetLinks", Object: string(l.Peer), Kind: redoubt.Invalid, Err: errors.New("a link names a peer, its key and a bound")}
+		}
+		table[l.Peer] = l
+	}
+	e.links.table.Store(&table)
+	if len(table) == 0 {
+		return nil
+	}
+	_, indexed, err := e.engine.Get(indexedMark)
+	if err != nil || indexed {
+		return err
+	}
+	for _, b := range *e.buckets.Load() { // who did not see the table yet has committed
+		b.gate.Lock()
+		b.gate.Unlock() //nolint:staticcheck // an empty section: it waits
+	}
+	return e.index(ctx)
+}
+
+const indexAtOnce = 1000
+
+// index enters every version that was there before the first link.
+func (e *Enclave) index(ctx context.Context) error {
+	view := e.engine.View()
+	defer view.Close()
+	batch := new(store.Batch)
+	flush := func() error {
+		err := e.engine.Commit(ctx, batch)
+		batch = new(store.Batch)
+		return err
+	}
+	for _, b := range *e.buckets.Load() {
+		for _, set := range e.sets.all() {
+			err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
+				if !e.journaled(b.id, key) {
+					return nil
+				}
+				var rec record
+				if _, _, err := rec.decodeHead(raw); err != nil {
+					return &redoubt.Error{Op: "index", Kind: redoubt.Corrupt, Err: err}
+				}
+				batch.Set(stampKey(set.id, rec.id), placeOf(redoubt.EntryVersion, b.id, key))
+				if len(batch.Writes) < indexAtOnce {
+					return ctx.Err()
+				}
+				return flush()
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	batch.Set(indexedMark, nil)
+	return flush()
+}
+
+// JournalKey is the public key that this node's entries are signed with.
+func (e *Enclave) JournalKey() ed25519.PublicKey { return e.links.key }
+
+// signBatches takes the node's key for what it makes.
+func (e *Enclave) signBatches() error {
+	signer, err := e.keyring.Signer()
+	if err != nil {
+		return err
+	}
+	e.links.key = signer.Public().(ed25519.PublicKey)
+	e.links.sign = func(message []byte) ([]byte, error) { return signer.Sign(nil, message, crypto.Hash(0)) }
+	return nil
+}

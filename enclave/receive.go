@@ -1,0 +1,309 @@
+package enclave
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+	"time"
+
+	"redoubt"
+	"redoubt/identity"
+	"redoubt/keys"
+	"redoubt/label"
+)
+
+// Limits of what arrives from a peer.
+const (
+	MaxClockAhead = 5 * time.Minute // RULES 4.4: a version stamped further ahead is not taken and moves no clock
+	MaxApply      = redoubt.MaxBatchEntries
+)
+
+// The rules that refuse what arrives, beside the monitor's.
+const (
+	ruleCustody   = "makers-signature (4.3)"
+	ruleMaker     = "known-maker (4.3)"
+	ruleAhead     = "clock-ahead (4.4)"
+	ruleStamp     = "stamp-of-its-maker (3.1)"
+	ruleForm      = "well-formed-entry"
+	ruleContent   = "content-as-signed"
+	ruleSubscribe = "subscription"
+	ruleSigner    = "signer-of-its-kind (4.3)"
+)
+
+// incoming is one entry on its way in.
+type incoming struct {
+	in      *redoubt.Received
+	from    redoubt.NodeName
+	id, of  versionID
+	b       *bucket
+	set     *labelSet
+	made    *labelSet
+	encoded []byte
+	entry   *entry
+	w       *write           // of a version
+	record  *identity.Record // of a system record
+	custody []byte
+}
+
+// receive verifies one entry, decides it and takes its content in. A refusal is durable before it is returned.
+func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Received, signed map[string]bool) (n *incoming, no *redoubt.Refusal, err error) {
+	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
+	a := ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, detail: "from " + string(l.Peer)}
+	refuse := func(kind redoubt.Kind, rule string, later bool) (*incoming, *redoubt.Refusal, error) {
+		ent := e.describe(ctx, a, false, rule)
+		ent.Kind, ent.Version = kind.Error(), n.id[:]
+		if err := e.record(ctx, ent); err != nil {
+			return nil, nil, err
+		}
+		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: kind, Rule: rule, Later: later}, nil
+	}
+	of, err := label.ParseText([]byte(in.Entry.Label), e.policy)
+	if err != nil {
+		return refuse(redoubt.Invalid, ruleForm, false)
+	}
+	made, err := label.ParseText([]byte(in.Entry.Made), e.policy)
+	if err != nil || !of.Dominates(made) {
+		return refuse(redoubt.Invalid, ruleForm, false)
+	}
+	a.fresh = of
+	system := in.Entry.Name.Bucket == redoubt.SystemBucket
+	if !system {
+		if n.b, err = e.bucket("Apply", in.Entry.Name.Bucket); err != nil {
+			return refuse(redoubt.NoBucket, ruleForm, true)
+		}
+		a.bucket = n.b
+		n.entry, err = e.decide(ctx, a)
+	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
+		return refuse(redoubt.KindOf(err), ruleOf(err), false)
+	}
+	if err != nil {
+		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: redoubt.KindOf(err), Rule: ruleOf(err)}, nil
+	}
+	n.entry.Version = n.id[:]
+	if !e.travels(l, in.Entry.Name, true) {
+		return refuse(redoubt.Denied, ruleSubscribe, false)
+	}
+	if system && in.Entry.Maker != l.Peer {
+		return refuse(redoubt.Denied, ruleSigner, false)
+	}
+	if kind, rule := e.genuine(l, n, signed); rule != "" {
+		return refuse(kind, rule, false)
+	}
+	if in.Entry.Stamp.Time() > e.clock().Add(MaxClockAhead).UnixNano() {
+		return refuse(redoubt.Unavailable, ruleAhead, true)
+	}
+	if n.set, err = e.sets.of(ctx, of); err == nil {
+		n.made, err = e.sets.of(ctx, made)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if !e.stampFits(n) {
+		return refuse(redoubt.Invalid, ruleStamp, false)
+	}
+	if in.Entry.Kind != redoubt.EntryVersion && !system {
+		return n, nil, nil
+	}
+	if held, err := e.holdsStamp(n); err != nil || held {
+		return n, nil, err
+	}
+	take := e.takeIn
+	if system {
+		take = func(_ context.Context, n *incoming) error { return e.takeRecord(n) }
+	}
+	if err := take(ctx, n); err != nil {
+		if n.w != nil {
+			n.w.discard()
+		}
+		switch kind := redoubt.KindOf(err); kind {
+		case redoubt.BadDigest, redoubt.Invalid, redoubt.TooLarge:
+			return refuse(kind, ruleContent, false)
+		case redoubt.DiskFull, redoubt.QuotaExceeded:
+			return refuse(kind, kind.Error(), true)
+		}
+		return nil, nil, err
+	}
+	return n, nil, nil
+}
+
+func ruleOf(err error) string {
+	var e *redoubt.Error
+	if errors.As(err, &e) {
+		return e.Rule
+	}
+	return ""
+}
+
+// genuine says whether the entry is well formed and signed by the node that it names as its maker.
+func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (redoubt.Kind, string) {
+	entry := &n.in.Entry
+	if !wellFormed(entry) || validName("Apply", entry.Name) != nil {
+		return redoubt.Invalid, ruleForm
+	}
+	var err error
+	if n.encoded, err = entry.MarshalBinary(); err != nil {
+		return redoubt.Invalid, ruleForm
+	}
+	keys := e.makerKeys(l, entry.Maker)
+	if len(keys) == 0 {
+		return redoubt.Denied, ruleMaker
+	}
+	c := &n.in.Custody
+	if !c.Covers(n.encoded) {
+		return redoubt.Denied, ruleCustody
+	}
+	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
+	if !signed[root] {
+		if !slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }) {
+			return redoubt.Denied, ruleCustody
+		}
+		signed[root] = true
+	}
+	n.custody, err = c.AppendBinary(nil)
+	if err != nil {
+		return redoubt.Invalid, ruleForm
+	}
+	return 0, ""
+}
+
+// makerKeys are the keys that a node signs, and signed, its entries with: this node's own come back to it over others.
+func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (keys []ed25519.PublicKey) {
+	if maker == e.name {
+		return []ed25519.PublicKey{e.links.key}
+	}
+	if maker == l.Peer {
+		keys = append(keys, l.Key)
+	} else if other, err := e.link("Apply", maker); err == nil {
+		keys = append(keys, other.Key)
+	}
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	if r := e.links.devices[maker]; r != nil {
+		for _, k := range append(slices.Clone(r.OldKeys), r.Key) {
+			keys = append(keys, k)
+		}
+	}
+	if told := e.links.makers.Load(); told != nil {
+		keys = append(keys, (*told)[maker]...)
+	}
+	return keys
+}
+
+// wellFormed holds an entry against what its kind may say.
+func wellFormed(x *redoubt.JournalEntry) bool {
+	if versionID(x.Stamp).isZero() || x.Maker == "" || x.SizeBytes < 0 || x.Stamp.Time() < 0 {
+		return false
+	}
+	if x.Kind != redoubt.EntryVersion {
+		return !versionID(x.Of).isZero() && x.Of != x.Stamp && !x.Marker && x.SizeBytes == 0 && len(x.PartSizes) == 0 && x.Content == [32]byte{}
+	}
+	if x.Of != (redoubt.Stamp{}) || len(x.PartSizes) > redoubt.MaxParts || x.SizeBytes > redoubt.MaxObjectBytes {
+		return false
+	}
+	if x.Marker {
+		return x.SizeBytes == 0 && x.Content == [32]byte{}
+	}
+	if len(x.PartSizes) == 0 {
+		return true
+	}
+	var sum int64
+	for _, n := range x.PartSizes {
+		if n < 0 || sum > redoubt.MaxObjectBytes {
+			return false
+		}
+		sum += n
+	}
+	return sum == x.SizeBytes
+}
+
+// stampFits says whether the stamp is one that its maker can have given in this label set.
+func (e *Enclave) stampFits(n *incoming) bool {
+	maker := makerOf(n.in.Entry.Maker)
+	if n.made != n.set {
+		maker ^= n.made.tag
+	}
+	return n.id == makeVersionID(n.id.time(), maker, n.set.tag)
+}
+
+// holdsStamp says whether a version is here already, or was and is gone for good.
+func (e *Enclave) holdsStamp(n *incoming) (bool, error) {
+	kind, _, err := e.fate(e.engine, n.set, n.id)
+	if err != nil || kind == redoubt.EntryRemoval {
+		return true, err
+	}
+	f, err := e.byID(e.engine, n.b, n.set.label, n.in.Entry.Name.Key, e.ids.versionID(n.id))
+	return f.rec != nil, err
+}
+
+// takeIn seals and stages a version's content under this node's own keys, and holds it against the digest that was signed.
+func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
+	x := &n.in.Entry
+	n.w = &write{e: e, who: e.own(n.set.label), b: n.b, name: x.Name, set: n.set, made: n.made, hold: hold{set: n.made}}
+	rec := &record{id: n.id, base: versionID(x.Base), made: n.made.id, author: string(x.Author), maker: string(x.Maker), marker: x.Marker, size: x.SizeBytes,
+		attrs: x.Attributes, sums: x.Checksums, tags: x.Tags, retention: x.Retention, hold: x.Hold, custody: n.custody, from: n.from, parts: len(x.PartSizes) > 0}
+	n.w.rec = rec
+	if err := rec.setMD5(x.MD5); err != nil {
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}
+	}
+	if x.Marker {
+		return e.reserve(&n.w.hold, n.w.least(), markerRoom)
+	}
+	if err := n.w.reserve(n.w.least() + int64(max(1, len(x.PartSizes)))*mostOfPiece); err != nil { // least has the stated size in it
+		return err
+	}
+	if n.in.Content == nil {
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("a version came without its content")}
+	}
+	digest := sha256.New()
+	body := io.TeeReader(io.LimitReader(n.in.Content, x.SizeBytes+1), digest)
+	sizes := x.PartSizes
+	if len(sizes) == 0 {
+		sizes = []int64{x.SizeBytes}
+	}
+	for _, size := range sizes {
+		if err := n.w.takePart(ctx, io.LimitReader(body, size), size); err != nil {
+			return err
+		}
+	}
+	if extra, err := body.Read(make([]byte, 1)); extra > 0 || err != io.EOF {
+		if err == nil || err == io.EOF {
+			err = errors.New("more content than was signed for")
+		}
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}
+	}
+	if [32]byte(digest.Sum(nil)) != x.Content {
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.BadDigest}
+	}
+	return nil
+}
+
+// mostOfPiece is the most that a piece adds to a record, so that what was taken in also fits: size, key and what that is bound to.
+const mostOfPiece = binary.MaxVarintLen64 + keys.WrappedBytes + 16 + 1
+
+// takePart seals and stages one piece of content under a key of its own.
+func (w *write) takePart(ctx context.Context, r io.Reader, size int64) error {
+	key, wrapped, err := w.e.keyring.NewDataKey(w.set.text)
+	if err != nil {
+		return err
+	}
+	defer key.Wipe()
+	staged, err := w.e.engine.Stage(ctx)
+	if err != nil {
+		return err
+	}
+	w.staged = append(w.staged, staged)
+	sealer := keys.NewSealer(key, w.binding(w.rec.id), staged)
+	n, err := sealer.ReadFrom(r)
+	if err = errors.Join(err, sealer.Close()); err != nil {
+		return err
+	}
+	if n != size {
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("less content than was signed for")}
+	}
+	w.rec.pieces = append(w.rec.pieces, piece{ref: staged.Ref(), size: size, wrapped: wrapped, bound: w.rec.id})
+	return staged.Finish()
+}

@@ -1,0 +1,353 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// sending decides that a label set may go to a peer, once for each page of it. The page is recorded with what it held.
+func (e *Enclave) sending(ctx context.Context, op string, peer redoubt.NodeName, text string) (redoubt.Link, *labelSet, *entry, error) {
+	l, err := e.link(op, peer)
+	if err != nil {
+		return l, nil, nil, err
+	}
+	missing := &redoubt.Error{Op: op, Object: string(peer), Kind: redoubt.NotFound}
+	of, err := label.ParseText([]byte(text), e.policy)
+	if err != nil {
+		return l, nil, nil, missing
+	}
+	ent, err := e.decide(ctx, ask{op: op, who: e.as(l), action: redoubt.ActionSend, object: of, detail: "to " + string(peer)})
+	if err != nil {
+		return l, nil, nil, err
+	}
+	set := e.sets.table.Load().byLabel[of]
+	if set == nil {
+		return l, nil, nil, missing
+	}
+	return l, set, ent, nil
+}
+
+// Sets names what the link's bound dominates.
+func (e *Enclave) Sets(ctx context.Context, peer redoubt.NodeName) ([]string, error) {
+	l, err := e.link("Sets", peer)
+	if err != nil {
+		return nil, err
+	}
+	var out []string
+	for _, set := range e.look(lookJournal, l.Bound) {
+		out = append(out, set.name)
+	}
+	return out, nil
+}
+
+// Since reads a page of a set's journal; see redoubt.Journal. It is recorded by Fetch what is sent of it.
+func (e *Enclave) Since(ctx context.Context, peer redoubt.NodeName, text string, after uint64, max int) ([]redoubt.JournalRef, uint64, error) {
+	const op = "Since"
+	l, set, _, err := e.sending(ctx, op, peer, text)
+	if err != nil {
+		return nil, after, err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	prefix := setKey(recJournal, set.id)
+	it := view.Scan(store.NumberedKey(prefix, after+1), nextPrefix(prefix))
+	defer it.Close()
+	var refs []redoubt.JournalRef
+	for len(refs) < max && it.Next() {
+		k, v := it.Key(), it.Value()
+		if len(k) != len(prefix)+8 || len(v) < len(versionID{}) {
+			return nil, after, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		after = binary.BigEndian.Uint64(k[len(prefix):])
+		id, from := versionID(v), v[len(versionID{}):]
+		if string(from) == string(peer) {
+			continue
+		}
+		ref, ok, err := e.ref(view, l, set, id)
+		if err != nil {
+			return nil, after, err
+		}
+		if ok {
+			ref.Position = after
+			refs = append(refs, ref)
+		}
+	}
+	return refs, after, it.Err()
+}
+
+// ref is how urgent and how large what a stamp names is, if the link carries it and it is still there.
+func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id versionID) (ref redoubt.JournalRef, ok bool, err error) {
+	raw, ok, err := view.Get(stampKey(set.id, id))
+	if err != nil || !ok {
+		return ref, false, err
+	}
+	ref = redoubt.JournalRef{Stamp: redoubt.Stamp(id)}
+	if entry, _, isFate, err := fateOf(raw); isFate || err != nil {
+		if err != nil {
+			return ref, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
+		}
+		return ref, e.travels(l, entry.Name, false), nil
+	}
+	b, f, key, err := e.placed(view, set, id, raw)
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+		return ref, false, err
+	}
+	ref.SizeBytes = f.rec.size
+	if b.id == systemBucketID { // who may do what is more urgent than anything done
+		ref.SizeBytes, ref.Precedence = int64(len(f.rec.inline)), redoubt.Flash
+		return ref, true, nil
+	}
+	_ = ref.Precedence.UnmarshalText([]byte(f.rec.attrs.Precedence)) // none, or none that is known: routine
+	return ref, true, nil
+}
+
+// nextPrefix is the first key behind a numbered stream.
+func nextPrefix(prefix []byte) []byte {
+	return after(append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 8)...))
+}
+
+// item is what a stamp names, if the link carries it and it is still there.
+func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versionID) (item redoubt.JournalItem, ok bool, err error) {
+	raw, ok, err := view.Get(stampKey(set.id, id))
+	if err != nil || !ok {
+		return item, false, err
+	}
+	if entry, custody, isFate, err := fateOf(raw); isFate || err != nil {
+		if err == nil && custody != nil {
+			err = item.Custody.UnmarshalBinary(custody)
+		}
+		if err != nil {
+			return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
+		}
+		item.Entry = *entry
+		return item, e.travels(l, entry.Name, false), nil
+	}
+	b, f, key, err := e.placed(view, set, id, raw)
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+		return item, false, err
+	}
+	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
+	if !f.rec.marker {
+		item.Open = func() (io.ReadCloser, error) { return e.openContent(name, f) }
+	}
+	if f.rec.custody != nil {
+		err = item.Custody.UnmarshalBinary(f.rec.custody)
+	}
+	if err == nil && f.rec.origin != nil {
+		err = item.Entry.UnmarshalBinary(f.rec.origin)
+	} else if err == nil {
+		item.Entry, err = e.signable(b, f, key)
+	}
+	if err != nil {
+		return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
+	}
+	return item, true, nil
+}
+
+// signable is a version's entry with the digest of its content.
+func (e *Enclave) signable(b *bucket, f found, key string) (redoubt.JournalEntry, error) {
+	entry, err := e.entryOf(b, f, key)
+	if err != nil {
+		return redoubt.JournalEntry{}, err
+	}
+	if !f.rec.marker {
+		entry.Content, err = e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f)
+	}
+	return *entry, err
+}
+
+// fateOf takes a removal or an alteration apart; a place of a version is none.
+func fateOf(raw []byte) (entry *redoubt.JournalEntry, custody []byte, is bool, err error) {
+	if len(raw) == 0 || redoubt.EntryKind(raw[0]) == redoubt.EntryVersion {
+		return nil, nil, false, nil
+	}
+	rd := reader{b: raw[1:]}
+	encoded := rd.take(rd.uvarint())
+	if rd.bad {
+		return nil, nil, true, errRecord
+	}
+	entry = new(redoubt.JournalEntry)
+	if err := entry.UnmarshalBinary(encoded); err != nil {
+		return nil, nil, true, err
+	}
+	if len(rd.b) > 0 {
+		custody = rd.b
+	}
+	return entry, custody, true, nil
+}
+
+// placed finds the version that a place names; a nil record is one that is gone.
+func (e *Enclave) placed(get getter, set *labelSet, id versionID, raw []byte) (*bucket, found, string, error) {
+	if len(raw) < 6 {
+		return nil, found{}, "", &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	number, key := binary.BigEndian.Uint32(raw[1:]), string(raw[5:])
+	b := e.bucketByID(number)
+	if b == nil {
+		return nil, found{}, key, nil
+	}
+	f, err := e.byID(get, b, set.label, key, e.ids.versionID(id))
+	return b, f, key, err
+}
+
+func (e *Enclave) bucketByID(id uint32) *bucket {
+	for _, b := range *e.buckets.Load() {
+		if b.id == id {
+			return b
+		}
+	}
+	return nil
+}
+
+// openContent opens a version's content for a peer. The version may have gone since it was found.
+func (e *Enclave) openContent(name redoubt.ObjectName, f found) (io.ReadCloser, error) {
+	if name.Bucket == redoubt.SystemBucket {
+		return io.NopCloser(bytes.NewReader(f.rec.inline)), nil
+	}
+	o := &object{e: e, name: name, set: f.set, rec: f.rec}
+	if err := o.open(); err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{o.Reader(0, -1), o}, nil
+}
+
+// contentDigest is the SHA-256 of a version's content: the one that came with it, or else it is read once more.
+func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte, err error) {
+	if given, err := base64.StdEncoding.DecodeString(f.rec.sums.SHA256); err == nil && len(given) == len(sum) && !f.rec.sums.Composite {
+		return [32]byte(given), nil
+	}
+	r, err := e.openContent(name, f)
+	if err != nil {
+		return sum, err
+	}
+	defer r.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, r); err != nil {
+		return sum, err
+	}
+	return [32]byte(h.Sum(nil)), nil
+}
+
+// sealed gives entries made here their custody, one signature for all of them, and records the page.
+func (e *Enclave) sealed(ctx context.Context, items []redoubt.JournalItem, ent *entry) error {
+	var own []int
+	var encoded [][]byte
+	for i := range items {
+		ent.Bytes += items[i].Entry.SizeBytes
+		if items[i].Entry.Maker != e.name {
+			continue
+		}
+		b, err := items[i].Entry.MarshalBinary()
+		if err != nil {
+			return err
+		}
+		own, encoded = append(own, i), append(encoded, b)
+	}
+	if len(items) == 0 {
+		return nil
+	}
+	if ent.Count = uint32(len(items)); len(own) > 0 {
+		custodies, err := redoubt.SealBatch(e.name, encoded, e.links.sign)
+		if err != nil {
+			return err
+		}
+		for n, i := range own {
+			items[i].Custody = custodies[n]
+		}
+	}
+	return e.noteRead(ctx, ent)
+}
+
+// Inventory walks the stamps of a set, which the catalogue has in order.
+func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text string, each func(redoubt.Stamp) error) (uint64, error) {
+	const op = "Inventory"
+	l, set, ent, err := e.sending(ctx, op, peer, text)
+	if err != nil {
+		return 0, err
+	}
+	if err := e.noteRead(ctx, ent); err != nil {
+		return 0, err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	upTo, err := journalEnd(view, set)
+	if err != nil {
+		return 0, err
+	}
+	prefix := setKey(recStamp, set.id)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		k, v := it.Key(), it.Value()
+		if len(k) != len(prefix)+len(versionID{}) || len(v) < 6 {
+			return 0, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		if !e.carries(l, v) {
+			continue
+		}
+		if err := each(redoubt.Stamp(k[len(prefix):])); err != nil {
+			return 0, err
+		}
+	}
+	return upTo, it.Err()
+}
+
+// carries says whether what a stamp names travels over the link, in either direction: both ends count the same.
+func (e *Enclave) carries(l redoubt.Link, raw []byte) bool {
+	if entry, _, is, err := fateOf(raw); is {
+		return err == nil && (e.travels(l, entry.Name, false) || e.travels(l, entry.Name, true))
+	}
+	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
+	if b == nil {
+		return false
+	}
+	name := redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}
+	return e.travels(l, name, false) || e.travels(l, name, true)
+}
+
+func journalEnd(get getter, set *labelSet) (uint64, error) {
+	v, ok, err := get.Get(setKey(recJournal, set.id))
+	if err != nil || !ok {
+		return 0, err
+	}
+	if len(v) != 8 {
+		return 0, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	return binary.LittleEndian.Uint64(v), nil
+}
+
+// Fetch gives the entries of stamps that an inventory showed.
+func (e *Enclave) Fetch(ctx context.Context, peer redoubt.NodeName, text string, stamps []redoubt.Stamp) ([]redoubt.JournalItem, error) {
+	l, set, ent, err := e.sending(ctx, "Fetch", peer, text)
+	if err != nil {
+		return nil, err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	var items []redoubt.JournalItem
+	for _, s := range stamps {
+		item, ok, err := e.item(view, l, set, versionID(s))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			items = append(items, item)
+		}
+	}
+	return items, e.sealed(ctx, items, ent)
+}

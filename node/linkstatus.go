@@ -1,0 +1,104 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"redoubt"
+	"redoubt/carry"
+)
+
+// LinkStatuses tells of the links; see redoubt.LinkService.
+func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]redoubt.LinkStatus, error) {
+	shows, err := p.cloud.LinkView(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	out := []redoubt.LinkStatus{}
+	links := p.cloud.Links()
+	for _, peer := range sortedNames(links) {
+		s := redoubt.LinkStatus{Peer: peer, State: "down"}
+		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
+			return nil, err
+		}
+		p.describe(&s, shows)
+		if p.device != nil && peer == p.device.home {
+			s.LeaseExpires = p.device.lease().Expires
+		} else {
+			s.LeaseExpires = p.cloud.LeaseEnds(peer)
+		}
+		out = append(out, s)
+	}
+	return out, nil
+}
+
+// describe fills in what the meeting tells.
+func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s.Cut = p.cut[s.Peer]
+	m := p.meetings[s.Peer]
+	if m == nil {
+		return
+	}
+	status := m.session.Status()
+	for set, n := range status.Sent {
+		if shows(set) {
+			s.Sent += n
+		}
+	}
+	for set, n := range status.Received {
+		if shows(set) {
+			s.Received += n
+		}
+	}
+	s.LastContact = m.last.UTC().Truncate(contactGrain)
+	if m.over {
+		return
+	}
+	road := m.conn.Stats()
+	s.LastContact = road.LastHeard.UTC().Truncate(contactGrain)
+	if road.State == carry.Up && !status.LastHeard.IsZero() {
+		s.State, s.Road = "up", m.road
+		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
+	}
+}
+
+func sortedNames[T any](m map[redoubt.NodeName]T) []redoubt.NodeName {
+	names := make([]redoubt.NodeName, 0, len(m))
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// CutLink cuts a link or restores it; see redoubt.LinkService.
+func (p *peers) CutLink(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, cut bool) error {
+	if err := p.cloud.DecideCut(ctx, who, peer, cut); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	next := map[redoubt.NodeName]bool{}
+	for other := range p.cut {
+		next[other] = true
+	}
+	if next[peer] = cut; !cut {
+		delete(next, peer)
+	}
+	if err := writeJSON(filepath.Join(p.dir, cutsFile), sortedNames(next)); err != nil {
+		return err
+	}
+	p.cut = next
+	if m := p.meetings[peer]; cut && m != nil {
+		m.stop()
+	}
+	if !cut {
+		close(p.restored)
+		p.restored = make(chan struct{})
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"redoubt"
+	"redoubt/replica"
+)
+
+// The notes that nodes send one another.
+const (
+	noteLease  = "lease"  // home: a renewed redoubt.Lease, JSON
+	noteMakers = "makers" // home: the keys of its devices, JSON
+	noteWipe   = "wipe"   // home: hand over what you have (or, "now", do not) and destroy your keys
+	noteWiped  = "wiped"  // device: it is done
+)
+
+// met says what a home has to say at the beginning of a meeting.
+func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeName) error {
+	if p.device != nil {
+		return nil
+	}
+	makers, err := json.Marshal(p.cloud.Makers())
+	if err == nil {
+		err = s.Tell(ctx, noteMakers, makers)
+	}
+	if err != nil {
+		return err
+	}
+	if wipe, now := p.cloud.WipeOrdered(peer); wipe {
+		return s.Tell(ctx, noteWipe, wipeBody(now))
+	}
+	for {
+		lease, err := p.cloud.RenewLease(ctx, peer)
+		if errors.Is(err, redoubt.Denied) {
+			return nil // it has ended; what is next is told by tellOrders
+		}
+		var body []byte
+		if err == nil {
+			body, err = json.Marshal(lease)
+		}
+		if err == nil {
+			err = s.Tell(ctx, noteLease, body)
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(lease.Life() / 4):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func wipeBody(now bool) []byte {
+	if now {
+		return []byte("now")
+	}
+	return nil
+}
+
+// tellOrders tells devices that are being met what was ordered meanwhile.
+func (p *peers) tellOrders(ctx context.Context) {
+	if p.device != nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for peer, m := range p.meetings {
+		if wipe, now := p.cloud.WipeOrdered(peer); wipe && !m.over {
+			_ = m.session.Tell(ctx, noteWipe, wipeBody(now)) // if the road is gone it is told at the next meeting
+		}
+	}
+}
+
+// noted takes what the peer has to say.
+func (p *peers) noted(ctx context.Context, s *replica.Session, peer redoubt.NodeName, kind string, body []byte) error {
+	if p.device != nil && peer == p.device.home {
+		return p.device.noted(ctx, p, s, kind, body)
+	}
+	if kind == noteWiped {
+		return p.cloud.DeviceWiped(ctx, peer)
+	}
+	return nil // a kind that a later version knows
+}
