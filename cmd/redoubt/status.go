@@ -32,7 +32,13 @@ type nodeStatus struct {
 // estateStatus is the document of status --json and up --json.
 type estateStatus struct {
 	Nodes []nodeStatus `json:"nodes"`
-	Links []struct{}   `json:"links"`
+	Links []linkName   `json:"links"`
+}
+
+// linkName is a link as the estate declares it; how it does is for who may know: redoubt link status.
+type linkName struct {
+	Device redoubt.NodeName `json:"device"`
+	Home   redoubt.NodeName `json:"home"`
 }
 
 func (a *app) statusCommand() *cobra.Command {
@@ -82,7 +88,7 @@ const askTimeout = 3 * time.Second
 
 // statusOf gathers the status of all nodes; e, when known, gives the nodes never started and the ranges of those down.
 func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatus, error) {
-	doc := estateStatus{Nodes: []nodeStatus{}, Links: []struct{}{}}
+	doc := estateStatus{Nodes: []nodeStatus{}, Links: []linkName{}}
 	names, err := st.Nodes()
 	if err != nil {
 		return doc, err
@@ -105,6 +111,9 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 		if e != nil {
 			if n, ok := e.Node(name); ok {
 				s.Kind, s.Range = n.Kind, n.Range
+				if n.Kind == estate.KindDevice {
+					doc.Links = append(doc.Links, linkName{name, n.Home})
+				}
 			}
 		}
 		doc.Nodes[i] = s
