@@ -163,7 +163,7 @@ func (s *shake) listen(ctx context.Context) error {
 	return nil
 }
 
-// welcome makes a link of a finished handshake, tells the client, and hands the link to Accept.
+// welcome makes a link of a finished handshake and tells the client. Accept is given it when the client is heard to know.
 func (e *Endpoint) welcome(s *shake) bool {
 	l, err := newLink(e, s.session([]path{s.path}))
 	if err != nil {
@@ -171,12 +171,7 @@ func (e *Endpoint) welcome(s *shake) bool {
 	}
 	l.verdict = s.fragment(levelVerdict, 0, []byte{1})
 	e.mu.Lock()
-	select {
-	case <-e.ended:
-		e.mu.Unlock()
-		return false
-	case e.accepted <- l:
-	default:
+	if e.closed || len(e.accepted) == cap(e.accepted) {
 		e.mu.Unlock()
 		return false
 	}
@@ -213,6 +208,19 @@ func (s *shake) refuse(ctx context.Context) {
 		case <-s.arrivals:
 			s.sendFragment(levelVerdict, 0, []byte{0})
 		}
+	}
+}
+
+// announce hands a link to Accept when its client is heard for the first time, with the link's lock held.
+func (l *link) announce() {
+	if l.dialled || l.announced {
+		return
+	}
+	l.announced = true
+	select {
+	case l.endpoint.accepted <- l:
+	default:
+		l.end(errNoRoom)
 	}
 }
 

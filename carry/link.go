@@ -68,6 +68,7 @@ type link struct {
 
 	verdict     []byte // what the handshake's server repeats to a client that asks
 	verdictSent time.Time
+	announced   bool // to Accept
 
 	ackBuffer [ackBits / 8]byte
 }

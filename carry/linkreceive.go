@@ -30,6 +30,7 @@ func (l *link) deliver(datagram []byte, from path) {
 	l.bytes.received += uint64(len(datagram))
 	silence := now.Sub(l.heard)
 	l.heard = now
+	l.announce()
 	if c.closed {
 		l.end(errPeerClosed)
 		return
@@ -151,20 +152,24 @@ func (l *link) move(way int, now time.Time) {
 	l.ways.active = way
 	l.pace.restart(l.pace.rtt.smooth)
 	l.sizer = newSizer(now)
+	if !l.flight.silent.IsZero() {
+		l.flight.silent = now
+	}
 }
 
 // takeAck takes what the peer has received.
 func (l *link) takeAck(a ack, now time.Time) error {
-	n, err := l.flight.ack(a, now)
+	n, err := l.flight.ack(a, l.ways.active, now)
 	if err != nil {
 		return err
 	}
 	if n.datagrams == 0 {
 		return nil
 	}
+	resumed := false
 	if n.newest != nil {
-		l.up(n, now)
-		m := mark{a.receivedAt, n.newest.sentBytes}
+		resumed = l.up(n, now)
+		m := mark{a.receivedAt, n.newest.at, n.newest.sentBytes}
 		if n.path == l.ways.active {
 			l.pace.arrived(now, n.newest.at, l.clock, m, time.Duration(a.delay)*ackDelayUnit, n.datagrams, l.sizer.size, n.newest.limited)
 		}
@@ -173,23 +178,29 @@ func (l *link) takeAck(a ack, now time.Time) error {
 	for _, size := range n.sizes {
 		l.sizer.passed(size, now)
 	}
-	l.flight.overtaken(func(s *sent) { l.missed(s, now) })
+	answeredBy := now.Add(-l.patience())
+	if resumed {
+		answeredBy = now.Add(-l.pace.rtt.least) // of what went into the outage nothing more is heard
+	}
+	l.flight.overtaken(answeredBy, func(s *sent) { l.missed(s, now) })
 	if err := l.seal.rekey(l.flight.acked, l.flight.next()); err != nil {
 		return err
 	}
 	return nil
 }
 
-// up ends an outage with the first answer, at the rate from before it.
-func (l *link) up(n news, now time.Time) {
-	if l.state == Down {
-		l.state, l.since = Up, now
-		l.pace.round = round{}
-		if l.dialled && n.path != l.ways.active && n.path < len(l.ways.list) {
-			l.ways.list[n.path].proved = true
-			l.move(n.path, now)
-		}
+// up ends an outage with the first answer, at the rate from before it. It tells whether there was one.
+func (l *link) up(n news, now time.Time) bool {
+	if l.state == Up {
+		return false
 	}
+	l.state, l.since = Up, now
+	l.pace.round = round{}
+	if l.dialled && n.path != l.ways.active {
+		l.ways.list[n.path].proved = true
+		l.move(n.path, now)
+	}
+	return true
 }
 
 // missed puts what a lost datagram carried back into the queues.

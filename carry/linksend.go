@@ -41,16 +41,16 @@ func (l *link) turn(now time.Time) time.Duration {
 
 // watch finds what silence tells: a lost tail, and an outage.
 func (l *link) watch(now time.Time) time.Duration {
-	if l.flight.waiting == 0 || l.state == Down {
+	if l.flight.silent.IsZero() || l.state == Down {
 		return idleCheck
 	}
-	outage := max(outageTrips*l.pace.rtt.smooth, outageFloor) - now.Sub(l.flight.progress)
+	outage := max(outageTrips*l.pace.rtt.smooth, outageFloor) - now.Sub(l.flight.silent)
 	if outage <= 0 {
 		l.state, l.since = Down, now
 		return 0
 	}
-	patience := l.pace.rtt.smooth + max(4*l.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
-	tail := patience - now.Sub(later(l.flight.lastSent, l.flight.progress))
+	patience := l.patience()
+	tail := patience - now.Sub(later(l.flight.lastSent, l.flight.silent))
 	if tail <= 0 {
 		l.flight.tail(2, func(s *sent) { l.missed(s, now) })
 		if !l.out.sendable() {
@@ -59,6 +59,11 @@ func (l *link) watch(now time.Time) time.Duration {
 		tail = patience
 	}
 	return min(outage, tail)
+}
+
+// patience is how long an answer may take: RFC 9002 section 6.2.1.
+func (l *link) patience() time.Duration {
+	return l.pace.rtt.smooth + max(4*l.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
 }
 
 func later(a, b time.Time) time.Time {
@@ -225,7 +230,11 @@ func (l *link) sendControl(now time.Time) {
 	l.begin()
 	l.addAck(now)
 	told := l.addWindows()
-	l.transmit(now, l.ways.active, sent{eliciting: told != 0, windows: told, limited: true})
+	ask := l.seal.sealed >= l.seal.limit // who only answers must hear that the key is known before it takes the next
+	if ask {
+		l.plain = append(l.plain, framePing)
+	}
+	l.transmit(now, l.ways.active, sent{eliciting: told != 0 || ask, windows: told, limited: true})
 }
 
 // sendPing asks for an answer; a standing path is asked by a probe, so that the peer stays where it is.

@@ -1,6 +1,9 @@
 package carry
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // How the rate of a path is found. docs/spec/carry.md tells the whole of it; in short: the receiver says when
 // each datagram came, so the sender knows how far apart datagrams leave the narrowest hop (its rate, whatever is
@@ -13,6 +16,8 @@ const (
 	// The line that is aimed for: long enough to keep the hop busy, short enough that FLASH hardly waits.
 	lineTime      = 25 * time.Millisecond
 	lineDatagrams = 2
+	mostJitter    = 100 * time.Millisecond // a path's own trembling is no line
+	spreadNoise   = 0.03
 
 	growth       = 0.02 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
 	growPatience = 3
@@ -67,12 +72,14 @@ type round struct {
 	halved  bool
 	acked   int
 	lost    int
-	limited bool // by what the layer above had to send
+	limited bool    // by what the layer above had to send
+	spread  float64 // how much farther apart they came than they went
 }
 
 // mark is a datagram that arrived: when, by the receiver's clock, and all that was sent up to it.
 type mark struct {
 	receivedAt uint32
+	sentAt     time.Time
 	sentBytes  uint64
 }
 
@@ -110,7 +117,7 @@ func (p *pacer) window(datagram int) int {
 
 // aim is the line that is aimed for.
 func (p *pacer) aim(datagram int) time.Duration {
-	return max(lineTime, time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
+	return max(lineTime, min(p.rtt.vary, mostJitter), time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
 }
 
 // arrived takes what an ACK tells of the newest datagram it reports: when it was sent, how
@@ -155,6 +162,7 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 		return
 	}
 	passed := float64(m.sentBytes-r.first.sentBytes) / elapsed.Seconds() // through the narrowest hop
+	r.spread = elapsed.Seconds() / max(m.sentAt.Sub(r.first.sentAt), time.Microsecond).Seconds()
 	loss := float64(r.lost) / float64(r.lost+r.acked)
 	if p.starting {
 		p.start(r, passed, loss, size)
@@ -199,7 +207,8 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 	}
 	switch {
 	case r.least > aim/2: // the hop was busy throughout: this is its rate
-		if !r.limited || passed > p.rate {
+		// Where they came as they went, the hop passes that much at least; else it is the hop that spaced them.
+		if passed > p.rate || !r.limited && math.Abs(r.spread-1) > spreadNoise {
 			p.rate = 0.25*p.rate + 0.75*passed
 			p.known = p.rate
 		}

@@ -1,0 +1,68 @@
+package carry
+
+// RekeyAfter makes one side of a link move to its next key after n datagrams; it gives the epoch it is in.
+func RekeyAfter(c Conn, n uint64) (epoch uint64) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seal.limit = n
+	return l.seal.epoch
+}
+
+// Held is what an endpoint keeps of those who have not proved who they are, and how many links it has.
+func Held(e *Endpoint) (halfOpen, hosts, links int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.halfOpen), len(e.perHost), len(e.links)
+}
+
+// Limits that tests try.
+const (
+	MaxHalfOpen     = maxHalfOpen
+	MaxHalfOpenEach = maxHalfOpenEach
+	OpenSize        = openSize
+	RetrySize       = retrySize
+	CookieLife      = cookieLife
+	HandshakeLife   = handshakeLife
+	StreamWindow    = streamWindow
+	AgedShare       = agedShare
+)
+
+// Opening is a first datagram; First is a fragment with the cookie of a retry, as a client sends it.
+func Opening(client uint32) []byte { return encodeOpen(connID(client)) }
+
+// First is a fragment that begins a handshake with the cookie that a retry gave; nil when it is none.
+func First(retryDatagram []byte, client uint32, data []byte) []byte {
+	m, ok := decodeRetry(retryDatagram)
+	if !ok {
+		return nil
+	}
+	return encodeFragment(fragment{from: connID(client), cookie: m.cookie, data: data})
+}
+
+// Buffered is what a link holds for its peer's sake, in bytes.
+func Buffered(c Conn) (n int) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.in {
+		n += cap(l.in[p].buf)
+		for _, m := range l.in[p].ready {
+			n += len(m)
+		}
+	}
+	return n
+}
+
+// Pacing is the rate a link sends at.
+func Pacing(c Conn) float64 {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.pacing()
+}
+
+const (
+	OutageFloor = outageFloor
+	ProbeEvery  = probeEvery
+)

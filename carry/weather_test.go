@@ -1,0 +1,354 @@
+package carry_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+	"redoubt/carry"
+	"redoubt/carry/carrytest"
+)
+
+// bulk keeps routine flowing from a until the returned function is called.
+func (p *pair) bulk() (stop func()) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r := rand.New(rand.NewPCG(6, 6))
+		for i := uint32(0); p.connA.Send(ctx, redoubt.Routine, message(r, redoubt.Routine, i, 50_000)) == nil; i++ {
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+// drain receives at b until the returned function is called, which gives how many bytes of each precedence came.
+func (p *pair) drain() (stop func() [redoubt.Precedences]int) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	result := make(chan [redoubt.Precedences]int)
+	go func() {
+		var n [redoubt.Precedences]int
+		for {
+			precedence, msg, err := p.connB.Receive(ctx)
+			if err != nil {
+				result <- n
+				return
+			}
+			n[precedence] += len(msg)
+		}
+	}()
+	return func() [redoubt.Precedences]int { cancel(); return <-result }
+}
+
+func TestAnOutageEndsWithTheFirstAnswerAtTheRateFromBefore(t *testing.T) {
+	road := carrytest.Road{BitsPerSec: 1e6, Delay: 100 * time.Millisecond, QueueBytes: 100_000}
+	inFakeTime(t, road, func(t *testing.T, p *pair) {
+		stop, count := p.bulk(), p.drain()
+		time.Sleep(20 * time.Second)
+		before := carry.Pacing(p.connA)
+		down := road
+		down.Blocked = true
+		p.network.SetRoad(hostA, hostB, down)
+		time.Sleep(2 * time.Second)
+		if s := p.connA.Stats(); s.State != carry.Down {
+			t.Errorf("two seconds into an outage the link is %v", s.State)
+		}
+		packets, _, _ := p.network.Totals(hostA, hostB)
+		time.Sleep(time.Minute)
+		probes, _, _ := p.network.Totals(hostA, hostB)
+		if n := time.Duration(probes-packets) * carry.ProbeEvery; n < 50*time.Second || n > 70*time.Second {
+			t.Errorf("in a minute of outage %d datagrams went, want one each %v", probes-packets, carry.ProbeEvery)
+		}
+		p.network.SetRoad(hostA, hostB, road)
+		time.Sleep(2*carry.ProbeEvery + 2*road.Delay)
+		if s := p.connA.Stats(); s.State != carry.Up {
+			t.Errorf("two probes and a round trip after the outage the link is %v", s.State)
+		}
+		if after := carry.Pacing(p.connA); after < 0.8*before {
+			t.Errorf("%.0f bytes a second before, %.0f after", before, after)
+		}
+		stop()
+		count()
+	})
+}
+
+func TestRoutineIsNeverStarved(t *testing.T) {
+	inFakeTime(t, carrytest.Road{BitsPerSec: 1e6, Delay: 50 * time.Millisecond, QueueBytes: 50_000}, func(t *testing.T, p *pair) {
+		ctx, cancel := context.WithCancel(p.ctx)
+		done := make(chan struct{}, redoubt.Precedences)
+		for precedence := range redoubt.Precedence(redoubt.Precedences) {
+			go func() {
+				for p.connA.Send(ctx, precedence, make([]byte, 20_000)) == nil {
+				}
+				done <- struct{}{}
+			}()
+		}
+		count := p.drain()
+		time.Sleep(2 * time.Minute)
+		got := count()
+		cancel()
+		for range redoubt.Precedences {
+			<-done
+		}
+		total := 0
+		for _, n := range got {
+			total += n
+		}
+		for precedence := range redoubt.Flash {
+			if share := float64(got[precedence]) / float64(total); share < 0.8/carry.AgedShare {
+				t.Errorf("%v has %.1f %% of what came, want about %.0f %%", precedence, 100*share, 100.0/carry.AgedShare)
+			}
+		}
+		if float64(got[redoubt.Flash]) < 0.6*float64(total) {
+			t.Errorf("FLASH has %d of %d bytes", got[redoubt.Flash], total)
+		}
+	})
+}
+
+func TestAConnFollowsItsPeerToANewAddress(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.crosses("from the old address")
+		p.socketA.Move("10.0.7.7:7")
+		p.crosses("from the new one")
+		if err := p.connB.Send(p.ctx, redoubt.Routine, []byte("back")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+		defer cancel()
+		if _, msg, err := p.connA.Receive(ctx); err != nil || string(msg) != "back" {
+			t.Errorf("got %q, %v", msg, err)
+		}
+		if got := p.connB.Stats().Remote; got != "10.0.7.7:7" {
+			t.Errorf("b sends to %s", got)
+		}
+	})
+}
+
+// TestSomebodyElsesAddressIsNotFollowed: an attacker who replays under its own address what it could hold back does not draw
+// the connection to itself, for it cannot answer the challenge.
+func TestSomebodyElsesAddressIsNotFollowed(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.crosses("first")
+		thief := netip.MustParseAddrPort("10.6.6.6:6")
+		p.network.Listen(thief.String())
+		stolen := 0
+		p.socketA.Tap(func(b []byte, to netip.AddrPort) { p.network.Inject(b, thief, to) }) // ahead of the true one
+		p.socketB.Tap(func(b []byte, to netip.AddrPort) {
+			if to == thief {
+				stolen += len(b)
+			}
+		})
+		for range 20 {
+			p.crosses("again")
+			if err := p.connB.Send(p.ctx, redoubt.Routine, make([]byte, 20_000)); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := p.connA.Receive(p.ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		if got := p.connB.Stats().Remote; got != p.socketA.Addr().String() {
+			t.Errorf("b sends to %s", got)
+		}
+		if stolen > 20_000 {
+			t.Errorf("%d bytes went to the thief", stolen)
+		}
+	})
+}
+
+func TestASecondAddressTakesOverWhenTheFirstFallsSilent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		network := carrytest.NewNetwork(3, quick)
+		server, client := nodes(t)
+		a, err := carry.NewEndpoint(carry.Config{}, network.Listen("10.0.0.1:1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, second := network.Listen("10.0.0.2:2"), network.Listen("10.0.0.3:3")
+		b, err := carry.NewEndpoint(carry.Config{Server: server}, first, second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &pair{t: t, network: network, a: a, b: b, clientTLS: client, ctx: t.Context()}
+		defer p.close()
+		slow := quick
+		slow.Delay *= 2
+		network.SetRoad("10.0.0.1", "10.0.0.3", slow) // so that the first answers first
+		if p.connA, err = a.Dial(p.ctx, client, first.Addr(), second.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		if p.connB, err = b.Accept(p.ctx); err != nil {
+			t.Fatal(err)
+		}
+		p.crosses("by the first")
+		cut := quick
+		cut.Blocked = true
+		network.SetRoad("10.0.0.1", "10.0.0.2", cut)
+		start := time.Now()
+		p.crosses("by the second")
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("the second address took over after %v", took)
+		}
+		if got := p.connA.Stats().Remote; got != second.Addr().String() {
+			t.Errorf("a sends to %s", got)
+		}
+		if err := p.connB.Send(p.ctx, redoubt.Flash, []byte("and back")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, 30*time.Second)
+		defer cancel()
+		if _, msg, err := p.connA.Receive(ctx); err != nil || string(msg) != "and back" {
+			t.Errorf("got %q, %v", msg, err)
+		}
+	})
+}
+
+func TestInRadioSilenceNothingIsSentAndFlashIsReceived(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.crosses("before")
+		time.Sleep(time.Second)
+		p.b.SetSilent(true)
+		packets, _, _ := p.network.Totals(hostB, hostA)
+		for _, text := range []string{"one", "two", "three"} {
+			if err := p.connA.Send(p.ctx, redoubt.Flash, []byte(text)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+			precedence, msg, err := p.connB.Receive(ctx)
+			cancel()
+			if err != nil || precedence != redoubt.Flash || string(msg) != text {
+				t.Fatalf("got %v %q, %v, want FLASH %q", precedence, msg, err, text)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		if err := p.connB.Send(p.ctx, redoubt.Flash, []byte("held back")); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		if now, _, _ := p.network.Totals(hostB, hostA); now != packets {
+			t.Errorf("%d datagrams were sent in radio silence", now-packets)
+		}
+		if s := p.connA.Stats().State; s != carry.Down {
+			t.Errorf("to its peer the silent side is %v", s)
+		}
+		p.b.SetSilent(false)
+		ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
+		defer cancel()
+		if _, msg, err := p.connA.Receive(ctx); err != nil || string(msg) != "held back" {
+			t.Errorf("got %q, %v", msg, err)
+		}
+	})
+}
+
+func TestAConnThatHearsNothingForTooLongEnds(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.crosses("before")
+		cut := quick
+		cut.Blocked = true
+		p.network.SetRoad(hostA, hostB, cut)
+		time.Sleep(9 * time.Minute)
+		if err := p.connA.Send(p.ctx, redoubt.Routine, []byte("x")); err != nil {
+			t.Errorf("after 9 minutes of outage: %v", err)
+		}
+		time.Sleep(2 * time.Minute)
+		for _, c := range []carry.Conn{p.connA, p.connB} {
+			if _, _, err := c.Receive(p.ctx); !errors.Is(err, redoubt.Unavailable) {
+				t.Errorf("after 11 minutes: got %v, want Unavailable", err)
+			}
+		}
+	})
+}
+
+func TestAPeerThatWasRestartedIsNoticedAtOnce(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.crosses("before")
+		server, _ := nodes(t)
+		p.network.SetRoad(hostA, hostB, carrytest.Road{Blocked: true}) // it dies without a word
+		if err := p.b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		p.network.SetRoad(hostA, hostB, quick)
+		var err error
+		if p.b, err = carry.NewEndpoint(carry.Config{Server: server}, p.network.Listen(hostB+":2")); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.connA.Send(p.ctx, redoubt.Routine, []byte("hello?")); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, 10*time.Second)
+		defer cancel()
+		if _, _, err := p.connA.Receive(ctx); !errors.Is(err, redoubt.Unavailable) {
+			t.Errorf("got %v, want Unavailable", err)
+		}
+	})
+}
+
+func TestAHintThatThePeerForgotUsIsNotBelievedWhileTheLinkIsUp(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		p.socketA.Tap(func(b []byte, to netip.AddrPort) {
+			if b[0]&^1 == 0x40 {
+				p.network.Inject(append([]byte{4}, b[:17]...), to, p.socketA.Addr())
+			}
+		})
+		for range 50 {
+			p.crosses("still here")
+		}
+	})
+}
+
+func TestDatagramsGrowToWhatThePathTakesAndShrinkWhenItChanges(t *testing.T) {
+	road := quick
+	road.MTU = 1440
+	inFakeTime(t, road, func(t *testing.T, p *pair) {
+		stop, count := p.bulk(), p.drain()
+		time.Sleep(10 * time.Second)
+		if got, want := p.connA.Stats().DatagramBytes, 1412; got != want {
+			t.Errorf("datagrams of %d bytes on a path that takes %d", got, want)
+		}
+		road.MTU = 1280
+		p.network.SetRoad(hostA, hostB, road)
+		time.Sleep(30 * time.Second)
+		if got := p.connA.Stats().DatagramBytes; got > 1252 {
+			t.Errorf("datagrams of %d bytes on a path that takes 1252", got)
+		}
+		stop()
+		count()
+	})
+}
+
+func TestAnUnreceivedPrecedenceHoldsABoundedAmount(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		stop := p.bulk()
+		time.Sleep(time.Minute)
+		if n := carry.Buffered(p.connB); n > 2*carry.StreamWindow+carry.MaxMessage {
+			t.Errorf("%d bytes are held for a sender that nobody receives from", n)
+		}
+		stop()
+	})
+}
+
+func TestDialWaitsForALinkThatIsDownAndEndsWithItsContext(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		cut := quick
+		cut.Blocked = true
+		p.network.SetRoad(hostA, hostB, cut)
+		ctx, cancel := context.WithTimeout(p.ctx, 5*time.Minute)
+		defer cancel()
+		if _, err := p.a.Dial(ctx, p.clientTLS, p.socketB.Addr()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want the context's", err)
+		}
+		time.AfterFunc(3*time.Minute, func() { p.network.SetRoad(hostA, hostB, quick) })
+		c, err := p.a.Dial(p.ctx, p.clientTLS, p.socketB.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+}
