@@ -21,6 +21,7 @@ const (
 
 	growth       = 0.02 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
 	growPatience = 3
+	mostGrowth   = 1.25
 	drainEvery   = 16 // rounds; one of them is sent slower, so that the line is seen to vanish
 	drainGain    = 0.85
 	leastGain    = 0.5
@@ -174,7 +175,6 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 
 // start doubles the rate each round until a line shows, or until more brings no more.
 func (p *pacer) start(r round, passed, loss float64, size int) {
-	p.usualLoss = 0.5*p.usualLoss + 0.5*min(loss, mostUsualLoss)
 	if p.line > p.rtt.least/16+2*p.aim(size) {
 		p.starting, p.rate, p.known = false, passed, passed
 		p.steer(r, passed, loss, size)
@@ -185,11 +185,12 @@ func (p *pacer) start(r round, passed, loss float64, size int) {
 	}
 	if through := passed * (1 - loss); through < 1.2*p.before {
 		if p.stalls++; p.stalls >= 3 {
-			p.starting, p.rate, p.known = false, passed, passed
+			p.starting, p.rate = false, p.before/(1-p.usualLoss)
 			return
 		}
 	} else {
 		p.before, p.stalls = through, 0
+		p.usualLoss = 0.5*p.usualLoss + 0.5*min(loss, mostUsualLoss)
 	}
 	p.rate = 2 * max(p.rate, passed)
 }
@@ -220,7 +221,8 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 		p.rate = p.known
 	default:
 		p.grown++
-		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), passed*1.25))
+		most := mostGrowth * passed * (1 - loss) / (1 - p.usualLoss)
+		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), most))
 	}
 	p.yield(r, aim)
 }
