@@ -86,7 +86,7 @@ func (l *link) acknowledge(c *contents, way int, silence time.Duration, now time
 		return
 	}
 	l.received.pending++
-	delay := min(max(l.pace.rtt.smooth/8, leastAckDelay), mostAckDelay)
+	delay := l.pace.rtt.ackDelay()
 	urgent := c.ping || c.probe || gap || l.received.pending >= ackEvery || silence > outageFloor
 	for _, p := range c.pieces {
 		urgent = urgent || p.precedence == redoubt.Flash

@@ -15,6 +15,7 @@ const (
 
 	// The line that is aimed for: long enough to keep the hop busy, short enough that FLASH hardly waits.
 	lineTime      = 25 * time.Millisecond
+	leastLine     = time.Millisecond // and on short paths no longer than a round trip
 	lineDatagrams = 2
 	mostJitter    = 100 * time.Millisecond // a path's own trembling is no line
 	spreadNoise   = 0.03
@@ -106,7 +107,7 @@ func (p *pacer) pacing() float64 {
 // window is how many bytes may be under way: what the path holds and a short line. So the line stays short even
 // while an estimate is too high, and a hop that became slow is noticed at once.
 func (p *pacer) window(datagram int) int {
-	span := p.rtt.least + 2*p.aim(datagram) + mostAckDelay + p.rtt.vary
+	span := p.rtt.least + 2*p.aim(datagram) + p.rtt.ackDelay() + p.rtt.vary
 	switch {
 	case p.starting:
 		span += 2 * p.rtt.least
@@ -118,7 +119,7 @@ func (p *pacer) window(datagram int) int {
 
 // aim is the line that is aimed for.
 func (p *pacer) aim(datagram int) time.Duration {
-	return max(lineTime, min(p.rtt.vary, mostJitter), time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
+	return max(min(lineTime, max(p.rtt.least, leastLine)), min(p.rtt.vary, mostJitter), time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
 }
 
 // arrived takes what an ACK tells of the newest datagram it reports: when it was sent, how
@@ -279,6 +280,11 @@ func (r *rtt) add(sample time.Duration) {
 	d := r.smooth - sample
 	r.vary += (max(d, -d) - r.vary) / 4
 	r.smooth += (sample - r.smooth) / 8
+}
+
+// ackDelay is how long an answer is held so that it can speak of several datagrams.
+func (r *rtt) ackDelay() time.Duration {
+	return min(max(r.smooth/8, leastAckDelay), mostAckDelay)
 }
 
 // base keeps the least one-way delay of the last baseLife, in two halves.
