@@ -19,7 +19,7 @@ const openEvery = 500 * time.Millisecond
 // Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...netip.AddrPort) (Conn, error) {
 	const op = "carry.Dial"
-	config, err := clientTLS(config, alpnDatagrams)
+	config, err := clientTLS(e.config, config, alpnDatagrams)
 	if err != nil {
 		return nil, err
 	}

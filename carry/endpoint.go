@@ -103,7 +103,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 		links: map[connID]taker{}, halfOpen: map[opening]*shake{}, perHost: map[netip.Prefix]int{},
 	}
 	if config.Server != nil {
-		server, err := serverTLS(config.Server, alpnDatagrams)
+		server, err := serverTLS(e.config, alpnDatagrams)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +198,12 @@ func (e *Endpoint) read(socket int) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // an ICMP error of one peer is nothing to the others
+			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
+			case <-time.After(leastAckDelay):
+			case <-e.ended:
+				return
+			}
+			continue
 		}
 		e.take(buf[:n], path{socket, from})
 	}

@@ -104,7 +104,7 @@ func newLink(e *Endpoint, s session) (*link, error) {
 		l.in[p].init()
 	}
 	for i, p := range s.paths {
-		l.ways.list = append(l.ways.list, way{path: p, proved: i == 0, heard: now})
+		l.ways.list = append(l.ways.list, way{path: p, proved: i == 0, dialled: s.dialled, heard: now})
 	}
 	var err error
 	if l.seal, err = newSealer(s.write, s.remote); err != nil {
@@ -206,6 +206,7 @@ var (
 	errPeerClosed = errors.New("closed by the peer")
 	errSilence    = errors.New("nothing was heard for too long")
 	errForgotten  = errors.New("the peer does not know this connection any more")
+	errExpired    = errors.New("the peer's certificate is past its time")
 )
 
 // Close implements Conn.
@@ -241,6 +242,7 @@ func (l *link) wake() {
 // run sends what is due until the link has ended.
 func (l *link) run() {
 	defer close(l.quiet)
+	defer l.wipe()
 	defer l.endpoint.forget(l.local)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -256,6 +258,14 @@ func (l *link) run() {
 		l.mu.Unlock()
 		timer.Reset(wait)
 	}
+}
+
+// wipe forgets the secrets, as far as Go allows: expanded keys cannot be.
+func (l *link) wipe() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.seal.secret)
+	clear(l.open.secret)
 }
 
 // random fills b; a source that fails ends the link rather than being worked around.

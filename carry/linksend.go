@@ -15,6 +15,10 @@ func (l *link) turn(now time.Time) time.Duration {
 		l.end(errSilence)
 		return time.Hour
 	}
+	if now.After(l.peer.NotAfter) {
+		l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Expired, Err: errExpired})
+		return time.Hour
+	}
 	if l.endpoint.silent.Load() {
 		l.ackAll = true
 		return idleCheck

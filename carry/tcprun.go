@@ -187,6 +187,9 @@ func (s *streams) look() error {
 	if !held && silence > s.config.MaxSilence {
 		return errSilence
 	}
+	if now.After(s.peer.NotAfter) {
+		return &redoubt.Error{Op: "carry", Kind: redoubt.Expired, Err: errExpired}
+	}
 	if due {
 		s.ping()
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,5 +352,32 @@ func TestDialWaitsForALinkThatIsDownAndEndsWithItsContext(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Close()
+	})
+}
+
+func TestAConnEndsWithItsPeersCertificate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		network := carrytest.NewNetwork(1, quick)
+		server, client := nodes(t)
+		var ahead atomic.Int64 // of a's clock
+		now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		p := &pair{t: t, network: network, clientTLS: client, ctx: t.Context(), socketA: network.Listen(hostA + ":1"), socketB: network.Listen(hostB + ":2")}
+		const century = 100 * 365 * 24 * time.Hour
+		var err error
+		if p.a, err = carry.NewEndpoint(carry.Config{Now: now, MaxSilence: century}, p.socketA); err != nil {
+			t.Fatal(err)
+		}
+		if p.b, err = carry.NewEndpoint(carry.Config{Server: server}, p.socketB); err != nil {
+			t.Fatal(err)
+		}
+		defer p.close()
+		p.connect()
+		p.crosses("while it holds")
+		ahead.Store(int64(11 * 365 * 24 * time.Hour))
+		ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+		defer cancel()
+		if _, _, err := p.connA.Receive(ctx); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(err.Error(), redoubt.Expired.Error()) {
+			t.Errorf("a year after the certificate's end: got %v", err)
+		}
 	})
 }
