@@ -312,3 +312,42 @@ func TestConfigurationsThatVerifyNobodyAreRefused(t *testing.T) {
 		t.Errorf("a client with a verification of its own: got %v", err)
 	}
 }
+
+// TestForgedHandshakeDataThatComesLateChangesNothing: the first level of a handshake is in clear, so it is over as soon as the
+// second has begun.
+func TestForgedHandshakeDataThatComesLateChangesNothing(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		forged := 0
+		p.socketB.Tap(func(b []byte, to netip.AddrPort) {
+			if bad := carry.ForgeLevel0(b); bad != nil {
+				forged++
+				p.network.Inject(bad, p.socketB.Addr(), to)
+			}
+		})
+		c, err := p.a.Dial(p.ctx, p.clientTLS, p.socketB.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if forged == 0 {
+			t.Error("nothing was forged")
+		}
+		c.Close()
+	})
+}
+
+func TestNobodyDialsAnEndpointThatServesNobody(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		answers := 0
+		stranger := netip.MustParseAddrPort("10.4.4.4:4")
+		p.socketA.Tap(func(_ []byte, to netip.AddrPort) {
+			if to == stranger {
+				answers++
+			}
+		})
+		p.network.Inject(carry.Opening(5), stranger, p.socketA.Addr())
+		pause(time.Second)
+		if answers != 0 {
+			t.Errorf("an endpoint without a server's configuration answered %d times", answers)
+		}
+	})
+}

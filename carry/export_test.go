@@ -1,5 +1,7 @@
 package carry
 
+import "bytes"
+
 // RekeyAfter makes one side of a link move to its next key after n datagrams; it gives the epoch it is in.
 func RekeyAfter(c Conn, n uint64) (epoch uint64) {
 	l := c.(*link)
@@ -66,3 +68,15 @@ const (
 	OutageFloor = outageFloor
 	ProbeEvery  = probeEvery
 )
+
+// ForgeLevel0 makes of a server's fragment of level 1 one of level 0 with the bytes that would be next; nil of anything else.
+func ForgeLevel0(datagram []byte) []byte {
+	f, ok := decodeAny(datagram)
+	if !ok || f.level != levelHandshake {
+		return nil
+	}
+	f.level, f.offset, f.data = levelInitial, 0, bytes.Repeat([]byte{2}, 1100)
+	f.have = [2]uint16{}
+	first := encodeFragment(f)
+	return first
+}

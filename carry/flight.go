@@ -144,7 +144,7 @@ func (f *flight) overtaken(answeredBy time.Time, each func(*sent)) {
 	if f.anyAcked {
 		for i := range f.records {
 			s, number := &f.records[i], f.base+uint64(i)
-			if number+leastReorder > f.acked || number+f.reorder > f.acked && !s.at.Before(answeredBy) {
+			if number >= f.acked || number+f.reorder > f.acked && !s.at.Before(answeredBy) {
 				break
 			}
 			if s.fate == underWay {

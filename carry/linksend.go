@@ -130,10 +130,7 @@ func (l *link) sendQueued(now time.Time) time.Duration {
 		}
 		p, ok := l.out.pick(l.sizer.size)
 		if !ok {
-			if l.out.blocked() {
-				return l.nudge(now)
-			}
-			return idleCheck
+			return idleCheck // Send, or a wider window, will wake us
 		}
 		window := l.pace.window(l.sizer.size)
 		if p == redoubt.Flash {
@@ -150,16 +147,6 @@ func (l *link) sendQueued(now time.Time) time.Duration {
 
 // flashRoom is how much FLASH may be under way beyond what the rest may.
 const flashRoom = 64 << 10
-
-// nudge asks for news of the window while only that is in the way: the frame that opened it may be lost.
-func (l *link) nudge(now time.Time) time.Duration {
-	every := max(l.pace.rtt.smooth, probeEvery)
-	if wait := every - now.Sub(l.flight.lastSent); wait > 0 {
-		return wait
-	}
-	l.sendPing(now, l.ways.active, false)
-	return every
-}
 
 // begin starts the plaintext of the next datagram.
 func (l *link) begin() {

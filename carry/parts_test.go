@@ -101,6 +101,9 @@ func TestEachDatagramIsReportedInSeveralACKs(t *testing.T) {
 		r.add(n, now)
 		if n%3 == 2 {
 			a := r.ack(now, now, false, make([]byte, 0, ackBits/8))
+			if n > 20 && len(a.bits) > 3 {
+				t.Fatalf("an ACK in a row that loses nothing has %d bytes of bitmap", len(a.bits))
+			}
 			for i := range uint64(len(a.bits) * 8) {
 				if a.bits[i/8]>>(i%8)&1 == 1 {
 					reports[a.largest-i]++
@@ -262,5 +265,58 @@ func TestAHopThatDropsInsteadOfQueuingIsNotFlooded(t *testing.T) {
 	}
 	if p.rate < 0.5*rate {
 		t.Errorf("a hop of %.0f bytes a second is used at %.0f", rate, p.rate)
+	}
+}
+
+func TestADatagramIsLostWhenOvertakenOrOverdue(t *testing.T) {
+	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
+	lost := func(reorder uint64, answeredBy time.Time, acked uint64) (n int) {
+		f := flight{reorder: reorder}
+		for i := range 10 {
+			f.add(sent{at: at(100 * i), size: 100, eliciting: true})
+		}
+		if _, err := f.ack(ack{largest: acked, bits: []byte{1}}, 0, at(1000)); err != nil {
+			t.Fatal(err)
+		}
+		f.overtaken(answeredBy, func(*sent) { n++ })
+		if f.bytes != 100*f.waiting || f.waiting != 9-n {
+			t.Errorf("%d bytes and %d datagrams under way after %d were lost", f.bytes, f.waiting, n)
+		}
+		return n
+	}
+	for _, c := range []struct {
+		reorder    uint64
+		answeredBy int
+		acked      uint64
+		want       int
+	}{
+		{3, 0, 9, 7},      // 0 to 6
+		{3, 0, 2, 0},      // two later ones are not enough
+		{256, 0, 9, 0},    // a path that reorders
+		{256, 450, 9, 5},  // but five are overdue
+		{256, 5000, 4, 4}, // nothing that no later one overtook
+	} {
+		if got := lost(c.reorder, at(c.answeredBy), c.acked); got != c.want {
+			t.Errorf("%+v: %d were lost", c, got)
+		}
+	}
+}
+
+func TestWhatDialWasGivenIsNeverDroppedForAnotherPath(t *testing.T) {
+	now := time.Unix(1000, 0)
+	var w ways
+	for i := range maxPaths {
+		w.list = append(w.list, way{path: path{socket: i}, proved: true, dialled: i < maxPaths-1, heard: now.Add(time.Duration(i) * time.Second)})
+	}
+	for i := range 5 {
+		stranger := path{socket: 100 + i}
+		if at := w.learn(stranger, now.Add(time.Hour)); at != maxPaths-1 {
+			t.Errorf("a stranger's path took place %d", at)
+		}
+		w.list[maxPaths-1].proved = true
+	}
+	w.list[maxPaths-1].dialled = true
+	if at := w.learn(path{socket: 200}, now); at != -1 {
+		t.Errorf("a path was learned at %d when there is no room", at)
 	}
 }

@@ -154,6 +154,23 @@ func TestPeersThatAreNotVerifiedAreRefusedOverTCP(t *testing.T) {
 	}
 }
 
+func TestAKeyExchangeThatAQuantumComputerBreaksIsRefused(t *testing.T) {
+	l := listenTCP(t)
+	c := l.node(t, "a")
+	c.NextProtos = []string{"redoubt-carry-tcp/1"}
+	c.CurvePreferences = []tls.CurveID{tls.CurveP256, tls.CurveP384}
+	if conn, err := tls.Dial("tcp", l.address, c); err == nil {
+		conn.Close()
+		t.Error("P-256 and P-384 were taken")
+	}
+	c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
+	conn, err := tls.Dial("tcp", l.address, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+}
+
 func TestConnectionsThatSayNothingAreLimited(t *testing.T) {
 	l := listenTCP(t)
 	const most = redoubt.Precedences * carry.MaxHalfOpenEach

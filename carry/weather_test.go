@@ -1,6 +1,7 @@
 package carry_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -294,14 +295,30 @@ func TestAPeerThatWasRestartedIsNoticedAtOnce(t *testing.T) {
 
 func TestAHintThatThePeerForgotUsIsNotBelievedWhileTheLinkIsUp(t *testing.T) {
 	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		var heads [][]byte // of everything a sends, its probes too
 		p.socketA.Tap(func(b []byte, to netip.AddrPort) {
 			if b[0]&^1 == 0x40 {
-				p.network.Inject(append([]byte{4}, b[:17]...), to, p.socketA.Addr())
+				heads = append(heads, bytes.Clone(b[:17]))
 			}
 		})
-		for range 50 {
-			p.crosses("still here")
+		cut := quick
+		cut.Blocked = true
+		p.network.SetRoad(hostA, hostB, cut)
+		if err := p.connA.Send(p.ctx, redoubt.Flash, []byte("into an outage")); err != nil {
+			t.Fatal(err)
 		}
+		pause(10 * time.Second)
+		p.network.SetRoad(hostA, hostB, quick)
+		pause(time.Second)
+		p.socketA.Tap(nil)
+		if _, msg, err := p.connB.Receive(p.ctx); err != nil || string(msg) != "into an outage" {
+			t.Fatalf("got %q, %v", msg, err)
+		}
+		for _, head := range heads {
+			p.network.Inject(append([]byte{4}, head...), p.socketB.Addr(), p.socketA.Addr())
+		}
+		pause(time.Second)
+		p.crosses("still here")
 	})
 }
 
@@ -378,6 +395,33 @@ func TestAConnEndsWithItsPeersCertificate(t *testing.T) {
 		defer cancel()
 		if _, _, err := p.connA.Receive(ctx); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(err.Error(), redoubt.Expired.Error()) {
 			t.Errorf("a year after the certificate's end: got %v", err)
+		}
+	})
+}
+
+func TestTwoConnsShareALink(t *testing.T) {
+	road := carrytest.Road{BitsPerSec: 2e6, Delay: 50 * time.Millisecond, Loss: 0.01, QueueBytes: 100_000}
+	inFakeTime(t, road, func(t *testing.T, p *pair) {
+		q := *p
+		q.connect()
+		stopP, countP := p.bulk(), p.drain()
+		pause(20 * time.Second)
+		stopQ, countQ := q.bulk(), q.drain()
+		pause(20 * time.Second)
+		countP()
+		countQ()
+		countP, countQ = p.drain(), q.drain()
+		pause(2 * time.Minute)
+		one, two := countP()[redoubt.Routine], countQ()[redoubt.Routine]
+		stopP()
+		stopQ()
+		share := float64(two) / float64(one+two)
+		t.Logf("the first had %d, the second %d: %.0f %%", one, two, 100*share)
+		if share < 0.2 || share > 0.8 {
+			t.Errorf("of two Conns on one link the second had %.0f %%", 100*share)
+		}
+		if used := float64(one+two) * 8 / road.BitsPerSec / 120; used < 0.8 {
+			t.Errorf("together they used %.0f %% of the link", 100*used)
 		}
 	})
 }

@@ -283,3 +283,86 @@ func FuzzHandshakeDatagrams(f *testing.F) {
 		}
 	})
 }
+
+func TestWhatWasSealedUnderTheKeyBeforeStillOpens(t *testing.T) {
+	secret := bytes.Repeat([]byte{7}, 48)
+	s, err := newSealer(bytes.Clone(secret), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := newOpener(bytes.Clone(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := plains()["ping"]
+	s.limit = 2
+	var sealed [][]byte
+	for number := range uint64(6) { // two of each epoch
+		if err := s.rekey(number, number); err != nil {
+			t.Fatal(err)
+		}
+		sealed = append(sealed, s.seal(nil, plain))
+	}
+	if s.epoch != 2 {
+		t.Fatalf("six datagrams at two a key: epoch %d", s.epoch)
+	}
+	for _, i := range []int{0, 2, 1, 3, 4, 2, 5} {
+		if got, err := o.open(nil, sealed[i]); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("datagram %d: %x, %v", i, got, err)
+		}
+	}
+	if _, err := o.open(nil, sealed[0]); err == nil {
+		t.Error("a key two epochs back still opens")
+	}
+}
+
+func TestAKeyIsNotLeftBeforeThePeerIsKnownToHaveIt(t *testing.T) {
+	s, err := newSealer(bytes.Repeat([]byte{7}, 48), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.limit, s.first = 1, 100
+	s.seal(nil, plains()["ping"])
+	if err := s.rekey(99, 101); err != nil || s.epoch != 0 {
+		t.Errorf("it was left when 99 was acknowledged and 100 is its first: %v", err)
+	}
+	if err := s.rekey(100, 101); err != nil || s.epoch != 1 || s.first != 101 {
+		t.Errorf("it was not left when it was known: epoch %d, %v", s.epoch, err)
+	}
+}
+
+func TestParametersOfAnotherConnectionAreRefused(t *testing.T) {
+	said := func(version byte, own, other connID) []byte {
+		s := shake{local: own, remote: other}
+		b := s.parameters()
+		b[0] = version
+		return b
+	}
+	client, server := &shake{client: true, local: 1, remote: 2}, &shake{local: 2, remote: 1}
+	if err := client.checkParameters(said(1, 2, 1)); err != nil {
+		t.Errorf("the server's: %v", err)
+	}
+	if err := server.checkParameters(said(1, 1, 0)); err != nil {
+		t.Errorf("the client's: %v", err)
+	}
+	for _, b := range [][]byte{said(2, 2, 1), said(1, 3, 1), said(1, 2, 3), said(1, 2, 1)[:8], nil} {
+		if client.checkParameters(b) == nil {
+			t.Errorf("the client took %x", b)
+		}
+	}
+	for _, b := range [][]byte{said(2, 1, 0), said(1, 3, 0), nil} {
+		if server.checkParameters(b) == nil {
+			t.Errorf("the server took %x", b)
+		}
+	}
+}
+
+func TestAHandshakeIsLimitedInLength(t *testing.T) {
+	s := &shake{}
+	if err := s.take(fragment{from: 1, offset: maxHandshake - 1, data: []byte{1}}, nil); err != nil {
+		t.Errorf("the last byte: %v", err)
+	}
+	if err := s.take(fragment{from: 1, offset: maxHandshake - 1, data: []byte{1, 2}}, nil); !errors.Is(err, errTooLong) {
+		t.Errorf("one too many: got %v", err)
+	}
+}
