@@ -238,22 +238,22 @@ func (l *link) repeatVerdict() {
 
 // answerUnknown hints to the peer that its connection is not here, so that it need not wait until its silence is too long.
 func (e *Endpoint) answerUnknown(b []byte, from path) {
-	second := e.now().Unix()
+	now := e.now()
 	e.mu.Lock()
-	if e.answers.second != second {
-		e.answers.second, e.answers.n = second, 0
-	}
-	e.answers.n++
-	tooMany := e.answers.n > maxUnknownAnswers
+	allowed := e.answers.take(now, maxUnknown)
 	e.mu.Unlock()
-	if !tooMany {
+	if allowed {
 		e.send(from, encodeUnknown(b))
 	}
 }
 
 // takeUnknown gives such a hint to the link that sent what it answers.
 func (e *Endpoint) takeUnknown(b []byte) {
-	if len(b) != unknownSize {
+	now := e.now()
+	e.mu.Lock()
+	allowed := e.hints.take(now, maxUnknown)
+	e.mu.Unlock()
+	if len(b) != unknownSize || !allowed {
 		return
 	}
 	for _, l := range e.all() {

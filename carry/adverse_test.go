@@ -59,6 +59,20 @@ func TestKeysChangeWithoutAnybodyNoticing(t *testing.T) {
 	})
 }
 
+func TestNoKeySealsMoreThanItMay(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		carry.WearOut(p.connA, 20)
+		if err := p.connA.Send(p.ctx, redoubt.Routine, make([]byte, 100_000)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(p.ctx, time.Minute)
+		defer cancel()
+		if _, _, err := p.connA.Receive(ctx); !errors.Is(err, redoubt.Unavailable) {
+			t.Errorf("got %v, want Unavailable", err)
+		}
+	})
+}
+
 func TestReplayedDatagramsChangeNothing(t *testing.T) {
 	inFakeTime(t, quick, func(t *testing.T, p *pair) {
 		var seen [][]byte

@@ -80,3 +80,11 @@ func ForgeLevel0(datagram []byte) []byte {
 	first := encodeFragment(f)
 	return first
 }
+
+// WearOut has a link's key seal all but the last n of what it may.
+func WearOut(c Conn, n uint64) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seal.sealed, l.seal.limit = mostSealed-n, mostSealed+1
+}

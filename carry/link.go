@@ -53,6 +53,7 @@ type link struct {
 	owed      uint8     // windows that the peer must hear of, a bit for each precedence
 	reply     []reply   // what goes out on a path of its own, at once
 	warmed    time.Time // when the standing paths were last used
+	askedAt   time.Time // when something that wants an answer went by the path in use
 	lostCount uint64
 	bytes     struct{ sent, received uint64 }
 	cause     error         // why it has ended
@@ -206,6 +207,7 @@ var (
 	errPeerClosed = errors.New("closed by the peer")
 	errSilence    = errors.New("nothing was heard for too long")
 	errForgotten  = errors.New("the peer does not know this connection any more")
+	errWornOut    = errors.New("the peer never took the next key")
 	errExpired    = errors.New("the peer's certificate is past its time")
 )
 

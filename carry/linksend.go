@@ -105,7 +105,7 @@ func (l *link) keepAlive(now time.Time) time.Duration {
 			}
 		}
 	}
-	if l.flight.waiting == 0 && now.Sub(l.flight.lastSent) >= every {
+	if l.flight.waiting == 0 && now.Sub(l.askedAt) >= every {
 		l.sendPing(now, l.ways.active, false)
 	}
 	return idleCheck
@@ -333,6 +333,12 @@ func (l *link) transmit(now time.Time, way int, s sent) int {
 		s.eliciting, s.sizeProbe = false, false
 	}
 	l.flight.add(s)
+	if s.eliciting && way == l.ways.active {
+		l.askedAt = now
+	}
+	if l.seal.sealed >= mostSealed {
+		l.end(errWornOut)
+	}
 	l.bytes.sent += uint64(len(l.packet))
 	l.pace.sent(now, s.size)
 	if tooLarge {

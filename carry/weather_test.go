@@ -212,6 +212,46 @@ func TestASecondAddressTakesOverWhenTheFirstFallsSilent(t *testing.T) {
 	})
 }
 
+// TestEveryPathIsKeptOpenAtRest: an address translation on the way of a path forgets it after half a minute.
+func TestEveryPathIsKeptOpenAtRest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		network := carrytest.NewNetwork(3, quick)
+		server, client := nodes(t)
+		socket := network.Listen("10.0.0.1:1")
+		a, err := carry.NewEndpoint(carry.Config{}, socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, second := network.Listen("10.0.0.2:2"), network.Listen("10.0.0.3:3")
+		b, err := carry.NewEndpoint(carry.Config{Server: server}, first, second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &pair{t: t, network: network, a: a, b: b, clientTLS: client, ctx: t.Context()}
+		defer p.close()
+		if p.connA, err = a.Dial(p.ctx, client, first.Addr(), second.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		if p.connB, err = b.Accept(p.ctx); err != nil {
+			t.Fatal(err)
+		}
+		last := map[netip.AddrPort]time.Time{}
+		longest := map[netip.AddrPort]time.Duration{}
+		socket.Tap(func(_ []byte, to netip.AddrPort) {
+			if at, ok := last[to]; ok {
+				longest[to] = max(longest[to], time.Since(at))
+			}
+			last[to] = time.Now()
+		})
+		pause(5 * time.Minute)
+		for _, s := range []*carrytest.Socket{first, second} {
+			if gap := longest[s.Addr()]; gap == 0 || gap > 20*time.Second {
+				t.Errorf("%v heard nothing for %v", s.Addr(), gap)
+			}
+		}
+	})
+}
+
 func TestInRadioSilenceNothingIsSentAndFlashIsReceived(t *testing.T) {
 	inFakeTime(t, quick, func(t *testing.T, p *pair) {
 		p.crosses("before")

@@ -29,7 +29,7 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "also write every figure to this file")
 	only := flag.String("only", "", "comma-separated measurements (default: all)")
 	flag.IntVar(&o.versions, "versions", 0, "instead: fill a bucket with this many versions, and as many above the reader, and time LIST pages")
-	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, of B, C and LAN, comma-separated (needs root)")
+	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, B and C, comma-separated (needs root)")
 	flag.Uint64Var(&o.seed, "seed", 1, "what emulated links lose")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
