@@ -75,7 +75,7 @@ func ForgeLevel0(datagram []byte) []byte {
 	if !ok || f.level != levelHandshake {
 		return nil
 	}
-	f.level, f.offset, f.data = levelInitial, 0, bytes.Repeat([]byte{2}, 1100)
+	f.level, f.offset, f.data = levelInitial, 1000, bytes.Repeat([]byte{2}, 1100)
 	f.have = [2]uint16{}
 	first := encodeFragment(f)
 	return first

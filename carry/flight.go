@@ -51,12 +51,12 @@ const (
 
 func (f *flight) next() uint64 { return f.base + uint64(len(f.records)) }
 
-// add notes a datagram under the number that next gave.
-func (f *flight) add(s sent) {
+// add notes a datagram under the number that next gave; active is the path in use.
+func (f *flight) add(s sent, active int) {
 	f.sentBytes += uint64(s.size)
 	s.sentBytes = f.sentBytes
 	if s.eliciting {
-		if f.silent.IsZero() {
+		if f.silent.IsZero() && s.path == active {
 			f.silent = s.at
 		}
 		f.bytes += s.size

@@ -166,9 +166,8 @@ func (l *link) takeAck(a ack, now time.Time) error {
 	if n.datagrams == 0 {
 		return nil
 	}
-	resumed := false
 	if n.newest != nil {
-		resumed = l.up(n, now)
+		l.up(n, now)
 		m := mark{a.receivedAt, n.newest.at, n.newest.sentBytes}
 		if n.path == l.ways.active {
 			l.pace.arrived(now, n.newest.at, l.clock, m, time.Duration(a.delay)*ackDelayUnit, n.datagrams, l.sizer.size, n.newest.limited)
@@ -178,21 +177,17 @@ func (l *link) takeAck(a ack, now time.Time) error {
 	for _, size := range n.sizes {
 		l.sizer.passed(size, now)
 	}
-	answeredBy := now.Add(-l.patience())
-	if resumed {
-		answeredBy = now.Add(-l.pace.rtt.least) // of what went into the outage nothing more is heard
-	}
-	l.flight.overtaken(answeredBy, func(s *sent) { l.missed(s, now) })
+	l.flight.overtaken(now.Add(-l.patience()), func(s *sent) { l.missed(s, now) })
 	if err := l.seal.rekey(l.flight.acked, l.flight.next()); err != nil {
 		return err
 	}
 	return nil
 }
 
-// up ends an outage with the first answer, at the rate from before it. It tells whether there was one.
-func (l *link) up(n news, now time.Time) bool {
+// up ends an outage, if there is one, with the first answer, at the rate from before it.
+func (l *link) up(n news, now time.Time) {
 	if l.state == Up {
-		return false
+		return
 	}
 	l.state, l.since = Up, now
 	l.pace.round = round{}
@@ -200,7 +195,6 @@ func (l *link) up(n news, now time.Time) bool {
 		l.ways.list[n.path].proved = true
 		l.move(n.path, now)
 	}
-	return true
 }
 
 // missed puts what a lost datagram carried back into the queues.

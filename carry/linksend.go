@@ -332,7 +332,7 @@ func (l *link) transmit(now time.Time, way int, s sent) int {
 	if tooLarge && s.sizeProbe {
 		s.eliciting, s.sizeProbe = false, false
 	}
-	l.flight.add(s)
+	l.flight.add(s, l.ways.active)
 	if s.eliciting && way == l.ways.active {
 		l.askedAt = now
 	}

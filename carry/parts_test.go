@@ -273,7 +273,7 @@ func TestADatagramIsLostWhenOvertakenOrOverdue(t *testing.T) {
 	lost := func(reorder uint64, answeredBy time.Time, acked uint64) (n int) {
 		f := flight{reorder: reorder}
 		for i := range 10 {
-			f.add(sent{at: at(100 * i), size: 100, eliciting: true})
+			f.add(sent{at: at(100 * i), size: 100, eliciting: true}, 0)
 		}
 		if _, err := f.ack(ack{largest: acked, bits: []byte{1}}, 0, at(1000)); err != nil {
 			t.Fatal(err)

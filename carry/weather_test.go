@@ -75,6 +75,12 @@ func TestAnOutageEndsWithTheFirstAnswerAtTheRateFromBefore(t *testing.T) {
 		if after := carry.Pacing(p.connA); after < 0.8*before {
 			t.Errorf("%.0f bytes a second before, %.0f after", before, after)
 		}
+		for range 20 {
+			pause(200 * time.Millisecond)
+			if s := p.connA.Stats(); s.BytesPerSec < 0.9*before { // what the outage swallowed says nothing of the rate
+				t.Errorf("%.0f bytes a second before, then %.0f", before, s.BytesPerSec)
+			}
+		}
 		stop()
 		count()
 	})
@@ -116,6 +122,21 @@ func TestRoutineIsNeverStarved(t *testing.T) {
 func TestAConnFollowsItsPeerToANewAddress(t *testing.T) {
 	inFakeTime(t, quick, func(t *testing.T, p *pair) {
 		p.crosses("from the old address")
+		old := p.socketA.Addr()
+		cut := quick
+		cut.Blocked = true
+		p.network.SetOneWay(hostA, hostB, cut)
+		var held []byte
+		p.socketA.Tap(func(b []byte, _ netip.AddrPort) { held = bytes.Clone(b) })
+		if err := p.connA.Send(p.ctx, redoubt.Routine, []byte("held back")); err != nil {
+			t.Fatal(err)
+		}
+		pause(100 * time.Millisecond)
+		p.socketA.Tap(nil)
+		p.network.SetOneWay(hostA, hostB, quick)
+		if _, msg, err := p.connB.Receive(p.ctx); err != nil || string(msg) != "held back" {
+			t.Fatalf("got %q, %v", msg, err)
+		}
 		p.socketA.Move("10.0.7.7:7")
 		p.crosses("from the new one")
 		if err := p.connB.Send(p.ctx, redoubt.Routine, []byte("back")); err != nil {
@@ -128,6 +149,11 @@ func TestAConnFollowsItsPeerToANewAddress(t *testing.T) {
 		}
 		if got := p.connB.Stats().Remote; got != "10.0.7.7:7" {
 			t.Errorf("b sends to %s", got)
+		}
+		p.network.Inject(held, old, p.socketB.Addr()) // what comes late from the old address draws nothing back
+		pause(time.Second)
+		if got := p.connB.Stats().Remote; got != "10.0.7.7:7" {
+			t.Errorf("after a datagram that was late b sends to %s", got)
 		}
 	})
 }
@@ -229,6 +255,9 @@ func TestEveryPathIsKeptOpenAtRest(t *testing.T) {
 		}
 		p := &pair{t: t, network: network, a: a, b: b, clientTLS: client, ctx: t.Context()}
 		defer p.close()
+		slow := quick
+		slow.Delay *= 2
+		network.SetRoad("10.0.0.1", "10.0.0.3", slow) // so that the first answers first
 		if p.connA, err = a.Dial(p.ctx, client, first.Addr(), second.Addr()); err != nil {
 			t.Fatal(err)
 		}
@@ -244,6 +273,18 @@ func TestEveryPathIsKeptOpenAtRest(t *testing.T) {
 			last[to] = time.Now()
 		})
 		pause(5 * time.Minute)
+		standing := 0
+		second.Tap(func(b []byte, _ netip.AddrPort) { standing += len(b) })
+		if err := p.connB.Send(p.ctx, redoubt.Routine, make([]byte, 100_000)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := p.connA.Receive(p.ctx); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if standing > 10_000 {
+			t.Errorf("%d bytes went by the path that only stands by", standing)
+		}
 		for _, s := range []*carrytest.Socket{first, second} {
 			if gap := longest[s.Addr()]; gap == 0 || gap > 20*time.Second {
 				t.Errorf("%v heard nothing for %v", s.Addr(), gap)

@@ -244,7 +244,7 @@ func FuzzDecode(f *testing.F) {
 		// What was taken may be acted on without harm.
 		fl := flight{reorder: leastReorder}
 		for range 20 {
-			fl.add(sent{at: time.Unix(1, 0), size: 100, eliciting: true})
+			fl.add(sent{at: time.Unix(1, 0), size: 100, eliciting: true}, 0)
 		}
 		if c.hasAck {
 			if _, err := fl.ack(c.ack, 0, time.Unix(2, 0)); err == nil && c.ack.largest >= 20 {
