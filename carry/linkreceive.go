@@ -205,7 +205,7 @@ func (l *link) missed(s *sent, now time.Time) {
 	}
 	l.lostCount++
 	l.owed |= s.windows
-	if s.path == l.ways.active && l.state == Up && s.at.After(l.since) { // an outage says nothing of the rate
+	if s.path == l.ways.active && l.state == Up { // what an outage took falls into a round that is limited, by the probe that ended it
 		l.pace.missed(1)
 		l.sizer.fate(s.size-ipOverhead, true, now)
 	}

@@ -273,6 +273,14 @@ func TestEveryPathIsKeptOpenAtRest(t *testing.T) {
 			last[to] = time.Now()
 		})
 		pause(5 * time.Minute)
+		cut := quick
+		cut.Blocked = true
+		network.SetRoad("10.0.0.1", "10.0.0.3", cut)
+		pause(5 * time.Minute)
+		if s := p.connA.Stats(); s.State != carry.Up || s.Since.After(time.Now().Add(-time.Minute)) {
+			t.Errorf("because a path that stands by is cut, the link is %v since %v", s.State, s.Since)
+		}
+		network.SetRoad("10.0.0.1", "10.0.0.3", slow)
 		standing := 0
 		second.Tap(func(b []byte, _ netip.AddrPort) { standing += len(b) })
 		if err := p.connB.Send(p.ctx, redoubt.Routine, make([]byte, 100_000)); err != nil {
