@@ -105,7 +105,7 @@ func (l *link) keepAlive(now time.Time) time.Duration {
 			}
 		}
 	}
-	if l.flight.waiting == 0 && now.Sub(l.askedAt) >= every {
+	if now.Sub(l.askedAt) >= every {
 		l.sendPing(now, l.ways.active, false)
 	}
 	return idleCheck
