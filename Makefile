@@ -7,9 +7,9 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 export CGO_ENABLED ?= 0
 
 # The packages whose concurrency matters most run under the race detector on every test.
-RACED := ./store/... ./enclave/... ./identity/... ./s3/...
+RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
 
-.PHONY: run build dist test check vet unit fips race clients hostile soak fuzz nightly bench clean deps
+.PHONY: run build dist test check vet unit fips race clients hostile soak fuzz nightly bench bench-link clean deps
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -60,6 +60,9 @@ nightly: ## the whole suite under FIPS and under the race detector, then fuzzing
 
 bench: build ## our server and its peers in one run, with ratios
 	scripts/bench
+
+bench-link: ## carriage over emulated links, against each link's floor (needs root; about 20 minutes)
+	scripts/bench-link
 
 clean:
 	rm -rf redoubt dist

@@ -163,7 +163,7 @@ func (s *shake) listen(ctx context.Context) error {
 	return nil
 }
 
-// welcome makes a link of a finished handshake, tells the client, and hands the link to Accept.
+// welcome makes a link of a finished handshake and tells the client. Accept is given it when the client is heard to know.
 func (e *Endpoint) welcome(s *shake) bool {
 	l, err := newLink(e, s.session([]path{s.path}))
 	if err != nil {
@@ -171,12 +171,7 @@ func (e *Endpoint) welcome(s *shake) bool {
 	}
 	l.verdict = s.fragment(levelVerdict, 0, []byte{1})
 	e.mu.Lock()
-	select {
-	case <-e.ended:
-		e.mu.Unlock()
-		return false
-	case e.accepted <- l:
-	default:
+	if e.closed || len(e.accepted) == cap(e.accepted) {
 		e.mu.Unlock()
 		return false
 	}
@@ -216,6 +211,19 @@ func (s *shake) refuse(ctx context.Context) {
 	}
 }
 
+// announce hands a link to Accept when its client is heard for the first time, with the link's lock held.
+func (l *link) announce() {
+	if l.dialled || l.announced {
+		return
+	}
+	l.announced = true
+	select {
+	case l.endpoint.accepted <- l:
+	default:
+		l.end(errNoRoom)
+	}
+}
+
 // repeatVerdict tells the client once more that it was taken.
 func (l *link) repeatVerdict() {
 	l.mu.Lock()
@@ -230,22 +238,22 @@ func (l *link) repeatVerdict() {
 
 // answerUnknown hints to the peer that its connection is not here, so that it need not wait until its silence is too long.
 func (e *Endpoint) answerUnknown(b []byte, from path) {
-	second := e.now().Unix()
+	now := e.now()
 	e.mu.Lock()
-	if e.answers.second != second {
-		e.answers.second, e.answers.n = second, 0
-	}
-	e.answers.n++
-	tooMany := e.answers.n > maxUnknownAnswers
+	allowed := e.answers.take(now, maxUnknown)
 	e.mu.Unlock()
-	if !tooMany {
+	if allowed {
 		e.send(from, encodeUnknown(b))
 	}
 }
 
 // takeUnknown gives such a hint to the link that sent what it answers.
 func (e *Endpoint) takeUnknown(b []byte) {
-	if len(b) != unknownSize {
+	now := e.now()
+	e.mu.Lock()
+	allowed := e.hints.take(now, maxUnknown)
+	e.mu.Unlock()
+	if len(b) != unknownSize || !allowed {
 		return
 	}
 	for _, l := range e.all() {

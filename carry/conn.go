@@ -18,7 +18,7 @@ const MaxMessage = 1 << 20
 // What holds while a Conn lives: every message that Send took arrives once, whole, and in the order of
 // the Sends of its precedence; between precedences there is no order, and a higher one overtakes. A link
 // that is down does not end a Conn: it waits, and goes on where it was. A Conn ends by Close on either
-// side, by a fault of the peer's, or when nothing was heard for Config.MaxSilence; what
+// side, by a fault of the peer's, when the peer's certificate is past its time, or when nothing was heard for Config.MaxSilence; what
 // was then under way has arrived or not, and only the layer above can know. Nothing is durable here.
 type Conn interface {
 	// Send hands over one message, of 1 to MaxMessage bytes, and returns when it stands in the queue of

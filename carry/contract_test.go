@@ -57,11 +57,13 @@ func TestStreamsKeepTheContract(t *testing.T) {
 			}
 		})
 		return open(t, func(ctx context.Context) (carry.Conn, error) {
-			return carry.DialTCP(ctx, carry.Config{}, client, func(ctx context.Context) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "tcp", raw.Addr().String())
-			})
+			return carry.DialTCP(ctx, carry.Config{}, client, dialTCP(raw.Addr().String()))
 		}, l.Accept)
 	})
+}
+
+func dialTCP(address string) func(context.Context) (net.Conn, error) {
+	return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", address) }
 }
 
 func open(t *testing.T, dial, accept func(context.Context) (carry.Conn, error)) (a, b carry.Conn) {

@@ -19,7 +19,7 @@ const openEvery = 500 * time.Millisecond
 // Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...netip.AddrPort) (Conn, error) {
 	const op = "carry.Dial"
-	config, err := clientTLS(config, alpnDatagrams)
+	config, err := clientTLS(e.config, config, alpnDatagrams)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (e *Endpoint) pathsTo(remotes []netip.AddrPort) (paths []path) {
 // attempt does one handshake. Both results are nil when it came to nothing and may be tried again.
 func (e *Endpoint) attempt(ctx context.Context, config *tls.Config, paths []path) (*link, error) {
 	const op = "carry.Dial"
-	ctx, cancel := context.WithTimeout(ctx, handshakeLife)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newShake(e)
 	s.client = true
@@ -141,11 +141,14 @@ func (s *shake) converse(ctx context.Context) (took bool, err error) {
 	patience := max(s.roundTrip*3/2, leastPatience)
 	began := s.endpoint.now()
 	s.send()
-	timer := time.NewTimer(patience)
+	timer, life := time.NewTimer(patience), time.NewTimer(handshakeLife)
 	defer timer.Stop()
+	defer life.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			return false, nil
+		case <-life.C:
 			return false, nil
 		case <-timer.C:
 			s.send()
@@ -175,6 +178,9 @@ func (s *shake) converse(ctx context.Context) (took bool, err error) {
 			before, doneBefore := len(s.out[levelHandshake]), s.done
 			if err := s.take(f, d.b); err != nil {
 				return false, err
+			}
+			if s.done && !doneBefore {
+				life.Reset(s.endpoint.config.MaxSilence) // the server may have taken us: that is not given up lightly
 			}
 			if len(s.out[levelHandshake]) > before || s.done != doneBefore {
 				s.roundTrip = max(min(s.roundTrip, s.endpoint.now().Sub(began)), time.Millisecond)

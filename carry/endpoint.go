@@ -22,7 +22,7 @@ const (
 	maxHalfOpen       = 256 // handshakes that have begun, from addresses that are proved
 	maxHalfOpenEach   = 8   // of one address (IPv4), or one /64 (IPv6)
 	acceptQueue       = 64
-	maxUnknownAnswers = 100 // a second
+	maxUnknown        = 100 // a second
 	defaultKeepAlive  = 15 * time.Second
 	defaultMaxSilence = 10 * time.Minute
 )
@@ -37,7 +37,7 @@ type Config struct {
 	KeepAlive  time.Duration // between signs of life of the side that dialled, 15 s
 	MaxSilence time.Duration // without an authentic datagram; then a Conn ends, 10 min
 	Now        func() time.Time
-	Rand       io.Reader // connection IDs, cookies, challenges; keys and nonces come from the cryptographic module itself
+	Rand       io.Reader // connection IDs, cookies, challenges, for many at once; keys and nonces come from the cryptographic module itself
 }
 
 func (c Config) filled() Config {
@@ -74,10 +74,22 @@ type Endpoint struct {
 	links    map[connID]taker
 	halfOpen map[opening]*shake
 	perHost  map[netip.Prefix]int
-	answers  struct {
-		second int64
-		n      int
+	answers  allowance // of "unknown" that are sent
+	hints    allowance // and that are looked at
+}
+
+// allowance is so much a second.
+type allowance struct {
+	second int64
+	n      int
+}
+
+func (a *allowance) take(now time.Time, most int) bool {
+	if second := now.Unix(); a.second != second {
+		*a = allowance{second: second}
 	}
+	a.n++
+	return a.n <= most
 }
 
 // taker is what datagrams of one connection ID go to.
@@ -103,7 +115,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 		links: map[connID]taker{}, halfOpen: map[opening]*shake{}, perHost: map[netip.Prefix]int{},
 	}
 	if config.Server != nil {
-		server, err := serverTLS(config.Server, alpnDatagrams)
+		server, err := serverTLS(e.config, alpnDatagrams)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +137,8 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 func (e *Endpoint) now() time.Time { return e.config.Now() }
 
 // SetSilent begins or ends radio silence: while it lasts, nothing at all is sent, not even an answer; what
-// comes is received. The peer sees an outage, and sends its FLASH with the probes.
+// comes is received. The peer sees an outage, and sends its FLASH with the probes. A silence longer than the peer's MaxSilence ends
+// its side of a Conn.
 func (e *Endpoint) SetSilent(silent bool) {
 	e.silent.Store(silent)
 	if !silent {
@@ -198,7 +211,12 @@ func (e *Endpoint) read(socket int) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // an ICMP error of one peer is nothing to the others
+			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
+			case <-time.After(leastAckDelay):
+			case <-e.ended:
+				return
+			}
+			continue
 		}
 		e.take(buf[:n], path{socket, from})
 	}

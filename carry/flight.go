@@ -40,7 +40,7 @@ type flight struct {
 	anyAcked bool
 	reorder  uint64 // how many later ones must have arrived before one is held for lost
 	lastSent time.Time
-	progress time.Time // when something was acknowledged last, or began to wait
+	silent   time.Time // since when nothing that went by the path in use was answered; zero: nothing waits for an answer
 }
 
 // Reordering is tolerated as RFC 9002 section 6.1.1 has it, and more where a path proves to reorder more.
@@ -51,13 +51,13 @@ const (
 
 func (f *flight) next() uint64 { return f.base + uint64(len(f.records)) }
 
-// add notes a datagram under the number that next gave.
-func (f *flight) add(s sent) {
+// add notes a datagram under the number that next gave; active is the path in use.
+func (f *flight) add(s sent, active int) {
 	f.sentBytes += uint64(s.size)
 	s.sentBytes = f.sentBytes
 	if s.eliciting {
-		if f.waiting == 0 {
-			f.progress = s.at
+		if f.silent.IsZero() && s.path == active {
+			f.silent = s.at
 		}
 		f.bytes += s.size
 		f.waiting++
@@ -78,10 +78,11 @@ type news struct {
 	late      bool  // something that was held for lost had arrived
 	sizes     []int // of size probes that came through
 	path      int   // that newest went by
+	active    bool  // one of them went by the path in use
 }
 
-// ack takes an ACK.
-func (f *flight) ack(a ack, now time.Time) (n news, err error) {
+// ack takes an ACK; active is the path in use.
+func (f *flight) ack(a ack, active int, now time.Time) (n news, err error) {
 	if a.largest >= f.next() {
 		return n, errAck
 	}
@@ -90,11 +91,13 @@ func (f *flight) ack(a ack, now time.Time) (n news, err error) {
 			continue
 		}
 		if number := a.largest - uint64(i); number >= f.base {
-			f.report(number, i == 0, &n)
+			f.report(number, i == 0, active, &n)
 		}
 	}
-	if n.datagrams > 0 {
-		f.progress = now
+	if n.active {
+		if f.silent = (time.Time{}); f.waiting > 0 {
+			f.silent = now
+		}
 	}
 	if !f.anyAcked || a.largest > f.acked {
 		f.acked, f.anyAcked = a.largest, true
@@ -103,7 +106,7 @@ func (f *flight) ack(a ack, now time.Time) (n news, err error) {
 }
 
 // report takes that one datagram arrived.
-func (f *flight) report(number uint64, newest bool, n *news) {
+func (f *flight) report(number uint64, newest bool, active int, n *news) {
 	s := &f.records[number-f.base]
 	if s.fate == arrived {
 		return
@@ -117,6 +120,7 @@ func (f *flight) report(number uint64, newest bool, n *news) {
 	s.fate = arrived
 	n.datagrams++
 	n.windows |= s.windows
+	n.active = n.active || s.path == active
 	if newest {
 		n.newest, n.path = s, s.path
 	}
@@ -134,15 +138,16 @@ func (f *flight) leaves(s *sent) {
 	f.waiting--
 }
 
-// overtaken gives each datagram that so many later ones have overtaken that it must be lost.
-func (f *flight) overtaken(each func(*sent)) {
+// overtaken gives each datagram that must be lost: so many later ones have overtaken it, or one has and it was sent before
+// a time at which it should have been answered.
+func (f *flight) overtaken(answeredBy time.Time, each func(*sent)) {
 	if f.anyAcked {
 		for i := range f.records {
-			number := f.base + uint64(i)
-			if number+f.reorder > f.acked {
+			s, number := &f.records[i], f.base+uint64(i)
+			if number >= f.acked || number+f.reorder > f.acked && !s.at.Before(answeredBy) {
 				break
 			}
-			if s := &f.records[i]; s.fate == underWay {
+			if s.fate == underWay {
 				f.lose(s, each)
 			}
 		}

@@ -53,6 +53,7 @@ type link struct {
 	owed      uint8     // windows that the peer must hear of, a bit for each precedence
 	reply     []reply   // what goes out on a path of its own, at once
 	warmed    time.Time // when the standing paths were last used
+	askedAt   time.Time // when something that wants an answer went by the path in use
 	lostCount uint64
 	bytes     struct{ sent, received uint64 }
 	cause     error         // why it has ended
@@ -68,6 +69,7 @@ type link struct {
 
 	verdict     []byte // what the handshake's server repeats to a client that asks
 	verdictSent time.Time
+	announced   bool // to Accept
 
 	ackBuffer [ackBits / 8]byte
 }
@@ -103,7 +105,7 @@ func newLink(e *Endpoint, s session) (*link, error) {
 		l.in[p].init()
 	}
 	for i, p := range s.paths {
-		l.ways.list = append(l.ways.list, way{path: p, proved: i == 0, heard: now})
+		l.ways.list = append(l.ways.list, way{path: p, proved: i == 0, dialled: s.dialled, heard: now})
 	}
 	var err error
 	if l.seal, err = newSealer(s.write, s.remote); err != nil {
@@ -205,6 +207,8 @@ var (
 	errPeerClosed = errors.New("closed by the peer")
 	errSilence    = errors.New("nothing was heard for too long")
 	errForgotten  = errors.New("the peer does not know this connection any more")
+	errWornOut    = errors.New("the peer never took the next key")
+	errExpired    = errors.New("the peer's certificate is past its time")
 )
 
 // Close implements Conn.
@@ -240,6 +244,7 @@ func (l *link) wake() {
 // run sends what is due until the link has ended.
 func (l *link) run() {
 	defer close(l.quiet)
+	defer l.wipe()
 	defer l.endpoint.forget(l.local)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -255,6 +260,14 @@ func (l *link) run() {
 		l.mu.Unlock()
 		timer.Reset(wait)
 	}
+}
+
+// wipe forgets the secrets, as far as Go allows: expanded keys cannot be.
+func (l *link) wipe() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.seal.secret)
+	clear(l.open.secret)
 }
 
 // random fills b; a source that fails ends the link rather than being worked around.

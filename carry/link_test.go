@@ -7,12 +7,27 @@ import (
 	"math/rand/v2"
 	"net"
 	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
 	"time"
 
 	"redoubt"
 	"redoubt/carry"
 	"redoubt/carry/carrytest"
 )
+
+// bubble runs a test in fake time. Randomness is seeded too: the FIPS module's own source measures the
+// machine's time, which stands still here.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	cryptotest.SetGlobalRandom(t, 1)
+	synctest.Test(t, test)
+}
+
+// pause lets time pass and everybody do what they do then.
+func pause(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
 
 // pair is two nodes on a network, with a Conn between them.
 type pair struct {
@@ -34,7 +49,14 @@ const (
 // newPair dials from a to b over a road of its own in both directions.
 func newPair(t *testing.T, seed uint64, road carrytest.Road) *pair {
 	t.Helper()
-	p := &pair{t: t, network: carrytest.NewNetwork(seed, road), ctx: t.Context()}
+	return newPairOver(t, seed, road, road)
+}
+
+// newPairOver has another road back than there.
+func newPairOver(t *testing.T, seed uint64, there, back carrytest.Road) *pair {
+	t.Helper()
+	p := &pair{t: t, network: carrytest.NewNetwork(seed, there), ctx: t.Context()}
+	p.network.SetOneWay(hostB, hostA, back)
 	p.socketA, p.socketB = p.network.Listen(hostA+":1"), p.network.Listen(hostB+":2")
 	var server *tls.Config
 	server, p.clientTLS = nodes(t)

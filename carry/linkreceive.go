@@ -30,6 +30,7 @@ func (l *link) deliver(datagram []byte, from path) {
 	l.bytes.received += uint64(len(datagram))
 	silence := now.Sub(l.heard)
 	l.heard = now
+	l.announce()
 	if c.closed {
 		l.end(errPeerClosed)
 		return
@@ -85,7 +86,7 @@ func (l *link) acknowledge(c *contents, way int, silence time.Duration, now time
 		return
 	}
 	l.received.pending++
-	delay := min(max(l.pace.rtt.smooth/8, leastAckDelay), mostAckDelay)
+	delay := l.pace.rtt.ackDelay()
 	urgent := c.ping || c.probe || gap || l.received.pending >= ackEvery || silence > outageFloor
 	for _, p := range c.pieces {
 		urgent = urgent || p.precedence == redoubt.Flash
@@ -151,11 +152,14 @@ func (l *link) move(way int, now time.Time) {
 	l.ways.active = way
 	l.pace.restart(l.pace.rtt.smooth)
 	l.sizer = newSizer(now)
+	if !l.flight.silent.IsZero() {
+		l.flight.silent = now
+	}
 }
 
 // takeAck takes what the peer has received.
 func (l *link) takeAck(a ack, now time.Time) error {
-	n, err := l.flight.ack(a, now)
+	n, err := l.flight.ack(a, l.ways.active, now)
 	if err != nil {
 		return err
 	}
@@ -164,7 +168,7 @@ func (l *link) takeAck(a ack, now time.Time) error {
 	}
 	if n.newest != nil {
 		l.up(n, now)
-		m := mark{a.receivedAt, n.newest.sentBytes}
+		m := mark{a.receivedAt, n.newest.at, n.newest.sentBytes}
 		if n.path == l.ways.active {
 			l.pace.arrived(now, n.newest.at, l.clock, m, time.Duration(a.delay)*ackDelayUnit, n.datagrams, l.sizer.size, n.newest.limited)
 		}
@@ -173,22 +177,23 @@ func (l *link) takeAck(a ack, now time.Time) error {
 	for _, size := range n.sizes {
 		l.sizer.passed(size, now)
 	}
-	l.flight.overtaken(func(s *sent) { l.missed(s, now) })
+	l.flight.overtaken(now.Add(-l.patience()), func(s *sent) { l.missed(s, now) })
 	if err := l.seal.rekey(l.flight.acked, l.flight.next()); err != nil {
 		return err
 	}
 	return nil
 }
 
-// up ends an outage with the first answer, at the rate from before it.
+// up ends an outage, if there is one, with the first answer, at the rate from before it.
 func (l *link) up(n news, now time.Time) {
-	if l.state == Down {
-		l.state, l.since = Up, now
-		l.pace.round = round{}
-		if l.dialled && n.path != l.ways.active && n.path < len(l.ways.list) {
-			l.ways.list[n.path].proved = true
-			l.move(n.path, now)
-		}
+	if l.state == Up {
+		return
+	}
+	l.state, l.since = Up, now
+	l.pace.round = round{}
+	if l.dialled && n.path != l.ways.active {
+		l.ways.list[n.path].proved = true
+		l.move(n.path, now)
 	}
 }
 
@@ -200,7 +205,7 @@ func (l *link) missed(s *sent, now time.Time) {
 	}
 	l.lostCount++
 	l.owed |= s.windows
-	if s.path == l.ways.active && l.state == Up && s.at.After(l.since) { // an outage says nothing of the rate
+	if s.path == l.ways.active && l.state == Up { // what an outage took falls into a round that is limited, by the probe that ended it
 		l.pace.missed(1)
 		l.sizer.fate(s.size-ipOverhead, true, now)
 	}

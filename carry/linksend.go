@@ -15,6 +15,10 @@ func (l *link) turn(now time.Time) time.Duration {
 		l.end(errSilence)
 		return time.Hour
 	}
+	if now.After(l.peer.NotAfter) {
+		l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Expired, Err: errExpired})
+		return time.Hour
+	}
 	if l.endpoint.silent.Load() {
 		l.ackAll = true
 		return idleCheck
@@ -41,16 +45,16 @@ func (l *link) turn(now time.Time) time.Duration {
 
 // watch finds what silence tells: a lost tail, and an outage.
 func (l *link) watch(now time.Time) time.Duration {
-	if l.flight.waiting == 0 || l.state == Down {
+	if l.flight.silent.IsZero() || l.state == Down {
 		return idleCheck
 	}
-	outage := max(outageTrips*l.pace.rtt.smooth, outageFloor) - now.Sub(l.flight.progress)
+	outage := max(outageTrips*l.pace.rtt.smooth, outageFloor) - now.Sub(l.flight.silent)
 	if outage <= 0 {
 		l.state, l.since = Down, now
 		return 0
 	}
-	patience := l.pace.rtt.smooth + max(4*l.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
-	tail := patience - now.Sub(later(l.flight.lastSent, l.flight.progress))
+	patience := l.patience()
+	tail := patience - now.Sub(later(l.flight.lastSent, l.flight.silent))
 	if tail <= 0 {
 		l.flight.tail(2, func(s *sent) { l.missed(s, now) })
 		if !l.out.sendable() {
@@ -59,6 +63,11 @@ func (l *link) watch(now time.Time) time.Duration {
 		tail = patience
 	}
 	return min(outage, tail)
+}
+
+// patience is how long an answer may take: RFC 9002 section 6.2.1.
+func (l *link) patience() time.Duration {
+	return l.pace.rtt.smooth + max(4*l.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
 }
 
 func later(a, b time.Time) time.Time {
@@ -96,7 +105,7 @@ func (l *link) keepAlive(now time.Time) time.Duration {
 			}
 		}
 	}
-	if l.flight.waiting == 0 && now.Sub(l.flight.lastSent) >= every {
+	if now.Sub(l.askedAt) >= every {
 		l.sendPing(now, l.ways.active, false)
 	}
 	return idleCheck
@@ -121,10 +130,7 @@ func (l *link) sendQueued(now time.Time) time.Duration {
 		}
 		p, ok := l.out.pick(l.sizer.size)
 		if !ok {
-			if l.out.blocked() {
-				return l.nudge(now)
-			}
-			return idleCheck
+			return idleCheck // Send, or a wider window, will wake us
 		}
 		window := l.pace.window(l.sizer.size)
 		if p == redoubt.Flash {
@@ -141,16 +147,6 @@ func (l *link) sendQueued(now time.Time) time.Duration {
 
 // flashRoom is how much FLASH may be under way beyond what the rest may.
 const flashRoom = 64 << 10
-
-// nudge asks for news of the window while only that is in the way: the frame that opened it may be lost.
-func (l *link) nudge(now time.Time) time.Duration {
-	every := max(l.pace.rtt.smooth, probeEvery)
-	if wait := every - now.Sub(l.flight.lastSent); wait > 0 {
-		return wait
-	}
-	l.sendPing(now, l.ways.active, false)
-	return every
-}
 
 // begin starts the plaintext of the next datagram.
 func (l *link) begin() {
@@ -225,7 +221,11 @@ func (l *link) sendControl(now time.Time) {
 	l.begin()
 	l.addAck(now)
 	told := l.addWindows()
-	l.transmit(now, l.ways.active, sent{eliciting: told != 0, windows: told, limited: true})
+	ask := l.seal.sealed >= l.seal.limit // who only answers must hear that the key is known before it takes the next
+	if ask {
+		l.plain = append(l.plain, framePing)
+	}
+	l.transmit(now, l.ways.active, sent{eliciting: told != 0 || ask, windows: told, limited: true})
 }
 
 // sendPing asks for an answer; a standing path is asked by a probe, so that the peer stays where it is.
@@ -332,7 +332,13 @@ func (l *link) transmit(now time.Time, way int, s sent) int {
 	if tooLarge && s.sizeProbe {
 		s.eliciting, s.sizeProbe = false, false
 	}
-	l.flight.add(s)
+	l.flight.add(s, l.ways.active)
+	if s.eliciting && way == l.ways.active {
+		l.askedAt = now
+	}
+	if l.seal.sealed >= mostSealed {
+		l.end(errWornOut)
+	}
 	l.bytes.sent += uint64(len(l.packet))
 	l.pace.sent(now, s.size)
 	if tooLarge {

@@ -8,7 +8,8 @@ const (
 	sizeTries    = 3
 	sizeRaise    = 10 * time.Minute // RFC 8899 PMTU_RAISE_TIMER
 	jumboRate    = 8 << 20          // bytes a second; below it a jumbo frame gains nothing and delays FLASH
-	vanishLarge  = 24               // large datagrams lost in a row while small ones arrive
+	vanishLarge  = 24               // large datagrams lost in a row
+	arriveSmall  = 2                // while so many small ones arrive
 	sizeProbeGap = 100 * time.Millisecond
 )
 
@@ -28,6 +29,7 @@ type sizer struct {
 	done    bool
 	jumbo   bool // jumbo frames were tried
 	large   int  // lost in a row
+	small   int  // that arrived meanwhile
 }
 
 func newSizer(now time.Time) sizer {
@@ -37,7 +39,7 @@ func newSizer(now time.Time) sizer {
 // probe gives the size to try now, 0: none.
 func (s *sizer) probe(now time.Time, rate float64) int {
 	if s.done && !s.jumbo && rate > jumboRate {
-		s.list, s.tries, s.done, s.jumbo = jumboSizes[:], 0, false, true
+		s.list, s.tries, s.due, s.done, s.jumbo = jumboSizes[:], 0, now, false, true
 	}
 	if s.done && now.After(s.due) {
 		s.list, s.tries, s.done, s.jumbo = usualSizes[:], 0, false, false
@@ -65,7 +67,7 @@ func (s *sizer) sent() { s.waiting = true }
 // passed notes that a datagram of a size arrived as a probe.
 func (s *sizer) passed(size int, now time.Time) {
 	if s.waiting = false; size > s.size {
-		s.size, s.large = size, 0
+		s.size, s.large, s.small = size, 0, 0
 		s.settle(now)
 	}
 }
@@ -82,10 +84,13 @@ func (s *sizer) failed(now time.Time, refused bool) {
 func (s *sizer) fate(size int, lost bool, now time.Time) {
 	switch {
 	case size <= floorDatagram:
+		if !lost {
+			s.small++
+		}
 	case !lost:
-		s.large = 0
+		s.large, s.small = 0, 0
 	default:
-		if s.large++; s.large >= vanishLarge {
+		if s.large++; s.large >= vanishLarge && s.small >= arriveSmall {
 			*s = newSizer(now.Add(sizeProbeGap))
 		}
 	}

@@ -53,12 +53,3 @@ func (b *outbox) sent(p redoubt.Precedence, size int) {
 		}
 	}
 }
-
-func (b *outbox) blocked() bool {
-	for p := range b {
-		if b[p].blocked() {
-			return true
-		}
-	}
-	return false
-}

@@ -60,12 +60,10 @@ func (o *outgoing) unacked() int {
 	return int(n)
 }
 
-// sendable tells whether something may go now; blocked whether only the peer's window is in the way.
+// sendable tells whether something may go now.
 func (o *outgoing) sendable() bool {
 	return len(o.lost) > 0 || o.next < min(o.end, o.limit) || len(o.again) > 0
 }
-
-func (o *outgoing) blocked() bool { return o.next < o.end && o.next >= o.limit && len(o.lost) == 0 }
 
 // prune drops what was to be sent again and has arrived meanwhile, and tells whether anything is left to send.
 func (o *outgoing) prune() bool {

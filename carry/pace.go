@@ -1,6 +1,9 @@
 package carry
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // How the rate of a path is found. docs/spec/carry.md tells the whole of it; in short: the receiver says when
 // each datagram came, so the sender knows how far apart datagrams leave the narrowest hop (its rate, whatever is
@@ -12,10 +15,14 @@ const (
 
 	// The line that is aimed for: long enough to keep the hop busy, short enough that FLASH hardly waits.
 	lineTime      = 25 * time.Millisecond
+	leastLine     = time.Millisecond // and on short paths no longer than a round trip
 	lineDatagrams = 2
+	mostJitter    = 100 * time.Millisecond // a path's own trembling is no line
+	spreadNoise   = 0.03
 
 	growth       = 0.02 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
 	growPatience = 3
+	mostGrowth   = 1.25
 	drainEvery   = 16 // rounds; one of them is sent slower, so that the line is seen to vanish
 	drainGain    = 0.85
 	leastGain    = 0.5
@@ -67,12 +74,14 @@ type round struct {
 	halved  bool
 	acked   int
 	lost    int
-	limited bool // by what the layer above had to send
+	limited bool    // by what the layer above had to send
+	spread  float64 // how much farther apart they came than they went
 }
 
 // mark is a datagram that arrived: when, by the receiver's clock, and all that was sent up to it.
 type mark struct {
 	receivedAt uint32
+	sentAt     time.Time
 	sentBytes  uint64
 }
 
@@ -98,7 +107,7 @@ func (p *pacer) pacing() float64 {
 // window is how many bytes may be under way: what the path holds and a short line. So the line stays short even
 // while an estimate is too high, and a hop that became slow is noticed at once.
 func (p *pacer) window(datagram int) int {
-	span := p.rtt.least + 2*p.aim(datagram) + mostAckDelay + p.rtt.vary
+	span := p.rtt.least + 2*p.aim(datagram) + p.rtt.ackDelay() + p.rtt.vary
 	switch {
 	case p.starting:
 		span += 2 * p.rtt.least
@@ -110,7 +119,7 @@ func (p *pacer) window(datagram int) int {
 
 // aim is the line that is aimed for.
 func (p *pacer) aim(datagram int) time.Duration {
-	return max(lineTime, time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
+	return max(min(lineTime, max(p.rtt.least, leastLine)), min(p.rtt.vary, mostJitter), time.Duration(float64(lineDatagrams*datagram)/max(p.rate, leastRate)*float64(time.Second)))
 }
 
 // arrived takes what an ACK tells of the newest datagram it reports: when it was sent, how
@@ -155,6 +164,7 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 		return
 	}
 	passed := float64(m.sentBytes-r.first.sentBytes) / elapsed.Seconds() // through the narrowest hop
+	r.spread = elapsed.Seconds() / max(m.sentAt.Sub(r.first.sentAt), time.Microsecond).Seconds()
 	loss := float64(r.lost) / float64(r.lost+r.acked)
 	if p.starting {
 		p.start(r, passed, loss, size)
@@ -166,7 +176,6 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 
 // start doubles the rate each round until a line shows, or until more brings no more.
 func (p *pacer) start(r round, passed, loss float64, size int) {
-	p.usualLoss = 0.5*p.usualLoss + 0.5*min(loss, mostUsualLoss)
 	if p.line > p.rtt.least/16+2*p.aim(size) {
 		p.starting, p.rate, p.known = false, passed, passed
 		p.steer(r, passed, loss, size)
@@ -177,11 +186,12 @@ func (p *pacer) start(r round, passed, loss float64, size int) {
 	}
 	if through := passed * (1 - loss); through < 1.2*p.before {
 		if p.stalls++; p.stalls >= 3 {
-			p.starting, p.rate, p.known = false, passed, passed
+			p.starting, p.rate = false, p.before/(1-p.usualLoss)
 			return
 		}
 	} else {
 		p.before, p.stalls = through, 0
+		p.usualLoss = 0.5*p.usualLoss + 0.5*min(loss, mostUsualLoss)
 	}
 	p.rate = 2 * max(p.rate, passed)
 }
@@ -199,7 +209,8 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 	}
 	switch {
 	case r.least > aim/2: // the hop was busy throughout: this is its rate
-		if !r.limited || passed > p.rate {
+		// Where they came as they went, the hop passes that much at least; else it is the hop that spaced them.
+		if passed > p.rate || !r.limited && math.Abs(r.spread-1) > spreadNoise {
 			p.rate = 0.25*p.rate + 0.75*passed
 			p.known = p.rate
 		}
@@ -211,7 +222,8 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 		p.rate = p.known
 	default:
 		p.grown++
-		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), passed*1.25))
+		most := mostGrowth * passed * (1 - loss) / (1 - p.usualLoss)
+		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), most))
 	}
 	p.yield(r, aim)
 }
@@ -268,6 +280,11 @@ func (r *rtt) add(sample time.Duration) {
 	d := r.smooth - sample
 	r.vary += (max(d, -d) - r.vary) / 4
 	r.smooth += (sample - r.smooth) / 8
+}
+
+// ackDelay is how long an answer is held so that it can speak of several datagrams.
+func (r *rtt) ackDelay() time.Duration {
+	return min(max(r.smooth/8, leastAckDelay), mostAckDelay)
 }
 
 // base keeps the least one-way delay of the last baseLife, in two halves.

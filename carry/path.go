@@ -19,6 +19,7 @@ type path struct {
 type way struct {
 	path
 	proved     bool // the peer answers there
+	dialled    bool // it was given to Dial: it is never dropped for another
 	challenge  [8]byte
 	challenged time.Time
 	heard      time.Time
@@ -49,7 +50,7 @@ func (w *ways) learn(p path, now time.Time) int {
 	}
 	oldest := -1
 	for i, x := range w.list {
-		if i != w.active && (x.proved || now.Sub(x.challenged) > challengeLife) && (oldest < 0 || x.heard.Before(w.list[oldest].heard)) {
+		if i != w.active && !x.dialled && (x.proved || now.Sub(x.challenged) > challengeLife) && (oldest < 0 || x.heard.Before(w.list[oldest].heard)) {
 			oldest = i
 		}
 	}

@@ -1,9 +1,6 @@
 package carry
 
-import (
-	"math/bits"
-	"time"
-)
+import "time"
 
 // replayBits is how far behind the newest a datagram may come and still be taken.
 const replayBits = 4096
@@ -92,11 +89,3 @@ func (r *received) ack(now time.Time, clock time.Time, all bool, buf []byte) ack
 }
 
 const ackDelayUnit = 100 * time.Microsecond
-
-// count is how many datagrams an ACK reports.
-func (a ack) count() (n int) {
-	for _, b := range a.bits {
-		n += bits.OnesCount8(b)
-	}
-	return n
-}

@@ -11,7 +11,10 @@ import (
 
 // rekeyAfter is when a sender moves to its next key: a quarter of what a key may seal under random
 // nonces (2^32, NIST SP 800-38D section 8.3).
-const rekeyAfter = 1 << 30
+const (
+	rekeyAfter = 1 << 30
+	mostSealed = 1 << 32 // a peer that has not acknowledged any of so many is not there
+)
 
 // trafficKey derives the AEAD of one direction from a secret of the TLS handshake. The nonce is random and in front
 // of the ciphertext: the one form of GCM that the FIPS module lets a caller seal with.

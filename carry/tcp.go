@@ -87,43 +87,49 @@ func decodeGreeting(b []byte) (g greeting, err error) {
 // time. What holds for Endpoint.Dial's configuration and errors holds here.
 func DialTCP(ctx context.Context, config Config, c *tls.Config, dial func(context.Context) (net.Conn, error)) (Conn, error) {
 	const op = "carry.DialTCP"
-	c, err := clientTLS(c, alpnStreams)
+	config = config.filled()
+	c, err := clientTLS(config, c, alpnStreams)
 	if err != nil {
 		return nil, err
 	}
-	config = config.filled()
 	g := greeting{}
 	if _, err := io.ReadFull(config.Rand, g.session[:]); err != nil {
 		return nil, &redoubt.Error{Op: op, Err: err}
 	}
 	var lanes [redoubt.Precedences]*tls.Conn
-	closeAll := func() {
-		for _, l := range lanes {
-			if l != nil {
-				l.NetConn().Close()
-			}
-		}
-	}
+	var errs [redoubt.Precedences]error
+	var work sync.WaitGroup
 	for p := range lanes {
-		raw, err := dial(ctx)
-		if err != nil {
-			closeAll()
-			return nil, ended(op, err)
-		}
-		lanes[p] = tls.Client(raw, c)
-		g.precedence = redoubt.Precedence(p)
-		if err := within(ctx, raw, func() error { return greet(ctx, lanes[p], g) }); err != nil {
-			closeAll()
-			return nil, dialError(ctx, op, err)
-		}
+		own := greeting{g.session, redoubt.Precedence(p)}
+		work.Go(func() { lanes[p], errs[p] = openLane(ctx, c, dial, own) })
 	}
-	for _, l := range lanes { // the listener answers when it has all four
-		if err := within(ctx, l.NetConn(), func() error { return welcomed(l) }); err != nil {
-			closeAll()
+	work.Wait()
+	for _, err := range errs {
+		if err != nil {
+			for _, l := range lanes {
+				if l != nil {
+					l.NetConn().Close()
+				}
+			}
 			return nil, dialError(ctx, op, err)
 		}
 	}
 	return newStreams(config, lanes), nil
+}
+
+// openLane opens one of the four connections, and waits until the listener has them all. It gives a connection with an error when there is one to close.
+func openLane(ctx context.Context, c *tls.Config, dial func(context.Context) (net.Conn, error), g greeting) (*tls.Conn, error) {
+	raw, err := dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	lane := tls.Client(raw, c)
+	return lane, within(ctx, raw, func() error {
+		if err := greet(ctx, lane, g); err != nil {
+			return err
+		}
+		return welcomed(lane)
+	})
 }
 
 func greet(ctx context.Context, l *tls.Conn, g greeting) error {

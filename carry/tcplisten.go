@@ -46,12 +46,13 @@ func ListenTCP(config Config, l net.Listener) (*Listener, error) {
 	if config.Server == nil {
 		return nil, &redoubt.Error{Op: "carry.ListenTCP", Kind: redoubt.Invalid, Hint: "Config.Server is needed"}
 	}
-	server, err := serverTLS(config.Server, alpnStreams)
+	config = config.filled()
+	server, err := serverTLS(config, alpnStreams)
 	if err != nil {
 		return nil, err
 	}
 	t := &Listener{
-		config: config.filled(), server: server, listener: l, accepted: make(chan *streams, acceptQueue),
+		config: config, server: server, listener: l, accepted: make(chan *streams, acceptQueue),
 		perHost: map[netip.Prefix]int{}, halves: map[[16]byte]*half{}, conns: map[*streams]bool{},
 	}
 	t.context, t.cancel = context.WithCancel(context.Background())

@@ -23,11 +23,7 @@ func (s *streams) write(p redoubt.Precedence) {
 				return
 			}
 		}
-		n, err := l.conn.Write(record)
-		s.mu.Lock()
-		s.bytes.sent += uint64(n)
-		s.mu.Unlock()
-		if err != nil {
+		if _, err := l.conn.Write(record); err != nil {
 			s.end(err)
 			return
 		}
@@ -35,9 +31,10 @@ func (s *streams) write(p redoubt.Precedence) {
 }
 
 // next takes what a lane writes next, or nil.
-func (s *streams) next(l *lane) []byte {
+func (s *streams) next(l *lane) (record []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer func() { s.bytes.sent += uint64(len(record)) }()
 	switch {
 	case s.cause != nil:
 		return nil
@@ -189,6 +186,9 @@ func (s *streams) look() error {
 	s.mu.Unlock()
 	if !held && silence > s.config.MaxSilence {
 		return errSilence
+	}
+	if now.After(s.peer.NotAfter) {
+		return &redoubt.Error{Op: "carry", Kind: redoubt.Expired, Err: errExpired}
 	}
 	if due {
 		s.ping()

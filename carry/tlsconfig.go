@@ -14,8 +14,11 @@ const (
 
 // strict is the caller's configuration with what this protocol leaves no choice about: TLS 1.3, a key exchange that
 // withstands a quantum computer, our protocol, no resumption (each handshake proves the certificate).
-func strict(c *tls.Config, alpn string) *tls.Config {
+func strict(config Config, c *tls.Config, alpn string) *tls.Config {
 	c = c.Clone()
+	if c.Time == nil {
+		c.Time = config.Now
+	}
 	c.MinVersion, c.MaxVersion = tls.VersionTLS13, tls.VersionTLS13
 	c.CurvePreferences = []tls.CurveID{tls.X25519MLKEM768}
 	c.NextProtos = []string{alpn}
@@ -24,21 +27,22 @@ func strict(c *tls.Config, alpn string) *tls.Config {
 }
 
 // serverTLS refuses a configuration that would let in a peer who is not verified.
-func serverTLS(c *tls.Config, alpn string) (*tls.Config, error) {
+func serverTLS(config Config, alpn string) (*tls.Config, error) {
+	c := config.Server
 	own := c.VerifyConnection != nil || c.VerifyPeerCertificate != nil
 	if c.ClientAuth != tls.RequireAndVerifyClientCert && (c.ClientAuth != tls.RequireAnyClientCert || !own) || c.GetConfigForClient != nil {
 		return nil, &redoubt.Error{Op: "carry", Kind: redoubt.Invalid, Rule: "peers are verified", Hint: "require and verify client certificates"}
 	}
-	return strict(c, alpn), nil
+	return strict(config, c, alpn), nil
 }
 
 // clientTLS refuses a configuration that would believe any server, or cannot prove who we are.
-func clientTLS(c *tls.Config, alpn string) (*tls.Config, error) {
+func clientTLS(config Config, c *tls.Config, alpn string) (*tls.Config, error) {
 	if c == nil || c.InsecureSkipVerify && c.VerifyConnection == nil && c.VerifyPeerCertificate == nil {
 		return nil, &redoubt.Error{Op: "carry", Kind: redoubt.Invalid, Rule: "peers are verified", Hint: "verify the server's certificate"}
 	}
 	if len(c.Certificates) == 0 && c.GetClientCertificate == nil {
 		return nil, &redoubt.Error{Op: "carry", Kind: redoubt.Invalid, Hint: "a certificate of our own is needed"}
 	}
-	return strict(c, alpn), nil
+	return strict(config, c, alpn), nil
 }

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
@@ -34,7 +33,7 @@ func TestBulkOnLinkBIsNearItsFloor(t *testing.T) {
 
 // nearItsFloor sends messages over a link whose rate nobody has found yet, in fake time.
 func nearItsFloor(t *testing.T, road carrytest.Road, sizes []int, most float64) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		p := newPair(t, 1, road)
 		defer p.close()
 		start := time.Now()
@@ -72,7 +71,7 @@ func TestFlashOvertakesBulkOnLinkC(t *testing.T) { flashUnderBulk(t, carrytest.L
 // flashUnderBulk sends 4 KiB of FLASH now and then while the link is full of routine, and looks at how long it takes where
 // the link was up all the time.
 func flashUnderBulk(t *testing.T, road carrytest.Road, most time.Duration) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		p := newPair(t, 2, road)
 		defer p.close()
 		const flashes = 60

@@ -181,18 +181,35 @@ func noHeadOfLine(t *testing.T, a, b carry.Conn) {
 }
 
 func highestFirst(t *testing.T, a, b carry.Conn) {
+	const size = 50_000
+	before := b.Stats().ReceivedBytes
 	for p := range redoubt.Precedence(redoubt.Precedences) {
-		if err := a.Send(t.Context(), p, []byte{byte(p)}); err != nil {
+		if err := a.Send(t.Context(), p, bytes.Repeat([]byte{byte(p)}, size)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// The last of the four that b has answers for all: wait until a's side has nothing queued and b had time.
-	time.Sleep(2 * time.Second)
+	waitFor(t, func() bool { // all of it is there: by what was acknowledged, or by what came
+		s := a.Stats()
+		return s.QueuedBytes == [redoubt.Precedences]int{} && s.UnackedBytes == [redoubt.Precedences]int{} &&
+			b.Stats().ReceivedBytes-before >= redoubt.Precedences*size
+	})
 	for i := redoubt.Precedences - 1; i >= 0; i-- {
-		if p, msg, err := b.Receive(t.Context()); err != nil || int(p) != i || msg[0] != byte(i) {
-			t.Errorf("got %v %v %v, want precedence %d", p, msg, err, i)
+		if p, msg, err := b.Receive(t.Context()); err != nil || int(p) != i || len(msg) != size || msg[0] != byte(i) {
+			t.Errorf("got %v, %d bytes, %v, want precedence %d", p, len(msg), err, i)
 		}
 	}
+}
+
+// waitFor returns when a condition holds that the Conns come to by themselves.
+func waitFor(t *testing.T, holds func() bool) {
+	t.Helper()
+	for range 10_000 {
+		if holds() {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("it does not come about")
 }
 
 func peersKnow(t *testing.T, a, b carry.Conn) {

@@ -51,6 +51,22 @@ func (r Road) Floor(content int64, begin time.Duration) time.Duration {
 	}
 }
 
+// UpTime is how much of a stretch of time, from a time after the road's beginning on, the road is up.
+func (r Road) UpTime(begin, length time.Duration) (up time.Duration) {
+	if r.Up == 0 || r.Down == 0 {
+		return length
+	}
+	for at, end := begin, begin+length; at < end; {
+		cycle := r.Up + r.Down
+		next := min(at+cycle-at%cycle, end)
+		if left := r.Up - at%cycle; left > 0 {
+			up += min(left, next-at)
+		}
+		at = next
+	}
+	return up
+}
+
 // DownAt tells whether the road is down at a time after its beginning.
 func (r Road) DownAt(since time.Duration) bool {
 	return r.Up > 0 && r.Down > 0 && since%(r.Up+r.Down) >= r.Up

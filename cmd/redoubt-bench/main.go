@@ -29,6 +29,8 @@ func main() {
 	flag.StringVar(&o.json, "json", "", "also write every figure to this file")
 	only := flag.String("only", "", "comma-separated measurements (default: all)")
 	flag.IntVar(&o.versions, "versions", 0, "instead: fill a bucket with this many versions, and as many above the reader, and time LIST pages")
+	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, B and C, comma-separated (needs root)")
+	flag.Uint64Var(&o.seed, "seed", 1, "what emulated links lose")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -44,6 +46,8 @@ type options struct {
 	each                                 time.Duration
 	rounds, conns, versions              int
 	only                                 []string
+	link                                 string
+	seed                                 uint64
 }
 
 // figure is one measurement of one server in one round.
@@ -60,6 +64,9 @@ type figure struct {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.link != "" {
+		return runLinks(ctx, o)
+	}
 	if o.dir == "" {
 		dir, err := os.MkdirTemp("", "redoubt-bench-")
 		if err != nil {

@@ -1,0 +1,90 @@
+package carry
+
+import "bytes"
+
+// RekeyAfter makes one side of a link move to its next key after n datagrams; it gives the epoch it is in.
+func RekeyAfter(c Conn, n uint64) (epoch uint64) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seal.limit = n
+	return l.seal.epoch
+}
+
+// Held is what an endpoint keeps of those who have not proved who they are, and how many links it has.
+func Held(e *Endpoint) (halfOpen, hosts, links int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.halfOpen), len(e.perHost), len(e.links)
+}
+
+// Limits that tests try.
+const (
+	MaxHalfOpen     = maxHalfOpen
+	MaxHalfOpenEach = maxHalfOpenEach
+	OpenSize        = openSize
+	RetrySize       = retrySize
+	CookieLife      = cookieLife
+	HandshakeLife   = handshakeLife
+	StreamWindow    = streamWindow
+	AgedShare       = agedShare
+)
+
+// Opening is a first datagram; First is a fragment with the cookie of a retry, as a client sends it.
+func Opening(client uint32) []byte { return encodeOpen(connID(client)) }
+
+// First is a fragment that begins a handshake with the cookie that a retry gave; nil when it is none.
+func First(retryDatagram []byte, client uint32, data []byte) []byte {
+	m, ok := decodeRetry(retryDatagram)
+	if !ok {
+		return nil
+	}
+	return encodeFragment(fragment{from: connID(client), cookie: m.cookie, data: data})
+}
+
+// Buffered is what a link holds for its peer's sake, in bytes.
+func Buffered(c Conn) (n int) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range l.in {
+		n += cap(l.in[p].buf)
+		for _, m := range l.in[p].ready {
+			n += len(m)
+		}
+	}
+	return n
+}
+
+// Pacing is the rate a link sends at.
+func Pacing(c Conn) float64 {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pace.pacing()
+}
+
+const (
+	OutageFloor = outageFloor
+	ProbeEvery  = probeEvery
+)
+
+// ForgeLevel0 makes of a server's fragment of level 1 one of level 0 with the bytes that would be next; nil of anything else.
+func ForgeLevel0(datagram []byte) []byte {
+	f, ok := decodeAny(datagram)
+	if !ok || f.level != levelHandshake {
+		return nil
+	}
+	f.level, f.offset, f.data = levelInitial, 1000, bytes.Repeat([]byte{2}, 1100)
+	f.have = [2]uint16{}
+	first := encodeFragment(f)
+	return first
+}
+
+// WearOut has a link's key seal all but the last n of what it may.
+func WearOut(c Conn, n uint64) {
+	l := c.(*link)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seal.sealed, l.seal.limit = mostSealed-n, mostSealed+1
+}

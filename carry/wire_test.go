@@ -1,0 +1,369 @@
+package carry
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hkdf"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"math/bits"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"redoubt"
+)
+
+var update = flag.Bool("update", false, "write testdata/vectors.txt anew")
+
+// plains are datagrams' plaintexts with one of each frame, by name.
+func plains() map[string][]byte {
+	number := appendUint48(nil, 0x010203040506)
+	with := func(b ...byte) []byte { return append(bytes.Clone(number), b...) }
+	content := []byte("content")
+	return map[string][]byte{
+		"empty": with(),
+		"ack":   appendAck(with(), ack{largest: 1000, receivedAt: 123456, delay: 25, bits: []byte{0b1101_0111, 0, 1}}),
+		"ping":  with(framePing), "probe": with(frameProbe), "close": with(frameClose), "padded": with(framePing, 0, 0, 0),
+		"window":    appendWindow(with(), window{redoubt.Immediate, 2 << 20}),
+		"challenge": append(with(frameChallenge), "8 random"...),
+		"response":  append(with(frameResponse), "8 random"...),
+		"pieces": append(append(appendPieceHeader(append(appendPieceHeader(with(), redoubt.Flash, 70000, len(content)), content...),
+			redoubt.Routine, 0, 1), 'x'), framePing),
+	}
+}
+
+// shakes are the datagrams of a handshake.
+func shakes() map[string][]byte {
+	var c cookie
+	copy(c[:], "cookie cookie cookie coo")
+	return map[string][]byte{
+		"open":     encodeOpen(0x01020304),
+		"retry":    encodeRetry(retry{0x01020304, c}),
+		"fragment": encodeFragment(fragment{from: 0x01020304, to: 0x05060708, cookie: c, have: [2]uint16{300, 5}, level: 1, offset: 1100, data: []byte("sealed")}),
+		"unknown":  encodeUnknown(bytes.Repeat([]byte{0x40}, 40)),
+	}
+}
+
+// vectors reads testdata/vectors.txt: a kind, a name and hex a line.
+func vectors(t *testing.T) map[string][]byte {
+	t.Helper()
+	f, err := os.Open("testdata/vectors.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all := map[string][]byte{}
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		name, value, ok := strings.Cut(lines.Text(), " = ")
+		if !ok {
+			continue
+		}
+		b, err := hex.DecodeString(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = b
+	}
+	return all
+}
+
+func TestTheFormatIsThatOfTheVectors(t *testing.T) {
+	if *update {
+		writeVectors(t)
+	}
+	golden := vectors(t)
+	for name, b := range plains() {
+		if want := golden["plain "+name]; !bytes.Equal(b, want) {
+			t.Errorf("plain %s: got %x, want %x", name, b, want)
+		}
+		var c contents
+		if err := c.decode(b); err != nil || c.number != 0x010203040506 {
+			t.Errorf("plain %s does not decode: %v", name, err)
+		}
+	}
+	for name, b := range shakes() {
+		if want := golden["handshake "+name]; !bytes.Equal(b, want) {
+			t.Errorf("handshake %s: got %x, want %x", name, b, want)
+		}
+	}
+	key, err := hkdf.Expand(sha512.New384, golden["secret"], "redoubt carry 1 key", 32)
+	if err != nil || !bytes.Equal(key, golden["key of secret"]) {
+		t.Errorf("key: got %x, %v", key, err)
+	}
+	next, err := nextSecret(golden["secret"])
+	if err != nil || !bytes.Equal(next, golden["next secret"]) {
+		t.Errorf("next secret: got %x, %v", next, err)
+	}
+	o, err := newOpener(bytes.Clone(golden["secret"]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, epoch := range []string{"sealed pieces", "sealed pieces of the next epoch"} {
+		if plain, err := o.open(nil, golden[epoch]); err != nil || !bytes.Equal(plain, golden["plain pieces"]) {
+			t.Errorf("%s: got %x, %v", epoch, plain, err)
+		}
+	}
+}
+
+func writeVectors(t *testing.T) {
+	secret := []byte("a traffic secret of TLS 1.3 is 32 or 48 bytes.!!")
+	var out strings.Builder
+	line := func(name string, b []byte) { fmt.Fprintf(&out, "%s = %x\n", name, b) }
+	for _, name := range []string{"empty", "ack", "ping", "probe", "close", "padded", "window", "challenge", "response", "pieces"} {
+		line("plain "+name, plains()[name])
+	}
+	for _, name := range []string{"open", "retry", "fragment", "unknown"} {
+		line("handshake "+name, shakes()[name])
+	}
+	key, _ := hkdf.Expand(sha512.New384, secret, "redoubt carry 1 key", 32)
+	next, _ := nextSecret(secret)
+	line("secret", secret)
+	line("key of secret", key)
+	line("next secret", next)
+	s, err := newSealer(bytes.Clone(secret), 0x05060708)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line("sealed pieces", s.seal(nil, plains()["pieces"]))
+	s.limit = 1
+	if err := s.rekey(0, 1); err != nil {
+		t.Fatal(err)
+	}
+	line("sealed pieces of the next epoch", s.seal(nil, plains()["pieces"]))
+	if err := os.WriteFile("testdata/vectors.txt", []byte(out.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatEveryFrameHolds(t *testing.T) {
+	var c contents
+	read := func(name string) *contents {
+		t.Helper()
+		if err := c.decode(plains()[name]); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return &c
+	}
+	if a := read("ack").ack; a.largest != 1000 || a.receivedAt != 123456 || a.delay != 25 || bits.OnesCount8(a.bits[0])+bits.OnesCount8(a.bits[2]) != 7 || c.eliciting() {
+		t.Errorf("ack: got %+v", a)
+	}
+	if !read("ping").ping || !c.eliciting() {
+		t.Error("a ping elicits")
+	}
+	if !read("probe").probe || !c.eliciting() {
+		t.Error("a probe elicits")
+	}
+	if !read("close").closed || c.eliciting() {
+		t.Error("a close does not elicit")
+	}
+	if w := read("window").windows; len(w) != 1 || w[0] != (window{redoubt.Immediate, 2 << 20}) {
+		t.Errorf("window: got %+v", w)
+	}
+	if p := read("pieces").pieces; len(p) != 2 || p[0].precedence != redoubt.Flash || p[0].offset != 70000 || string(p[0].data) != "content" || !c.ping {
+		t.Errorf("pieces: got %+v", p)
+	}
+}
+
+func TestStrictDecodingRefuses(t *testing.T) {
+	number := appendUint48(nil, 7)
+	with := func(b ...byte) []byte { return append(bytes.Clone(number), b...) }
+	good := ack{largest: 9, bits: []byte{1}}
+	long := ack{largest: 5000, bits: bytes.Repeat([]byte{1}, ackBits/8+1)}
+	many := with()
+	for range maxOfAKind + 1 {
+		many = appendWindow(many, window{redoubt.Routine, 1})
+	}
+	for name, b := range map[string][]byte{
+		"nothing":                          {},
+		"half a number":                    number[:5],
+		"a frame of no kind":               with(0x08),
+		"a precedence that is none":        with(framePiece+4, 0, 0, 0, 0, 0, 0, 0, 1, 'x'),
+		"something after the padding":      with(framePad, 0, 1),
+		"two acks":                         appendAck(appendAck(with(), good), good),
+		"an ack without its newest":        appendAck(with(), ack{largest: 9, bits: []byte{2}}),
+		"an ack with a needless byte":      appendAck(with(), ack{largest: 99, bits: []byte{1, 0}}),
+		"an ack of numbers below zero":     appendAck(with(), ack{largest: 2, bits: []byte{0b1001}}),
+		"an ack of nothing":                appendAck(with(), ack{largest: 2}),
+		"an ack of too much":               appendAck(with(), long),
+		"a cut ack":                        appendAck(with(), good)[:12],
+		"an empty piece":                   appendPieceHeader(with(), redoubt.Routine, 0, 0),
+		"a piece longer than its datagram": append(appendPieceHeader(with(), redoubt.Routine, 0, 9), "eight by"...),
+		"a piece beyond all streams":       append(appendPieceHeader(with(), redoubt.Routine, maxNumber, 1), 'x'),
+		"a window of no precedence":        with(frameWindow, 4, 0, 0, 0, 0, 0, 1),
+		"a cut window":                     with(frameWindow, 0, 0, 0),
+		"a cut challenge":                  append(with(frameChallenge), "7 bytes"...),
+		"too many windows":                 many,
+	} {
+		var c contents
+		if err := c.decode(b); !errors.Is(err, errFormat) {
+			t.Errorf("%s: got %v, want a refusal", name, err)
+		}
+	}
+	var c contents
+	if err := c.decode(many[:len(many)-8]); err != nil {
+		t.Errorf("%d windows: %v", maxOfAKind, err)
+	}
+	most := ack{largest: 5000, bits: bytes.Repeat([]byte{1}, ackBits/8)}
+	if err := c.decode(appendAck(with(), most)); err != nil {
+		t.Errorf("the longest ack: %v", err)
+	}
+	for name, b := range shakes() {
+		for _, bad := range [][]byte{b[:len(b)-1], append(bytes.Clone(b), 0), append([]byte{b[0], wireVersion + 1}, b[2:]...)} {
+			_, openOK := decodeOpen(bad)
+			_, retryOK := decodeRetry(bad)
+			f, fragmentOK := decodeFragment(bad)
+			if openOK || retryOK || fragmentOK && (name != "fragment" || bad[1] != wireVersion || len(f.data) == len("sealed")) {
+				t.Errorf("%s, damaged to %d bytes of version %d, was taken", name, len(bad), bad[1])
+			}
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	for _, b := range plains() {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var c contents
+		if c.decode(b) != nil {
+			return
+		}
+		for _, p := range c.pieces {
+			if len(p.data) == 0 || !p.precedence.Valid() || p.offset+uint64(len(p.data)) > maxNumber {
+				t.Errorf("piece %+v", p)
+			}
+		}
+		if c.hasAck && (c.ack.bits[0]&1 == 0 || len(c.ack.bits) > ackBits/8) {
+			t.Errorf("ack %+v", c.ack)
+		}
+		// What was taken may be acted on without harm.
+		fl := flight{reorder: leastReorder}
+		for range 20 {
+			fl.add(sent{at: time.Unix(1, 0), size: 100, eliciting: true}, 0)
+		}
+		if c.hasAck {
+			if _, err := fl.ack(c.ack, 0, time.Unix(2, 0)); err == nil && c.ack.largest >= 20 {
+				t.Error("an ack of what was never sent was taken")
+			}
+			fl.overtaken(time.Unix(2, 0), func(*sent) {})
+			if fl.bytes < 0 || fl.waiting < 0 || fl.bytes != 100*fl.waiting {
+				t.Errorf("%d bytes of %d datagrams", fl.bytes, fl.waiting)
+			}
+		}
+		var in inbox
+		for i := range in {
+			in[i].init()
+		}
+		for _, p := range c.pieces {
+			if _, err := in[p.precedence].put(p.offset, p.data); err != nil {
+				return
+			}
+		}
+	})
+}
+
+func FuzzHandshakeDatagrams(f *testing.F) {
+	for _, b := range shakes() {
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if client, ok := decodeOpen(b); ok && !bytes.Equal(encodeOpen(client), b) {
+			t.Error("two encodings of an opening")
+		}
+		if m, ok := decodeRetry(b); ok && !bytes.Equal(encodeRetry(m), b) {
+			t.Error("two encodings of a retry")
+		}
+		if m, ok := decodeFragment(b); ok && !bytes.Equal(encodeFragment(m), b) {
+			t.Error("two encodings of a fragment")
+		}
+	})
+}
+
+func TestWhatWasSealedUnderTheKeyBeforeStillOpens(t *testing.T) {
+	secret := bytes.Repeat([]byte{7}, 48)
+	s, err := newSealer(bytes.Clone(secret), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := newOpener(bytes.Clone(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := plains()["ping"]
+	s.limit = 2
+	var sealed [][]byte
+	for number := range uint64(6) { // two of each epoch
+		if err := s.rekey(number, number); err != nil {
+			t.Fatal(err)
+		}
+		sealed = append(sealed, s.seal(nil, plain))
+	}
+	if s.epoch != 2 {
+		t.Fatalf("six datagrams at two a key: epoch %d", s.epoch)
+	}
+	for _, i := range []int{0, 2, 1, 3, 4, 2, 5} {
+		if got, err := o.open(nil, sealed[i]); err != nil || !bytes.Equal(got, plain) {
+			t.Errorf("datagram %d: %x, %v", i, got, err)
+		}
+	}
+	if _, err := o.open(nil, sealed[0]); err == nil {
+		t.Error("a key two epochs back still opens")
+	}
+}
+
+func TestAKeyIsNotLeftBeforeThePeerIsKnownToHaveIt(t *testing.T) {
+	s, err := newSealer(bytes.Repeat([]byte{7}, 48), 9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.limit, s.first = 1, 100
+	s.seal(nil, plains()["ping"])
+	if err := s.rekey(99, 101); err != nil || s.epoch != 0 {
+		t.Errorf("it was left when 99 was acknowledged and 100 is its first: %v", err)
+	}
+	if err := s.rekey(100, 101); err != nil || s.epoch != 1 || s.first != 101 {
+		t.Errorf("it was not left when it was known: epoch %d, %v", s.epoch, err)
+	}
+}
+
+func TestParametersOfAnotherConnectionAreRefused(t *testing.T) {
+	said := func(version byte, own, other connID) []byte {
+		s := shake{local: own, remote: other}
+		b := s.parameters()
+		b[0] = version
+		return b
+	}
+	client, server := &shake{client: true, local: 1, remote: 2}, &shake{local: 2, remote: 1}
+	if err := client.checkParameters(said(1, 2, 1)); err != nil {
+		t.Errorf("the server's: %v", err)
+	}
+	if err := server.checkParameters(said(1, 1, 0)); err != nil {
+		t.Errorf("the client's: %v", err)
+	}
+	for _, b := range [][]byte{said(2, 2, 1), said(1, 3, 1), said(1, 2, 3), said(1, 2, 1)[:8], nil} {
+		if client.checkParameters(b) == nil {
+			t.Errorf("the client took %x", b)
+		}
+	}
+	for _, b := range [][]byte{said(2, 1, 0), said(1, 3, 0), nil} {
+		if server.checkParameters(b) == nil {
+			t.Errorf("the server took %x", b)
+		}
+	}
+}
+
+func TestAHandshakeIsLimitedInLength(t *testing.T) {
+	s := &shake{}
+	if err := s.take(fragment{from: 1, offset: maxHandshake - 1, data: []byte{1}}, nil); err != nil {
+		t.Errorf("the last byte: %v", err)
+	}
+	if err := s.take(fragment{from: 1, offset: maxHandshake - 1, data: []byte{1, 2}}, nil); !errors.Is(err, errTooLong) {
+		t.Errorf("one too many: got %v", err)
+	}
+}
