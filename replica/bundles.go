@@ -188,16 +188,16 @@ func (b *Bundles) ImportBundle(ctx context.Context, who redoubt.Credential, r io
 	if bad != nil {
 		return out, bad
 	}
-	release, err := acquire(ctx, b.importing)
-	if err != nil {
-		return out, err
-	}
-	defer release()
 	file, size, err := b.stage(ctx, raw, r)
 	if err != nil {
 		return out, err
 	}
 	defer file.Close()
+	release, err := acquire(ctx, b.importing)
+	if err != nil {
+		return out, err
+	}
+	defer release()
 	expect := bundle.Expect{Estate: b.o.Estate, Node: b.o.Node, Now: b.o.Clock(), Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return link.Key, nil }}
 	verified, err := bundle.Verify(ctx, file, size, expect, nil)
 	if err != nil {
