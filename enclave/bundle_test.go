@@ -134,6 +134,7 @@ func TestATicketAcknowledgesWhatFollowsOnWhatIsAcknowledged(t *testing.T) {
 	}
 	redeem("a part that was sent before the peer was known", early, 0, false)
 	redeem("all that was sent before the peer was known", unknown, 3, true)
+	redeem("a part that was sent before the peer was known, again", early, 3, true)
 	redeem("what follows", ticket(3, 7, false), 7, true)
 	redeem("what follows on less", ticket(2, 9, false), 9, true)
 	redeem("what leaves something out", ticket(10, 20, false), 9, true)

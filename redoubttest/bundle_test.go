@@ -549,6 +549,7 @@ func TestANodeThatLostItsStateIsSentEverythingAgain(t *testing.T) {
 	d.take(old)
 	oldReceipt := d.receiptFor(h)
 	h.take(oldReceipt)
+	late := d.receiptFor(h) // on a stick that is found when all is over
 
 	// The same name and keys of people, and nothing else of what it was.
 	home.Clock.Add(time.Minute)
@@ -564,9 +565,11 @@ func TestANodeThatLostItsStateIsSentEverythingAgain(t *testing.T) {
 	if got := seen(t, fresh, f.analyst()); len(got) != 0 {
 		t.Fatalf("the fresh node shows %d versions of a bundle that was not made for it: was the base not used?", len(got))
 	}
-	h.take(f.receiptFor(h))
+	h.take(f.bundleFor(h))
+	h.refuses(late, redoubt.Conflict, bundle.RuleReplayed)
 	f.take(h.bundleFor(f))
 	sameFiles(t, h, f)
+	h.take(f.receiptFor(h))
 	h.refuses(oldReceipt, redoubt.Conflict, bundle.RuleReordered)
 	h.take(f.receiptFor(h))
 	if next := h.bundleFor(f); len(next) > 70<<10 {
