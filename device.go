@@ -21,6 +21,7 @@ type EnrolRequest struct {
 	Device    NodeName `json:"device"`
 	Token     string   `json:"token"`
 	Key       string   `json:"key"`       // Ed25519, base64: what the device signs with and proves itself by
+	Recipient string   `json:"recipient"` // what bundles for the device are sealed to (keys.Recipient); "": it takes none
 	Signature string   `json:"signature"` // of that key over EnrolMessage, base64
 }
 
@@ -40,6 +41,8 @@ type Enrolment struct {
 	Lease Lease `json:"lease"`
 	// IDKeys make the opaque IDs and ETags of versions, so that a version has the same ones at the device as at its home.
 	IDKeys []byte `json:"id_keys"`
+	// Recipient is what bundles for the home are sealed to.
+	Recipient string `json:"recipient"`
 }
 
 // Life is how long the lease is, counted in run time by a device that does not know the time.

@@ -32,7 +32,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	erases := isA("RotateKey CryptoErase")
 	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople")
 	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus")
-	admins := isA("Backup CheckStore ReadMetrics")
+	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision")
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord")
 	objects := reads || lists || writes || alters || aborts

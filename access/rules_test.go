@@ -84,6 +84,8 @@ func TestEachRuleRefuses(t *testing.T) {
 		{"an erasure approved of a label beside", redoubt.ActionApprove, officer, func(r *Request) { r.Object = mark(t, "TOP SECRET//HCS//NOFORN") }, RuleNoReadUp, redoubt.Denied, true},
 		{"a grant revoked by an analyst", redoubt.ActionRevokeGrant, roles(redoubt.RoleOfficer), roles(redoubt.RoleAnalyst), RuleRole, redoubt.Denied, true},
 		{"backup by an officer", redoubt.ActionBackup, roles(redoubt.RoleAdmin), roles(redoubt.RoleOfficer), RuleRole, redoubt.Denied, true},
+		{"a bundle made by an officer", redoubt.ActionExportBundle, roles(redoubt.RoleAdmin), roles(redoubt.RoleOfficer), RuleRole, redoubt.Denied, true},
+		{"a bundle taken by an analyst", redoubt.ActionImportBundle, roles(redoubt.RoleAdmin), roles(redoubt.RoleAnalyst), RuleRole, redoubt.Denied, true},
 		{"erasure above the officer", redoubt.ActionErase, roles(redoubt.RoleOfficer), func(r *Request) { r.Object = mark(t, "TOP SECRET") }, RuleNoReadUp, redoubt.NotFound, false},
 		{"another's credential revoked", redoubt.ActionRevoke, func(r *Request) { r.Self = true }, func(r *Request) { r.Self = false }, RuleRole, redoubt.Denied, true},
 		{"a lock bypassed by an analyst", redoubt.ActionDeleteVersion, past(roles(redoubt.RoleStorage)), roles(redoubt.RoleAnalyst), RuleBypass, redoubt.Denied, true},

@@ -36,6 +36,7 @@ type Options struct {
 	Devices     redoubt.DeviceService
 	Links       redoubt.LinkService
 	Conflicts   redoubt.ConflictService
+	Bundles     redoubt.BundleService
 
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
@@ -114,6 +115,8 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/conflicts/resolve":     s.resolveConflict,
 		"GET /v1/links":                  s.listLinks,
 		"POST /v1/links/{peer}/cut":      s.cutLink,
+		"POST /v1/bundles/export":        s.exportBundle,
+		"POST /v1/bundles/import":        s.importBundle,
 		"GET /metrics":                   s.metrics,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))

@@ -50,6 +50,7 @@ var calls = []struct {
 	{"POST", "/v1/erase", `{"bucket":"b","key":"k","version":"v","reason":"spill"}`, "ada erase b/k v spill", 204, ``},
 	{"POST", "/v1/check", "", "ada check", 200, `{"progress":{"done":1,"total":2}}` + "\n" + `{"report":{"node":"node","ok":true,"versions":2,"bytes":0,"faults":[]}}`},
 	{"POST", "/v1/backup", `{"recipient":"R"}`, "ada backup R", 200, strings.Repeat("\x00", 1<<20)},
+	{"POST", "/v1/bundles/export", `{"peer":"outpost","receipt":true,"seconds":60}`, "ada export bundle outpost 1m0s true", 200, "bundle"},
 	{"POST", "/v1/compact", "", "ada compact", 204, ``},
 	{"GET", "/v1/usage", "", "ada usage", 200, `{"usage":[]}`},
 	{"GET", "/metrics", "", "ada usage", 200, ``},
@@ -382,6 +383,36 @@ func TestTheDocumentNamesEveryCallAndKind(t *testing.T) {
 		path = strings.NewReplacer("/bob/", "/{name}/", "/ID/", "/{id}/", "/REQ", "/{request}").Replace(path)
 		if !strings.Contains(doc, "`"+c.method+" "+path+"`") {
 			t.Errorf("no %s %s", c.method, path)
+		}
+	}
+}
+
+func TestABundleComesAsItIsAndGoesWithItsReport(t *testing.T) {
+	f := &fake{}
+	r := httptest.NewRequest("POST", "/v1/bundles/import", strings.NewReader("a file"))
+	r.Header.Set("Authorization", "Bearer "+good)
+	for _, typ := range []string{"application/json", ""} {
+		r.Header.Set("Content-Type", typ)
+		w := httptest.NewRecorder()
+		New(options(t, f)).ServeHTTP(w, r)
+		if w.Code != http.StatusBadRequest || len(f.asked) > 0 {
+			t.Errorf("as %q: %d, asked %q", typ, w.Code, f.asked)
+		}
+	}
+	r.Header.Set("Content-Type", "application/octet-stream")
+	w := httptest.NewRecorder()
+	New(options(t, f)).ServeHTTP(w, r)
+	want := `{"progress":{"done":1,"total":2}}` + "\n" + `{"report":{"peer":"secret","receipt":false,"serial":7,"id":"","missing":0,"counts":[]}}` + "\n"
+	if w.Code != 200 || w.Body.String() != want || strings.Join(f.asked, ";") != "ada import bundle a file" {
+		t.Errorf("import: %d %s, asked %q", w.Code, w.Body, f.asked)
+	}
+	w = ask(New(options(t, f)), "POST", "/v1/bundles/export", `{"peer":"outpost"}`)
+	if got := w.Result().Trailer.Get(BundleTrailer); got != `{"peer":"outpost","serial":7,"id":"","more":false,"counts":[]}` || w.Header().Get("Content-Type") != "application/octet-stream" {
+		t.Errorf("export: %q behind %q", got, w.Body)
+	}
+	for _, bad := range []string{`{}`, `{"peer":"x","seconds":-1}`, `{"peer":"x","seconds":9223372036854775807}`, `{"peer":"x","receipt":true,"anew":true}`} {
+		if w := ask(New(options(t, f)), "POST", "/v1/bundles/export", bad); w.Code != http.StatusBadRequest {
+			t.Errorf("%s: %d", bad, w.Code)
 		}
 	}
 }

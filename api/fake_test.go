@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -170,6 +171,26 @@ func (f *fake) Backup(ctx context.Context, who redoubt.Credential, recipient str
 	return f.late
 }
 
+func (f *fake) ExportBundle(ctx context.Context, who redoubt.Credential, q redoubt.ExportBundle, w io.Writer) (redoubt.BundleExport, error) {
+	if err := f.note(ctx, who, "export bundle", string(q.Peer), q.Life.String(), fmt.Sprint(q.Receipt)); err != nil {
+		return redoubt.BundleExport{}, err
+	}
+	_, _ = io.WriteString(w, "bundle")
+	return redoubt.BundleExport{Peer: q.Peer, Serial: 7}, f.late
+}
+
+func (f *fake) ImportBundle(ctx context.Context, who redoubt.Credential, r io.Reader, progress func(done, total int64)) (redoubt.BundleImport, error) {
+	file, err := io.ReadAll(r)
+	if err != nil {
+		return redoubt.BundleImport{}, err
+	}
+	if err := f.note(ctx, who, "import bundle", string(file)); err != nil {
+		return redoubt.BundleImport{}, err
+	}
+	progress(1, 2)
+	return redoubt.BundleImport{Peer: "secret", Serial: 7}, f.late
+}
+
 func (f *fake) Compact(ctx context.Context, who redoubt.Credential) error {
 	return f.note(ctx, who, "compact")
 }
@@ -184,7 +205,7 @@ func (f *fake) NodeInfo(context.Context) redoubt.NodeInfo {
 
 // options are those of a node whose services are all f.
 func options(t testing.TB, f *fake) Options {
-	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Keys: f, Maintenance: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
+	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Keys: f, Maintenance: f, Bundles: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
 }
 
 // ask sends one request to the handler, as ada.

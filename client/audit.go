@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -68,11 +69,15 @@ func (c *Client) Why(ctx context.Context, request string) ([]redoubt.AuditRecord
 
 // lines reads a stream of JSON lines to its last one, which is last or an error; a stream without it was cut off.
 func (c *Client) lines(ctx context.Context, path string, in any, last string, each func(member string, v json.RawMessage) error) error {
-	op := "POST " + path
 	res, err := c.send(ctx, "POST", path, in)
 	if err != nil {
 		return err
 	}
+	return readLines("POST "+path, res, last, each)
+}
+
+// readLines reads an answer of JSON lines to its last.
+func readLines(op string, res *http.Response, last string, each func(member string, v json.RawMessage) error) error {
 	defer res.Body.Close()
 	scan := bufio.NewScanner(res.Body)
 	scan.Buffer(nil, maxLineBytes)
@@ -97,7 +102,7 @@ func (c *Client) lines(ctx context.Context, path string, in any, last string, ea
 			return nil
 		}
 	}
-	err = scan.Err()
+	err := scan.Err()
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}

@@ -118,22 +118,26 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 
 // send gives a response of 2xx, whose body the caller closes, or the node's error.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	op := method + " " + path
-	var body io.Reader
-	if in != nil {
-		b, err := json.Marshal(in)
-		if err != nil {
-			return nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: err}
-		}
-		body = bytes.NewReader(b)
+	if in == nil {
+		return c.request(ctx, method, path, "", nil)
 	}
+	b, err := json.Marshal(in)
+	if err != nil {
+		return nil, &redoubt.Error{Op: method + " " + path, Kind: redoubt.Invalid, Err: err}
+	}
+	return c.request(ctx, method, path, "application/json", bytes.NewReader(b))
+}
+
+// request sends a body as it is; see send.
+func (c *Client) request(ctx context.Context, method, path, typ string, body io.Reader) (*http.Response, error) {
+	op := method + " " + path
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String(), body)
 	if err != nil {
 		return nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: err}
 	}
 	req.URL = c.base.JoinPath(path)
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
+	if body != nil {
+		req.Header.Set("Content-Type", typ)
 	}
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)

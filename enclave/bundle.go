@@ -15,25 +15,8 @@ import (
 	"redoubt/store"
 )
 
-// secretBundles is the keyring's secret that bundles for this node are sealed to.
-const secretBundles = "bundles"
-
-// BundleIdentity is what opens bundles that are for this node; its public half is Link.Recipient at its peers. It is made on
-// the first call, durable on return.
-func (e *Enclave) BundleIdentity() (*keys.Identity, error) {
-	text, err := e.keyring.Secret(secretBundles, func() ([]byte, error) {
-		id, err := keys.NewIdentity()
-		if err != nil {
-			return nil, err
-		}
-		return id.Secret()
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer clear(text)
-	return keys.ParseIdentity(text)
-}
+// BundleIdentity is what opens bundles that are for this node; its public half is Link.Recipient at its peers.
+func (e *Enclave) BundleIdentity() (*keys.Identity, error) { return e.keyring.BundleIdentity() }
 
 // SignBundle signs with the key that signs this node's batches.
 func (e *Enclave) SignBundle(message []byte) ([]byte, error) { return e.links.sign(message) }

@@ -15,6 +15,7 @@ import (
 
 	"redoubt"
 	"redoubt/access"
+	"redoubt/keys"
 	"redoubt/label"
 	"redoubt/store"
 )
@@ -32,10 +33,11 @@ const kindDevice = "device"
 
 // deviceRecord is a device as its home keeps it.
 type deviceRecord struct {
-	Invited time.Time `json:"invited,omitzero"` // until when the token may be used
-	Token   []byte    `json:"token,omitempty"`  // its SHA-256
-	Key     []byte    `json:"key,omitempty"`
-	OldKeys [][]byte  `json:"old_keys,omitempty"` // of enrolments that ended: what was made under them stays genuine
+	Invited   time.Time `json:"invited,omitzero"` // until when the token may be used
+	Token     []byte    `json:"token,omitempty"`  // its SHA-256
+	Key       []byte    `json:"key,omitempty"`
+	Recipient string    `json:"recipient,omitempty"` // that bundles for it are sealed to
+	OldKeys   [][]byte  `json:"old_keys,omitempty"`  // of enrolments that ended: what was made under them stays genuine
 
 	Enrolled time.Time `json:"enrolled,omitzero"`
 	Lease    time.Time `json:"lease,omitzero"` // when the last one given ends
@@ -95,7 +97,7 @@ func (e *Enclave) relink(ctx context.Context) error {
 		if r == nil || !r.meets() {
 			continue
 		}
-		l := redoubt.Link{Peer: name, Key: r.Key, Bound: d.Ceiling}
+		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling}
 		for _, s := range d.Carries { // from the home's side what goes to the device goes out
 			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: s.Bucket, Prefix: s.Prefix, In: s.Out, Out: s.In})
 		}
@@ -194,6 +196,9 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	sig, sigErr := base64.StdEncoding.Strict().DecodeString(req.Signature)
 	good := subtle.ConstantTimeCompare(sum[:], r.Token) == 1 && e.clock().Before(r.Invited) && err == nil && sigErr == nil &&
 		len(key) == ed25519.PublicKeySize && ed25519.Verify(key, redoubt.EnrolMessage(req), sig)
+	if _, err := keys.ParseRecipient(req.Recipient); err != nil && req.Recipient != "" {
+		good = false
+	}
 	if _, declared := e.links.declared[req.Device]; !declared || !good || e.keyTaken(key) {
 		return redoubt.Enrolment{}, e.noted(ctx, entry, refused)
 	}
@@ -201,12 +206,16 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	if r.Key != nil {
 		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
 	}
-	*r = deviceRecord{Key: key, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
+	*r = deviceRecord{Key: key, Recipient: req.Recipient, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
 	lease, err := e.lease(req.Device, r)
 	if err != nil {
 		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
 	}
-	return redoubt.Enrolment{Lease: lease, IDKeys: slices.Clone(e.idKeys)}, e.keepDevice(ctx, req.Device, r, entry)
+	id, err := e.BundleIdentity()
+	if err != nil {
+		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
+	}
+	return redoubt.Enrolment{Lease: lease, IDKeys: slices.Clone(e.idKeys), Recipient: id.Recipient().String()}, e.keepDevice(ctx, req.Device, r, entry)
 }
 
 // keyTaken says whether a key is, or was, another's: every device has one of its own, for each enrolment.

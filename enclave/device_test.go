@@ -40,11 +40,16 @@ func openHome(t *testing.T, bound string) (p pair, clock *hands) {
 // enrolRequest is what the device says, with a token.
 func (w *world) enrolRequest(token string) redoubt.EnrolRequest {
 	w.t.Helper()
+	return w.signEnrol(redoubt.EnrolRequest{Device: w.name, Token: token, Key: base64.StdEncoding.EncodeToString(w.links.key)})
+}
+
+// signEnrol signs what the device says.
+func (w *world) signEnrol(req redoubt.EnrolRequest) redoubt.EnrolRequest {
+	w.t.Helper()
 	signer, err := w.keyring.Signer()
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req := redoubt.EnrolRequest{Device: w.name, Token: token, Key: base64.StdEncoding.EncodeToString(w.links.key)}
 	sig, err := signer.Sign(nil, redoubt.EnrolMessage(req), crypto.Hash(0))
 	if err != nil {
 		w.t.Fatal(err)

@@ -47,6 +47,22 @@ func NewIdentity() (*Identity, error) {
 	return &Identity{key}, nil
 }
 
+// BundleIdentity is the identity that bundles for this node are sealed to. It is made on the first call, durable on return.
+func (k *Keyring) BundleIdentity() (*Identity, error) {
+	text, err := k.Secret("bundles", func() ([]byte, error) {
+		id, err := NewIdentity()
+		if err != nil {
+			return nil, err
+		}
+		return id.Secret()
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer clear(text)
+	return ParseIdentity(text)
+}
+
 // Recipient is the public half.
 func (i *Identity) Recipient() Recipient { return Recipient{i.key.PublicKey()} }
 

@@ -58,6 +58,7 @@ func (s State) Enrolled(name redoubt.NodeName) bool {
 type enrolment struct {
 	Lease     redoubt.Lease                 `json:"lease"`
 	IDKeys    []byte                        `json:"id_keys"`
+	Recipient string                        `json:"recipient,omitempty"` // of the home
 	API       string                        `json:"api_url"`
 	Authority string                        `json:"authority"`
 	Peers     []string                      `json:"peers"`
@@ -152,7 +153,11 @@ func (d *deviceSide) enrol(ctx context.Context, invited *Invitation, path string
 	if err != nil {
 		return err
 	}
-	req := redoubt.EnrolRequest{Device: d.name, Token: inv.Token, Key: d.publicKey()}
+	id, err := d.ring.BundleIdentity()
+	if err != nil {
+		return err
+	}
+	req := redoubt.EnrolRequest{Device: d.name, Token: inv.Token, Key: d.publicKey(), Recipient: id.Recipient().String()}
 	sig, err := signer.Sign(nil, redoubt.EnrolMessage(req), crypto.Hash(0))
 	if err != nil {
 		return err
@@ -170,7 +175,7 @@ func (d *deviceSide) enrol(ctx context.Context, invited *Invitation, path string
 	if err != nil {
 		return err
 	}
-	d.kept.Lease, d.kept.IDKeys = given.Lease, given.IDKeys
+	d.kept.Lease, d.kept.IDKeys, d.kept.Recipient = given.Lease, given.IDKeys, given.Recipient
 	if _, err := d.checkLease(d.kept.Lease); err != nil {
 		return err
 	}
@@ -299,8 +304,17 @@ func (d *deviceSide) take(l redoubt.Lease) error {
 	return d.keep()
 }
 
-// noted takes what the home has to say.
+// noted takes what the home has to say when it is met.
 func (d *deviceSide) noted(ctx context.Context, p *peers, s *replica.Session, kind string, body []byte) error {
+	if kind == noteWipe {
+		p.work.Go(func() { d.wipe(ctx, s, string(body) == "now") })
+		return nil
+	}
+	return d.told(p, kind, body)
+}
+
+// told takes what the home has to say, over a link or in a bundle.
+func (d *deviceSide) told(p *peers, kind string, body []byte) error {
 	switch kind {
 	case noteLease:
 		var l redoubt.Lease
@@ -319,10 +333,8 @@ func (d *deviceSide) noted(ctx context.Context, p *peers, s *replica.Session, ki
 		d.mu.Unlock()
 		p.cloud.SetMakers(asKeys(makers))
 		return err
-	case noteWipe:
-		p.work.Go(func() { d.wipe(ctx, s, string(body) == "now") })
 	}
-	return nil
+	return nil // a kind that a later version knows
 }
 
 func asKeys(in map[redoubt.NodeName][][]byte) map[redoubt.NodeName][]ed25519.PublicKey {

@@ -65,10 +65,14 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	if err := n.join(e, cloud, ring); err != nil {
 		return handlers{}, err
 	}
+	files, err := n.bundles(e, cloud)
+	if err != nil {
+		return handlers{}, err
+	}
 	return handlers{
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
-		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud,
+		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files,
 			OwnerToken: n.runtime.Token, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
 	}, nil
 }
@@ -91,7 +95,7 @@ func (n *Node) homeLink(declared estate.Node) []redoubt.Link {
 	if n.device == nil {
 		return nil
 	}
-	return []redoubt.Link{{Peer: n.device.home, Key: n.device.homeKey, Bound: declared.Ceiling(), Subscriptions: declared.Carries}}
+	return []redoubt.Link{{Peer: n.device.home, Key: n.device.homeKey, Recipient: n.device.kept.Recipient, Bound: declared.Ceiling(), Subscriptions: declared.Carries}}
 }
 
 // join makes the node ready to meet its peers; a device whose lease has ended must first be given another.

@@ -549,6 +549,7 @@ func TestANodeThatLostItsStateIsSentEverythingAgain(t *testing.T) {
 	d.take(old)
 	oldReceipt := d.receiptFor(h)
 	h.take(oldReceipt)
+	late := d.receiptFor(h) // on a stick that is found when all is over
 
 	// The same name and keys of people, and nothing else of what it was.
 	home.Clock.Add(time.Minute)
@@ -564,9 +565,11 @@ func TestANodeThatLostItsStateIsSentEverythingAgain(t *testing.T) {
 	if got := seen(t, fresh, f.analyst()); len(got) != 0 {
 		t.Fatalf("the fresh node shows %d versions of a bundle that was not made for it: was the base not used?", len(got))
 	}
-	h.take(f.receiptFor(h))
+	h.take(f.bundleFor(h))
+	h.refuses(late, redoubt.Conflict, bundle.RuleReplayed)
 	f.take(h.bundleFor(f))
 	sameFiles(t, h, f)
+	h.take(f.receiptFor(h))
 	h.refuses(oldReceipt, redoubt.Conflict, bundle.RuleReordered)
 	h.take(f.receiptFor(h))
 	if next := h.bundleFor(f); len(next) > 70<<10 {
@@ -606,4 +609,101 @@ func TestAMakerWhoseStateWasCopiedIsNoticed(t *testing.T) {
 		t.Errorf("numbers that begin anew begin at %d", said.Serial)
 	}
 	d.take(anew)
+}
+
+func TestWhatIsNotTakenNowIsNotAcknowledgedAndComesAgain(t *testing.T) {
+	start := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	home := redoubttest.New(t, redoubttest.Options{Seed: 1, Name: "secret", Ceiling: "SECRET", Clock: redoubttest.NewClock(start)})
+	device := redoubttest.New(t, redoubttest.Options{Seed: 2, Name: "outpost", Ceiling: "SECRET", Clock: redoubttest.NewClock(start)})
+	all := joined(t, "SECRET", home, device)
+	d := all[1]
+	h := newOffice(t, home, func(o *replica.BundleOptions) { o.Clock = device.Now }) // the bundles' dates are not what is looked at
+	who := h.analyst()
+	put(t, home, who, "before", "in time", "")
+	d.take(h.bundleFor(d))
+	h.take(d.receiptFor(h))
+	put(t, home, who, "now", "in time", "")
+	home.Clock.Add(10 * time.Minute)
+	put(t, home, who, "later", noise(1, 200_000), "")
+	d.take(h.bundleFor(d))
+	if got := seen(t, device, d.analyst()); len(got) != 2 {
+		t.Fatalf("the device shows %d versions, want those in time", len(got))
+	}
+	h.take(d.receiptFor(h))
+	device.Clock.Add(10 * time.Minute)
+	again := h.bundleFor(d)
+	if len(again) < 200_000 {
+		t.Fatal("what was not taken is not in the next bundle")
+	}
+	d.take(again)
+	sameFiles(t, h, d)
+}
+
+func TestWhatLacksItsBaseComesAgainAsItIs(t *testing.T) {
+	home, device := twoStacks(t)
+	all := joined(t, "SECRET", home, device)
+	h, d := all[0], all[1]
+	who, dev := h.analyst(), d.analyst()
+	put(t, home, who, "map", noise(1, 100_000), "")
+	put(t, home, who, "small", noise(2, 10_000), "")
+	d.take(h.bundleFor(d))
+	h.take(d.receiptFor(h))
+	// The device removes both for good; its home does not hear of it.
+	page, err := device.ListVersions(context.Background(), dev, redoubt.ListVersions{Bucket: "reports", Max: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range page.Versions {
+		if _, err := device.DeleteObject(context.Background(), dev, redoubt.DeleteObject{Name: v.Name, ID: v.ID}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(t, home, who, "map", noise(1, 100_000)+"changed", "")
+	put(t, home, who, "small", noise(2, 10_000)+"changed", "")
+	second := h.bundleFor(d)
+	if len(second) > 70<<10 {
+		t.Fatalf("a difference of 14 bytes has %d bytes", len(second))
+	}
+	d.take(second)
+	if got := seen(t, device, dev); len(got) != 0 {
+		t.Fatalf("the device shows %d versions without their bases", len(got))
+	}
+	h.take(d.receiptFor(h))
+	third := h.bundleFor(d)
+	d.take(third)
+	if got := seen(t, device, dev); len(got) != 2 {
+		t.Errorf("the device shows %d versions, want both that came again", len(got))
+	}
+	h.take(d.bundleFor(h)) // the removals too
+	sameFiles(t, h, d)
+	put(t, home, who, "map", noise(1, 100_000)+"changed again", "")
+	if fourth := h.bundleFor(d); len(fourth) > 70<<10 {
+		t.Errorf("once nothing is lacking, a difference of 14 bytes has %d bytes", len(fourth))
+	}
+}
+
+func TestNotesTravelInBundlesAndReceipts(t *testing.T) {
+	home, device := twoStacks(t)
+	all := joined(t, "SECRET", home, device)
+	d := all[1]
+	say := 0
+	h := newOffice(t, home, func(o *replica.BundleOptions) {
+		o.Notes = func(_ context.Context, peer redoubt.NodeName) ([]replica.Note, error) {
+			say++
+			return []replica.Note{{Kind: "lease", Body: []byte(fmt.Sprint(peer, say))}}, nil
+		}
+	})
+	var heard []string
+	d = newOffice(t, device, func(o *replica.BundleOptions) {
+		o.Noted = func(_ context.Context, peer redoubt.NodeName, n replica.Note) error {
+			heard = append(heard, fmt.Sprintf("%s: %s %s", peer, n.Kind, n.Body))
+			return nil
+		}
+	})
+	put(t, home, h.analyst(), "k", "x", "")
+	d.take(h.bundleFor(d))
+	d.take(h.receiptFor(d))
+	if want := []string{"secret: lease outpost1", "secret: lease outpost2"}; !slices.Equal(heard, want) {
+		t.Errorf("heard %q, want %q", heard, want)
+	}
 }

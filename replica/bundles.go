@@ -21,7 +21,13 @@ import (
 	"redoubt/label"
 )
 
-// BundleOptions is what Bundles is made of. All but MaxBytes and Log is needed.
+// Note is what one node says to another beside its journal: a lease, a key.
+type Note struct {
+	Kind string
+	Body []byte // at most MaxNoteBytes
+}
+
+// BundleOptions is what Bundles is made of. All but MaxBytes, Notes, Noted and Log is needed.
 type BundleOptions struct {
 	Estate   string
 	Node     redoubt.NodeName
@@ -35,7 +41,10 @@ type BundleOptions struct {
 	Clock    func() time.Time
 	Stage    string // folder where a file lies, sealed as it came, while it is verified and taken
 	MaxBytes int64  // of content in one bundle; 0: as much as a bundle may have
-	Log      *slog.Logger
+	// Notes gives what this node has to say to a peer beside its journal, and Noted takes what a peer says; nil: nothing.
+	Notes func(ctx context.Context, peer redoubt.NodeName) ([]Note, error)
+	Noted func(ctx context.Context, peer redoubt.NodeName, n Note) error
+	Log   *slog.Logger
 }
 
 // Bundles exchanges journals with peers by file: the steps of a Session, with a file between. It is a redoubt.BundleService.
@@ -173,28 +182,42 @@ func (b *Bundles) ImportBundle(ctx context.Context, who redoubt.Credential, r io
 	}
 	defer func() {
 		if err != nil {
-			err = b.o.Ledger.Refuse(ctx, who, action, head.Maker, err)
+			err = b.o.Ledger.Refuse(ctx, who, action, head.Maker, explained(err))
 		}
 	}()
 	if bad != nil {
 		return out, bad
 	}
-	release, err := acquire(ctx, b.importing)
-	if err != nil {
-		return out, err
-	}
-	defer release()
 	file, size, err := b.stage(ctx, raw, r)
 	if err != nil {
 		return out, err
 	}
 	defer file.Close()
+	release, err := acquire(ctx, b.importing)
+	if err != nil {
+		return out, err
+	}
+	defer release()
 	expect := bundle.Expect{Estate: b.o.Estate, Node: b.o.Node, Now: b.o.Clock(), Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return link.Key, nil }}
 	verified, err := bundle.Verify(ctx, file, size, expect, nil)
 	if err != nil {
 		return out, err
 	}
 	return b.take(ctx, who, verified, progress)
+}
+
+// explained tells who brought a file why it is refused: what this says of it she may know, for it is from the file's own head, or
+// of no label.
+func explained(err error) error {
+	e, ok := errors.AsType[*redoubt.Error](err)
+	if !ok || e.Rule == "" || e.Err == nil {
+		return err
+	}
+	out := *e
+	if out.Hint = e.Err.Error(); e.Hint != "" {
+		out.Hint += ": " + e.Hint
+	}
+	return &out
 }
 
 // take takes a bundle that was verified.

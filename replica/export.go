@@ -42,6 +42,9 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 	if err := x.frames.write(m.encode()); err != nil {
 		return err
 	}
+	if err := x.notes(ctx); err != nil {
+		return err
+	}
 	if receipt {
 		return x.frames.end()
 	}
@@ -63,6 +66,23 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 		}
 	}
 	return x.frames.end()
+}
+
+// notes writes what there is to say beside the journal.
+func (x *exporter) notes(ctx context.Context) error {
+	if x.b.o.Notes == nil {
+		return nil
+	}
+	all, err := x.b.o.Notes(ctx, x.peer)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if err := x.frames.write(encodeNote(n.Kind, n.Body)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // full says whether the rest must go into another bundle.

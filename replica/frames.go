@@ -25,6 +25,7 @@ const (
 	bundleItems    = maxItems  // entries in one message
 	bundleTogether = 256 << 10 // of packed content and entries in one message, before the one that passes it
 	bundlePiece    = 1 << 20   // of content in one piece
+	maxNotes       = 16        // of one bundle, before anything else
 	padBytes       = 64 << 10  // so that a size tells little of what is small
 )
 

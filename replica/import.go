@@ -41,14 +41,12 @@ func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error 
 	if err != nil {
 		return err
 	}
-	if m.v.Kind == bundle.Journal {
-		if m.packer, err = newPacker(m.b.o.Journal, m.peer); err != nil {
-			return err
-		}
-		defer m.packer.close()
-		if _, err := m.walk(ctx, m.take); err != nil {
-			return err
-		}
+	if m.packer, err = newPacker(m.b.o.Journal, m.peer); err != nil {
+		return err
+	}
+	defer m.packer.close()
+	if _, err := m.walk(ctx, m.take); err != nil {
+		return err
 	}
 	if !fresh {
 		for _, t := range said.Tickets {
@@ -141,6 +139,12 @@ func (m *importer) walk(ctx context.Context, take func(ctx context.Context, msg 
 // take takes one message.
 func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) error {
 	switch msg[0] {
+	case msgNote:
+		kind, body, err := decodeNote(msg)
+		if err == nil && m.b.o.Noted != nil {
+			err = m.b.o.Noted(ctx, m.peer, Note{kind, bytes.Clone(body)})
+		}
+		return err
 	case msgItems:
 		return m.takeItems(ctx, msg)
 	case msgBegin:
@@ -298,7 +302,8 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 // former holds messages against the order and the bounds that they have in a bundle, without opening what they carry.
 type former struct {
-	receipt bool // nothing but the end follows the manifest
+	receipt bool // nothing but notes and the end follows the manifest
+	notes   int
 	seq     uint64
 	left    int64 // of the content of the entry that is begun
 	sets    map[string]bool
@@ -315,6 +320,12 @@ func (f *former) check(msg []byte) error {
 			return errMessage
 		}
 		return nil
+	case msgNote:
+		if f.notes++; f.notes > maxNotes || len(f.sets) > 0 {
+			return errMessage
+		}
+		_, _, err := decodeNote(msg)
+		return err
 	case msgPiece:
 		seq, content, err := decodePiece(msg)
 		if err != nil || seq != f.seq || int64(len(content)) > f.left {
