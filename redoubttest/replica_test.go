@@ -171,6 +171,9 @@ func TestTwoNodesStayInStepOverALink(t *testing.T) {
 			if n, _ := r.Bytes(); n != 1 {
 				t.Errorf("end %d said %d messages of nothing new, want its hello", i, n)
 			}
+			if m.ends[i].Status().LastHeard.IsZero() {
+				t.Errorf("end %d has met a peer that had nothing to say, and does not count it as heard", i)
+			}
 		}
 		m.part()
 	})

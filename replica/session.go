@@ -152,6 +152,7 @@ func (s *Session) greet(ctx context.Context) error {
 		}
 		break
 	}
+	s.heard.Store(time.Now().UnixNano())
 	if theirs.Estate != s.o.Estate || theirs.Node != s.o.Peer {
 		return s.broken(errors.New("the peer says that it is " + string(theirs.Node) + " of the estate " + theirs.Estate))
 	}

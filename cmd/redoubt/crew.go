@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -54,7 +55,7 @@ type team struct {
 
 func (a *app) muster(w crew) (team, error) {
 	name, at, one := strings.Cut(w.as, "@")
-	if one {
+	if one && !slices.Contains(w.at, at) {
 		w.at = append(w.at, at)
 	}
 	t := team{subject: redoubt.SubjectName(name)}
