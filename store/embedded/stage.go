@@ -176,11 +176,16 @@ func (s *staged) reserve() error {
 		return err
 	}
 	want := max(writeAtOnce, min(s.size/4, 16<<20)) / extentBlock * extentBlock
-	seg, off, err := s.e.ext.reserve(want)
+	last := len(s.loc.runs) - 1
+	var lastSeg *segment
+	if last >= 0 {
+		lastSeg = s.held[last]
+	}
+	seg, off, err := s.e.ext.reserve(want, lastSeg)
 	if err != nil {
 		return err
 	}
-	if last := len(s.loc.runs) - 1; last >= 0 && s.held[last] == seg && s.loc.runs[last].length%extentPlain == 0 &&
+	if last >= 0 && lastSeg == seg && s.loc.runs[last].length%extentPlain == 0 &&
 		s.loc.runs[last].off+extentDisk(s.loc.runs[last].length) == off {
 		s.room = want // goes on where the last run ends
 		s.e.ext.release(seg)
