@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"context"
 	"net"
+	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"redoubt"
 )
@@ -95,4 +99,36 @@ func (g *gathering) count() int {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.pieces
+}
+
+// taker is a client that takes each write in the time that it is given.
+type taker struct {
+	http.ResponseWriter
+	takes time.Duration
+	sizes []int
+}
+
+func (w *taker) Write(p []byte) (int, error) {
+	time.Sleep(w.takes)
+	w.sizes = append(w.sizes, len(p))
+	return len(p), nil
+}
+
+func TestOnlyAQuickClientIsGivenLargeSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &taker{ResponseWriter: httptest.NewRecorder()}
+		c := &call{s: &handler{limits: Limits{}.withDefaults()}, w: w, rc: http.NewResponseController(w)}
+		answer := make([]byte, writeStep+2*largeStep)
+		if err := c.writeAll(answer); err != nil {
+			t.Fatal(err)
+		}
+		w.takes = quickStep
+		if err := c.writeAll(answer); err != nil {
+			t.Fatal(err)
+		}
+		want := []int{writeStep, largeStep, largeStep, largeStep, writeStep, writeStep, writeStep}
+		if !slices.Equal(w.sizes, want) {
+			t.Errorf("got steps of %v, want %v", w.sizes, want)
+		}
+	})
 }
