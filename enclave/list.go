@@ -119,6 +119,7 @@ type lane struct {
 	lower []byte // the range key and the prefix
 	it    store.Iterator
 	key   []byte // the object key that it stands at
+	rec   record // what take gives of it; reused
 }
 
 // merge walks what begins with prefix. No key holds a NUL, so nothing begins with a prefix that does; in
@@ -197,12 +198,12 @@ func (m *merged) take(key string) ([]found, error) {
 		if l.key == nil || string(l.key) != key {
 			continue
 		}
-		rec := new(record)
-		if _, _, err := rec.decodeHead(l.it.Value()); err != nil {
+		l.rec = record{author: l.rec.author}
+		if _, _, err := l.rec.decodeHead(l.it.Value()); err != nil {
 			m.fault = err
 			return nil, m.err()
 		}
-		m.tops = append(m.tops, found{set: l.set, rec: rec})
+		m.tops = append(m.tops, found{set: l.set, rec: &l.rec})
 		l.stand(l.it.Next())
 	}
 	return m.tops, nil

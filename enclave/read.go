@@ -2,7 +2,9 @@ package enclave
 
 import (
 	"context"
+	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"redoubt"
@@ -361,6 +363,9 @@ func (o *object) Reader(off, n int64) io.Reader {
 }
 
 func (o *object) Close() error {
+	if o.small != nil {
+		o.small.close()
+	}
 	var first error
 	for _, b := range o.blobs {
 		if err := b.Close(); err != nil && first == nil {
@@ -371,8 +376,7 @@ func (o *object) Close() error {
 	return first
 }
 
-// smallBytes is up to where content is opened at once, into memory of its own size, rather than through the
-// large buffers of a stream.
+// smallBytes is up to where content is opened at once rather than through the large buffers of a stream.
 const smallBytes = 16 << 10
 
 // small is the content of a small version, opened when it is first read.
@@ -380,24 +384,51 @@ type small struct {
 	key   keys.DataKey
 	bind  keys.Binding
 	blob  store.Blob
+	space *smallSpace // what plain lies in; nil before the first read and after close
 	plain []byte
 	done  bool
 	err   error
 }
+
+// smallSpace is what a small version is read and opened in.
+type smallSpace struct {
+	sealed [smallBytes + keys.ChunkOverhead]byte
+	plain  [smallBytes]byte
+}
+
+var smallSpaces = sync.Pool{New: func() any { return new(smallSpace) }}
 
 func (s *small) open() ([]byte, error) {
 	if s.done {
 		return s.plain, s.err
 	}
 	s.done = true
-	sealed := make([]byte, s.blob.Size())
+	size := s.blob.Size()
+	s.space = smallSpaces.Get().(*smallSpace)
+	if size > int64(len(s.space.sealed)) {
+		s.err = &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: errors.New("the content is longer than its record says")}
+		return nil, s.err
+	}
+	sealed := s.space.sealed[:size]
 	if n, err := s.blob.ReadAt(sealed, 0); n < len(sealed) {
 		s.err = &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
 		return nil, s.err
 	}
-	s.plain, s.err = keys.OpenAll(make([]byte, 0, len(sealed)), s.key, s.bind, sealed)
+	s.plain, s.err = keys.OpenAll(s.space.plain[:0], s.key, s.bind, sealed)
 	s.key.Wipe()
 	return s.plain, s.err
+}
+
+// close gives the memory back without what was in it. Later reads fail.
+func (s *small) close() {
+	if s.space != nil {
+		clear(s.plain)
+		smallSpaces.Put(s.space)
+	}
+	s.space, s.plain, s.done = nil, nil, true
+	if s.err == nil {
+		s.err = &redoubt.Error{Op: "read", Kind: redoubt.Internal, Err: errors.New("the version is closed")}
+	}
 }
 
 // smallReader reads a range of it.

@@ -217,7 +217,9 @@ func (r *record) decodeHead(b []byte) (rd reader, flags byte, err error) {
 		r.md5 = append([]byte(nil), rd.take(16)...)
 		r.md5Parts = int(rd.uvarint())
 	}
-	r.author = rd.text()
+	if author := rd.take(rd.uvarint()); string(author) != r.author { // in a listing mostly that of the record before
+		r.author = string(author)
+	}
 	if rd.bad || r.size < 0 {
 		return rd, 0, errRecord
 	}

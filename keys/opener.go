@@ -190,7 +190,7 @@ func (r *RangeReader) Read(p []byte) (int, error) {
 
 // writeChunks is how many chunks WriteTo hands over in one write: a reader on the same machine is then woken
 // once for them all.
-const writeChunks = 4
+const writeChunks = 8
 
 var runs = sync.Pool{New: func() any { return new([writeChunks * ChunkBytes]byte) }}
 

@@ -11,7 +11,7 @@ import (
 
 // scratch is the working memory of one stream.
 type scratch struct {
-	plain  [ChunkBytes]byte
+	plain  [ChunkBytes + 1]byte // the byte more tells that its chunk is not the last
 	sealed [sealedChunk]byte
 }
 
@@ -51,13 +51,13 @@ func (s *Sealer) Write(p []byte) (int, error) {
 	for s.err == nil && len(p) > 0 {
 		switch {
 		case s.n == ChunkBytes: // more follows: the held chunk is not the last
-			s.seal(s.buf.plain[:], false)
+			s.seal(s.buf.plain[:ChunkBytes], false)
 			s.n = 0
 		case s.n == 0 && len(p) > ChunkBytes:
 			s.seal(p[:ChunkBytes], false)
 			p = p[ChunkBytes:]
 		default:
-			n := copy(s.buf.plain[s.n:], p)
+			n := copy(s.buf.plain[s.n:ChunkBytes], p)
 			s.n += n
 			p = p[n:]
 		}
@@ -75,46 +75,27 @@ func (s *Sealer) ReadFrom(r io.Reader) (int64, error) {
 	}
 	var total int64
 	for empty := 0; s.err == nil; {
-		if s.n == ChunkBytes {
-			// Held until another byte is seen, as in Write.
-			var one [1]byte
-			n, err := r.Read(one[:])
-			if n == 1 {
-				s.seal(s.buf.plain[:], false)
-				s.buf.plain[0], s.n = one[0], 1
-				total++
-			}
-			if err != nil || n == 0 {
-				if err == io.EOF {
-					return total, s.err
-				}
-				if err != nil {
-					return total, err
-				}
-				if empty++; empty == 100 {
-					return total, io.ErrNoProgress
-				}
-			}
-			continue
-		}
 		n, err := r.Read(s.buf.plain[s.n:])
 		s.n += n
 		total += int64(n)
-		if err == io.EOF {
-			return total, nil
+		if s.n > ChunkBytes {
+			s.seal(s.buf.plain[:ChunkBytes], false)
+			s.buf.plain[0], s.n = s.buf.plain[ChunkBytes], 1
 		}
-		if err != nil {
+		switch {
+		case err == io.EOF:
+			return total, s.err
+		case err != nil:
 			return total, err
-		}
-		if n == 0 {
+		case n > 0:
+			empty = 0
+		default:
 			if empty++; empty == 100 {
 				return total, io.ErrNoProgress
 			}
-			continue
 		}
-		empty = 0
 	}
-	return 0, s.err
+	return total, s.err
 }
 
 // Close seals the last chunk, also of empty content, and frees the sealer's memory. It

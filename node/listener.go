@@ -18,6 +18,7 @@ import (
 
 	"redoubt"
 	"redoubt/estate"
+	"redoubt/s3"
 )
 
 // Limits on what arrives at a listener.
@@ -180,8 +181,20 @@ func newFace(l net.Listener, declared estate.Listener, a *authority, h http.Hand
 	}
 	return &face{url: scheme + "://" + hostPort(address, declared), listen: inner, server: &http.Server{
 		Handler: h, MaxHeaderBytes: maxHeaderBytes, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
-		ErrorLog: slog.NewLogLogger(quiet{log.Handler()}, slog.LevelDebug),
+		ConnContext: withSteady,
+		ErrorLog:    slog.NewLogLogger(quiet{log.Handler()}, slog.LevelDebug),
 	}}, nil
+}
+
+// withSteady lets a handler find the connection that a request came on.
+func withSteady(ctx context.Context, c net.Conn) context.Context {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	if steady, ok := c.(*steadyConn); ok {
+		return s3.WithGatherer(ctx, steady)
+	}
+	return ctx
 }
 
 // hostPort is what a client dials: the first declared host where the listener takes every address.
@@ -233,6 +246,9 @@ type steadyConn struct {
 
 	mu          sync.Mutex // makes setting a deadline and reading its bound one step
 	read, write time.Time  // bounds that net/http set; zero: none
+
+	outMu    sync.Mutex // taken before mu
+	gathered *[]byte    // what waits for Release; nil: nothing is to wait
 }
 
 func (c *steadyConn) Read(p []byte) (int, error) {
@@ -242,7 +258,63 @@ func (c *steadyConn) Read(p []byte) (int, error) {
 	return c.Conn.Read(p)
 }
 
+// Write sends p, or keeps it while the connection gathers.
 func (c *steadyConn) Write(p []byte) (int, error) {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if c.gathered == nil {
+		return c.send(p)
+	}
+	if len(*c.gathered)+len(p) > maxGathered {
+		if err := c.sendGathered(); err != nil {
+			return 0, err
+		}
+		return c.send(p)
+	}
+	*c.gathered = append(*c.gathered, p...)
+	return len(p), nil
+}
+
+// maxGathered is what is kept of an answer to send it in one piece: one small enough for s3 to ask for it, with its head and TLS records.
+const maxGathered = 32 << 10
+
+var gatherPool = sync.Pool{New: func() any { b := make([]byte, 0, maxGathered); return &b }}
+
+// Gather keeps what is written from here on, until Release sends it in one piece. net/http sends a small answer in
+// two, and whoever waits for it wakes twice.
+func (c *steadyConn) Gather() {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if c.gathered == nil {
+		c.gathered = gatherPool.Get().(*[]byte)
+	}
+}
+
+// Release sends what was gathered; what is written after it goes out at once again.
+func (c *steadyConn) Release() error {
+	c.outMu.Lock()
+	defer c.outMu.Unlock()
+	if c.gathered == nil {
+		return nil
+	}
+	err := c.sendGathered()
+	gatherPool.Put(c.gathered)
+	c.gathered = nil
+	return err
+}
+
+// sendGathered leaves nothing gathered, also when it fails. The caller holds outMu.
+func (c *steadyConn) sendGathered() error {
+	if len(*c.gathered) == 0 {
+		return nil
+	}
+	_, err := c.send(*c.gathered)
+	clear(*c.gathered)
+	*c.gathered = (*c.gathered)[:0]
+	return err
+}
+
+func (c *steadyConn) send(p []byte) (int, error) {
 	if err := c.arm(&c.write, stallTimeout, c.Conn.SetWriteDeadline); err != nil {
 		return 0, err
 	}

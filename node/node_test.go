@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -359,6 +360,64 @@ func TestASlowClientIsCutAndASlowLinkIsNot(t *testing.T) {
 	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
 		t.Errorf("got %d, %v", n, err)
 	}
+}
+
+// sent is a connection that keeps each write to it.
+type sent struct {
+	net.Conn
+	writes []string
+}
+
+func (s *sent) Write(p []byte) (int, error) {
+	s.writes = append(s.writes, string(p))
+	return len(p), nil
+}
+
+func (s *sent) SetWriteDeadline(time.Time) error { return nil }
+
+func TestWhatAConnectionGathersGoesOutInOnePieceAndInOrder(t *testing.T) {
+	out := new(sent)
+	c := &steadyConn{Conn: out}
+	write := func(s string) {
+		t.Helper()
+		if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
+			t.Fatalf("got %d, %v", n, err)
+		}
+	}
+	want := func(writes ...string) {
+		t.Helper()
+		if !slices.Equal(out.writes, writes) {
+			t.Fatalf("got %d writes %.60q, want %d", len(out.writes), out.writes, len(writes))
+		}
+	}
+	write("first ")
+	want("first ")
+	c.Gather()
+	c.Gather()
+	write("head ")
+	write("body ")
+	want("first ")
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	want("first ", "head body ")
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	write("last")
+	want("first ", "head body ", "last")
+
+	out.writes = nil
+	c.Gather()
+	full, more := strings.Repeat("x", maxGathered), "y"
+	write(full)
+	want()
+	write(more) // one byte over what is kept
+	want(full, more)
+	if err := c.Release(); err != nil {
+		t.Fatal(err)
+	}
+	want(full, more)
 }
 
 func TestLogsAreBounded(t *testing.T) {

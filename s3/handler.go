@@ -100,6 +100,7 @@ type call struct {
 	hostID    string
 	vals      []string // backing of the response headers: one allocation for all
 	started   bool     // the answer is under way
+	quick     bool     // the client took the last step of it quickly
 	marker    bool     // the request names a version, which may be a marker
 }
 
@@ -245,17 +246,27 @@ func (c *call) done(status int) error {
 	return nil
 }
 
-// writeStep is how much is written under one deadline.
-const writeStep = 256 << 10
+// Steps of an answer: how much is written under one deadline. A client that took a step quickly is given larger ones, which wake it
+// less often; one that is slow has no less time for its bytes than before.
+const (
+	writeStep = 256 << 10
+	largeStep = 512 << 10
+	quickStep = time.Second
+)
 
 // writeAll sends b; each step of it must be taken within the stall limit.
 func (c *call) writeAll(b []byte) error {
 	for len(b) > 0 {
 		n := min(len(b), writeStep)
-		_ = c.rc.SetWriteDeadline(time.Now().Add(c.s.limits.Stall))
+		if c.quick {
+			n = min(len(b), largeStep)
+		}
+		start := time.Now()
+		_ = c.rc.SetWriteDeadline(start.Add(c.s.limits.Stall))
 		if _, err := c.w.Write(b[:n]); err != nil {
 			return err
 		}
+		c.quick = time.Since(start) < quickStep
 		b = b[n:]
 	}
 	return nil

@@ -149,6 +149,9 @@ const (
 	largeCopy = 512 << 10
 )
 
+// oneAnswer is up to where content goes out in one piece with the head of the answer.
+const oneAnswer = 16 << 10
+
 var (
 	smallBuffers = sync.Pool{New: func() any { return new([smallCopy]byte) }}
 	largeBuffers = sync.Pool{New: func() any { return new([largeCopy]byte) }}
@@ -157,8 +160,12 @@ var (
 // send copies content out. The first bytes are read before the status is sent, so that content which fails
 // its authentication is an error and not a short answer.
 func (c *call) send(r io.Reader, part span) error {
-	if to, ok := r.(io.WriterTo); ok && part.n > smallCopy {
+	to, ok := r.(io.WriterTo)
+	switch {
+	case ok && part.n > smallCopy:
 		return c.sendFrom(to, part)
+	case ok && part.n <= oneAnswer:
+		return c.inOnePiece(func() error { return c.sendFrom(to, part) })
 	}
 	var buf []byte
 	if part.n <= smallCopy {
@@ -202,8 +209,12 @@ func (c *call) sendFrom(content io.WriterTo, part span) error {
 	}
 	if err != nil {
 		c.clearContentHeaders()
+		return err
 	}
-	return err
+	if !c.started { // there was no content
+		c.begin(part.status())
+	}
+	return nil
 }
 
 // contentWriter sends what is written to it; the answer begins with the first of it.

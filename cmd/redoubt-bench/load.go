@@ -148,13 +148,17 @@ func gets(prefix string, size, unit int) func(context.Context, options, *server)
 func lists(prefix string) func(context.Context, options, *server) (figure, error) {
 	return func(ctx context.Context, o options, srv *server) (figure, error) {
 		f, _, err := load(ctx, o, srv, 0, func(c *client, worker, n int) error {
-			after := fmt.Sprintf("%s/%02d/", prefix, worker)
-			c.want = []byte("<KeyCount>1000</KeyCount>")
-			defer func() { c.want = nil }()
-			return c.do("GET", "/bench", "list-type=2&max-keys=1000&prefix="+prefix+"%2F&start-after="+escapeSlash(after), nil, nil)
+			return c.list(prefix, fmt.Sprintf("%s/%02d/", prefix, worker))
 		})
 		return f, err
 	}
+}
+
+// list asks for the page of a thousand keys behind after, which must be full.
+func (c *client) list(prefix, after string) error {
+	c.want = []byte("<KeyCount>1000</KeyCount>")
+	defer func() { c.want = nil }()
+	return c.do("GET", "/bench", "list-type=2&max-keys=1000&prefix="+prefix+"%2F&start-after="+escapeSlash(after), nil, nil)
 }
 
 func escapeSlash(s string) string {

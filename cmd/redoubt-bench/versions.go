@@ -38,23 +38,29 @@ func runVersions(ctx context.Context, o options) error {
 		})
 		return err
 	}
-	page := func(what string) error {
-		f, err := lists("many")(ctx, o, &low)
+	page := func(what string, among int) error {
+		if err := settle(ctx, high); err != nil {
+			return err
+		}
+		if _, err := pages("many", among/o.conns)(ctx, o, &low); err != nil { // warms what will be warm
+			return err
+		}
+		f, err := pages("many", among/o.conns)(ctx, o, &low)
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%-44s %8.1f pages/s  p50 %6.2f ms  p99 %6.2f ms  RSS %4.0f MiB\n", what, f.PerSec, f.P50ms, f.P99ms, high.peakMiB())
+		fmt.Printf("%-44s %8.1f pages/s  p50 %6.2f ms  p99 %6.2f ms  CPU %6.0f us  RSS %4.0f MiB\n", what, f.PerSec, f.P50ms, f.P99ms, f.CPUus, high.peakMiB())
 		return nil
 	}
 	first := min(10_000*o.conns/8+o.conns*1100, o.versions)
 	steps := []struct {
-		what     string
-		srv      *server
-		from, to int
+		what           string
+		srv            *server
+		from, to, seen int
 	}{
-		{fmt.Sprintf("LIST of 1000 among %d", first), &low, 0, first},
-		{fmt.Sprintf("LIST of 1000 among %d", o.versions), &low, first, o.versions},
-		{fmt.Sprintf("… and %d that the reader cannot see", o.versions), high, 0, o.versions},
+		{fmt.Sprintf("LIST of 1000 among %d", first), &low, 0, first, first},
+		{fmt.Sprintf("LIST of 1000 among %d", o.versions), &low, first, o.versions, o.versions},
+		{fmt.Sprintf("… and %d that the reader cannot see", o.versions), high, 0, o.versions, o.versions},
 	}
 	for _, s := range steps {
 		start := time.Now()
@@ -62,8 +68,36 @@ func runVersions(ctx context.Context, o options) error {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "stored %d in %s\n", s.to-s.from, time.Since(start).Round(time.Second))
-		if err := page(s.what); err != nil {
+		if err := page(s.what, s.seen); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// pages asks for pages of a thousand keys that begin anywhere among the per keys that each connection stored.
+func pages(prefix string, per int) func(context.Context, options, *server) (figure, error) {
+	return func(ctx context.Context, o options, srv *server) (figure, error) {
+		f, _, err := load(ctx, o, srv, 0, func(c *client, worker, n int) error {
+			at := (n*7919 + worker*131) % max(per-1000, 1)
+			return c.list(prefix, fmt.Sprintf("%s/%02d/%08d", prefix, worker, at))
+		})
+		return f, err
+	}
+}
+
+// settle waits until the server has done what it does behind what it was asked for: until it takes less than a twentieth of a core.
+func settle(ctx context.Context, srv *server) error {
+	const look, most = time.Second, 2 * time.Minute
+	for range most / look {
+		before := srv.cpu()
+		select {
+		case <-time.After(look):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if srv.cpu()-before < look/20 {
+			return nil
 		}
 	}
 	return nil

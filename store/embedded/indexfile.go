@@ -13,7 +13,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A sealed page is one page of the disk: a point read of a 4 KiB block opens two.
+// A sealed page is one page of the disk: a block of the index that does not begin on a page opens one more than it fills.
 const (
 	pageBytes   = 4096
 	pagePlain   = pageBytes - sealOverhead
@@ -37,8 +37,10 @@ func newPageFile(f vfs.File, aead cipher.AEAD, id uint64) *pageFile {
 	return &pageFile{File: f, aead: aead, id: id}
 }
 
-func pageAAD(id uint64, page int64) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(make([]byte, 0, 16), id), uint64(page))
+func pageAAD(id uint64, page int64) []byte { return appendPageAAD(make([]byte, 0, 16), id, page) }
+
+func appendPageAAD(dst []byte, id uint64, page int64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(dst, id), uint64(page))
 }
 
 var pagePool = sync.Pool{New: func() any { b := make([]byte, 0, pagesAtOnce*pageBytes); return &b }}
@@ -123,6 +125,7 @@ func (f *pageFile) Read(p []byte) (int, error) {
 func (f *pageFile) ReadAt(p []byte, off int64) (int, error) {
 	buf := pagePool.Get().(*[]byte)
 	defer pagePool.Put(buf)
+	aad := make([]byte, 0, 16)
 	done := 0
 	for done < len(p) {
 		page, skip := (off+int64(done))/pagePlain, int((off+int64(done))%pagePlain)
@@ -137,7 +140,8 @@ func (f *pageFile) ReadAt(p []byte, off int64) (int, error) {
 			raw = raw[len(sealed):]
 			var plain []byte
 			if len(sealed) > sealOverhead {
-				plain, err = f.aead.Open(sealed[:0], nil, sealed, pageAAD(f.id, page))
+				aad = appendPageAAD(aad[:0], f.id, page)
+				plain, err = f.openPage(p[done:], sealed, skip, aad)
 			}
 			if len(sealed) <= sealOverhead || err != nil {
 				return done, corrupt("index page", err)
@@ -145,7 +149,7 @@ func (f *pageFile) ReadAt(p []byte, off int64) (int, error) {
 			if skip > len(plain) {
 				return done, io.EOF
 			}
-			done += copy(p[done:], plain[skip:])
+			done += copy(p[done:], plain[skip:]) // onto itself where it was opened there
 			skip = 0
 			if len(plain) < pagePlain && done < len(p) {
 				return done, io.EOF
@@ -156,6 +160,14 @@ func (f *pageFile) ReadAt(p []byte, off int64) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// openPage opens a page straight into dst where all of it is wanted there, else in its own place.
+func (f *pageFile) openPage(dst, sealed []byte, skip int, aad []byte) ([]byte, error) {
+	if whole := len(sealed) - sealOverhead; skip == 0 && len(dst) >= whole {
+		return f.aead.Open(dst[:0:whole], nil, sealed, aad)
+	}
+	return f.aead.Open(sealed[:0], nil, sealed, aad)
 }
 
 func (f *pageFile) Stat() (vfs.FileInfo, error) {

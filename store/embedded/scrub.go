@@ -32,9 +32,7 @@ func (e *Engine) scrub(ctx context.Context, lower, upper []byte) error {
 	if err := e.submit(ctx, &request{rotate: true, done: make(chan error, 1)}); err != nil {
 		return err
 	}
-	e.ext.mu.Lock()
-	e.ext.retire()
-	e.ext.mu.Unlock()
+	e.ext.retireAll()
 	if err := e.sealFull(); err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type staged struct {
 	partial []byte     // content of the block being filled
 	block   int64      // its number within the run
 	room    int64      // bytes on disk left in the last run's reservation
+	behind  int64      // bytes at the end of the last run that are written and not on their way to the disk
 	err     error
 }
 
@@ -114,6 +115,7 @@ func (s *staged) Write(p []byte) (int, error) {
 // extend frames content into blocks, and writes them when there are enough.
 func (s *staged) extend(p []byte) error {
 	for len(p) > 0 {
+		s.startWriteback()
 		if s.room == 0 || len(s.partial) == 0 && s.room <= extentTrailer {
 			if err := s.reserve(); err != nil {
 				return err
@@ -151,7 +153,7 @@ func (s *staged) frame(content []byte) {
 	s.loc.runs[len(s.loc.runs)-1].length += int64(len(content))
 }
 
-// flush writes the closed blocks to their place and starts their way to the disk.
+// flush writes the closed blocks to their place.
 func (s *staged) flush() error {
 	if len(s.blocks) == 0 {
 		return nil
@@ -162,9 +164,20 @@ func (s *staged) flush() error {
 	if _, err := s.held[last].f.WriteAt(s.blocks, at); err != nil {
 		return err
 	}
-	startWriteback(s.held[last].f, at, int64(len(s.blocks)))
+	s.behind = int64(len(s.blocks))
 	s.blocks = s.blocks[:0]
 	return nil
+}
+
+// startWriteback starts what was last flushed on its way to the disk, once more comes: at the end the sync does it.
+func (s *staged) startWriteback() {
+	if s.behind == 0 {
+		return
+	}
+	last := len(s.loc.runs) - 1
+	r := s.loc.runs[last]
+	startWriteback(s.held[last].f, r.off+extentDisk(r.length)-s.behind, s.behind)
+	s.behind = 0
 }
 
 // reserve takes space for what comes, more at a time the longer the blob grows.
@@ -172,15 +185,21 @@ func (s *staged) reserve() error {
 	if err := s.flush(); err != nil {
 		return err
 	}
+	s.startWriteback()
 	if err := s.e.checkRoom("store.Write", false); err != nil {
 		return err
 	}
-	want := max(writeAtOnce, min(s.size/4, 16<<20)) / extentBlock * extentBlock
-	seg, off, err := s.e.ext.reserve(want)
+	want := (max(writeAtOnce, min(s.size/4, 16<<20)) + extentBlock - 1) / extentBlock * extentBlock
+	last := len(s.loc.runs) - 1
+	var lastSeg *segment
+	if last >= 0 {
+		lastSeg = s.held[last]
+	}
+	seg, off, err := s.e.ext.reserve(want, lastSeg)
 	if err != nil {
 		return err
 	}
-	if last := len(s.loc.runs) - 1; last >= 0 && s.held[last] == seg && s.loc.runs[last].length%extentPlain == 0 &&
+	if last >= 0 && lastSeg == seg && s.loc.runs[last].length%extentPlain == 0 &&
 		s.loc.runs[last].off+extentDisk(s.loc.runs[last].length) == off {
 		s.room = want // goes on where the last run ends
 		s.e.ext.release(seg)
@@ -305,7 +324,7 @@ func (s *staged) abandon() {
 		}
 		s.e.ext.release(seg)
 	}
-	s.held, s.room, s.partial, s.block = nil, 0, nil, 0
+	s.held, s.room, s.partial, s.block, s.behind = nil, 0, nil, 0, 0
 }
 
 // linked is called by the committer once the blob is in the index.
