@@ -258,9 +258,9 @@ func (m *Monitor) names(class Class, r *Request) string {
 	case b == nil || r.Subject.Name == m.own:
 	case b.Name == redoubt.SystemBucket:
 		return RuleReserved
-	case class.changes() && reserved(b.Name):
+	case (class.changes() || class == ClassReceive) && reserved(b.Name):
 		return RuleReserved
-	case class.changes() && class != ClassBucket && b.ReadOnly:
+	case (class.changes() && class != ClassBucket || class == ClassReceive) && b.ReadOnly:
 		return RuleReadOnly
 	}
 	return ""

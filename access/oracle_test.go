@@ -28,18 +28,20 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	alters := isA("PutObjectTagging PutObjectRetention DeleteObjectVersion BypassGovernanceRetention")
 	aborts := isA("AbortMultipartUpload")
 	buckets := isA("CreateBucket DeleteBucket PutBucketConfiguration")
-	settings := isA("HeadBucket ListBuckets GetBucketConfiguration")
+	settings := isA("HeadBucket ListBuckets GetBucketConfiguration LinkStatus")
 	erases := isA("RotateKey CryptoErase")
-	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople")
-	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus")
-	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle")
-	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision")
-	expires, records := isA("LifecycleExpiration"), isA("SystemRecord")
+	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople InviteDevice ListDevices")
+	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice")
+	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink")
+	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
+	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease")
+	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
+	link := strings.HasPrefix(string(r.Subject.Name), "link.")
 	objects := reads || lists || writes || alters || aborts
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
-	object("action", objects || buckets || settings || officers || admins || selves || expires || records)
+	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives)
 	object("live", r.Live == nil && r.Who.ID != "" && r.Who.Subject != "" && r.Who.Subject == r.Subject.Name)
 	object("time", !r.Now.IsZero() && r.Now.Before(r.Who.Expires) && r.Now.Before(r.Subject.Expires))
 	object("working", above(r.Subject.Clearance, w) && within(w, m.floor, m.ceiling))
@@ -77,6 +79,15 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	if expires {
 		object("expire", above(w, r.Object) && above(r.Object, w))
 	}
+	if sends {
+		object("above the link", above(w, r.Object))
+	}
+	if receives {
+		object("no bucket", r.Bucket != nil)
+		object("above the link", above(w, r.New))
+		object("beyond node", within(r.New, m.floor, m.ceiling))
+		object("beyond bucket", r.Bucket != nil && within(r.New, r.Bucket.Floor, r.Bucket.Ceiling))
+	}
 	if buckets {
 		object("bucket write down", above(m.floor, w))
 	}
@@ -89,7 +100,15 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	switch {
 	case own:
 		object("role", objects || buckets || settings || expires || records)
+	case link:
+		object("link", sends || receives)
+		if r.Bucket != nil {
+			object("system", r.Bucket.Name != ".system")
+			object("reserved", sends || !strings.Contains(string(r.Bucket.Name), "."))
+			object("read-only", sends || !r.Bucket.ReadOnly)
+		}
 	default:
+		object("link", !sends && !receives)
 		object("role", !(reads || lists) || has("analyst reviewer admin storage"))
 		object("role", !(writes || alters || aborts) || has("analyst admin storage"))
 		object("role", !buckets || has("storage"))
@@ -192,6 +211,9 @@ func drawn(rt *rapid.T, t *testing.T, all []redoubt.Action) *Request {
 	}
 	if often("own") {
 		r.Who.Subject, r.Subject.Name = "node.topsecret", "node.topsecret"
+	}
+	if class := ClassOf(r.Action); (class == ClassSend || class == ClassReceive) != seldom("another's part") {
+		r.Who.Subject, r.Subject.Name = "link.outpost", "link.outpost"
 	}
 	if often("object") {
 		r.Object = some("Object")
