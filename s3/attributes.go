@@ -106,7 +106,7 @@ func readMeta(h http.Header, a *redoubt.Attributes, size int) error {
 		case name == headerLabel:
 			continue
 		case name == headerPrecedence:
-			if len(values) > 1 || !precedences[values[0]] {
+			if _, err := redoubt.ParsePrecedence(values[0]); err != nil || len(values) > 1 {
 				return invalid(headerPrecedence, strings.Join(values, ","), "The precedence must be flash, immediate, priority or routine.")
 			}
 			a.Precedence = values[0]
@@ -131,8 +131,6 @@ func readMeta(h http.Header, a *redoubt.Attributes, size int) error {
 	}
 	return nil
 }
-
-var precedences = map[string]bool{"flash": true, "immediate": true, "priority": true, "routine": true}
 
 // storageClasses are S3's; here they are one, and kept for display.
 var storageClasses = map[string]bool{"": true, "STANDARD": true, "REDUCED_REDUNDANCY": true, "STANDARD_IA": true, "ONEZONE_IA": true, "INTELLIGENT_TIERING": true}
