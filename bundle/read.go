@@ -206,7 +206,7 @@ func (b *Bundle) Follows(node redoubt.NodeName, last redoubt.BundleMark) (missin
 		return 0, refuse(redoubt.Exists, RuleReplayed, fmt.Sprintf("bundle %d was imported already", a.Serial), "nothing is to be done; redoubt bundle export --receipt writes its receipt again")
 	case a.Numbering != last.Numbering:
 		if b.Created.Before(last.Created) {
-			return 0, refuse(redoubt.Conflict, RuleReplayed, "the bundle is of a numbering that has ended", "import the newest bundle of "+string(b.Maker))
+			return 0, refuse(redoubt.Conflict, RuleReplayed, "the bundle is of a numbering that has ended", "import the newest bundle of "+string(b.Maker)+"; if this is it, that node's clock was set back")
 		}
 		return a.Serial - 1, nil
 	case a.Serial == last.Serial:

@@ -213,6 +213,17 @@ func TestAStickThatIsLostRepeatedOrLateIsNoticedAndLosesNothing(t *testing.T) {
 }
 
 func TestThreeNodesExchangeByFilesAndLinksInAnyOrder(t *testing.T) {
+	seeds := uint64(3)
+	if testing.Short() {
+		seeds = 1
+	}
+	for seed := range seeds {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) { exchangeInAnyOrder(t, seed) })
+	}
+}
+
+// exchangeInAnyOrder has three nodes write, and meet by files and links as a seed says, and wants them to agree after two rounds of files.
+func exchangeInAnyOrder(t *testing.T, seed uint64) {
 	synctest.Test(t, func(t *testing.T) {
 		clock := redoubttest.NewClock(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
 		var stacks []*redoubttest.Stack
@@ -221,7 +232,7 @@ func TestThreeNodesExchangeByFilesAndLinksInAnyOrder(t *testing.T) {
 		}
 		all := joined(t, "SECRET", stacks...)
 		who := []redoubt.Credential{all[0].analyst(), all[1].analyst(), all[2].analyst()}
-		r := rand.New(rand.NewPCG(8, 8))
+		r := rand.New(rand.NewPCG(8, seed))
 		var sticks [][]byte
 		var to []int
 		for range 150 {
@@ -231,6 +242,8 @@ func TestThreeNodesExchangeByFilesAndLinksInAnyOrder(t *testing.T) {
 			case n < 4:
 				size := []int{0, 10, 4000, 40_000, 200_000}[r.IntN(5)]
 				put(t, stacks[a], who[a], fmt.Sprintf("k%d", r.IntN(8)), noise(r.Uint64(), size), "")
+			case n == 4:
+				spoil(t, stacks[a], who[a], r)
 			case n < 7 && a != b:
 				file, _ := all[a].export(redoubt.ExportBundle{Peer: stacks[b].Name(), Receipt: r.IntN(4) == 0})
 				sticks, to = append(sticks, file), append(to, b)
@@ -260,6 +273,31 @@ func TestThreeNodesExchangeByFilesAndLinksInAnyOrder(t *testing.T) {
 		}
 		sameFiles(t, all...)
 	})
+}
+
+// spoil alters a version that a node shows, or removes it for good, or hides it.
+func spoil(t *testing.T, s *redoubttest.Stack, who redoubt.Credential, r *rand.Rand) {
+	t.Helper()
+	page, err := s.ListVersions(context.Background(), who, redoubt.ListVersions{Bucket: "reports", Max: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(page.Versions) == 0 {
+		return
+	}
+	v := page.Versions[r.IntN(len(page.Versions))]
+	switch n := r.IntN(4); {
+	case n == 0:
+		_, err = s.DeleteObject(context.Background(), who, redoubt.DeleteObject{Name: v.Name})
+	case n == 1:
+		_, err = s.DeleteObject(context.Background(), who, redoubt.DeleteObject{Name: v.Name, ID: v.ID})
+	case !v.Marker:
+		tags := []redoubt.Tag{{Key: "n", Value: fmt.Sprint(r.IntN(100))}}
+		_, err = s.AlterObject(context.Background(), who, redoubt.AlterObject{Name: v.Name, ID: v.ID, Tags: &tags})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestEachHostileBundleIsRefusedByItsRule(t *testing.T) {

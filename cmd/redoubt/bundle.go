@@ -45,6 +45,9 @@ each part fits a medium; with --parity some parts may be lost or damaged. --rece
 			if q.Receipt && q.Anew {
 				return &usageError{message: "--receipt and --anew say different things", hint: "a receipt tells what was taken; --anew sends everything again"}
 			}
+			if q.Life < time.Second || q.Life > bundle.MaxLife {
+				return &usageError{message: "a bundle is good for a second at least and for 732 days at most", hint: "--life 2160h is the default"}
+			}
 			plan, err := cut.parse()
 			if err != nil {
 				return err
@@ -89,8 +92,10 @@ func (a *app) exportTo(ctx context.Context, s *session, q redoubt.ExportBundle, 
 		return err
 	}
 	if plan.partBytes == 0 {
-		err := writeStream(to, fill)
-		return made, err
+		if err := writeStream(to, fill); err != nil {
+			return made, err
+		}
+		return made, settle(to)
 	}
 	whole, err := os.CreateTemp(dirOf(to), ".redoubt-*")
 	if err != nil {

@@ -48,7 +48,7 @@ func (s *splitting) parse() (p splitPlan, err error) {
 	}
 	number, isShare := strings.CutSuffix(s.parity, "%")
 	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || !isShare || n < 0 || n > 200 {
+	if err != nil || !isShare || !(n >= 0 && n <= 200) {
 		return p, &usageError{message: "want a share such as 10%, got " + s.parity, hint: "--parity 10%"}
 	}
 	p.parity = n / 100
@@ -108,7 +108,7 @@ func splitFile(ctx context.Context, whole *os.File, to string, plan splitPlan) (
 		return err
 	}
 	for i, f := range files {
-		if err := errors.Join(buffers[i].Flush(), f.Close()); err != nil {
+		if err := errors.Join(buffers[i].Flush(), f.Sync(), f.Close()); err != nil {
 			return err
 		}
 	}
@@ -121,6 +121,15 @@ func splitFile(ctx context.Context, whole *os.File, to string, plan splitPlan) (
 		}
 	}
 	return nil
+}
+
+// settle returns when a file lies on its medium: people pull sticks out.
+func settle(name string) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // bundleFiles is a bundle as it lies on this machine: one file, or parts of one.
