@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
 
-.PHONY: run build dist test check vet unit fips race clients hostile soak fuzz nightly bench bench-link clean deps
+.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link clean deps
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -46,6 +46,9 @@ race: ## the concurrent packages under the race detector
 
 clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a running estate
 	scripts/clients
+
+sim: ## fleets of 200 devices in fake time, seed after seed for ten minutes; prints the simulated years that a minute buys
+	$(GO) test ./sim -run TestFleet -timeout 30m -args -sim.for 10m -sim.devices 200 -sim.steps 3000
 
 soak: build ## crash loops for an hour: kill -9 and lost unsynced data, checked after each
 	$(GO) test -run Soak -timeout 3h ./redoubttest -args -soak 1h

@@ -163,7 +163,7 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	if err != nil {
 		return o, err
 	}
-	if kind == redoubt.EntryRemoval || kind == x.Kind && !n.id.newer(was) {
+	if stands(kind, was, x.Kind, n.id) {
 		n.entry.Kind = outcomeHeld
 		return o, nil
 	}
@@ -171,7 +171,7 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	if err != nil {
 		return o, err
 	}
-	if kind == redoubt.EntryAlteration {
+	if kind != 0 {
 		batch.Delete(stampKey(n.set.id, was))
 	}
 	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil {
@@ -187,6 +187,18 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	f.rec.tags, f.rec.retention, f.rec.hold, f.rec.altered = x.Tags, x.Retention, x.Hold, n.id
 	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
 	return o, err
+}
+
+// stands says whether what became of a version already stays when another entry comes: every node keeps the same one, whichever
+// came first. A removal is for good, and of two the older stands; of two alterations the newer.
+func stands(was redoubt.EntryKind, wasID versionID, kind redoubt.EntryKind, id versionID) bool {
+	switch {
+	case was == redoubt.EntryRemoval:
+		return kind != redoubt.EntryRemoval || !wasID.newer(id)
+	case was == redoubt.EntryAlteration:
+		return kind == redoubt.EntryAlteration && !id.newer(wasID)
+	}
+	return false
 }
 
 // outcomeHeld is on record for what brought nothing new.

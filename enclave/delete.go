@@ -2,6 +2,7 @@ package enclave
 
 import (
 	"context"
+	"fmt"
 
 	"redoubt"
 	"redoubt/store"
@@ -77,7 +78,7 @@ func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, w
 	if err != nil {
 		return found{}, nil, nil, nil, e.missingBucket(ctx, ask{op: op, who: who, action: action, name: name}, err)
 	}
-	unlock := e.locks.lock(b.id, name.Key)
+	unlock := e.lockName(b, name.Key)
 	var f found
 	if id == "" {
 		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
@@ -100,12 +101,24 @@ func (e *Enclave) alter(ctx context.Context, op string, action redoubt.Action, w
 	if err == nil && f.rec == nil {
 		err = e.noted(ctx, entry, b.missing(op, name))
 	}
+	if err == nil && !e.alters(f.rec) {
+		entry.Allow, entry.Rule = false, ruleOwn
+		err = e.noted(ctx, entry, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Denied, Rule: ruleOwn,
+			Hint: fmt.Sprintf("it was made at %s: a device alters and removes what was made on it; do it at %s", f.rec.maker, e.home())})
+	}
 	if err != nil {
 		unlock()
 		return found{}, nil, nil, nil, err
 	}
 	entry.Version = f.rec.id[:]
 	return f, b, entry, unlock, nil
+}
+
+// lockName takes a bucket's gate, shared, and a name's lock.
+func (e *Enclave) lockName(b *bucket, key string) (unlock func()) {
+	b.gate.RLock()
+	release := e.locks.lock(b.id, key)
+	return func() { release(); b.gate.RUnlock() }
 }
 
 // remove takes a version out of the catalogue and gives its blobs back. When it was the

@@ -227,6 +227,7 @@ func (e *Enclave) behind(ctx context.Context) {
 	every(treeEvery, treeEvery, "audit tree", e.tree.Advance)
 	every(lifecycleFirst, lifecycleEvery, "lifecycle", e.Expire)
 	every(markEvery, markEvery, "time", e.markTime)
+	every(trimEvery, trimEvery, "journal", e.Trim)
 }
 
 const (
@@ -235,6 +236,7 @@ const (
 	lifecycleFirst = time.Minute // a node that is started anew within every hour expires too
 	lifecycleEvery = time.Hour
 	markEvery      = 10 * time.Second
+	trimEvery      = 10 * time.Minute
 )
 
 // Close ends the audit session, settles the clocks and closes engine and keys.

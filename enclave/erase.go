@@ -170,8 +170,7 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 // name's lock held, does not say that it stays. A nil keep keeps nothing: erasure is in spite of retention. What more belongs
 // to the commit is added by with.
 func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, key string, id versionID, entry *entry, keep func(*record) bool, with func(*store.Batch) error) (gone bool, err error) {
-	unlock := e.locks.lock(b.id, key)
-	defer unlock()
+	defer e.lockName(b, key)()
 	f, err := e.byID(e.engine, b, set.label, key, e.ids.versionID(id))
 	if err != nil || f.rec == nil || keep != nil && keep(f.rec) {
 		return false, err

@@ -183,8 +183,8 @@ func (e *Enclave) expireOld(ctx context.Context, view store.View, b *bucket, key
 func (e *Enclave) expireVersion(ctx context.Context, b *bucket, name redoubt.ObjectName, f found) error {
 	locked := func(r *record) bool { return r.locked(e.clock(), false) }
 	cur, err := e.byID(e.engine, b, f.set.label, name.Key, e.ids.versionID(f.rec.id))
-	if err != nil || cur.rec == nil || locked(cur.rec) {
-		return err
+	if err != nil || cur.rec == nil || locked(cur.rec) || !e.alters(cur.rec) {
+		return err // what a device did not make its home expires
 	}
 	entry, err := e.decide(ctx, ask{op: "lifecycle", who: e.own(f.set.label), action: redoubt.ActionExpire, bucket: b, name: name, object: f.set.label})
 	if err != nil {

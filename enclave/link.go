@@ -23,7 +23,8 @@ type links struct {
 	table   atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
 	sign    func(message []byte) ([]byte, error)
 	key     ed25519.PublicKey
-	grown   broadcast // a journal
+	grown   broadcast   // a journal
+	journal atomic.Bool // there is or was a link: what is written is journaled
 
 	fixed    []redoubt.Link // given at the start: a device's, to its home
 	declared map[redoubt.NodeName]DeclaredDevice
@@ -34,11 +35,9 @@ type links struct {
 	devices  map[redoubt.NodeName]*deviceRecord
 }
 
-// linked says whether versions are journaled: whether there is anybody to send them to.
-func (e *Enclave) linked() bool {
-	t := e.links.table.Load()
-	return t != nil && len(*t) > 0
-}
+// linked says whether versions are journaled: whether there is anybody to send them to, or ever was. Who had a link and has none
+// now may have one again, and a journal with a hole in it would lose what was written meanwhile.
+func (e *Enclave) linked() bool { return e.links.journal.Load() }
 
 // link finds a peer's link. A peer without one is answered as a name never used.
 func (e *Enclave) link(op string, peer redoubt.NodeName) (redoubt.Link, error) {
@@ -72,9 +71,22 @@ func cursorKey(peer redoubt.NodeName, set string) []byte {
 	return hashedCursorKey(peer, setHash(peer, set))
 }
 
-// Acknowledged reads how far a peer has a set.
-func (e *Enclave) Acknowledged(_ context.Context, peer redoubt.NodeName, set string) (uint64, bool, error) {
-	return e.acknowledged(cursorKey(peer, set))
+// Acknowledged reads how far a peer has a set. Of one that was retired while the journal went on nothing is known any more.
+func (e *Enclave) Acknowledged(_ context.Context, peer redoubt.NodeName, text string) (uint64, bool, error) {
+	at, known, err := e.acknowledged(cursorKey(peer, text))
+	if err != nil || !known {
+		return 0, false, err
+	}
+	of, err := label.ParseText([]byte(text), e.policy)
+	if err != nil {
+		return at, true, nil
+	}
+	if set := e.sets.table.Load().byLabel[of]; set != nil {
+		if gone, trimmed, err := e.trimmed(set); err != nil || trimmed && at < gone {
+			return 0, false, err
+		}
+	}
+	return at, true, nil
 }
 
 // Acknowledge keeps it.
@@ -261,13 +273,14 @@ func (e *Enclave) SetLinks(ctx context.Context, all []redoubt.Link) error {
 		}
 		table[l.Peer] = l
 	}
-	e.links.table.Store(&table)
-	if len(table) == 0 {
-		return nil
-	}
 	_, indexed, err := e.engine.Get(indexedMark)
-	if err != nil || indexed {
+	if err != nil {
 		return err
+	}
+	e.links.journal.Store(indexed || len(table) > 0)
+	e.links.table.Store(&table)
+	if indexed || len(table) == 0 {
+		return nil
 	}
 	for _, b := range *e.buckets.Load() { // who did not see the table yet has committed
 		b.gate.Lock()
@@ -309,8 +322,52 @@ func (e *Enclave) index(ctx context.Context) error {
 			}
 		}
 	}
+	if err := flush(); err != nil {
+		return err
+	}
+	if err := e.sweep(ctx); err != nil {
+		return err
+	}
 	batch.Set(indexedMark, nil)
 	return flush()
+}
+
+// sweep takes out of the index what was removed while it was made.
+func (e *Enclave) sweep(ctx context.Context) error {
+	view := e.engine.View()
+	defer view.Close()
+	for _, set := range e.sets.all() {
+		prefix := setKey(recStamp, set.id)
+		it := view.Scan(prefix, after(prefix))
+		for it.Next() {
+			id, raw := versionID(it.Key()[len(prefix):]), bytes.Clone(it.Value())
+			if redoubt.EntryKind(raw[0]) != redoubt.EntryVersion {
+				continue
+			}
+			if err := e.sweepOne(ctx, set, id, raw); err != nil {
+				return errors.Join(err, it.Close())
+			}
+		}
+		if err := errors.Join(it.Err(), it.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweepOne drops a stamp whose version is gone. Only what was removed after the index was begun is.
+func (e *Enclave) sweepOne(ctx context.Context, set *labelSet, id versionID, raw []byte) error {
+	b, f, key, err := e.placed(e.engine, set, id, raw)
+	if err != nil || b == nil || f.rec != nil {
+		return err
+	}
+	defer e.locks.lock(b.id, key)()
+	if _, f, _, err = e.placed(e.engine, set, id, raw); err != nil || f.rec != nil {
+		return err
+	}
+	gone := new(store.Batch)
+	gone.Delete(stampKey(set.id, id))
+	return e.engine.Commit(ctx, gone)
 }
 
 // JournalKey is the public key that this node's entries are signed with.

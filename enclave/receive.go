@@ -32,6 +32,7 @@ const (
 	ruleContent   = "content-as-signed"
 	ruleSubscribe = "subscription"
 	ruleSigner    = "signer-of-its-kind (4.3)"
+	ruleOwn       = "speaks-for-its-own (4.3)"
 )
 
 // incoming is one entry on its way in.
@@ -80,8 +81,12 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
 		return refuse(redoubt.KindOf(err), ruleOf(err), false)
 	}
-	if err != nil {
-		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: redoubt.KindOf(err), Rule: ruleOf(err)}, nil
+	switch kind := redoubt.KindOf(err); {
+	case err == nil:
+	case kind == redoubt.Denied || kind == redoubt.NotFound || kind == redoubt.NoBucket:
+		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: kind, Rule: ruleOf(err)}, nil
+	default:
+		return nil, nil, err // the refusal could not be recorded: it is none, and the peer sends it again
 	}
 	n.entry.Version = n.id[:]
 	if !e.travels(l, in.Entry.Name, true) {
@@ -91,7 +96,7 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		return refuse(redoubt.Denied, ruleSigner, false)
 	}
 	if kind, rule := e.genuine(l, n, signed); rule != "" {
-		return refuse(kind, rule, false)
+		return refuse(kind, rule, rule == ruleMaker) // the home may yet tell of a key that is new here
 	}
 	if in.Entry.Stamp.Time() > e.clock().Add(MaxClockAhead).UnixNano() {
 		return refuse(redoubt.Unavailable, ruleAhead, true)
@@ -106,6 +111,12 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		return refuse(redoubt.Invalid, ruleStamp, false)
 	}
 	if in.Entry.Kind != redoubt.EntryVersion && !system {
+		if kind, rule, err := e.mayBecome(n); err != nil || rule != "" {
+			if err != nil {
+				return nil, nil, err
+			}
+			return refuse(kind, rule, false)
+		}
 		return n, nil, nil
 	}
 	if held, err := e.holdsStamp(n); err != nil || held {
@@ -159,7 +170,7 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
 	if !signed[root] {
 		if !slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }) {
-			return redoubt.Denied, ruleCustody
+			return redoubt.Denied, ruleMaker
 		}
 		signed[root] = true
 	}
@@ -170,12 +181,12 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	return 0, ""
 }
 
-// makerKeys are the keys that a node signs, and signed, its entries with: this node's own come back to it over others.
+// makerKeys are the keys that a node signs, and signed, its entries with. This node's own come back to it over others, and those
+// that it made before it lost its state.
 func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (keys []ed25519.PublicKey) {
 	if maker == e.name {
-		return []ed25519.PublicKey{e.links.key}
-	}
-	if maker == l.Peer {
+		keys = append(keys, e.links.key)
+	} else if maker == l.Peer {
 		keys = append(keys, l.Key)
 	} else if other, err := e.link("Apply", maker); err == nil {
 		keys = append(keys, other.Key)
@@ -222,12 +233,52 @@ func wellFormed(x *redoubt.JournalEntry) bool {
 
 // stampFits says whether the stamp is one that its maker can have given in this label set.
 func (e *Enclave) stampFits(n *incoming) bool {
-	maker := makerOf(n.in.Entry.Maker)
+	if n.in.Entry.Kind != redoubt.EntryVersion && n.of.tag() != n.set.tag {
+		return false
+	}
+	return n.stampedBy(n.id, n.in.Entry.Maker)
+}
+
+// stampedBy says whether a stamp is one that a node gave what it made at the entry's working label.
+func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
+	maker := makerOf(node)
 	if n.made != n.set {
 		maker ^= n.made.tag
 	}
-	return n.id == makeVersionID(n.id.time(), maker, n.set.tag)
+	return id == makeVersionID(id.time(), maker, n.set.tag)
 }
+
+// mayBecome says whether a removal or an alteration is its maker's to say: a device speaks for what it made itself, a home for all.
+// What it is about must have the name and the working label that the entry gives, where it is here already.
+func (e *Enclave) mayBecome(n *incoming) (redoubt.Kind, string, error) {
+	if !n.stampedBy(n.of, n.in.Entry.Maker) && !e.speaksForAll(n.in.Entry.Maker) {
+		return redoubt.Denied, ruleOwn, nil
+	}
+	raw, ok, err := e.engine.Get(stampKey(n.set.id, n.of))
+	if err != nil || !ok {
+		return 0, "", err
+	}
+	_, f, key, err := e.placed(e.engine, n.set, n.of, raw)
+	if err != nil {
+		return 0, "", err
+	}
+	if redoubt.EntryKind(raw[0]) != redoubt.EntryVersion || key != n.in.Entry.Name.Key || binary.BigEndian.Uint32(raw[1:]) != n.b.id || f.rec != nil && f.rec.made != n.made.id {
+		return redoubt.Invalid, ruleForm, nil
+	}
+	return 0, "", nil
+}
+
+// speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave that is nobody's device.
+func (e *Enclave) speaksForAll(node redoubt.NodeName) bool {
+	if home := e.home(); home != "" {
+		return node == home
+	}
+	_, device := e.links.declared[node]
+	return !device
+}
+
+// alters says whether this node may alter and remove a version: a device only what it made.
+func (e *Enclave) alters(r *record) bool { return r.maker == string(e.name) || e.speaksForAll(e.name) }
 
 // holdsStamp says whether a version is here already, or was and is gone for good.
 func (e *Enclave) holdsStamp(n *incoming) (bool, error) {

@@ -35,6 +35,8 @@ type peers struct {
 	log    *slog.Logger
 	device *deviceSide // of a device; nil: an enclave
 
+	codecs replica.Codecs
+
 	udp *carry.Endpoint
 	tcp *carry.Listener
 
@@ -218,7 +220,7 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 	before := p.meetings[l.Peer]
 	ctx, stop := context.WithCancel(ctx)
 	m := &meeting{conn: conn, road: road, stop: stop, ended: make(chan struct{})}
-	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log,
+	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log, Codecs: &p.codecs,
 		Met: func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
 		Noted: func(ctx context.Context, s *replica.Session, kind string, body []byte) error {
 			return p.noted(ctx, s, l.Peer, kind, body)

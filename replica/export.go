@@ -48,10 +48,7 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 	if receipt {
 		return x.frames.end()
 	}
-	if x.packer, err = newPacker(o.Journal, x.peer); err != nil {
-		return err
-	}
-	defer x.packer.close()
+	x.packer = &packer{o.Journal, x.peer, new(Codecs)}
 	sets, err := o.Journal.Sets(ctx, x.peer)
 	if err != nil {
 		return err

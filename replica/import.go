@@ -41,10 +41,7 @@ func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error 
 	if err != nil {
 		return err
 	}
-	if m.packer, err = newPacker(m.b.o.Journal, m.peer); err != nil {
-		return err
-	}
-	defer m.packer.close()
+	m.packer = &packer{m.b.o.Journal, m.peer, new(Codecs)}
 	if _, err := m.walk(ctx, m.take); err != nil {
 		return err
 	}

@@ -231,11 +231,7 @@ func FuzzContent(f *testing.F) {
 	f.Add(framed(testManifest, []byte{msgEnd})[:len(testManifest)+9])
 	p := newPost(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
-		packer, err := newPacker(p.node, "secret")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer packer.close()
+		packer := &packer{p.node, "secret", new(Codecs)}
 		// The zeros behind the end are made for the fuzzer: they are tested above.
 		padded := append(bytes.Clone(in), make([]byte, (padBytes-len(in)%padBytes)%padBytes)...)
 		scan := &frameReader{r: bytes.NewReader(padded)}

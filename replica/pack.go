@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -14,26 +15,27 @@ import (
 type packer struct {
 	journal redoubt.Journal
 	peer    redoubt.NodeName
-	enc     *zstd.Encoder // without a dictionary, as dec
-	dec     *zstd.Decoder
+	codecs  *Codecs
 }
 
-func newPacker(journal redoubt.Journal, peer redoubt.NodeName) (*packer, error) {
-	enc, err := newEncoder()
-	if err != nil {
-		return nil, err
-	}
-	dec, err := newDecoder()
-	if err != nil {
-		enc.Close()
-		return nil, err
-	}
-	return &packer{journal: journal, peer: peer, enc: enc, dec: dec}, nil
+// Codecs are what packs and unpacks without a dictionary. Each holds megabytes: the sessions of a node share them, so that those
+// that have nothing to say keep none. The zero Codecs is ready; its methods may be called at once.
+type Codecs struct {
+	encoders, decoders sync.Pool // of *zstd.Encoder and *zstd.Decoder
 }
 
-func (p *packer) close() {
-	p.enc.Close()
-	p.dec.Close()
+func (c *Codecs) encoder() (*zstd.Encoder, error) {
+	if e, ok := c.encoders.Get().(*zstd.Encoder); ok {
+		return e, nil
+	}
+	return newEncoder()
+}
+
+func (c *Codecs) decoder() (*zstd.Decoder, error) {
+	if d, ok := c.decoders.Get().(*zstd.Decoder); ok {
+		return d, nil
+	}
+	return newDecoder()
 }
 
 // describe puts an entry with its custody into the parcel.
@@ -74,21 +76,29 @@ func readAll(item *redoubt.JournalItem) ([]byte, error) {
 
 // compress packs content, against that of its base where it may, and as it is where nothing is gained.
 func (p *packer) compress(ctx context.Context, set string, entry *redoubt.JournalEntry, plain []byte, against bool) (uint8, []byte, error) {
-	packing, enc := uint8(packedZstd), p.enc
+	packing, packed := uint8(packedZstd), []byte(nil)
 	if against {
 		base, err := p.content(ctx, set, entry.Base)
 		if err != nil {
 			return 0, nil, err
 		}
 		if base != nil {
-			if enc, err = newEncoder(zstd.WithEncoderDictRaw(dictID, base)); err != nil {
+			enc, err := newEncoder(zstd.WithEncoderDictRaw(dictID, base))
+			if err != nil {
 				return 0, nil, err
 			}
-			packing = packedDelta
-			defer enc.Close()
+			packing, packed = packedDelta, enc.EncodeAll(plain, nil)
+			enc.Close()
 		}
 	}
-	packed := enc.EncodeAll(plain, nil)
+	if packed == nil {
+		enc, err := p.codecs.encoder()
+		if err != nil {
+			return 0, nil, err
+		}
+		packed = enc.EncodeAll(plain, nil)
+		p.codecs.encoders.Put(enc)
+	}
 	if len(packed) >= len(plain) {
 		return packedPlain, plain, nil
 	}
@@ -105,6 +115,9 @@ const dictID = 0x52444254
 // content is the content of one version that both sides may hold, for a dictionary; nil where it is not here or too large.
 func (p *packer) content(ctx context.Context, set string, stamp redoubt.Stamp) ([]byte, error) {
 	held, err := p.journal.Fetch(ctx, p.peer, set, []redoubt.Stamp{stamp})
+	if redoubt.KindOf(err) == redoubt.NotFound {
+		return nil, nil // nothing of the label set has come yet
+	}
 	if err != nil || len(held) == 0 || held[0].Open == nil || held[0].Entry.SizeBytes > maxWholeBytes || held[0].Entry.SizeBytes == 0 {
 		return nil, err
 	}
@@ -172,7 +185,7 @@ func (p *packer) expand(ctx context.Context, set string, entry *redoubt.JournalE
 	if entry.SizeBytes > maxWholeBytes {
 		return nil, refused, nil
 	}
-	dec := p.dec
+	var dec *zstd.Decoder
 	if packing == packedDelta {
 		base, err := p.content(ctx, set, entry.Base)
 		if err != nil {
@@ -185,6 +198,11 @@ func (p *packer) expand(ctx context.Context, set string, entry *redoubt.JournalE
 			return nil, 0, err
 		}
 		defer dec.Close()
+	} else {
+		if dec, err = p.codecs.decoder(); err != nil {
+			return nil, 0, err
+		}
+		defer p.codecs.decoders.Put(dec)
 	}
 	var head zstd.Header
 	if head.Decode(packed) != nil || head.HasFCS && head.FrameContentSize != uint64(entry.SizeBytes) {

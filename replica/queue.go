@@ -2,19 +2,25 @@ package replica
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"time"
 
 	"redoubt"
 )
 
 // ref is one entry on its way to the peer.
 type ref struct {
-	set   *outgoing
-	at    uint64 // position in the journal; 0: found by reconciliation
-	stamp redoubt.Stamp
-	size  int64
-	seq   uint64 // of the parcel that carries it
-	plain bool   // the peer lacks its base: it is not packed against it
+	set     *outgoing
+	at      uint64 // position in the journal; 0: found by reconciliation
+	stamp   redoubt.Stamp
+	size    int64
+	seq     uint64 // of the parcel that carries it
+	plain   bool   // the peer lacks its base: it is not packed against it
+	urgency redoubt.Precedence
+
+	wait time.Duration // after the last refusal for now; 0: there was none
+	due  time.Time     // when it is sent again
 }
 
 // outgoing is a label set's way to the peer.
@@ -22,6 +28,7 @@ type outgoing struct {
 	set   string
 	read  uint64                 // the journal was read up to here
 	open  map[redoubt.Stamp]*ref // read, and not acknowledged
+	begun bool                   // it is known what the peer has up to read, or that is among open
 	saved uint64                 // acknowledged on record
 	known bool                   // saved means something
 }
@@ -34,6 +41,7 @@ type outbox struct {
 	queues [redoubt.Precedences][]*ref
 	sets   map[string]*outgoing
 	sent   map[uint64]*ref // by seq
+	aside  []*ref          // refused for now
 	seq    uint64
 	count  int
 	bytes  int64
@@ -70,22 +78,22 @@ func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []
 		if out.open[r.stamp] != nil {
 			continue // found by reconciliation, and in the journal too
 		}
-		r.set = out
+		r.set, r.urgency = out, p[i]
 		out.open[r.stamp] = r
 		o.queues[p[i]] = append(o.queues[p[i]], r)
 		o.count++
 		o.bytes += r.size
 	}
-	out.read = max(out.read, upTo)
+	out.read, out.begun = max(out.read, upTo), true
 	o.filled.Broadcast()
 	return o.count < maxQueued
 }
 
-// begin says from where on a set's journal is read. known: it is on record.
-func (o *outbox) begin(out *outgoing, at uint64, known bool) {
+// begin says from where on a set's journal is read, as it is on record. Until a set has begun nothing of it is acknowledged.
+func (o *outbox) begin(out *outgoing, at uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	out.read, out.saved, out.known = at, at, known
+	out.read, out.saved, out.known, out.begun = at, at, true, true
 }
 
 // position is how far a set's journal was read.
@@ -188,13 +196,48 @@ func (o *outbox) again(p redoubt.Precedence, r *ref) {
 	o.filled.Broadcast()
 }
 
+// later puts an entry aside that the peer refused for now: it is sent again after a while that grows with each refusal.
+func (o *outbox) later(r *ref, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.set.open[r.stamp] != r || o.sent[r.seq] != r {
+		return
+	}
+	delete(o.sent, r.seq)
+	r.wait = min(max(2*r.wait, retryFirst), retryMax)
+	r.due = now.Add(r.wait)
+	o.aside = append(o.aside, r)
+}
+
+// How long an entry waits that the peer refused for now: a clock that is ahead, a share that is spent.
+const (
+	retryFirst = 15 * time.Second
+	retryMax   = 15 * time.Minute
+)
+
+// retry queues what has waited long enough.
+func (o *outbox) retry(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.aside = slices.DeleteFunc(o.aside, func(r *ref) bool {
+		if r.set.open[r.stamp] == r && now.Before(r.due) {
+			return false
+		}
+		if r.set.open[r.stamp] == r {
+			o.queues[r.urgency] = append(o.queues[r.urgency], r)
+		}
+		return true
+	})
+	o.filled.Broadcast()
+}
+
 // settled gives, for each set, the position up to which everything is acknowledged, where that is news.
 func (o *outbox) settled() map[*outgoing]uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	news := map[*outgoing]uint64{}
 	for _, out := range o.sets {
-		low, found := out.read, true
+		low, found := out.read, out.begun
 		for _, r := range out.open {
 			if r.at == 0 { // of a reconciliation that is not done: nothing is known yet
 				found = false

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"time"
 
 	"redoubt"
 )
@@ -133,7 +134,8 @@ func (s *Session) heardOutcomes(msg []byte) error {
 			}
 			r.plain = true
 			s.out.again(redoubt.Immediate, r)
-		case refusedAt: // it stays open, and is sent again at the next meeting
+		case refusedAt: // it stays open, and is sent again later or at the next meeting
+			s.out.later(r, time.Now())
 			s.o.Log.Warn("the peer refused an entry for now", slog.String("peer", string(s.o.Peer)), slog.String("kind", o.Kind.Error()), slog.String("rule", o.Rule))
 		}
 	}

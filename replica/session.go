@@ -23,7 +23,7 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a session is made of. All but Log, Met and Noted is needed.
+// Options is what a session is made of. All but Log, Codecs, Met and Noted is needed.
 type Options struct {
 	Estate  string // its name; both ends are of one
 	Node    redoubt.NodeName
@@ -32,6 +32,7 @@ type Options struct {
 	State   redoubt.LinkState
 	Conn    Conn         // owned: Run closes it
 	Log     *slog.Logger // nil: nothing is logged
+	Codecs  *Codecs      // that a node's sessions share; nil: its own
 
 	// Met, when set, is called once the peer has been greeted; Noted for each note that the peer sends, in order, by the
 	// goroutine that receives: it must not wait for the peer. An error of either ends the session.
@@ -76,7 +77,10 @@ func New(o Options) *Session {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Session{o: o, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
+	if o.Codecs == nil {
+		o.Codecs = new(Codecs)
+	}
+	return &Session{o: o, packer: &packer{o.Journal, o.Peer, o.Codecs}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
 }
 
 // Run meets the peer and keeps both in step until ctx or the Conn ends. When it returns the Conn is closed, nothing of the session
@@ -85,11 +89,6 @@ func (s *Session) Run(ctx context.Context) error {
 	run, stop := context.WithCancel(ctx)
 	defer stop()
 	defer s.o.Conn.Close()
-	var err error
-	if s.packer, err = newPacker(s.o.Journal, s.o.Peer); err != nil {
-		return err
-	}
-	defer s.packer.close()
 	if err := s.greet(run); err != nil {
 		return err
 	}
@@ -106,7 +105,7 @@ func (s *Session) Run(ctx context.Context) error {
 	for p := range redoubt.Precedence(redoubt.Precedences) {
 		work.Go(func() error { return s.send(run, p) })
 	}
-	err = work.Wait()
+	err := work.Wait()
 	for _, a := range s.begun {
 		a.abort()
 	}
@@ -242,7 +241,7 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 			return false, err
 		}
 		if known {
-			s.out.begin(out, at, true)
+			s.out.begin(out, at)
 		} else if room, err := s.discover(ctx, out); err != nil || !room {
 			return room, err
 		}
@@ -270,7 +269,6 @@ func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err e
 	if err != nil {
 		return false, err
 	}
-	s.out.begin(out, upTo, false)
 	refs := make([]*ref, len(missing))
 	for i, x := range missing {
 		refs[i] = &ref{stamp: x}
@@ -279,13 +277,14 @@ func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err e
 	return s.out.add(out, upTo, make([]redoubt.Precedence, len(refs)), refs), nil
 }
 
-// keep puts acknowledgements on record now and then.
+// keep puts acknowledgements on record now and then, and sends again what was refused for now.
 func (s *Session) keep(ctx context.Context) error {
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case now := <-tick.C:
+			s.out.retry(now)
 			if err := s.settle(ctx); err != nil {
 				return err
 			}

@@ -1,0 +1,301 @@
+package redoubttest
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"redoubt/estate"
+)
+
+// The example estate's device, as processes: what package sim tries in memory, tried here with the binary.
+
+// put writes an object as an S3 client does, and get reads one; "" is one that is not there.
+func (w wire) put(t *testing.T, key string, content []byte) {
+	t.Helper()
+	if _, err := w.want(t.Context(), Request{Method: http.MethodPut, Bucket: "reports", Key: key, Body: content}, http.StatusOK); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (w wire) get(t *testing.T, key string) []byte {
+	t.Helper()
+	r, err := w.want(t.Context(), Request{Method: http.MethodGet, Bucket: "reports", Key: key}, http.StatusOK, http.StatusNotFound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status == http.StatusNotFound {
+		return nil
+	}
+	return r.Body
+}
+
+// tracks is content that nothing compresses.
+func tracks(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b)
+	return b
+}
+
+// linkStatus is what CONTRACT says of a link.
+type linkStatus struct {
+	State, Road string
+	Pending     struct{ Versions, Bytes int64 }
+}
+
+func (r *running) link(device string) (s linkStatus) {
+	r.t.Helper()
+	if err := json.Unmarshal([]byte(r.must("link", "status", device, "--json")), &s); err != nil {
+		r.t.Fatal(err)
+	}
+	return s
+}
+
+func TestTheOutpostWorksCutOffAndConverges(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	_, home := r.env("s-analyst", "secret")
+	_, there := r.env("s-analyst", "outpost")
+	home.put(t, "before", []byte("orders"))
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+	if got := there.get(t, "before"); string(got) != "orders" {
+		t.Fatalf("the outpost has %q", got)
+	}
+	r.must("link", "cut", "outpost")
+	large := tracks(3 << 20)
+	home.put(t, "plan", []byte("from home"))
+	there.put(t, "plan", []byte("from the outpost, later"))
+	there.put(t, "sighting", large)
+	home.put(t, "only at home", []byte("x"))
+	if s := r.link("outpost"); s.State != "down" {
+		t.Errorf("a cut link is %+v", s)
+	}
+	if there.get(t, "only at home") != nil || home.get(t, "sighting") != nil {
+		t.Error("something went over a link that is cut")
+	}
+	r.must("link", "restore", "outpost")
+	r.must("link", "wait", "outpost", "--timeout", "60s")
+	for name, w := range map[string]wire{"home": home, "outpost": there} {
+		for key, want := range map[string][]byte{"plan": []byte("from the outpost, later"), "sighting": large, "only at home": []byte("x"), "before": []byte("orders")} {
+			if got := w.get(t, key); !bytes.Equal(got, want) {
+				t.Errorf("at %s %s has %d bytes, want %d", name, key, len(got), len(want))
+			}
+		}
+		if out := r.must("conflicts", "ls", "--as", "s-analyst@"+map[string]string{"home": "secret", "outpost": "outpost"}[name], "--json"); !strings.Contains(out, `"plan"`) {
+			t.Errorf("%s does not tell of the conflict: %s", name, out)
+		}
+	}
+}
+
+func TestALargeObjectArrivesThoughEitherEndIsKilled(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	_, there := r.env("s-analyst", "outpost")
+	r.must("link", "cut", "outpost")
+	want := tracks(48 << 20)
+	there.put(t, "imagery", want)
+	there.put(t, "imagery-2", want[1<<20:])
+	r.must("link", "restore", "outpost")
+	for round := range 4 { // in mid-transfer, as far as a fast link allows
+		time.Sleep(time.Duration(30+70*round) * time.Millisecond)
+		victim := []string{"outpost", "secret"}[round%2]
+		if pid := r.status()[victim].PID; pid != 0 {
+			syscall.Kill(pid, syscall.SIGKILL)
+			until(t, victim+" is gone", func() bool { return !alive(pid) })
+		}
+		r.must("up", "--detach")
+	}
+	_, home := r.env("s-analyst", "secret")
+	r.must("link", "wait", "outpost", "--timeout", "60s")
+	if got := home.get(t, "imagery"); !bytes.Equal(got, want) {
+		t.Errorf("%d bytes arrived, want %d", len(got), len(want))
+	}
+	if got := home.get(t, "imagery-2"); !bytes.Equal(got, want[1<<20:]) {
+		t.Errorf("%d bytes arrived of the second, want %d", len(got), len(want)-1<<20)
+	}
+	if out := r.must("link", "status", "outpost", "--json"); !strings.Contains(out, `"up"`) {
+		t.Errorf("the link is not up: %s", out)
+	}
+}
+
+func TestTheOutpostStartsColdWithNoHomeInReach(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	_, home := r.env("s-analyst", "secret")
+	home.put(t, "orders", []byte("advance"))
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("down")
+	r.serve(t, "outpost")
+	_, there := r.env("s-analyst", "outpost")
+	if got := there.get(t, "orders"); string(got) != "advance" {
+		t.Errorf("with no home in reach the outpost has %q", got)
+	}
+	there.put(t, "sighting", []byte("tracks"))
+	if got := there.get(t, "sighting"); string(got) != "tracks" {
+		t.Errorf("what was written with no home in reach reads %q", got)
+	}
+}
+
+// serve runs one node alone and waits until it is ready.
+func (r *running) serve(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	c := r.command("serve", name)
+	c.Stderr = io.Discard
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	t.Cleanup(func() { c.Process.Signal(syscall.SIGTERM); <-ended; ended <- nil })
+	until(t, name+" is ready", func() bool { return r.status()[name].State == "ready" })
+	return c
+}
+
+func TestARevokedOutpostIsMetNoMoreAndAWipedOneOpensNothing(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	_, home := r.env("s-analyst", "secret")
+	_, there := r.env("s-analyst", "outpost")
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+	there.put(t, "last", []byte("handed over before the keys go"))
+	pid := r.status()["outpost"].PID
+	r.must("device", "wipe", "outpost", "--reason", "end of the exercise", "--as", "officer@secret")
+	until(t, "the wiped outpost ends", func() bool { return !alive(pid) })
+	until(t, "the home knows", func() bool {
+		return strings.Contains(r.must("device", "show", "outpost", "--as", "officer@secret", "--json"), `"wiped"`)
+	})
+	if got := home.get(t, "last"); string(got) != "handed over before the keys go" {
+		t.Errorf("of the outpost's work its home has %q", got)
+	}
+	if s := r.try("serve", "outpost"); s.code == 0 {
+		t.Error("a wiped outpost starts")
+	}
+}
+
+func TestARevokedOutpostIsMetNoMore(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	_, home := r.env("s-analyst", "secret")
+	_, there := r.env("s-analyst", "outpost")
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("device", "revoke", "outpost", "--reason", "captured", "--as", "officer@secret")
+	home.put(t, "after", []byte("not for who was captured"))
+	there.put(t, "lie", []byte("from who was captured"))
+	time.Sleep(3 * time.Second) // longer than the pause between two calls
+	if there.get(t, "after") != nil || home.get(t, "lie") != nil {
+		t.Error("something passed between a home and a device that was revoked")
+	}
+}
+
+// tcpOnly passes TCP connections on and hears no UDP.
+func tcpOnly(t *testing.T, to string) (address string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { l.Close(); all.Wait() })
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := net.Dial("tcp", to)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			all.Go(func() { _, _ = io.Copy(out, in); out.Close() })
+			all.Go(func() { _, _ = io.Copy(in, out); in.Close() })
+		}
+	})
+	return l.Addr().String()
+}
+
+func TestWhereUDPIsClosedTheOutpostGoesOverTCP(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	pid := r.status()["outpost"].PID
+	r.must("device", "revoke", "outpost", "--reason", "to be enrolled anew", "--as", "officer@secret")
+	syscall.Kill(pid, syscall.SIGKILL)
+	until(t, "the outpost is gone", func() bool { return !alive(pid) })
+	if err := os.RemoveAll(filepath.Join(r.state, "outpost")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "invitation.json")
+	r.must("device", "enrol", "outpost", "--to", path, "--as", "officer@secret")
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inv map[string]any
+	if err := json.Unmarshal(raw, &inv); err != nil {
+		t.Fatal(err)
+	}
+	peers := inv["peers"].([]any)
+	inv["peers"] = []string{tcpOnly(t, peers[0].(string))}
+	if raw, err = json.Marshal(inv); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := r.command("serve", "outpost", "--invitation", path)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Signal(syscall.SIGTERM); _ = c.Wait() })
+	until(t, "the outpost is ready", func() bool { return r.status()["outpost"].State == "ready" })
+	_, home := r.env("s-analyst", "secret")
+	_, there := r.env("s-analyst", "outpost")
+	there.put(t, "sighting", tracks(1<<20))
+	r.must("link", "wait", "outpost", "--timeout", "90s")
+	if s := r.link("outpost"); s.Road != "tcp" {
+		t.Errorf("the link is %+v, want one over TCP", s)
+	}
+	if got := home.get(t, "sighting"); len(got) != 1<<20 {
+		t.Errorf("%d bytes arrived over TCP", len(got))
+	}
+}
+
+func TestAnOutpostWhoseLeaseLapsedIsLockedUntilItsHomeGivesAnother(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the shortest lease is a minute")
+	}
+	r := newEstate(t)
+	text := strings.Replace(string(estate.ExampleText), "lease: 72h", "lease: 1m", 1)
+	r.must("up", r.file("estate.yaml", text), "--detach")
+	_, there := r.env("s-analyst", "outpost")
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+	there.put(t, "sighting", []byte("tracks"))
+	pid := r.status()["outpost"].PID
+	r.must("link", "cut", "outpost")
+	for end := time.Now().Add(100 * time.Second); alive(pid) && time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	}
+	if alive(pid) {
+		t.Fatal("the outpost still runs, long after its lease ended")
+	}
+	if _, err := there.do(t.Context(), Request{Method: http.MethodGet, Bucket: "reports", Key: "sighting"}); err == nil {
+		t.Error("a locked outpost serves")
+	}
+	r.must("up", "--detach")
+	r.must("link", "restore", "outpost")
+	_, there = r.env("s-analyst", "outpost")
+	if got := there.get(t, "sighting"); string(got) != "tracks" {
+		t.Errorf("after another lease the outpost has %q", got)
+	}
+	r.must("link", "wait", "outpost", "--timeout", "30s")
+}
