@@ -144,7 +144,18 @@ type Link struct {
 	Recipient     string            // what bundles for the peer are sealed to (keys.Recipient); "": none can be made for it
 	Bound         label.Label       // nothing that it does not dominate travels, either way
 	Subscriptions []Subscription    // what travels; none: every bucket, both ways
+	Ending        Ending            // of a device that has ended
 }
+
+// Ending is what still passes over the link of a device that has ended. The zero Ending is of one that has not.
+type Ending uint8
+
+// A device that is to be wiped may hand over its work first, or not; nothing is sent to it any more.
+const (
+	NotEnding Ending = iota
+	TakeOnly         // its work is taken, and nothing of ours sent
+	NotesOnly        // neither: it is told to wipe itself
+)
 
 // Subscription says what of a bucket travels over a link.
 type Subscription struct {

@@ -15,8 +15,8 @@ type LinkStatus struct {
 	Pending      LinkPending `json:"pending"`                // not acknowledged by the peer
 	Sent         int64       `json:"sent"`                   // entries acknowledged since this side started
 	Received     int64       `json:"received"`               // entries taken since this side started
-	RTTMillis    float64     `json:"rtt_ms,omitempty"`       // smoothed
-	BytesPerSec  float64     `json:"bytes_per_s,omitempty"`  // what the road is believed to take; 0: not known
+	RTTMillis    float64     `json:"rtt_ms,omitempty"`       // smoothed; to who dominates the link's bound alone
+	BytesPerSec  float64     `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
 	LeaseExpires time.Time   `json:"lease_expires,omitzero"` // of the device's lease
 }
 

@@ -44,6 +44,7 @@ type deviceRecord struct {
 	Ended    time.Time `json:"ended,omitzero"`
 	Wipe     bool      `json:"wipe,omitempty"`
 	WipeNow  bool      `json:"wipe_now,omitempty"`
+	Revoked  bool      `json:"revoked,omitempty"` // nothing is taken from it, whatever was ordered since
 	Wiped    time.Time `json:"wiped,omitzero"`
 	Reason   string    `json:"reason,omitempty"`
 }
@@ -67,6 +68,17 @@ func (r *deviceRecord) state(now time.Time) string {
 // meets says whether the device is still met: one that is to be wiped is, until it is.
 func (r *deviceRecord) meets() bool {
 	return r.Key != nil && (r.Ended.IsZero() || r.Wipe && r.Wiped.IsZero())
+}
+
+// ending is what still passes over its link.
+func (r *deviceRecord) ending() redoubt.Ending {
+	switch {
+	case r.Ended.IsZero():
+		return redoubt.NotEnding
+	case r.Wipe && !r.WipeNow && !r.Revoked:
+		return redoubt.TakeOnly
+	}
+	return redoubt.NotesOnly
 }
 
 // loadDevices reads the records and makes links of them.
@@ -97,7 +109,7 @@ func (e *Enclave) relink(ctx context.Context) error {
 		if r == nil || !r.meets() {
 			continue
 		}
-		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling}
+		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling, Ending: r.ending()}
 		for _, s := range d.Carries { // from the home's side what goes to the device goes out
 			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: s.Bucket, Prefix: s.Prefix, In: s.Out, Out: s.In})
 		}
@@ -179,7 +191,7 @@ func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *devi
 		return err
 	}
 	e.links.devices[name] = r
-	return e.relink(ctx)
+	return e.relink(context.WithoutCancel(ctx)) // it is on record: whoever asked may be gone
 }
 
 // EnrolDevice gives a device its first lease. Whatever is wrong with the token is one answer.
@@ -200,9 +212,9 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 		good = false
 	}
 	if _, declared := e.links.declared[req.Device]; !declared || !good || e.keyTaken(key) {
-		return redoubt.Enrolment{}, e.noted(ctx, entry, refused)
+		return redoubt.Enrolment{}, refused // whoever it was: failures to authenticate are recorded together (RULES 6)
 	}
-	entry.Allow = true
+	entry.Allow, entry.Rule = true, refused.Rule
 	if r.Key != nil {
 		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
 	}
@@ -280,9 +292,7 @@ func (e *Enclave) RenewDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	sig, sigErr := base64.StdEncoding.Strict().DecodeString(req.Signature)
 	l, linked := e.Links()[req.Device]
 	if err != nil || sigErr != nil || !linked || !slices.Equal(l.Key, key) || !ed25519.Verify(l.Key, redoubt.EnrolMessage(req), sig) {
-		refused := &redoubt.Error{Op: "RenewDevice", Object: string(req.Device), Kind: redoubt.Denied, Rule: "enrolled-device (4.4)", Hint: "enrol it anew: redoubt device enrol NAME"}
-		who := redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(req.Device), Working: e.floor}
-		return redoubt.Lease{}, e.noted(ctx, e.describe(ctx, ask{op: "RenewDevice", who: who, action: redoubt.ActionRenewLease, detail: string(req.Device)}, false, refused.Rule), refused)
+		return redoubt.Lease{}, &redoubt.Error{Op: "RenewDevice", Object: string(req.Device), Kind: redoubt.Denied, Rule: "enrolled-device (4.4)", Hint: "enrol it anew: redoubt device enrol NAME"}
 	}
 	return e.RenewLease(ctx, req.Device)
 }
@@ -337,7 +347,7 @@ func (e *Enclave) EndDevice(ctx context.Context, who redoubt.Credential, name re
 	if r.Ended.IsZero() {
 		r.Ended = e.clock().UTC()
 	}
-	r.Wipe, r.WipeNow, r.Reason = wipe, wipe && now, reason
+	r.Wipe, r.WipeNow, r.Revoked, r.Reason = wipe, wipe && now, r.Revoked || !wipe, reason
 	if wipe {
 		entry.Detail += " wipe"
 	}

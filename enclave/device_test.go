@@ -181,7 +181,14 @@ func TestAWipeIsOrderedOnceAndConfirmed(t *testing.T) {
 	if wipe, now := p.home.WipeOrdered("device"); !wipe || now || state() != redoubt.DeviceWiping {
 		t.Errorf("ordered %v, at once %v, state %s", wipe, now, state())
 	}
-	// Until it is wiped it is met, to hand over its work, and its lease is not renewed.
+	// Until it is wiped it is met, to hand over its work. Nothing is sent to it any more, and its lease is not renewed.
+	p.home.put(p.home.as("s-analyst", ""), "orders", "not for the device", "")
+	if sets, err := p.home.Sets(ctx, "device"); err != nil || len(sets) != 0 {
+		t.Errorf("a device that is to be wiped is told of %v (%v)", sets, err)
+	}
+	if _, _, err := p.home.Since(ctx, "device", "USA@1 SECRET", 0, 10); !errors.Is(err, redoubt.NotFound) {
+		t.Errorf("it may read the journal: %v", err)
+	}
 	p.device.put(p.device.as("s-analyst", ""), "last", "work", "")
 	carry(t, p.device, p.home)
 	if got := p.home.get(p.home.as("s-analyst", ""), "last"); got != "work" {
@@ -195,6 +202,34 @@ func TestAWipeIsOrderedOnceAndConfirmed(t *testing.T) {
 	}
 	if _, err := p.home.Sets(ctx, "device"); !errors.Is(err, redoubt.NotFound) || state() != redoubt.DeviceWiped {
 		t.Errorf("after it was wiped: %v, %s", err, state())
+	}
+}
+
+func TestNothingIsTakenFromADeviceThatIsToBeWipedAtOnce(t *testing.T) {
+	ctx := context.Background()
+	for _, revokedFirst := range []bool{false, true} {
+		p, _ := openHome(t, "SECRET")
+		p.enrol(t)
+		officer := p.home.as("officer", "")
+		if revokedFirst { // what was revoked is not taken again because a wipe was ordered later
+			if err := p.home.EndDevice(ctx, officer, "device", false, false, "captured"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := p.home.EndDevice(ctx, officer, "device", true, !revokedFirst, "captured"); err != nil {
+			t.Fatal(err)
+		}
+		p.device.put(p.device.as("s-analyst", ""), "forged", "by its captor", "")
+		_, refused := carry(t, p.device, p.home)
+		if len(refused) == 0 || refused[0].Rule != "device-ended (4.4)" {
+			t.Errorf("revoked first %v: refused %+v", revokedFirst, refused)
+		}
+		if got := p.home.get(p.home.as("s-analyst", ""), "forged"); got != "" {
+			t.Errorf("revoked first %v: the home took %q", revokedFirst, got)
+		}
+		if sets, err := p.home.Sets(ctx, "device"); err != nil || len(sets) != 0 {
+			t.Errorf("revoked first %v: it is told of %v (%v)", revokedFirst, sets, err)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"redoubt"
 	"redoubt/identity"
@@ -32,6 +33,7 @@ const (
 	ruleContent   = "content-as-signed"
 	ruleSubscribe = "subscription"
 	ruleSigner    = "signer-of-its-kind (4.3)"
+	ruleEnded     = "device-ended (4.4)"
 	ruleOwn       = "speaks-for-its-own (4.3)"
 )
 
@@ -62,12 +64,15 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		}
 		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: kind, Rule: rule, Later: later}, nil
 	}
+	if l.Ending == redoubt.NotesOnly {
+		return refuse(redoubt.Denied, ruleEnded, false)
+	}
 	of, err := label.ParseText([]byte(in.Entry.Label), e.policy)
 	if err != nil {
 		return refuse(redoubt.Invalid, ruleForm, false)
 	}
 	made, err := label.ParseText([]byte(in.Entry.Made), e.policy)
-	if err != nil || !of.Dominates(made) {
+	if err != nil || !of.Dominates(made) || !made.Dominates(e.floor) {
 		return refuse(redoubt.Invalid, ruleForm, false)
 	}
 	a.fresh = of
@@ -209,7 +214,13 @@ func wellFormed(x *redoubt.JournalEntry) bool {
 	if versionID(x.Stamp).isZero() || x.Maker == "" || x.SizeBytes < 0 || x.Stamp.Time() < 0 {
 		return false
 	}
+	if !fitTags(x.Tags) {
+		return false
+	}
 	if x.Kind != redoubt.EntryVersion {
+		if x.Author != "" || x.MD5 != "" || len(x.Attributes.Meta) > 0 || x.Base != (redoubt.Stamp{}) || x.Kind == redoubt.EntryRemoval && (len(x.Tags) > 0 || x.Hold) {
+			return false
+		}
 		return !versionID(x.Of).isZero() && x.Of != x.Stamp && !x.Marker && x.SizeBytes == 0 && len(x.PartSizes) == 0 && x.Content == [32]byte{}
 	}
 	if x.Of != (redoubt.Stamp{}) || len(x.PartSizes) > redoubt.MaxParts || x.SizeBytes > redoubt.MaxObjectBytes {
@@ -229,6 +240,16 @@ func wellFormed(x *redoubt.JournalEntry) bool {
 		sum += n
 	}
 	return sum == x.SizeBytes
+}
+
+// fitTags holds tags to the limits that this node's own have.
+func fitTags(tags []redoubt.Tag) bool {
+	for _, t := range tags {
+		if t.Key == "" || utf8.RuneCountInString(t.Key) > redoubt.MaxTagKeyRunes || utf8.RuneCountInString(t.Value) > redoubt.MaxTagValueRunes {
+			return false
+		}
+	}
+	return len(tags) <= redoubt.MaxTags
 }
 
 // stampFits says whether the stamp is one that its maker can have given in this label set.

@@ -21,6 +21,9 @@ func (e *Enclave) sending(ctx context.Context, op string, peer redoubt.NodeName,
 		return l, nil, nil, err
 	}
 	missing := &redoubt.Error{Op: op, Object: string(peer), Kind: redoubt.NotFound}
+	if l.Ending != redoubt.NotEnding {
+		return l, nil, nil, missing
+	}
 	of, err := label.ParseText([]byte(text), e.policy)
 	if err != nil {
 		return l, nil, nil, missing
@@ -39,8 +42,8 @@ func (e *Enclave) sending(ctx context.Context, op string, peer redoubt.NodeName,
 // Sets names what the link's bound dominates.
 func (e *Enclave) Sets(ctx context.Context, peer redoubt.NodeName) ([]string, error) {
 	l, err := e.link("Sets", peer)
-	if err != nil {
-		return nil, err
+	if err != nil || l.Ending != redoubt.NotEnding {
+		return nil, err // to who has ended nothing is sent
 	}
 	var out []string
 	for _, set := range e.look(lookJournal, l.Bound) {

@@ -106,6 +106,11 @@ func openDevice(ctx context.Context, dir string, ring *keys.Keyring, declared es
 	if err == nil {
 		d.addresses, err = parseAddresses(d.kept.Peers)
 	}
+	if err == nil { // paid before anything is served: pulling the power wins no time
+		d.kept.RanSecs += int64(leaseTick / time.Second)
+		d.ran = time.Now().Add(leaseTick)
+		err = d.keep()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
 			return nil, err
 		}
-		p.describe(&s, shows)
+		p.describe(&s, shows, boundShown(links[peer], shows))
 		if p.device != nil && peer == p.device.home {
 			s.LeaseExpires = p.device.lease().Expires
 		} else {
@@ -34,8 +34,15 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 	return out, nil
 }
 
-// describe fills in what the meeting tells.
-func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool) {
+// boundShown says whether the reader dominates all that the link carries: how fast the road answers and how much it is
+// believed to take move with what goes over it at every label (RULES 3.4).
+func boundShown(l redoubt.Link, shows func(string) bool) bool {
+	text, err := l.Bound.MarshalText()
+	return err == nil && shows(string(text))
+}
+
+// describe fills in what the meeting tells. whole: the reader dominates the link's bound.
+func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	s.Cut = p.cut[s.Peer]
@@ -62,6 +69,8 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool) {
 	s.LastContact = road.LastHeard.UTC().Truncate(contactGrain)
 	if road.State == carry.Up && !status.LastHeard.IsZero() {
 		s.State, s.Road = "up", m.road
+	}
+	if whole && s.State == "up" {
 		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
 	}
 }

@@ -63,16 +63,19 @@ func wipeBody(now bool) []byte {
 	return nil
 }
 
-// tellOrders tells devices that are being met what was ordered meanwhile.
-func (p *peers) tellOrders(ctx context.Context) {
+// tellOrders tells devices that are being met what was ordered meanwhile, each once. It waits for nobody: who cannot be told now
+// is told at the next meeting.
+func (p *peers) tellOrders() {
 	if p.device != nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for peer, m := range p.meetings {
-		if wipe, now := p.cloud.WipeOrdered(peer); wipe && !m.over {
-			_ = m.session.Tell(ctx, noteWipe, wipeBody(now)) // if the road is gone it is told at the next meeting
+		wipe, now := p.cloud.WipeOrdered(peer)
+		order := string(wipeBody(now)) + "!"
+		if wipe && !m.over && m.told != order && m.session.Offer(noteWipe, wipeBody(now)) {
+			m.told = order
 		}
 	}
 }

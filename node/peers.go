@@ -57,7 +57,9 @@ type meeting struct {
 	stop    context.CancelFunc
 	ended   chan struct{}
 	over    bool
-	last    time.Time // when it ended
+	told    string            // the last order that it was told
+	key     ed25519.PublicKey // that the peer proved
+	last    time.Time         // when it ended
 }
 
 // Times of meetings.
@@ -210,8 +212,8 @@ func (p *peers) clientTLS() *tls.Config {
 
 // meet begins a meeting, and returns its end; nil where the peer is not met.
 func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting {
-	l, ok := p.who(conn.Peer())
 	p.mu.Lock()
+	l, ok := p.who(conn.Peer()) // with mu held: whoever ends a link after this finds the meeting
 	if !ok || p.cut[l.Peer] || ctx.Err() != nil {
 		p.mu.Unlock()
 		conn.Close()
@@ -219,7 +221,7 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 	}
 	before := p.meetings[l.Peer]
 	ctx, stop := context.WithCancel(ctx)
-	m := &meeting{conn: conn, road: road, stop: stop, ended: make(chan struct{})}
+	m := &meeting{conn: conn, road: road, key: l.Key, stop: stop, ended: make(chan struct{})}
 	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log, Codecs: &p.codecs,
 		Met: func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
 		Noted: func(ctx context.Context, s *replica.Session, kind string, body []byte) error {
@@ -263,12 +265,12 @@ func (p *peers) follow(ctx context.Context) {
 		links := p.cloud.Links()
 		p.mu.Lock()
 		for peer, m := range p.meetings {
-			if _, stands := links[peer]; !stands {
+			if l, stands := links[peer]; !stands || !slices.Equal(l.Key, m.key) {
 				m.stop()
 			}
 		}
 		p.mu.Unlock()
-		p.tellOrders(ctx)
+		p.tellOrders()
 		select {
 		case <-changed:
 		case <-ctx.Done():

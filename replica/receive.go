@@ -134,6 +134,9 @@ func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[red
 	for _, seq := range seqs {
 		out = append(out, outcome{Seq: seq})
 	}
+	if len(seqs) == 0 { // what was refused may say any label
+		return out, nil
+	}
 	s.tally.add(in[0].Entry.Label, 0, int64(len(seqs)))
 	return out, nil
 }

@@ -102,26 +102,66 @@ func (s *Session) reconcile(ctx context.Context, set string) (missing []redoubt.
 	if err != nil {
 		return nil, 0, err
 	}
-	ask := []span{mine.tell(redoubt.Stamp{}, redoubt.Stamp{})}
-	for first := true; len(ask) > 0; first = false {
-		part := ask[:min(len(ask), askAtOnce)]
-		ask = ask[len(part):]
-		if err := s.o.Conn.Send(ctx, redoubt.Immediate, spans{Set: set, First: first, Spans: part}.encode(msgRanges)); err != nil {
-			return nil, 0, err
+	ask, first := []span{mine.tell(redoubt.Stamp{}, redoubt.Stamp{})}, true
+	for depth := 0; len(ask) > 0; depth++ {
+		if depth == maxDepth {
+			return nil, 0, errMessage // a peer whose answers come to no end
 		}
-		var answer spans
-		select {
-		case answer = <-s.answers:
-		case <-ctx.Done():
-			return nil, 0, ctx.Err()
+		var deeper []span
+		for part := range slices.Chunk(ask, askAtOnce) {
+			answer, err := s.question(ctx, spans{Set: set, First: first, Spans: part})
+			if err != nil {
+				return nil, 0, err
+			}
+			lacks, again := mine.lacking(answer)
+			missing, deeper, first = append(missing, lacks...), append(deeper, again...), false
 		}
-		if answer.Set != set {
-			return nil, 0, errMessage
-		}
-		lacks, again := mine.lacking(answer.Spans)
-		missing, ask = append(missing, lacks...), append(ask, again...)
+		ask = deeper
 	}
 	return missing, upTo, nil
+}
+
+// maxDepth bounds how often a range is divided: eight times by sixteen is four billion.
+const maxDepth = 8
+
+// question asks about ranges, and holds the answer to them: it lies within what was asked, in order, and divides no range into more
+// than its parts.
+func (s *Session) question(ctx context.Context, asked spans) ([]span, error) {
+	if err := s.o.Conn.Send(ctx, redoubt.Immediate, asked.encode(msgRanges)); err != nil {
+		return nil, err
+	}
+	var answer spans
+	select {
+	case answer = <-s.answers:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if answer.Set != asked.Set || len(answer.Spans) > splits*len(asked.Spans) || !apart(answer.Spans) {
+		return nil, errMessage
+	}
+	for _, a := range answer.Spans {
+		if !slices.ContainsFunc(asked.Spans, func(q span) bool { return q.covers(a) }) {
+			return nil, errMessage
+		}
+	}
+	return answer.Spans, nil
+}
+
+// apart says whether ranges follow one another without overlap, none of them backwards.
+func apart(all []span) bool {
+	for i, s := range all {
+		open := s.To == redoubt.Stamp{}
+		if !open && compareStamps(s.From, s.To) > 0 || open && i < len(all)-1 || i > 0 && compareStamps(all[i-1].To, s.From) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// covers says whether another range lies within this one.
+func (s span) covers(o span) bool {
+	end := s.To == redoubt.Stamp{}
+	return compareStamps(s.From, o.From) <= 0 && (end || o.To != redoubt.Stamp{} && compareStamps(o.To, s.To) <= 0)
 }
 
 // answerRanges answers a peer that reconciles. A set of which there is nothing here is an empty one.
@@ -129,6 +169,9 @@ func (s *Session) answerRanges(ctx context.Context, msg []byte) error {
 	m, err := decodeSpans(msgRanges, msg)
 	if err != nil {
 		return err
+	}
+	if len(m.Spans) > askAtOnce || !apart(m.Spans) {
+		return errMessage
 	}
 	if m.First || s.shownSet != m.Set {
 		s.shown, s.shownSet = nil, m.Set

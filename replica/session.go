@@ -45,6 +45,16 @@ func (s *Session) Tell(ctx context.Context, kind string, body []byte) error {
 	return s.say(ctx, redoubt.Immediate, encodeNote(kind, body))
 }
 
+// Offer is Tell that does not wait; it reports whether the note was taken up.
+func (s *Session) Offer(kind string, body []byte) bool {
+	select {
+	case s.voice <- said{redoubt.Immediate, encodeNote(kind, body)}:
+		return true
+	default:
+		return false
+	}
+}
+
 // HandedOver waits until everything that this node has for the peer is acknowledged.
 func (s *Session) HandedOver(ctx context.Context) error { return s.out.empty(ctx) }
 
