@@ -7,7 +7,7 @@
 //   - hello: both say who they are and which life of their state they are in. Who lost its state, or meets
 //     somebody who did, forgets what was acknowledged.
 //   - summary and want, for a label set of which nothing is acknowledged: fingerprints of ranges of the set's
-//     stamps, halved down to what differs (reconcile.go). In the steady state no question is asked: each side keeps, in its own
+//     stamps, divided down to what differs (reconcile.go). In the steady state no question is asked: each side keeps, in its own
 //     journal's numbers, how far the other has acknowledged.
 //   - send: what is urgent first (queue.go), small versions together, each compressed against the version that its writer
 //     built on where the peer is known to hold that (send.go).
@@ -15,5 +15,5 @@
 //
 // Nothing is kept here between sessions: what counts is in Journal and LinkState. The messages are in wire.go and docs/spec/replica.md.
 //
-// Locks: outbox.mu is the only one; nothing is called with it held.
+// Locks: outbox.mu, ackQueue.mu and tally.mu; none is taken inside another, and nothing is called with one held.
 package replica
