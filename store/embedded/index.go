@@ -105,7 +105,7 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed 
 		DisableWAL:                  true,
 		CacheSize:                   o.CacheBytes + 2*memTableBytes, // pebble takes its memtables out of the cache
 		MemTableSize:                memTableBytes,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 3,
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
