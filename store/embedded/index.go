@@ -165,5 +165,6 @@ func indexError(err error) error {
 // opening of its first and last page in part for nothing, and a place in the cache; a single record costs no more than with 4 KiB.
 const indexBlockBytes = 16 << 10
 
-// memTableBytes is the size of one memtable; two are in memory at most of the time: one that fills and one that is flushed.
+// memTableBytes is the size of one memtable; two are in memory most of the time, one that fills and one that is
+// flushed, and three at most.
 const memTableBytes = 8 << 20
