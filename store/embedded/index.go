@@ -105,7 +105,7 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed 
 		DisableWAL:                  true,
 		CacheSize:                   o.CacheBytes + 2*memTableBytes, // pebble takes its memtables out of the cache
 		MemTableSize:                memTableBytes,
-		MemTableStopWritesThreshold: 4,
+		MemTableStopWritesThreshold: 3,
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
@@ -165,5 +165,6 @@ func indexError(err error) error {
 // opening of its first and last page in part for nothing, and a place in the cache; a single record costs no more than with 4 KiB.
 const indexBlockBytes = 16 << 10
 
-// memTableBytes is the size of one memtable; two are in memory at most of the time: one that fills and one that is flushed.
+// memTableBytes is the size of one memtable; two are in memory most of the time, one that fills and one that is
+// flushed, and three at most.
 const memTableBytes = 8 << 20
