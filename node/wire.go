@@ -54,7 +54,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	}
 	cloud, err := enclave.Open(ctx, enclave.Options{IDKeys: idKeys,
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
-		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas,
+		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
 		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
