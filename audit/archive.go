@@ -59,7 +59,7 @@ type archiveHead struct {
 
 // Archivable gives the stretch of entries that an archive of what is older than before takes: from the oldest entry to
 // the last boundary of a tile with nothing but older entries in front of it, of those that the newest checkpoint covers.
-// redoubt.NotFound when that is nothing.
+// redoubt.PreconditionFail when that is nothing.
 func (l *Log) Archivable(ctx context.Context, before time.Time) (from, to uint64, err error) {
 	from = l.entries.First()
 	end := min(l.Checkpoint().Size, from+MaxArchiveEntries)
@@ -75,8 +75,8 @@ func (l *Log) Archivable(ctx context.Context, before time.Time) (from, to uint64
 		return 0, 0, &redoubt.Error{Op: "audit.Archivable", Kind: redoubt.KindOf(err), Err: err}
 	}
 	if to = to / tileWidth * tileWidth; to <= from {
-		return 0, 0, &redoubt.Error{Op: "audit.Archivable", Kind: redoubt.NotFound, Err: errors.New("no whole tile of entries is older"),
-			Hint: fmt.Sprintf("entries are archived %d at a time", tileWidth)}
+		return 0, 0, &redoubt.Error{Op: "audit.Archivable", Kind: redoubt.PreconditionFail, Err: errors.New("no whole tile of entries is older"),
+			Hint: fmt.Sprintf("nothing is old enough: entries are archived %d at a time", tileWidth)}
 	}
 	return from, to, nil
 }

@@ -167,7 +167,7 @@ func TestOnlyWholeTilesOfOlderEntriesAreArchivable(t *testing.T) {
 			t.Fatalf("before %v: got %d to %d, %v; want %d to %d", c.before, from, to, err, c.from, c.to)
 		}
 	}
-	if _, _, err := l.Archivable(context.Background(), at(255)); !errors.Is(err, redoubt.NotFound) {
+	if _, _, err := l.Archivable(context.Background(), at(255)); !errors.Is(err, redoubt.PreconditionFail) {
 		t.Fatalf("less than a tile: %v", err)
 	}
 	commit(m, 100) // not covered by a checkpoint yet

@@ -172,8 +172,8 @@ func (e *Enclave) waiting(digest string) (file written, err error) {
 		return file, &redoubt.Error{Op: "ConfirmArchive", Kind: redoubt.Corrupt, Err: err}
 	}
 	if !ok || digest == "" || file.SHA256 != digest || file.From != (stream{e.engine}).First() {
-		return file, &redoubt.Error{Op: "ConfirmArchive", Kind: redoubt.NotFound,
-			Err: errors.New("it is not the archive that this node wrote last"), Hint: "the log has lost nothing; write it anew: redoubt audit archive"}
+		return file, &redoubt.Error{Op: "ConfirmArchive", Kind: redoubt.Conflict,
+			Err: errors.New("it is not the archive that this node wrote last"), Hint: "it is not the archive that the node wrote last, byte for byte; the log has lost nothing: write it anew, and confirm that"}
 	}
 	return file, nil
 }

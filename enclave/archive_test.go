@@ -133,7 +133,7 @@ func TestOnlyTheFileThatWasWrittenLastIsConfirmed(t *testing.T) {
 	cut := second[:len(second)-1]
 	for name, digest := range map[string]string{"none": "", "an older file": digestOf(first), "a file cut short": digestOf(cut), "no digest": "zz"} {
 		_, err := w.ConfirmArchive(ctx, officer, digest)
-		want(t, err, redoubt.NotFound)
+		want(t, err, redoubt.Conflict)
 		if got := w.engine.Stats().FirstAppend; got != 0 {
 			t.Fatalf("%s: %d entries are gone", name, got)
 		}
@@ -141,7 +141,7 @@ func TestOnlyTheFileThatWasWrittenLastIsConfirmed(t *testing.T) {
 	w.restart(true) // what waits to be confirmed outlives a crash
 	w.confirm(digestOf(second))
 	_, err := w.ConfirmArchive(ctx, w.as("officer", ""), digestOf(first))
-	want(t, err, redoubt.NotFound)
+	want(t, err, redoubt.Conflict)
 	w.verified()
 }
 
@@ -245,7 +245,7 @@ func TestWhatTheEstateKeepsIsNotArchived(t *testing.T) {
 	if a := w.confirm(digest); a.To != olds/256*256 {
 		t.Fatalf("entries to %d are archived, of %d that are old enough", a.To, olds)
 	}
-	want(t, w.ArchiveAudit(ctx, w.as("officer", ""), old, to, io.Discard), redoubt.NotFound)
+	want(t, w.ArchiveAudit(ctx, w.as("officer", ""), old, to, io.Discard), redoubt.PreconditionFail)
 }
 
 func TestASearchOfAnArchiveShowsALowOfficerNothingAbove(t *testing.T) {
