@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"redoubt"
 )
@@ -83,7 +87,7 @@ func TestEveryFlippedBitOfAnArchiveIsFound(t *testing.T) {
 	ends := func(i int) bool { return i < 8*600 || i >= (len(good)-600)*8 } // head and signature, bit by bit
 	for i := 0; i < len(good)*8; i++ {
 		if !ends(i) && (i%8 != i/8%8 || testing.Short() && i%7 != 0) {
-			continue // of an entry's byte, one bit
+			continue // one bit of each byte of the entries
 		}
 		bad := bytes.Clone(good)
 		bad[i/8] ^= 1 << (i % 8)
@@ -98,6 +102,70 @@ func TestEveryFlippedBitOfAnArchiveIsFound(t *testing.T) {
 	}
 	if _, err := readArchive(append(bytes.Clone(good), 0), l); !errors.Is(err, redoubt.Corrupt) {
 		t.Fatalf("a byte more: %v", err)
+	}
+}
+
+func TestASecondSpellingOfAnArchiveIsRefused(t *testing.T) {
+	m, l := newLog(t, 300)
+	good := archived(t, l, 0, 256)
+	at := bytes.LastIndexByte(good, '=') - 1 // the last character of the signature, whose last two bits say nothing
+	spellings := 0
+	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/") {
+		other := bytes.Clone(good)
+		other[at] = c
+		if _, err := readArchive(other, l); err == nil {
+			spellings++
+		}
+	}
+	if spellings != 1 {
+		t.Fatalf("the signature has %d spellings", spellings)
+	}
+	commit(m, 300) // another archive of the log lends its signature
+	advance(t, l)
+	lent := archived(t, l, 256, 512)
+	begins := func(b []byte) int { return bytes.LastIndex(b, []byte(archiveNote)) - 2 }
+	if _, err := readArchive(append(good[:begins(good):begins(good)], lent[begins(lent):]...), l); !errors.Is(err, redoubt.Corrupt) {
+		t.Fatalf("the signature of another archive: %v", err)
+	}
+}
+
+// TestAnArchiveIsHeldAgainstTheTreeWhoeverSignedIt: the log's own key does not make entries what they were not.
+func TestAnArchiveIsHeldAgainstTheTreeWhoeverSignedIt(t *testing.T) {
+	m, l := newLog(t, 600)
+	forged := func(change func(h *archiveHead)) []byte {
+		h, err := l.archiveHead(256, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(h)
+		sum := sha256.New()
+		b := h.encode()
+		for n := h.from; n < h.to; n++ {
+			b = append(binary.BigEndian.AppendUint16(b, uint16(len(m.entries[n]))), m.entries[n]...)
+		}
+		sum.Write(b)
+		signed, err := note.Sign(&note.Note{Text: archiveText(h, sum)}, l.signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(binary.BigEndian.AppendUint16(b, uint16(len(signed))), signed...)
+	}
+	if _, err := readArchive(forged(func(*archiveHead) {}), l); err != nil {
+		t.Fatalf("nothing was changed: %v", err)
+	}
+	for name, change := range map[string]func(*archiveHead){
+		"the edge":             func(h *archiveHead) { h.edge.levels[1][0][3] ^= 1 },
+		"the proof":            func(h *archiveHead) { h.afterProof[0][0] ^= 1 },
+		"a checkpoint too old": func(h *archiveHead) { _, old := newLog(t, 300); h.after = old.Checkpoint().Note },
+		"another place":        func(h *archiveHead) { h.from, h.to, h.edge = 0, 256, &edge{} },
+	} {
+		if _, err := readArchive(forged(change), l); !errors.Is(err, redoubt.Corrupt) {
+			t.Fatalf("%s: got %v, want corrupt", name, err)
+		}
+	}
+	m.entries[300] = testEntry(9999)
+	if _, err := readArchive(forged(func(*archiveHead) {}), l); !errors.Is(err, redoubt.Corrupt) {
+		t.Fatalf("another entry: got %v, want corrupt", err)
 	}
 }
 
@@ -207,8 +275,9 @@ func TestALogThatWasArchivedStillVerifiesAndItsFaultsAreFound(t *testing.T) {
 			continue
 		}
 		data[9] ^= 4
-		if _, faults := verify(old); len(faults) == 0 {
-			t.Fatalf("a flipped bit of tile %s is not found", tile.Path())
+		_, faults := verify(old)
+		if len(faults) == 0 || tile.L == 0 && tile.N < 3 && (faults[0].What != FaultTile || faults[0].Tile.N != tile.N) {
+			t.Fatalf("a flipped bit of tile %s is not found and named: %v", tile.Path(), faults)
 		}
 		data[9] ^= 4
 	}
