@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
 
-.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link clean deps
+.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link bench-timing clean deps
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -66,6 +66,9 @@ bench: build ## our server and its peers in one run, with ratios
 
 bench-link: ## carriage over emulated links, against each link's floor (needs root; about 20 minutes)
 	scripts/bench-link
+
+bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
 clean:
 	rm -rf redoubt dist

@@ -44,12 +44,38 @@ type AuditQuery struct {
 
 // AuditReport is what verification found.
 type AuditReport struct {
-	Node        NodeName `json:"node"`
-	OK          bool     `json:"ok"`
-	Entries     uint64   `json:"entries"`
-	Checkpoint  string   `json:"checkpoint"` // the signed note that the log now stands at
-	VerifierKey string   `json:"verifier_key"`
-	Faults      []string `json:"faults"`
+	Node        NodeName       `json:"node"`
+	OK          bool           `json:"ok"`
+	Entries     uint64         `json:"entries"`            // ever, archived ones included
+	KeptFrom    uint64         `json:"kept_from"`          // the oldest entry that the log still holds; those before it are archived
+	Archives    []AuditArchive `json:"archives,omitempty"` // those on record, oldest first
+	Checkpoint  string         `json:"checkpoint"`         // the signed note that the log now stands at
+	VerifierKey string         `json:"verifier_key"`
+	Faults      []string       `json:"faults"`
+}
+
+// AuditArchive is an archive of old entries that was confirmed, so that the log let go of them.
+type AuditArchive struct {
+	Node   NodeName  `json:"node"`
+	From   uint64    `json:"from"`   // the first entry in it
+	To     uint64    `json:"to"`     // the first behind it
+	SHA256 string    `json:"sha256"` // of the file, hex
+	Time   time.Time `json:"time"`   // when it was confirmed
+}
+
+// AuditArchiver takes old entries of the log out into files, in two steps, so that a client that dies between them loses
+// nothing. For security officers who work at the node's ceiling.
+type AuditArchiver interface {
+	// ArchiveAudit writes the entries that are older than before, by whole tiles, sealed to recipient (a public key made by
+	// "redoubt key recipient"), and keeps in mind what it wrote in place of what it wrote before. The log loses nothing by it.
+	// What is younger than the estate says the log is kept for is refused (Denied).
+	ArchiveAudit(ctx context.Context, who Credential, before time.Time, recipient string, w io.Writer) error
+	// ConfirmArchive says that the file with that SHA-256 (hex), the last that ArchiveAudit wrote, is durable elsewhere: the
+	// log lets go of its entries and has the archive on record, in one commit. Confirmed again, it says the same again.
+	ConfirmArchive(ctx context.Context, who Credential, sha256 string) (AuditArchive, error)
+	// SearchArchive is SearchAudit in an archive that the caller has opened. It gives nothing before all of the
+	// archive has verified as one of this node's.
+	SearchArchive(ctx context.Context, who Credential, q AuditQuery, opened io.Reader, each func(AuditRecord) error) error
 }
 
 // AuditService is the log's public side. Every call is itself recorded; a reader sees

@@ -107,6 +107,8 @@ const (
 	ActionExplain         Action = "ExplainDecision"
 	ActionSearchAudit     Action = "SearchAudit"
 	ActionVerifyAudit     Action = "VerifyAudit"
+	ActionArchiveAudit    Action = "ArchiveAudit"        // writes the log's oldest entries to a file
+	ActionConfirmArchive  Action = "ConfirmAuditArchive" // the file is durable: the log lets go of them
 	ActionKeyStatus       Action = "KeyStatus"
 	ActionRotateKey       Action = "RotateKey"
 	ActionErase           Action = "CryptoErase"

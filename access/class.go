@@ -17,7 +17,7 @@ const (
 	ClassAlter          // changes or removes one version that exists
 	ClassBucket         // makes, configures or removes a bucket
 	ClassOfficer        // what security officers do at whatever label they work, not about one label
-	ClassPeople         // what security officers learn of people, changes and grants, and what they sign and grant: at the node's ceiling
+	ClassPeople         // what security officers learn of people, changes and grants, and what they sign and grant, and the whole log's archives: at the node's ceiling
 	ClassKeys           // what security officers do to one label's keys or one version: within their working label
 	ClassAdmin          // what platform administrators do; it opens no content
 	ClassSelf           // what everybody may do about himself, and an officer about anybody
@@ -47,7 +47,7 @@ func ClassOf(a redoubt.Action) Class {
 	case redoubt.ActionCreateBucket, redoubt.ActionDeleteBucket, redoubt.ActionPutBucket:
 		return ClassBucket
 	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
-		redoubt.ActionInviteDevice, redoubt.ActionListDevices:
+		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionArchiveAudit, redoubt.ActionConfirmArchive:
 		return ClassPeople
 	case redoubt.ActionRevokeGrant, redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus, redoubt.ActionEndDevice:
 		return ClassOfficer

@@ -113,7 +113,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 			return RuleSameWorking
 		}
 	case ClassPeople:
-		// The records of people, changes and grants lie at the ceiling, and every answer here depends on them: below
+		// The records of people, changes and grants, and the log as a whole, lie at the ceiling, and every answer here depends on them: below
 		// it they would tell (RULES 3.4). Nor is the end of a label signed by who may not read what it ends.
 		if !label.Dominates(working, &m.ceiling) {
 			return RuleRecords

@@ -30,7 +30,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	buckets := isA("CreateBucket DeleteBucket PutBucketConfiguration")
 	settings := isA("HeadBucket ListBuckets GetBucketConfiguration LinkStatus")
 	erases := isA("RotateKey CryptoErase")
-	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople InviteDevice ListDevices")
+	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople InviteDevice ListDevices ArchiveAudit ConfirmAuditArchive")
 	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice")
 	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
@@ -293,7 +293,8 @@ func TestMonitorAgreesWithTheOracle(t *testing.T) {
 
 // TestOfficersRecordsAgreeWithTheOracle and the next draw only what has many conditions and is drawn seldom among all actions.
 func TestOfficersRecordsAgreeWithTheOracle(t *testing.T) {
-	agrees(t, []redoubt.Action{redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople, redoubt.ActionRevokeGrant},
+	agrees(t, []redoubt.Action{redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople, redoubt.ActionRevokeGrant,
+		redoubt.ActionArchiveAudit, redoubt.ActionConfirmArchive},
 		func(rt *rapid.T, r *Request) {
 			r.Subject = request(t, r.Action).Subject
 			r.Who.Subject, r.Subject.Roles = r.Subject.Name, []redoubt.Role{redoubt.RoleOfficer}

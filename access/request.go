@@ -91,7 +91,7 @@ const (
 	RuleReadOnly     = "read-only-bucket (2.5)"
 	RuleStorage      = "storage-role (2.5)"
 	RuleRole         = "role (4.2)"
-	RuleRecords      = "officers-records (3.4)" // people, changes and grants lie at the node's ceiling
+	RuleRecords      = "officers-records (3.4)" // people, changes, grants and the whole log lie at the node's ceiling
 	RuleOwnSubject   = "own-subject (4.3)"
 	RuleLink         = "within-link-bound (4.3)"
 	RuleLinkSubject  = "link-subject (4.3)"

@@ -31,6 +31,7 @@ type Options struct {
 	People      redoubt.PeopleService
 	Grants      redoubt.GrantService
 	Audit       redoubt.AuditService
+	Archives    redoubt.AuditArchiver
 	Keys        redoubt.KeyService
 	Maintenance redoubt.MaintenanceService
 	Devices     redoubt.DeviceService
@@ -100,6 +101,9 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/audit/search":          s.searchAudit,
 		"POST /v1/audit/verify":          s.verifyAudit,
 		"POST /v1/audit/export":          s.exportAudit,
+		"POST /v1/audit/archive":         s.archiveAudit,
+		"POST /v1/audit/archive/confirm": s.confirmArchive,
+		"POST /v1/audit/archive/search":  s.searchArchive,
 		"GET /v1/why/{request}":          s.why,
 		"GET /v1/keys":                   s.listKeys,
 		"POST /v1/keys/rotate":           s.rotateKey,

@@ -42,7 +42,9 @@ var calls = []struct {
 		`{"record":{"number":0,"time":"0001-01-01T00:00:00Z","subject":"","action":"GetObject","allow":false,"rule":""}}` + "\n" +
 		`{"record":{"number":1,"time":"0001-01-01T00:00:00Z","subject":"","action":"GetObject","allow":false,"rule":""}}` + "\n" +
 		`{"end":{"records":2}}`},
-	{"POST", "/v1/audit/verify", `{"trusted":["a","b"]}`, "ada verify a,b", 200, `{"node":"node","ok":true,"entries":0,"checkpoint":"","verifier_key":"","faults":[]}`},
+	{"POST", "/v1/audit/verify", `{"trusted":["a","b"]}`, "ada verify a,b", 200, `{"node":"node","ok":true,"entries":0,"kept_from":0,"checkpoint":"","verifier_key":"","faults":[]}`},
+	{"POST", "/v1/audit/archive", `{"before":"2026-03-01T12:00:00Z","recipient":"R"}`, "ada archive 2026-03-01T12:00:00Z R", 200, "sealed"},
+	{"POST", "/v1/audit/archive/confirm", `{"sha256":"ab"}`, "ada confirm ab", 200, `{"node":"node","from":0,"to":256,"sha256":"ab","time":"2026-03-01T12:00:00Z"}`},
 	{"POST", "/v1/audit/export", `{"format":"cef"}`, "ada export cef", 200, "one\ntwo"},
 	{"GET", "/v1/why/REQ", "", "ada why REQ", 200, `{"records":[]}`},
 	{"GET", "/v1/keys", "", "ada keys", 200, `{"keys":[]}`},

@@ -1,6 +1,8 @@
 package api
 
 import (
+	"bufio"
+	"mime"
 	"net/http"
 	"time"
 
@@ -95,4 +97,62 @@ func (s *server) why(w http.ResponseWriter, r *http.Request, who redoubt.Credent
 		return err
 	}
 	return answer(w, http.StatusOK, map[string]any{"records": orEmpty(recs)})
+}
+
+func (s *server) archiveAudit(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Before    time.Time `json:"before"`
+		Recipient string    `json:"recipient"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	if in.Before.IsZero() {
+		return &redoubt.Error{Op: "api", Kind: redoubt.Invalid, Hint: "before is the time before which entries are archived"}
+	}
+	out := &body{w: w, typ: "application/octet-stream"}
+	return out.end(s.Archives.ArchiveAudit(r.Context(), who, in.Before, in.Recipient, out))
+}
+
+func (s *server) confirmArchive(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		SHA256 string `json:"sha256"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	a, err := s.Archives.ConfirmArchive(r.Context(), who, in.SHA256)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, a)
+}
+
+// maxQueryLine is over any query: eleven short fields and an object's key.
+const maxQueryLine = 64 << 10
+
+// searchArchive reads a query on one line, and behind it an archive of any length.
+func (s *server) searchArchive(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	if typ, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || typ != "application/octet-stream" {
+		return &redoubt.Error{Op: "api", Kind: redoubt.Invalid, Hint: "send Content-Type: application/octet-stream"}
+	}
+	content := bufio.NewReaderSize(r.Body, maxQueryLine)
+	line, err := content.ReadSlice('\n')
+	if err != nil {
+		return &redoubt.Error{Op: "api", Kind: redoubt.Invalid, Hint: "begin with a query on one line of at most 64 KiB"}
+	}
+	var in auditQuery
+	if err := decode(line, &in); err != nil {
+		return err
+	}
+	q, err := in.query()
+	if err != nil {
+		return err
+	}
+	out, found := newLines(w), 0
+	err = s.Archives.SearchArchive(r.Context(), who, q, content, func(rec redoubt.AuditRecord) error {
+		found++
+		return out.write("record", rec)
+	})
+	return out.end("end", map[string]int{"records": found}, err)
 }

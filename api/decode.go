@@ -35,7 +35,14 @@ func read(w http.ResponseWriter, r *http.Request, v any) error {
 		return &redoubt.Error{Op: "api", Kind: redoubt.TooLarge}
 	case err != nil:
 		return bad("the body did not arrive whole")
-	case !utf8.Valid(body):
+	}
+	return decode(body, v)
+}
+
+// decode reads one JSON document, strictly.
+func decode(body []byte, v any) error {
+	bad := func(hint string) error { return &redoubt.Error{Op: "api", Kind: redoubt.Invalid, Hint: hint} }
+	if !utf8.Valid(body) {
 		return bad("the body is not UTF-8")
 	}
 	if hint := unique(body); hint != "" {

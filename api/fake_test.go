@@ -139,6 +139,29 @@ func (f *fake) ExportAudit(ctx context.Context, who redoubt.Credential, format s
 	return f.late
 }
 
+func (f *fake) ArchiveAudit(ctx context.Context, who redoubt.Credential, before time.Time, recipient string, w io.Writer) error {
+	if err := f.note(ctx, who, "archive", before.UTC().Format(time.RFC3339), recipient); err != nil {
+		return err
+	}
+	_, _ = io.WriteString(w, "sealed\n")
+	return f.late
+}
+
+func (f *fake) ConfirmArchive(ctx context.Context, who redoubt.Credential, sha256 string) (redoubt.AuditArchive, error) {
+	return redoubt.AuditArchive{Node: "node", To: 256, SHA256: sha256, Time: noon}, f.note(ctx, who, "confirm", sha256)
+}
+
+func (f *fake) SearchArchive(ctx context.Context, who redoubt.Credential, q redoubt.AuditQuery, opened io.Reader, each func(redoubt.AuditRecord) error) error {
+	b, err := io.ReadAll(opened)
+	if f.query = q; err != nil {
+		return err
+	}
+	if err := f.note(ctx, who, "search archive", string(b)); err != nil {
+		return err
+	}
+	return each(redoubt.AuditRecord{Number: 7, Action: "GetObject"})
+}
+
 func (f *fake) Why(ctx context.Context, who redoubt.Credential, request string) ([]redoubt.AuditRecord, error) {
 	return nil, f.note(ctx, who, "why", request)
 }
@@ -205,7 +228,7 @@ func (f *fake) NodeInfo(context.Context) redoubt.NodeInfo {
 
 // options are those of a node whose services are all f.
 func options(t testing.TB, f *fake) Options {
-	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Keys: f, Maintenance: f, Bundles: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
+	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Archives: f, Keys: f, Maintenance: f, Bundles: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
 }
 
 // ask sends one request to the handler, as ada.

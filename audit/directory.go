@@ -22,8 +22,9 @@ import (
 // tile/entries/N, and, beside it, checkpoints/SIZE. An export is one, and Verify reads
 // it without an enclave. It may be read by many at once and is written by one.
 type Directory struct {
-	path string
-	size uint64 // of the checkpoint when it was opened: how many entries there are
+	path  string
+	size  uint64 // how many entries there were when it was opened, with those archived before
+	first uint64 // of those that are there
 }
 
 // OpenDirectory opens the log at path, or an empty one when nothing is there. How many
@@ -31,6 +32,9 @@ type Directory struct {
 func OpenDirectory(path string) (*Directory, error) {
 	d := &Directory{path: path}
 	var err error
+	if d.first, err = d.readFirst(); err != nil {
+		return nil, dirError("audit.OpenDirectory", path, err)
+	}
 	if d.size, err = d.countEntries(); err != nil {
 		return nil, dirError("audit.OpenDirectory", path, err)
 	}
@@ -51,8 +55,10 @@ func bundleName(n uint64, w int) string {
 // countEntries finds the widest bundle by doubling and halving.
 func (d *Directory) countEntries() (uint64, error) {
 	full := func(n uint64) (bool, error) { return fileExists(d.file(bundleName(n, tileWidth))) }
-	var lo, hi uint64 // bundles below lo are there, bundle hi is not
-	for hi = 1; ; hi *= 2 {
+	begin := d.first >> tileHeight
+	lo, hi := begin, begin // bundles from begin to lo-1 are there, bundle hi is not
+	for step := uint64(1); ; step *= 2 {
+		hi = begin + step
 		ok, err := full(hi - 1)
 		if err != nil || hi > MaxEntries>>tileHeight {
 			return 0, err
@@ -79,6 +85,24 @@ func (d *Directory) countEntries() (uint64, error) {
 	return lo<<tileHeight + uint64(w), err
 }
 
+// firstName is the file that says from which entry on an export goes; without it, it goes from the first.
+const firstName = "first"
+
+func (d *Directory) readFirst() (uint64, error) {
+	text, err := os.ReadFile(d.file(firstName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	first, err := strconv.ParseUint(strings.TrimSuffix(string(text), "\n"), 10, 64)
+	if err != nil || fmt.Sprintf("%d\n", first) != string(text) || first%tileWidth != 0 || first > MaxEntries {
+		return 0, &redoubt.Error{Op: "audit.OpenDirectory", Kind: redoubt.Corrupt, Err: errors.New("the file first names no tile's first entry")}
+	}
+	return first, nil
+}
+
 // widest is the greatest width among the partial files in dir; 0 when there is none.
 func (d *Directory) widest(dir string) (int, error) {
 	files, err := os.ReadDir(dir)
@@ -96,6 +120,9 @@ func (d *Directory) widest(dir string) (int, error) {
 
 // Len is as Entries says.
 func (d *Directory) Len() uint64 { return d.size }
+
+// First is as Entries says.
+func (d *Directory) First() uint64 { return d.first }
 
 // Read is as Entries says.
 func (d *Directory) Read(ctx context.Context, from, to uint64, each func(uint64, []byte) error) error {
@@ -217,7 +244,7 @@ func (d *Directory) Checkpoints(from uint64, limit int) ([][]byte, error) {
 	return out, nil
 }
 
-// ExportTo copies the log, as far as its newest checkpoint covers it, into the empty
+// ExportTo copies the log, from its oldest entry as far as its newest checkpoint covers it, into the empty
 // directory path: what an archive or an inspector gets. Verify reads it back.
 func (l *Log) ExportTo(ctx context.Context, path string) error {
 	const op = "audit.ExportTo"
@@ -225,8 +252,14 @@ func (l *Log) ExportTo(ctx context.Context, path string) error {
 		return dirError(op, path, errors.Join(err, fs.ErrExist))
 	}
 	d, c := &Directory{path: path}, l.Checkpoint()
+	first := l.entries.First()
+	if first > 0 {
+		if err := writeFile(d.file(firstName), fmt.Appendf(nil, "%d\n", first)); err != nil {
+			return dirError(op, path, err)
+		}
+	}
 	var bundle []byte
-	err := l.entries.Read(ctx, 0, c.Size, func(n uint64, entry []byte) error {
+	err := l.entries.Read(ctx, first, c.Size, func(n uint64, entry []byte) error {
 		bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(entry))), entry...)
 		if n%tileWidth != tileWidth-1 && n != c.Size-1 {
 			return nil

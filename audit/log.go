@@ -72,8 +72,22 @@ func (l *Log) begin(ctx context.Context) error {
 
 // loadEdge reads the right edge of c's tree and proves it against c's root.
 func loadEdge(tiles Tiles, c Checkpoint) (*edge, error) {
-	e := &edge{size: c.Size}
-	for _, t := range edgeTiles(c.Size) {
+	e, err := readEdge(tiles, c.Size)
+	if err != nil {
+		return nil, err
+	}
+	root, err := e.root()
+	if err != nil || root != c.Root {
+		return nil, &redoubt.Error{Op: "audit.NewLog", Kind: redoubt.Corrupt, Err: errors.New("the tiles do not give the signed root"),
+			Hint: "redoubt audit verify"}
+	}
+	return e, nil
+}
+
+// readEdge reads the right edge of the tree of the first size entries, as the tiles have it.
+func readEdge(tiles Tiles, size uint64) (*edge, error) {
+	e := &edge{size: size}
+	for _, t := range edgeTiles(size) {
 		hashes := make([]tlog.Hash, 0, tileWidth)
 		if t.W > 0 {
 			data, err := readTile(tiles, t)
@@ -83,11 +97,6 @@ func loadEdge(tiles Tiles, c Checkpoint) (*edge, error) {
 			hashes = tileHashes(data)
 		}
 		e.levels = append(e.levels, hashes)
-	}
-	root, err := e.root()
-	if err != nil || root != c.Root {
-		return nil, &redoubt.Error{Op: "audit.NewLog", Kind: redoubt.Corrupt, Err: errors.New("the tiles do not give the signed root"),
-			Hint: "redoubt audit verify"}
 	}
 	return e, nil
 }

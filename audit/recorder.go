@@ -98,8 +98,8 @@ func lastSession(ctx context.Context, entries Entries) (rule, detail string, err
 	if end == 0 {
 		return StartFirst, "", nil
 	}
-	for to := end; to > 0 && end-to < lookBack; {
-		from := to - min(to, 256)
+	for to, first := end, entries.First(); to > first && end-to < lookBack; {
+		from := max(first, to-min(to, 256))
 		err := entries.Read(ctx, from, to, func(n uint64, b []byte) error {
 			e, err := ParseEntry(b)
 			if err != nil {

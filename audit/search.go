@@ -4,9 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"iter"
 	"slices"
 	"time"
+
+	"golang.org/x/mod/sumdb/note"
 
 	"redoubt"
 )
@@ -40,7 +43,7 @@ type Found struct {
 }
 
 // Search walks the entries that q selects and its reader may see, in the order of the
-// stream. An error ends the walk. How long it takes tells of what it passes over, as
+// stream. What was archived is not there (SearchArchive). An error ends the walk. How long it takes tells of what it passes over, as
 // every search does (RULES 3: timing is measured, bounded, published).
 func Search(ctx context.Context, entries Entries, q Query) iter.Seq2[Found, error] {
 	return func(yield func(Found, error) bool) {
@@ -60,8 +63,8 @@ func Search(ctx context.Context, entries Entries, q Query) iter.Seq2[Found, erro
 			left--
 			return left != 0
 		}
-		for block := range blocks(q.From, to, q.Newest) {
-			found, err := q.block(ctx, entries, block[0], block[1])
+		for block := range blocks(max(q.From, entries.First()), to, q.Newest) {
+			found, err := q.kept(ctx, entries, block[0], block[1])
 			if err != nil {
 				yield(Found{}, &redoubt.Error{Op: "audit.Search", Kind: redoubt.KindOf(err), Err: err})
 				return
@@ -90,6 +93,20 @@ func blocks(from, to uint64, newest bool) iter.Seq[[2]uint64] {
 			if !yield(piece) {
 				return
 			}
+		}
+	}
+}
+
+// kept is block, for what was not archived meanwhile.
+func (q *Query) kept(ctx context.Context, entries Entries, from, to uint64) ([]Found, error) {
+	for {
+		found, err := q.block(ctx, entries, from, to)
+		first := entries.First()
+		if err == nil || first <= from {
+			return found, err
+		}
+		if from = first; from >= to {
+			return nil, nil
 		}
 	}
 }
@@ -131,4 +148,37 @@ func (q *Query) sees(e *Entry) bool {
 		return q.Visible("")
 	}
 	return (e.Label == "" || q.Visible(e.Label)) && (e.Working == "" || q.Visible(e.Working))
+}
+
+// MaxArchiveFound is how many entries a search of an archive gives at most: they wait in memory until all of the archive
+// has verified.
+const MaxArchiveFound = 1 << 16
+
+// SearchArchive gives the entries of an archive (see ReadArchive) that q selects and its reader may see, oldest first,
+// once the whole archive has verified. From, To and Newest do not apply. More than MaxArchiveFound is redoubt.TooLarge.
+func SearchArchive(ctx context.Context, in io.Reader, v note.Verifier, q Query) ([]Found, error) {
+	const op = "audit.SearchArchive"
+	if q.Visible == nil {
+		return nil, &redoubt.Error{Op: op, Kind: redoubt.Denied, Err: errors.New("nobody was named who may see")}
+	}
+	var found []Found
+	_, err := ReadArchive(ctx, in, v, nil, func(n uint64, b []byte) error {
+		e, err := ParseEntry(b)
+		if err != nil || !q.matches(&e) || !q.sees(&e) || q.Max > 0 && len(found) == q.Max {
+			return err
+		}
+		if len(found) == MaxArchiveFound {
+			return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: "ask for less: a shorter time, one subject, or at most so many"}
+		}
+		f := Found{Entry: e}
+		if q.Numbers {
+			f.Number, f.Numbered = n, true
+		}
+		found = append(found, f)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return found, nil
 }

@@ -16,6 +16,9 @@ import (
 type Entries interface {
 	// Len is the number of entries committed; it never shrinks.
 	Len() uint64
+	// First is the number of the oldest entry that is there: those before it were archived, whole tiles of them. It never
+	// shrinks.
+	First() uint64
 	// Read calls each with entries from to to-1 in order, and stops at its first error,
 	// which it returns as it is. The bytes are only good during the call. An entry that
 	// is not there is redoubt.NotFound.
@@ -47,7 +50,8 @@ type Tiles interface {
 // Memory is Entries and Tiles in memory, for tests and small exports. The zero Memory is empty.
 type Memory struct {
 	mu          sync.Mutex
-	entries     [][]byte
+	first       uint64
+	entries     [][]byte             // from first on
 	tiles       map[tlog.Tile][]byte // W is 0 in the key
 	sizes       []uint64
 	checkpoints map[uint64][]byte
@@ -67,18 +71,34 @@ func (m *Memory) Commit(_ context.Context, entries [][]byte) error {
 func (m *Memory) Len() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return uint64(len(m.entries))
+	return m.first + uint64(len(m.entries))
+}
+
+// First is as Entries says.
+func (m *Memory) First() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.first
+}
+
+// Drop forgets the entries below a number.
+func (m *Memory) Drop(below uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if below > m.first {
+		m.entries, m.first = m.entries[below-m.first:], below
+	}
 }
 
 // Read is as Entries says.
 func (m *Memory) Read(ctx context.Context, from, to uint64, each func(uint64, []byte) error) error {
 	for n := from; n < to; n++ {
 		m.mu.Lock()
-		if n >= uint64(len(m.entries)) {
+		if n < m.first || n >= m.first+uint64(len(m.entries)) {
 			m.mu.Unlock()
 			return &redoubt.Error{Op: "audit.Read", Kind: redoubt.NotFound}
 		}
-		e := m.entries[n]
+		e := m.entries[n-m.first]
 		m.mu.Unlock()
 		if err := each(n, e); err != nil {
 			return err

@@ -49,6 +49,7 @@ type Gap struct {
 type Summary struct {
 	Entries    uint64     // entries there, covered or not
 	Covered    uint64     // entries that the newest checkpoint covers
+	First      uint64     // the oldest entry that is there: those below it are archived
 	Checkpoint Checkpoint // the newest that the log itself keeps; zero when it keeps none that verifies
 	Decisions  uint64     // what the covered entries stand for, by their counts
 	Sessions   uint64
@@ -60,12 +61,13 @@ type Summary struct {
 // checkpoint that the log keeps and each of trusted (checkpoints of this log that others
 // kept) with it. report, which may be nil, is called with each fault as it is found. The
 // error is redoubt.Corrupt when there was any; any other error means that Verify could
-// not finish. It trusts nothing but v. It takes memory for the edge of the tree only.
+// not finish. Entries that were archived are taken by their hashes in the tree, and must be on record as archived in an
+// entry of the log. It trusts nothing but v. It takes memory for the edge of the tree only.
 func Verify(ctx context.Context, entries Entries, tiles Tiles, v note.Verifier, trusted []Checkpoint, report func(Fault)) (Summary, error) {
 	if entries == nil || tiles == nil || v == nil {
 		return Summary{}, &redoubt.Error{Op: "audit.Verify", Kind: redoubt.Invalid, Err: errors.New("entries, tiles and verifier are needed")}
 	}
-	x := &verification{ctx: ctx, entries: entries, tiles: tiles, verifier: v, report: report, edge: &edge{}}
+	x := &verification{archived: map[uint64]bool{}, ctx: ctx, entries: entries, tiles: tiles, verifier: v, report: report, edge: &edge{}}
 	err := x.run(trusted)
 	if err == nil && x.sum.Faults > 0 {
 		err = &redoubt.Error{Op: "audit.Verify", Kind: redoubt.Corrupt, Err: fmt.Errorf("%d faults, the first: %s", x.sum.Faults, x.first)}
@@ -86,6 +88,9 @@ type verification struct {
 	suspect []suspect // level-0 tiles that differ from what the entries give
 	wrong   []tlog.Tile
 	stopped error
+
+	tileBad  bool            // a tile of archived entries is not what was signed
+	archived map[uint64]bool // ends of archives that entries speak of
 }
 
 // suspect is a level-0 tile whose entries and hashes disagree; which is wrong is known
@@ -113,7 +118,7 @@ func (x *verification) run(trusted []Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	x.sum.Entries = x.entries.Len()
+	x.sum.Entries, x.sum.First = x.entries.Len(), x.entries.First()
 	x.sum.Covered = x.sum.Checkpoint.Size
 	if len(marks) == 0 {
 		if x.sum.Entries > 0 {
@@ -156,6 +161,9 @@ func (x *verification) run(trusted []Checkpoint) error {
 		rootOK = false
 	}
 	x.blame(rootOK)
+	if x.sum.First > 0 && !x.archived[x.sum.First] {
+		x.fault(Fault{What: FaultMissing, Entry: 0, Text: fmt.Sprintf("entries 0 to %d are gone, and the log has no record of an archive that ends there", x.sum.First-1)})
+	}
 	return x.stopped
 }
 
@@ -214,6 +222,9 @@ func (x *verification) checkpoints(trusted []Checkpoint) ([]Checkpoint, error) {
 
 // grow takes entries into the tree until it has size, comparing tiles as they fill.
 func (x *verification) grow(size uint64) error {
+	for x.edge.size < min(size, x.sum.First) && x.stopped == nil {
+		x.growArchived(min(size, x.sum.First))
+	}
 	for x.edge.size < size {
 		if err := x.ctx.Err(); err != nil {
 			return &redoubt.Error{Op: "audit.Verify", Kind: redoubt.Unavailable, Err: err}
@@ -241,6 +252,27 @@ func (x *verification) grow(size uint64) error {
 	return x.stopped
 }
 
+// growArchived takes a tile of archived entries into the tree, or the part of it in front of size, by its hashes.
+func (x *verification) growArchived(size uint64) {
+	first := x.edge.size / tileWidth * tileWidth
+	t := tlog.Tile{H: tileHeight, L: 0, N: int64(first >> tileHeight), W: tileWidth}
+	data, err := readTile(x.tiles, t)
+	if err == nil && x.sum.Checkpoint.Size >= first+tileWidth {
+		_, err = hashReader(x.tiles, x.sum.Checkpoint).ReadHashes([]int64{tlog.StoredHashIndex(0, int64(first))})
+	}
+	if err != nil {
+		x.tileBad = true
+		x.fault(Fault{What: FaultTile, Entry: -1, Tile: &t,
+			Text: fmt.Sprintf("tile %s, of the archived entries %d to %d, is not what was signed: %v", t.Path(), first, first+tileWidth-1, err)})
+	}
+	if len(data) < tileWidth*tlog.HashSize {
+		data = make([]byte, tileWidth*tlog.HashSize)
+	}
+	for _, h := range tileHashes(data)[x.edge.size-first : min(size-first, tileWidth)] {
+		x.edge.add(h, x.compare)
+	}
+}
+
 // look reads an entry for the summary.
 func (x *verification) look(n uint64, entry []byte) {
 	e, err := ParseEntry(entry)
@@ -249,6 +281,9 @@ func (x *verification) look(n uint64, entry []byte) {
 		return
 	}
 	x.sum.Decisions += uint64(e.Count)
+	if a, ok := ParseArchived(&e); ok {
+		x.archived[a.To] = true
+	}
 	if e.Action == ActionStart {
 		x.sum.Sessions++
 		if e.Rule == StartGap {
@@ -290,7 +325,7 @@ func (x *verification) compare(t tlog.Tile, hashes []tlog.Hash) {
 // forked reports a checkpoint that the entries do not give, unless a tile will tell
 // more exactly which entry is to blame.
 func (x *verification) forked(c Checkpoint) {
-	if c.Size == x.sum.Checkpoint.Size && c.Root == x.sum.Checkpoint.Root && len(x.suspect) > 0 {
+	if c.Size == x.sum.Checkpoint.Size && c.Root == x.sum.Checkpoint.Root && (len(x.suspect) > 0 || x.tileBad) {
 		return
 	}
 	x.fault(Fault{What: FaultFork, Entry: -1,
@@ -314,7 +349,7 @@ func (x *verification) blame(rootOK bool) {
 			x.fault(Fault{What: FaultTile, Entry: int64(n), Tile: &t, Text: fmt.Sprintf("the hash of entry %d in tile %s is not what was signed", n, t.Path())})
 		}
 	}
-	if altered {
+	if altered || x.tileBad {
 		return // the tiles above differ from altered entries as they must
 	}
 	for _, t := range x.wrong {

@@ -35,7 +35,12 @@ func wire(q redoubt.AuditQuery) auditQuery {
 
 // SearchAudit calls each with every record found, as they arrive. An error of each ends the search.
 func (c *Client) SearchAudit(ctx context.Context, q redoubt.AuditQuery, each func(redoubt.AuditRecord) error) error {
-	return c.lines(ctx, "/v1/audit/search", wire(q), "end", func(member string, v json.RawMessage) error {
+	return c.lines(ctx, "/v1/audit/search", wire(q), "end", eachRecord(each))
+}
+
+// eachRecord reads the records among the lines of an answer.
+func eachRecord(each func(redoubt.AuditRecord) error) func(member string, v json.RawMessage) error {
+	return func(member string, v json.RawMessage) error {
 		if member != "record" {
 			return nil
 		}
@@ -44,7 +49,7 @@ func (c *Client) SearchAudit(ctx context.Context, q redoubt.AuditQuery, each fun
 			return err
 		}
 		return each(rec)
-	})
+	}
 }
 
 // VerifyAudit has the node verify its whole log against checkpoints that the caller kept.
@@ -67,7 +72,7 @@ func (c *Client) Why(ctx context.Context, request string) ([]redoubt.AuditRecord
 	return out.Records, err
 }
 
-// lines reads a stream of JSON lines to its last one, which is last or an error; a stream without it was cut off.
+// lines asks for a stream of JSON lines; see readLines.
 func (c *Client) lines(ctx context.Context, path string, in any, last string, each func(member string, v json.RawMessage) error) error {
 	res, err := c.send(ctx, "POST", path, in)
 	if err != nil {

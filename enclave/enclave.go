@@ -20,7 +20,7 @@ import (
 	"redoubt/store"
 )
 
-// Options is what an enclave is made from. All but Quotas, Buckets, Rules, Clock, Rand and Log is needed.
+// Options is what an enclave is made from. All but Quotas, Buckets, AuditKeep, Rules, Clock, Rand and Log is needed.
 type Options struct {
 	Name           redoubt.NodeName
 	Kind           string // enclave or device
@@ -31,6 +31,7 @@ type Options struct {
 	People         []redoubt.Person // of the signed genesis estate
 	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
 	Quotas         map[string]int64 // marking, or redoubt.QuotaOfOthers -> bytes
+	AuditKeep      time.Duration    // no entry of the audit log that is younger can be archived away
 	Rules          access.Denier    // the estate's own, able only to deny
 	Links          []redoubt.Link   // to the peers that it replicates with, beside its devices
 	Devices        []DeclaredDevice // whose home it is
@@ -58,6 +59,7 @@ type Enclave struct {
 	namer    *audit.Namer
 	recorder *audit.Recorder
 	tree     *audit.Log
+	keep     time.Duration // of the log (Options.AuditKeep)
 	sets     *labelSets
 	locks    *keyLocks
 	ids      opaque
@@ -71,6 +73,7 @@ type Enclave struct {
 	peopleMu   sync.Mutex   // serialises what changes people: planned, committed, applied
 	standingMu sync.RWMutex // held shared by who commits under a credential, alone while a revocation takes effect
 	rotateMu   sync.Mutex   // one rotation or erasure at a time
+	archiveMu  sync.RWMutex // held shared by who reads the whole log back, alone while it lets go of entries
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -98,7 +101,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	}
 	o.Clock = notBefore(last, o.Clock)
 	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
-		clock: o.Clock, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
+		clock: o.Clock, keep: o.AuditKeep, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
 		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: makerOf(o.Name)}
 	if err := e.deriveKeys(o); err != nil {
 		return nil, err

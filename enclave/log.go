@@ -21,6 +21,8 @@ type stream struct{ engine store.Engine }
 
 func (s stream) Len() uint64 { return s.engine.Stats().Appended }
 
+func (s stream) First() uint64 { return s.engine.Stats().FirstAppend }
+
 func (s stream) Read(ctx context.Context, from, to uint64, each func(n uint64, entry []byte) error) error {
 	view := s.engine.View()
 	defer view.Close()
@@ -152,20 +154,9 @@ func (e *Enclave) search(ctx context.Context, who redoubt.Credential, action red
 	if err := e.recorder.Flush(ctx); err != nil {
 		return err
 	}
-	query := audit.Query{Visible: e.visible(who.Working), Numbers: who.Working.Dominates(e.ceiling),
-		Subject: string(q.Subject), Action: string(q.Action), Rule: q.Rule,
-		Request: q.Request, Outcome: q.Outcome, Since: q.Since, Until: q.Until, From: q.From, Max: q.Max}
-	if q.Object.Bucket != "" {
-		query.Bucket = e.namer.Bucket(string(q.Object.Bucket))
-		if q.Object.Key != "" {
-			query.Name = e.namer.Name(string(q.Object.Bucket), q.Object.Key)
-		}
-	}
+	query := e.auditQuery(who, q)
 	if self {
 		query.Subject = string(who.Subject)
-	}
-	if !query.Numbers {
-		query.From = 0 // numbers count what the reader may not see: to search from one would tell how much that is
 	}
 	for f, err := range audit.Search(ctx, stream{e.engine}, query) {
 		if err != nil {
@@ -176,6 +167,23 @@ func (e *Enclave) search(ctx context.Context, who redoubt.Credential, action red
 		}
 	}
 	return nil
+}
+
+// auditQuery is a query as the log takes it, for who asks.
+func (e *Enclave) auditQuery(who redoubt.Credential, q redoubt.AuditQuery) audit.Query {
+	query := audit.Query{Visible: e.visible(who.Working), Numbers: who.Working.Dominates(e.ceiling),
+		Subject: string(q.Subject), Action: string(q.Action), Rule: q.Rule,
+		Request: q.Request, Outcome: q.Outcome, Since: q.Since, Until: q.Until, From: q.From, Max: q.Max}
+	if q.Object.Bucket != "" {
+		query.Bucket = e.namer.Bucket(string(q.Object.Bucket))
+		if q.Object.Key != "" {
+			query.Name = e.namer.Name(string(q.Object.Bucket), q.Object.Key)
+		}
+	}
+	if !query.Numbers {
+		query.From = 0 // numbers count what the reader may not see: to search from one would tell how much that is
+	}
+	return query
 }
 
 func (e *Enclave) auditRecord(f audit.Found) redoubt.AuditRecord {
@@ -224,6 +232,8 @@ func (e *Enclave) VerifyAudit(ctx context.Context, who redoubt.Credential, trust
 		}
 		marks = append(marks, c)
 	}
+	e.archiveMu.RLock() // before the tree follows: else entries could be gone, and the record of it not covered yet
+	defer e.archiveMu.RUnlock()
 	if err := e.tree.Advance(ctx); err != nil {
 		report.Faults = append(report.Faults, err.Error())
 	}
@@ -236,6 +246,10 @@ func (e *Enclave) VerifyAudit(ctx context.Context, who redoubt.Credential, trust
 	switch {
 	case who.Working.Dominates(e.ceiling):
 		report.Entries, report.Checkpoint, report.VerifierKey = sum.Entries, string(sum.Checkpoint.Note), e.tree.VerifierKey()
+		report.KeptFrom = sum.First
+		if report.Archives, err = e.archives(); err != nil {
+			return report, err
+		}
 	case !report.OK: // a fault is told by numbers of entries, which count those above the caller too
 		report.Faults = []string{"the log does not verify: verify it again with a credential at the node's ceiling"}
 	}

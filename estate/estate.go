@@ -39,12 +39,32 @@ type Estate struct {
 	Serial   int64            `json:"serial,omitempty"`   // rises with each issue of a real estate, so that an old one cannot come back
 	Exercise bool             `json:"exercise,omitempty"` // made-up people whose keys the state may keep
 	Policy   PolicyRef        `json:"policy"`
+	Audit    *Audit           `json:"audit,omitempty"`
 	Nodes    []Node           `json:"nodes"`
 	People   []redoubt.Person `json:"people"`
 
 	policy *label.Policy
 	text   []byte // the file
 	spif   []byte // what Policy.SPIF names
+}
+
+// Audit says how long every node's audit log is kept.
+type Audit struct {
+	KeepSeconds int64 `json:"keep_seconds"` // no younger entry can be archived away
+}
+
+// The bounds of Audit.Keep.
+const (
+	MinAuditKeep = time.Hour
+	MaxAuditKeep = 100 * 366 * 24 * time.Hour // what is kept for good needs no archive
+)
+
+// AuditKeep is how old an entry of the audit log must be to be archived away; 0 where the estate does not say.
+func (e *Estate) AuditKeep() time.Duration {
+	if e.Audit == nil {
+		return 0
+	}
+	return time.Duration(e.Audit.KeepSeconds) * time.Second
 }
 
 // PolicyRef names the marking policy: a built-in one, or a SPIF file beside the estate.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"redoubt"
 )
@@ -125,6 +126,32 @@ func TestQuotasTakeADefaultForLabelsThatAreNotNamed(t *testing.T) {
 		t.Errorf("the signatures do not cover the default: %v", err)
 	}
 	for _, bad := range []string{"{Default: 1KB}", "{DEFAULT: 1KB}", "{default: 0}", "{default: much}", "{default: 1KB, default: 1KB}", "{default: {S: 1KB}}"} {
+		if _, err := with(bad); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}
+
+func TestHowLongAuditLogsAreKeptIsReadStrictlyAndSigned(t *testing.T) {
+	with := func(audit string) (*Estate, error) {
+		return Read([]byte(strings.Replace(fmt.Sprintf(real, 1, public(1), public(2)), "\nnodes:", "\naudit: "+audit+"\nnodes:", 1)), nil)
+	}
+	e, err := with("{keep: 720h}")
+	if err != nil || e.AuditKeep() != 720*time.Hour {
+		t.Fatalf("got %v, %v", e, err)
+	}
+	if other, err := with("{keep: 721h}"); err != nil || other.Digest() == e.Digest() {
+		t.Errorf("the signatures do not cover it: %v", err)
+	}
+	if plain, err := Read(fmt.Appendf(nil, real, 1, public(1), public(2)), nil); err != nil || plain.AuditKeep() != 0 {
+		t.Errorf("without the key: %v, %v", plain.AuditKeep(), err)
+	}
+	for d, ok := range map[time.Duration]bool{MinAuditKeep: true, MinAuditKeep - time.Second: false, MaxAuditKeep: true, MaxAuditKeep + time.Second: false} {
+		if _, err := with("{keep: " + d.String() + "}"); (err == nil) != ok {
+			t.Errorf("%v: got %v, want it taken: %v", d, err, ok)
+		}
+	}
+	for _, bad := range []string{"{}", "720h", "{keep: 30}", "{keep: 720h, drop: 1h}", "{keep: 720h, keep: 720h}", "{keep: -720h}", "[]"} {
 		if _, err := with(bad); err == nil {
 			t.Errorf("%s was taken", bad)
 		}
@@ -275,6 +302,7 @@ func TestPlanTellsWhatChangesAndRefusesWhatAFileCannotDo(t *testing.T) {
 		{"same", "# an exchange officer", "", ""},
 		{"ceiling raised", "ceiling: SECRET}", "ceiling: TOP SECRET}", "change  node secret: range"},
 		{"ceiling lowered", "home: secret\n    range: {floor: UNCLASSIFIED, ceiling: SECRET}", "home: secret\n    range: {floor: UNCLASSIFIED, ceiling: CONFIDENTIAL}", "refuse  node outpost: range"},
+		{"audit", "policy: USA\n", "policy: USA\naudit: {keep: 720h}\n", "change  audit keep: 0s to 720h0m0s"},
 		{"bucket", "[reports, imagery]", "[reports, imagery, more]", "add     bucket unclass/more"},
 		{"clearance", "clearance: SECRET\n    nation: GBR", "clearance: TOP SECRET\n    nation: GBR", "change  person gbr-liaison: clearance"},
 	} {

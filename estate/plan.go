@@ -12,7 +12,7 @@ import (
 // Step is one thing that bringing an estate up would do.
 type Step struct {
 	Do      string `json:"do"`   // "add", "change", "remove" or "refuse"
-	Noun    string `json:"noun"` // "policy", "node", "bucket", "person"
+	Noun    string `json:"noun"` // "policy", "audit", "node", "bucket", "person"
 	Name    string `json:"name"`
 	What    string `json:"what,omitempty"`    // the fields that change
 	Restart bool   `json:"restart,omitempty"` // takes effect when the node starts again
@@ -49,6 +49,9 @@ func Plan(was, next *Estate) []Step {
 	if !was.Exercise && next.Exercise {
 		steps = append(steps, Step{Do: "refuse", Noun: "exercise", Name: next.Name,
 			Why: "a real estate never keeps its people's keys; begin a new state"})
+	}
+	if was.AuditKeep() != next.AuditKeep() {
+		steps = append(steps, Step{Do: "change", Noun: "audit", Name: "keep", What: was.AuditKeep().String() + " to " + next.AuditKeep().String(), Restart: true})
 	}
 	steps = append(steps, planNodes(was, next)...)
 	return append(steps, planPeople(was, next)...)

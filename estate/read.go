@@ -172,6 +172,7 @@ func (r *reader) root(n *yaml.Node) {
 		{"serial", false, func(n *yaml.Node, p string) { e.Serial = r.number(n, p, 0, math.MaxInt64) }},
 		{"exercise", false, func(n *yaml.Node, p string) { e.Exercise = r.flag(n, p) }},
 		{"policy", true, r.policy},
+		{"audit", false, r.audit},
 		{"nodes", true, func(n *yaml.Node, p string) { r.list(n, p, MaxNodes, r.node) }},
 		{"people", true, func(n *yaml.Node, p string) { r.list(n, p, MaxPeople, r.person) }},
 	}
@@ -206,6 +207,14 @@ func (r *reader) policy(n *yaml.Node, path string) {
 		return
 	}
 	r.mapping(n, path, field{"spif", true, func(n *yaml.Node, path string) { r.spif(n, path) }})
+}
+
+// audit reads for how long audit logs are kept.
+func (r *reader) audit(n *yaml.Node, path string) {
+	r.estate.Audit = &Audit{}
+	r.mapping(n, path, field{"keep", true, func(n *yaml.Node, path string) {
+		r.estate.Audit.KeepSeconds = int64(r.duration(n, path, MinAuditKeep, MaxAuditKeep) / time.Second)
+	}})
 }
 
 func (r *reader) spif(n *yaml.Node, path string) {

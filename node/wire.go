@@ -54,7 +54,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	}
 	cloud, err := enclave.Open(ctx, enclave.Options{IDKeys: idKeys,
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
-		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas,
+		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
 		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
@@ -72,7 +72,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	return handlers{
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
-		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files,
+		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files,
 			OwnerToken: n.runtime.Token, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
 	}, nil
 }

@@ -16,8 +16,12 @@ type Batch struct {
 	// After a successful Commit, FirstAppend is the number of Appends[0].
 	Appends     [][]byte
 	FirstAppend uint64
-	Links       []Staged  // blobs that become live
-	Unlinks     []BlobRef // blobs that die; one that is not linked is passed over
+	// DropBelow, unless it is 0, ends the entries of the stream below this number: they are gone, the numbers go on. It is at
+	// most the length of the stream as the batch finds it, which entries of its own do not reach (redoubt.Invalid else; the
+	// lower of two drops does nothing). Where nothing was ever appended it says at which number the stream begins.
+	DropBelow uint64
+	Links     []Staged  // blobs that become live
+	Unlinks   []BlobRef // blobs that die; one that is not linked is passed over
 }
 
 // Op is what a Write does.
@@ -77,11 +81,14 @@ func AppendKey(n uint64) []byte {
 // Validate holds a batch against the limits of the contract, before a driver takes
 // it up: MaxBatchWrites changes of any sort, MaxBatchBytes of keys, values and
 // entries together, keys of 1 to MaxKeyBytes that do not start with AppendPrefix,
-// values and entries of at most MaxValueBytes. What is too big is redoubt.TooLarge,
+// values and entries of at most MaxValueBytes, a DropBelow of at most MaxAppends. What is too big is redoubt.TooLarge,
 // what is malformed redoubt.Invalid.
 func (b *Batch) Validate() error {
 	if n := len(b.Writes) + len(b.Appends) + len(b.Links) + len(b.Unlinks); n > MaxBatchWrites {
 		return tooLarge("batch of %d changes", n)
+	}
+	if b.DropBelow > MaxAppends {
+		return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: fmt.Errorf("drop of entries below %d", b.DropBelow)}
 	}
 	total := 0
 	for i := range b.Writes {

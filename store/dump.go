@@ -22,7 +22,8 @@ const (
 	dumpKey      = 'K' // uint32 length of the key, key, value
 	dumpBlob     = 'B' // uint64 name, uint64 size; its content follows in dumpPiece records
 	dumpPiece    = 'P' // 1 to dumpPieceBytes of content
-	dumpEntry    = 'A' // one entry of the append stream, in order from number 0
+	dumpFirst    = 'F' // uint64: the number of the first entry, where it is not 0
+	dumpEntry    = 'A' // one entry of the append stream, in order
 	dumpDigest   = 'D' // SHA-256 of everything before this record, from the magic on
 	dumpEnd      = 'E' // uint64 each: keys, blobs, entries; after it one digest and nothing more
 	dumpRunBytes = 4 << 20
@@ -55,7 +56,7 @@ func Dump(ctx context.Context, v View, e Engine, w io.Writer) error {
 			return d.blob(e, ref, size)
 		})
 	}
-	entries := d.scan(v, []byte{AppendPrefix}, nil, func(it Iterator) { d.record(dumpEntry, it.Value()) })
+	entries := d.entries(v)
 	var end [24]byte
 	binary.BigEndian.PutUint64(end[0:], keys)
 	binary.BigEndian.PutUint64(end[8:], blobs)
@@ -120,6 +121,19 @@ func (d *dumper) scan(v View, lower, upper []byte, each func(Iterator)) (n uint6
 	}
 	d.err = errors.Join(d.err, it.Err(), it.Close())
 	return n
+}
+
+// entries writes the append stream, and where it begins: what was dropped is not there. A stream of which nothing
+// is left cannot be told from one that was never written to; enclaves keep the last entries always.
+func (d *dumper) entries(v View) uint64 {
+	begun := false
+	return d.scan(v, []byte{AppendPrefix}, nil, func(it Iterator) {
+		if first := it.Key()[1:]; !begun && !bytes.Equal(first, make([]byte, 8)) {
+			d.record(dumpFirst, first)
+		}
+		begun = true
+		d.record(dumpEntry, it.Value())
+	})
 }
 
 func (d *dumper) blob(e Engine, ref BlobRef, size int64) error {
@@ -195,14 +209,14 @@ type loader struct {
 	lastKey              []byte
 	lastRef              BlobRef
 	keys, blobs, entries uint64
-	committed            uint64 // entries
+	committed            uint64 // the next entry's number
 	stage                byte   // of the last record: key, blob, entry, end
 	open                 Staged // the blob whose pieces come
 	want                 uint64 // bytes that open still lacks
 	staged               []Staged
 }
 
-var dumpOrder = map[byte]int{dumpKey: 1, dumpBlob: 2, dumpPiece: 2, dumpEntry: 3, dumpEnd: 4}
+var dumpOrder = map[byte]int{dumpKey: 1, dumpBlob: 2, dumpPiece: 2, dumpFirst: 3, dumpEntry: 4, dumpEnd: 5}
 
 func (l *loader) run() error {
 	magic := make([]byte, len(dumpMagic))
@@ -250,7 +264,7 @@ func (l *loader) next() (kind byte, body []byte, err error) {
 	l.sum.Write(head[:])
 	n := int(binary.BigEndian.Uint32(head[1:]))
 	limit, known := map[byte]int{dumpKey: maxDumpRecord, dumpBlob: 16, dumpPiece: dumpPieceBytes,
-		dumpEntry: MaxValueBytes, dumpDigest: sha256.Size, dumpEnd: 24}[head[0]]
+		dumpFirst: 8, dumpEntry: MaxValueBytes, dumpDigest: sha256.Size, dumpEnd: 24}[head[0]]
 	if !known || n > limit {
 		return 0, nil, fmt.Errorf("record %q of %d bytes", head[0], n)
 	}
@@ -274,6 +288,8 @@ func (l *loader) take(kind byte, body []byte) error {
 		return l.takeBlob(body)
 	case dumpPiece:
 		return l.takePiece(body)
+	case dumpFirst:
+		return l.takeFirst(body)
 	case dumpEntry:
 		l.entries++
 		l.batch.Append(bytes.Clone(body))
@@ -285,6 +301,17 @@ func (l *loader) take(kind byte, body []byte) error {
 		}
 		return nil
 	}
+}
+
+func (l *loader) takeFirst(body []byte) error {
+	if len(body) != 8 || l.committed > 0 {
+		return errors.New("first record is malformed, or stands twice")
+	}
+	l.committed = binary.BigEndian.Uint64(body)
+	if l.batch.DropBelow = l.committed; l.committed == 0 || l.committed > MaxAppends {
+		return errors.New("first record names no number")
+	}
+	return l.room(len(body))
 }
 
 func (l *loader) takeKey(body []byte) error {

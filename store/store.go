@@ -20,6 +20,7 @@ const (
 	InlineBytes    = 128 << 10
 	MaxBatchWrites = 1 << 16
 	MaxBatchBytes  = 64 << 20 // keys, values and entries of one batch; inline blobs come on top
+	MaxAppends     = 1 << 48  // entries of the append stream ever: more than any log holds, so that sums of numbers are safe
 )
 
 // Engine is one enclave's durable state. All methods may be called at once.
@@ -130,5 +131,6 @@ type Stats struct {
 	DiskBytes, LiveBytes, FreeBytes int64
 	Blobs                           int64
 	Syncs, Commits, Batches         uint64
-	Appended                        uint64 // length of the append stream
+	Appended                        uint64 // length of the append stream, with what was dropped
+	FirstAppend                     uint64 // the number of the oldest entry that was not dropped; Appended when none is left
 }

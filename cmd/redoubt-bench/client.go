@@ -24,6 +24,8 @@ type client struct {
 	day  string
 	key  []byte
 	want []byte // the answer must hold this
+
+	accept int // a status beside 2xx that is no failure
 }
 
 const emptyDigest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -85,11 +87,15 @@ func (c *client) do(method, path, query string, body []byte, check func(int64) e
 			return err
 		}
 	}
-	res, err := http.ReadResponse(c.r, nil)
+	res, err := http.ReadResponse(c.r, &http.Request{Method: method})
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
+	if res.StatusCode == c.accept {
+		_, err := io.Copy(io.Discard, res.Body)
+		return err
+	}
 	if res.StatusCode/100 != 2 || c.want != nil {
 		text, err := io.ReadAll(io.LimitReader(res.Body, 8<<20))
 		switch {

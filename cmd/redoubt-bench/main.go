@@ -31,11 +31,16 @@ func main() {
 	flag.IntVar(&o.versions, "versions", 0, "instead: fill a bucket with this many versions, and as many above the reader, and time LIST pages")
 	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, B and C, comma-separated (needs root)")
 	flag.Uint64Var(&o.seed, "seed", 1, "what emulated links lose")
+	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o); err != nil {
+	measured := run
+	if *timing {
+		measured = runTiming
+	}
+	if err := measured(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "redoubt-bench:", err)
 		os.Exit(1)
 	}

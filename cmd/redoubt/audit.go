@@ -15,11 +15,11 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	c := &cobra.Command{Use: "audit", Short: "Verify, search and export the record of every decision",
+	c := &cobra.Command{Use: "audit", Short: "Verify, search, export and archive the record of every decision",
 		Example: `  redoubt audit verify
   redoubt audit search --outcome deny --since 1h --as officer@secret
   redoubt audit export --format ocsf --as officer@secret > audit.jsonl`}
-	c.AddCommand(a.auditVerify(), a.auditSearch(), a.auditExport())
+	c.AddCommand(a.auditVerify(), a.auditSearch(), a.auditExport(), a.auditArchive())
 	return c
 }
 
@@ -28,74 +28,6 @@ const (
 	maxKept      = 4000
 	maxKeptBytes = maxKept << 10
 )
-
-func (a *app) auditVerify() *cobra.Command {
-	w := crew{role: "officer"}
-	var nodes []string
-	var kept string
-	c := &cobra.Command{Use: "verify [--node NODE]", Short: "Read the whole log back and compare it with its tree and checkpoints",
-		Long: `Has every running node, or those of --node, verify its log: one flipped bit, a truncation and a fork are found. With
---kept FILE the checkpoints of earlier runs are compared too, and the new ones are added: keep that file where the
-node's administrator cannot reach it, for a log that was rewritten whole is found by nothing else.`,
-		Example: "  redoubt audit verify --node secret --kept /media/audit/checkpoints.json --as officer", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			w.at = append(w.at, nodes...)
-			trusted, err := readKept(kept)
-			if err != nil {
-				return err
-			}
-			reports, ok := []redoubt.AuditReport{}, true
-			err = a.each(cmd.Context(), w, func(s *session) error {
-				r, err := s.api.VerifyAudit(cmd.Context(), trusted[s.node])
-				if err != nil {
-					return err
-				}
-				reports = append(reports, r)
-				ok = ok && r.OK
-				if r.OK {
-					trusted[s.node] = append(trusted[s.node], r.Checkpoint)
-				}
-				return nil
-			})
-			if err == nil && kept != "" {
-				err = writeKept(kept, trusted)
-			}
-			if err == nil {
-				err = a.showReports(reports, ok)
-			}
-			if err == nil && !ok {
-				return exitError(exitFailed)
-			}
-			return err
-		}}
-	w.flags(c)
-	c.Flags().StringSliceVar(&nodes, "node", nil, "`NODE`s to verify; default: every running node")
-	c.Flags().StringVar(&kept, "kept", "", "`file` of checkpoints to compare with and to add to")
-	return a.jsonFlag(c)
-}
-
-func (a *app) showReports(reports []redoubt.AuditReport, ok bool) error {
-	if a.json {
-		return a.print(map[string]any{"ok": ok, "nodes": reports})
-	}
-	t := a.table()
-	for _, r := range reports {
-		word := "verified"
-		if !r.OK {
-			word = "DOES NOT VERIFY"
-		}
-		t.row(string(r.Node), word, fmt.Sprint(r.Entries, " entries"), "key "+r.VerifierKey)
-	}
-	if err := t.flush(); err != nil {
-		return err
-	}
-	for _, r := range reports {
-		for _, f := range r.Faults {
-			fmt.Fprintf(a.out, "%s: %s\n", r.Node, f)
-		}
-	}
-	return nil
-}
 
 // readKept reads the checkpoints kept from earlier, by node.
 func readKept(path string) (map[redoubt.NodeName][]string, error) {
@@ -186,7 +118,10 @@ func instant(c *cobra.Command, s string) (time.Time, error) {
 func (a *app) auditSearch() *cobra.Command {
 	var w who
 	var f auditFlags
+	var archives archiveFlags
 	c := &cobra.Command{Use: "search --as SUBJECT@NODE", Short: "Records of decisions whose label the credential dominates", Args: exactly(0),
+		Long: `Searches the log of a running node. With --archive, it searches archives of that node's log instead, which are
+opened here, and verified and searched there: they show what the log would have shown at the same working label.`,
 		Example: `  redoubt audit search --outcome deny --since 24h --as officer@secret
   redoubt audit search --object s3://reports/walden.pdf --json --as officer@secret`}
 	c.RunE = a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
@@ -195,14 +130,34 @@ func (a *app) auditSearch() *cobra.Command {
 			return err
 		}
 		records := []redoubt.AuditRecord{}
-		if err := s.api.SearchAudit(ctx, q, func(r redoubt.AuditRecord) error { records = append(records, r); return nil }); err != nil {
+		found := func(r redoubt.AuditRecord) error { records = append(records, r); return nil }
+		if len(archives.files) > 0 {
+			err = archives.each(c, func(file string, opened io.Reader) error {
+				return inFile(file, s.api.SearchArchive(ctx, q, opened, found))
+			})
+		} else {
+			err = s.api.SearchAudit(ctx, q, found)
+		}
+		if err != nil {
 			return err
 		}
 		return a.showRecords(records)
 	})
 	w.flags(c)
 	f.flags(c)
+	archives.flags(c, "search these instead of the running log: ")
 	return a.jsonFlag(c)
+}
+
+// inFile names the file in an error that does not.
+func inFile(file string, err error) error {
+	e, ok := err.(*redoubt.Error)
+	if !ok || e.Object != "" {
+		return err
+	}
+	out := *e
+	out.Object = file
+	return &out
 }
 
 func (a *app) showRecords(records []redoubt.AuditRecord) error {

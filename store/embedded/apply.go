@@ -15,6 +15,7 @@ type applier struct {
 	e     *Engine
 	batch *pebble.Batch
 	state state
+	first uint64                     // entry of the append stream that is kept
 	fresh map[store.BlobRef]location // linked or moved by this frame
 	live  map[uint64]int64           // change of live bytes, by segment
 	ever  map[uint64]int64           // bytes linked
@@ -29,7 +30,7 @@ type deadBlob struct {
 
 // apply applies the changes of frame seq; segment and next tell where the frame after it lies.
 func (e *Engine) apply(changes []byte, seq, segment uint64, next int64) error {
-	a := &applier{e: e, batch: e.idx.NewBatch(), state: e.state}
+	a := &applier{e: e, batch: e.idx.NewBatch(), state: e.state, first: e.stats.first.Load()}
 	defer a.batch.Close()
 	a.state.seq, a.state.segment, a.state.off = seq, segment, next
 	for len(changes) > 0 {
@@ -64,6 +65,8 @@ func (a *applier) change(c change) error {
 		n := a.state.appended
 		a.state.appended++
 		return a.batch.Set(userKey(space[:0], store.AppendKey(n)), c.value, nil)
+	case changeDrop:
+		return a.drop(c.below)
 	case changeLink:
 		a.state.blobs++
 		a.state.live += c.loc.size
@@ -81,6 +84,17 @@ func (a *applier) change(c change) error {
 	default:
 		return a.unlink(c.ref)
 	}
+}
+
+// drop ends the entries below a number. Compaction gives their space back.
+func (a *applier) drop(below uint64) error {
+	a.state.appended = max(a.state.appended, below)
+	if below <= a.first {
+		return nil
+	}
+	from, to := userKey(nil, store.AppendKey(a.first)), userKey(nil, store.AppendKey(below))
+	a.first = below
+	return a.batch.DeleteRange(from, to, nil)
 }
 
 // find tells where a blob lies as of the changes so far.
@@ -191,6 +205,7 @@ func (a *applier) commit(segment, seq uint64) error {
 	}
 	e.segs.mu.Unlock()
 	e.state = a.state
+	e.stats.first.Store(a.first)
 	e.stats.appended.Store(a.state.appended)
 	e.stats.blobs.Store(a.state.blobs)
 	e.stats.live.Store(a.state.live)

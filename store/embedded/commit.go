@@ -266,6 +266,9 @@ func (e *Engine) encode(r *request, next *uint64) error {
 	if err := e.checkRoom("store.Commit", frees(b)); err != nil {
 		return err
 	}
+	if b.DropBelow > *next && *next > 0 {
+		return invalid("drop of entries below %d: %d were appended", b.DropBelow, *next)
+	}
 	values, err := e.resolve(b.Writes)
 	if err != nil {
 		return err
@@ -294,6 +297,10 @@ func (e *Engine) encode(r *request, next *uint64) error {
 			w.set(key, write.Value)
 			e.remember(key, write.Value)
 		}
+	}
+	if b.DropBelow > 0 {
+		w.drop(b.DropBelow)
+		*next = max(*next, b.DropBelow)
 	}
 	b.FirstAppend = *next
 	for _, entry := range b.Appends {
@@ -329,7 +336,7 @@ func frees(b *store.Batch) bool {
 			return true
 		}
 	}
-	return len(b.Unlinks) > 0
+	return len(b.Unlinks) > 0 || b.DropBelow > 0
 }
 
 // claim takes the staged blobs of a batch, all or none.

@@ -22,6 +22,8 @@ type history struct {
 	blobs   map[store.BlobRef][]byte
 	maybe   map[store.BlobRef][]byte
 	appends int
+	first   int // entry that was not dropped
+	drop    int // of the open batch
 }
 
 func blobContent(seed, n int) []byte {
@@ -46,7 +48,11 @@ func (h *history) run(e store.Engine, steps int) error {
 			b.Delete([]byte(k))
 			h.unsure[k] = ""
 		}
-		b.Append(fmt.Appendf(nil, "entry %d", i))
+		b.Append(fmt.Appendf(nil, "entry %d", h.appends))
+		if h.drop = 0; i%5 == 4 {
+			h.drop = max(0, h.appends-2)
+			b.DropBelow = uint64(h.drop)
+		}
 		size := []int{0, 3000, 20_000, store.InlineBytes + 5000}[i%4]
 		s, err := e.Stage(ctx)
 		if err != nil {
@@ -104,6 +110,7 @@ func (h *history) settle(appends int) {
 		}
 	}
 	h.appends += appends
+	h.first = max(h.first, h.drop)
 	clear(h.unsure)
 	clear(h.maybe)
 }
@@ -114,6 +121,15 @@ func (h *history) verify(e store.Engine) error {
 		h.settle(1)
 	} else if got != h.appends {
 		return fmt.Errorf("%d entries in the append stream, want %d", got, h.appends)
+	}
+	if got := int(e.Stats().FirstAppend); got != h.first {
+		return fmt.Errorf("entries are kept from %d, want %d", got, h.first)
+	}
+	for n := range h.appends {
+		got, ok, err := e.Get(store.AppendKey(uint64(n)))
+		if want := fmt.Sprintf("entry %d", n); err != nil || ok != (n >= h.first) || ok && string(got) != want {
+			return fmt.Errorf("entry %d, kept from %d: got %q, %v, %v", n, h.first, got, ok, err)
+		}
 	}
 	for k, want := range h.acked {
 		got, ok, err := e.Get([]byte(k))

@@ -75,10 +75,11 @@ type Engine struct {
 	changed   chan struct{} // closed and replaced when a view, an upload or a file ends
 
 	maintainMu sync.Mutex // one round of maintenance at a time; taken before all others
+	compacted  uint64     // the dropped entries below it were compacted away since the store was opened; under maintainMu
 
 	stats struct {
-		syncs, commits, batches, appended atomic.Uint64
-		blobs, live                       atomic.Int64
+		syncs, commits, batches, appended, first atomic.Uint64
+		blobs, live                              atomic.Int64
 	}
 }
 
@@ -126,7 +127,7 @@ func (e *Engine) Get(key []byte) ([]byte, bool, error) {
 func (e *Engine) Stats() store.Stats {
 	s := store.Stats{
 		LiveBytes: e.stats.live.Load(), Blobs: e.stats.blobs.Load(), Appended: e.stats.appended.Load(),
-		Syncs: e.stats.syncs.Load(), Commits: e.stats.commits.Load(), Batches: e.stats.batches.Load(),
+		FirstAppend: e.stats.first.Load(), Syncs: e.stats.syncs.Load(), Commits: e.stats.commits.Load(), Batches: e.stats.batches.Load(),
 	}
 	if e.enter("store.Stats") != nil {
 		return s

@@ -32,6 +32,7 @@ const (
 	changeLink   = 4
 	changeUnlink = 5
 	changeMove   = 6
+	changeDrop   = 7
 )
 
 // frameWriter builds one frame for a place in a segment.
@@ -68,6 +69,11 @@ func (w *frameWriter) delete(key []byte) {
 func (w *frameWriter) append(entry []byte) {
 	w.record = append(w.record, changeAppend)
 	w.bytes(entry)
+}
+
+func (w *frameWriter) drop(below uint64) {
+	w.record = append(w.record, changeDrop)
+	w.record = binary.AppendUvarint(w.record, below)
 }
 
 func (w *frameWriter) unlink(ref store.BlobRef) {
@@ -165,6 +171,7 @@ type change struct {
 	key, value []byte // value is the entry of an append
 	ref        store.BlobRef
 	loc        location
+	below      uint64 // of a drop
 }
 
 // nextChange decodes one change; a zero kind ends the frame.
@@ -183,6 +190,8 @@ func nextChange(b []byte) (c change, rest []byte, err error) {
 		c.key = d.bytes()
 	case changeAppend:
 		c.value = d.bytes()
+	case changeDrop:
+		c.below = d.uvarint()
 	case changeUnlink:
 		c.ref = store.BlobRef(d.uvarint())
 	case changeLink, changeMove:

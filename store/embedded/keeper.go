@@ -73,12 +73,29 @@ func (e *Engine) round(ctx context.Context, compact bool, perSec int64) error {
 	if !compact {
 		return nil
 	}
+	if err := e.compactDropped(ctx); err != nil {
+		return err
+	}
 	for _, seg := range e.pick(sparse) {
 		if err := e.evacuate(ctx, seg, perSec); err != nil {
 			return err
 		}
 	}
 	return e.dropDead()
+}
+
+// compactDropped rewrites the tables that held entries dropped since the last round: pebble alone would do so in its own time.
+func (e *Engine) compactDropped(ctx context.Context) error {
+	first := e.stats.first.Load()
+	if first == e.compacted {
+		return nil
+	}
+	from, to := userKey(nil, store.AppendKey(e.compacted)), userKey(nil, store.AppendKey(first))
+	if err := e.idx.Compact(ctx, from, to, false); err != nil {
+		return indexError(err)
+	}
+	e.compacted = first
+	return nil
 }
 
 func sparse(seg *segment, used int64) bool {

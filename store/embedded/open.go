@@ -127,6 +127,9 @@ func (e *Engine) recover() error {
 	if err := e.readState(); err != nil {
 		return err
 	}
+	if err := e.readFirst(); err != nil {
+		return err
+	}
 	if err := e.readUsage(); err != nil {
 		return err
 	}
@@ -153,6 +156,23 @@ func (e *Engine) readState() error {
 		e.state, err = decodeState(v)
 	}
 	return err
+}
+
+// readFirst finds the oldest entry of the append stream that is kept. The index says it by what it holds.
+func (e *Engine) readFirst() error {
+	it, err := e.idx.NewIter(&pebble.IterOptions{LowerBound: userKey(nil, []byte{store.AppendPrefix}), UpperBound: []byte{sortUser + 1}})
+	if err != nil {
+		return indexError(err)
+	}
+	defer it.Close()
+	e.stats.first.Store(e.state.appended)
+	if it.First() {
+		if len(it.Key()) != len(store.AppendKey(0))+1 {
+			return corrupt("append stream", errors.New("malformed key"))
+		}
+		e.stats.first.Store(binary.BigEndian.Uint64(it.Key()[2:]))
+	}
+	return indexError(it.Error())
 }
 
 // readUsage reads the live bytes of each segment. A segment may have been dropped just

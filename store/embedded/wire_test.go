@@ -93,6 +93,7 @@ func TestFrameIsAsSpecified(t *testing.T) {
 	w.set([]byte("key"), []byte("value"))
 	w.delete([]byte("gone"))
 	w.append([]byte("entry"))
+	w.drop(300)
 	w.link(changeLink, 0x77, loc)
 	w.link(changeLink, 0x78, w.inline(0x78, nil))
 	w.unlink(0x1234)
@@ -101,6 +102,7 @@ func TestFrameIsAsSpecified(t *testing.T) {
 		01 03 6b6579 05 76616c7565
 		02 04 676f6e65
 		03 05 656e747279
+		07 ac02
 		04 77 01 818002 01 05 a040 818002
 		04 78 01 00 00
 		05 b424

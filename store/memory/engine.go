@@ -78,6 +78,10 @@ func (e *Engine) Commit(ctx context.Context, b *store.Batch) error {
 	if err != nil {
 		return err
 	}
+	if b.DropBelow > e.stats.Appended && e.stats.Appended > 0 {
+		return &redoubt.Error{Op: "store.Commit", Kind: redoubt.Invalid, Err: errors.New("drop of entries that were not appended")}
+	}
+	root = e.drop(root, b.DropBelow)
 	b.FirstAppend = e.stats.Appended
 	for i, entry := range b.Appends {
 		root = root.with(string(store.AppendKey(b.FirstAppend+uint64(i))), clone(entry))
@@ -103,6 +107,17 @@ func (e *Engine) Commit(ctx context.Context, b *store.Batch) error {
 	e.stats.Commits++
 	e.bury()
 	return nil
+}
+
+// drop ends the entries below a number. The caller holds mu, and takes the new root in any case.
+func (e *Engine) drop(root *node, below uint64) *node {
+	for ; e.stats.FirstAppend < min(below, e.stats.Appended); e.stats.FirstAppend++ {
+		root = root.without(string(store.AppendKey(e.stats.FirstAppend)))
+	}
+	if below > e.stats.Appended {
+		e.stats.FirstAppend, e.stats.Appended = below, below
+	}
+	return root
 }
 
 func applyWrites(root *node, writes []store.Write) (*node, error) {

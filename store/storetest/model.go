@@ -18,6 +18,7 @@ type model struct {
 	keys    map[string]string
 	blobs   map[store.BlobRef][]byte
 	entries []string
+	first   int // entry that was not dropped
 }
 
 // testModel runs random operations on an engine and on a model, and compares them.
@@ -73,6 +74,10 @@ func (m *model) commit(r *rapid.T, e store.Engine, step int) {
 			b.Append([]byte(text))
 			m.entries = append(m.entries, text)
 		}
+	}
+	if had := len(m.entries) - len(b.Appends); had > 0 && rapid.IntRange(0, 3).Draw(r, "drop") == 0 {
+		b.DropBelow = uint64(rapid.IntRange(0, had).Draw(r, "below"))
+		m.first = max(m.first, int(b.DropBelow))
 	}
 	for i := range rapid.IntRange(0, 2).Draw(r, "blobs") {
 		n := rapid.SampledFrom([]int{0, 1, 100, 40_000, store.InlineBytes, store.InlineBytes + 1, 400_000}).Draw(r, "size")
@@ -135,7 +140,7 @@ func (m *model) compare(r *rapid.T, e store.Engine) {
 		r.Fatalf("keys: got %q, want %q", got, want)
 	}
 	for i, entry := range m.entries {
-		if got, ok, err := v.Get(store.AppendKey(uint64(i))); !ok || err != nil || string(got) != entry {
+		if got, ok, err := v.Get(store.AppendKey(uint64(i))); ok != (i >= m.first) || err != nil || ok && string(got) != entry {
 			r.Fatalf("entry %d: got %q, %v, %v; want %q", i, got, ok, err, entry)
 		}
 	}
@@ -153,7 +158,7 @@ func (m *model) compare(r *rapid.T, e store.Engine) {
 			r.Fatalf("blob %d of %d bytes reads back different", ref, len(data))
 		}
 	}
-	if s := e.Stats(); s.Blobs != int64(len(m.blobs)) || s.LiveBytes != live || s.Appended != uint64(len(m.entries)) {
+	if s := e.Stats(); s.Blobs != int64(len(m.blobs)) || s.LiveBytes != live || s.Appended != uint64(len(m.entries)) || s.FirstAppend != uint64(m.first) {
 		r.Fatalf("Stats: got %d blobs, %d bytes, %d entries; want %d, %d, %d", s.Blobs, s.LiveBytes, s.Appended, len(m.blobs), live, len(m.entries))
 	}
 }

@@ -30,6 +30,7 @@ func Test(t *testing.T, open Open) {
 		{"CountersAdd", testCounters},
 		{"StreamsAreNumberedInCommitOrder", testNumbers},
 		{"AppendsAreNumberedInCommitOrder", testAppends},
+		{"DroppedEntriesAreGoneAndNumbersGoOn", testDrop},
 		{"ViewsAreConsistent", testViews},
 		{"IteratorsWalkInByteOrder", testIterators},
 		{"LimitsHoldAtNAndRefuseAtNPlusOne", testLimits},
