@@ -9,8 +9,10 @@ import (
 	"strings"
 	"sync"
 	"testing/synctest"
+	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 	"redoubt/label"
 )
 
@@ -244,6 +246,9 @@ func (w *world) compareStore(n *node) {
 
 // reconcile has nodes that hold the same compare all of it anew: nothing may travel but the comparison.
 func (w *world) reconcile() {
+	if time.Since(w.began) > bundle.MaxLife {
+		return // marks of removals are being forgotten, by each node at its time
+	}
 	for _, n := range w.nodes[1:] {
 		if n.captured || n.retired {
 			continue

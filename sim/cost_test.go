@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,7 +25,7 @@ import (
 // What docs/scaling.md is worked out from. Engines are in memory here: what a disk costs is in docs/benchmarks.md.
 
 // costs is a home with n devices, each of one enclave; only the home's side is looked at.
-func costs(b *testing.B, n int) (home *redoubttest.Stack, all []*redoubttest.Stack) {
+func costs(b *testing.B, n int, subs ...redoubt.Subscription) (home *redoubttest.Stack, all []*redoubttest.Stack) {
 	b.Helper()
 	now := func() redoubttest.Options { return redoubttest.Options{Time: time.Now, Ceiling: "SECRET"} }
 	o := now()
@@ -35,7 +36,7 @@ func costs(b *testing.B, n int) (home *redoubttest.Stack, all []*redoubttest.Sta
 		o := now()
 		o.Seed, o.Name = uint64(i+1), redoubt.NodeName(fmt.Sprintf("device-%d", i))
 		d := redoubttest.New(b, o)
-		links = append(links, redoubt.Link{Peer: d.Name(), Key: d.JournalKey(), Bound: d.Label("SECRET")})
+		links = append(links, redoubt.Link{Peer: d.Name(), Key: d.JournalKey(), Bound: d.Label("SECRET"), Subscriptions: subs})
 		if err := d.SetLinks(context.Background(), []redoubt.Link{{Peer: "home", Key: home.JournalKey(), Bound: d.Label("SECRET")}}); err != nil {
 			b.Fatal(err)
 		}
@@ -67,6 +68,15 @@ func inUse() float64 {
 	return float64(m.HeapInuse + m.StackInuse)
 }
 
+// spent is how much CPU this process uses in a while.
+func spent(d time.Duration) time.Duration {
+	var before, after syscall.Rusage
+	syscall.Getrusage(syscall.RUSAGE_SELF, &before)
+	time.Sleep(d)
+	syscall.Getrusage(syscall.RUSAGE_SELF, &after)
+	return time.Duration(after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano())
+}
+
 // BenchmarkIdleMeeting tells what a meeting costs that has nothing to say, both ends of it: memory, and CPU a day.
 func BenchmarkIdleMeeting(b *testing.B) {
 	const n = 100
@@ -74,6 +84,7 @@ func BenchmarkIdleMeeting(b *testing.B) {
 		home, all := costs(b, n)
 		write(b, home, 0, 1)
 		codecs := new(replica.Codecs)
+		idle := spent(10 * time.Second) // what the nodes cost by themselves
 		before := inUse()
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 2*n)
@@ -96,6 +107,41 @@ func BenchmarkIdleMeeting(b *testing.B) {
 			}
 		}
 		b.ReportMetric((inUse()-before)/n/1024, "KiB/meeting")
+		b.ReportMetric((spent(10*time.Second)-idle).Seconds()*8640/n, "CPU-s/meeting-day")
+		b.ReportMetric(idle.Seconds()*8640/(n+1), "CPU-s/node-day")
+		stop()
+		for range 2 * n {
+			<-done
+		}
+	}
+}
+
+// BenchmarkWake tells what one write at home costs for each meeting under way that it is not for.
+func BenchmarkWake(b *testing.B) {
+	const n, writes = 100, 200
+	for b.Loop() {
+		home, all := costs(b, n, redoubt.Subscription{Bucket: "imagery", Out: true})
+		write(b, home, 0, 1)
+		ctx, stop := context.WithCancel(context.Background())
+		done, codecs := make(chan error, 2*n), new(replica.Codecs)
+		for _, d := range all {
+			x, y := redoubttest.NewRoad(0)
+			for _, end := range []*replica.Session{
+				replica.New(replica.Options{Estate: "example", Node: "home", Peer: d.Name(), Journal: home, State: home, Conn: x, Codecs: codecs}),
+				replica.New(replica.Options{Estate: "example", Node: d.Name(), Peer: "home", Journal: d, State: d, Conn: y, Codecs: codecs}),
+			} {
+				go func() { done <- end.Run(ctx) }()
+			}
+		}
+		spent(5 * time.Second) // they have met
+		idle := spent(5 * time.Second)
+		go func() {
+			for i := range writes { // one every 20 ms
+				write(b, home, 1+i, 1)
+				time.Sleep(20 * time.Millisecond)
+			}
+		}()
+		b.ReportMetric(float64((spent(5*time.Second)-idle).Microseconds())/writes/n, "CPU-us/write-meeting")
 		stop()
 		for range 2 * n {
 			<-done

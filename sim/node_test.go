@@ -48,6 +48,7 @@ type node struct {
 type world struct {
 	t      *testing.T
 	seed   uint64
+	began  time.Time
 	nodes  []*node
 	rand   *rand.Rand // of what is not drawn in advance: sizes and contents
 	ledger ledger
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, seed uint64, devices int) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, policy: policy, seed: seed, rand: rand.New(rand.NewPCG(seed, 99)), ledger: ledger{made: map[redoubt.VersionID]*fact{}}}
+	w := &world{t: t, began: time.Now(), policy: policy, seed: seed, rand: rand.New(rand.NewPCG(seed, 99)), ledger: ledger{made: map[redoubt.VersionID]*fact{}}}
 	for i := range devices + 1 {
 		n := &node{w: w, index: i, name: redoubt.NodeName(fmt.Sprintf("device-%d", i)), friends: map[redoubt.NodeName]redoubt.Link{}, meetings: map[*meeting]bool{}}
 		if i == 0 {
