@@ -60,13 +60,9 @@ func runTiming(ctx context.Context, o options) error {
 		return err
 	}
 	defer t.low.close()
-	for range timingWriters {
-		c, err := srv.dial()
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		t.high = append(t.high, c)
+	defer func() { t.dialHigh(nil, 0) }()
+	if err := t.dialHigh(srv, 1); err != nil {
+		return err
 	}
 	if err := t.fill(); err != nil {
 		return err
@@ -74,7 +70,26 @@ func runTiming(ctx context.Context, o options) error {
 	if err := t.atRest(ctx); err != nil {
 		return err
 	}
+	if err := t.dialHigh(srv, timingWriters); err != nil { // anew: the node ends connections that rest
+		return err
+	}
 	return t.besideWriters(ctx)
+}
+
+// dialHigh has n high connections in place of those that were.
+func (t *timing) dialHigh(srv *server, n int) error {
+	for _, c := range t.high {
+		c.close()
+	}
+	t.high = nil
+	for range n {
+		c, err := srv.dial()
+		if err != nil {
+			return err
+		}
+		t.high = append(t.high, c)
+	}
+	return nil
 }
 
 func name(sort string, i int) string { return fmt.Sprintf("/bench/%s/%05d", sort, i) }
@@ -98,13 +113,15 @@ func (t *timing) fill() error {
 	return t.low.do("PUT", "/bench/hot", "", t.body, nil)
 }
 
-// take gives the time of one low request, in microseconds. Whatever is not there is answered with 404.
+// take gives the time of one low request, in microseconds. A HEAD of what is not there is answered with 404.
 func (t *timing) take(method, path, query string) (float64, error) {
 	body := t.body
 	if method != "PUT" {
 		body = nil
 	}
-	t.low.accept = 404
+	if t.low.accept = 0; method == "HEAD" {
+		t.low.accept = 404
+	}
 	began := time.Now()
 	err := t.low.do(method, path, query, body, nil)
 	return float64(time.Since(began).Nanoseconds()) / 1e3, err
