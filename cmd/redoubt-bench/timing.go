@@ -14,7 +14,7 @@ import (
 // who wants to send holds a bit for one.
 const (
 	timingSlot    = 50 * time.Millisecond
-	timingSlots   = 120  // of each state, for each low operation
+	timingSlots   = 80   // of each state, for each low operation
 	timingPairs   = 4000 // requests on either side of a comparison at rest
 	timingNames   = 2000 // names of each sort
 	timingWriters = 4    // high connections
@@ -94,15 +94,15 @@ func (t *timing) dialHigh(srv *server, n int) error {
 
 func name(sort string, i int) string { return fmt.Sprintf("/bench/%s/%05d", sort, i) }
 
-// fill stores what lies still. Names of the sorts "mixed", "hidden" and "under" have high versions; low ones see
-// the same of "clean" and "mixed", and nothing of "missing", "hidden" and "under".
+// fill stores what lies still. Every second name of "probe" is hidden above and the others are nowhere, so that nothing
+// but that tells them apart; "mixed" and "under" have high versions; of "clean" and "mixed" the low side sees the same.
 func (t *timing) fill() error {
 	for i := range timingNames {
 		for _, w := range []struct {
 			c    *client
 			sort string
 			on   bool
-		}{{t.low, "clean", i%20 == 0}, {t.low, "mixed", i%20 == 0}, {t.high[0], "mixed", true}, {t.high[0], "hidden", true}, {t.high[0], "under", true}} {
+		}{{t.low, "clean", i%20 == 0}, {t.low, "mixed", i%20 == 0}, {t.high[0], "mixed", true}, {t.high[0], "probe", i%2 == 0}, {t.high[0], "under", true}} {
 			if w.on {
 				if err := w.c.do("PUT", name(w.sort, i), "", t.body, nil); err != nil {
 					return err
@@ -137,8 +137,9 @@ func get(sort string) func(*timing, int) (float64, error) {
 	return func(t *timing, i int) (float64, error) { return t.take("GET", name(sort, i/20*20), "") }
 }
 
-func head(sort string) func(*timing, int) (float64, error) {
-	return func(t *timing, i int) (float64, error) { return t.take("HEAD", name(sort, i), "") }
+// head asks for a name of "probe" whose number leaves rest when divided by four: 0 and 2 are hidden above, 1 and 3 are nowhere.
+func head(rest int) func(*timing, int) (float64, error) {
+	return func(t *timing, i int) (float64, error) { return t.take("HEAD", name("probe", i/4*4+rest), "") }
 }
 
 func list(sort string) func(*timing, int) (float64, error) {
@@ -164,18 +165,18 @@ func hot(t *timing, _ int) (float64, error) { return t.take("PUT", "/bench/hot",
 
 // atRest compares what differs only in what lies above, while nothing goes on there.
 func (t *timing) atRest(ctx context.Context) error {
-	fmt.Printf("At rest: is something hidden above? %d requests each, in random order.\n", timingPairs)
-	fmt.Printf("%-44s %9s %9s %9s %9s %9s %10s\n", "", "p50 us", "p50 us", "p99 us", "p99 us", "told", "by chance")
+	fmt.Println("At rest: is something hidden above? Requests of both sorts in random order.")
+	fmt.Printf("%-44s %9s %9s %9s %9s %9s %9s %10s\n", "", "each", "p50 us", "p50 us", "p99 us", "p99 us", "told", "by chance")
 	for _, pair := range []struct {
 		what string
 		a, b func(*timing, int) (float64, error)
 		most int
 	}{
-		{"HEAD: a missing name, one hidden above", head("missing"), head("hidden"), timingPairs},
-		{"HEAD: a missing name, another missing one", head("missing"), head("nothing"), timingPairs},
+		{"HEAD: a missing name, one hidden above", head(1), head(2), 3 * timingPairs},
+		{"HEAD: a missing name, another missing one", head(1), head(3), 3 * timingPairs},
 		{"GET: no version above, one above", get("clean"), get("mixed"), timingPairs},
 		{"LIST of 50: no names above, 1,900 among them", list("clean"), list("mixed"), timingPairs / 4},
-		{"PUT: a new name, one hidden above", put("new"), under, timingNames / 2},
+		{"PUT: a new name, one hidden above", put("fresh"), under, timingNames / 2},
 	} {
 		var took [2][]float64
 		for len(took[0])+len(took[1]) < 2*pair.most {
@@ -193,7 +194,7 @@ func (t *timing) atRest(ctx context.Context) error {
 			took[of] = append(took[of], us)
 		}
 		h := listen(took[0], took[1], t.r)
-		fmt.Printf("%-44s %9.0f %9.0f %9.0f %9.0f %8.1f%% %9.1f%%\n", pair.what, quantile(took[0], .5), quantile(took[1], .5),
+		fmt.Printf("%-44s %9d %9.0f %9.0f %9.0f %9.0f %8.1f%% %9.1f%%\n", pair.what, pair.most, quantile(took[0], .5), quantile(took[1], .5),
 			quantile(took[0], .99), quantile(took[1], .99), 100*h.accuracy, 100*h.chance)
 	}
 	return nil
@@ -204,7 +205,7 @@ func (t *timing) atRest(ctx context.Context) error {
 func (t *timing) besideWriters(ctx context.Context) error {
 	fmt.Printf("\nBeside %d high writers: slots of %v in random order, %d of each sort.\n", timingWriters, timingSlot, timingSlots)
 	fmt.Printf("%-14s %-18s %9s %9s %9s %10s %10s %10s\n", "low", "high", "p50 us", "p99 us", "requests", "told, one", "told, slot", "bits/s")
-	for _, op := range []operation{{"GET", get("clean")}, {"HEAD missing", head("missing")}, {"HEAD hidden", head("hidden")},
+	for _, op := range []operation{{"GET", get("clean")}, {"HEAD missing", head(1)}, {"HEAD hidden", head(2)},
 		{"LIST", list("clean")}, {"PUT", put("beside")}, {"PUT hot", hot}} {
 		var single, slots [3][]float64 // times of requests, and the median of each slot's
 		for _, s := range t.schedule() {
