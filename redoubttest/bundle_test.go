@@ -224,7 +224,7 @@ func TestThreeNodesExchangeByFilesAndLinksInAnyOrder(t *testing.T) {
 
 // exchangeInAnyOrder has three nodes write, and meet by files and links as a seed says, and wants them to agree after two rounds of files.
 func exchangeInAnyOrder(t *testing.T, seed uint64) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		clock := redoubttest.NewClock(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
 		var stacks []*redoubttest.Stack
 		for i, name := range []redoubt.NodeName{"secret", "outpost", "ship"} {

@@ -12,7 +12,7 @@ import (
 
 func TestASessionThatBreaksWhileItComparesAcknowledgesNothing(t *testing.T) {
 	for limit := 2; limit < 6; limit++ {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			home, device := twoStacks(t)
 			h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
 			for i := range 10 { // before there was a link: the journal has no entries of them
@@ -34,7 +34,7 @@ func TestASessionThatBreaksWhileItComparesAcknowledgesNothing(t *testing.T) {
 }
 
 func TestWhatIsRefusedForNowIsTakenLaterInTheSameSession(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 		ahead, here := redoubttest.NewClock(noon.Add(10*time.Minute)), redoubttest.NewClock(noon)
 		home := redoubttest.New(t, redoubttest.Options{Seed: 1, Name: "secret", Ceiling: "SECRET", Clock: ahead})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -17,6 +18,13 @@ import (
 	"redoubt/redoubttest"
 	"redoubt/replica"
 )
+
+// bubble runs a test in fake time. Randomness is seeded too: the FIPS module's own source measures the
+// machine's time, which stands still here.
+func bubble(t *testing.T, test func(t *testing.T)) {
+	cryptotest.SetGlobalRandom(t, 1)
+	synctest.Test(t, test)
+}
 
 // link joins two enclaves, each knowing the other's key.
 func link(t *testing.T, a, b *redoubttest.Stack, bound string, subs ...redoubt.Subscription) {
@@ -126,7 +134,7 @@ func noise(seed uint64, n int) string {
 }
 
 func TestTwoNodesStayInStepOverALink(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET")
 		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
@@ -180,7 +188,7 @@ func TestTwoNodesStayInStepOverALink(t *testing.T) {
 }
 
 func TestALinkThatIsCutAgainAndAgainLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET")
 		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
@@ -212,7 +220,7 @@ func TestALinkThatIsCutAgainAndAgainLosesNothing(t *testing.T) {
 }
 
 func TestAfterALossOfStateTheCostIsThatOfTheDifference(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET")
 		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
@@ -245,7 +253,7 @@ func TestAfterALossOfStateTheCostIsThatOfTheDifference(t *testing.T) {
 }
 
 func TestARepeatedChangeTravelsAsADifference(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET")
 		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
@@ -266,7 +274,7 @@ func TestARepeatedChangeTravelsAsADifference(t *testing.T) {
 }
 
 func TestNothingAboveTheBoundIsOnTheRoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		clock := redoubttest.NewClock(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
 		run := func(high bool) (sent [][]byte) {
 			home := redoubttest.New(t, redoubttest.Options{Seed: 1, Name: "topsecret", Clock: clock})
@@ -314,7 +322,7 @@ func TestNothingAboveTheBoundIsOnTheRoad(t *testing.T) {
 }
 
 func TestASubscriptionLimitsWhatTravels(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET", redoubt.Subscription{Bucket: "reports", Prefix: "field/", In: true, Out: true})
 		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
@@ -334,7 +342,7 @@ func TestASubscriptionLimitsWhatTravels(t *testing.T) {
 }
 
 func TestAPeerOfAnotherEstateOrNameIsTurnedAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
 		link(t, home, device, "SECRET")
 		for _, o := range []replica.Options{{Estate: "other", Node: "outpost"}, {Estate: "example", Node: "impostor"}} {

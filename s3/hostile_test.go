@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
@@ -39,6 +40,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // inBubble serves one connection inside a synctest bubble.
 func inBubble(t *testing.T, f func(t *testing.T, s *site, conn net.Conn)) {
+	cryptotest.SetGlobalRandom(t, 1) // the FIPS module's own source needs a time that passes
 	synctest.Test(t, func(t *testing.T) {
 		fk := newFake()
 		fk.CreateBucket(t.Context(), redoubt.Credential{}, "reports", redoubt.BucketSettings{})

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 )
@@ -73,6 +74,8 @@ func try(t *testing.T, seed uint64, devices, steps int) (simulated time.Duration
 // run plays a history in a world of its own, connects everything and says what is wrong.
 func run(t *testing.T, seed uint64, devices int, history []step) (simulated time.Duration, faults []string) {
 	t.Helper()
+	// Randomness is of the seed too: and the module's own generator cannot find entropy where time stands still.
+	cryptotest.SetGlobalRandom(t, seed)
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		w := newWorld(t, seed, devices)
