@@ -15,6 +15,7 @@ var (
 	seeds   = flag.Int("sim.seeds", 4, "how many seeds to try, from 1 on")
 	devices = flag.Int("sim.devices", 20, "devices of a fleet")
 	steps   = flag.Int("sim.steps", 300, "steps of a history")
+	fewer   = flag.Duration("sim.shrink", time.Minute, "how long to look for fewer steps that fail")
 	most    = flag.Duration("sim.for", 0, "try seeds for so long, whatever -sim.seeds says")
 )
 
@@ -62,7 +63,7 @@ func try(t *testing.T, seed uint64, devices, steps int) (simulated time.Duration
 	if len(faults) == 0 {
 		return simulated
 	}
-	few := shrink(t, seed, devices, history, time.Minute)
+	few := shrink(t, seed, devices, history, *fewer)
 	t.Errorf("seed %d of %d devices and %d steps (go test ./sim -run TestFleet -sim.seed %d -sim.devices %d -sim.steps %d):\n%v", seed, devices, steps, seed, devices, steps, faults)
 	t.Errorf("these %d steps do it:", len(few))
 	for _, s := range few[:min(len(few), 60)] {

@@ -55,6 +55,7 @@ type world struct {
 	policy *label.Policy
 	states int
 	spoken atomic.Int64 // messages of entries
+	calm   atomic.Bool  // nothing breaks any more
 
 	mu     sync.Mutex
 	faults []string
@@ -234,7 +235,11 @@ func (w *world) meetBeside(a, b *node, limit int, beside bool) {
 			conn = &liar{Conn: conn, dice: rand.New(rand.NewPCG(w.rand.Uint64(), 1))}
 		}
 		end := replica.New(replica.Options{Estate: "example", Node: n.name, Peer: peer.name, Journal: n.stack, State: n.stack, Conn: conn, Met: n.met, Noted: n.noted(peer)})
-		m.done.Go(func() { _ = end.Run(ctx) })
+		m.done.Go(func() {
+			if err := end.Run(ctx); err != nil && w.calm.Load() && !n.captured && !peer.captured {
+				w.fault("%s: a meeting with %s that nothing disturbed ended: %v", n.name, peer.name, err)
+			}
+		})
 		n.meetings[m] = true
 	}
 }
@@ -343,6 +348,7 @@ func (w *world) connectAll() {
 		n.skew.Store(0)
 		n.start()
 	}
+	w.calm.Store(true)
 	for _, n := range w.nodes[1:] {
 		w.meet(n, w.home(), 0)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -287,11 +288,25 @@ func (w *world) put(n *node, who redoubt.Credential, name redoubt.ObjectName, s 
 		marking = n.bound
 	}
 	body := w.content(s.size)
+	before := n.current(who, name)
 	v, err := n.stack.PutObject(context.Background(), who, redoubt.PutObject{Name: name, Label: marking, SizeBytes: int64(len(body)), Body: strings.NewReader(body),
 		Attributes: redoubt.Attributes{Precedence: []string{"", "flash", "priority", "immediate"}[s.pick%4]}})
 	if w.allowed(n, s, err) {
 		w.ledger.wrote(n, v, body, w.ledger.last)
+		if before != "" && v.Label == who.Working && n.current(who, name) == before {
+			w.fault("%s: who wrote %s %s still sees what was there before, %s", n.name, name, v.ID, before)
+		}
 	}
+}
+
+// current is what a subject sees under a name; "" is nothing.
+func (n *node) current(who redoubt.Credential, name redoubt.ObjectName) redoubt.VersionID {
+	o, err := n.stack.GetObject(context.Background(), who, redoubt.ReadObject{Name: name})
+	if err != nil {
+		return ""
+	}
+	defer o.Close()
+	return o.Version().ID
 }
 
 // allowed says whether something was done. What was refused is no fault; what broke is.
@@ -311,6 +326,11 @@ func (w *world) some(n *node, who redoubt.Credential, name redoubt.ObjectName, p
 	page, err := n.stack.ListVersions(context.Background(), who, redoubt.ListVersions{Bucket: name.Bucket, Prefix: name.Key, Max: 100})
 	if err != nil {
 		w.fault("%s: list: %v", n.name, err)
+	}
+	if pick%4 > 0 { // mostly one that a device may alter
+		if own := slices.DeleteFunc(slices.Clone(page.Versions), func(v redoubt.Version) bool { return v.Maker != n.name }); len(own) > 0 {
+			page.Versions = own
+		}
 	}
 	if len(page.Versions) == 0 {
 		return redoubt.Version{}, false
