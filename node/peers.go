@@ -279,22 +279,31 @@ func (p *peers) follow(ctx context.Context) {
 	}
 }
 
-// dial keeps a device in a meeting with its home, over UDP, and over TCP where that is closed.
+// dial keeps a device in a meeting with its home, over UDP, and over TCP where that is closed. A link that is restored is
+// dialled at once.
 func (p *peers) dial(ctx context.Context) {
 	pause := dialPause
-	for ctx.Err() == nil {
-		if !p.waitRestored(ctx, p.device.home) {
+	why := "" // home was not met, as the log has it already
+	for {
+		restored, ok := p.waitRestored(ctx, p.device.home)
+		if !ok {
 			return
 		}
-		if m := p.dialOnce(ctx); m != nil {
+		m, err := p.dialOnce(ctx)
+		if m != nil {
 			<-m.ended
-			pause = dialPause
+			pause, why = dialPause, ""
+		} else if now := reason(err); now != why && ctx.Err() == nil {
+			why = now
+			p.log.Info("home is not met; it is tried again until it is", slog.String("why", why))
 		}
 		select {
 		case <-time.After(jittered(pause)):
+			pause = min(2*pause, dialPauseMax)
+		case <-restored:
+			pause, why = dialPause, ""
 		case <-ctx.Done():
 		}
-		pause = min(2*pause, dialPauseMax)
 	}
 }
 
@@ -305,18 +314,21 @@ func jittered(d time.Duration) time.Duration {
 	return d/2 + d*time.Duration(b[0])/256
 }
 
-func (p *peers) dialOnce(ctx context.Context) *meeting {
+// dialOnce tries every road in turn. Beside no meeting it returns why the last road gave none.
+func (p *peers) dialOnce(ctx context.Context) (*meeting, error) {
+	var why error
 	for _, road := range []string{"udp", "tcp"} {
 		conn, err := p.dialRoad(ctx, road)
 		if err != nil {
-			p.log.Debug("home does not answer", slog.String("road", road), slog.String("why", reason(err)))
+			why = err
 			continue
 		}
 		if m := p.meet(ctx, conn, road); m != nil {
-			return m
+			return m, nil
 		}
+		why = &redoubt.Error{Op: "carry.dial", Object: road, Kind: redoubt.Denied, Err: errors.New("the link is not one of ours any more")}
 	}
-	return nil
+	return nil, why
 }
 
 func (p *peers) dialRoad(ctx context.Context, road string) (carry.Conn, error) {
@@ -339,19 +351,19 @@ func (p *peers) dialRoad(ctx context.Context, road string) (carry.Conn, error) {
 	})
 }
 
-// waitRestored waits while a link is cut.
-func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) bool {
+// waitRestored waits while a link is cut, and returns what the next restoring closes.
+func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) (next <-chan struct{}, ok bool) {
 	for {
 		p.mu.Lock()
 		cut, restored := p.cut[peer], p.restored
 		p.mu.Unlock()
 		if !cut {
-			return ctx.Err() == nil
+			return restored, ctx.Err() == nil
 		}
 		select {
 		case <-restored:
 		case <-ctx.Done():
-			return false
+			return nil, false
 		}
 	}
 }

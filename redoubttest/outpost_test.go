@@ -190,12 +190,26 @@ func TestARevokedOutpostIsMetNoMore(t *testing.T) {
 	_, there := r.env("s-analyst", "outpost")
 	r.must("link", "wait", "outpost", "--timeout", "30s")
 	r.must("device", "revoke", "outpost", "--reason", "captured", "--as", "officer@secret")
+	until(t, "the outpost is not met", func() bool { return r.notMet("outpost") > 0 })
+	r.must("link", "cut", "secret", "--as", "admin@outpost")
 	home.put(t, "after", []byte("not for who was captured"))
 	there.put(t, "lie", []byte("from who was captured"))
-	time.Sleep(3 * time.Second) // longer than the pause between two calls
+	before := r.notMet("outpost")
+	r.must("link", "restore", "secret", "--as", "admin@outpost")
+	until(t, "the outpost has tried again", func() bool { return r.notMet("outpost") > before })
 	if there.get(t, "after") != nil || home.get(t, "lie") != nil {
 		t.Error("something passed between a home and a device that was revoked")
 	}
+}
+
+// notMet counts how often a device's log says that its home does not meet it.
+func (r *running) notMet(device string) int {
+	r.t.Helper()
+	log, err := os.ReadFile(filepath.Join(r.state, device, "log", "node.log"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return bytes.Count(log, []byte("home is not met"))
 }
 
 // tcpOnly passes TCP connections on and hears no UDP.

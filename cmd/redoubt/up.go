@@ -241,15 +241,21 @@ func devicesLast(e *estate.Estate, names []redoubt.NodeName) [2][]redoubt.NodeNa
 	return order
 }
 
-// runs reports whether a node is ready. One that is starting or stopping is waited for: it is neither up nor down.
+// runs reports whether a node is ready and answers. One that is starting or stopping is waited for: it is neither up
+// nor down. So is one that was killed a moment ago, which holds its lock until its last thread is gone.
 func runs(ctx context.Context, st node.State, name redoubt.NodeName) (bool, error) {
 	for deadline := time.Now().Add(startTimeout); ; {
 		r, err := st.Runtime(name)
-		if err != nil || r.PID == 0 || r.State == node.Ready {
-			return r.State == node.Ready, err
+		if err != nil || r.PID == 0 {
+			return false, err
+		}
+		if r.State == node.Ready {
+			if _, err := whatIs(ctx, st, name, r); err == nil {
+				return true, nil
+			}
 		}
 		if time.Now().After(deadline) {
-			return false, &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("it is " + r.State + " and does not get further"), Hint: "redoubt down " + string(name)}
+			return false, &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("it is " + r.State + ", and does not answer"), Hint: "redoubt down " + string(name)}
 		}
 		select {
 		case <-ctx.Done():
