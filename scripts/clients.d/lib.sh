@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC1090,SC2034
 # What the clients written in bash share. Sourced; HERE, W (a folder of this client's own), FILES, CLIENT and REDOUBT
 # are given by scripts/clients.
+# Under pipefail no reader may leave before its writer is done: "| grep -q" would fail what it has found.
 set -uo pipefail
 : "${CLIENT:?run scripts/clients}" "${W:?}" "${FILES:?}"
 BUCKET=c-$CLIENT
