@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -144,6 +146,7 @@ type Link struct {
 	Recipient     string            // what bundles for the peer are sealed to (keys.Recipient); "": none can be made for it
 	Bound         label.Label       // nothing that it does not dominate travels, either way
 	Subscriptions []Subscription    // what travels; none: every bucket, both ways
+	Budget        map[string]int64  // bytes that this side may send in a day, by banner or QuotaOfOthers: see LinkState.Budget; nil: no limit
 	Ending        Ending            // of a device that has ended
 }
 
@@ -159,15 +162,23 @@ const (
 
 // Subscription says what of a bucket travels over a link.
 type Subscription struct {
-	Bucket BucketName `json:"bucket"`
-	Prefix string     `json:"prefix,omitempty"` // of the key
-	In     bool       `json:"in,omitempty"`     // towards this node; in an estate, towards the device
-	Out    bool       `json:"out,omitempty"`    // towards the peer; in an estate, towards the home
+	Bucket BucketName  `json:"bucket"`
+	Prefix string      `json:"prefix,omitempty"` // of the key
+	Bound  string      `json:"bound,omitempty"`  // banner: nothing that it does not dominate travels; "": the link's bound alone
+	Limit  label.Label `json:"-"`                // Bound, compiled
+	In     bool        `json:"in,omitempty"`     // towards this node; in an estate, towards the device
+	Out    bool        `json:"out,omitempty"`    // towards the peer; in an estate, towards the home
+	Latest bool        `json:"latest,omitempty"` // a version that a newer one of its name and label has superseded need not travel
+}
+
+// Carries says whether the subscription covers a name and a label in a direction: in is towards this node.
+func (s Subscription) Carries(name ObjectName, of label.Label, in bool) bool {
+	return s.Bucket == name.Bucket && (in && s.In || !in && s.Out) && strings.HasPrefix(name.Key, s.Prefix) && (s.Bound == "" || s.Limit.Dominates(of))
 }
 
 // JournalRef is what decides when an entry is sent.
 type JournalRef struct {
-	Position   uint64 // in the label set's journal of this node, which it never leaves
+	Position   uint64 // in the label set's journal of this node, which it never leaves; 0 of Refs
 	Stamp      Stamp
 	Precedence Precedence
 	SizeBytes  int64 // of the content
@@ -175,8 +186,9 @@ type JournalRef struct {
 
 // JournalItem is an entry on its way to a peer.
 type JournalItem struct {
-	Entry   JournalEntry
-	Custody Custody
+	Entry      JournalEntry
+	Custody    Custody
+	Superseded bool // by a newer version, over a link that carries the latest alone: it need not be sent
 	// Open reads the content; nil where there is none. The caller closes what it gives.
 	Open func() (io.ReadCloser, error)
 }
@@ -202,11 +214,13 @@ type Journal interface {
 	// Sets names the label sets, by their canonical texts, that the link's bound dominates and that hold something.
 	Sets(ctx context.Context, peer NodeName) ([]string, error)
 	// Since tells of up to max entries of one set that follow a position, in commit order, and the position that was read
-	// up to. What does not travel over the link, what is gone, and what came from the peer is left out.
+	// up to. What does not travel over the link, what is gone or superseded, and what came from the peer is left out.
 	Since(ctx context.Context, peer NodeName, set string, after uint64, max int) (refs []JournalRef, upTo uint64, err error)
 	// Inventory calls each with the stamps of all that the peer is to have of a set, in ascending order, at one moment,
-	// and gives the journal's position at that moment.
+	// and gives the journal's position at that moment. What is superseded is left out on both sides.
 	Inventory(ctx context.Context, peer NodeName, set string, each func(Stamp) error) (upTo uint64, err error)
+	// Refs tells of these stamps what Since does, without their positions; what does not travel, is gone or superseded is left out.
+	Refs(ctx context.Context, peer NodeName, set string, stamps []Stamp) ([]JournalRef, error)
 	// Changed gives a channel that is closed when any journal grows after the call.
 	Changed() <-chan struct{}
 	// Fetch gives the entries of these stamps, those made here under one signature; what is gone meanwhile is left out.
@@ -229,4 +243,20 @@ type LinkState interface {
 	// PeerLife is the life of the peer's state that all of this is about; zero: none is known. Remember sets it.
 	PeerLife(ctx context.Context, peer NodeName) ([16]byte, error)
 	Remember(ctx context.Context, peer NodeName, life [16]byte) error
+	// Budget is what may be sent of a set to the peer in a day, and what was. Each set has its own, so that what is sent at one
+	// label is not felt at another (RULES 3.3).
+	Budget(ctx context.Context, peer NodeName, set string) (LinkBudget, error)
+	// Spend adds to what was sent of a set on a day; durable on return. A later day begins anew.
+	Spend(ctx context.Context, peer NodeName, set string, day, bytes int64) error
 }
+
+// LinkBudget is one label set's budget over a link.
+type LinkBudget struct {
+	Label  string `json:"label"`   // banner
+	PerDay int64  `json:"per_day"` // bytes; 0: no limit
+	Spent  int64  `json:"spent"`   // bytes of messages of this set that this side sent on Day
+	Day    int64  `json:"-"`       // days since 1970, UTC
+}
+
+// BudgetDay is the day that a time belongs to.
+func BudgetDay(t time.Time) int64 { return t.Unix() / (24 * 60 * 60) }

@@ -7,23 +7,61 @@ import (
 
 // LinkStatus is a link as one side sees it. Counts cover the label sets that the asker's working label dominates.
 type LinkStatus struct {
-	Peer         NodeName    `json:"peer"`
-	State        string      `json:"state"` // "up" or "down"
-	Cut          bool        `json:"cut,omitempty"`
-	Road         string      `json:"road,omitempty"`         // "udp" or "tcp", while it is up
-	LastContact  time.Time   `json:"last_contact,omitzero"`  // to the minute: what came at another label must not show
-	Pending      LinkPending `json:"pending"`                // not acknowledged by the peer
-	Sent         int64       `json:"sent"`                   // entries acknowledged since this side started
-	Received     int64       `json:"received"`               // entries taken since this side started
-	RTTMillis    float64     `json:"rtt_ms,omitempty"`       // smoothed; to who dominates the link's bound alone
-	BytesPerSec  float64     `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
-	LeaseExpires time.Time   `json:"lease_expires,omitzero"` // of the device's lease
+	Peer         NodeName     `json:"peer"`
+	State        string       `json:"state"` // "up" or "down"
+	Cut          bool         `json:"cut,omitempty"`
+	Road         string       `json:"road,omitempty"`         // "udp" or "tcp", while it is up
+	LastContact  time.Time    `json:"last_contact,omitzero"`  // to the minute: what came at another label must not show
+	Pending      LinkPending  `json:"pending"`                // not acknowledged by the peer
+	Sent         int64        `json:"sent"`                   // entries acknowledged in this meeting, or the last
+	SentBytes    int64        `json:"sent_bytes"`             // of their content
+	Received     int64        `json:"received"`               // entries taken in it
+	RTTMillis    float64      `json:"rtt_ms,omitempty"`       // smoothed; to who dominates the link's bound alone
+	BytesPerSec  float64      `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
+	Budgets      []LinkBudget `json:"budgets,omitempty"`      // where the link has any
+	LeaseExpires time.Time    `json:"lease_expires,omitzero"` // of the device's lease
 }
 
 // LinkPending is what waits.
 type LinkPending struct {
-	Versions int64 `json:"versions"`
-	Bytes    int64 `json:"bytes"`
+	Versions     int64                      `json:"versions"`
+	Bytes        int64                      `json:"bytes"`
+	ByPrecedence map[Precedence]LinkWaiting `json:"by_precedence,omitempty"` // of those that something waits in
+}
+
+// LinkWaiting is what waits in one precedence.
+type LinkWaiting struct {
+	Versions int64   `json:"versions"`
+	Bytes    int64   `json:"bytes"`
+	Seconds  float64 `json:"seconds,omitempty"` // until it has been sent, what is more urgent first, at the rate of now; 0: not known
+}
+
+// Add counts versions that wait.
+func (p *LinkPending) Add(of Precedence, versions, bytes int64) {
+	p.Versions += versions
+	p.Bytes += bytes
+	if p.ByPrecedence == nil {
+		p.ByPrecedence = map[Precedence]LinkWaiting{}
+	}
+	w := p.ByPrecedence[of]
+	w.Versions += versions
+	w.Bytes += bytes
+	p.ByPrecedence[of] = w
+}
+
+// Estimate works out how long each precedence takes at a rate; at none it is not known.
+func (p *LinkPending) Estimate(bytesPerSec float64) {
+	var before int64
+	for of := Flash; ; of-- {
+		if w, ok := p.ByPrecedence[of]; ok && bytesPerSec > 0 {
+			before += w.Bytes
+			w.Seconds = float64(before) / bytesPerSec
+			p.ByPrecedence[of] = w
+		}
+		if of == Routine {
+			return
+		}
+	}
 }
 
 // LinkService is what is told of a node's links, and their cutting for exercises.

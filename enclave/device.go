@@ -26,6 +26,7 @@ type DeclaredDevice struct {
 	Floor, Ceiling label.Label
 	Lease          time.Duration
 	Carries        []redoubt.Subscription // In is towards the device
+	Budget         map[string]int64       // see redoubt.Link
 }
 
 // kindDevice is the kind of the records of devices.
@@ -109,9 +110,10 @@ func (e *Enclave) relink(ctx context.Context) error {
 		if r == nil || !r.meets() {
 			continue
 		}
-		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling, Ending: r.ending()}
+		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling, Budget: d.Budget, Ending: r.ending()}
 		for _, s := range d.Carries { // from the home's side what goes to the device goes out
-			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: s.Bucket, Prefix: s.Prefix, In: s.Out, Out: s.In})
+			s.In, s.Out = s.Out, s.In
+			l.Subscriptions = append(l.Subscriptions, s)
 		}
 		all = append(all, l)
 	}

@@ -170,7 +170,7 @@ func (e *Enclave) deriveKeys(o Options) error {
 	return err
 }
 
-// quotas compiles the estate's shares.
+// quotas compiles the estate's shares: what a label has, alone or as one of the others.
 func (e *Enclave) quotas(declared map[string]int64) (func(label.Label) int64, error) {
 	byLabel, others := map[label.Label]int64{}, declared[redoubt.QuotaOfOthers]
 	for marking, bytes := range declared {

@@ -18,6 +18,7 @@ import (
 //	k link set       how far the peer has acknowledged the set
 //	b peer o         the last bundle that was made for the peer
 //	b peer i         the bundles that were taken of it
+//	z peer set       what was sent of the set to the peer on a day: day 8, bytes 8
 //	m i              the journal's index is complete: every version was entered
 const (
 	recStamp   = 's'
@@ -25,6 +26,7 @@ const (
 	recFate    = 'x'
 	recCursor  = 'k'
 	recBundle  = 'b'
+	recSpent   = 'z'
 )
 
 var indexedMark = []byte{recMark, 'i'}

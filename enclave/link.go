@@ -6,7 +6,10 @@ import (
 	"crypto"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/binary"
+	"encoding/hex"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -23,6 +26,7 @@ type links struct {
 	table   atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
 	sign    func(message []byte) ([]byte, error)
 	key     ed25519.PublicKey
+	budgets atomic.Pointer[map[redoubt.NodeName]func(label.Label) int64]
 	grown   broadcast   // a journal
 	journal atomic.Bool // there is or was a link: what is written is journaled
 
@@ -54,17 +58,44 @@ func (e *Enclave) as(l redoubt.Link) redoubt.Credential {
 	return redoubt.Credential{ID: linkCredential, Subject: access.LinkSubject(l.Peer), Working: l.Bound, Expires: e.clock().Add(linkLease)}
 }
 
-// subscribed says whether a name travels over the link in the direction asked.
-func subscribed(l redoubt.Link, name redoubt.ObjectName, in bool) bool {
-	if len(l.Subscriptions) == 0 {
-		return true
-	}
+// subscribed says whether a name travels over the link at a label, in the direction asked.
+func subscribed(l redoubt.Link, name redoubt.ObjectName, of label.Label, in bool) bool {
+	return len(l.Subscriptions) == 0 || slices.ContainsFunc(l.Subscriptions, func(s redoubt.Subscription) bool { return s.Carries(name, of, in) })
+}
+
+// latestOnly says whether every subscription that covers a name at a label, either way, carries the latest version alone.
+func latestOnly(l redoubt.Link, name redoubt.ObjectName, of label.Label) bool {
+	latest := false
 	for _, s := range l.Subscriptions {
-		if s.Bucket == name.Bucket && (in && s.In || !in && s.Out) && len(name.Key) >= len(s.Prefix) && name.Key[:len(s.Prefix)] == s.Prefix {
-			return true
+		if s.Carries(name, of, true) || s.Carries(name, of, false) {
+			if !s.Latest {
+				return false
+			}
+			latest = true
 		}
 	}
-	return false
+	return latest
+}
+
+// superseded says whether a version need not travel over a link that carries the latest alone: a newer one of its name and label is
+// here. One that builds on another node's version travels nonetheless, so that what follows is not taken for a conflict with that.
+// Both ends of a link work it out alike.
+func (e *Enclave) superseded(get getter, l redoubt.Link, b *bucket, f found, key string) (bool, error) {
+	if !latestOnly(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, f.set.label) {
+		return false, nil
+	}
+	if base := f.rec.base; !base.isZero() && base.maker() != f.rec.id.maker() {
+		return false, nil
+	}
+	raw, ok, err := get.Get(headKey(b.id, f.set.id, key))
+	if err != nil || !ok {
+		return false, err
+	}
+	head, err := decodeRecord(raw)
+	if err != nil {
+		return false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
+	}
+	return head.id != f.rec.id, nil
 }
 
 func cursorKey(peer redoubt.NodeName, set string) []byte {
@@ -187,8 +218,8 @@ func (e *Enclave) Pending(ctx context.Context, peer redoubt.NodeName, shows func
 		if err != nil {
 			return p, err
 		}
-		if !known { // nothing is known of what the peer has, so all of it may be wanting
-			if _, err := e.Inventory(ctx, peer, set, func(redoubt.Stamp) error { p.Versions++; return nil }); err != nil {
+		if !known { // of what the peer has: all of it may be wanting
+			if err := e.pendingWhole(ctx, peer, set, &p); err != nil {
 				return p, err
 			}
 			continue
@@ -203,12 +234,75 @@ func (e *Enclave) Pending(ctx context.Context, peer redoubt.NodeName, shows func
 			}
 			after, counted = upTo, counted+len(refs)
 			for _, r := range refs {
-				p.Versions++
-				p.Bytes += r.SizeBytes
+				p.Add(r.Precedence, 1, r.SizeBytes)
 			}
 		}
 	}
 	return p, nil
+}
+
+// pendingWhole counts all of a set.
+func (e *Enclave) pendingWhole(ctx context.Context, peer redoubt.NodeName, set string, p *redoubt.LinkPending) error {
+	var all []redoubt.Stamp
+	_, err := e.Inventory(ctx, peer, set, func(s redoubt.Stamp) error {
+		if all = append(all, s); len(all) > countPending {
+			return errCounted
+		}
+		return nil
+	})
+	if err != nil && err != errCounted {
+		return err
+	}
+	refs, err := e.Refs(ctx, peer, set, all)
+	for _, r := range refs {
+		p.Add(r.Precedence, 1, r.SizeBytes)
+	}
+	return err
+}
+
+// errCounted ends an inventory of which no more is wanted.
+var errCounted = &redoubt.Error{Op: "Pending", Kind: redoubt.TooLarge}
+
+func spentKey(peer redoubt.NodeName, set string) []byte {
+	return append(append(append([]byte{recSpent}, peer...), 0), hex.EncodeToString(setHash(peer, set))...)
+}
+
+// Budget reads what may be sent of a set in a day, and what was.
+func (e *Enclave) Budget(_ context.Context, peer redoubt.NodeName, text string) (b redoubt.LinkBudget, err error) {
+	budgets := e.links.budgets.Load()
+	if budgets == nil || (*budgets)[peer] == nil {
+		return b, nil
+	}
+	of, err := label.ParseText([]byte(text), e.policy)
+	if err != nil {
+		return b, &redoubt.Error{Op: "Budget", Kind: redoubt.Invalid, Err: err}
+	}
+	b.Label, b.PerDay = of.Banner(), (*budgets)[peer](of)
+	v, ok, err := e.engine.Get(spentKey(peer, text))
+	if err != nil || !ok {
+		return b, err
+	}
+	if len(v) != 16 {
+		return b, &redoubt.Error{Op: "Budget", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	b.Day, b.Spent = int64(binary.BigEndian.Uint64(v)), int64(binary.BigEndian.Uint64(v[8:]))
+	return b, nil
+}
+
+// Spend adds to what was sent of a set on a day. Of a day that is over nothing is counted any more.
+func (e *Enclave) Spend(ctx context.Context, peer redoubt.NodeName, text string, day, bytes int64) error {
+	e.links.mu.Lock()
+	defer e.links.mu.Unlock()
+	was, err := e.Budget(ctx, peer, text)
+	if err != nil || day < was.Day {
+		return err
+	}
+	if day == was.Day {
+		bytes += was.Spent
+	}
+	b := new(store.Batch)
+	b.Set(spentKey(peer, text), binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, uint64(day)), uint64(bytes)))
+	return e.commit(ctx, b, nil)
 }
 
 func peerKey(peer redoubt.NodeName) []byte { return append(append([]byte{recCursor}, peer...), 0) }
@@ -267,17 +361,26 @@ func (e *Enclave) SetLinks(ctx context.Context, all []redoubt.Link) error {
 	e.links.mu.Lock()
 	defer e.links.mu.Unlock()
 	table := make(map[redoubt.NodeName]redoubt.Link, len(all))
+	budgets := map[redoubt.NodeName]func(label.Label) int64{}
 	for _, l := range all {
 		if l.Peer == "" || l.Peer == e.name || l.Bound.IsZero() || len(l.Key) != ed25519.PublicKeySize {
 			return &redoubt.Error{Op: "SetLinks", Object: string(l.Peer), Kind: redoubt.Invalid, Err: errors.New("a link names a peer, its key and a bound")}
 		}
 		table[l.Peer] = l
+		if len(l.Budget) > 0 {
+			of, err := e.quotas(l.Budget)
+			if err != nil {
+				return &redoubt.Error{Op: "SetLinks", Object: string(l.Peer), Kind: redoubt.Invalid, Err: err}
+			}
+			budgets[l.Peer] = of
+		}
 	}
 	_, indexed, err := e.engine.Get(indexedMark)
 	if err != nil {
 		return err
 	}
 	e.links.journal.Store(indexed || len(table) > 0)
+	e.links.budgets.Store(&budgets)
 	e.links.table.Store(&table)
 	if indexed || len(table) == 0 {
 		return nil

@@ -94,7 +94,7 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		return nil, nil, err // the refusal could not be recorded: it is none, and the peer sends it again
 	}
 	n.entry.Version = n.id[:]
-	if !e.travels(l, in.Entry.Name, true) {
+	if !e.travels(l, in.Entry.Name, of, true) {
 		return refuse(redoubt.Denied, ruleSubscribe, false)
 	}
 	if system && in.Entry.Maker != l.Peer {

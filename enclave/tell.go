@@ -87,6 +87,27 @@ func (e *Enclave) Since(ctx context.Context, peer redoubt.NodeName, text string,
 	return refs, after, it.Err()
 }
 
+// Refs tells of stamps what Since does.
+func (e *Enclave) Refs(ctx context.Context, peer redoubt.NodeName, text string, stamps []redoubt.Stamp) ([]redoubt.JournalRef, error) {
+	l, set, _, err := e.sending(ctx, "Refs", peer, text)
+	if err != nil {
+		return nil, err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	var refs []redoubt.JournalRef
+	for _, s := range stamps {
+		ref, ok, err := e.ref(view, l, set, versionID(s))
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			refs = append(refs, ref)
+		}
+	}
+	return refs, nil
+}
+
 // ref is how urgent and how large what a stamp names is, if the link carries it and it is still there.
 func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id versionID) (ref redoubt.JournalRef, ok bool, err error) {
 	raw, ok, err := view.Get(stampKey(set.id, id))
@@ -98,10 +119,13 @@ func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id version
 		if err != nil {
 			return ref, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
-		return ref, e.travels(l, entry.Name, false), nil
+		return ref, e.travels(l, entry.Name, set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
+		return ref, false, err
+	}
+	if old, err := e.superseded(view, l, b, f, key); err != nil || old {
 		return ref, false, err
 	}
 	ref.SizeBytes = f.rec.size
@@ -132,10 +156,13 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 			return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
 		item.Entry = *entry
-		return item, e.travels(l, entry.Name, false), nil
+		return item, e.travels(l, entry.Name, set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
+		return item, false, err
+	}
+	if item.Superseded, err = e.superseded(view, l, b, f, key); err != nil {
 		return item, false, err
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
@@ -300,10 +327,13 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 		if len(k) != len(prefix)+len(versionID{}) || len(v) < 6 {
 			return 0, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
 		}
-		if !e.carries(l, v) {
+		id := versionID(k[len(prefix):])
+		if carried, err := e.carries(view, l, set, id, v); err != nil {
+			return 0, err
+		} else if !carried {
 			continue
 		}
-		if err := each(redoubt.Stamp(k[len(prefix):])); err != nil {
+		if err := each(redoubt.Stamp(id)); err != nil {
 			return 0, err
 		}
 	}
@@ -311,16 +341,27 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 }
 
 // carries says whether what a stamp names travels over the link, in either direction: both ends count the same.
-func (e *Enclave) carries(l redoubt.Link, raw []byte) bool {
+func (e *Enclave) carries(view store.View, l redoubt.Link, set *labelSet, id versionID, raw []byte) (bool, error) {
+	either := func(name redoubt.ObjectName) bool {
+		return e.travels(l, name, set.label, false) || e.travels(l, name, set.label, true)
+	}
 	if entry, _, is, err := fateOf(raw); is {
-		return err == nil && (e.travels(l, entry.Name, false) || e.travels(l, entry.Name, true))
+		return err == nil && either(entry.Name), nil
 	}
 	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
 	if b == nil {
-		return false
+		return false, nil
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}
-	return e.travels(l, name, false) || e.travels(l, name, true)
+	if !either(name) || !latestOnly(l, name, set.label) {
+		return either(name), nil
+	}
+	_, f, key, err := e.placed(view, set, id, raw)
+	if err != nil || f.rec == nil {
+		return err == nil, err
+	}
+	old, err := e.superseded(view, l, b, f, key)
+	return !old, err
 }
 
 func journalEnd(get getter, set *labelSet) (uint64, error) {

@@ -39,11 +39,11 @@ func (e *Enclave) home() redoubt.NodeName {
 	return ""
 }
 
-// travels says whether a name travels over a link in a direction: objects as it is subscribed, system records from a home to
-// its devices.
-func (e *Enclave) travels(l redoubt.Link, name redoubt.ObjectName, in bool) bool {
+// travels says whether a name travels over a link in a direction, in a label set: objects as it is subscribed, system
+// records from a home to its devices.
+func (e *Enclave) travels(l redoubt.Link, name redoubt.ObjectName, of label.Label, in bool) bool {
 	if name.Bucket != redoubt.SystemBucket {
-		return subscribed(l, name, in)
+		return subscribed(l, name, of, in)
 	}
 	if in {
 		return e.home() == l.Peer && told(name.Key)

@@ -39,8 +39,8 @@ func (r *reader) checkDevices() {
 	for i := range r.estate.Nodes {
 		n, path := &r.estate.Nodes[i], fmt.Sprintf("nodes[%d]", i)
 		if n.Kind != KindDevice {
-			if n.Home != "" || n.LeaseSeconds != 0 || len(n.Carries) > 0 {
-				r.faultAt(path, "home, lease and carries are a device's", "add kind: device, or remove them")
+			if n.Home != "" || n.LeaseSeconds != 0 || len(n.Carries) > 0 || n.Budget != nil {
+				r.faultAt(path, "home, lease, carries and budget are a device's", "add kind: device, or remove them")
 			}
 			continue
 		}
@@ -90,22 +90,12 @@ func (r *reader) checkNode(n *Node, path string) {
 			r.faultAt(path, fmt.Sprintf("%s lies outside the node's range, %s to %s", l.Banner(), n.Range.Floor, n.Range.Ceiling), "")
 		}
 	}
-	quotas := map[string]int64{}
-	for marking, size := range n.Quotas {
-		if marking == redoubt.QuotaOfOthers {
-			quotas[marking] = size
-			continue
-		}
-		at := path + ".quotas." + printable(marking)
-		l := r.marking(&marking, at)
-		within(l, at)
-		if _, twice := quotas[marking]; twice {
-			r.faultAt(at, "a quota for "+marking+" is given twice, in two spellings", "")
-		}
-		quotas[marking] = size
-	}
-	if n.Quotas != nil {
-		n.Quotas = quotas
+	n.Quotas = r.checkShares(n.Quotas, path+".quotas", "a quota", within)
+	n.Budget = r.checkShares(n.Budget, path+".budget", "a budget", within)
+	for i := range n.Carries {
+		s, at := &n.Carries[i], fmt.Sprintf("%s.carries[%d].bound", path, i)
+		s.Limit = r.marking(&s.Bound, at)
+		within(s.Limit, at)
 	}
 	seen := map[redoubt.BucketName]string{}
 	for i := range n.Buckets {
@@ -131,6 +121,27 @@ func (r *reader) checkNode(n *Node, path string) {
 			r.faultAt(path+".peers.tls", "nodes meet under TLS alone", "remove tls: false")
 		}
 	}
+}
+
+// checkShares looks at sizes by marking, and gives them by banner.
+func (r *reader) checkShares(all map[string]int64, path, what string, within func(label.Label, string)) map[string]int64 {
+	if all == nil {
+		return nil
+	}
+	out := map[string]int64{}
+	for marking, size := range all {
+		if marking == redoubt.QuotaOfOthers {
+			out[marking] = size
+			continue
+		}
+		at := path + "." + printable(marking)
+		within(r.marking(&marking, at), at)
+		if _, twice := out[marking]; twice {
+			r.faultAt(at, what+" for "+marking+" is given twice, in two spellings", "")
+		}
+		out[marking] = size
+	}
+	return out
 }
 
 // checkBucketRange looks at a bucket's own range, once its markings are known to be good.

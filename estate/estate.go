@@ -91,6 +91,7 @@ type Node struct {
 	Home         redoubt.NodeName       `json:"home,omitempty"`
 	LeaseSeconds int64                  `json:"lease_seconds,omitempty"` // how long it works without having met its home
 	Carries      []redoubt.Subscription `json:"carries,omitempty"`       // In is towards the device; none: every bucket, both ways
+	Budget       map[string]int64       `json:"budget,omitempty"`        // banner, or redoubt.QuotaOfOthers → bytes that each side sends in a day
 
 	floor, ceiling label.Label
 }

@@ -373,3 +373,46 @@ func FuzzReadSignatures(f *testing.F) {
 		}
 	})
 }
+
+func TestADevicesLinkHasSubscriptionsAndABudget(t *testing.T) {
+	with := func(lines string) (*Estate, error) {
+		text := strings.Replace(string(ExampleText), "    home: secret\n", "    home: secret\n"+lines, 1)
+		if text == string(ExampleText) {
+			t.Fatal("the example has no device of secret")
+		}
+		return Read([]byte(text), nil)
+	}
+	e, err := with(`    carries:
+      - {bucket: reports, prefix: tracks/, bound: "S//REL TO USA, GBR", direction: to-home, latest: true}
+      - imagery
+    budget: {default: 10MB, U: 1GiB}
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _ := e.Node("outpost")
+	want := redoubt.Subscription{Bucket: "reports", Prefix: "tracks/", Bound: "SECRET//REL TO USA, GBR", Limit: n.Carries[0].Limit, Out: true, Latest: true}
+	if len(n.Carries) != 2 || n.Carries[0] != want || n.Carries[0].Limit.Banner() != want.Bound || n.Carries[1] != (redoubt.Subscription{Bucket: "imagery", In: true, Out: true}) {
+		t.Errorf("carries %+v", n.Carries)
+	}
+	if len(n.Budget) != 2 || n.Budget["UNCLASSIFIED"] != 1<<30 || n.Budget[redoubt.QuotaOfOthers] != 10_000_000 {
+		t.Errorf("budget %v", n.Budget)
+	}
+	for lines, fault := range map[string]string{
+		"    carries: [{bucket: reports, bound: TS}]\n":      "lies outside the node's range",
+		"    carries: [{bucket: reports, bound: WRONG}]\n":   "WRONG",
+		"    carries: [{bucket: reports, latest: often}]\n":  "latest",
+		"    budget: {S: 0}\n":                               "not a size",
+		"    budget: {TS: 1MB}\n":                            "lies outside the node's range",
+		"    budget: {U: 1MB, UNCLASSIFIED: 2MB}\n":          "given twice",
+		"    budget: {default: 1MB}\n    budget: {U: 2MB}\n": "budget",
+	} {
+		if _, err := with(lines); err == nil || !strings.Contains(err.Error(), fault) {
+			t.Errorf("%s gives %v, want a fault about %q", lines, err, fault)
+		}
+	}
+	text := strings.Replace(string(ExampleText), "  - name: secret\n", "  - name: secret\n    budget: {default: 1MB}\n", 1)
+	if _, err := Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "are a device's") {
+		t.Errorf("an enclave with a budget gives %v", err)
+	}
+}

@@ -265,10 +265,8 @@ func (r *reader) node(n *yaml.Node, path string) {
 		field{"carries", false, func(n *yaml.Node, p string) {
 			r.list(n, p, MaxCarries, func(n *yaml.Node, p string) { node.Carries = append(node.Carries, r.subscription(n, p)) })
 		}},
-		field{"quotas", false, func(n *yaml.Node, p string) {
-			node.Quotas = map[string]int64{}
-			r.entries(n, p, MaxQuotas, func(key, value *yaml.Node, p string) { node.Quotas[key.Value] = r.size(value, p) })
-		}},
+		field{"quotas", false, func(n *yaml.Node, p string) { node.Quotas = r.shares(n, p) }},
+		field{"budget", false, func(n *yaml.Node, p string) { node.Budget = r.shares(n, p) }},
 		field{"buckets", false, func(n *yaml.Node, p string) {
 			r.list(n, p, MaxBuckets, func(n *yaml.Node, p string) { r.bucket(n, p, &node) })
 		}},
@@ -277,6 +275,13 @@ func (r *reader) node(n *yaml.Node, path string) {
 		node.LeaseSeconds = int64(DefaultLease / time.Second)
 	}
 	r.estate.Nodes = append(r.estate.Nodes, node)
+}
+
+// shares reads sizes by marking.
+func (r *reader) shares(n *yaml.Node, path string) map[string]int64 {
+	out := map[string]int64{}
+	r.entries(n, path, MaxQuotas, func(key, value *yaml.Node, p string) { out[key.Value] = r.size(value, p) })
+	return out
 }
 
 func (r *reader) kind(n *yaml.Node, path string) string {
@@ -302,6 +307,8 @@ func (r *reader) subscription(n *yaml.Node, path string) redoubt.Subscription {
 	r.mapping(n, path,
 		field{"bucket", true, func(n *yaml.Node, path string) { s.Bucket = redoubt.BucketName(r.bucketName(n, path)) }},
 		field{"prefix", false, func(n *yaml.Node, path string) { s.Prefix = r.text(n, path) }},
+		field{"bound", false, func(n *yaml.Node, path string) { s.Bound = r.text(n, path) }},
+		field{"latest", false, func(n *yaml.Node, path string) { s.Latest = r.flag(n, path) }},
 		field{"direction", false, func(n *yaml.Node, path string) {
 			switch r.oneOf(n, path, "both", "to-device", "to-home") {
 			case "to-device":

@@ -23,6 +23,9 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
 			return nil, err
 		}
+		if s.Budgets, err = p.spending(ctx, peer, shows); err != nil {
+			return nil, err
+		}
 		p.describe(&s, shows, boundShown(links[peer], shows))
 		if p.device != nil && peer == p.device.home {
 			s.LeaseExpires = p.device.lease().Expires
@@ -32,6 +35,32 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// spending tells of the budgets of the label sets that the reader dominates.
+func (p *peers) spending(ctx context.Context, peer redoubt.NodeName, shows func(string) bool) (all []redoubt.LinkBudget, err error) {
+	sets, err := p.cloud.Sets(ctx, peer)
+	if err != nil {
+		return nil, err
+	}
+	today := redoubt.BudgetDay(time.Now())
+	for _, set := range sets {
+		if !shows(set) {
+			continue
+		}
+		b, err := p.cloud.Budget(ctx, peer, set)
+		if err != nil {
+			return nil, err
+		}
+		if b.PerDay == 0 {
+			continue
+		}
+		if b.Day != today {
+			b.Spent = 0
+		}
+		all = append(all, b)
+	}
+	return all, nil
 }
 
 // boundShown says whether the reader dominates all that the link carries: how fast the road answers and how much it is
@@ -54,6 +83,7 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole b
 	for set, n := range status.Sent {
 		if shows(set) {
 			s.Sent += n
+			s.SentBytes += status.SentBytes[set]
 		}
 	}
 	for set, n := range status.Received {
@@ -72,6 +102,7 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole b
 	}
 	if whole && s.State == "up" {
 		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
+		s.Pending.Estimate(s.BytesPerSec)
 	}
 }
 

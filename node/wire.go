@@ -85,7 +85,7 @@ func nodeMetrics() []prometheus.Collector {
 // declaredDevices are the devices whose home the node is.
 func declaredDevices(e *estate.Estate, home redoubt.NodeName) (all []enclave.DeclaredDevice) {
 	for _, d := range e.Devices(home) {
-		all = append(all, enclave.DeclaredDevice{Name: d.Name, Floor: d.Floor(), Ceiling: d.Ceiling(), Lease: d.Lease(), Carries: d.Carries})
+		all = append(all, enclave.DeclaredDevice{Name: d.Name, Floor: d.Floor(), Ceiling: d.Ceiling(), Lease: d.Lease(), Carries: d.Carries, Budget: d.Budget})
 	}
 	return all
 }
@@ -95,7 +95,7 @@ func (n *Node) homeLink(declared estate.Node) []redoubt.Link {
 	if n.device == nil {
 		return nil
 	}
-	return []redoubt.Link{{Peer: n.device.home, Key: n.device.homeKey, Recipient: n.device.kept.Recipient, Bound: declared.Ceiling(), Subscriptions: declared.Carries}}
+	return []redoubt.Link{{Peer: n.device.home, Key: n.device.homeKey, Recipient: n.device.kept.Recipient, Bound: declared.Ceiling(), Subscriptions: declared.Carries, Budget: declared.Budget}}
 }
 
 // join makes the node ready to meet its peers; a device whose lease has ended must first be given another.

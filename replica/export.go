@@ -194,6 +194,7 @@ func (x *exporter) page(ctx context.Context, set string, fetched []redoubt.Journ
 		m, size = items{Set: set}, 0
 		return err
 	}
+	fetched = slices.DeleteFunc(fetched, func(item redoubt.JournalItem) bool { return item.Superseded })
 	for i := range fetched {
 		item := &fetched[i]
 		n := x.counts.of(set)

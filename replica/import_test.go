@@ -54,6 +54,10 @@ func (b *bare) Ticket(context.Context, redoubt.NodeName, redoubt.JournalSpan) ([
 	return []byte("ticket"), nil
 }
 func (b *bare) Redeem(context.Context, redoubt.NodeName, []byte) error { return nil }
+func (b *bare) Budget(context.Context, redoubt.NodeName, string) (redoubt.LinkBudget, error) {
+	return redoubt.LinkBudget{}, nil
+}
+func (b *bare) Spend(context.Context, redoubt.NodeName, string, int64, int64) error { return nil }
 func (b *bare) Acknowledged(context.Context, redoubt.NodeName, string) (uint64, bool, error) {
 	return 0, false, nil
 }

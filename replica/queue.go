@@ -31,6 +31,8 @@ type outgoing struct {
 	begun bool                   // it is known what the peer has up to read, or that is among open
 	saved uint64                 // acknowledged on record
 	known bool                   // saved means something
+	purse purse
+	idle  [redoubt.Precedences][]*ref // for which the day's budget is spent
 }
 
 // outbox is what waits to be sent and what was sent and is not acknowledged.
@@ -45,7 +47,9 @@ type outbox struct {
 	seq    uint64
 	count  int
 	bytes  int64
+	day    int64
 	read   bool // every journal was read to its end
+	free   bool // everything goes, budget or not
 	closed bool
 }
 
@@ -53,7 +57,7 @@ type outbox struct {
 const maxQueued = 200_000
 
 func newOutbox() *outbox {
-	o := &outbox{sets: map[string]*outgoing{}, sent: map[uint64]*ref{}}
+	o := &outbox{sets: map[string]*outgoing{}, sent: map[uint64]*ref{}, day: redoubt.BudgetDay(time.Now())}
 	o.room, o.filled = sync.NewCond(&o.mu), sync.NewCond(&o.mu)
 	return o
 }
@@ -116,7 +120,7 @@ func (o *outbox) waitRoom() {
 func (o *outbox) take(p redoubt.Precedence) []*ref {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	for len(o.queues[p]) == 0 && !o.closed {
+	for !o.closed && !o.ready(p) {
 		o.filled.Wait()
 	}
 	if o.closed {

@@ -137,7 +137,7 @@ func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[red
 	if len(seqs) == 0 { // what was refused may say any label
 		return out, nil
 	}
-	s.tally.add(in[0].Entry.Label, 0, int64(len(seqs)))
+	s.tally.add(in[0].Entry.Label, 0, 0, int64(len(seqs)))
 	return out, nil
 }
 

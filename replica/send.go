@@ -40,6 +40,9 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 	for i := range fetched {
 		item := &fetched[i]
 		r := byStamp[item.Entry.Stamp]
+		if item.Superseded { // a newer one is on its way too
+			continue
+		}
 		delete(byStamp, item.Entry.Stamp)
 		if item.Entry.SizeBytes > togetherBytes {
 			if err := s.sendLarge(ctx, p, r, item); err != nil {
@@ -53,14 +56,20 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 		}
 		m.Parcels = append(m.Parcels, parcel)
 	}
-	for _, gone := range byStamp { // removed since: the removal is on its way too
+	for _, gone := range byStamp { // removed since, and the removal is on its way too, or superseded
 		s.out.done(gone)
 	}
 	if len(m.Parcels) == 0 {
 		return nil
 	}
 	m.share(s.o.Node, fetched)
-	return s.o.Conn.Send(ctx, p, m.encode())
+	return s.sendOf(ctx, p, set, m.encode())
+}
+
+// sendOf sends a message of one label set, at the cost of its budget.
+func (s *Session) sendOf(ctx context.Context, p redoubt.Precedence, of *outgoing, msg []byte) error {
+	s.out.spend(of, len(msg))
+	return s.o.Conn.Send(ctx, p, msg)
 }
 
 // pack makes a parcel of an entry with all its content, against that of its base where the peer is known to hold it.
@@ -93,7 +102,7 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 		defer open.Close()
 		content = open
 	}
-	if err := s.o.Conn.Send(ctx, p, m.encode()); err != nil {
+	if err := s.sendOf(ctx, p, r.set, m.encode()); err != nil {
 		return err
 	}
 	buf := make([]byte, pieceBytes)
@@ -102,7 +111,7 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 		if err != nil {
 			return err
 		}
-		if err := s.o.Conn.Send(ctx, p, encodePiece(r.seq, buf[:n])); err != nil {
+		if err := s.sendOf(ctx, p, r.set, encodePiece(r.seq, buf[:n])); err != nil {
 			return err
 		}
 		left -= int64(n)
@@ -123,7 +132,7 @@ func (s *Session) heardOutcomes(msg []byte) error {
 		}
 		switch o.State {
 		case taken:
-			s.tally.add(r.set.set, 1, 0)
+			s.tally.add(r.set.set, 1, r.size, 0)
 			s.out.done(r)
 		case refused:
 			s.o.Log.Warn("the peer refused an entry", slog.String("peer", string(s.o.Peer)), slog.String("kind", o.Kind.Error()), slog.String("rule", o.Rule))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,8 +56,11 @@ func (s *Session) Offer(kind string, body []byte) bool {
 	}
 }
 
-// HandedOver waits until everything that this node has for the peer is acknowledged.
-func (s *Session) HandedOver(ctx context.Context) error { return s.out.empty(ctx) }
+// HandedOver waits until everything that this node has for the peer is acknowledged. From now on no budget holds anything back.
+func (s *Session) HandedOver(ctx context.Context) error {
+	s.out.lift()
+	return s.out.empty(ctx)
+}
 
 // Session is one meeting with a peer. It is used once.
 type Session struct {
@@ -246,6 +250,11 @@ const pageEntries = 512
 func (s *Session) followSet(ctx context.Context, set string) (room bool, err error) {
 	out, fresh := s.out.set(set)
 	if fresh {
+		budget, err := s.o.State.Budget(ctx, s.o.Peer, set)
+		if err != nil {
+			return false, err
+		}
+		s.out.fund(out, budget)
 		at, known, err := s.o.State.Acknowledged(ctx, s.o.Peer, set)
 		if err != nil {
 			return false, err
@@ -279,12 +288,19 @@ func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err e
 	if err != nil {
 		return false, err
 	}
-	refs := make([]*ref, len(missing))
-	for i, x := range missing {
-		refs[i] = &ref{stamp: x}
-	}
 	s.o.Log.Info("replica found a difference", slog.String("peer", string(s.o.Peer)), slog.Int("entries", len(missing)))
-	return s.out.add(out, upTo, make([]redoubt.Precedence, len(refs)), refs), nil
+	var refs []*ref
+	var urgency []redoubt.Precedence
+	for page := range slices.Chunk(missing, pageEntries) {
+		told, err := s.o.Journal.Refs(ctx, s.o.Peer, out.set, page)
+		if err != nil {
+			return false, err
+		}
+		for _, r := range told { // what is left out is gone since, or superseded
+			refs, urgency = append(refs, &ref{stamp: r.Stamp, size: r.SizeBytes}), append(urgency, r.Precedence)
+		}
+	}
+	return s.out.add(out, upTo, urgency, refs), nil
 }
 
 // keep puts acknowledgements on record now and then, and sends again what was refused for now.
@@ -295,6 +311,7 @@ func (s *Session) keep(ctx context.Context) error {
 		select {
 		case now := <-tick.C:
 			s.out.retry(now)
+			s.out.renew(now)
 			if err := s.settle(ctx); err != nil {
 				return err
 			}
@@ -305,6 +322,9 @@ func (s *Session) keep(ctx context.Context) error {
 }
 
 func (s *Session) settle(ctx context.Context) error {
+	if err := s.keepSpent(ctx); err != nil {
+		return err
+	}
 	for out, at := range s.out.settled() {
 		if err := s.o.State.Acknowledge(ctx, s.o.Peer, out.set, at); err != nil {
 			return err
@@ -314,39 +334,41 @@ func (s *Session) settle(ctx context.Context) error {
 	return nil
 }
 
-// tally counts entries by label set.
+// tally counts entries by label set, and the bytes of those sent.
 type tally struct {
-	mu             sync.Mutex
-	sent, received map[string]int64
+	mu                    sync.Mutex
+	sent, received, bytes map[string]int64
 }
 
-func (t *tally) add(set string, sent, received int64) {
+func (t *tally) add(set string, sent, bytes, received int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sent == nil {
-		t.sent, t.received = map[string]int64{}, map[string]int64{}
+		t.sent, t.received, t.bytes = map[string]int64{}, map[string]int64{}, map[string]int64{}
 	}
 	t.sent[set] += sent
+	t.bytes[set] += bytes
 	t.received[set] += received
 }
 
-func (t *tally) read() (sent, received map[string]int64) {
+func (t *tally) read() (sent, bytes, received map[string]int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.sent), maps.Clone(t.received)
+	return maps.Clone(t.sent), maps.Clone(t.bytes), maps.Clone(t.received)
 }
 
 // Status is a session as it stands.
 type Status struct {
 	LastHeard time.Time
 	Sent      map[string]int64 // by label set: entries that the peer acknowledged
+	SentBytes map[string]int64 // of their content
 	Received  map[string]int64 // by label set: entries that were taken from it
 }
 
 // Status covers every label set within the link's bound; who shows it leaves out what its reader does not dominate.
 func (s *Session) Status() Status {
 	st := Status{}
-	st.Sent, st.Received = s.tally.read()
+	st.Sent, st.SentBytes, st.Received = s.tally.read()
 	if at := s.heard.Load(); at > 0 {
 		st.LastHeard = time.Unix(0, at)
 	}

@@ -27,10 +27,12 @@ func (a *app) linkCommand() *cobra.Command {
 // linkView is a link from both its ends, as far as they can be asked.
 type linkView struct {
 	redoubt.LinkStatus
-	Device   redoubt.NodeName     `json:"device"`
-	Home     redoubt.NodeName     `json:"home"`
-	ToDevice *redoubt.LinkPending `json:"to_device,omitempty"` // what the home has for the device; absent: the home cannot be asked
-	ToHome   *redoubt.LinkPending `json:"to_home,omitempty"`
+	Device         redoubt.NodeName     `json:"device"`
+	Home           redoubt.NodeName     `json:"home"`
+	ToDevice       *redoubt.LinkPending `json:"to_device,omitempty"` // what the home has for the device; absent: the home cannot be asked
+	ToHome         *redoubt.LinkPending `json:"to_home,omitempty"`
+	BudgetToDevice []redoubt.LinkBudget `json:"budget_to_device,omitempty"`
+	BudgetToHome   []redoubt.LinkBudget `json:"budget_to_home,omitempty"`
 }
 
 // asWhom are the subjects that look at both ends of a link: as --as says, or in an exercise an officer, who sees all of it.
@@ -79,7 +81,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		return linkView{}, err
 	}
 	v := linkView{Device: device, Home: home}
-	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending) error {
+	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending, budgets *[]redoubt.LinkBudget) error {
 		if w.as == "" {
 			return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound}
 		}
@@ -94,7 +96,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		for _, l := range all {
 			if l.Peer == peer {
-				*pending = &redoubt.LinkPending{Versions: l.Pending.Versions, Bytes: l.Pending.Bytes}
+				*pending, *budgets = &l.Pending, l.Budgets
 				if v.LinkStatus.Peer == "" {
 					v.LinkStatus = l
 				}
@@ -104,15 +106,16 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound, Err: errors.New("there is no link to it"), Hint: "redoubt device list --as OFFICER@HOME"}
 	}
-	err = ask(atHome, device, &v.ToDevice)
-	if other := ask(atDevice, home, &v.ToHome); err != nil && other != nil {
+	err = ask(atHome, device, &v.ToDevice, &v.BudgetToDevice)
+	if other := ask(atDevice, home, &v.ToHome, &v.BudgetToHome); err != nil && other != nil {
 		return v, err
 	}
-	v.Pending = redoubt.LinkPending{}
+	v.Pending, v.Budgets = redoubt.LinkPending{}, nil
 	for _, p := range []*redoubt.LinkPending{v.ToDevice, v.ToHome} {
 		if p != nil {
-			v.Pending.Versions += p.Versions
-			v.Pending.Bytes += p.Bytes
+			for of, w := range p.ByPrecedence {
+				v.Pending.Add(of, w.Versions, w.Bytes)
+			}
 		}
 	}
 	return v, nil
@@ -148,23 +151,36 @@ func (v linkView) text(now time.Time) string {
 		state += ", cut"
 	}
 	if v.Road != "" {
-		state += fmt.Sprintf(" over %s, %.0f ms", strings.ToUpper(v.Road), v.RTTMillis)
+		state += " over " + strings.ToUpper(v.Road)
+	}
+	if v.RTTMillis > 0 {
+		state += fmt.Sprintf(", %.0f ms", v.RTTMillis)
+	}
+	if v.BytesPerSec > 0 {
+		state += fmt.Sprintf(", up to %s/s", bytesText(int64(v.BytesPerSec)))
 	}
 	fmt.Fprintf(&b, "%s – %s: %s\n", v.Device, v.Home, state)
-	side := func(what string, p *redoubt.LinkPending) {
+	side := func(what string, p *redoubt.LinkPending, budgets []redoubt.LinkBudget) {
 		if p == nil {
 			fmt.Fprintf(&b, "  %-14s cannot be asked from here\n", what)
 			return
 		}
-		fmt.Fprintf(&b, "  %-14s %d versions, %s", what, p.Versions, bytesText(p.Bytes))
-		if v.BytesPerSec > 0 && p.Bytes > 0 {
-			fmt.Fprintf(&b, ", about %s", (time.Duration(float64(p.Bytes)/v.BytesPerSec*float64(time.Second)) + time.Second).Truncate(time.Second))
+		fmt.Fprintf(&b, "  %-14s %s\n", what, waitingText(redoubt.LinkWaiting{Versions: p.Versions, Bytes: p.Bytes}))
+		for of := redoubt.Flash; ; of-- {
+			if w, ok := p.ByPrecedence[of]; ok {
+				fmt.Fprintf(&b, "    %-12s %s\n", of, waitingText(w))
+			}
+			if of == redoubt.Routine {
+				break
+			}
 		}
-		b.WriteByte('\n')
+		for _, x := range budgets {
+			fmt.Fprintf(&b, "    budget       %s of %s today, %s\n", bytesText(x.Spent), bytesText(x.PerDay), x.Label)
+		}
 	}
-	side("to the device:", v.ToDevice)
-	side("to the home:", v.ToHome)
-	fmt.Fprintf(&b, "  since it started: %d sent, %d received\n", v.Sent, v.Received)
+	side("to the device:", v.ToDevice, v.BudgetToDevice)
+	side("to the home:", v.ToHome, v.BudgetToHome)
+	fmt.Fprintf(&b, "  this meeting:  %d sent (%s), %d received%s\n", v.Sent, bytesText(v.SentBytes), v.Received, v.progress())
 	if !v.LastContact.IsZero() {
 		fmt.Fprintf(&b, "  last contact:  %s\n", v.LastContact.Local().Format("2006-01-02 15:04"))
 	}
@@ -172,6 +188,30 @@ func (v linkView) text(now time.Time) string {
 		fmt.Fprintf(&b, "  lease:         ends %s, in %s\n", v.LeaseExpires.Local().Format("2006-01-02 15:04"), v.LeaseExpires.Sub(now).Truncate(time.Minute))
 	}
 	return b.String()
+}
+
+// waitingText says what waits, and for how long.
+func waitingText(w redoubt.LinkWaiting) string {
+	text := fmt.Sprintf("%d versions, %s", w.Versions, bytesText(w.Bytes))
+	if w.Seconds > 0 {
+		text += fmt.Sprintf(", about %s", (time.Duration(w.Seconds*float64(time.Second)) + time.Second).Truncate(time.Second))
+	}
+	return text
+}
+
+// progress is how much of what this end had for the other has arrived in this meeting.
+func (v linkView) progress() string {
+	waits := v.ToDevice
+	if v.Peer == v.Home {
+		waits = v.ToHome
+	}
+	if waits == nil || waits.Bytes == 0 || v.SentBytes == 0 {
+		return ""
+	}
+	const width = 24
+	share := float64(v.SentBytes) / float64(v.SentBytes+waits.Bytes)
+	done := int(share * width)
+	return fmt.Sprintf("  [%s%s] %.0f %%", strings.Repeat("=", done), strings.Repeat(" ", width-done), 100*share)
 }
 
 func (a *app) linkCut(cut bool) *cobra.Command {

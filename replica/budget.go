@@ -1,0 +1,113 @@
+package replica
+
+import (
+	"context"
+	"time"
+
+	"redoubt"
+)
+
+// purse is what a label set has for a day: a set that has spent its own waits for the next one, and no other set feels it. What is
+// FLASH goes all the same, and is counted: who may do what is said with it, and what cannot wait.
+type purse struct {
+	perDay int64 // 0: no limit
+	spent  int64 // today
+	unkept int64 // of that, not on record
+}
+
+func (o *outbox) spentUp(out *outgoing, p redoubt.Precedence) bool {
+	return p != redoubt.Flash && !o.free && out.purse.perDay > 0 && out.purse.spent >= out.purse.perDay
+}
+
+// ready says whether something may be sent in a precedence. What stands in front and may not is put by.
+func (o *outbox) ready(p redoubt.Precedence) bool {
+	for len(o.queues[p]) > 0 {
+		r := o.queues[p][0]
+		if !o.spentUp(r.set, p) {
+			return true
+		}
+		r.set.idle[p] = append(r.set.idle[p], r)
+		o.queues[p] = o.queues[p][1:]
+	}
+	return false
+}
+
+// fund gives a set its purse.
+func (o *outbox) fund(out *outgoing, b redoubt.LinkBudget) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out.purse.perDay = b.PerDay
+	if b.Day == o.day {
+		out.purse.spent = b.Spent
+	}
+}
+
+// spend counts what was sent of a set.
+func (o *outbox) spend(out *outgoing, bytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if out.purse.perDay > 0 {
+		out.purse.spent += int64(bytes)
+		out.purse.unkept += int64(bytes)
+	}
+}
+
+// renew begins a day, when one has begun, and queues again what was put by. A clock that is set back begins none.
+func (o *outbox) renew(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	day := redoubt.BudgetDay(now)
+	if day <= o.day {
+		return
+	}
+	o.day = day
+	for _, out := range o.sets {
+		out.purse.spent, out.purse.unkept = 0, 0
+	}
+	o.resume()
+}
+
+// lift lets everything go, budget or not: who is about to lose its keys hands over all that it has.
+func (o *outbox) lift() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.free = true
+	o.resume()
+}
+
+// resume queues what was put by, in front: it is the older.
+func (o *outbox) resume() {
+	for _, out := range o.sets {
+		for p := range out.idle {
+			if len(out.idle[p]) > 0 {
+				o.queues[p] = append(out.idle[p], o.queues[p]...)
+				out.idle[p] = nil
+			}
+		}
+	}
+	o.filled.Broadcast()
+}
+
+// unkept gives what was spent and is not on record, and the day that it belongs to.
+func (o *outbox) unkept() (day int64, of map[*outgoing]int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of = map[*outgoing]int64{}
+	for _, out := range o.sets {
+		if out.purse.unkept > 0 {
+			of[out], out.purse.unkept = out.purse.unkept, 0
+		}
+	}
+	return o.day, of
+}
+
+// keepSpent puts what was spent on record.
+func (s *Session) keepSpent(ctx context.Context) error {
+	day, of := s.out.unkept()
+	for out, bytes := range of {
+		if err := s.o.State.Spend(ctx, s.o.Peer, out.set, day, bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
