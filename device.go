@@ -45,6 +45,20 @@ type Enrolment struct {
 	Recipient string `json:"recipient"`
 }
 
+// Neighbour is a device that another device of the same home may meet without it, as the home tells that other device. Each shows its
+// lease when they meet: who has none that stands is not met.
+type Neighbour struct {
+	Device        NodeName       `json:"device"`
+	Key           []byte         `json:"key"`
+	Recipient     string         `json:"recipient,omitempty"`     // that bundles for it are sealed to
+	Bound         string         `json:"bound"`                   // banner: the lower of the two ceilings
+	Subscriptions []Subscription `json:"subscriptions,omitempty"` // as the one that is told has them; none: every bucket, both ways
+	Addresses     []string       `json:"addresses,omitempty"`     // where it is dialled by the one that is told; none: it dials
+}
+
+// MaxNeighbours is how many one device has.
+const MaxNeighbours = 16
+
 // Life is how long the lease is, counted in run time by a device that does not know the time.
 func (l Lease) Life() time.Duration { return l.Expires.Sub(l.Issued) }
 

@@ -162,7 +162,7 @@ const (
 
 // Subscription says what of a bucket travels over a link.
 type Subscription struct {
-	Bucket BucketName  `json:"bucket"`
+	Bucket BucketName  `json:"bucket"`           // "": every one, which no estate says
 	Prefix string      `json:"prefix,omitempty"` // of the key
 	Bound  string      `json:"bound,omitempty"`  // banner: nothing that it does not dominate travels; "": the link's bound alone
 	Limit  label.Label `json:"-"`                // Bound, compiled
@@ -173,7 +173,7 @@ type Subscription struct {
 
 // Carries says whether the subscription covers a name and a label in a direction: in is towards this node.
 func (s Subscription) Carries(name ObjectName, of label.Label, in bool) bool {
-	return s.Bucket == name.Bucket && (in && s.In || !in && s.Out) && strings.HasPrefix(name.Key, s.Prefix) && (s.Bound == "" || s.Limit.Dominates(of))
+	return (s.Bucket == name.Bucket || s.Bucket == "") && (in && s.In || !in && s.Out) && strings.HasPrefix(name.Key, s.Prefix) && (s.Bound == "" || s.Limit.Dominates(of))
 }
 
 // JournalRef is what decides when an entry is sent.

@@ -27,6 +27,8 @@ type DeclaredDevice struct {
 	Lease          time.Duration
 	Carries        []redoubt.Subscription // In is towards the device
 	Budget         map[string]int64       // see redoubt.Link
+	Meets          []redoubt.NodeName     // other declared devices that it dials without this node
+	Addresses      []string               // where others dial it
 }
 
 // kindDevice is the kind of the records of devices.
@@ -104,7 +106,7 @@ func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice, li
 
 // relink makes the table of links from what is declared and enrolled, and tells who meets peers.
 func (e *Enclave) relink(ctx context.Context) error {
-	all := slices.Clone(e.links.fixed)
+	all := slices.Concat(e.links.fixed, e.links.neighbours)
 	for name, d := range e.links.declared {
 		r := e.links.devices[name]
 		if r == nil || !r.meets() {

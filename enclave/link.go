@@ -30,10 +30,11 @@ type links struct {
 	grown   broadcast   // a journal
 	journal atomic.Bool // there is or was a link: what is written is journaled
 
-	fixed    []redoubt.Link // given at the start: a device's, to its home
-	declared map[redoubt.NodeName]DeclaredDevice
-	altered  broadcast // the table
-	makers   atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
+	fixed      []redoubt.Link // given at the start: a device's, to its home
+	neighbours []redoubt.Link // of a device: as its home told
+	declared   map[redoubt.NodeName]DeclaredDevice
+	altered    broadcast // the table
+	makers     atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
 
 	deviceMu sync.Mutex // serialises changes of devices; taken before mu
 	devices  map[redoubt.NodeName]*deviceRecord

@@ -17,7 +17,7 @@ import (
 // peer acknowledged it or was retired, so that what was under way when they did finds the mark still there. By age alone none goes.
 //
 //	y set                the position that the set's journal was trimmed up to
-//	w set time stamp     a removal that every peer has acknowledged, and when that was seen
+//	w set time stamp     a removal that every peer has acknowledged, and when that was seen: its position (8), for a device's neighbours
 const (
 	recTrimmed = 'y'
 	recDue     = 'w'
@@ -71,7 +71,7 @@ func (e *Enclave) leastAcknowledged(set *labelSet) (uint64, error) {
 		return 0, err
 	}
 	for _, l := range e.Links() {
-		if !l.Bound.Dominates(set.label) {
+		if !l.Bound.Dominates(set.label) || e.neighbour(l.Peer) {
 			continue
 		}
 		at, known, err := e.acknowledged(cursorKey(l.Peer, set.name))
@@ -108,7 +108,7 @@ func (e *Enclave) trimPage(ctx context.Context, set *labelSet, after, low uint64
 			return err
 		}
 		if ok && len(raw) > 0 && redoubt.EntryKind(raw[0]) == redoubt.EntryRemoval {
-			b.Set(dueKey(set.id, e.clock(), id), nil)
+			b.Set(dueKey(set.id, e.clock(), id), bytes.Clone(k[len(prefix):]))
 		}
 		if len(b.Writes) >= trimAtOnce {
 			upTo = binary.BigEndian.Uint64(k[len(prefix):])
@@ -137,6 +137,15 @@ func (e *Enclave) forgetMarks(ctx context.Context, set *labelSet) error {
 		k := bytes.Clone(it.Key())
 		if len(k) != len(prefix)+8+len(versionID{}) {
 			return &redoubt.Error{Op: "trim", Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		position := uint64(unknownPosition)
+		if v := it.Value(); len(v) == 8 {
+			position = binary.BigEndian.Uint64(v)
+		}
+		if told, err := e.toldNeighbours(set, position); err != nil {
+			return err
+		} else if !told {
+			continue
 		}
 		if err := e.forgetMark(ctx, set, k, versionID(k[len(prefix)+8:])); err != nil {
 			return err

@@ -39,14 +39,15 @@ func (r *reader) checkDevices() {
 	for i := range r.estate.Nodes {
 		n, path := &r.estate.Nodes[i], fmt.Sprintf("nodes[%d]", i)
 		if n.Kind != KindDevice {
-			if n.Home != "" || n.LeaseSeconds != 0 || len(n.Carries) > 0 || n.Budget != nil {
-				r.faultAt(path, "home, lease, carries and budget are a device's", "add kind: device, or remove them")
+			if n.Home != "" || n.LeaseSeconds != 0 || len(n.Carries) > 0 || n.Budget != nil || len(n.Meets) > 0 {
+				r.faultAt(path, "home, lease, carries, meets and budget are a device's", "add kind: device, or remove them")
 			}
 			continue
 		}
-		if n.Peers != nil {
-			r.faultAt(path+".peers", "a device dials its home and is not dialled", "remove peers")
+		if a, err := netip.ParseAddrPort(listenOf(n.Peers)); err == nil && a.Port() == 0 {
+			r.faultAt(path+".peers.listen", "a device that others meet has a port of its own, which its home tells them", "name the port")
 		}
+		r.checkMeets(n, path)
 		home, ok := r.estate.Node(n.Home)
 		switch {
 		case n.Home == "":
@@ -57,6 +58,32 @@ func (r *reader) checkDevices() {
 			r.faultAt(path+".home", "the enclave "+string(n.Home)+" says nowhere that devices may meet it", "add peers: {listen: ADDRESS:PORT} to it")
 		case !n.ceiling.IsZero() && !home.ceiling.IsZero() && (!home.ceiling.Dominates(n.ceiling) || !n.floor.Dominates(home.floor)):
 			r.faultAt(path+".range", "the device's range lies outside its home's, "+home.Range.Floor+" to "+home.Range.Ceiling, "")
+		}
+	}
+}
+
+func listenOf(l *Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Listen
+}
+
+// checkMeets looks at the devices that one meets without their home.
+func (r *reader) checkMeets(n *Node, path string) {
+	for i, name := range n.Meets {
+		at := fmt.Sprintf("%s.meets[%d]", path, i)
+		other, ok := r.estate.Node(name)
+		switch {
+		case name == "":
+		case !ok || other.Kind != KindDevice || other.Home != n.Home || name == n.Name:
+			r.faultAt(at, printable(string(name))+" is not another device of the same home", "")
+		case other.Peers == nil:
+			r.faultAt(at, "the device "+string(name)+" says nowhere that others may meet it", "add peers: {listen: ADDRESS:PORT} to it")
+		case slices.Contains(n.Meets[:i], name):
+			r.faultAt(at, string(name)+" is named twice", "")
+		case !n.ceiling.IsZero() && !other.ceiling.IsZero() && !n.ceiling.Dominates(other.ceiling) && !other.ceiling.Dominates(n.ceiling):
+			r.faultAt(at, "neither device's ceiling dominates the other's, so no bound is right for both", "")
 		}
 	}
 }

@@ -85,12 +85,13 @@ type Node struct {
 	Quotas  map[string]int64 `json:"quotas,omitempty"` // banner, or redoubt.QuotaOfOthers → bytes
 	Buckets []redoubt.Bucket `json:"buckets,omitempty"`
 
-	Peers *Listener `json:"peers,omitempty"` // of an enclave: where its devices meet it, UDP and TCP on one port; nil: none do
+	Peers *Listener `json:"peers,omitempty"` // where devices meet it, UDP and TCP on one port; nil: none do
 
 	// Of a device:
 	Home         redoubt.NodeName       `json:"home,omitempty"`
 	LeaseSeconds int64                  `json:"lease_seconds,omitempty"` // how long it works without having met its home
 	Carries      []redoubt.Subscription `json:"carries,omitempty"`       // In is towards the device; none: every bucket, both ways
+	Meets        []redoubt.NodeName     `json:"meets,omitempty"`         // devices of the same home that it dials when that is not in reach
 	Budget       map[string]int64       `json:"budget,omitempty"`        // banner, or redoubt.QuotaOfOthers → bytes that each side sends in a day
 
 	floor, ceiling label.Label

@@ -265,6 +265,9 @@ func (r *reader) node(n *yaml.Node, path string) {
 		field{"carries", false, func(n *yaml.Node, p string) {
 			r.list(n, p, MaxCarries, func(n *yaml.Node, p string) { node.Carries = append(node.Carries, r.subscription(n, p)) })
 		}},
+		field{"meets", false, func(n *yaml.Node, p string) {
+			r.list(n, p, redoubt.MaxNeighbours, func(n *yaml.Node, p string) { node.Meets = append(node.Meets, redoubt.NodeName(r.name(n, p))) })
+		}},
 		field{"quotas", false, func(n *yaml.Node, p string) { node.Quotas = r.shares(n, p) }},
 		field{"budget", false, func(n *yaml.Node, p string) { node.Budget = r.shares(n, p) }},
 		field{"buckets", false, func(n *yaml.Node, p string) {

@@ -36,7 +36,7 @@ func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Not
 	if err != nil {
 		return nil, err
 	}
-	out := []replica.Note{{Kind: noteMakers, Body: makers}}
+	out := []replica.Note{{Kind: noteMakers, Body: makers}, {Kind: noteNeighbours, Body: p.neighboursOf(peer)}}
 	lease, err := p.cloud.RenewLease(ctx, peer)
 	if errors.Is(err, redoubt.Denied) {
 		return out, nil // it has ended: it gets no further lease
@@ -49,9 +49,9 @@ func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Not
 }
 
 // notedByFile takes what a home said in a bundle.
-func (p *peers) notedByFile(_ context.Context, peer redoubt.NodeName, n replica.Note) error {
+func (p *peers) notedByFile(ctx context.Context, peer redoubt.NodeName, n replica.Note) error {
 	if p.device == nil || peer != p.device.home {
 		return nil
 	}
-	return p.device.told(p, n.Kind, n.Body)
+	return p.device.told(ctx, p, n.Kind, n.Body)
 }

@@ -56,14 +56,15 @@ func (s State) Enrolled(name redoubt.NodeName) bool {
 
 // enrolment is what a device keeps of its home, sealed under its keyring.
 type enrolment struct {
-	Lease     redoubt.Lease                 `json:"lease"`
-	IDKeys    []byte                        `json:"id_keys"`
-	Recipient string                        `json:"recipient,omitempty"` // of the home
-	API       string                        `json:"api_url"`
-	Authority string                        `json:"authority"`
-	Peers     []string                      `json:"peers"`
-	Makers    map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
-	RanSecs   int64                         `json:"ran_seconds"` // under this lease, whatever a clock said
+	Lease      redoubt.Lease                 `json:"lease"`
+	IDKeys     []byte                        `json:"id_keys"`
+	Recipient  string                        `json:"recipient,omitempty"` // of the home
+	API        string                        `json:"api_url"`
+	Authority  string                        `json:"authority"`
+	Peers      []string                      `json:"peers"`
+	Makers     map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
+	Neighbours []redoubt.Neighbour           `json:"neighbours,omitempty"`
+	RanSecs    int64                         `json:"ran_seconds"` // under this lease, whatever a clock said
 }
 
 const (
@@ -315,11 +316,11 @@ func (d *deviceSide) noted(ctx context.Context, p *peers, s *replica.Session, ki
 		p.work.Go(func() { d.wipe(ctx, s, string(body) == "now") })
 		return nil
 	}
-	return d.told(p, kind, body)
+	return d.told(ctx, p, kind, body)
 }
 
 // told takes what the home has to say, over a link or in a bundle.
-func (d *deviceSide) told(p *peers, kind string, body []byte) error {
+func (d *deviceSide) told(ctx context.Context, p *peers, kind string, body []byte) error {
 	switch kind {
 	case noteLease:
 		var l redoubt.Lease
@@ -327,6 +328,8 @@ func (d *deviceSide) told(p *peers, kind string, body []byte) error {
 			return err
 		}
 		return d.take(l)
+	case noteNeighbours:
+		return d.toldNeighbours(ctx, p, body)
 	case noteMakers:
 		var makers map[redoubt.NodeName][][]byte
 		if err := json.Unmarshal(body, &makers); err != nil {

@@ -29,6 +29,9 @@ func lockFile(path, why, hint string) (release func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// runs reports whether a process is there.
+func runs(pid int) bool { return pid > 0 && syscall.Kill(pid, 0) != syscall.ESRCH }
+
 // held reports whether a process holds the lock at path.
 func held(path string) bool {
 	f, err := os.Open(path)

@@ -161,13 +161,15 @@ func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) erro
 	return n.listenForPeers(declared)
 }
 
-// listenForPeers opens the place where devices meet an enclave, or the socket that a device dials from.
+// listenForPeers opens the place where devices meet a node, and the socket that a device dials from.
 func (n *Node) listenForPeers(declared estate.Node) error {
 	switch {
 	case n.device != nil:
 		from, err := n.peers.callFrom()
 		n.runtime.From, n.runtime.Dials = from, n.device.kept.Peers
-		return err
+		if err != nil || declared.Peers == nil {
+			return err
+		}
 	case declared.Peers == nil:
 		return nil
 	}

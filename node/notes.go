@@ -12,10 +12,11 @@ import (
 
 // The notes that nodes send one another.
 const (
-	noteLease  = "lease"  // home: a renewed redoubt.Lease, JSON
-	noteMakers = "makers" // home: the keys of its devices, JSON
-	noteWipe   = "wipe"   // home: hand over what you have (or, "now", do not) and destroy your keys
-	noteWiped  = "wiped"  // device: it is done
+	noteLease      = "lease"      // home: a renewed redoubt.Lease, JSON
+	noteMakers     = "makers"     // home: the keys of its devices, JSON
+	noteNeighbours = "neighbours" // home: the devices that may be met without it, redoubt.Neighbour, JSON
+	noteWipe       = "wipe"       // home: hand over what you have (or, "now", do not) and destroy your keys
+	noteWiped      = "wiped"      // device: it is done
 )
 
 // met says what a home has to say at the beginning of a meeting.
@@ -30,6 +31,16 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	if err != nil {
 		return err
 	}
+	neighbours := string(p.neighboursOf(peer))
+	if err := s.Tell(ctx, noteNeighbours, []byte(neighbours)); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	if m := p.meetings[peer]; m != nil && m.session == s {
+		m.toldOf = &neighbours
+	}
+	p.tellNeighbours() // of what changed meanwhile
+	p.mu.Unlock()
 	if wipe, now := p.cloud.WipeOrdered(peer); wipe {
 		return s.Tell(ctx, noteWipe, wipeBody(now))
 	}
@@ -71,6 +82,7 @@ func (p *peers) tellOrders() {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tellNeighbours()
 	for peer, m := range p.meetings {
 		wipe, now := p.cloud.WipeOrdered(peer)
 		order := string(wipeBody(now)) + "!"

@@ -37,8 +37,9 @@ type peers struct {
 
 	codecs replica.Codecs
 
-	udp *carry.Endpoint
-	tcp *carry.Listener
+	udp  *carry.Endpoint // of a device: that it dials from
+	tcp  *carry.Listener
+	door *carry.Endpoint // of a device that others meet
 
 	work sync.WaitGroup
 	stop context.CancelFunc
@@ -58,6 +59,7 @@ type meeting struct {
 	ended   chan struct{}
 	over    bool
 	told    string            // the last order that it was told
+	toldOf  *string           // and the last word of neighbours; nil: none yet
 	key     ed25519.PublicKey // that the peer proved
 	last    time.Time         // when it ended
 }
@@ -107,9 +109,12 @@ func linkCertificate(ring *keys.Keyring, now time.Time) (tls.Certificate, error)
 
 // listen takes peers in at an address, over UDP and TCP.
 func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
-	config := carry.Config{Server: p.serverTLS()}
+	config, place := carry.Config{Server: p.serverTLS()}, &p.udp
+	if p.device != nil {
+		config, place = carry.Config{Server: p.doorTLS()}, &p.door
+	}
 	var err error
-	if p.udp, err = carry.NewEndpoint(config, udp); err != nil {
+	if *place, err = carry.NewEndpoint(config, udp); err != nil {
 		return err
 	}
 	p.tcp, err = carry.ListenTCP(config, tcp)
@@ -141,11 +146,15 @@ func (p *peers) run() {
 	if p.udp != nil && p.device == nil {
 		p.work.Go(func() { p.accept(ctx, "udp", p.udp.Accept) })
 	}
+	if p.door != nil {
+		p.work.Go(func() { p.accept(ctx, "udp", p.door.Accept) })
+	}
 	if p.tcp != nil {
 		p.work.Go(func() { p.accept(ctx, "tcp", p.tcp.Accept) })
 	}
 	if p.device != nil {
 		p.work.Go(func() { p.dial(ctx) })
+		p.work.Go(func() { p.dialNeighbours(ctx) })
 	}
 	p.work.Go(func() { p.follow(ctx) })
 }
@@ -161,6 +170,9 @@ func (p *peers) close() error {
 	}
 	if p.tcp != nil {
 		err = errors.Join(err, p.tcp.Close())
+	}
+	if p.door != nil {
+		err = errors.Join(err, p.door.Close())
 	}
 	p.work.Wait()
 	return err
@@ -190,13 +202,18 @@ func (p *peers) who(cert *x509.Certificate) (redoubt.Link, bool) {
 	return redoubt.Link{}, false
 }
 
-// verify is the TLS verification of both sides: the peer holds the key of one of our links, whatever its certificate says.
+// verify is the TLS verification of both sides: the peer holds the key of one of our links, whatever its certificate says; another
+// device shows its lease too.
 func (p *peers) verify(s tls.ConnectionState) error {
 	if len(s.PeerCertificates) != 1 {
 		return errors.New("one certificate is asked for")
 	}
-	if _, ok := p.who(s.PeerCertificates[0]); !ok {
+	l, ok := p.who(s.PeerCertificates[0])
+	if !ok {
 		return errors.New("no link has this key")
+	}
+	if p.device != nil && l.Peer != p.device.home {
+		return p.device.checkNeighbour(s.PeerCertificates[0], l.Peer)
 	}
 	return nil
 }
@@ -289,7 +306,7 @@ func (p *peers) dial(ctx context.Context) {
 		if !ok {
 			return
 		}
-		m, err := p.dialOnce(ctx)
+		m, err := p.dialOnce(ctx, p.clientTLS(), p.device.addresses)
 		if m != nil {
 			<-m.ended
 			pause, why = dialPause, ""
@@ -315,10 +332,10 @@ func jittered(d time.Duration) time.Duration {
 }
 
 // dialOnce tries every road in turn. Beside no meeting it returns why the last road gave none.
-func (p *peers) dialOnce(ctx context.Context) (*meeting, error) {
+func (p *peers) dialOnce(ctx context.Context, config *tls.Config, to []netip.AddrPort) (*meeting, error) {
 	var why error
 	for _, road := range []string{"udp", "tcp"} {
-		conn, err := p.dialRoad(ctx, road)
+		conn, err := p.dialRoad(ctx, road, config, to)
 		if err != nil {
 			why = err
 			continue
@@ -331,16 +348,16 @@ func (p *peers) dialOnce(ctx context.Context) (*meeting, error) {
 	return nil, why
 }
 
-func (p *peers) dialRoad(ctx context.Context, road string) (carry.Conn, error) {
+func (p *peers) dialRoad(ctx context.Context, road string, config *tls.Config, to []netip.AddrPort) (carry.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if road == "udp" {
-		return p.udp.Dial(ctx, p.clientTLS(), p.device.addresses...)
+		return p.udp.Dial(ctx, config, to...)
 	}
-	return carry.DialTCP(ctx, carry.Config{}, p.clientTLS(), func(ctx context.Context) (net.Conn, error) {
+	return carry.DialTCP(ctx, carry.Config{}, config, func(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		var errs error
-		for _, a := range p.device.addresses {
+		for _, a := range to {
 			c, err := d.DialContext(ctx, "tcp", a.String())
 			if err == nil {
 				return c, nil

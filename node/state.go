@@ -181,6 +181,8 @@ func (s State) Runtime(name redoubt.NodeName) (Runtime, error) {
 			r.State = Stopped
 		}
 		r.PID, r.Token = 0, ""
+	} else if (r.State == Ready || r.State == Starting) && !runs(r.PID) { // another has the lock already, and has not told of itself yet
+		return Runtime{State: Starting}, nil
 	}
 	return r, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"sync"
@@ -85,9 +86,18 @@ func nodeMetrics() []prometheus.Collector {
 // declaredDevices are the devices whose home the node is.
 func declaredDevices(e *estate.Estate, home redoubt.NodeName) (all []enclave.DeclaredDevice) {
 	for _, d := range e.Devices(home) {
-		all = append(all, enclave.DeclaredDevice{Name: d.Name, Floor: d.Floor(), Ceiling: d.Ceiling(), Lease: d.Lease(), Carries: d.Carries, Budget: d.Budget})
+		all = append(all, enclave.DeclaredDevice{Name: d.Name, Floor: d.Floor(), Ceiling: d.Ceiling(), Lease: d.Lease(), Carries: d.Carries, Budget: d.Budget,
+			Meets: d.Meets, Addresses: meetingPlace(d.Peers)})
 	}
 	return all
+}
+
+// meetingPlace is where others dial a device, as the estate says.
+func meetingPlace(l *estate.Listener) []string {
+	if l == nil {
+		return nil
+	}
+	return meetingAddresses(l.Listen, *l)
 }
 
 // homeLink is a device's link to its home; an enclave has none.
@@ -114,5 +124,8 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 	n.peers.device, n.device.clock = n.device, cloud.Now
 	n.device.erase = sync.OnceFunc(func() { close(n.wiped) })
 	cloud.SetMakers(asKeys(n.device.kept.Makers))
+	if err := cloud.SetNeighbours(context.Background(), n.device.kept.Neighbours); err != nil { // the estate may have changed since: the home tells again
+		n.log.Warn("neighbours are not met until the home has told of them again", slog.String("why", redoubt.KindOf(err).Error()))
+	}
 	return n.device.renew(context.Background())
 }

@@ -16,11 +16,12 @@ import (
 func (a *app) linkCommand() *cobra.Command {
 	c := &cobra.Command{Use: "link", Short: "Links between a device and its home: how they do, cut and restore them",
 		Example: `  redoubt link status outpost
+  redoubt link ls --as s-analyst@outpost
   redoubt link cut outpost          # for an exercise
   redoubt link restore outpost
   redoubt link wait outpost         # until both sides are in step
   redoubt link watch outpost`}
-	c.AddCommand(a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWait(), a.linkWatch())
+	c.AddCommand(a.linkList(), a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWait(), a.linkWatch())
 	return c
 }
 
@@ -119,6 +120,41 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 	}
 	return v, nil
+}
+
+func (a *app) linkList() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "ls --as SUBJECT@NODE", Short: "The links of one node: an enclave's devices, or a device's home and neighbours",
+		Long:    "Counts cover what the subject's working label dominates.",
+		Example: "  redoubt link ls --as s-analyst@secret\n  redoubt link ls --as s-analyst@outpost --json", Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			s, err := a.open(cmd.Context(), w)
+			if err != nil {
+				return err
+			}
+			defer s.close()
+			all, err := s.api.Links(cmd.Context())
+			if err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			if a.json {
+				return a.print(map[string]any{"links": all})
+			}
+			t := a.table("PEER", "STATE", "ROAD", "WAITING", "LAST CONTACT")
+			for _, l := range all {
+				state, contact := l.State, "-"
+				if l.Cut {
+					state += ", cut"
+				}
+				if !l.LastContact.IsZero() {
+					contact = l.LastContact.Local().Format("2006-01-02 15:04")
+				}
+				t.row(string(l.Peer), state, dash(l.Road), waitingText(redoubt.LinkWaiting{Versions: l.Pending.Versions, Bytes: l.Pending.Bytes}), contact)
+			}
+			return t.flush()
+		}}
+	w.flags(c)
+	return a.jsonFlag(c)
 }
 
 func (a *app) linkStatus() *cobra.Command {
