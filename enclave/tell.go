@@ -140,7 +140,7 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
 	if !f.rec.marker {
-		item.Open = func() (io.ReadCloser, error) { return e.openContent(name, f) }
+		item.Open = func() (redoubt.Content, error) { return e.openContent(name, f) }
 	}
 	if f.rec.custody != nil {
 		err = item.Custody.UnmarshalBinary(f.rec.custody)
@@ -212,19 +212,28 @@ func (e *Enclave) bucketByID(id uint32) *bucket {
 }
 
 // openContent opens a version's content for a peer. The version may have gone since it was found.
-func (e *Enclave) openContent(name redoubt.ObjectName, f found) (io.ReadCloser, error) {
+func (e *Enclave) openContent(name redoubt.ObjectName, f found) (redoubt.Content, error) {
 	if name.Bucket == redoubt.SystemBucket {
-		return io.NopCloser(bytes.NewReader(f.rec.inline)), nil
+		return inline(f.rec.inline), nil
 	}
 	o := &object{e: e, name: name, set: f.set, rec: f.rec}
 	if err := o.open(); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{o.Reader(0, -1), o}, nil
+	return o, nil
 }
+
+// inline is the content of a system record.
+type inline []byte
+
+func (c inline) Reader(off, n int64) io.Reader {
+	if n < 0 {
+		n = int64(len(c))
+	}
+	return io.NewSectionReader(bytes.NewReader(c), off, n)
+}
+
+func (c inline) Close() error { return nil }
 
 // contentDigest is the SHA-256 of a version's content: the one that came with it, or else it is read once more.
 func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte, err error) {
@@ -237,7 +246,7 @@ func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte,
 	}
 	defer r.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
+	if _, err := io.Copy(h, r.Reader(0, -1)); err != nil {
 		return sum, err
 	}
 	return [32]byte(h.Sum(nil)), nil

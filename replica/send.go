@@ -1,10 +1,8 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -24,7 +22,7 @@ func (s *Session) send(ctx context.Context, p redoubt.Precedence) error {
 	}
 }
 
-// sendSome sends entries of one label set: small ones together, a large one in pieces.
+// sendSome sends entries of one label set: small ones together, a large one in segments.
 func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*ref) error {
 	set := refs[0].set
 	stamps := make([]redoubt.Stamp, len(refs))
@@ -65,49 +63,69 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 
 // pack makes a parcel of an entry with all its content, against that of its base where the peer is known to hold it.
 func (s *Session) pack(ctx context.Context, r *ref, item *redoubt.JournalItem) (parcel, error) {
-	base := item.Entry.Base
-	against := base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, base)
-	return s.packer.pack(ctx, r.set.set, r.seq, item, against)
+	return s.packer.pack(ctx, r.set.set, r.seq, item, s.against(r, item))
 }
 
-// sendLarge sends one entry in pieces: what can be held whole compressed, more as it is.
+func (s *Session) against(r *ref, item *redoubt.JournalItem) bool {
+	base := item.Entry.Base
+	return base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, base)
+}
+
+// sendLarge sends one entry in segments, from where the peer has kept it. It ends early where the peer settles it before.
 func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, item *redoubt.JournalItem) error {
-	m := begin{Set: r.set.set, Parcel: parcel{Seq: r.seq, Packing: packedPlain}, Bytes: item.Entry.SizeBytes}
-	var content io.Reader
-	if item.Entry.SizeBytes <= maxWholeBytes {
-		whole, err := s.pack(ctx, r, item)
-		if err != nil {
-			return err
-		}
-		m.Bytes, content = int64(len(whole.Content)), bytes.NewReader(whole.Content)
-		whole.Content = nil
-		m.Parcel = whole
-	} else {
-		if err := m.Parcel.describe(item); err != nil {
-			return err
-		}
-		open, err := item.Open()
-		if err != nil {
-			return err
-		}
-		defer open.Close()
-		content = open
+	seq := r.seq
+	m := opening{Set: r.set.set, Parcel: parcel{Seq: seq}}
+	if err := m.Parcel.describe(item); err != nil {
+		return err
 	}
+	src, err := s.packer.open(ctx, r.set.set, item, s.against(r, item))
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	at := s.resumes(r.set.set, item.Entry.Stamp)
+	if at.Whole >= item.Entry.SizeBytes || item.Entry.SizeBytes > maxKeptBytes {
+		at = kept{}
+	}
+	m.From = at.Whole
 	if err := s.o.Conn.Send(ctx, p, m.encode()); err != nil {
 		return err
 	}
-	buf := make([]byte, pieceBytes)
-	for left := m.Bytes; left > 0; {
-		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), left)])
+	for off := m.From; off < item.Entry.SizeBytes; off += segmentBytes {
+		packing, packed, err := src.segment(off)
 		if err != nil {
 			return err
 		}
-		if err := s.o.Conn.Send(ctx, p, encodePiece(r.seq, buf[:n])); err != nil {
+		seg := segment{Seq: seq, Packing: packing, Bytes: uint32(len(packed))}
+		if skip, same := sameBeginning(&at, packing, packed); same && off == m.From {
+			seg.Skip = uint32(skip)
+		}
+		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:]); err != nil || !going {
 			return err
 		}
-		left -= int64(n)
 	}
 	return nil
+}
+
+// sendPieces sends what a segment is packed in, for as long as the peer has not settled the entry.
+func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte) (going bool, err error) {
+	if s.out.bySeq(seg.Seq) != r {
+		return false, nil
+	}
+	if err := s.o.Conn.Send(ctx, p, seg.encode()); err != nil {
+		return false, err
+	}
+	for len(packed) > 0 {
+		if s.out.bySeq(seg.Seq) != r {
+			return false, nil
+		}
+		n := min(len(packed), pieceBytes)
+		if err := s.o.Conn.Send(ctx, p, encodePiece(seg.Seq, packed[:n])); err != nil {
+			return false, err
+		}
+		packed = packed[n:]
+	}
+	return true, nil
 }
 
 // heardOutcomes ends what the peer has taken or refused for good, and sends again what lacked its base.
