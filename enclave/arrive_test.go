@@ -153,6 +153,23 @@ func TestAPartThatWasKeptGoesWithAVersionThatComesAtOnce(t *testing.T) {
 	a.finish()
 }
 
+func TestAVersionThatBeginsAnewKeepsNothingOfBefore(t *testing.T) {
+	for _, again := range []func(a *arriving){func(a *arriving) { a.keep(20_000) }, func(a *arriving) { a.part(0, "anew") }} {
+		a := newArriving(t, nil)
+		blobs := a.home.blobs()
+		a.keep(30_000)
+		a.keep(60_000)
+		a.part(0, "half")
+		a.in.From = 0
+		again(a)
+		if got := a.home.blobs() - blobs; got != 1 {
+			t.Errorf("%d blobs are kept, want the one that came last", got)
+		}
+		a.checked(true)
+		a.finish()
+	}
+}
+
 func TestABackupHasWhatIsOnItsWay(t *testing.T) {
 	a := newArriving(t, nil)
 	a.keep(60_000)

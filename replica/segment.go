@@ -177,10 +177,10 @@ func (p *packer) deflate(plain, dict []byte) (packing uint8, packed []byte, err 
 
 // inflate undoes deflate, within the size that is expected.
 func (p *packer) inflate(packed []byte, size int64, dict []byte) (plain []byte, state uint8, err error) {
-	if size > maxWholeBytes {
+	if size > maxWholeBytes || size == 0 && len(packed) > 0 {
 		return nil, refused, nil
 	}
-	if size == 0 && len(packed) == 0 {
+	if size == 0 {
 		return nil, taken, nil
 	}
 	var dec *zstd.Decoder
