@@ -112,6 +112,9 @@ func (s *source) chunked(plain []byte) ([]byte, error) {
 		own = append(own, plain[at:at+x.literal]...)
 		at += x.literal + x.copies
 	}
+	if len(own) == 0 {
+		return encodeSteps(all), nil
+	}
 	_, packed, err := s.p.deflate(own, nil)
 	return append(encodeSteps(all), packed...), err
 }
