@@ -95,11 +95,11 @@ func (p *pair) fine() {
 }
 
 func TestKillingEitherEndEveryTwentySecondsCostsLittle(t *testing.T) {
-	const pace = 128 << 10
+	const pace = 64 << 10
 	fill := func(p *pair) {
-		put(p.t, p.ends[1], p.who(1), "imagery", noise(1, 19<<20), "")
-		put(p.t, p.ends[1], p.who(1), "track", noise(2, 5<<20), "priority")
-		put(p.t, p.ends[0], p.who(0), "map", noise(3, 6<<20), "")
+		put(p.t, p.ends[1], p.who(1), "imagery", noise(1, 9<<20), "")
+		put(p.t, p.ends[1], p.who(1), "track", noise(2, 3<<20), "priority")
+		put(p.t, p.ends[0], p.who(0), "map", noise(3, 2<<20), "")
 		for i := range 40 {
 			put(p.t, p.ends[1], p.who(1), fmt.Sprintf("small/%d", i), noise(uint64(i+10), 4000), "")
 		}
