@@ -189,15 +189,30 @@ type JournalItem struct {
 	Entry      JournalEntry
 	Custody    Custody
 	Superseded bool // by a newer version, over a link that carries the latest alone: it need not be sent
-	// Open reads the content; nil where there is none. The caller closes what it gives.
-	Open func() (io.ReadCloser, error)
+	// Open opens the content; nil where there is none. The caller closes what it gives.
+	Open func() (Content, error)
+}
+
+// Content is a version's content, open. Ranges of it are read by one goroutine at a time.
+type Content interface {
+	Reader(off, n int64) io.Reader // n below 0: to the end
+	Close() error
 }
 
 // Received is an entry as it came from a peer. Content is nil where there is none; it is read once.
 type Received struct {
 	Entry   JournalEntry
 	Custody Custody
+	From    int64 // of its content, where Content begins: what is before was kept (Arrivals.Keep)
 	Content io.Reader
+}
+
+// Arrival is what is kept of a version whose content is still on its way from a peer.
+type Arrival struct {
+	Set   string
+	Stamp Stamp
+	Whole int64 // bytes of its content, from the beginning
+	Part  int64 // bytes, behind those, of what they travel in
 }
 
 // Refusal says why an entry that arrived was not taken. Nothing of it is kept.
@@ -211,6 +226,7 @@ type Refusal struct {
 // Journal is what replication sees of an enclave. The peer's link bounds all that it answers; a label set above the
 // bound does not exist for it. Every method decides as the peer's subject and records that.
 type Journal interface {
+	Arrivals
 	// Sets names the label sets, by their canonical texts, that the link's bound dominates and that hold something.
 	Sets(ctx context.Context, peer NodeName) ([]string, error)
 	// Since tells of up to max entries of one set that follow a position, in commit order, and the position that was read
@@ -228,6 +244,32 @@ type Journal interface {
 	// Apply takes what a peer sent: each entry is decided anew; those that are taken are durable on return, in one commit.
 	// What is held already is taken as it is. Refused ones are returned singly, and are on record.
 	Apply(ctx context.Context, peer NodeName, in []Received) ([]Refusal, error)
+}
+
+// MaxArrivals is of how many versions of one peer something is kept at once: more than come at once, one of each precedence, and a
+// few that another session left.
+const MaxArrivals = 8
+
+// Arrivals is what a node keeps of versions that have not come whole, so that a break costs little. It is sealed as content
+// is, is charged as the version will be, and goes when the version is here, is removed or refused, when the link no longer
+// carries it, and when nothing more came of it for long.
+type Arrivals interface {
+	// Arriving tells of what is kept that a peer sent, within the link's bound.
+	Arriving(ctx context.Context, peer NodeName) ([]Arrival, error)
+	// Begin decides an entry as Apply does, without its content, and tells what is kept of that; held says that the version
+	// is here already or was removed. It writes nothing but a refusal.
+	Begin(ctx context.Context, peer NodeName, in Received) (at Arrival, held bool, no *Refusal, err error)
+	// Keep keeps content that goes on at in.From, and drops the part there was behind it. Durable on return.
+	// From 0 it begins anew; what else does not go on where the last ended is redoubt.Conflict.
+	Keep(ctx context.Context, peer NodeName, in Received, content []byte) (*Refusal, error)
+	// KeepPart keeps bytes of what follows the whole bytes, which end at in.From: part goes on at off. Durable on return.
+	// At 0 the part begins anew.
+	KeepPart(ctx context.Context, peer NodeName, in Received, off int64, part []byte) (*Refusal, error)
+	// Part gives back what KeepPart kept.
+	Part(ctx context.Context, peer NodeName, at Arrival) ([]byte, error)
+	// Lacking gives those of some stamps of a set, in their order, that the peer need not leave out: what they name is
+	// not here, and was not removed.
+	Lacking(ctx context.Context, peer NodeName, set string, stamps []Stamp) ([]Stamp, error)
 }
 
 // LinkState is what a node keeps of each link: how far the peer has acknowledged each label set.

@@ -174,8 +174,12 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	if kind != 0 {
 		batch.Delete(stampKey(n.set.id, was))
 	}
-	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil {
+	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
 		return o, err // what it is about has not come yet, and will find it
+	}
+	if f.rec == nil {
+		o.charge, err = e.removedArrivals(batch, n.set, n.of, x.Name)
+		return o, err
 	}
 	if x.Kind == redoubt.EntryRemoval {
 		return outcome{versions: -1, bytes: -f.rec.size, charge: e.givenBack(f, x.Name.Key)}, e.remove(batch, n.b, f, x.Name.Key)
@@ -211,6 +215,10 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 		n.entry.Kind = outcomeHeld
 		return o, err
 	}
+	kept, err := e.endArrival(batch, n)
+	if err != nil {
+		return o, err
+	}
 	if err := n.w.freshKeys(); err != nil {
 		return o, err
 	}
@@ -238,7 +246,7 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err != nil {
 		return o, err
 	}
-	if err := e.charge(batch, &n.w.hold, rec.cost(n.w.name.Key, recordBytes), anyRoom); err != nil {
+	if err := e.charge(batch, &n.w.hold, rec.cost(n.w.name.Key, recordBytes)-kept, anyRoom); err != nil {
 		return o, err
 	}
 	deltaSet(batch, recCount, n.set.id, 1)

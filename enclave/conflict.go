@@ -198,7 +198,7 @@ func (e *Enclave) writeOver(ctx context.Context, who redoubt.Credential, b *buck
 	if err != nil {
 		return redoubt.Version{}, err
 	}
-	err = w.read(ctx, content, kept.rec.size)
+	err = w.read(ctx, content.Reader(0, -1), kept.rec.size)
 	if err = errors.Join(err, content.Close()); err != nil {
 		return redoubt.Version{}, err
 	}

@@ -99,9 +99,9 @@ func (d duty) scrubs() [][]byte {
 	var out [][]byte
 	switch {
 	case d.Destroy != nil:
-		return [][]byte{{recHead}, {recOld}, {recUpload}, {recPart}}
+		return [][]byte{{recHead}, {recOld}, {recUpload}, {recPart}, {recArrival}, {recArrived}}
 	case d.Set == 0:
-		return [][]byte{in(recHead), in(recOld), in(recUpload), {recPart}}
+		return [][]byte{in(recHead), in(recOld), in(recUpload), {recPart}, {recArrival}, {recArrived}}
 	case d.Bucket != 0:
 		out = [][]byte{rangeKey(recHead, d.Bucket, d.Set), rangeKey(recOld, d.Bucket, d.Set)}
 	}
@@ -162,6 +162,9 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 	}
 	if !gone {
 		return e.noted(ctx, entry, b.missing(op, name))
+	}
+	if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == f.set && a.id == f.rec.id, nil }); err != nil {
+		return err // of the same version, from a peer that was slower
 	}
 	return e.fulfil(ctx, mark)
 }
@@ -255,6 +258,9 @@ func (e *Enclave) eraseLabel(ctx context.Context, d duty) error {
 		if err := e.clearUploads(ctx, d, func(u *upload) bool { return u.set == set }, keyless); err != nil {
 			return err
 		}
+		if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set, nil }); err != nil {
+			return err // what comes later is sent again from its beginning
+		}
 		if err := e.rotate(ctx, set); err != nil { // what a rotation since the order saved from the end of its epoch
 			return err
 		}
@@ -299,6 +305,9 @@ func (e *Enclave) eraseBucket(ctx context.Context, d duty) error {
 	}
 	none := func(keys.Wrapped) bool { return false }
 	if err := e.clearUploads(ctx, d, func(u *upload) bool { return u.b.id == b.id }, none); err != nil {
+		return err
+	}
+	if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.rec.Bucket == b.id, nil }); err != nil {
 		return err
 	}
 	for _, set := range e.sets.all() {

@@ -148,11 +148,7 @@ func (e *Enclave) entryOf(b *bucket, f found, key string) (*redoubt.JournalEntry
 	if r.md5 != nil {
 		out.MD5 = e.etag(r)
 	}
-	if r.parts {
-		for _, p := range r.pieces {
-			out.PartSizes = append(out.PartSizes, p.size)
-		}
-	}
+	out.PartSizes = r.partSizes()
 	if b.id == systemBucketID {
 		out.SizeBytes = int64(len(r.inline))
 	}

@@ -149,7 +149,7 @@ func received(t testing.TB, items []redoubt.JournalItem) []redoubt.Received {
 			if err != nil {
 				t.Fatal(err)
 			}
-			content, err := io.ReadAll(r)
+			content, err := io.ReadAll(r.Reader(0, -1))
 			r.Close()
 			if err != nil {
 				t.Fatal(err)

@@ -92,7 +92,7 @@ func (e *Enclave) rotate(ctx context.Context, set *labelSet) error {
 // keyWorkers is how many records are changed at once: enough to share a disk sync, and few beside what clients do.
 const keyWorkers = 64
 
-// rewrapAll re-wraps the data keys of the set's versions and of the parts of its uploads.
+// rewrapAll re-wraps the data keys of the set's versions, of the parts of its uploads and of what is on its way.
 func (e *Enclave) rewrapAll(ctx context.Context, set *labelSet) error {
 	view := e.engine.View()
 	defer view.Close()
@@ -117,6 +117,14 @@ func (e *Enclave) rewrapAll(ctx context.Context, set *labelSet) error {
 		err = e.eachUpload(view, func(u *upload) error {
 			if u.set == set {
 				work.Go(func() error { return u.rewrap(wctx) })
+			}
+			return wctx.Err()
+		})
+	}
+	if err == nil {
+		err = e.eachArrival(view, "", func(a *arrival) error {
+			if a.set == set {
+				work.Go(func() error { return a.rewrap(wctx) })
 			}
 			return wctx.Err()
 		})

@@ -92,6 +92,17 @@ func (e *Enclave) Check(ctx context.Context, who redoubt.Credential, progress fu
 			return report, err
 		}
 	}
+	err = e.checkArrivals(ctx, view, func(set *labelSet, id versionID, fault error) {
+		switch {
+		case fault != nil && set != nil && who.Working.Dominates(set.label):
+			report.Faults = append(report.Faults, fmt.Sprintf("version %s, which has not come whole: %s", e.ids.token(id), redoubt.KindOf(fault)))
+		case fault != nil:
+			above = true
+		}
+	})
+	if err != nil {
+		return report, err
+	}
 	if above {
 		report.Faults = append(report.Faults, "something above your working label does not read back: check again with a higher credential")
 	}

@@ -40,6 +40,7 @@ const (
 // incoming is one entry on its way in.
 type incoming struct {
 	in      *redoubt.Received
+	ask     ask
 	from    redoubt.NodeName
 	id, of  versionID
 	b       *bucket
@@ -50,19 +51,53 @@ type incoming struct {
 	w       *write           // of a version
 	record  *identity.Record // of a system record
 	custody []byte
+	arrival *arrival // what was kept of its content, where something was
 }
 
 // receive verifies one entry, decides it and takes its content in. A refusal is durable before it is returned.
 func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Received, signed map[string]bool) (n *incoming, no *redoubt.Refusal, err error) {
-	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
-	a := ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, detail: "from " + string(l.Peer)}
-	refuse := func(kind redoubt.Kind, rule string, later bool) (*incoming, *redoubt.Refusal, error) {
-		ent := e.describe(ctx, a, false, rule)
-		ent.Kind, ent.Version = kind.Error(), n.id[:]
-		if err := e.record(ctx, ent); err != nil {
+	n, no, err = e.admit(ctx, l, in, signed)
+	if err != nil || no != nil {
+		return nil, no, err
+	}
+	if in.Entry.Kind != redoubt.EntryVersion && !n.system() {
+		kind, rule, err := e.mayBecome(n)
+		if err != nil {
 			return nil, nil, err
 		}
-		return nil, &redoubt.Refusal{Stamp: in.Entry.Stamp, Kind: kind, Rule: rule, Later: later}, nil
+		if rule != "" {
+			no, err = n.refuse(ctx, e, kind, rule, false)
+			return nil, no, err
+		}
+		return n, nil, nil
+	}
+	if held, err := e.holdsStamp(n); err != nil || held {
+		return n, nil, err
+	}
+	take := e.takeIn
+	if n.system() {
+		take = func(_ context.Context, n *incoming) error { return e.takeRecord(n) }
+	}
+	if err := take(ctx, n); err != nil {
+		if n.w != nil {
+			n.w.discard()
+		}
+		if no, err = n.refuseContent(ctx, e, err); no != nil && !no.Later && n.arrival != nil {
+			err = n.arrival.drop(ctx) // what was kept of it is not what was signed
+		}
+		return nil, no, err
+	}
+	return n, nil, nil
+}
+
+// admit verifies and decides an entry, without its content. What is admitted is not on record yet: n.entry says it, for the
+// commit that comes of it.
+func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Received, signed map[string]bool) (n *incoming, no *redoubt.Refusal, err error) {
+	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
+	n.ask = ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, detail: "from " + string(l.Peer)}
+	refuse := func(kind redoubt.Kind, rule string, later bool) (*incoming, *redoubt.Refusal, error) {
+		no, err := n.refuse(ctx, e, kind, rule, later)
+		return nil, no, err
 	}
 	if l.Ending == redoubt.NotesOnly {
 		return refuse(redoubt.Denied, ruleEnded, false)
@@ -75,14 +110,13 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	if err != nil || !of.Dominates(made) || !made.Dominates(e.floor) {
 		return refuse(redoubt.Invalid, ruleForm, false)
 	}
-	a.fresh = of
-	system := in.Entry.Name.Bucket == redoubt.SystemBucket
-	if !system {
+	n.ask.fresh = of
+	if !n.system() {
 		if n.b, err = e.bucket("Apply", in.Entry.Name.Bucket); err != nil {
 			return refuse(redoubt.NoBucket, ruleForm, true)
 		}
-		a.bucket = n.b
-		n.entry, err = e.decide(ctx, a)
+		n.ask.bucket = n.b
+		n.entry, err = e.decide(ctx, n.ask)
 	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
 		return refuse(redoubt.KindOf(err), ruleOf(err), false)
 	}
@@ -97,7 +131,7 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	if !e.travels(l, in.Entry.Name, of, true) {
 		return refuse(redoubt.Denied, ruleSubscribe, false)
 	}
-	if system && in.Entry.Maker != l.Peer {
+	if n.system() && in.Entry.Maker != l.Peer {
 		return refuse(redoubt.Denied, ruleSigner, false)
 	}
 	if kind, rule := e.genuine(l, n, signed); rule != "" {
@@ -115,35 +149,33 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	if !e.stampFits(n) {
 		return refuse(redoubt.Invalid, ruleStamp, false)
 	}
-	if in.Entry.Kind != redoubt.EntryVersion && !system {
-		if kind, rule, err := e.mayBecome(n); err != nil || rule != "" {
-			if err != nil {
-				return nil, nil, err
-			}
-			return refuse(kind, rule, false)
-		}
-		return n, nil, nil
-	}
-	if held, err := e.holdsStamp(n); err != nil || held {
-		return n, nil, err
-	}
-	take := e.takeIn
-	if system {
-		take = func(_ context.Context, n *incoming) error { return e.takeRecord(n) }
-	}
-	if err := take(ctx, n); err != nil {
-		if n.w != nil {
-			n.w.discard()
-		}
-		switch kind := redoubt.KindOf(err); kind {
-		case redoubt.BadDigest, redoubt.Invalid, redoubt.TooLarge:
-			return refuse(kind, ruleContent, false)
-		case redoubt.DiskFull, redoubt.QuotaExceeded:
-			return refuse(kind, kind.Error(), true)
-		}
-		return nil, nil, err
-	}
 	return n, nil, nil
+}
+
+func (n *incoming) system() bool { return n.in.Entry.Name.Bucket == redoubt.SystemBucket }
+
+// refuse puts a refusal on record; without that it is none.
+func (n *incoming) refuse(ctx context.Context, e *Enclave, kind redoubt.Kind, rule string, later bool) (*redoubt.Refusal, error) {
+	ent := e.describe(ctx, n.ask, false, rule)
+	ent.Kind, ent.Version = kind.Error(), n.id[:]
+	if err := e.record(ctx, ent); err != nil {
+		return nil, err
+	}
+	return &redoubt.Refusal{Stamp: n.in.Entry.Stamp, Kind: kind, Rule: rule, Later: later}, nil
+}
+
+// refuseContent refuses what the content is the reason of; any other error is given back.
+func (n *incoming) refuseContent(ctx context.Context, e *Enclave, err error) (*redoubt.Refusal, error) {
+	if err == nil {
+		return nil, nil
+	}
+	switch kind := redoubt.KindOf(err); kind {
+	case redoubt.BadDigest, redoubt.Invalid, redoubt.TooLarge:
+		return n.refuse(ctx, e, kind, ruleContent, false)
+	case redoubt.DiskFull, redoubt.QuotaExceeded:
+		return n.refuse(ctx, e, kind, kind.Error(), true)
+	}
+	return nil, err
 }
 
 func ruleOf(err error) string {
@@ -324,20 +356,24 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 	if x.Marker {
 		return e.reserve(&n.w.hold, n.w.least(), markerRoom)
 	}
-	if err := n.w.reserve(n.w.least() + int64(max(1, len(x.PartSizes)))*mostOfPiece); err != nil { // least has the stated size in it
+	digest := sha256.New()
+	if n.in.From > 0 {
+		var err error
+		if n.arrival, err = e.goOn(n, digest); err != nil {
+			return err
+		}
+	}
+	sizes := pieceSizes(x, n.in.From, x.SizeBytes)
+	if err := n.w.reserve(n.w.least() + int64(len(sizes)+len(rec.pieces))*mostOfPiece - n.arrival.charged()); err != nil { // least has the stated size in it
 		return err
 	}
 	if n.in.Content == nil {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("a version came without its content")}
 	}
-	digest := sha256.New()
-	body := io.TeeReader(io.LimitReader(n.in.Content, x.SizeBytes+1), digest)
-	sizes := x.PartSizes
-	if len(sizes) == 0 {
-		sizes = []int64{x.SizeBytes}
-	}
-	for _, size := range sizes {
-		if err := n.w.takePart(ctx, io.LimitReader(body, size), size); err != nil {
+	body := io.LimitReader(n.in.Content, x.SizeBytes-n.in.From+1)
+	tee := io.TeeReader(body, digest)
+	for _, p := range sizes {
+		if err := n.w.takePart(ctx, io.LimitReader(tee, p.size), p); err != nil {
 			return err
 		}
 	}
@@ -354,10 +390,28 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 }
 
 // mostOfPiece is the most that a piece adds to a record, so that what was taken in also fits: size, key and what that is bound to.
-const mostOfPiece = binary.MaxVarintLen64 + keys.WrappedBytes + 16 + 1
+const mostOfPiece = binary.MaxVarintLen64 + keys.WrappedBytes + 16 + 2
+
+// pieceSizes says in which pieces the bytes [from, to) of a version's content are kept: a piece ends where a part does. A piece that
+// does not begin a part goes on with the one before it.
+func pieceSizes(x *redoubt.JournalEntry, from, to int64) (out []piece) {
+	parts := x.PartSizes
+	if len(parts) == 0 {
+		parts = []int64{x.SizeBytes}
+	}
+	at := int64(0)
+	for _, size := range parts {
+		begin, end := max(at, from), min(at+size, to)
+		if begin < end || size == 0 && at >= from && (at < to || at == x.SizeBytes && to == at) {
+			out = append(out, piece{size: end - begin, joins: begin > at})
+		}
+		at += size
+	}
+	return out
+}
 
 // takePart seals and stages one piece of content under a key of its own.
-func (w *write) takePart(ctx context.Context, r io.Reader, size int64) error {
+func (w *write) takePart(ctx context.Context, r io.Reader, p piece) error {
 	key, wrapped, err := w.e.keyring.NewDataKey(w.set.text)
 	if err != nil {
 		return err
@@ -373,9 +427,10 @@ func (w *write) takePart(ctx context.Context, r io.Reader, size int64) error {
 	if err = errors.Join(err, sealer.Close()); err != nil {
 		return err
 	}
-	if n != size {
+	if n != p.size {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("less content than was signed for")}
 	}
-	w.rec.pieces = append(w.rec.pieces, piece{ref: staged.Ref(), size: size, wrapped: wrapped, bound: w.rec.id})
+	p.ref, p.wrapped, p.bound = staged.Ref(), wrapped, w.rec.id
+	w.rec.pieces = append(w.rec.pieces, p)
 	return staged.Finish()
 }

@@ -45,9 +45,39 @@ type piece struct {
 	size    int64        // of the plaintext
 	wrapped keys.Wrapped // the data key
 	bound   versionID    // what the seal is bound to: the version's ID, or the upload's for a part
+	joins   bool         // it goes on with the part that the piece before it is of
 }
 
-const recordFormat = 1
+// The formats of a record. Only one whose content came in several pieces over a link, and was not a part each, has the second.
+const (
+	recordFormat = 1
+	joinedFormat = 2 // each piece says whether it goes on with the one before it
+)
+
+// partSizes are the sizes of the parts that a multipart version was made of.
+func (r *record) partSizes() (sizes []int64) {
+	if !r.parts {
+		return nil
+	}
+	for _, p := range r.pieces {
+		if p.joins && len(sizes) > 0 {
+			sizes[len(sizes)-1] += p.size
+		} else {
+			sizes = append(sizes, p.size)
+		}
+	}
+	return sizes
+}
+
+// format is the one that the record needs.
+func (r *record) format() byte {
+	for i := range r.pieces {
+		if r.pieces[i].joins {
+			return joinedFormat
+		}
+	}
+	return recordFormat
+}
 
 const (
 	flagMarker = 1 << iota
@@ -77,7 +107,8 @@ func (r *record) encode(dst []byte) []byte {
 	set(!r.base.isZero(), flagBase)
 	set(!r.altered.isZero(), flagAltered)
 	set(r.custody != nil, flagCustody)
-	dst = append(dst, recordFormat, flags)
+	format := r.format()
+	dst = append(dst, format, flags)
 	dst = append(dst, r.id[:]...)
 	dst = binary.AppendUvarint(dst, uint64(r.made))
 	dst = binary.AppendUvarint(dst, uint64(r.size))
@@ -119,6 +150,9 @@ func (r *record) encode(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(p.size))
 		dst = append(dst, p.wrapped[:]...)
 		dst = append(dst, p.bound[:]...)
+		if format == joinedFormat {
+			dst = append(dst, joined(p.joins))
+		}
 	}
 	dst = appendText(dst, string(r.inline))
 	if !r.base.isZero() {
@@ -131,6 +165,13 @@ func (r *record) encode(dst []byte) []byte {
 		dst = appendText(appendText(dst, string(r.custody)), string(r.origin))
 	}
 	return dst
+}
+
+func joined(on bool) byte {
+	if on {
+		return 1
+	}
+	return 0
 }
 
 func appendText(dst []byte, s string) []byte {
@@ -190,6 +231,13 @@ func (r *reader) id() (id versionID) {
 	return id
 }
 
+// yes reads one byte that is 0 or 1.
+func (r *reader) yes() bool {
+	b := r.take(1)
+	r.bad = r.bad || b[0] > 1
+	return !r.bad && b[0] == 1
+}
+
 // count reads a number of items that are at least min bytes each, so that a
 // damaged count cannot ask for more memory than the record has bytes.
 func (r *reader) count(min int) int {
@@ -205,7 +253,7 @@ func (r *reader) count(min int) int {
 func (r *record) decodeHead(b []byte) (rd reader, flags byte, err error) {
 	rd = reader{b: b}
 	h := rd.take(2)
-	if h == nil || h[0] != recordFormat {
+	if h == nil || h[0] != recordFormat && h[0] != joinedFormat {
 		return rd, 0, errRecord
 	}
 	flags = h[1]
@@ -262,6 +310,9 @@ func decodeRecord(b []byte) (*record, error) {
 			p.size = int64(rd.uvarint())
 			copy(p.wrapped[:], rd.take(keys.WrappedBytes))
 			p.bound = rd.id()
+			if b[0] == joinedFormat {
+				p.joins = rd.yes()
+			}
 		}
 	}
 	r.inline = rd.bytes()
@@ -274,7 +325,7 @@ func decodeRecord(b []byte) (*record, error) {
 	if flags&flagCustody != 0 {
 		r.custody, r.origin = rd.bytes(), rd.bytes()
 	}
-	if rd.bad || len(rd.b) != 0 {
+	if rd.bad || len(rd.b) != 0 || r.format() != b[0] {
 		return nil, errRecord
 	}
 	r.stored = len(b)

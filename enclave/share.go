@@ -16,7 +16,7 @@ import (
 // share is what those who work at one point of the order of labels may take of the disk (RULES 3.3). Every spelling and
 // handling mark of that point has the same one.
 //
-// A version, marker, upload or part is charged to the working label that it was made at, in full: its content, its
+// A version, marker, upload or part, and what is kept of a version on its way (arrival.go), is charged to the working label that it was made at, in full: its content, its
 // record but for numbers of the node's own, its name and chargeOverhead. What is written up is charged to its writer, so that a low writer fills no high share and is
 // refused by its own alone.
 //
@@ -222,7 +222,13 @@ func (e *Enclave) countCharges(view store.View) (map[uint32]int64, error) {
 			return nil, err
 		}
 	}
-	return charged, nil
+	return charged, e.eachArrival(view, "", func(a *arrival) error {
+		if err := a.load(view); err != nil {
+			return err
+		}
+		charged[a.rec.Made] += a.cost
+		return nil
+	})
 }
 
 func (e *Enclave) countRecords(view store.View, rec byte, charged map[uint32]int64) error {

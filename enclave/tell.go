@@ -167,7 +167,7 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 	}
 	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
 	if !f.rec.marker {
-		item.Open = func() (io.ReadCloser, error) { return e.openContent(name, f) }
+		item.Open = func() (redoubt.Content, error) { return e.openContent(name, f) }
 	}
 	if f.rec.custody != nil {
 		err = item.Custody.UnmarshalBinary(f.rec.custody)
@@ -239,19 +239,28 @@ func (e *Enclave) bucketByID(id uint32) *bucket {
 }
 
 // openContent opens a version's content for a peer. The version may have gone since it was found.
-func (e *Enclave) openContent(name redoubt.ObjectName, f found) (io.ReadCloser, error) {
+func (e *Enclave) openContent(name redoubt.ObjectName, f found) (redoubt.Content, error) {
 	if name.Bucket == redoubt.SystemBucket {
-		return io.NopCloser(bytes.NewReader(f.rec.inline)), nil
+		return inline(f.rec.inline), nil
 	}
 	o := &object{e: e, name: name, set: f.set, rec: f.rec}
 	if err := o.open(); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{o.Reader(0, -1), o}, nil
+	return o, nil
 }
+
+// inline is the content of a system record.
+type inline []byte
+
+func (c inline) Reader(off, n int64) io.Reader {
+	if n < 0 {
+		n = int64(len(c))
+	}
+	return io.NewSectionReader(bytes.NewReader(c), off, n)
+}
+
+func (c inline) Close() error { return nil }
 
 // contentDigest is the SHA-256 of a version's content: the one that came with it, or else it is read once more.
 func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte, err error) {
@@ -264,7 +273,7 @@ func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte,
 	}
 	defer r.Close()
 	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
+	if _, err := io.Copy(h, r.Reader(0, -1)); err != nil {
 		return sum, err
 	}
 	return [32]byte(h.Sum(nil)), nil
@@ -340,21 +349,14 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 	return upTo, it.Err()
 }
 
-// carries says whether what a stamp names travels over the link, in either direction: both ends count the same.
+// carries says whether the peer is to have what a stamp names, or this node of it: both ends count the same.
 func (e *Enclave) carries(view store.View, l redoubt.Link, set *labelSet, id versionID, raw []byte) (bool, error) {
-	either := func(name redoubt.ObjectName) bool {
-		return e.travels(l, name, set.label, false) || e.travels(l, name, set.label, true)
-	}
-	if entry, _, is, err := fateOf(raw); is {
-		return err == nil && either(entry.Name), nil
+	if !e.eitherWay(l, set, raw) || redoubt.EntryKind(raw[0]) != redoubt.EntryVersion {
+		return e.eitherWay(l, set, raw), nil
 	}
 	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
-	if b == nil {
-		return false, nil
-	}
-	name := redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}
-	if !either(name) || !latestOnly(l, name, set.label) {
-		return either(name), nil
+	if b == nil || !latestOnly(l, redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}, set.label) {
+		return true, nil
 	}
 	_, f, key, err := e.placed(view, set, id, raw)
 	if err != nil || f.rec == nil {
@@ -362,6 +364,19 @@ func (e *Enclave) carries(view store.View, l redoubt.Link, set *labelSet, id ver
 	}
 	old, err := e.superseded(view, l, b, f, key)
 	return !old, err
+}
+
+// eitherWay says whether what a stamp names travels over the link, in either direction.
+func (e *Enclave) eitherWay(l redoubt.Link, set *labelSet, raw []byte) bool {
+	if entry, _, is, err := fateOf(raw); is {
+		return err == nil && (e.travels(l, entry.Name, set.label, false) || e.travels(l, entry.Name, set.label, true))
+	}
+	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
+	if b == nil {
+		return false
+	}
+	name := redoubt.ObjectName{Bucket: b.Name, Key: string(raw[5:])}
+	return e.travels(l, name, set.label, false) || e.travels(l, name, set.label, true)
 }
 
 func journalEnd(get getter, set *labelSet) (uint64, error) {

@@ -35,6 +35,9 @@ func (e *Enclave) Trim(ctx context.Context) error {
 	if !e.linked() {
 		return nil
 	}
+	if err := e.sweepArrivals(ctx); err != nil {
+		return err
+	}
 	for _, set := range e.sets.all() {
 		if err := e.trimSet(ctx, set); err != nil {
 			return err

@@ -17,12 +17,7 @@ func (e *Enclave) version(name redoubt.ObjectName, set *labelSet, r *record) red
 	if !r.marker {
 		v.ETag = e.etag(r)
 	}
-	if r.parts {
-		v.PartSizes = make([]int64, len(r.pieces))
-		for i, p := range r.pieces {
-			v.PartSizes[i] = p.size
-		}
-	}
+	v.PartSizes = r.partSizes()
 	return v
 }
 

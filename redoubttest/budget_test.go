@@ -214,3 +214,27 @@ func TestAComparisonKnowsWhatIsUrgent(t *testing.T) {
 		}
 	})
 }
+
+func TestALargeObjectStopsBetweenSegmentsWhenTheDaysBudgetIsSpentAndGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home, device := twoStacks(t)
+		limited(t, home, device, map[string]int64{"SECRET": 9 << 20})
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		put(t, home, h, "imagery", noise(1, 36<<20), "")
+		m := meet(home, device, 0)
+		synctest.Wait()
+		for day := range 3 { // two segments of 8 MiB a day: the second begins while some is left
+			if n := len(seen(t, device, d)); (n == 1) != (day == 2) {
+				t.Errorf("on day %d the device shows %d versions", day, n)
+			}
+			time.Sleep(24 * time.Hour)
+			synctest.Wait()
+		}
+		_, bytes := m.road[0].Bytes()
+		if bytes > 37<<20 {
+			t.Errorf("36 MiB cost %d bytes: what went on a day before was sent again", bytes)
+		}
+		m.part()
+		same(t, home, device, h, d)
+	})
+}

@@ -3,10 +3,12 @@ package redoubttest_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"redoubt"
 	"redoubt/redoubttest"
 )
 
@@ -59,6 +61,44 @@ func TestWhatIsRefusedForNowIsTakenLaterInTheSameSession(t *testing.T) {
 		}
 		if err := m.ends[0].HandedOver(context.Background()); err != nil {
 			t.Error(err)
+		}
+		m.part()
+	})
+}
+
+// TestWhatComesBehindARefusalForNowIsNotSentAtEveryMeeting: the entry that waits holds the position on record, and the peer is asked
+// what it has of the rest.
+func TestWhatComesBehindARefusalForNowIsNotSentAtEveryMeeting(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		clock := redoubttest.NewClock(time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC))
+		home := redoubttest.New(t, redoubttest.Options{Seed: 1, Name: "secret", Ceiling: "SECRET", Clock: clock, Buckets: []redoubt.Bucket{{Name: "reports"}, {Name: "new"}}})
+		device := redoubttest.New(t, redoubttest.Options{Seed: 2, Name: "outpost", Ceiling: "SECRET", Clock: clock})
+		link(t, home, device, "SECRET")
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		put(t, home, h, "first", "so that something is acknowledged", "")
+		m := meet(home, device, 0)
+		time.Sleep(3 * time.Second)
+		if _, err := home.PutObject(context.Background(), h, redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "new", Key: "k"}, Body: strings.NewReader("x"), SizeBytes: 1}); err != nil {
+			t.Fatal(err)
+		}
+		const many = 1200 // more than are asked about at once
+		for i := range many {
+			put(t, home, h, fmt.Sprint("k", i), noise(uint64(i), 1000), []string{"", "flash"}[i/(many-1)])
+		}
+		time.Sleep(3 * time.Second)
+		m.part()
+		if got := seen(t, device, d); len(got) != many+1 {
+			t.Fatalf("the device shows %d versions, want all but the one that waits", len(got))
+		}
+		put(t, home, h, "last", "new", "")
+		m = meet(home, device, 0)
+		time.Sleep(3 * time.Second)
+		same := len(seen(t, device, d))
+		if _, n := m.road[0].Bytes(); n > 16*many+6000 || same != many+2 {
+			t.Errorf("the next meeting said %d bytes, and the device shows %d versions", n, same)
+		}
+		if _, n := m.road[1].Bytes(); n > 1000 {
+			t.Errorf("the answers took %d bytes", n)
 		}
 		m.part()
 	})

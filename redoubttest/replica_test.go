@@ -51,6 +51,20 @@ type meeting struct {
 func meet(a, b *redoubttest.Stack, limit int) *meeting {
 	m := &meeting{errs: make(chan error, 2)}
 	m.road[0], m.road[1] = redoubttest.NewRoad(limit)
+	return m.begin(a, b)
+}
+
+// meetPaced is meet over a line of so many bytes a second each way.
+func meetPaced(a, b *redoubttest.Stack, pace int) *meeting {
+	m := &meeting{errs: make(chan error, 2)}
+	m.road[0], m.road[1] = redoubttest.NewRoad(0)
+	for _, r := range m.road {
+		r.Pace(pace)
+	}
+	return m.begin(a, b)
+}
+
+func (m *meeting) begin(a, b *redoubttest.Stack) *meeting {
 	ctx, stop := context.WithCancel(context.Background())
 	m.stop = stop
 	sides := [2]*redoubttest.Stack{a, b}

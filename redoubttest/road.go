@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"redoubt"
 )
@@ -32,6 +33,12 @@ func (r *Road) Bytes() (messages, bytes int) {
 	defer r.out.mu.Unlock()
 	return r.out.messages, r.out.bytes
 }
+
+// Pace has what this end sends take time, as on a line of so many bytes a second.
+func (r *Road) Pace(bytesPerSecond int) { r.out.pace = bytesPerSecond }
+
+// Break ends the road for both ends; what was under way is lost.
+func (r *Road) Break() { r.out.breaks() }
 
 // Watch has each message that this end sends shown.
 func (r *Road) Watch(each func(msg []byte)) { r.out.watch = each }
@@ -62,6 +69,8 @@ type lane struct {
 	breaks          func()
 	messages, bytes int
 	watch           func([]byte)
+	pace            int       // bytes a second; 0: no limit
+	free            time.Time // when the line is, that has one
 	dice            *rand.Rand
 }
 
@@ -82,9 +91,15 @@ func (l *lane) put(ctx context.Context, p redoubt.Precedence, msg []byte) error 
 	if l.ended || ctx.Err() != nil {
 		return &redoubt.Error{Op: "Road.Send", Kind: redoubt.Unavailable, Err: ctx.Err()}
 	}
-	l.queues[p] = append(l.queues[p], msg)
 	l.messages++
 	l.bytes += len(msg)
+	if l.pace > 0 {
+		l.travel(len(msg))
+		if l.ended {
+			return &redoubt.Error{Op: "Road.Send", Kind: redoubt.Unavailable}
+		}
+	}
+	l.queues[p] = append(l.queues[p], msg)
 	if l.watch != nil {
 		l.watch(msg)
 	}
@@ -93,6 +108,19 @@ func (l *lane) put(ctx context.Context, p redoubt.Precedence, msg []byte) error 
 	}
 	l.changed.Broadcast()
 	return nil
+}
+
+// travel waits for as long as bytes are under way, behind those that were sent before. The lock is held, and let go of meanwhile.
+func (l *lane) travel(bytes int) {
+	begin := time.Now()
+	if l.free.After(begin) {
+		begin = l.free
+	}
+	l.free = begin.Add(time.Duration(bytes) * time.Second / time.Duration(l.pace))
+	there := l.free
+	l.mu.Unlock()
+	time.Sleep(time.Until(there))
+	l.mu.Lock()
 }
 
 func (l *lane) get(ctx context.Context) (redoubt.Precedence, []byte, error) {

@@ -32,6 +32,19 @@ func (o *outbox) ready(p redoubt.Precedence) bool {
 	return false
 }
 
+// pause puts an entry by that is sent up to from, if its set's budget is spent: what is behind from follows when there is another.
+func (o *outbox) pause(p redoubt.Precedence, r *ref, from int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.spentUp(r.set, p) || o.sent[r.seq] != r {
+		return false
+	}
+	delete(o.sent, r.seq)
+	r.from = from
+	r.set.idle[p] = append([]*ref{r}, r.set.idle[p]...)
+	return true
+}
+
 // fund gives a set its purse.
 func (o *outbox) fund(out *outgoing, b redoubt.LinkBudget) {
 	o.mu.Lock()

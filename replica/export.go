@@ -252,7 +252,7 @@ func (x *exporter) large(ctx context.Context, set string, item *redoubt.JournalI
 			return err
 		}
 		defer open.Close()
-		content = open
+		content = open.Reader(0, -1)
 	}
 	if err := x.frames.write(m.encode()); err != nil {
 		return err

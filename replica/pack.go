@@ -68,36 +68,22 @@ func readAll(item *redoubt.JournalItem) ([]byte, error) {
 	}
 	defer r.Close()
 	plain := make([]byte, item.Entry.SizeBytes)
-	if _, err := io.ReadFull(r, plain); err != nil {
+	if _, err := io.ReadFull(r.Reader(0, -1), plain); err != nil {
 		return nil, err
 	}
 	return plain, nil
 }
 
 // compress packs content, against that of its base where it may, and as it is where nothing is gained.
-func (p *packer) compress(ctx context.Context, set string, entry *redoubt.JournalEntry, plain []byte, against bool) (uint8, []byte, error) {
-	packing, packed := uint8(packedZstd), []byte(nil)
+func (p *packer) compress(ctx context.Context, set string, entry *redoubt.JournalEntry, plain []byte, against bool) (packing uint8, packed []byte, err error) {
+	var base []byte
 	if against {
-		base, err := p.content(ctx, set, entry.Base)
-		if err != nil {
+		if base, err = p.content(ctx, set, entry.Base); err != nil {
 			return 0, nil, err
-		}
-		if base != nil {
-			enc, err := newEncoder(zstd.WithEncoderDictRaw(dictID, base))
-			if err != nil {
-				return 0, nil, err
-			}
-			packing, packed = packedDelta, enc.EncodeAll(plain, nil)
-			enc.Close()
 		}
 	}
-	if packed == nil {
-		enc, err := p.codecs.encoder()
-		if err != nil {
-			return 0, nil, err
-		}
-		packed = enc.EncodeAll(plain, nil)
-		p.codecs.encoders.Put(enc)
+	if packing, packed, err = p.deflate(plain, base); err != nil {
+		return 0, nil, err
 	}
 	if len(packed) >= len(plain) {
 		return packedPlain, plain, nil
@@ -185,34 +171,16 @@ func (p *packer) expand(ctx context.Context, set string, entry *redoubt.JournalE
 	if entry.SizeBytes > maxWholeBytes {
 		return nil, refused, nil
 	}
-	var dec *zstd.Decoder
+	var base []byte
 	if packing == packedDelta {
-		base, err := p.content(ctx, set, entry.Base)
-		if err != nil {
+		if base, err = p.content(ctx, set, entry.Base); err != nil {
 			return nil, 0, err
 		}
 		if base == nil {
 			return nil, needsBase, nil
 		}
-		if dec, err = newDecoder(zstd.WithDecoderDictRaw(dictID, base)); err != nil {
-			return nil, 0, err
-		}
-		defer dec.Close()
-	} else {
-		if dec, err = p.codecs.decoder(); err != nil {
-			return nil, 0, err
-		}
-		defer p.codecs.decoders.Put(dec)
 	}
-	var head zstd.Header
-	if head.Decode(packed) != nil || head.HasFCS && head.FrameContentSize != uint64(entry.SizeBytes) {
-		return nil, refused, nil
-	}
-	plain, err = dec.DecodeAll(packed, make([]byte, 0, entry.SizeBytes))
-	if err != nil || int64(len(plain)) != entry.SizeBytes {
-		return nil, refused, nil
-	}
-	return plain, taken, nil
+	return p.inflate(packed, entry.SizeBytes, base)
 }
 
 // newDecoder bounds what a frame may ask for: a window and a result as large as what is packed whole.

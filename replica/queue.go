@@ -18,6 +18,7 @@ type ref struct {
 	seq     uint64 // of the parcel that carries it
 	plain   bool   // the peer lacks its base: it is not packed against it
 	urgency redoubt.Precedence
+	from    int64 // content before it was sent in this session, when the day's budget was spent
 
 	wait time.Duration // after the last refusal for now; 0: there was none
 	due  time.Time     // when it is sent again

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -15,12 +14,12 @@ import (
 // receive serves what the peer sends, in the order in which it comes.
 func (s *Session) receive(ctx context.Context) error {
 	for {
-		msg, err := s.next(ctx)
+		p, msg, err := s.next(ctx)
 		if err != nil {
 			return err
 		}
 		s.heard.Store(time.Now().UnixNano())
-		if err := s.serve(ctx, msg); err != nil {
+		if err := s.serve(ctx, p, msg); err != nil {
 			if errors.Is(err, errMessage) {
 				err = s.broken(fmt.Errorf("%w of kind %q", err, msg[0]))
 			}
@@ -30,23 +29,25 @@ func (s *Session) receive(ctx context.Context) error {
 }
 
 // next gives what came before the peer's hello, and then what comes.
-func (s *Session) next(ctx context.Context) (msg []byte, err error) {
+func (s *Session) next(ctx context.Context) (redoubt.Precedence, []byte, error) {
 	if len(s.early) > 0 {
-		msg, s.early = s.early[0], s.early[1:]
-		return msg, nil
+		first := s.early[0]
+		s.early = s.early[1:]
+		return first.p, first.msg, nil
 	}
-	_, msg, err = s.o.Conn.Receive(ctx)
-	return msg, err
+	return s.o.Conn.Receive(ctx)
 }
 
-func (s *Session) serve(ctx context.Context, msg []byte) error {
+func (s *Session) serve(ctx context.Context, p redoubt.Precedence, msg []byte) error {
 	switch msg[0] {
 	case msgItems:
 		return s.takeItems(ctx, msg)
-	case msgBegin:
-		return s.takeBegin(ctx, msg)
+	case msgOpen:
+		return s.takeOpen(ctx, p, msg)
+	case msgSegment:
+		return s.takeSegment(ctx, p, msg)
 	case msgPiece:
-		return s.takePiece(ctx, msg)
+		return s.takePiece(ctx, p, msg)
 	case msgAck:
 		return s.heardOutcomes(msg)
 	case msgRanges:
@@ -64,6 +65,15 @@ func (s *Session) serve(ctx context.Context, msg []byte) error {
 		}
 		select {
 		case s.answers <- m:
+			return nil
+		default:
+			return errMessage // nobody asked
+		}
+	case msgAsk:
+		return s.answerInquiry(ctx, msg)
+	case msgLacking:
+		select {
+		case s.lacking <- bytes.Clone(msg):
 			return nil
 		default:
 			return errMessage // nobody asked
@@ -139,97 +149,6 @@ func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[red
 	}
 	s.tally.add(in[0].Entry.Label, 0, 0, int64(len(seqs)))
 	return out, nil
-}
-
-// arrival is an entry whose content is coming in pieces.
-type arrival struct {
-	m      begin
-	left   int64
-	packed []byte         // kept until it is whole, where it must be unpacked
-	pipe   *io.PipeWriter // else it goes straight on
-	ended  chan error     // what came of that
-}
-
-// abort ends an arrival that does not go on. Nothing of it is kept.
-func (a *arrival) abort() {
-	if a.pipe != nil {
-		a.pipe.CloseWithError(io.ErrUnexpectedEOF)
-		<-a.ended
-	}
-}
-
-// takeBegin prepares for content that comes in pieces. What was packed as it is goes straight into the enclave, which
-// takes it only when it is whole and as it was signed.
-func (s *Session) takeBegin(ctx context.Context, msg []byte) error {
-	m, err := decodeBegin(bytes.Clone(msg))
-	if err != nil {
-		return err
-	}
-	seq := m.Parcel.Seq
-	if s.begun[seq] != nil || len(s.begun) >= redoubt.Precedences || len(m.Parcel.Custody) == 0 || m.Parcel.Packing == packedNone || m.Bytes == 0 {
-		return errMessage
-	}
-	a := &arrival{m: m, left: m.Bytes}
-	if m.Parcel.Packing != packedPlain {
-		if m.Bytes > maxPackedBytes {
-			return errMessage
-		}
-		s.begun[seq] = a
-		return nil
-	}
-	r, state, err := s.packer.unpack(ctx, m.Set, &parcel{Entry: m.Parcel.Entry, Custody: m.Parcel.Custody})
-	if err != nil || state != taken || r.Entry.SizeBytes != m.Bytes {
-		return errors.Join(err, errMessage)
-	}
-	pr, pw := io.Pipe()
-	a.pipe, a.ended, r.Content = pw, make(chan error, 1), pr
-	s.begun[seq] = a
-	go func() {
-		out, err := s.apply(ctx, []redoubt.Received{r}, map[redoubt.Stamp]uint64{r.Entry.Stamp: seq})
-		pr.CloseWithError(io.ErrClosedPipe) // the rest of what was refused, or is here already, is passed over
-		s.acks.add(out...)
-		a.ended <- err
-	}()
-	return nil
-}
-
-// takePiece takes the next piece of an arrival.
-func (s *Session) takePiece(ctx context.Context, msg []byte) error {
-	seq, content, err := decodePiece(msg)
-	if err != nil {
-		return err
-	}
-	a := s.begun[seq]
-	if a == nil || int64(len(content)) > a.left {
-		return errMessage
-	}
-	a.left -= int64(len(content))
-	if a.pipe == nil {
-		a.packed = append(a.packed, content...)
-	} else if _, err := a.pipe.Write(content); err != nil && !errors.Is(err, io.ErrClosedPipe) {
-		return err
-	}
-	if a.left > 0 {
-		return nil
-	}
-	delete(s.begun, seq)
-	if a.pipe != nil {
-		a.pipe.Close()
-		return <-a.ended
-	}
-	p := a.m.Parcel
-	p.Content = a.packed
-	r, state, err := s.packer.unpack(ctx, a.m.Set, &p)
-	if err != nil {
-		return err
-	}
-	if state != taken {
-		s.acks.add(outcome{Seq: seq, State: state, Kind: redoubt.Invalid, Rule: "packing"})
-		return nil
-	}
-	out, err := s.apply(ctx, []redoubt.Received{r}, map[redoubt.Stamp]uint64{r.Entry.Stamp: seq})
-	s.acks.add(out...)
-	return err
 }
 
 // ackQueue gathers outcomes, so that many travel in one message and the receiver never waits for the road back.

@@ -1,10 +1,8 @@
 package replica
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -24,7 +22,7 @@ func (s *Session) send(ctx context.Context, p redoubt.Precedence) error {
 	}
 }
 
-// sendSome sends entries of one label set: small ones together, a large one in pieces.
+// sendSome sends entries of one label set: small ones together, a large one in segments.
 func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*ref) error {
 	set := refs[0].set
 	stamps := make([]redoubt.Stamp, len(refs))
@@ -74,49 +72,73 @@ func (s *Session) sendOf(ctx context.Context, p redoubt.Precedence, of *outgoing
 
 // pack makes a parcel of an entry with all its content, against that of its base where the peer is known to hold it.
 func (s *Session) pack(ctx context.Context, r *ref, item *redoubt.JournalItem) (parcel, error) {
-	base := item.Entry.Base
-	against := base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, base)
-	return s.packer.pack(ctx, r.set.set, r.seq, item, against)
+	return s.packer.pack(ctx, r.set.set, r.seq, item, s.against(r, item))
 }
 
-// sendLarge sends one entry in pieces: what can be held whole compressed, more as it is.
+func (s *Session) against(r *ref, item *redoubt.JournalItem) bool {
+	base := item.Entry.Base
+	return base != (redoubt.Stamp{}) && !r.plain && !s.out.waiting(r.set, base)
+}
+
+// sendLarge sends one entry in segments, from where the peer has kept it. It ends early where the peer settles it before, and where
+// the day's budget is spent: then it goes on from there when there is another.
 func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, item *redoubt.JournalItem) error {
-	m := begin{Set: r.set.set, Parcel: parcel{Seq: r.seq, Packing: packedPlain}, Bytes: item.Entry.SizeBytes}
-	var content io.Reader
-	if item.Entry.SizeBytes <= maxWholeBytes {
-		whole, err := s.pack(ctx, r, item)
-		if err != nil {
-			return err
-		}
-		m.Bytes, content = int64(len(whole.Content)), bytes.NewReader(whole.Content)
-		whole.Content = nil
-		m.Parcel = whole
-	} else {
-		if err := m.Parcel.describe(item); err != nil {
-			return err
-		}
-		open, err := item.Open()
-		if err != nil {
-			return err
-		}
-		defer open.Close()
-		content = open
+	seq, size := r.seq, item.Entry.SizeBytes
+	m := opening{Set: r.set.set, Parcel: parcel{Seq: seq}}
+	if err := m.Parcel.describe(item); err != nil {
+		return err
 	}
+	src, err := s.packer.open(ctx, r.set.set, item, s.against(r, item))
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	at := s.resumes(r.set.set, item.Entry.Stamp)
+	if at.Whole >= size || size > maxKeptBytes {
+		at = kept{}
+	}
+	m.From = max(at.Whole, r.from)
 	if err := s.sendOf(ctx, p, r.set, m.encode()); err != nil {
 		return err
 	}
-	buf := make([]byte, pieceBytes)
-	for left := m.Bytes; left > 0; {
-		n, err := io.ReadFull(content, buf[:min(int64(len(buf)), left)])
+	for off := m.From; off < size; off += segmentBytes {
+		packing, packed, err := src.segment(off)
 		if err != nil {
 			return err
 		}
-		if err := s.sendOf(ctx, p, r.set, encodePiece(r.seq, buf[:n])); err != nil {
+		seg := segment{Seq: seq, Packing: packing, Bytes: uint32(len(packed))}
+		if skip, same := sameBeginning(&at, packing, packed); same && off == at.Whole {
+			seg.Skip = uint32(skip)
+		}
+		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:]); err != nil || !going {
 			return err
 		}
-		left -= int64(n)
+		if next := off + segmentBytes; next < size && size <= maxKeptBytes && s.out.pause(p, r, next) {
+			return nil
+		}
 	}
 	return nil
+}
+
+// sendPieces sends what a segment is packed in, for as long as the peer has not settled the entry.
+func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte) (going bool, err error) {
+	if s.out.bySeq(seg.Seq) != r {
+		return false, nil
+	}
+	if err := s.sendOf(ctx, p, r.set, seg.encode()); err != nil {
+		return false, err
+	}
+	for len(packed) > 0 {
+		if s.out.bySeq(seg.Seq) != r {
+			return false, nil
+		}
+		n := min(len(packed), pieceBytes)
+		if err := s.sendOf(ctx, p, r.set, encodePiece(seg.Seq, packed[:n])); err != nil {
+			return false, err
+		}
+		packed = packed[n:]
+	}
+	return true, nil
 }
 
 // heardOutcomes ends what the peer has taken or refused for good, and sends again what lacked its base.

@@ -74,8 +74,13 @@ type Session struct {
 	// Of the receiver alone:
 	shown    inventory // of shownSet, as a reconciling peer asks about it
 	shownSet string
-	begun    map[uint64]*arrival
-	early    [][]byte // what came before the peer's hello
+	begun    [redoubt.Precedences]*arrival
+	early    []said // what came before the peer's hello
+
+	asking  map[string]bool // sets of which the peer may have more than is on record; of follow alone
+	lacking chan []byte     // answers to that
+	keptMu  sync.Mutex
+	kept    map[redoubt.Stamp]kept // what the peer keeps of what has not come whole
 
 	heard atomic.Int64 // when anything last came, ns since 1970
 	tally tally
@@ -94,7 +99,8 @@ func New(o Options) *Session {
 	if o.Codecs == nil {
 		o.Codecs = new(Codecs)
 	}
-	return &Session{o: o, packer: &packer{o.Journal, o.Peer, o.Codecs}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
+	return &Session{o: o, packer: &packer{o.Journal, o.Peer, o.Codecs}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(),
+		asking: map[string]bool{}, lacking: make(chan []byte, 1), kept: map[redoubt.Stamp]kept{}}
 }
 
 // Run meets the peer and keeps both in step until ctx or the Conn ends. When it returns the Conn is closed, nothing of the session
@@ -121,7 +127,7 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 	err := work.Wait()
 	for _, a := range s.begun {
-		a.abort()
+		s.endArrival(context.WithoutCancel(ctx), a)
 	}
 	if kept := s.settle(context.WithoutCancel(ctx)); kept != nil && err == nil {
 		err = kept
@@ -144,12 +150,15 @@ func (s *Session) greet(ctx context.Context) error {
 	if mine.RemembersOf, err = s.o.State.PeerLife(ctx, s.o.Peer); err != nil {
 		return err
 	}
+	if mine.Kept, err = s.tellKept(ctx); err != nil {
+		return err
+	}
 	if err := s.o.Conn.Send(ctx, redoubt.Flash, mine.encode()); err != nil {
 		return err
 	}
 	var theirs hello
 	for {
-		_, msg, err := s.o.Conn.Receive(ctx)
+		p, msg, err := s.o.Conn.Receive(ctx)
 		if err != nil {
 			return err
 		}
@@ -157,7 +166,7 @@ func (s *Session) greet(ctx context.Context) error {
 			if len(s.early) >= maxEarly {
 				return s.broken(errors.New("the peer does not greet"))
 			}
-			s.early = append(s.early, msg)
+			s.early = append(s.early, said{p, msg})
 			continue
 		}
 		if theirs, err = decodeHello(msg); err != nil {
@@ -169,6 +178,7 @@ func (s *Session) greet(ctx context.Context) error {
 	if theirs.Estate != s.o.Estate || theirs.Node != s.o.Peer {
 		return s.broken(errors.New("the peer says that it is " + string(theirs.Node) + " of the estate " + theirs.Estate))
 	}
+	s.heardKept(theirs.Kept)
 	if theirs.Life == mine.RemembersOf && theirs.RemembersOf == mine.Life {
 		return nil
 	}
@@ -261,6 +271,7 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 		}
 		if known {
 			s.out.begin(out, at)
+			s.asking[set] = true
 		} else if room, err := s.discover(ctx, out); err != nil || !room {
 			return room, err
 		}
@@ -270,6 +281,9 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 		refs, upTo, err := s.o.Journal.Since(ctx, s.o.Peer, set, after, pageEntries)
 		if err != nil || upTo == after {
 			return true, err
+		}
+		if refs, err = s.winnow(ctx, out, refs); err != nil {
+			return false, err
 		}
 		queued := make([]*ref, len(refs))
 		urgency := make([]redoubt.Precedence, len(refs))

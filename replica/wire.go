@@ -13,24 +13,29 @@ import (
 const (
 	msgHello  = 'h' // who speaks
 	msgItems  = 'i' // entries with their content, small ones together
-	msgBegin  = 'b' // an entry whose content follows in pieces
-	msgPiece  = 'p' // of the content of a begun entry
+	msgBegin  = 'b' // of a bundle: an entry whose content follows in pieces
+	msgPiece  = 'p' // of the content of a begun entry, or of a segment
 	msgAck    = 'a' // what became of items
 	msgRanges = 'r' // what I have of a label set, in ranges
 	msgAnswer = 'R' // how that differs from what the answerer has
 	msgNote   = 'n' // what the nodes have to say to one another: a lease, a key, an order
+
+	msgOpen    = 'o' // an entry whose content follows in segments
+	msgSegment = 's' // one of them, whose pieces follow
+	msgAsk     = 'q' // which of these do you lack
+	msgLacking = 'Q' // these
 )
 
 // Limits of what arrives; each message is at most carry.MaxMessage long.
 const (
-	protocol       = 1
+	protocol       = 2
 	MaxNoteBytes   = 256 << 10
 	maxName        = 63
 	maxSetText     = 16 << 10 // the text of a label (label.ParseText)
 	maxItems       = 256      // in one message
 	maxRanges      = 4096     // in one message
 	maxListed      = 64       // stamps of a range that are told singly
-	pieceBytes     = 48 << 10 // of content in one message: small enough that what is urgent waits little on a slow path
+	pieceBytes     = 16 << 10 // of content in one message: what of one has come when a node dies is lost
 	togetherBytes  = 32 << 10 // of content that is sent together
 	togetherItems  = 64
 	maxWholeBytes  = 8 << 20 // of content that is compressed whole, against its base
@@ -52,6 +57,7 @@ type hello struct {
 	Node        redoubt.NodeName
 	Life        [16]byte // of the speaker's state
 	RemembersOf [16]byte // the life of the hearer's state that the speaker's knowledge is of; zero: none
+	Kept        []kept   // of the hearer's versions that have not come whole, at most redoubt.MaxArrivals
 }
 
 func (h hello) encode() []byte {
@@ -62,12 +68,16 @@ func (h hello) encode() []byte {
 	text8(&b, string(h.Node))
 	b.AddBytes(h.Life[:])
 	b.AddBytes(h.RemembersOf[:])
+	b.AddUint8(uint8(len(h.Kept)))
+	for i := range h.Kept {
+		h.Kept[i].add(&b)
+	}
 	return b.BytesOrPanic()
 }
 
 func decodeHello(msg []byte) (h hello, err error) {
 	s := cryptobyte.String(msg)
-	var kind, version uint8
+	var kind, version, n uint8
 	var estate, node cryptobyte.String
 	if !s.ReadUint8(&kind) || kind != msgHello || !s.ReadUint8(&version) {
 		return h, errMessage
@@ -76,7 +86,16 @@ func decodeHello(msg []byte) (h hello, err error) {
 		return h, errors.New("the peer speaks another version of the protocol")
 	}
 	if !s.ReadUint8LengthPrefixed(&estate) || !s.ReadUint8LengthPrefixed(&node) || len(node) > maxName ||
-		!s.CopyBytes(h.Life[:]) || !s.CopyBytes(h.RemembersOf[:]) || !s.Empty() {
+		!s.CopyBytes(h.Life[:]) || !s.CopyBytes(h.RemembersOf[:]) || !s.ReadUint8(&n) || n > redoubt.MaxArrivals {
+		return h, errMessage
+	}
+	h.Kept = make([]kept, n)
+	for i := range h.Kept {
+		if !h.Kept[i].read(&s) {
+			return h, errMessage
+		}
+	}
+	if !s.Empty() {
 		return h, errMessage
 	}
 	h.Estate, h.Node = string(estate), redoubt.NodeName(node)

@@ -156,7 +156,7 @@ func (w *world) forgeries(n, to *node, r *rand.Rand) (all [][]redoubt.Received) 
 		in := redoubt.Received{Entry: replayed.Entry, Custody: replayed.Custody}
 		if replayed.Open != nil {
 			if rd, err := replayed.Open(); err == nil {
-				content, _ := io.ReadAll(rd)
+				content, _ := io.ReadAll(rd.Reader(0, -1))
 				rd.Close()
 				in.Content = bytes.NewReader(content)
 			}

@@ -1,0 +1,122 @@
+package replica
+
+import (
+	"context"
+
+	"redoubt"
+)
+
+// After a break some of what is not acknowledged on record may have come all the same: acknowledgements are put on record once a second, and
+// one entry that waits holds the position before those that came behind it. Where more waits than the question costs, the
+// peer is asked which of it is lacking: 16 bytes an entry, and a round trip. In the steady state nothing is asked.
+
+// askAbove is how many bytes have to wait for that: some ten messages of small entries.
+const askAbove = 16 << 10
+
+// entryCost is about what an entry takes beside its content.
+const entryCost = 300
+
+// winnow leaves out of a page of the journal what the peer has.
+func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.JournalRef) ([]redoubt.JournalRef, error) {
+	if !s.asking[out.set] {
+		return refs, nil
+	}
+	ask, waits := inquiry{Set: out.set}, int64(0)
+	for _, r := range refs {
+		if r.Precedence != redoubt.Flash { // which does not wait for an answer
+			ask.Stamps = append(ask.Stamps, r.Stamp)
+			waits += r.SizeBytes + entryCost
+		}
+	}
+	if len(refs) < pageEntries { // what comes behind this is new
+		delete(s.asking, out.set)
+	}
+	if waits < askAbove {
+		return refs, nil
+	}
+	lacks, err := s.ask(ctx, ask)
+	if err != nil {
+		return nil, err
+	}
+	keep, i, all := refs[:0:0], 0, true
+	for _, r := range refs {
+		if r.Precedence != redoubt.Flash {
+			lacking := lacks[i]
+			if i++; !lacking {
+				all = false
+				continue
+			}
+		}
+		keep = append(keep, r)
+	}
+	if all { // and so it will be with what is newer
+		delete(s.asking, out.set)
+	}
+	return keep, nil
+}
+
+// ask asks which of some stamps the peer lacks.
+func (s *Session) ask(ctx context.Context, m inquiry) ([]bool, error) {
+	if err := s.o.Conn.Send(ctx, redoubt.Immediate, m.encode()); err != nil {
+		return nil, err
+	}
+	select {
+	case msg := <-s.lacking:
+		return decodeLacking(msg, len(m.Stamps))
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// answerInquiry answers a peer that asks.
+func (s *Session) answerInquiry(ctx context.Context, msg []byte) error {
+	m, err := decodeInquiry(msg)
+	if err != nil {
+		return err
+	}
+	lacks, err := s.o.Journal.Lacking(ctx, s.o.Peer, m.Set, m.Stamps)
+	if err != nil {
+		return err
+	}
+	return s.say(ctx, redoubt.Immediate, encodeLacking(m.Stamps, lacks))
+}
+
+// tellKept says in a hello what is kept of the peer's.
+func (s *Session) tellKept(ctx context.Context) (out []kept, err error) {
+	all, err := s.o.Journal.Arriving(ctx, s.o.Peer)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range all[:min(len(all), redoubt.MaxArrivals)] {
+		k := kept{Arrival: a}
+		if a.Part > segmentHead {
+			part, err := s.o.Journal.Part(ctx, s.o.Peer, a)
+			if err != nil {
+				return nil, err
+			}
+			copy(k.Digest[:], partDigest(part, len(part)-segmentHead))
+		}
+		out = append(out, k)
+	}
+	return out, nil
+}
+
+// heardKept remembers what the peer keeps of what this node sent.
+func (s *Session) heardKept(all []kept) {
+	s.keptMu.Lock()
+	defer s.keptMu.Unlock()
+	for _, k := range all {
+		s.kept[k.Stamp] = k
+	}
+}
+
+// resumes is what the peer keeps of a version, told once: sent again in the same session it goes from its beginning.
+func (s *Session) resumes(set string, stamp redoubt.Stamp) (k kept) {
+	s.keptMu.Lock()
+	defer s.keptMu.Unlock()
+	if k = s.kept[stamp]; k.Set != set {
+		return kept{}
+	}
+	delete(s.kept, stamp)
+	return k
+}
