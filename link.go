@@ -18,6 +18,7 @@ type LinkStatus struct {
 	RTTMillis    float64     `json:"rtt_ms,omitempty"`       // smoothed; to who dominates the link's bound alone
 	BytesPerSec  float64     `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
 	LeaseExpires time.Time   `json:"lease_expires,omitzero"` // of the device's lease
+	PeerKey      string      `json:"peer_key,omitempty"`     // Ed25519, base64: what the peer signs its bundles with
 }
 
 // LinkPending is what waits.

@@ -31,6 +31,9 @@ type linkView struct {
 	Home     redoubt.NodeName     `json:"home"`
 	ToDevice *redoubt.LinkPending `json:"to_device,omitempty"` // what the home has for the device; absent: the home cannot be asked
 	ToHome   *redoubt.LinkPending `json:"to_home,omitempty"`
+	// What either end signs its bundles with, as the other knows it.
+	DeviceKey string `json:"device_key,omitempty"`
+	HomeKey   string `json:"home_key,omitempty"`
 }
 
 // asWhom are the subjects that look at both ends of a link: as --as says, or in an exercise an officer, who sees all of it.
@@ -79,7 +82,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		return linkView{}, err
 	}
 	v := linkView{Device: device, Home: home}
-	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending) error {
+	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending, key *string) error {
 		if w.as == "" {
 			return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound}
 		}
@@ -94,6 +97,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		for _, l := range all {
 			if l.Peer == peer {
+				*key, l.PeerKey = l.PeerKey, ""
 				*pending = &redoubt.LinkPending{Versions: l.Pending.Versions, Bytes: l.Pending.Bytes}
 				if v.LinkStatus.Peer == "" {
 					v.LinkStatus = l
@@ -104,8 +108,8 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound, Err: errors.New("there is no link to it"), Hint: "redoubt device list --as OFFICER@HOME"}
 	}
-	err = ask(atHome, device, &v.ToDevice)
-	if other := ask(atDevice, home, &v.ToHome); err != nil && other != nil {
+	err = ask(atHome, device, &v.ToDevice, &v.DeviceKey)
+	if other := ask(atDevice, home, &v.ToHome, &v.HomeKey); err != nil && other != nil {
 		return v, err
 	}
 	v.Pending = redoubt.LinkPending{}
