@@ -162,13 +162,19 @@ func TestAKilledReceiverGoesOnWhereItWas(t *testing.T) {
 	w.gone = func(n int) bool {
 		if half++; half == 4000 {
 			// What a process that is killed here leaves is what the files hold now.
+			p.Settle()
 			left := t.TempDir()
 			if err := os.CopyFS(left, os.DirFS(p.dir)); err != nil {
 				t.Fatal(err)
 			}
+			before := fmt.Sprint(p.Partial())
 			p.Stage.Close()
 			p.dir = left
 			p.open()
+			p.Settle()
+			if after := fmt.Sprint(p.Partial()); after != before {
+				t.Errorf("before the kill %s, after it %s", before, after)
+			}
 		}
 		return false
 	}

@@ -21,12 +21,15 @@ func TestARateIsKeptToTheBit(t *testing.T) {
 				p.wait(ctx, 1228)
 			}
 			p.wait(ctx, 1228)
-			began := time.Now()
+			began, first := time.Now(), p.next
 			const n = 50_000
 			for range n {
 				p.wait(ctx, 1228)
 			}
 			want := time.Duration(float64(n) * 1228 * 8 / float64(rate) * 1e9)
+			if got := p.next.Sub(first); math.Abs(float64(got-want)) > 1 {
+				t.Errorf("at %d bits/s %d datagrams are planned to take %v, want %v", rate, n, got, want)
+			}
 			if got := time.Since(began); math.Abs(float64(got-want)) > float64(3*time.Millisecond) && math.Abs(float64(got-want)) > 1228*8/float64(rate)*1e9 {
 				t.Errorf("at %d bits/s %d datagrams took %v, want %v", rate, n, got, want)
 			}
