@@ -2,6 +2,7 @@ package diode
 
 import (
 	"math"
+	"sort"
 
 	"github.com/klauspost/reedsolomon"
 
@@ -20,13 +21,8 @@ func parityFor(data int, loss float64) int {
 	if loss <= 0 {
 		return 0
 	}
-	most := maxParity(data)
-	for m := int(loss * float64(data)); m < most; m++ {
-		if lostMore(data+m, m, loss) <= maxBlockLoss {
-			return m
-		}
-	}
-	return most
+	// The more there is, the less is lost.
+	return sort.Search(maxParity(data), func(m int) bool { return lostMore(data+m, m, loss) <= maxBlockLoss })
 }
 
 // lostMore is the chance that more than m of n are lost.
