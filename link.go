@@ -20,6 +20,7 @@ type LinkStatus struct {
 	BytesPerSec  float64      `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
 	Budgets      []LinkBudget `json:"budgets,omitempty"`      // where the link has any
 	LeaseExpires time.Time    `json:"lease_expires,omitzero"` // of the device's lease
+	PeerKey      string       `json:"peer_key,omitempty"`     // Ed25519, base64: what the peer signs its bundles with
 }
 
 // LinkPending is what waits.

@@ -164,25 +164,34 @@ func (b *Bundle) verify(ctx context.Context, key ed25519.PublicKey, t trailer, p
 	if !ed25519.Verify(key, message(b.head, t.Sealed, t.Digest), t.Signature[:]) {
 		return forged
 	}
-	sum, buf := newLeaves(true), make([]byte, 256<<10)
-	for at := int64(0); at < b.SealedBytes; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := min(int64(len(buf)), b.SealedBytes-at)
-		if err := readAt(b.file, buf[:n], int64(len(b.head))+at); err != nil {
-			return err
-		}
-		sum.Write(buf[:n])
-		if at += n; progress != nil {
-			progress(at)
-		}
+	sum, err := b.digest(ctx, progress)
+	if err != nil {
+		return err
 	}
 	if sum.sum() != t.Digest {
 		return forged
 	}
 	b.leaves = sum.all
 	return nil
+}
+
+// digest reads every sealed byte and keeps the digests of its pieces.
+func (b *Bundle) digest(ctx context.Context, progress func(int64)) (*leaves, error) {
+	sum, buf := newLeaves(true), make([]byte, 256<<10)
+	for at := int64(0); at < b.SealedBytes; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		n := min(int64(len(buf)), b.SealedBytes-at)
+		if err := readAt(b.file, buf[:n], int64(len(b.head))+at); err != nil {
+			return nil, err
+		}
+		sum.Write(buf[:n])
+		if at += n; progress != nil {
+			progress(at)
+		}
+	}
+	return sum, nil
 }
 
 // Mark is the bundle's place among those that its maker made for node.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/base64"
 	"path/filepath"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 	out := []redoubt.LinkStatus{}
 	links := p.cloud.Links()
 	for _, peer := range sortedNames(links) {
-		s := redoubt.LinkStatus{Peer: peer, State: "down"}
+		s := redoubt.LinkStatus{Peer: peer, State: "down", PeerKey: base64.StdEncoding.EncodeToString(links[peer].Key)}
 		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
 			return nil, err
 		}

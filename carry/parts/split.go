@@ -15,7 +15,15 @@ import (
 // Split reads a file once, in order, and writes its parts, each in order; len(to) is l.Parts(). It needs memory for one stripe: BlockBytes
 // for each part. Who gave the writers flushes and closes them. progress may be nil.
 func Split(ctx context.Context, file io.Reader, l Layout, to []io.Writer, progress func(done int64)) error {
+	h := head{Layout: l}
+	rand.Read(h.Set[:])
+	return splitAs(ctx, file, h, to, progress)
+}
+
+// splitAs is Split under an ID that was drawn.
+func splitAs(ctx context.Context, file io.Reader, h head, to []io.Writer, progress func(done int64)) error {
 	const op = "parts.Split"
+	l := h.Layout
 	if len(to) != l.Parts() || l.Data < 1 {
 		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: errors.New("each part has one writer")}
 	}
@@ -23,8 +31,6 @@ func Split(ctx context.Context, file io.Reader, l Layout, to []io.Writer, progre
 	if err != nil {
 		return err
 	}
-	h := head{Layout: l}
-	rand.Read(h.Set[:])
 	ends := func() error {
 		for i, w := range to {
 			h.Index = i

@@ -34,6 +34,9 @@ type linkView struct {
 	ToHome         *redoubt.LinkPending `json:"to_home,omitempty"`
 	BudgetToDevice []redoubt.LinkBudget `json:"budget_to_device,omitempty"`
 	BudgetToHome   []redoubt.LinkBudget `json:"budget_to_home,omitempty"`
+	// What either end signs its bundles with, as the other knows it.
+	DeviceKey string `json:"device_key,omitempty"`
+	HomeKey   string `json:"home_key,omitempty"`
 }
 
 // asWhom are the subjects that look at both ends of a link: as --as says, or in an exercise an officer, who sees all of it.
@@ -82,7 +85,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		return linkView{}, err
 	}
 	v := linkView{Device: device, Home: home}
-	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending, budgets *[]redoubt.LinkBudget) error {
+	ask := func(w who, peer redoubt.NodeName, pending **redoubt.LinkPending, budgets *[]redoubt.LinkBudget, key *string) error {
 		if w.as == "" {
 			return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound}
 		}
@@ -97,6 +100,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		for _, l := range all {
 			if l.Peer == peer {
+				*key, l.PeerKey = l.PeerKey, ""
 				*pending, *budgets = &l.Pending, l.Budgets
 				if v.LinkStatus.Peer == "" {
 					v.LinkStatus = l
@@ -107,8 +111,8 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 		}
 		return &redoubt.Error{Object: string(peer), Kind: redoubt.NotFound, Err: errors.New("there is no link to it"), Hint: "redoubt device list --as OFFICER@HOME"}
 	}
-	err = ask(atHome, device, &v.ToDevice, &v.BudgetToDevice)
-	if other := ask(atDevice, home, &v.ToHome, &v.BudgetToHome); err != nil && other != nil {
+	err = ask(atHome, device, &v.ToDevice, &v.BudgetToDevice, &v.DeviceKey)
+	if other := ask(atDevice, home, &v.ToHome, &v.BudgetToHome, &v.HomeKey); err != nil && other != nil {
 		return v, err
 	}
 	v.Pending, v.Budgets = redoubt.LinkPending{}, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +41,8 @@ func TestCommands(t *testing.T) {
 			"grab":    grab,
 			"nothing": nothing,
 			"signal":  signalNode,
+			"port":    port,
+			"appears": appears,
 		},
 	})
 }
@@ -132,6 +135,26 @@ func grab(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Fatalf("%s: no match of %s", args[1], args[2])
 	}
 	ts.Setenv(args[0], m[1])
+}
+
+// port NAME: a loopback address that no datagram socket has, in a variable.
+func port(ts *testscript.TestScript, _ bool, args []string) {
+	c, err := net.ListenPacket("udp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Setenv(args[0], c.LocalAddr().String())
+	ts.Check(c.Close())
+}
+
+// appears FILE: waits until another process has made it.
+func appears(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) { // another process: there is nothing to wait on
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: waited in vain", args[0])
+		}
+	}
 }
 
 // nothing DIR WORD...: no file under DIR holds any of the words.

@@ -1,0 +1,51 @@
+package diode
+
+import (
+	"net"
+
+	"redoubt"
+)
+
+// Socket is a way out to one address. It has no way in: nothing that comes to its port is ever read, and where the system can do it
+// (Linux) nothing is even queued.
+type Socket struct {
+	c  *net.UDPConn
+	to net.Addr
+}
+
+// Dial opens a way out. The socket is not connected, so that refusals that come back by ICMP are not told to it either.
+func Dial(address string) (*Socket, error) {
+	to, err := net.ResolveUDPAddr("udp", address)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "diode.Dial", Object: address, Kind: redoubt.Invalid, Err: err, Hint: "want HOST:PORT"}
+	}
+	network := "udp6"
+	if to.IP.To4() != nil {
+		network = "udp4"
+	}
+	c, err := net.ListenUDP(network, nil)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "diode.Dial", Object: address, Kind: redoubt.Unavailable, Err: err}
+	}
+	deafen(c)
+	return &Socket{c: c, to: to}, nil
+}
+
+// Write sends one datagram.
+func (s *Socket) Write(p []byte) (int, error) { return s.c.WriteTo(p, s.to) }
+
+// Close closes the socket.
+func (s *Socket) Close() error { return s.c.Close() }
+
+// receiveBuffer is asked of the kernel, which gives as much as it allows: it is what may come while this process does not run.
+const receiveBuffer = 8 << 20
+
+// Listen opens a way in.
+func Listen(address string) (Source, net.Addr, error) {
+	c, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return nil, nil, &redoubt.Error{Op: "diode.Listen", Object: address, Kind: redoubt.Unavailable, Err: err, Hint: "want HOST:PORT of this machine, which nothing else listens at"}
+	}
+	_ = c.(*net.UDPConn).SetReadBuffer(receiveBuffer) // less is less
+	return c, c.LocalAddr(), nil
+}

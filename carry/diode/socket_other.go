@@ -1,0 +1,7 @@
+//go:build !linux
+
+package diode
+
+import "net"
+
+func deafen(c *net.UDPConn) { c.SetReadBuffer(1) }

@@ -1,0 +1,142 @@
+package diode
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// queuedAt gives a datagram that lies in a socket's queue now, if there is one.
+func queuedAt(t *testing.T, c *net.UDPConn) (n int, ok bool) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, MaxDatagram)
+	if err := raw.Control(func(fd uintptr) { n, _, err = syscall.Recvfrom(int(fd), b, syscall.MSG_DONTWAIT) }); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil && !errors.Is(err, syscall.EAGAIN) {
+		t.Fatal(err)
+	}
+	return n, err == nil
+}
+
+func TestTheReceiverNeverSendsAnything(t *testing.T) {
+	file := newBundle(t, 1, 1<<20)
+	p := newPost(t)
+	from, at, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The datagrams come from a socket that can be sent to, as an answer would be.
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Receive(ctx, from) }()
+	q := plan()
+	q.Rate = 200_000_000
+	w := writer(func(b []byte) (int, error) { return c.WriteTo(b, at) })
+	s, err := NewSender(w, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Load(ctx, bytes.NewReader(file), int64(len(file)), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 5 { // the kernel of a busy machine may drop some
+		if err := s.Send(ctx, l, nil); err != nil {
+			t.Fatal(err)
+		}
+		w([]byte("no datagram of ours"))
+		for p.Counts().Foreign == 0 { // all before it were read
+			if ctx.Err() != nil {
+				break
+			}
+			w([]byte("again"))
+		}
+		if len(p.files()) > 0 {
+			break
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	p.has(file)
+	if n, ok := queuedAt(t, c); ok {
+		t.Errorf("the receiver sent %d bytes back", n)
+	}
+	// That this would have been seen:
+	if _, err := c.WriteTo([]byte("answer"), c.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if n, ok := queuedAt(t, c); !ok || n != 6 {
+		t.Errorf("an answer is not seen: %d, %v", n, ok)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }
+
+func TestNothingReachesTheSender(t *testing.T) {
+	closed, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := closed.LocalAddr().String()
+	s, err := Dial(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Write([]byte("first")); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, 10)
+	closed.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_, from, err := closed.ReadFrom(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := closed.WriteTo([]byte("answer"), from); err != nil {
+		t.Fatal(err)
+	}
+	if n, ok := queuedAt(t, s.c); ok {
+		t.Errorf("%d bytes lie in the sender's queue", n)
+	}
+	// Where nobody listens the kernel says so by ICMP, and the sender is not told.
+	closed.Close()
+	for range 3 {
+		if _, err := s.Write([]byte("into nothing")); err != nil {
+			t.Errorf("a refusal came back: %v", err)
+		}
+	}
+	if _, err := Dial("no address"); err == nil {
+		t.Error("no address is one")
+	}
+}
+
+func TestASourceThatFailsEndsTheReceiving(t *testing.T) {
+	p := newPost(t)
+	if err := p.Receive(context.Background(), broken{}); !errors.Is(err, os.ErrPermission) {
+		t.Errorf("got %v", err)
+	}
+}
+
+type broken struct{}
+
+func (broken) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, os.ErrPermission }
+func (broken) Close() error                           { return nil }

@@ -1,0 +1,314 @@
+package diode
+
+import (
+	"cmp"
+	"crypto/ed25519"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/bundle"
+)
+
+// Limits of what a receiver holds of what anybody sends it.
+const (
+	MaxStaged    = 64                   // bundles that are on their way at once
+	DefaultHold  = 64 << 30             // bytes of disk of all that are on their way; also bounds one bundle
+	staleAfter   = 24 * time.Hour       // without a new shard, one gives way when there is no room for another
+	maxPending   = 32                   // manifests of which pieces are awaited
+	maxPendBytes = maxManifestBytes * 2 // of their pieces
+	maxEarly     = 1 << 20              // bytes of shards that came before their manifest
+	maxRefused   = 256                  // transfers that were refused, so that each is told once
+)
+
+// Options say what a Stage takes.
+type Options struct {
+	Key    []byte                                 // KeyBytes that both sides share; nil: none
+	Makers map[redoubt.NodeName]ed25519.PublicKey // whose bundles are taken, and their keys; nil: anybody's, for the node verifies
+	Hold   int64                                  // bytes of disk; 0: DefaultHold
+	Tell   func(Event)                            // may be nil; called by one at a time, and must not call the Stage
+}
+
+// EventKind says what happened.
+type EventKind string
+
+// The kinds of events.
+const (
+	Began   EventKind = "began"   // a bundle is on its way
+	Whole   EventKind = "whole"   // a bundle is a file
+	Spoiled EventKind = "spoiled" // blocks were not what their digests say, and are awaited again
+	Refused EventKind = "refused" // a bundle is not taken
+	Given   EventKind = "given"   // one that was stale gave way to another
+	Fault   EventKind = "fault"   // the disk fails
+)
+
+// Event is something that the operator of the receiving side is told.
+type Event struct {
+	Kind  EventKind
+	Sheet bundle.Sheet // a claim until the node has verified it
+	File  string       // of Whole
+	Err   error        // of Refused and Fault
+}
+
+// Counts are of what came since the Stage was opened.
+type Counts struct {
+	Datagrams int64 `json:"datagrams"` // of this format and key
+	Foreign   int64 `json:"foreign"`   // that were not
+	Shards    int64 `json:"shards"`    // that were new
+	Early     int64 `json:"early"`     // shards that came before their manifest, some of which were dropped
+	Spoiled   int64 `json:"spoiled"`   // blocks that were awaited anew
+	Lost      int64 `json:"lost"`      // datagrams that were sent and did not come, as their numbers tell
+}
+
+// Stage is where bundles come together: a folder whose whole files are bundles, and in it `.diode` with what is on its way. One process
+// has it at a time.
+type Stage struct {
+	dir  string
+	o    Options
+	tags *tagger // used with mu held
+	undo func()  // of the folder's lock
+	tell sync.Mutex
+
+	mu      sync.Mutex // guards what follows
+	book    *book
+	moving  map[transferID]*transfer
+	pending map[transferID]*pending
+	early   early
+	refused []transferID
+	done    []transferID // became files, or had been
+	jobs    []job
+	work    *sync.Cond // there is a job, or the Stage closes
+	rest    *sync.Cond // there is none
+	busy    bool
+	closed  bool
+	counts  Counts
+	runs    runs
+	told    time.Time     // when something was told that is told seldom
+	faulted time.Time     // when a fault was told of
+	ended   chan struct{} // the mender's
+}
+
+// job is a block to make; block -1: all are whole.
+type job struct {
+	t     *transfer
+	block int
+}
+
+const stageDir = ".diode"
+
+// Open opens a folder to receive into, and goes on with what an earlier process left there. Unavailable: another process has it.
+func Open(dir string, o Options) (*Stage, error) {
+	o.Hold = cmp.Or(o.Hold, DefaultHold)
+	tags, err := newTagger(o.Key)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "diode.Open", Kind: redoubt.Invalid, Err: err}
+	}
+	s := &Stage{dir: dir, o: o, tags: tags, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{})}
+	s.work, s.rest = sync.NewCond(&s.mu), sync.NewCond(&s.mu)
+	if err := os.MkdirAll(s.path(""), 0o700); err != nil {
+		return nil, &redoubt.Error{Op: "diode.Open", Object: dir, Err: err}
+	}
+	if s.undo, err = lockFile(s.path("lock")); err != nil {
+		return nil, err
+	}
+	if s.book, err = readBook(s.path("book.json")); err == nil {
+		err = s.resume()
+	}
+	if err != nil {
+		s.undo()
+		return nil, err
+	}
+	go s.mending()
+	return s, nil
+}
+
+func (s *Stage) path(name string) string { return filepath.Join(s.dir, stageDir, name) }
+
+// resume opens what an earlier process left, and removes what it left unfinished or what does not read.
+func (s *Stage) resume() error {
+	entries, err := os.ReadDir(s.path(""))
+	if err != nil {
+		return &redoubt.Error{Op: "diode.Open", Object: s.dir, Err: err}
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), newPrefix) {
+			os.RemoveAll(s.path(e.Name()))
+		}
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		t, err := resume(s.path(""), e.Name())
+		if err != nil {
+			err = s.named(e.Name())
+		} else if s.book.has(t.ID) {
+			t.close()
+			err = os.RemoveAll(t.dir)
+		} else {
+			s.moving[t.id] = t
+		}
+		if err != nil {
+			return &redoubt.Error{Op: "diode.Open", Object: s.path(e.Name()), Err: err}
+		}
+	}
+	for _, t := range s.moving {
+		for b, set := range t.have {
+			if set.n >= t.data(b) {
+				s.enqueue(t, b)
+			}
+		}
+		if t.whole == t.blocks() {
+			s.enqueue(t, -1)
+		}
+	}
+	return nil
+}
+
+// named clears away a transfer that does not open. If it became a file just before the end, the book has it from now on.
+func (s *Stage) named(name string) error {
+	if m, err := readManifest(filepath.Join(s.path(name), "manifest")); err == nil {
+		if file, err := inspect(filepath.Join(s.dir, FileName(&m.Sheet))); err == nil && file.ID == m.ID {
+			s.book.note(&m.Sheet)
+			if err := writeJSON(s.path("book.json"), s.book); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(s.path(name))
+}
+
+// Close waits for blocks that are being made, and lets go of the folder. What is on its way stays there.
+func (s *Stage) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.work.Broadcast()
+	s.mu.Unlock()
+	<-s.ended
+	for _, t := range s.moving {
+		t.close()
+	}
+	s.undo()
+	return nil
+}
+
+// Settle returns when every block of which enough came is made.
+func (s *Stage) Settle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.jobs) > 0 || s.busy {
+		s.rest.Wait()
+	}
+}
+
+// Counts tells what came.
+func (s *Stage) Counts() Counts {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.counts
+	c.Lost = s.runs.lost()
+	return c
+}
+
+// mending makes blocks, and files of them, until the Stage closes.
+func (s *Stage) mending() {
+	defer close(s.ended)
+	var m mender
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		for len(s.jobs) == 0 && !s.closed {
+			s.rest.Broadcast()
+			s.work.Wait()
+		}
+		if s.closed {
+			s.jobs = nil
+			s.rest.Broadcast()
+			return
+		}
+		j := s.jobs[0]
+		s.jobs, s.busy = s.jobs[1:], true
+		var told []Event
+		if j.block >= 0 {
+			told = s.mend(&m, j.t, j.block)
+		} else {
+			told = s.end(&m, j.t)
+		}
+		s.mu.Unlock()
+		s.say(told...)
+		s.mu.Lock()
+		s.busy = false
+	}
+}
+
+// mend makes one block. It is called with mu held, and lets go of it for the work: the block is busy, so nobody else touches it.
+func (s *Stage) mend(m *mender, t *transfer, block int) []Event {
+	set := t.have[block]
+	s.mu.Unlock()
+	err := m.mend(t, block, set)
+	s.mu.Lock()
+	if err != nil {
+		again := t.forget(block)
+		if !errors.Is(err, errSpoiled) {
+			return s.fault(t.manifest, errors.Join(err, again))
+		}
+		s.counts.Spoiled++
+		return []Event{{Kind: Spoiled, Sheet: t.Sheet}}
+	}
+	if err := t.markWhole(block); err != nil {
+		return s.fault(t.manifest, err)
+	}
+	if t.whole == t.blocks() {
+		s.enqueue(t, -1)
+	}
+	return nil
+}
+
+// end makes a file of a transfer whose blocks are whole. What another process found whole is looked at once more: the machine may have
+// lost power since.
+func (s *Stage) end(m *mender, t *transfer) []Event {
+	if !t.named && s.book.has(t.ID) { // in another cut
+		s.done = remember(s.done, t.id, maxRecent)
+		s.discard(t)
+		return nil
+	}
+	s.mu.Unlock()
+	var spoiled []int
+	if t.resumed {
+		for b := range t.blocks() {
+			if !m.check(t, b) {
+				spoiled = append(spoiled, b)
+			}
+		}
+	}
+	var name string
+	var err error
+	if len(spoiled) == 0 {
+		name, err = t.settle(s.dir)
+	}
+	s.mu.Lock()
+	t.ending = false
+	for _, b := range spoiled {
+		s.counts.Spoiled++
+		err = errors.Join(err, t.forget(b))
+	}
+	if err != nil {
+		return s.fault(t.manifest, err)
+	}
+	if len(spoiled) > 0 {
+		return []Event{{Kind: Spoiled, Sheet: t.Sheet}}
+	}
+	s.book.note(&t.Sheet)
+	if err := writeJSON(s.path("book.json"), s.book); err != nil {
+		return s.fault(t.manifest, err)
+	}
+	s.done = remember(s.done, t.id, maxRecent)
+	for _, x := range s.moving {
+		if x.ID == t.ID && (x == t || x.idle()) { // it may have been sent in two cuts
+			s.discard(x)
+		}
+	}
+	return []Event{{Kind: Whole, Sheet: t.Sheet, File: filepath.Join(s.dir, name)}}
+}

@@ -1,0 +1,200 @@
+package diode
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"redoubt"
+)
+
+// Take takes one datagram. What is forged, damaged, repeated or of no use changes nothing but Counts. b may be used again.
+func (s *Stage) Take(b []byte) {
+	var told []Event
+	s.mu.Lock()
+	p, err := s.tags.parse(b)
+	switch {
+	case s.closed:
+	case err != nil:
+		s.counts.Foreign++
+	default:
+		s.counts.Datagrams++
+		s.runs.came(p.Run, p.Seq)
+		if p.Kind == kindManifest {
+			told = s.piece(&p)
+		} else {
+			told = s.shard(&p)
+		}
+	}
+	s.mu.Unlock()
+	s.say(told...)
+}
+
+func (s *Stage) say(all ...Event) {
+	s.tell.Lock()
+	defer s.tell.Unlock()
+	for _, e := range all {
+		if s.o.Tell != nil {
+			s.o.Tell(e)
+		}
+	}
+}
+
+// shard puts a shard where it belongs.
+func (s *Stage) shard(p *packet) (told []Event) {
+	t := s.moving[p.Transfer]
+	if t == nil {
+		if !slices.Contains(s.done, p.Transfer) && !slices.Contains(s.refused, p.Transfer) {
+			s.counts.Early++
+			s.early.add(p)
+		}
+		return nil
+	}
+	block, index := int(p.Block), int(p.Index)
+	if block >= t.blocks() || index >= t.shards(block) || len(p.Payload) != t.shardBytes {
+		s.counts.Foreign++
+		return nil
+	}
+	fresh, enough, err := t.keep(block, index, p.Payload)
+	if err != nil {
+		return s.fault(t.manifest, err)
+	}
+	if fresh {
+		s.counts.Shards++
+		t.fed = time.Now()
+	}
+	if enough {
+		s.enqueue(t, block)
+	}
+	if t.whole == t.blocks() && !t.ending { // it could not be made a file before
+		s.enqueue(t, -1)
+	}
+	return nil
+}
+
+// idle: nobody makes a block or a file of it.
+func (t *transfer) idle() bool { return !t.ending && !slices.Contains(t.state, blockBusy) }
+
+// discard forgets a transfer.
+func (s *Stage) discard(t *transfer) {
+	delete(s.moving, t.id)
+	t.close()
+	os.RemoveAll(t.dir) // where that fails, the next Open removes it
+}
+
+// seldomEvery is how often that is told which comes with every datagram.
+const seldomEvery = time.Minute
+
+func (s *Stage) seldom(e Event) []Event {
+	if now := time.Now(); now.Sub(s.told) >= seldomEvery {
+		s.told = now
+		return []Event{e}
+	}
+	return nil
+}
+
+// fault tells of a disk that fails. What came is lost, as on the road; the next pass brings it.
+func (s *Stage) fault(m *manifest, err error) []Event {
+	return s.seldom(Event{Kind: Fault, Sheet: m.Sheet, Err: &redoubt.Error{Op: "diode.Stage", Object: s.dir, Err: err}})
+}
+
+func (s *Stage) enqueue(t *transfer, block int) {
+	if block < 0 {
+		t.ending = true
+	} else {
+		t.state[block] = blockBusy
+	}
+	s.jobs = append(s.jobs, job{t, block}) // one of each block at most
+	s.work.Signal()
+}
+
+// piece takes a piece of a manifest; with the last of them a transfer begins.
+func (s *Stage) piece(p *packet) []Event {
+	if s.moving[p.Transfer] != nil || slices.Contains(s.done, p.Transfer) || slices.Contains(s.refused, p.Transfer) {
+		return nil
+	}
+	raw := s.gather(p)
+	if raw == nil {
+		return nil
+	}
+	m, err := decodeManifest(raw)
+	if err != nil { // its hash is the one that it was sent under: its sender made it so
+		return s.refuse(p.Transfer, Event{Kind: Refused, Err: err})
+	}
+	if s.book.has(m.ID) {
+		s.done = remember(s.done, m.id, maxRecent)
+		return nil
+	}
+	told, err := s.admit(m)
+	if errors.Is(err, redoubt.Unavailable) { // it may be taken when it comes round again
+		return append(told, s.seldom(Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
+	}
+	if err != nil {
+		return append(told, s.refuse(m.id, Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
+	}
+	t, err := create(s.path(""), m)
+	if err != nil {
+		return append(told, s.fault(m, err)...)
+	}
+	t.fed = time.Now()
+	s.moving[m.id] = t
+	told = append(told, Event{Kind: Began, Sheet: m.Sheet})
+	for _, p := range s.early.of(m.id) {
+		told = append(told, s.shard(&p)...)
+	}
+	return told
+}
+
+func (s *Stage) refuse(id transferID, e Event) []Event {
+	s.refused = remember(s.refused, id, maxRefused)
+	if s.o.Key == nil { // anybody can make up any number of them
+		return s.seldom(e)
+	}
+	return []Event{e}
+}
+
+// remember keeps the newest of some transfers.
+func remember(all []transferID, id transferID, most int) []transferID {
+	if all = append(all, id); len(all) > most {
+		all = slices.Delete(all, 0, len(all)-most)
+	}
+	return all
+}
+
+// admit says whether a bundle may be staged. One that is stale gives way where there is no room.
+func (s *Stage) admit(m *manifest) (told []Event, err error) {
+	refuse := func(kind redoubt.Kind, why, hint string) ([]Event, error) {
+		return told, &redoubt.Error{Op: "diode.Stage", Kind: kind, Err: errors.New(why), Hint: hint}
+	}
+	if s.o.Makers != nil {
+		key, ok := s.o.Makers[m.Maker]
+		if !ok {
+			return refuse(redoubt.Denied, "a bundle of "+string(m.Maker)+", whose bundles are not taken here", "--maker names those whose bundles are taken")
+		}
+		if !m.SignedBy(key) {
+			return refuse(redoubt.Denied, "a bundle that "+string(m.Maker)+" did not sign", "it is forged, or that node has another key by now")
+		}
+	}
+	if m.holds() > s.o.Hold {
+		return refuse(redoubt.TooLarge, fmt.Sprintf("a bundle that takes %d bytes to receive, where %d may be held", m.holds(), s.o.Hold), "--hold allows more")
+	}
+	for {
+		held, oldest := m.holds(), (*transfer)(nil)
+		for _, t := range s.moving {
+			if held += t.holds(); oldest == nil || t.fed.Before(oldest.fed) {
+				oldest = t
+			}
+		}
+		if held <= s.o.Hold && len(s.moving) < MaxStaged {
+			return told, nil
+		}
+		if oldest == nil || time.Since(oldest.fed) < staleAfter || !oldest.idle() {
+			return refuse(redoubt.Unavailable, "there is no room for another bundle until one of those on their way is whole",
+				"redoubt diode status tells what is on its way; what got nothing new for a day gives way")
+		}
+		s.discard(oldest)
+		told = append(told, Event{Kind: Given, Sheet: oldest.Sheet})
+	}
+}

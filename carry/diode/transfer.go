@@ -1,0 +1,348 @@
+package diode
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"time"
+
+	"redoubt"
+	"redoubt/bundle"
+)
+
+// The states of a block.
+const (
+	blockOpen  = iota // shards are awaited
+	blockBusy         // it has enough of them, and is being made
+	blockWhole        // its content is in place and was held against its digest
+)
+
+// transfer is one bundle that is on its way in, as it lies on disk: its folder holds
+//
+//	manifest  as it came
+//	content   the file to be, head and end in place, and of the content what came
+//	parity    the parity that came
+//	marks     of each block a byte that says whether it is whole; then of each block a bit for each shard that came
+//
+// A shard's bit is written after the shard. After a crash of the machine a bit may still stand for a shard that is not there:
+// the block's digest finds that out.
+type transfer struct {
+	*manifest
+	dir                    string
+	content, parity, marks *os.File
+	state                  []uint8
+	have                   map[int]*shardSet // of open and busy blocks of which something came
+	whole                  int
+	resumed                bool // what is whole was found so by another process: it is looked at again at the end
+	ending                 bool // it is being made a file
+	named                  bool // it has its name, and is not in the book yet
+	fed                    time.Time
+}
+
+// shardSet is which shards of a block came.
+type shardSet struct {
+	bits []uint8
+	n    int
+}
+
+func (s *shardSet) has(i int) bool { return s.bits[i/8]&(1<<(i%8)) != 0 }
+
+func (m *manifest) stride() int { return (m.most() + 7) / 8 }
+
+func (m *manifest) marksAt(block int) int64 {
+	return int64(m.blocks()) + int64(block)*int64(m.stride())
+}
+
+// holds is the most that the transfer takes on disk.
+func (m *manifest) holds() int64 {
+	return m.FileBytes + m.parityBytes() + int64(len(m.raw)) + m.marksAt(m.blocks())
+}
+
+func stageName(id transferID) string { return hex.EncodeToString(id[:]) }
+
+// create makes a transfer's folder in dir: whole, or not at all.
+func create(dir string, m *manifest) (t *transfer, err error) {
+	tmp := filepath.Join(dir, newPrefix+stageName(m.id))
+	if err := os.RemoveAll(tmp); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return nil, err
+	}
+	t = &transfer{manifest: m, dir: tmp, state: make([]uint8, m.blocks()), have: map[int]*shardSet{}}
+	defer func() {
+		if err != nil {
+			t.close()
+			os.RemoveAll(t.dir)
+		}
+	}()
+	if err := os.WriteFile(filepath.Join(tmp, "manifest"), m.raw, 0o600); err != nil {
+		return nil, err
+	}
+	if err := t.open(os.O_RDWR | os.O_CREATE | os.O_EXCL); err != nil {
+		return nil, err
+	}
+	_, err = t.content.WriteAt(m.Start, 0)
+	_, err2 := t.content.WriteAt(m.End, m.FileBytes-int64(len(m.End)))
+	if err = errors.Join(err, err2, t.marks.Truncate(m.marksAt(m.blocks())), t.parity.Truncate(m.parityBytes())); err != nil {
+		return nil, err
+	}
+	if err = os.Rename(tmp, filepath.Join(dir, stageName(m.id))); err == nil {
+		t.dir = filepath.Join(dir, stageName(m.id))
+	}
+	return t, err
+}
+
+// newPrefix begins the name of a folder or file that is not finished.
+const newPrefix = ".new-"
+
+func (t *transfer) open(flag int) (err error) {
+	for _, f := range []struct {
+		name string
+		to   **os.File
+	}{{"content", &t.content}, {"parity", &t.parity}, {"marks", &t.marks}} {
+		if *f.to, err = os.OpenFile(filepath.Join(t.dir, f.name), flag, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// resume opens a transfer that an earlier process left.
+func resume(dir, name string) (*transfer, error) {
+	m, err := readManifest(filepath.Join(dir, name, "manifest"))
+	if err != nil {
+		return nil, err
+	}
+	if stageName(m.id) != name {
+		return nil, errManifest
+	}
+	t := &transfer{manifest: m, dir: filepath.Join(dir, name), have: map[int]*shardSet{}, resumed: true}
+	if err := t.open(os.O_RDWR); err != nil {
+		t.close()
+		return nil, err
+	}
+	st, err := t.marks.Stat()
+	if err == nil {
+		t.fed = st.ModTime()
+		err = t.load()
+	}
+	if err != nil {
+		t.close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func readManifest(path string) (*manifest, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	raw, err := io.ReadAll(io.LimitReader(f, int64(maxManifestBytes)+1))
+	if err != nil {
+		return nil, err
+	}
+	return decodeManifest(raw)
+}
+
+// load reads the marks.
+func (t *transfer) load() error {
+	t.state = make([]uint8, t.blocks())
+	if _, err := t.marks.ReadAt(t.state, 0); err != nil {
+		return err
+	}
+	for b := range t.state {
+		if t.state[b] == blockWhole {
+			t.whole++
+			continue
+		}
+		t.state[b] = blockOpen
+		set := &shardSet{bits: make([]uint8, t.stride())}
+		if _, err := t.marks.ReadAt(set.bits, t.marksAt(b)); err != nil {
+			return err
+		}
+		clearFrom(set.bits, t.shards(b))
+		for _, x := range set.bits {
+			set.n += bits.OnesCount8(x)
+		}
+		if set.n > 0 {
+			t.have[b] = set
+		}
+	}
+	return nil
+}
+
+// clearFrom clears the bits that stand for nothing.
+func clearFrom(b []uint8, from int) {
+	for i := from; i < len(b)*8; i++ {
+		b[i/8] &^= 1 << (i % 8)
+	}
+}
+
+func (t *transfer) close() {
+	for _, f := range []*os.File{t.content, t.parity, t.marks} {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// contentAt is where a block's content begins in the file.
+func (t *transfer) contentAt(block int) int64 {
+	return int64(len(t.Start)) + int64(block)*bundle.LeafBytes
+}
+
+func (t *transfer) parityAt(block int) int64 {
+	return int64(block) * int64(t.manifest.parity) * int64(t.shardBytes)
+}
+
+// keep writes a shard and its bit. fresh: it was not there; enough: with it the block can be made.
+func (t *transfer) keep(block, index int, shard []byte) (fresh, enough bool, err error) {
+	if t.state[block] != blockOpen {
+		return false, false, nil
+	}
+	set := t.have[block]
+	if set == nil {
+		set = &shardSet{bits: make([]uint8, t.stride())}
+		t.have[block] = set
+	}
+	if set.has(index) {
+		return false, false, nil
+	}
+	data := t.data(block)
+	if index < data {
+		end := min((index+1)*t.shardBytes, t.blockLen(block))
+		_, err = t.content.WriteAt(shard[:end-index*t.shardBytes], t.contentAt(block)+int64(index*t.shardBytes))
+	} else {
+		_, err = t.parity.WriteAt(shard, t.parityAt(block)+int64((index-data)*t.shardBytes))
+	}
+	if err == nil {
+		_, err = t.marks.WriteAt([]byte{set.bits[index/8] | 1<<(index%8)}, t.marksAt(block)+int64(index/8))
+	}
+	if err != nil {
+		return false, false, err
+	}
+	set.bits[index/8] |= 1 << (index % 8)
+	set.n++
+	return true, set.n >= data, nil
+}
+
+// forget has a block begin anew.
+func (t *transfer) forget(block int) error {
+	if t.state[block] == blockWhole {
+		t.whole--
+	}
+	t.state[block] = blockOpen
+	delete(t.have, block)
+	_, err := t.marks.WriteAt([]byte{blockOpen}, int64(block))
+	_, err2 := t.marks.WriteAt(make([]byte, t.stride()), t.marksAt(block))
+	return errors.Join(err, err2)
+}
+
+// markWhole says that a block's content is in place.
+func (t *transfer) markWhole(block int) error {
+	t.state[block] = blockWhole
+	delete(t.have, block)
+	t.whole++
+	_, err := t.marks.WriteAt([]byte{blockWhole}, int64(block))
+	return err
+}
+
+// mender makes blocks of shards, one at a time, in memory that it keeps.
+type mender struct{ slab []byte }
+
+var errSpoiled = errors.New("a block is not what its digest says")
+
+// mend puts a block's missing content in its place. It writes nothing of a block that is not what the manifest says: errSpoiled.
+func (m *mender) mend(t *transfer, block int, set *shardSet) error {
+	data, n := t.data(block), t.blockLen(block)
+	if size := t.shards(block) * t.shardBytes; len(m.slab) < size {
+		m.slab = make([]byte, size)
+	}
+	content, parity := m.slab[:data*t.shardBytes], m.slab[data*t.shardBytes:t.shards(block)*t.shardBytes]
+	if _, err := t.content.ReadAt(content[:n], t.contentAt(block)); err != nil {
+		return err
+	}
+	clear(content[n:])
+	shards, lacking := cut(m.slab, t.shards(block), t.shardBytes), []int{}
+	for i := range shards {
+		if !set.has(i) {
+			if i < data {
+				lacking = append(lacking, i)
+			}
+			shards[i] = shards[i][:0]
+		}
+	}
+	if len(lacking) > 0 {
+		if _, err := t.parity.ReadAt(parity, t.parityAt(block)); err != nil {
+			return err
+		}
+		code, err := coder(data, t.parityOf(block))
+		if err != nil {
+			return err
+		}
+		if err := code.ReconstructData(shards); err != nil {
+			return err
+		}
+	}
+	if !t.IsLeaf(block, content[:n]) {
+		return errSpoiled
+	}
+	for _, i := range lacking {
+		end := min((i+1)*t.shardBytes, n)
+		if _, err := t.content.WriteAt(content[i*t.shardBytes:end], t.contentAt(block)+int64(i*t.shardBytes)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check holds a whole block's content against its digest once more.
+func (m *mender) check(t *transfer, block int) bool {
+	n := t.blockLen(block)
+	if len(m.slab) < n {
+		m.slab = make([]byte, n)
+	}
+	_, err := t.content.ReadAt(m.slab[:n], t.contentAt(block))
+	return err == nil && t.IsLeaf(block, m.slab[:n])
+}
+
+// settle makes a transfer whose blocks are all whole a file in dir, durable on return. Another file of that name stays.
+func (t *transfer) settle(dir string) (name string, err error) {
+	const op = "diode.settle"
+	name = FileName(&t.Sheet)
+	if t.named {
+		return name, nil
+	}
+	path := filepath.Join(dir, name)
+	if err := t.content.Sync(); err != nil {
+		return name, &redoubt.Error{Op: op, Object: name, Err: err}
+	}
+	if s, err := inspect(path); err == nil && s.ID != t.ID || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return name, &redoubt.Error{Op: op, Object: path, Kind: redoubt.Exists, Err: errors.New("another file has the bundle's name"), Hint: "move it away"}
+	}
+	if err := os.Rename(filepath.Join(t.dir, "content"), path); err != nil {
+		return name, &redoubt.Error{Op: op, Object: name, Err: err}
+	}
+	t.named = true
+	return name, syncDir(dir)
+}
+
+// inspect reads what a bundle's file says of itself.
+func inspect(path string) (s bundle.Sheet, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return s, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return s, err
+	}
+	return bundle.Inspect(f, st.Size())
+}
