@@ -42,7 +42,19 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 		}
 		taken = append(taken, n)
 	}
-	return refused, e.applyAll(ctx, taken)
+	told, rest := []*incoming(nil), []*incoming(nil)
+	for _, n := range taken {
+		if n.b.id == systemBucketID {
+			told = append(told, n)
+		} else {
+			rest = append(rest, n)
+		}
+	}
+	no, err := e.applyRecords(ctx, told) // who may do what comes before anything done
+	if refused = append(refused, no...); err != nil {
+		return nil, err
+	}
+	return refused, e.applyAll(ctx, rest)
 }
 
 // applyAll commits what was taken, in one batch; a second one is needed only for what is about a name, or of a label set, that
@@ -84,7 +96,7 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	}()
 	for _, n := range round {
 		last = max(last, n.id.time())
-		o, err := e.applyOne(batch, n)
+		o, err := e.applyOne(ctx, batch, n)
 		if err != nil {
 			return err
 		}
@@ -108,7 +120,8 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 		h.settle()
 	}
 	e.count(set, versions, bytes)
-	return e.believe(round)
+	e.believe(round)
+	return nil
 }
 
 // observe moves the set's clock past a time that another node gave out.
@@ -151,11 +164,11 @@ type outcome struct {
 
 // applyOne adds what one entry changes to the batch, and says what comes of it. What is held already, or was
 // removed for good, adds nothing. The name's lock is held.
-func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err error) {
+func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming) (o outcome, err error) {
 	x := &n.in.Entry
 	switch {
 	case n.record != nil:
-		return o, e.placeRecord(batch, n)
+		return o, e.placeRecord(ctx, batch, n)
 	case x.Kind == redoubt.EntryVersion:
 		return e.applyVersion(batch, n)
 	}

@@ -82,8 +82,8 @@ func (r *deviceRecord) ending() redoubt.Ending {
 }
 
 // loadDevices reads the records and makes links of them.
-func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice, links []redoubt.Link) error {
-	e.links.declared, e.links.devices, e.links.fixed = map[redoubt.NodeName]DeclaredDevice{}, map[redoubt.NodeName]*deviceRecord{}, links
+func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice) error {
+	e.links.declared, e.links.devices = map[redoubt.NodeName]DeclaredDevice{}, map[redoubt.NodeName]*deviceRecord{}
 	for _, d := range declared {
 		e.links.declared[d.Name] = d
 	}

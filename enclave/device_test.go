@@ -27,13 +27,14 @@ func openHome(t *testing.T, bound string) (p pair, clock *hands) {
 	})
 	device := open(t, func(o *Options) {
 		o.Clock = clock.clock
-		o.Name = "device"
+		o.Name, o.People = "device", home.o.People
 		l, err := o.Policy.Parse(bound)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.Links = []redoubt.Link{{Peer: "home", Key: home.links.key, Bound: l}}
 	})
+	device.keys = home.keys
 	return pair{home, device}, clock
 }
 

@@ -35,6 +35,7 @@ const (
 	ruleSigner    = "signer-of-its-kind (4.3)"
 	ruleEnded     = "device-ended (4.4)"
 	ruleOwn       = "speaks-for-its-own (4.3)"
+	ruleSound     = "sound-record (4.3)" // what it says cannot take effect here
 )
 
 // incoming is one entry on its way in.
@@ -49,6 +50,8 @@ type incoming struct {
 	entry   *entry
 	w       *write           // of a version
 	record  *identity.Record // of a system record
+	bucket  *bucket          // of a projection of one: what it is here
+	newest  bool             // of a system record: it is the newest of its name
 	custody []byte
 }
 
