@@ -22,19 +22,37 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	if len(in) > MaxApply {
 		return nil, &redoubt.Error{Op: op, Kind: redoubt.TooLarge}
 	}
-	signed := map[string]bool{} // roots that were verified
-	var taken []*incoming
-	defer func() {
+	signed := map[string]bool{}                  // roots that were verified
+	for _, system := range []bool{true, false} { // who may do what, and in which buckets, comes before anything done
+		taken, no, err := e.receiveAll(ctx, l, in, system, signed)
+		refused = append(refused, no...)
+		if err == nil && system {
+			no, err = e.applyRecords(ctx, taken)
+			refused = append(refused, no...)
+		} else if err == nil {
+			err = e.applyAll(ctx, taken)
+		}
 		for _, n := range taken {
 			if n.w != nil {
 				n.w.discard()
 			}
 		}
-	}()
-	for i := range in {
-		n, refusal, err := e.receive(ctx, l, &in[i], signed)
 		if err != nil {
 			return nil, err
+		}
+	}
+	return refused, nil
+}
+
+// receiveAll receives the system records among what a peer sent, or the rest.
+func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.Received, system bool, signed map[string]bool) (taken []*incoming, refused []redoubt.Refusal, err error) {
+	for i := range in {
+		if (in[i].Entry.Name.Bucket == redoubt.SystemBucket) != system {
+			continue
+		}
+		n, refusal, err := e.receive(ctx, l, &in[i], signed)
+		if err != nil {
+			return taken, refused, err
 		}
 		if refusal != nil {
 			refused = append(refused, *refusal)
@@ -42,19 +60,7 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 		}
 		taken = append(taken, n)
 	}
-	told, rest := []*incoming(nil), []*incoming(nil)
-	for _, n := range taken {
-		if n.b.id == systemBucketID {
-			told = append(told, n)
-		} else {
-			rest = append(rest, n)
-		}
-	}
-	no, err := e.applyRecords(ctx, told) // who may do what comes before anything done
-	if refused = append(refused, no...); err != nil {
-		return nil, err
-	}
-	return refused, e.applyAll(ctx, rest)
+	return taken, refused, nil
 }
 
 // applyAll commits what was taken, in one batch; a second one is needed only for what is about a name, or of a label set, that

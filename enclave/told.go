@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -126,15 +127,15 @@ func (e *Enclave) applyRecords(ctx context.Context, told []*incoming) ([]redoubt
 	if err != nil {
 		return refused, err
 	}
-	gates := map[uint32]*sync.RWMutex{}
+	going := map[uint32]*sync.RWMutex{}
 	for _, n := range sound {
 		if n.bucket != nil && n.bucket.deleted {
-			gates[n.bucket.id] = n.bucket.gate
+			going[n.bucket.id] = n.bucket.gate
 		}
 	}
-	for _, g := range gates { // no write into a bucket that goes is under way; whoever holds one of these waits for no other
-		g.Lock()
-		defer g.Unlock()
+	for _, id := range slices.Sorted(maps.Keys(going)) { // no write into a bucket that goes is under way; in the order of lockNames
+		going[id].Lock()
+		defer going[id].Unlock()
 	}
 	return refused, e.applyAll(ctx, sound)
 }
