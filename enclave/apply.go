@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"slices"
 
 	"redoubt"
@@ -178,11 +177,12 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	case x.Kind == redoubt.EntryVersion:
 		return e.applyVersion(batch, n)
 	}
-	kind, was, err := e.fate(e.engine, n.set, n.of)
+	was, err := e.fates(e.engine, n.set, n.of)
 	if err != nil {
 		return o, err
 	}
-	if stands(kind, was, x.Kind, n.id) {
+	own := n.stampedBy(n.of, x.Maker)
+	if was.stands(x.Kind, own, n.id) {
 		n.entry.Kind = outcomeHeld
 		return o, nil
 	}
@@ -190,10 +190,12 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if err != nil {
 		return o, err
 	}
-	if kind != 0 {
-		batch.Delete(stampKey(n.set.id, was))
+	if e.lockedHere(n, f.rec) { // since it was received
+		n.entry.Allow, n.entry.Rule, n.entry.Kind = false, ruleLocked, redoubt.Locked.Error()
+		return o, nil
 	}
-	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil {
+	next, err := e.noteFate(batch, n.set, was, x, own, n.custody, n.from)
+	if err != nil || f.rec == nil {
 		return o, err // what it is about has not come yet, and will find it
 	}
 	if x.Kind == redoubt.EntryRemoval {
@@ -203,21 +205,13 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if err := e.keepOrigin(n.b, f, x.Name.Key); err != nil {
 		return o, err
 	}
-	f.rec.tags, f.rec.retention, f.rec.hold, f.rec.altered = x.Tags, x.Retention, x.Hold, n.id
+	s, err := e.settle(e.engine, n.set, next, x)
+	if err != nil {
+		return o, err
+	}
+	f.rec.take(s, n.id)
 	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
 	return o, err
-}
-
-// stands says whether what became of a version already stays when another entry comes: every node keeps the same one, whichever
-// came first. A removal is for good, and of two the older stands; of two alterations the newer.
-func stands(was redoubt.EntryKind, wasID versionID, kind redoubt.EntryKind, id versionID) bool {
-	switch {
-	case was == redoubt.EntryRemoval:
-		return kind != redoubt.EntryRemoval || !wasID.newer(id)
-	case was == redoubt.EntryAlteration:
-		return kind == redoubt.EntryAlteration && !id.newer(wasID)
-	}
-	return false
 }
 
 // outcomeHeld is on record for what brought nothing new.
@@ -233,22 +227,18 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err := n.w.freshKeys(); err != nil {
 		return o, err
 	}
-	kind, was, err := e.fate(e.engine, n.set, n.id)
+	fate, err := e.fates(e.engine, n.set, n.id)
 	if err != nil {
 		return o, err
 	}
 	rec := n.w.rec
-	if kind == redoubt.EntryAlteration {
-		raw, _, err := e.engine.Get(stampKey(n.set.id, was))
+	if fate.altered() {
+		s, err := e.settle(e.engine, n.set, fate, nil)
 		if err != nil {
 			return o, err
 		}
-		alteration, _, is, err := fateOf(raw)
-		if err != nil || !is {
-			return o, &redoubt.Error{Op: "Apply", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
-		}
-		rec.origin, rec.altered = n.encoded, was
-		rec.tags, rec.retention, rec.hold = alteration.Tags, alteration.Retention, alteration.Hold
+		rec.origin = n.encoded
+		rec.take(s, fate.last())
 	}
 	if err := e.noteConflict(batch, n); err != nil {
 		return o, err

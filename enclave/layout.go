@@ -129,9 +129,10 @@ func makerOf(node redoubt.NodeName) uint32 {
 	return binary.BigEndian.Uint32(sum[:])
 }
 
-func (id versionID) time() int64  { return int64(binary.BigEndian.Uint64(id[:])) }
-func (id versionID) tag() uint32  { return binary.BigEndian.Uint32(id[12:]) }
-func (id versionID) isZero() bool { return id == versionID{} }
+func (id versionID) time() int64   { return int64(binary.BigEndian.Uint64(id[:])) }
+func (id versionID) tag() uint32   { return binary.BigEndian.Uint32(id[12:]) }
+func (id versionID) maker() uint32 { return binary.BigEndian.Uint32(id[8:]) }
+func (id versionID) isZero() bool  { return id == versionID{} }
 func (id versionID) newer(o versionID) bool {
 	return string(id[:]) > string(o[:])
 }
