@@ -130,6 +130,24 @@ func TestADevicesLaterTagLiftsNothingThatItsHomeLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	both("[]", later, "GOVERNANCE", false)
+	// Nor does what it says before it has heard of that.
+	if err := p.home.alterAs(home, "sighting", redoubt.AlterObject{Hold: to(true)}); err != nil {
+		t.Fatal(err)
+	}
+	both("[]", later, "GOVERNANCE", true)
+	clock.add(time.Second)
+	if err := p.home.alterAs(home, "sighting", redoubt.AlterObject{Hold: to(false)}); err != nil {
+		t.Fatal(err)
+	}
+	clock.add(time.Second)
+	if err := p.device.alterAs(device, "sighting", redoubt.AlterObject{Tags: &[]redoubt.Tag{{Key: "e", Value: "f"}}}); err != nil {
+		t.Fatal(err)
+	}
+	both("[{e f}]", later, "GOVERNANCE", false)
+	clock.add(time.Second)
+	if err := p.device.alterAs(device, "sighting", redoubt.AlterObject{Tags: &[]redoubt.Tag{}}); err != nil {
+		t.Fatal(err)
+	}
 	// What the device locks itself it may open again.
 	for _, hold := range []bool{true, false} {
 		clock.add(time.Second)
