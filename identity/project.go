@@ -92,14 +92,14 @@ func (r *Registry) Project(c Cut, told map[string][]byte) ([]Record, error) {
 
 // within cuts everybody who can work within the range; r.mu is held.
 func (r *Registry) within(c Cut) (map[redoubt.SubjectName]*personProjection, error) {
-	live := make(map[redoubt.SubjectName]*personProjection)
+	live, marks := make(map[redoubt.SubjectName]*personProjection), make(map[string]string)
 	var failed error
 	r.people.Range(func(_, v any) bool {
 		p := v.(*person)
 		if p.Revoked {
 			return true
 		}
-		out, err := r.cut(c, p)
+		out, err := r.cut(c, p, marks)
 		if err != nil {
 			failed = err
 			return false
@@ -118,17 +118,21 @@ func (r *Registry) within(c Cut) (map[redoubt.SubjectName]*personProjection, err
 	return live, failed
 }
 
-// cut is what of a person devices within the range may know; nil where she cannot work there.
-func (r *Registry) cut(c Cut, p *person) (*personProjection, error) {
+// cut is what of a person devices within the range may know; nil where she cannot work there. marks keeps clearances that were cut.
+func (r *Registry) cut(c Cut, p *person, marks map[string]string) (*personProjection, error) {
 	roles := slices.DeleteFunc(slices.Clone(p.Roles), func(x redoubt.Role) bool { return !slices.Contains(neededBelow, x) })
 	shared := label.Meet(p.clearance, c.Ceiling)
 	if len(roles) == 0 || !p.clearance.Dominates(shared) || !shared.Dominates(c.Floor) {
 		return nil, nil
 	}
 	slices.Sort(roles)
-	marking, err := r.cutClearance(c.Ceiling, p.Clearance)
-	if err != nil {
-		return nil, err
+	marking, known := marks[p.Clearance]
+	if !known {
+		var err error
+		if marking, err = r.cutClearance(c.Ceiling, p.Clearance); err != nil {
+			return nil, err
+		}
+		marks[p.Clearance] = marking
 	}
 	out := &personProjection{Name: p.Name, Clearance: marking, Nation: p.Nation, Roles: roles, Expires: p.Expires.UTC(), PublicKey: p.PublicKey, Workload: p.Workload}
 	if slices.Contains(roles, redoubt.RoleOfficer) {
@@ -199,7 +203,7 @@ func (r *Registry) estateWithin(c Cut, in redoubt.Person) bool {
 	if err != nil {
 		return false
 	}
-	out, err := r.cut(c, p)
+	out, err := r.cut(c, p, make(map[string]string))
 	return err == nil && out != nil
 }
 

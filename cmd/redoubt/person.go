@@ -158,8 +158,8 @@ func (a *app) personAdd() *cobra.Command {
 	var f personFlags
 	c := &cobra.Command{Use: "add NAME --as OFFICER", Short: "Propose a person at every running enclave; another officer approves",
 		Long: `Proposes a person for the whole estate: the change is signed once and sent to every running enclave, or the
-nodes of --at; enclaves tell their devices. Nothing takes effect before another officer approves. In an exercise a person without --public-key is given a
-key, which the state keeps.`,
+nodes of --at; enclaves tell their devices. Nothing takes effect before another officer approves. In an exercise a
+person without --public-key is given a key, which the state keeps.`,
 		Example: `  redoubt person add n-analyst --clearance SECRET --nation USA --role analyst --expires 2031-12-31 --reason "joins the desk" --as officer`,
 		Args:    exactly(1)}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
