@@ -335,3 +335,35 @@ func TestNodesConvergeOnLocks(t *testing.T) {
 		p.device.charges()
 	})
 }
+
+func TestAStateWithOneAlterationReadsAsBefore(t *testing.T) {
+	p, clock := openLocking(t)
+	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
+	for _, by := range []*world{p.device, p.home} {
+		key := "by-" + string(by.name)
+		p.device.put(device, key, "x", "")
+		carry(t, p.device, p.home)
+		who := map[*world]redoubt.Credential{p.home: home, p.device: device}[by]
+		clock.add(time.Second)
+		if err := by.alterAs(who, key, redoubt.AlterObject{Hold: to(true)}); err != nil {
+			t.Fatal(err)
+		}
+		carry(t, p.home, p.device)
+		carry(t, p.device, p.home)
+		set := p.home.set("SECRET")
+		page, err := p.home.ListVersions(context.Background(), home, redoubt.ListVersions{Bucket: "reports", Prefix: key, Max: 10})
+		if err != nil || len(page.Versions) != 1 {
+			t.Fatal(page, err)
+		}
+		of, _ := p.home.ids.parse(string(page.Versions[0].ID))
+		now, err := p.home.fates(p.home.engine, set, of)
+		if err != nil || now.altered() == false || now.own.isZero() != (by == p.home) {
+			t.Fatalf("%s: %+v, %v", key, now, err)
+		}
+		id := now.last()
+		p.home.overwrite(fateKey(set.id, of), append([]byte{byte(redoubt.EntryAlteration)}, id[:]...))
+		if was, err := p.home.fates(p.home.engine, set, of); err != nil || was != now {
+			t.Errorf("%s: an earlier state's is read as %+v, %v; want %+v", key, was, err, now)
+		}
+	}
+}

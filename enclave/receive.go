@@ -88,7 +88,7 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		a.bucket = n.b
 		n.entry, err = e.decide(ctx, a)
 	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
-		return refuse(redoubt.KindOf(err), ruleOf(err), false)
+		return refuse(redoubt.KindOf(err), ruleOf(err), e.otherRange(l, in.Entry.Name.Key))
 	}
 	switch kind := redoubt.KindOf(err); {
 	case err == nil:
@@ -99,7 +99,7 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 	}
 	n.entry.Version = n.id[:]
 	if !e.travels(l, in.Entry.Name, true) {
-		return refuse(redoubt.Denied, ruleSubscribe, false)
+		return refuse(redoubt.Denied, ruleSubscribe, system && e.otherRange(l, in.Entry.Name.Key))
 	}
 	if system && in.Entry.Maker != l.Peer {
 		return refuse(redoubt.Denied, ruleSigner, false)

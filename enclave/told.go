@@ -71,6 +71,14 @@ func isFor(l redoubt.Link, floor, ceiling label.Label, key string) bool {
 	return !of || carried(l.Subscriptions, redoubt.BucketName(bucket), "")
 }
 
+// otherRange says whether the home tells of something for a range that this device does not have: not yet, where the home goes by a
+// newer estate. It is refused for now.
+func (e *Enclave) otherRange(l redoubt.Link, key string) bool {
+	tag, _, projected := parseProjection(key)
+	own, err := rangeTag(e.floor, l.Bound)
+	return projected && e.home() == l.Peer && err == nil && tag != own
+}
+
 // receiveRecord decides a system record that came from a peer: the node's own subject writes it, on the word of its home.
 func (e *Enclave) receiveRecord(ctx context.Context, l redoubt.Link, n *incoming, of label.Label) error {
 	a := ask{op: "Apply", who: e.own(e.floor), action: redoubt.ActionSystemRecord, name: n.in.Entry.Name, fresh: of, detail: "from " + string(l.Peer)}
