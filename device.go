@@ -72,6 +72,8 @@ type Device struct {
 	Lease    time.Time `json:"lease_expires,omitzero"` // the last one given
 	Ended    time.Time `json:"ended,omitzero"`         // revoked or ordered to be wiped
 	Reason   string    `json:"reason,omitempty"`
+	// WipeUnheard: an order to wipe it was closed by an officer, and never confirmed.
+	WipeUnheard bool `json:"wipe_unheard,omitempty"`
 }
 
 // The states of a device.
@@ -89,14 +91,15 @@ const (
 type DeviceService interface {
 	// InviteDevice makes a token. An earlier one of the same device is void. Conflict: it is enrolled; revoke it first.
 	InviteDevice(ctx context.Context, who Credential, name NodeName) (Invitation, error)
-	// EnrolDevice needs no credential: the token is the proof. It is used up whatever comes of it later. Denied: the token does not
-	// stand, in the same words for one that never did.
+	// EnrolDevice needs no credential: the token is the proof. It is used up by the first key that comes with it: the same request again
+	// gets the same answer until the invitation ends. Denied: the token does not stand, in the same words for one that never did.
 	EnrolDevice(ctx context.Context, req EnrolRequest) (Enrolment, error)
 	// RenewDevice gives an enrolled device whose lease has ended a new one. Its key is the proof: Token is the
-	// signature of the last lease. Denied: it has ended.
+	// signature of the lease that it has, each of which gets another once. Denied: it has ended, or is not one that it may have.
 	RenewDevice(ctx context.Context, req EnrolRequest) (Lease, error)
 	Devices(ctx context.Context, who Credential) ([]Device, error)
 	// EndDevice revokes a device, or orders it to be wiped when it is met: after it handed over its work, or (now) at once.
-	// It takes effect before it returns, and there is no way back: a device that is found again is enrolled anew.
+	// It takes effect before it returns, and there is no way back: a device that is found again is enrolled anew. To revoke one that is
+	// to be wiped closes the order, where its confirmation will never come.
 	EndDevice(ctx context.Context, who Credential, name NodeName, wipe, now bool, reason string) error
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"slices"
 
 	"redoubt"
@@ -22,19 +21,37 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	if len(in) > MaxApply {
 		return nil, &redoubt.Error{Op: op, Kind: redoubt.TooLarge}
 	}
-	signed := map[string]bool{} // roots that were verified
-	var taken []*incoming
-	defer func() {
+	signed := map[string]bool{}                  // roots that were verified
+	for _, system := range []bool{true, false} { // who may do what, and in which buckets, comes before anything done
+		taken, no, err := e.receiveAll(ctx, l, in, system, signed)
+		refused = append(refused, no...)
+		if err == nil && system {
+			no, err = e.applyRecords(ctx, taken)
+			refused = append(refused, no...)
+		} else if err == nil {
+			err = e.applyAll(ctx, taken)
+		}
 		for _, n := range taken {
 			if n.w != nil {
 				n.w.discard()
 			}
 		}
-	}()
-	for i := range in {
-		n, refusal, err := e.receive(ctx, l, &in[i], signed)
 		if err != nil {
 			return nil, err
+		}
+	}
+	return refused, nil
+}
+
+// receiveAll receives the system records among what a peer sent, or the rest.
+func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.Received, system bool, signed map[string]bool) (taken []*incoming, refused []redoubt.Refusal, err error) {
+	for i := range in {
+		if (in[i].Entry.Name.Bucket == redoubt.SystemBucket) != system {
+			continue
+		}
+		n, refusal, err := e.receive(ctx, l, &in[i], signed)
+		if err != nil {
+			return taken, refused, err
 		}
 		if refusal != nil {
 			refused = append(refused, *refusal)
@@ -42,7 +59,7 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 		}
 		taken = append(taken, n)
 	}
-	return refused, e.applyAll(ctx, taken)
+	return taken, refused, nil
 }
 
 // applyAll commits what was taken, in one batch; a second one is needed only for what is about a name, or of a label set, that
@@ -84,7 +101,7 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	}()
 	for _, n := range round {
 		last = max(last, n.id.time())
-		o, err := e.applyOne(batch, n)
+		o, err := e.applyOne(ctx, batch, n)
 		if err != nil {
 			return err
 		}
@@ -108,7 +125,8 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 		h.settle()
 	}
 	e.count(set, versions, bytes)
-	return e.believe(round)
+	e.believe(round)
+	return nil
 }
 
 // observe moves the set's clock past a time that another node gave out.
@@ -151,19 +169,20 @@ type outcome struct {
 
 // applyOne adds what one entry changes to the batch, and says what comes of it. What is held already, or was
 // removed for good, adds nothing. The name's lock is held.
-func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err error) {
+func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming) (o outcome, err error) {
 	x := &n.in.Entry
 	switch {
 	case n.record != nil:
-		return o, e.placeRecord(batch, n)
+		return o, e.placeRecord(ctx, batch, n)
 	case x.Kind == redoubt.EntryVersion:
 		return e.applyVersion(batch, n)
 	}
-	kind, was, err := e.fate(e.engine, n.set, n.of)
+	was, err := e.fates(e.engine, n.set, n.of)
 	if err != nil {
 		return o, err
 	}
-	if stands(kind, was, x.Kind, n.id) {
+	own := n.stampedBy(n.of, x.Maker)
+	if was.stands(x.Kind, own, n.id) {
 		n.entry.Kind = outcomeHeld
 		return o, nil
 	}
@@ -171,10 +190,12 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	if err != nil {
 		return o, err
 	}
-	if kind != 0 {
-		batch.Delete(stampKey(n.set.id, was))
+	if e.lockedHere(n, f.rec) { // since it was received
+		n.entry.Allow, n.entry.Rule, n.entry.Kind = false, ruleLocked, redoubt.Locked.Error()
+		return o, nil
 	}
-	if err := e.noteFate(batch, n.set, x, n.custody, n.from); err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
+	next, err := e.noteFate(batch, n.set, was, x, own, n.custody, n.from)
+	if err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
 		return o, err // what it is about has not come yet, and will find it
 	}
 	if f.rec == nil {
@@ -188,21 +209,13 @@ func (e *Enclave) applyOne(batch *store.Batch, n *incoming) (o outcome, err erro
 	if err := e.keepOrigin(n.b, f, x.Name.Key); err != nil {
 		return o, err
 	}
-	f.rec.tags, f.rec.retention, f.rec.hold, f.rec.altered = x.Tags, x.Retention, x.Hold, n.id
+	s, err := e.settle(e.engine, n.set, next, x)
+	if err != nil {
+		return o, err
+	}
+	f.rec.take(s, n.id)
 	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
 	return o, err
-}
-
-// stands says whether what became of a version already stays when another entry comes: every node keeps the same one, whichever
-// came first. A removal is for good, and of two the older stands; of two alterations the newer.
-func stands(was redoubt.EntryKind, wasID versionID, kind redoubt.EntryKind, id versionID) bool {
-	switch {
-	case was == redoubt.EntryRemoval:
-		return kind != redoubt.EntryRemoval || !wasID.newer(id)
-	case was == redoubt.EntryAlteration:
-		return kind == redoubt.EntryAlteration && !id.newer(wasID)
-	}
-	return false
 }
 
 // outcomeHeld is on record for what brought nothing new.
@@ -222,22 +235,18 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err := n.w.freshKeys(); err != nil {
 		return o, err
 	}
-	kind, was, err := e.fate(e.engine, n.set, n.id)
+	fate, err := e.fates(e.engine, n.set, n.id)
 	if err != nil {
 		return o, err
 	}
 	rec := n.w.rec
-	if kind == redoubt.EntryAlteration {
-		raw, _, err := e.engine.Get(stampKey(n.set.id, was))
+	if fate.altered() {
+		s, err := e.settle(e.engine, n.set, fate, nil)
 		if err != nil {
 			return o, err
 		}
-		alteration, _, is, err := fateOf(raw)
-		if err != nil || !is {
-			return o, &redoubt.Error{Op: "Apply", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
-		}
-		rec.origin, rec.altered = n.encoded, was
-		rec.tags, rec.retention, rec.hold = alteration.Tags, alteration.Retention, alteration.Hold
+		rec.origin = n.encoded
+		rec.take(s, fate.last())
 	}
 	if err := e.noteConflict(batch, n); err != nil {
 		return o, err

@@ -423,11 +423,11 @@ func (e *Enclave) holdsFor(view store.View, l redoubt.Link, set *labelSet, id ve
 		return false, err
 	}
 	if !ok {
-		kind, by, err := e.fate(view, set, id)
-		if err != nil || kind != redoubt.EntryRemoval {
+		fate, err := e.fates(view, set, id)
+		if err != nil || fate.removal.isZero() {
 			return false, err
 		}
-		if raw, ok, err = view.Get(stampKey(set.id, by)); err != nil || !ok {
+		if raw, ok, err = view.Get(stampKey(set.id, fate.removal)); err != nil || !ok {
 			return false, err
 		}
 	}

@@ -20,6 +20,7 @@ import (
 type bucket struct {
 	id      uint32 // of the name, for good: a bucket made anew under a name has the same
 	deleted bool   // known to nobody but the readers of what is left in it
+	told    bool   // by the node's home
 	redoubt.Bucket
 	facts access.Bucket
 	gate  *sync.RWMutex // writers hold it shared while they commit; DeleteBucket holds it alone
@@ -29,6 +30,7 @@ type bucket struct {
 type bucketRecord struct {
 	ID      uint32         `json:"id"`
 	Deleted bool           `json:"deleted,omitempty"`
+	Told    bool           `json:"told,omitempty"` // by the node's home, which has it made and configured
 	Bucket  redoubt.Bucket `json:"bucket"`
 }
 
@@ -71,7 +73,7 @@ func (b *bucket) refused(op string, name redoubt.ObjectName, err error) error {
 
 // compile turns a record into a bucket, parsing its markings.
 func (e *Enclave) compile(rec bucketRecord, gate *sync.RWMutex) (*bucket, error) {
-	b := &bucket{id: rec.ID, deleted: rec.Deleted, Bucket: rec.Bucket, gate: gate}
+	b := &bucket{id: rec.ID, deleted: rec.Deleted, told: rec.Told, Bucket: rec.Bucket, gate: gate}
 	b.facts = access.Bucket{Name: rec.Bucket.Name, Floor: e.floor, Ceiling: e.ceiling,
 		Closed: rec.Bucket.Closed, ReadOnly: rec.Bucket.ReadOnly, Grants: rec.Bucket.Grants}
 	for _, m := range []struct {
@@ -121,7 +123,10 @@ func (e *Enclave) CreateBucket(ctx context.Context, who redoubt.Credential, name
 		return redoubt.Bucket{}, err
 	}
 	defer e.noteFailure(ctx, entry, &err)
-	if !bucketNames.MatchString(string(name)) || strings.HasPrefix(string(name), "xn--") || strings.HasSuffix(string(name), "-s3alias") {
+	if e.home() != "" {
+		return redoubt.Bucket{}, e.homesBucket(op, name, entry)
+	}
+	if !bucketName(name) {
 		return redoubt.Bucket{}, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Invalid,
 			Hint: "a bucket's name is 3 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit; names with a dot are for guards"}
 	}
@@ -144,6 +149,21 @@ func (e *Enclave) CreateBucket(ctx context.Context, who redoubt.Credential, name
 	return rec.Bucket, nil
 }
 
+// bucketName says whether the storage role may give a bucket this name.
+func bucketName(name redoubt.BucketName) bool {
+	return bucketNames.MatchString(string(name)) && !strings.HasPrefix(string(name), "xn--") && !strings.HasSuffix(string(name), "-s3alias")
+}
+
+// ruleHomesBucket keeps a device's buckets for its home to make and configure: what is in one that a device made would not be
+// taken there.
+const ruleHomesBucket = "buckets-of-its-home (2.5)"
+
+func (e *Enclave) homesBucket(op string, name redoubt.BucketName, entry *entry) error {
+	entry.Allow, entry.Rule = false, ruleHomesBucket
+	return &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Denied, Rule: ruleHomesBucket,
+		Hint: fmt.Sprintf("buckets are made and configured at %s, which tells this device of them", e.home())}
+}
+
 // nextBucketID counts names ever used; guarded by bucketsMu.
 func (e *Enclave) nextBucketID() uint32 {
 	next := uint32(1)
@@ -153,27 +173,40 @@ func (e *Enclave) nextBucketID() uint32 {
 	return next
 }
 
-// saveBucket makes a bucket's record durable, then visible. bucketsMu is held.
+// saveBucket makes a bucket's record durable, with what devices are told of it, then visible. bucketsMu is held.
 func (e *Enclave) saveBucket(ctx context.Context, rec bucketRecord, gate *sync.RWMutex, entry *entry) error {
 	b, err := e.compile(rec, gate)
 	if err != nil {
 		return err
 	}
-	value, err := json.Marshal(rec)
-	if err != nil {
+	batch := new(store.Batch)
+	if err := e.putBucket(ctx, batch, b); err != nil {
 		return err
 	}
-	batch := new(store.Batch)
-	if err := e.putRecord(ctx, batch, kindBucket, string(rec.Bucket.Name), value); err != nil {
+	if err := e.tellBucket(ctx, batch, b); err != nil {
 		return err
 	}
 	if err := e.commit(ctx, batch, entry); err != nil {
 		return err
 	}
-	grown := maps.Clone(*e.buckets.Load())
-	grown[rec.Bucket.Name] = b
-	e.buckets.Store(&grown)
+	e.showBucket(b)
 	return nil
+}
+
+// putBucket adds a bucket's record to a batch.
+func (e *Enclave) putBucket(ctx context.Context, batch *store.Batch, b *bucket) error {
+	value, err := json.Marshal(bucketRecord{ID: b.id, Deleted: b.deleted, Told: b.told, Bucket: b.Bucket})
+	if err != nil {
+		return err
+	}
+	return e.putRecord(ctx, batch, kindBucket, string(b.Name), value)
+}
+
+// showBucket makes a bucket what its name stands for. bucketsMu is held.
+func (e *Enclave) showBucket(b *bucket) {
+	grown := maps.Clone(*e.buckets.Load())
+	grown[b.Name] = b
+	e.buckets.Store(&grown)
 }
 
 // HeadBucket gives a bucket's settings, which are known at the node's floor.
@@ -232,6 +265,9 @@ func (e *Enclave) DeleteBucket(ctx context.Context, who redoubt.Credential, name
 	if b, err = e.bucket(op, name); err != nil {
 		return err
 	}
+	if b.told {
+		return e.homesBucket(op, name, entry)
+	}
 	empty, err := e.looksEmpty(b, who.Working)
 	if err != nil {
 		return err
@@ -278,6 +314,9 @@ func (e *Enclave) UpdateBucket(ctx context.Context, who redoubt.Credential, name
 	defer e.bucketsMu.Unlock()
 	if b, err = e.bucket(op, name); err != nil {
 		return redoubt.Bucket{}, err
+	}
+	if b.told {
+		return redoubt.Bucket{}, e.homesBucket(op, name, entry)
 	}
 	rec := bucketRecord{ID: b.id}
 	if err := clone(&rec.Bucket, b.Bucket); err != nil { // change may write into a list, which requests under way read

@@ -60,6 +60,10 @@ func (e *Enclave) refusal(d access.Decision, a ask) error {
 	switch d.Rule {
 	case access.RuleRecords:
 		told.Hint = fmt.Sprintf("work at the node's ceiling: --label %q", e.ceiling.Banner())
+	case access.RuleStorage:
+		if home := e.home(); home != "" {
+			told.Hint = fmt.Sprintf("buckets are made and configured at %s, which tells this device of them", home)
+		}
 	case access.RuleBypass:
 		told.Hint = fmt.Sprintf("the storage role may, and whom a grant that names %s lets", redoubt.ActionBypassLock)
 	}

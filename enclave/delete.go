@@ -198,7 +198,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)
-	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key); err != nil {
+	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key, in); err != nil {
 		return redoubt.Version{}, err
 	}
 	over := int64(0)

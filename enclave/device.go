@@ -42,14 +42,19 @@ type deviceRecord struct {
 	Recipient string    `json:"recipient,omitempty"` // that bundles for it are sealed to
 	OldKeys   [][]byte  `json:"old_keys,omitempty"`  // of enrolments that ended: what was made under them stays genuine
 
-	Enrolled time.Time `json:"enrolled,omitzero"`
-	Lease    time.Time `json:"lease,omitzero"` // when the last one given ends
-	Ended    time.Time `json:"ended,omitzero"`
-	Wipe     bool      `json:"wipe,omitempty"`
-	WipeNow  bool      `json:"wipe_now,omitempty"`
-	Revoked  bool      `json:"revoked,omitempty"` // nothing is taken from it, whatever was ordered since
-	Wiped    time.Time `json:"wiped,omitzero"`
-	Reason   string    `json:"reason,omitempty"`
+	Enrolled time.Time      `json:"enrolled,omitzero"`
+	First    *redoubt.Lease `json:"first,omitempty"` // that it enrolled with: the answer to who asks the same again
+	Lease    time.Time      `json:"lease,omitzero"`  // when the last one given ends
+	Last     *redoubt.Lease `json:"last,omitempty"`  // the last one given
+	Given    [][]byte       `json:"given,omitempty"` // SHA-256 of the signatures of those before it that the device may have stopped at
+	Spent    []byte         `json:"spent,omitempty"` // of the one that the last request for another named
+	Ended    time.Time      `json:"ended,omitzero"`
+	Wipe     bool           `json:"wipe,omitempty"`
+	WipeNow  bool           `json:"wipe_now,omitempty"`
+	Revoked  bool           `json:"revoked,omitempty"` // nothing is taken from it, whatever was ordered since
+	Wiped    time.Time      `json:"wiped,omitzero"`
+	Unheard  bool           `json:"unheard,omitempty"` // an officer closed an order to wipe that nobody confirmed
+	Reason   string         `json:"reason,omitempty"`
 }
 
 func (r *deviceRecord) state(now time.Time) string {
@@ -85,8 +90,8 @@ func (r *deviceRecord) ending() redoubt.Ending {
 }
 
 // loadDevices reads the records and makes links of them.
-func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice, links []redoubt.Link) error {
-	e.links.declared, e.links.devices, e.links.fixed = map[redoubt.NodeName]DeclaredDevice{}, map[redoubt.NodeName]*deviceRecord{}, links
+func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice) error {
+	e.links.declared, e.links.devices = map[redoubt.NodeName]DeclaredDevice{}, map[redoubt.NodeName]*deviceRecord{}
 	for _, d := range declared {
 		e.links.declared[d.Name] = d
 	}
@@ -168,7 +173,7 @@ func (e *Enclave) InviteDevice(ctx context.Context, who redoubt.Credential, name
 	rand.Read(token)
 	inv := redoubt.Invitation{Device: name, Home: e.name, Token: base64.RawURLEncoding.EncodeToString(token), Expires: e.clock().Add(redoubt.InvitationLife).UTC()}
 	sum := sha256.Sum256([]byte(inv.Token))
-	r.Token, r.Invited = sum[:], inv.Expires
+	r.Token, r.Invited, r.First = sum[:], inv.Expires, nil
 	return inv, e.keepDevice(ctx, name, r, entry)
 }
 
@@ -198,7 +203,8 @@ func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *devi
 	return e.relink(context.WithoutCancel(ctx)) // it is on record: whoever asked may be gone
 }
 
-// EnrolDevice gives a device its first lease. Whatever is wrong with the token is one answer.
+// EnrolDevice gives a device its first lease, and the same one to who asks the same again with the same key, until the invitation
+// ends: an answer may be lost. Whatever is wrong with the token is one answer.
 func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Enrolment, error) {
 	const op = "EnrolDevice"
 	refused := &redoubt.Error{Op: op, Object: string(req.Device), Kind: redoubt.Denied, Rule: "one-time-token (4.1)", Hint: "ask an officer of the home for a fresh one: redoubt device enrol NAME"}
@@ -215,23 +221,30 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	if _, err := keys.ParseRecipient(req.Recipient); err != nil && req.Recipient != "" {
 		good = false
 	}
-	if _, declared := e.links.declared[req.Device]; !declared || !good || e.keyTaken(key) {
+	again := good && r.First != nil && r.Ended.IsZero() && slices.Equal(key, r.Key) && req.Recipient == r.Recipient
+	if _, declared := e.links.declared[req.Device]; !declared || !good || !again && (r.First != nil || e.keyTaken(key)) {
 		return redoubt.Enrolment{}, refused // whoever it was: failures to authenticate are recorded together (RULES 6)
 	}
 	entry.Allow, entry.Rule = true, refused.Rule
-	if r.Key != nil {
-		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
-	}
-	*r = deviceRecord{Key: key, Recipient: req.Recipient, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
-	lease, err := e.lease(req.Device, r)
-	if err != nil {
-		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
-	}
 	id, err := e.BundleIdentity()
 	if err != nil {
 		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
 	}
-	return redoubt.Enrolment{Lease: lease, IDKeys: slices.Clone(e.idKeys), Recipient: id.Recipient().String()}, e.keepDevice(ctx, req.Device, r, entry)
+	out := redoubt.Enrolment{IDKeys: slices.Clone(e.idKeys), Recipient: id.Recipient().String()}
+	if again { // the answer was lost
+		out.Lease = *r.First
+		entry.Detail += " again"
+		return out, e.record(ctx, entry)
+	}
+	if r.Key != nil {
+		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
+	}
+	*r = deviceRecord{Token: r.Token, Invited: r.Invited, Key: key, Recipient: req.Recipient, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
+	if out.Lease, err = e.lease(req.Device, r); err != nil {
+		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
+	}
+	r.First = r.Last
+	return out, e.keepDevice(ctx, req.Device, r, entry)
 }
 
 // keyTaken says whether a key is, or was, another's: every device has one of its own, for each enrolment.
@@ -263,54 +276,6 @@ func (l *links) known() map[redoubt.NodeName][]ed25519.PublicKey {
 	return out
 }
 
-// lease signs a lease that begins now, and notes in r when it ends.
-func (e *Enclave) lease(name redoubt.NodeName, r *deviceRecord) (redoubt.Lease, error) {
-	now := e.clock().UTC().Truncate(time.Second)
-	l := redoubt.Lease{Device: name, Home: e.name, DeviceKey: base64.StdEncoding.EncodeToString(r.Key),
-		HomeKey: base64.StdEncoding.EncodeToString(e.links.key), Issued: now, Expires: now.Add(e.links.declared[name].Lease)}
-	sig, err := e.links.sign(redoubt.LeaseMessage(l))
-	l.Signature, r.Lease = base64.StdEncoding.EncodeToString(sig), l.Expires
-	return l, err
-}
-
-// RenewLease gives an enrolled device that is met a lease from now on. Denied: it has ended.
-func (e *Enclave) RenewLease(ctx context.Context, name redoubt.NodeName) (redoubt.Lease, error) {
-	e.links.deviceMu.Lock()
-	defer e.links.deviceMu.Unlock()
-	r := e.links.device(name)
-	if r.Key == nil || !r.Ended.IsZero() {
-		return redoubt.Lease{}, &redoubt.Error{Op: "RenewLease", Object: string(name), Kind: redoubt.Denied}
-	}
-	l, err := e.lease(name, r)
-	if err != nil {
-		return redoubt.Lease{}, err
-	}
-	ent := e.ownAct(e.ceiling, redoubt.ActionRenewLease, redoubt.ObjectName{})
-	ent.Detail = string(name)
-	return l, e.keepDevice(ctx, name, r, ent)
-}
-
-// RenewDevice is RenewLease for a device that is locked and meets nobody; see redoubt.DeviceService.
-func (e *Enclave) RenewDevice(ctx context.Context, req redoubt.EnrolRequest) (redoubt.Lease, error) {
-	key, err := base64.StdEncoding.Strict().DecodeString(req.Key)
-	sig, sigErr := base64.StdEncoding.Strict().DecodeString(req.Signature)
-	l, linked := e.Links()[req.Device]
-	if err != nil || sigErr != nil || !linked || !slices.Equal(l.Key, key) || !ed25519.Verify(l.Key, redoubt.EnrolMessage(req), sig) {
-		return redoubt.Lease{}, &redoubt.Error{Op: "RenewDevice", Object: string(req.Device), Kind: redoubt.Denied, Rule: "enrolled-device (4.4)", Hint: "enrol it anew: redoubt device enrol NAME"}
-	}
-	return e.RenewLease(ctx, req.Device)
-}
-
-// LeaseEnds is when the last lease that a device was given ends; zero for a peer that is no device of this node.
-func (e *Enclave) LeaseEnds(name redoubt.NodeName) time.Time {
-	e.links.deviceMu.Lock()
-	defer e.links.deviceMu.Unlock()
-	if r := e.links.devices[name]; r != nil {
-		return r.Lease
-	}
-	return time.Time{}
-}
-
 // Devices lists what is declared and what became of it.
 func (e *Enclave) Devices(ctx context.Context, who redoubt.Credential) ([]redoubt.Device, error) {
 	entry, err := e.decide(ctx, ask{op: "Devices", who: who, action: redoubt.ActionListDevices})
@@ -323,12 +288,13 @@ func (e *Enclave) Devices(ctx context.Context, who redoubt.Credential) ([]redoub
 	for _, name := range slices.Sorted(maps.Keys(e.links.declared)) {
 		d, r := e.links.declared[name], e.links.device(name)
 		out = append(out, redoubt.Device{Name: name, Range: redoubt.Range{Floor: d.Floor.Banner(), Ceiling: d.Ceiling.Banner()}, State: r.state(e.clock()),
-			Key: base64.StdEncoding.EncodeToString(r.Key), Enrolled: r.Enrolled, Lease: r.Lease, Ended: r.Ended, Reason: r.Reason})
+			Key: base64.StdEncoding.EncodeToString(r.Key), Enrolled: r.Enrolled, Lease: r.Lease, Ended: r.Ended, Reason: r.Reason, WipeUnheard: r.Unheard})
 	}
 	return out, e.noteRead(ctx, entry)
 }
 
-// EndDevice revokes a device or orders it to be wiped; it takes effect before it returns.
+// EndDevice revokes a device or orders it to be wiped; it takes effect before it returns. Revoking one that is to be wiped closes the
+// order: what became of it is not known, and that stays on record.
 func (e *Enclave) EndDevice(ctx context.Context, who redoubt.Credential, name redoubt.NodeName, wipe, now bool, reason string) error {
 	const op = "EndDevice"
 	entry, _, err := e.officerOn(ctx, who, op, redoubt.ActionEndDevice, name)
@@ -351,9 +317,13 @@ func (e *Enclave) EndDevice(ctx context.Context, who redoubt.Credential, name re
 	if r.Ended.IsZero() {
 		r.Ended = e.clock().UTC()
 	}
+	r.Unheard = !wipe && (r.Unheard || r.Wipe && r.Wiped.IsZero())
 	r.Wipe, r.WipeNow, r.Revoked, r.Reason = wipe, wipe && now, r.Revoked || !wipe, reason
-	if wipe {
+	switch {
+	case wipe:
 		entry.Detail += " wipe"
+	case r.Unheard:
+		entry.Detail += " wipe closed, not confirmed"
 	}
 	return e.keepDevice(ctx, name, r, entry)
 }

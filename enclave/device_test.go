@@ -27,13 +27,14 @@ func openHome(t *testing.T, bound string) (p pair, clock *hands) {
 	})
 	device := open(t, func(o *Options) {
 		o.Clock = clock.clock
-		o.Name = "device"
+		o.Name, o.People = "device", home.o.People
 		l, err := o.Policy.Parse(bound)
 		if err != nil {
 			t.Fatal(err)
 		}
 		o.Links = []redoubt.Link{{Peer: "home", Key: home.links.key, Bound: l}}
 	})
+	device.keys = home.keys
 	return pair{home, device}, clock
 }
 
@@ -110,7 +111,18 @@ func TestATokenEnrolsOneDeviceOnce(t *testing.T) {
 	if given.Lease.Life() != time.Hour || len(given.IDKeys) != 64 {
 		t.Errorf("got a lease of %v and %d bytes of keys", given.Lease.Life(), len(given.IDKeys))
 	}
-	denied("the same token again", p.device.enrolRequest(inv.Token))
+	// The answer may be lost: the same request again is given the same one, over a restart too.
+	p.home.restart(true)
+	officer = p.home.as("officer", "")
+	clock.add(time.Minute)
+	again, err := p.home.EnrolDevice(ctx, p.device.enrolRequest(inv.Token))
+	if err != nil || again.Lease != given.Lease || string(again.IDKeys) != string(given.IDKeys) {
+		t.Errorf("the same request again: %+v, %v; want the lease of the first", again.Lease, err)
+	}
+	taken := p.device.enrolRequest(inv.Token)
+	taken.Key = base64.StdEncoding.EncodeToString(p.home.keys["officer"].Public().(ed25519.PublicKey))
+	taken.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(p.home.keys["officer"], redoubt.EnrolMessage(taken)))
+	denied("the same token with another key", taken)
 	if _, err := p.home.InviteDevice(ctx, officer, "device"); !errors.Is(err, redoubt.Conflict) {
 		t.Errorf("an enrolled device was invited: %v", err)
 	}
@@ -124,6 +136,137 @@ func TestATokenEnrolsOneDeviceOnce(t *testing.T) {
 	denied("the key of an enrolment that ended", p.device.enrolRequest(inv.Token))
 	clock.add(redoubt.InvitationLife)
 	denied("a token past its time", p.device.enrolRequest(inv.Token))
+}
+
+func TestTheAnswerToAnEnrolmentIsGivenAgainUntilItsInvitationEnds(t *testing.T) {
+	ctx := context.Background()
+	p, clock := openHome(t, "SECRET")
+	inv, err := p.home.InviteDevice(ctx, p.home.as("officer", ""), "device")
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := p.device.enrolRequest(inv.Token)
+	if _, err := p.home.EnrolDevice(ctx, req); err != nil {
+		t.Fatal(err)
+	}
+	clock.add(redoubt.InvitationLife - 1)
+	if _, err := p.home.EnrolDevice(ctx, req); err != nil {
+		t.Errorf("before the invitation ends: %v", err)
+	}
+	clock.add(1)
+	_, err = p.home.EnrolDevice(ctx, req)
+	want(t, err, redoubt.Denied)
+	clock.add(-1)
+	if err := p.home.EndDevice(ctx, p.home.as("officer", ""), "device", false, false, "lost"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.home.EnrolDevice(ctx, req)
+	want(t, err, redoubt.Denied) // one that has ended
+}
+
+func TestEachLeaseIsRenewedOnceAtADevicesOwnWord(t *testing.T) {
+	ctx := context.Background()
+	p, clock := openHome(t, "SECRET")
+	first := p.enrol(t).Lease
+	ask := func(l redoubt.Lease) (redoubt.Lease, error) {
+		return p.home.RenewDevice(ctx, p.device.enrolRequest(l.Signature))
+	}
+	given := func(what string, from redoubt.Lease) redoubt.Lease {
+		t.Helper()
+		l, err := ask(from)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return l
+	}
+	_, err := p.home.RenewDevice(ctx, p.device.enrolRequest("no lease at all"))
+	want(t, err, redoubt.Denied)
+	clock.add(time.Hour)
+	second := given("the lease that it enrolled with", first)
+	clock.add(time.Minute)
+	if l := given("the answer was lost", first); l != second {
+		t.Errorf("a request that is sent again makes a lease that ends %v, want %v", l.Expires, second.Expires)
+	}
+	p.home.restart(true)
+	clock.add(time.Hour)
+	_, err = ask(first)
+	want(t, err, redoubt.Denied) // kept by somebody, and sent when it is of use
+	third := given("the next", second)
+	// While it is met the home gives leases by itself, and the last ones may not have come.
+	clock.add(time.Minute)
+	fourth, err := p.home.RenewLease(ctx, "device")
+	if err != nil {
+		t.Fatal(err)
+	}
+	clock.add(time.Minute)
+	fifth, err := p.home.RenewLease(ctx, "device")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := given("two were missed", third); l != fifth {
+		t.Errorf("got a lease that ends %v, want the last one given, %v", l.Expires, fifth.Expires)
+	}
+	clock.add(2 * time.Hour)
+	sixth := given("one was missed, and has ended", fourth)
+	if sixth.Expires != clock.clock().Add(time.Hour).UTC().Truncate(time.Second) {
+		t.Errorf("got a lease that ends %v", sixth.Expires)
+	}
+	clock.add(2 * time.Hour)
+	for what, l := range map[string]redoubt.Lease{"the third": third, "the fourth": fourth, "the fifth": fifth} {
+		if _, err := ask(l); redoubt.KindOf(err) != redoubt.Denied {
+			t.Errorf("%s lease gets another after a later one was renewed: %v", what, err)
+		}
+	}
+	if err := p.home.EndDevice(ctx, p.home.as("officer", ""), "device", false, false, "lost"); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ask(sixth)
+	want(t, err, redoubt.Denied)
+}
+
+func TestAnOrderToWipeThatNobodyConfirmsIsClosedByAnOfficer(t *testing.T) {
+	ctx := context.Background()
+	p, _ := openHome(t, "SECRET")
+	p.enrol(t)
+	officer := p.home.as("officer", "")
+	state := func() redoubt.Device {
+		t.Helper()
+		all, err := p.home.Devices(ctx, officer)
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%d devices, %v", len(all), err)
+		}
+		return all[0]
+	}
+	end := func(wipe bool, reason string) {
+		t.Helper()
+		if err := p.home.EndDevice(ctx, officer, "device", wipe, false, reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end(true, "end of the exercise")
+	if d := state(); d.State != redoubt.DeviceWiping || d.WipeUnheard {
+		t.Errorf("ordered: %+v", d)
+	}
+	end(false, "burnt with the vehicle")
+	p.home.restart(true)
+	officer = p.home.as("officer", "")
+	if d := state(); d.State != redoubt.DeviceRevoked || !d.WipeUnheard || d.Reason != "burnt with the vehicle" {
+		t.Errorf("closed: %+v", d)
+	}
+	if _, err := p.home.Sets(ctx, "device"); !errors.Is(err, redoubt.NotFound) {
+		t.Errorf("it is met still: %v", err)
+	}
+	end(true, "it was found")
+	if d := state(); d.State != redoubt.DeviceWiping || d.WipeUnheard {
+		t.Errorf("ordered again: %+v", d)
+	}
+	if err := p.home.DeviceWiped(ctx, "device"); err != nil {
+		t.Fatal(err)
+	}
+	end(false, "for the record")
+	if d := state(); d.WipeUnheard {
+		t.Errorf("one that was confirmed: %+v", d)
+	}
 }
 
 func TestARevokedDeviceIsMetNoMore(t *testing.T) {

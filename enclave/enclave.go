@@ -119,6 +119,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.openAudit(ctx); err != nil {
 		return nil, err
 	}
+	e.links.fixed = o.Links
 	if err := e.loadIdentity(ctx); err != nil {
 		return nil, err
 	}
@@ -128,7 +129,10 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.signBatches(); err != nil {
 		return nil, err
 	}
-	if err := e.loadDevices(ctx, o.Devices, o.Links); err != nil {
+	if err := e.loadDevices(ctx, o.Devices); err != nil {
+		return nil, err
+	}
+	if err := e.bringUp(ctx); err != nil {
 		return nil, err
 	}
 	behind, stop := context.WithCancel(context.Background())

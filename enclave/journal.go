@@ -14,7 +14,7 @@ import (
 //
 //	s set stamp      what the stamp names: kind, bucket, and the object key; of a removal or an alteration the entry itself
 //	j set n          the stamp of the set's nth entry, in commit order, and the peer that it came from, which has it
-//	x set stamp      the removal of the version with that stamp, or the last alteration of it: kind, and its stamp
+//	x set stamp      what became of the version with that stamp (fate.go): kind; of a removal its stamp, of alterations two
 //	k link set       how far the peer has acknowledged the set
 //	b peer o         the last bundle that was made for the peer
 //	b peer i         the bundles that were taken of it
@@ -46,81 +46,11 @@ func placeOf(kind redoubt.EntryKind, bucket uint32, key string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{byte(kind)}, bucket), key...)
 }
 
-// noteFate enters what became of a version: a removal or an alteration, made here or by another node. An entry made
-// here comes without custody: it gets one when it is sent.
-func (e *Enclave) noteFate(b *store.Batch, set *labelSet, entry *redoubt.JournalEntry, custody []byte, from redoubt.NodeName) error {
-	encoded, err := entry.MarshalBinary()
-	if err != nil {
-		return err
-	}
-	id, of := versionID(entry.Stamp), versionID(entry.Of)
-	value := append([]byte{byte(entry.Kind)}, binary.AppendUvarint(nil, uint64(len(encoded)))...)
-	b.Set(stampKey(set.id, id), append(append(value, encoded...), custody...))
-	b.Set(fateKey(set.id, of), append([]byte{byte(entry.Kind)}, id[:]...))
-	if entry.Kind == redoubt.EntryRemoval {
-		b.Delete(stampKey(set.id, of))
-	}
-	b.Number(setKey(recJournal, set.id), append(id[:], from...))
-	return nil
-}
-
-// fate is what became of a version, if anything did.
-func (e *Enclave) fate(get getter, set *labelSet, of versionID) (kind redoubt.EntryKind, id versionID, err error) {
-	v, ok, err := get.Get(fateKey(set.id, of))
-	if err != nil || !ok {
-		return 0, id, err
-	}
-	if len(v) != 1+len(id) {
-		return 0, id, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: errRecord}
-	}
-	return redoubt.EntryKind(v[0]), versionID(v[1:]), nil
-}
-
-// noteRemoval enters a removal that this node makes, at the working label that the version was made at.
-func (e *Enclave) noteRemoval(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string) error {
-	if bucket.id == systemBucketID || !e.linked() {
-		return nil
-	}
-	entry, err := e.fateEntry(ctx, redoubt.EntryRemoval, bucket, f, key)
-	if err != nil {
-		return err
-	}
-	if err := e.forgetAlteration(b, f); err != nil {
-		return err
-	}
-	return e.noteFate(b, f.set, entry, nil, "")
-}
-
 // linkCredential is the ID of the credentials of links' subjects; identity gives none like it.
 const (
 	linkCredential = "link"
 	linkLease      = time.Minute
 )
-
-// noteAlteration enters the tags, retention and hold that f.rec now has.
-func (e *Enclave) noteAlteration(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string) error {
-	if bucket.id == systemBucketID || !e.linked() {
-		return nil
-	}
-	entry, err := e.fateEntry(ctx, redoubt.EntryAlteration, bucket, f, key)
-	if err != nil {
-		return err
-	}
-	entry.Tags, entry.Retention, entry.Hold = f.rec.tags, f.rec.retention, f.rec.hold
-	if err := e.forgetAlteration(b, f); err != nil {
-		return err
-	}
-	f.rec.altered = versionID(entry.Stamp)
-	return e.noteFate(b, f.set, entry, nil, "")
-}
-
-// forgetAlteration drops the entry of the last alteration: the one that replaces it says all that it said.
-func (e *Enclave) forgetAlteration(b *store.Batch, f found) error {
-	if !f.rec.altered.isZero() {
-		b.Delete(stampKey(f.set.id, f.rec.altered))
-	}
-	return nil
-}
 
 func (e *Enclave) fateEntry(ctx context.Context, kind redoubt.EntryKind, bucket *bucket, f found, key string) (*redoubt.JournalEntry, error) {
 	made := e.sets.byID(f.rec.made)

@@ -114,7 +114,8 @@ func TestADeviceThatLostItsStateTakesWhatItMadeBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := p.device.o
-	again := open(t, func(n *Options) { n.Name, n.Clock, n.Links = "device", o.Clock, o.Links })
+	again := open(t, func(n *Options) { n.Name, n.Clock, n.Links, n.People = "device", o.Clock, o.Links, o.People })
+	again.keys = p.home.keys
 	p.device = again
 	p.enrol(t)
 	if err := p.home.Forget(ctx, "device"); err != nil {

@@ -10,8 +10,11 @@ import (
 	"redoubt/store"
 )
 
-// loadIdentity brings the view of people up to what is on record.
+// loadIdentity brings the view of people up to what is on record: at a device what its home tells stands over the rest.
 func (e *Enclave) loadIdentity(ctx context.Context) error {
+	if err := e.loadTold(true); err != nil {
+		return err
+	}
 	for _, kind := range identity.Kinds() {
 		err := e.Records(ctx, kind, func(name string, value []byte) error {
 			return e.identity.Load(identity.Record{Kind: kind, Name: name, Value: value})
@@ -20,16 +23,19 @@ func (e *Enclave) loadIdentity(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return e.loadTold(false)
 }
 
-// enact makes what identity planned durable with its audit entry, then effective. b may hold what
-// belongs to it. peopleMu is held, but by who mints: those records are nobody else's.
+// enact makes what identity planned durable with its audit entry and with what devices are told of it, then effective. b may
+// hold what belongs to it. peopleMu is held, but by who mints: those records are nobody else's.
 func (e *Enclave) enact(ctx context.Context, b *store.Batch, entry *entry, recs []identity.Record) error {
 	for _, r := range recs {
 		if err := e.putRecord(ctx, b, r.Kind, r.Name, r.Value); err != nil {
 			return err
 		}
+	}
+	if err := e.tellPeople(ctx, b, recs); err != nil {
+		return err
 	}
 	if err := e.commit(ctx, b, entry); err != nil {
 		return err

@@ -35,6 +35,8 @@ const (
 	ruleSigner    = "signer-of-its-kind (4.3)"
 	ruleEnded     = "device-ended (4.4)"
 	ruleOwn       = "speaks-for-its-own (4.3)"
+	ruleLocked    = "locked-at-home (4.3)" // a device does not remove what is held or retained here
+	ruleSound     = "sound-record (4.3)"   // what it says cannot take effect here
 )
 
 // incoming is one entry on its way in.
@@ -50,6 +52,8 @@ type incoming struct {
 	entry   *entry
 	w       *write           // of a version
 	record  *identity.Record // of a system record
+	bucket  *bucket          // of a projection of one: what it is here
+	newest  bool             // of a system record: it is the newest of its name
 	custody []byte
 	arrival *arrival // what was kept of its content, where something was
 }
@@ -118,7 +122,7 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 		n.ask.bucket = n.b
 		n.entry, err = e.decide(ctx, n.ask)
 	} else if err = e.receiveRecord(ctx, l, n, of); err != nil && n.entry != nil {
-		return refuse(redoubt.KindOf(err), ruleOf(err), false)
+		return refuse(redoubt.KindOf(err), ruleOf(err), e.otherRange(l, in.Entry.Name.Key))
 	}
 	switch kind := redoubt.KindOf(err); {
 	case err == nil:
@@ -129,7 +133,7 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 	}
 	n.entry.Version = n.id[:]
 	if !e.travels(l, in.Entry.Name, of, true) {
-		return refuse(redoubt.Denied, ruleSubscribe, false)
+		return refuse(redoubt.Denied, ruleSubscribe, n.system() && e.otherRange(l, in.Entry.Name.Key))
 	}
 	if n.system() && in.Entry.Maker != l.Peer {
 		return refuse(redoubt.Denied, ruleSigner, false)
@@ -302,7 +306,8 @@ func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
 }
 
 // mayBecome says whether a removal or an alteration is its maker's to say: a device speaks for what it made itself, a home for all.
-// What it is about must have the name and the working label that the entry gives, where it is here already.
+// What it is about must have the name and the working label that the entry gives, where it is here already; what is locked at the
+// home no device removes.
 func (e *Enclave) mayBecome(n *incoming) (redoubt.Kind, string, error) {
 	if !n.stampedBy(n.of, n.in.Entry.Maker) && !e.speaksForAll(n.in.Entry.Maker) {
 		return redoubt.Denied, ruleOwn, nil
@@ -318,7 +323,15 @@ func (e *Enclave) mayBecome(n *incoming) (redoubt.Kind, string, error) {
 	if redoubt.EntryKind(raw[0]) != redoubt.EntryVersion || key != n.in.Entry.Name.Key || binary.BigEndian.Uint32(raw[1:]) != n.b.id || f.rec != nil && f.rec.made != n.made.id {
 		return redoubt.Invalid, ruleForm, nil
 	}
+	if e.lockedHere(n, f.rec) {
+		return redoubt.Locked, ruleLocked, nil
+	}
 	return 0, "", nil
+}
+
+// lockedHere says whether a device removes what this node, its home, holds or retains.
+func (e *Enclave) lockedHere(n *incoming, r *record) bool {
+	return n.in.Entry.Kind == redoubt.EntryRemoval && r != nil && e.speaksForAll(e.name) && !e.speaksForAll(n.in.Entry.Maker) && r.locked(e.clock(), false)
 }
 
 // speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave that is nobody's device.
@@ -335,8 +348,8 @@ func (e *Enclave) alters(r *record) bool { return r.maker == string(e.name) || e
 
 // holdsStamp says whether a version is here already, or was and is gone for good.
 func (e *Enclave) holdsStamp(n *incoming) (bool, error) {
-	kind, _, err := e.fate(e.engine, n.set, n.id)
-	if err != nil || kind == redoubt.EntryRemoval {
+	fate, err := e.fates(e.engine, n.set, n.id)
+	if err != nil || !fate.removal.isZero() {
 		return true, err
 	}
 	f, err := e.byID(e.engine, n.b, n.set.label, n.in.Entry.Name.Key, e.ids.versionID(n.id))

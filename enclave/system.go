@@ -15,7 +15,8 @@ const kindBucket = "bucket"
 
 // recordLabel is the label of a kind of system records (RULES 4.3: each kind states
 // it). Buckets are known at the node's floor; what tells of people and their
-// clearances lies at its ceiling, and access.RuleRecords shows it to nobody below.
+// clearances lies at its ceiling, and access.RuleRecords shows it to nobody below. Projections lie at the ceiling of the
+// devices that they are for (project.go).
 func (e *Enclave) recordLabel(kind string) label.Label {
 	if kind == kindBucket {
 		return e.floor
@@ -26,7 +27,12 @@ func (e *Enclave) recordLabel(kind string) label.Label {
 // putRecord adds a system record to a batch: a version under the reserved bucket,
 // named KIND/NAME, whose older versions stay. A nil value is a marker: the record is no more.
 func (e *Enclave) putRecord(ctx context.Context, b *store.Batch, kind, name string, value []byte) error {
-	set, err := e.sets.of(ctx, e.recordLabel(kind))
+	return e.putRecordAt(ctx, b, e.recordLabel(kind), kind+"/"+name, value)
+}
+
+// putRecordAt is putRecord at a label that the kind alone does not say.
+func (e *Enclave) putRecordAt(ctx context.Context, b *store.Batch, l label.Label, key string, value []byte) error {
+	set, err := e.sets.of(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -34,7 +40,6 @@ func (e *Enclave) putRecord(ctx context.Context, b *store.Batch, kind, name stri
 	if err != nil {
 		return err
 	}
-	key := kind + "/" + name
 	rec := &record{id: makeVersionID(t, e.maker, set.tag), made: set.id, maker: string(e.name), inline: value, marker: value == nil}
 	_, err = e.place(b, systemBucketID, set, key, rec)
 	return err

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"slices"
 
 	"redoubt"
 	"redoubt/label"
@@ -39,7 +40,8 @@ func (e *Enclave) sending(ctx context.Context, op string, peer redoubt.NodeName,
 	return l, set, ent, nil
 }
 
-// Sets names what the link's bound dominates.
+// Sets names what the link's bound dominates, the bound's own set first: what a device is told of people and buckets lies there, and
+// the rest is decided by it.
 func (e *Enclave) Sets(ctx context.Context, peer redoubt.NodeName) ([]string, error) {
 	l, err := e.link("Sets", peer)
 	if err != nil || l.Ending != redoubt.NotEnding {
@@ -47,7 +49,11 @@ func (e *Enclave) Sets(ctx context.Context, peer redoubt.NodeName) ([]string, er
 	}
 	var out []string
 	for _, set := range e.look(lookJournal, l.Bound) {
-		out = append(out, set.name)
+		if set.label == l.Bound {
+			out = slices.Insert(out, 0, set.name)
+		} else {
+			out = append(out, set.name)
+		}
 	}
 	return out, nil
 }

@@ -178,7 +178,7 @@ func (e *Enclave) forgetMark(ctx context.Context, set *labelSet, due []byte, id 
 	}
 	defer e.lockName(bucket, entry.Name.Key)()
 	of := versionID(entry.Of)
-	if _, is, err := e.fate(e.engine, set, of); err != nil || is != id {
+	if fate, err := e.fates(e.engine, set, of); err != nil || fate.removal != id {
 		return errors.Join(err, e.engine.Commit(ctx, b))
 	}
 	b.Delete(stampKey(set.id, id))

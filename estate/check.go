@@ -32,6 +32,40 @@ func (r *reader) check() {
 	r.checkDevices()
 	r.checkAddresses()
 	r.checkPeople()
+	r.checkOfficers()
+}
+
+// checkOfficers asks for two officers who can work at each node's ceiling: the records of people lie there, and so does what two must
+// sign. Of a node without them people change by a newly signed estate only.
+func (r *reader) checkOfficers() {
+	e := r.estate
+	var cleared []label.Label
+	for _, p := range e.People {
+		if !slices.Contains(p.Roles, redoubt.RoleOfficer) || p.Revoked {
+			continue
+		}
+		if l, err := e.policy.Clearance(p.Clearance, p.Nation); err == nil {
+			cleared = append(cleared, l)
+		}
+	}
+	if len(cleared) < minOfficers {
+		return // told already
+	}
+	for i, n := range e.Nodes {
+		if n.ceiling.IsZero() {
+			continue
+		}
+		able := 0
+		for _, l := range cleared {
+			if l.Dominates(n.ceiling) {
+				able++
+			}
+		}
+		if able < minOfficers {
+			r.faultAt(fmt.Sprintf("nodes[%d].range.ceiling", i), fmt.Sprintf("%d security officers are cleared for the ceiling %s of %s; two are needed to sign what takes effect there",
+				able, n.Range.Ceiling, printable(string(n.Name))), "clear two people with the role officer for it, or lower the ceiling")
+		}
+	}
 }
 
 // checkDevices looks at what joins a device to its home.

@@ -198,6 +198,9 @@ func (r *Registry) permitted(op string, c redoubt.Change, now time.Time) error {
 	if c.Node != "" {
 		return refused(op, c.ID, RuleHere, "a person is signed for the whole estate: leave the node out")
 	}
+	if r.told[c.Person.Name] {
+		return refused(op, c.ID, RuleHome, "its home tells this node of that person: propose the change there")
+	}
 	if _, revoked := r.revoked[KindPerson+"/"+string(c.Person.Name)]; revoked {
 		return refused(op, c.ID, RuleRevoked, "a revoked name is never used again; choose another")
 	}

@@ -30,6 +30,7 @@ type credential struct {
 	redoubt.Credential
 	issued  time.Time
 	key     [ed25519.PublicKeySize]byte // of the subject when it was minted; another key since then ends it
+	life    int                         // of the subject likewise (personProjection)
 	revoked atomic.Bool
 	day     atomic.Pointer[dayKey]
 }
@@ -114,7 +115,7 @@ func (r *Registry) Mint(req redoubt.MintRequest) (redoubt.Minted, redoubt.Creden
 	}
 	rec := encode(KindCredential, id, credentialRecord{
 		ID: id, Subject: p.Name, Label: string(text), Issued: now, Expires: expires,
-		Key: base64.StdEncoding.EncodeToString(p.key[:]), Nonce: base64.RawURLEncoding.EncodeToString(used[:]),
+		Key: base64.StdEncoding.EncodeToString(p.key[:]), Nonce: base64.RawURLEncoding.EncodeToString(used[:]), Life: p.life,
 	})
 	minted := redoubt.Minted{
 		AccessKeyID: id, SecretAccessKey: r.secretKey(id), Token: r.token(id),
@@ -216,7 +217,7 @@ func (r *Registry) takeCredential(rec Record) error {
 	r.nonces.seen(in.Subject, working, digest(used), in.Issued, now)
 	c := &credential{
 		Credential: redoubt.Credential{ID: in.ID, Subject: in.Subject, Working: working, Expires: in.Expires},
-		issued:     in.Issued, key: key,
+		issued:     in.Issued, key: key, life: in.Life,
 	}
 	if c.longGone(now) {
 		return nil

@@ -27,6 +27,8 @@ type person struct {
 	key       [ed25519.PublicKeySize]byte
 	made      time.Time // of the change that left it so; zero: genesis
 	change    string    // its ID
+	told      bool      // as the home tells of her
+	life      int       // of personProjection
 	// grantedBy names who gave each role. Who gave a person a key, gave it every role that it then held:
 	// they could hold that key themselves.
 	grantedBy map[redoubt.Role][]redoubt.SubjectName
@@ -98,6 +100,7 @@ func (r *Registry) claim(p *person) error {
 func (r *Registry) publish(p *person) {
 	q := *p
 	_, q.Revoked = r.revoked[KindPerson+"/"+string(q.Name)]
+	q.Revoked = q.Revoked || r.withdrawn[q.Name]
 	q.subject = redoubt.Subject{Name: q.Name, Clearance: q.clearance, Nation: q.Nation, Expires: q.Expires, Roles: q.Roles}
 	for _, name := range []redoubt.SubjectName{q.Name, Everyone} {
 		for _, id := range r.granted[name] {
@@ -130,8 +133,16 @@ func (r *Registry) takePerson(rec Record) error {
 	if err := r.claim(p); err != nil {
 		return err
 	}
-	if old, ok := r.person(p.Name); ok && !newer(p, old) {
-		return nil
+	if old, ok := r.person(p.Name); ok {
+		if old.told || !newer(p, old) {
+			return nil
+		}
+		if p.life = old.life; r.withdrawn[p.Name] {
+			p.life++ // what was minted before stays ended
+		}
+	}
+	if !r.told[p.Name] {
+		delete(r.withdrawn, p.Name)
 	}
 	r.publish(p)
 	return nil

@@ -52,6 +52,7 @@ type credentialRecord struct {
 	Expires time.Time           `json:"expires"`
 	Key     string              `json:"key"`   // public key that signed for it, base64
 	Nonce   string              `json:"nonce"` // digest of the request, base64url; so that it stays used over a restart
+	Life    int                 `json:"life,omitempty"`
 }
 
 // changeRecord is a change with the signatures that it has.
@@ -132,6 +133,8 @@ func (r *Registry) take(rec Record) error {
 		return r.takeChange(rec)
 	case KindRevocation:
 		return r.takeRevocation(rec)
+	case KindProjection:
+		return r.takeProjection(rec, true)
 	}
 	return errors.New("unknown kind of record")
 }

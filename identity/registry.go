@@ -39,15 +39,17 @@ type Registry struct {
 	people      sync.Map // redoubt.SubjectName → *person
 	credentials sync.Map // access key ID → *credential
 
-	mu      sync.Mutex
-	keys    map[string]redoubt.SubjectName   // every public key ever seen, and whose it is for good
-	grants  map[string]redoubt.Grant         // in force
-	granted map[redoubt.SubjectName][]string // IDs of the grants that name a subject, sorted
-	revoked map[string]revocationRecord      // by KIND/NAME
-	changes map[string]changeRecord          // by ID
-	held    map[redoubt.SubjectName]held     // live and promised credentials
-	nonces  nonces
-	swept   time.Time
+	mu        sync.Mutex
+	keys      map[string]redoubt.SubjectName   // every public key ever seen, and whose it is for good
+	grants    map[string]redoubt.Grant         // in force
+	granted   map[redoubt.SubjectName][]string // IDs of the grants that name a subject, sorted
+	revoked   map[string]revocationRecord      // by KIND/NAME
+	told      map[redoubt.SubjectName]bool     // of whom the home tells
+	withdrawn map[redoubt.SubjectName]bool     // whom it tells to be no more
+	changes   map[string]changeRecord          // by ID
+	held      map[redoubt.SubjectName]held     // live and promised credentials
+	nonces    nonces
+	swept     time.Time
 }
 
 // New makes a Registry of the genesis estate's people. It fails on an option that is missing and on a person
@@ -69,13 +71,15 @@ func New(o Options) (*Registry, error) {
 	}
 	o.Secret = slices.Clone(o.Secret)
 	r := &Registry{
-		o:       o,
-		keys:    make(map[string]redoubt.SubjectName),
-		grants:  make(map[string]redoubt.Grant),
-		granted: make(map[redoubt.SubjectName][]string),
-		revoked: make(map[string]revocationRecord),
-		changes: make(map[string]changeRecord),
-		held:    make(map[redoubt.SubjectName]held),
+		o:         o,
+		keys:      make(map[string]redoubt.SubjectName),
+		grants:    make(map[string]redoubt.Grant),
+		granted:   make(map[redoubt.SubjectName][]string),
+		revoked:   make(map[string]revocationRecord),
+		told:      make(map[redoubt.SubjectName]bool),
+		withdrawn: make(map[redoubt.SubjectName]bool),
+		changes:   make(map[string]changeRecord),
+		held:      make(map[redoubt.SubjectName]held),
 	}
 	seed := r.mac("unknown subject", "")
 	r.dummy = ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
@@ -117,7 +121,7 @@ func (r *Registry) live(c *credential) error {
 	switch {
 	case c.revoked.Load():
 		return errRevoked
-	case !ok || p.Revoked || p.key != c.key:
+	case !ok || p.Revoked || p.key != c.key || p.life != c.life:
 		return errRevoked
 	case !r.o.Clock().Before(c.Expires):
 		return errExpired

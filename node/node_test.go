@@ -221,8 +221,8 @@ policy: USA
 nodes:
   - {name: alpha, range: {floor: U, ceiling: %s}, buckets: [reports]}
 people:
-  - {name: o1, clearance: S, nation: USA, roles: [officer], expires: 2040-01-01, public_key: %s}
-  - {name: o2, clearance: S, nation: USA, roles: [officer], expires: 2040-01-01, public_key: %s}
+  - {name: o1, clearance: TS, nation: USA, roles: [officer], expires: 2040-01-01, public_key: %s}
+  - {name: o2, clearance: TS, nation: USA, roles: [officer], expires: 2040-01-01, public_key: %s}
 `, serial, ceiling, public(officers[0]), public(officers[1])), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@
 package redoubttest
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -61,6 +62,7 @@ type Stack struct {
 // Options changes what New makes. The zero Options is the enclave "topsecret" of the example estate in memory.
 type Options struct {
 	Seed           uint64
+	PeopleSeed     uint64 // of the keys of people, where several nodes have the same ones; 0: Seed
 	Session        uint64 // how often this state was opened before: the same people, other random bytes
 	Name           redoubt.NodeName
 	Floor, Ceiling string
@@ -124,7 +126,7 @@ func New(t testing.TB, o Options) *Stack {
 		Engine: o.Engine, Keys: o.Keys, Buckets: o.Buckets, Quotas: o.Quotas, Region: Region, Version: "test", Clock: now, Rand: s.rand,
 		Links: o.Links, IDKeys: o.IDKeys, Devices: o.Devices}
 	for _, p := range append(slices.Clone(People), o.People...) {
-		seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(p.Name), o.Seed))
+		seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(p.Name), cmp.Or(o.PeopleSeed, o.Seed)))
 		s.keys[p.Name] = ed25519.NewKeyFromSeed(seed[:])
 		p.PublicKey = base64.StdEncoding.EncodeToString(s.keys[p.Name].Public().(ed25519.PublicKey))
 		p.Expires = now().AddDate(1, 0, 0)

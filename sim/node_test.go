@@ -148,7 +148,7 @@ func (n *node) start() {
 	if n.stack != nil || n.retired {
 		return
 	}
-	o := redoubttest.Options{Seed: n.w.seed<<16 + uint64(n.index)<<8 + uint64(n.life), Name: n.name, Ceiling: n.bound, Disk: n.disk, Time: n.now, IDKeys: n.idKeys,
+	o := redoubttest.Options{Seed: n.w.seed<<16 + uint64(n.index)<<8 + uint64(n.life), PeopleSeed: n.w.seed + 1, Name: n.name, Ceiling: n.bound, Disk: n.disk, Time: n.now, IDKeys: n.idKeys,
 		People: []redoubt.Person{{Name: "c-analyst", Clearance: "CONFIDENTIAL", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleAnalyst}}}}
 	switch {
 	case n.index == 0:

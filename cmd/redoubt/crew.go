@@ -23,7 +23,9 @@ type crew struct {
 	keyFile string
 	role    redoubt.SubjectName // who acts in an exercise when --as is not given; "" when it must be
 	life    time.Duration       // of the credential; 0: commandLife
-	far     remote              // of the one node, when it is on another machine
+	// enclaves: without --at, enclaves alone. Their devices are told by them, and know people cut to their own range.
+	enclaves bool
+	far      remote // of the one node, when it is on another machine
 }
 
 func (w *crew) flags(c *cobra.Command) {
@@ -77,7 +79,7 @@ func (a *app) muster(w crew) (team, error) {
 	}
 	var err error
 	if len(t.nodes) == 0 {
-		if t.nodes, err = a.readyNodes(); err != nil {
+		if t.nodes, err = a.readyNodes(w.enclaves); err != nil {
 			return team{}, err
 		}
 	}
@@ -85,7 +87,8 @@ func (a *app) muster(w crew) (team, error) {
 	return t, err
 }
 
-func (a *app) readyNodes() ([]redoubt.NodeName, error) {
+// readyNodes are the nodes of the state that run; enclaves leaves devices out.
+func (a *app) readyNodes(enclaves bool) ([]redoubt.NodeName, error) {
 	st, err := a.state()
 	if err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func (a *app) readyNodes() ([]redoubt.NodeName, error) {
 	for _, n := range all {
 		if r, err := st.Runtime(n); err != nil {
 			return nil, err
-		} else if r.State == node.Ready {
+		} else if r.State == node.Ready && !(enclaves && len(r.Dials) > 0) {
 			ready = append(ready, n)
 		}
 	}

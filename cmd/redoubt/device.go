@@ -106,7 +106,11 @@ func (a *app) showDevices(all []redoubt.Device) error {
 		return at.Local().Format("2006-01-02 15:04")
 	}
 	for _, d := range all {
-		t.row(string(d.Name), d.State, d.Range.Floor+" to "+d.Range.Ceiling, day(d.Enrolled), day(d.Lease), dash(d.Reason))
+		state := d.State
+		if d.WipeUnheard {
+			state += ", wipe never confirmed"
+		}
+		t.row(string(d.Name), state, d.Range.Floor+" to "+d.Range.Ceiling, day(d.Enrolled), day(d.Lease), dash(d.Reason))
 	}
 	return t.flush()
 }

@@ -154,12 +154,12 @@ func (f *personFlags) apply(c *cobra.Command, p *redoubt.Person) error {
 }
 
 func (a *app) personAdd() *cobra.Command {
-	var w crew
+	w := crew{enclaves: true}
 	var f personFlags
-	c := &cobra.Command{Use: "add NAME --as OFFICER", Short: "Propose a person at every running node; another officer approves",
-		Long: `Proposes a person for the whole estate: the change is signed once and sent to every running node, or those of
---at. Nothing takes effect before another officer approves. In an exercise a person without --public-key is given a
-key, which the state keeps.`,
+	c := &cobra.Command{Use: "add NAME --as OFFICER", Short: "Propose a person at every running enclave; another officer approves",
+		Long: `Proposes a person for the whole estate: the change is signed once and sent to every running enclave, or the
+nodes of --at; enclaves tell their devices. Nothing takes effect before another officer approves. In an exercise a
+person without --public-key is given a key, which the state keeps.`,
 		Example: `  redoubt person add n-analyst --clearance SECRET --nation USA --role analyst --expires 2031-12-31 --reason "joins the desk" --as officer`,
 		Args:    exactly(1)}
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -183,7 +183,7 @@ key, which the state keeps.`,
 }
 
 func (a *app) personSet() *cobra.Command {
-	var w crew
+	w := crew{enclaves: true}
 	var f personFlags
 	c := &cobra.Command{Use: "set NAME --as OFFICER", Short: "Propose a change of a person; what is not named stays",
 		Example: `  redoubt person set s-analyst --clearance "TOP SECRET" --reason "new duty" --as officer`, Args: exactly(1)}
@@ -212,7 +212,7 @@ func (a *app) personSet() *cobra.Command {
 }
 
 func (a *app) personRevoke() *cobra.Command {
-	var w crew
+	w := crew{enclaves: true}
 	var reason string
 	c := &cobra.Command{Use: "revoke NAME --as OFFICER", Short: "End a person's access everywhere, at once and for good",
 		Long:    "Takes one officer, at whatever label she works. Below a node's ceiling she is not told whether there was anybody\nof that name.",

@@ -1,0 +1,284 @@
+package enclave
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// fates is what became of a version: that it was removed, or the alterations that stand. Two do at most, so that every node has the
+// same ones whatever order they come in: the last by who speaks for all, and the last by the version's maker where that is the newer.
+type fates struct {
+	removal    versionID
+	own, other versionID // alterations: by the version's maker; by another
+}
+
+func (f fates) altered() bool { return !f.own.isZero() || !f.other.isZero() }
+
+// last is the newest alteration that stands.
+func (f fates) last() versionID {
+	if f.own.isZero() {
+		return f.other
+	}
+	return f.own
+}
+
+// stands says whether what became of a version stays as it is when an entry comes. A removal is for good, and of two the older
+// stands; of two alterations by one side the newer, and one of the version's maker falls to a newer one by who speaks for all.
+func (f fates) stands(kind redoubt.EntryKind, own bool, id versionID) bool {
+	switch {
+	case !f.removal.isZero():
+		return kind != redoubt.EntryRemoval || !f.removal.newer(id)
+	case kind == redoubt.EntryRemoval:
+		return false
+	case own:
+		return !id.newer(f.own) || f.other.newer(id)
+	}
+	return !id.newer(f.other)
+}
+
+// with is what stands when an entry is added that changes something, and what falls to it.
+func (f fates) with(kind redoubt.EntryKind, own bool, id versionID) (next fates, gone []versionID) {
+	switch {
+	case kind == redoubt.EntryRemoval:
+		return fates{removal: id}, []versionID{f.removal, f.own, f.other}
+	case own:
+		return fates{own: id, other: f.other}, []versionID{f.own}
+	case f.own.newer(id):
+		return fates{own: f.own, other: id}, []versionID{f.other}
+	}
+	return fates{other: id}, []versionID{f.own, f.other}
+}
+
+func (f fates) encode() []byte {
+	if !f.removal.isZero() {
+		return append([]byte{byte(redoubt.EntryRemoval)}, f.removal[:]...)
+	}
+	return append(append([]byte{byte(redoubt.EntryAlteration)}, f.own[:]...), f.other[:]...)
+}
+
+// fates reads what became of a version. Earlier states have one alteration, whosesoever it was.
+func (e *Enclave) fates(get getter, set *labelSet, of versionID) (f fates, err error) {
+	const one, two = 1 + len(versionID{}), 1 + 2*len(versionID{})
+	v, ok, err := get.Get(fateKey(set.id, of))
+	if err != nil || !ok {
+		return f, err
+	}
+	switch {
+	case len(v) == one && redoubt.EntryKind(v[0]) == redoubt.EntryRemoval:
+		return fates{removal: versionID(v[1:])}, nil
+	case len(v) == two && redoubt.EntryKind(v[0]) == redoubt.EntryAlteration:
+		return fates{own: versionID(v[1:one]), other: versionID(v[one:])}, nil
+	case len(v) == one && redoubt.EntryKind(v[0]) == redoubt.EntryAlteration:
+		id := versionID(v[1:])
+		x, err := e.alteration(get, set, id)
+		if err == nil && makerOf(x.Maker) == of.maker()^e.madeTag(set, x.Made) {
+			return fates{own: id}, nil
+		}
+		return fates{other: id}, err
+	}
+	return f, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: errRecord}
+}
+
+// madeTag is what a working label adds to the maker in a stamp of the set: nothing where it is the set's own.
+func (e *Enclave) madeTag(set *labelSet, made string) uint32 {
+	for _, s := range e.sets.all() {
+		if s.name == made && s != set {
+			return s.tag
+		}
+	}
+	return 0
+}
+
+// alteration reads one that stands; nil for none.
+func (e *Enclave) alteration(get getter, set *labelSet, id versionID) (*redoubt.JournalEntry, error) {
+	if id.isZero() {
+		return nil, nil
+	}
+	raw, _, err := get.Get(stampKey(set.id, id))
+	if err != nil {
+		return nil, err
+	}
+	entry, _, is, err := fateOf(raw)
+	if err != nil || !is || entry.Kind != redoubt.EntryAlteration {
+		return nil, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
+	}
+	return entry, nil
+}
+
+// settled is what a version's tags, retention and hold are by the alterations that stand.
+type settled struct {
+	tags      []redoubt.Tag
+	retention redoubt.Retention
+	hold      bool
+}
+
+// settle makes one of what the version's maker says and of what is said by who speaks for all, either of which may be nil; the
+// maker's, where there is one, is the newer. Tags are the newer's. What the other locked stays locked: the maker may add to it, and
+// lift what it locked itself.
+func settle(own, other *redoubt.JournalEntry) settled {
+	switch {
+	case own == nil:
+		return settled{other.Tags, other.Retention, other.Hold}
+	case other == nil:
+		return settled{own.Tags, own.Retention, own.Hold}
+	}
+	return settled{own.Tags, longer(own.Retention, other.Retention, time.Unix(0, own.Stamp.Time())), own.Hold || other.Hold}
+}
+
+// longer is the retention that keeps all that both keep. One of b that was over when a was given does not count.
+func longer(a, b redoubt.Retention, given time.Time) redoubt.Retention {
+	switch {
+	case b.Mode == "" || !b.Until.After(given):
+		return a
+	case a.Mode == "":
+		return b
+	}
+	if b.Until.After(a.Until) {
+		a.Until = b.Until
+	}
+	if b.Mode == compliance {
+		a.Mode = compliance
+	}
+	return a
+}
+
+const compliance = "COMPLIANCE" // redoubt.Retention.Mode
+
+// settle works out what a version's tags and locks are; with an entry that is not on record yet, when it is not nil.
+func (e *Enclave) settle(get getter, set *labelSet, f fates, fresh *redoubt.JournalEntry) (settled, error) {
+	read := func(id versionID) (*redoubt.JournalEntry, error) {
+		if fresh != nil && id == versionID(fresh.Stamp) {
+			return fresh, nil
+		}
+		return e.alteration(get, set, id)
+	}
+	own, err := read(f.own)
+	if err != nil {
+		return settled{}, err
+	}
+	other, err := read(f.other)
+	if err != nil {
+		return settled{}, err
+	}
+	return settle(own, other), nil
+}
+
+// take makes a record what its alterations say; id is of the last of them.
+func (r *record) take(s settled, id versionID) {
+	r.tags, r.retention, r.hold, r.altered = s.tags, s.retention, s.hold, id
+}
+
+// noteFate enters what became of a version, made here or by another node, and drops what falls to it. An entry made
+// here comes without custody: it gets one when it is sent. It gives what stands then.
+func (e *Enclave) noteFate(b *store.Batch, set *labelSet, was fates, entry *redoubt.JournalEntry, own bool, custody []byte, from redoubt.NodeName) (fates, error) {
+	encoded, err := entry.MarshalBinary()
+	if err != nil {
+		return was, err
+	}
+	id, of := versionID(entry.Stamp), versionID(entry.Of)
+	next, gone := was.with(entry.Kind, own, id)
+	for _, g := range gone {
+		if !g.isZero() {
+			b.Delete(stampKey(set.id, g))
+		}
+	}
+	value := append([]byte{byte(entry.Kind)}, binary.AppendUvarint(nil, uint64(len(encoded)))...)
+	b.Set(stampKey(set.id, id), append(append(value, encoded...), custody...))
+	b.Set(fateKey(set.id, of), next.encode())
+	if entry.Kind == redoubt.EntryRemoval {
+		b.Delete(stampKey(set.id, of))
+	}
+	b.Number(setKey(recJournal, set.id), append(id[:], from...))
+	return next, nil
+}
+
+// noteRemoval enters a removal that this node makes, at the working label that the version was made at.
+func (e *Enclave) noteRemoval(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string) error {
+	if bucket.id == systemBucketID || !e.linked() {
+		return nil
+	}
+	was, err := e.fates(e.engine, f.set, f.rec.id)
+	if err != nil {
+		return err
+	}
+	entry, err := e.fateEntry(ctx, redoubt.EntryRemoval, bucket, f, key)
+	if err != nil {
+		return err
+	}
+	_, err = e.noteFate(b, f.set, was, entry, e.made(f.rec), nil, "")
+	return err
+}
+
+// made says whether this node made a version.
+func (e *Enclave) made(r *record) bool { return r.maker == string(e.name) }
+
+// noteAlteration enters what somebody altered here, which f.rec has, and makes f.rec what stands by it. Where others have locked the
+// version that this node made, it says what it locks itself; what would lift theirs is refused.
+func (e *Enclave) noteAlteration(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string, in redoubt.AlterObject) error {
+	if bucket.id == systemBucketID || !e.linked() {
+		return nil
+	}
+	was, err := e.fates(e.engine, f.set, f.rec.id)
+	if err != nil {
+		return err
+	}
+	entry, err := e.fateEntry(ctx, redoubt.EntryAlteration, bucket, f, key)
+	if err != nil {
+		return err
+	}
+	own, id := e.made(f.rec), versionID(entry.Stamp)
+	entry.Tags, entry.Retention, entry.Hold = f.rec.tags, f.rec.retention, f.rec.hold
+	if own && !was.other.isZero() {
+		if err := e.ownWord(f.set, was, entry, in); err != nil {
+			return err
+		}
+	}
+	if was.stands(entry.Kind, own, id) {
+		return &redoubt.Error{Op: "AlterObject", Object: key, Kind: redoubt.Conflict, Hint: "a clock elsewhere is ahead, and what was said there is the newer: try again"}
+	}
+	next, err := e.noteFate(b, f.set, was, entry, own, nil, "")
+	if err != nil {
+		return err
+	}
+	s, err := e.settle(e.engine, f.set, next, entry)
+	if err != nil {
+		return err
+	}
+	if in.Hold != nil && s.hold != *in.Hold || in.Retention != nil && !sameRetention(s.retention, *in.Retention) {
+		return &redoubt.Error{Op: "AlterObject", Object: key, Kind: redoubt.Denied, Rule: ruleOwn,
+			Hint: fmt.Sprintf("it was locked elsewhere, and is opened there alone: do it at %s", e.home())}
+	}
+	f.rec.take(s, id)
+	return nil
+}
+
+// ownWord makes of an alteration of the version's maker what the maker says itself: of locks, what its last one said that still stands,
+// and what is asked for now.
+func (e *Enclave) ownWord(set *labelSet, was fates, entry *redoubt.JournalEntry, in redoubt.AlterObject) error {
+	last, err := e.alteration(e.engine, set, was.own)
+	if err != nil {
+		return err
+	}
+	entry.Retention, entry.Hold = redoubt.Retention{}, false
+	if last != nil {
+		entry.Retention, entry.Hold = last.Retention, last.Hold
+	}
+	if in.Hold != nil {
+		entry.Hold = *in.Hold
+	}
+	if in.Retention != nil {
+		entry.Retention = *in.Retention
+	}
+	return nil
+}
+
+// sameRetention compares to the second, as retention is kept.
+func sameRetention(a, b redoubt.Retention) bool {
+	return a.Mode == b.Mode && (a.Mode == "" || a.Until.Unix() == b.Until.Unix())
+}
