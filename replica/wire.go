@@ -33,7 +33,8 @@ const (
 	pieceBytes     = 48 << 10 // of content in one message: small enough that what is urgent waits little on a slow path
 	togetherBytes  = 32 << 10 // of content that is sent together
 	togetherItems  = 64
-	maxWholeBytes  = 8 << 20 // of content that is compressed whole, against its base
+	messageBytes   = 64 << 10 // of entries and content, from which on a message goes: what goes together as a rule, with its entries
+	maxWholeBytes  = 8 << 20  // of content that is compressed whole, against its base
 	maxPackedBytes = maxWholeBytes + 1<<10
 )
 
