@@ -23,7 +23,7 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a session is made of. All but Log, Codecs, Met and Noted is needed.
+// Options is what a session is made of. All but Log, Codecs, Rate, Met and Noted is needed.
 type Options struct {
 	Estate  string // its name; both ends are of one
 	Node    redoubt.NodeName
@@ -33,6 +33,9 @@ type Options struct {
 	Conn    Conn         // owned: Run closes it
 	Log     *slog.Logger // nil: nothing is logged
 	Codecs  *Codecs      // that a node's sessions share; nil: its own
+
+	// Rate is what the road is believed to take in our direction, in bytes a second; 0, or nil: not known.
+	Rate func() float64
 
 	// Met, when set, is called once the peer has been greeted; Noted for each note that the peer sends, in order, by the
 	// goroutine that receives: it must not wait for the peer. An error of either ends the session.
@@ -90,7 +93,7 @@ func New(o Options) *Session {
 	if o.Codecs == nil {
 		o.Codecs = new(Codecs)
 	}
-	return &Session{o: o, packer: &packer{o.Journal, o.Peer, o.Codecs}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
+	return &Session{o: o, packer: &packer{journal: o.Journal, peer: o.Peer, codecs: o.Codecs, rate: o.Rate}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(), begun: map[uint64]*arrival{}}
 }
 
 // Run meets the peer and keeps both in step until ctx or the Conn ends. When it returns the Conn is closed, nothing of the session
