@@ -189,6 +189,9 @@ func (s *Session) takeBegin(ctx context.Context, msg []byte) error {
 		pr.CloseWithError(io.ErrClosedPipe) // the rest of what was refused, or is here already, is passed over
 		s.acks.add(out...)
 		a.ended <- err
+		if err != nil {
+			s.o.Conn.Close() // receive may be waiting for the peer: the fault ends the session now
+		}
 	}()
 	return nil
 }
@@ -215,7 +218,7 @@ func (s *Session) takePiece(ctx context.Context, msg []byte) error {
 	delete(s.begun, seq)
 	if a.pipe != nil {
 		a.pipe.Close()
-		return <-a.ended
+		return s.settling(a)
 	}
 	p := a.m.Parcel
 	p.Content = a.packed
@@ -229,6 +232,30 @@ func (s *Session) takePiece(ctx context.Context, msg []byte) error {
 	}
 	out, err := s.apply(ctx, []redoubt.Received{r}, map[redoubt.Stamp]uint64{r.Entry.Stamp: seq})
 	s.acks.add(out...)
+	return err
+}
+
+// mostSettling is how many large entries become durable while others come: enough that a sync is waited for beside receiving.
+const mostSettling = 4
+
+// settling lets an arrival that is whole become durable while the next one comes, and waits for the oldest where there are many.
+func (s *Session) settling(a *arrival) error {
+	s.whole = append(s.whole, a.ended)
+	if len(s.whole) < mostSettling {
+		return nil
+	}
+	oldest := s.whole[0]
+	s.whole = s.whole[1:]
+	return <-oldest
+}
+
+// settleAll waits for every arrival that is whole, and gives the first fault.
+func (s *Session) settleAll() (err error) {
+	for _, ended := range s.whole {
+		if e := <-ended; err == nil {
+			err = e
+		}
+	}
 	return err
 }
 

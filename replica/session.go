@@ -74,7 +74,8 @@ type Session struct {
 	shown    inventory // of shownSet, as a reconciling peer asks about it
 	shownSet string
 	begun    map[uint64]*arrival
-	early    [][]byte // what came before the peer's hello
+	whole    []chan error // arrivals that are being made durable
+	early    [][]byte     // what came before the peer's hello
 
 	heard atomic.Int64 // when anything last came, ns since 1970
 	tally tally
@@ -121,6 +122,9 @@ func (s *Session) Run(ctx context.Context) error {
 	err := work.Wait()
 	for _, a := range s.begun {
 		a.abort()
+	}
+	if fault := s.settleAll(); fault != nil && !errors.Is(fault, context.Canceled) {
+		err = fault // the Conn's end followed from it
 	}
 	if kept := s.settle(context.WithoutCancel(ctx)); kept != nil && err == nil {
 		err = kept
