@@ -47,6 +47,7 @@ func runLAN(ctx context.Context, o options) error {
 	}
 	defer p.close()
 	o.each, o.prefix = 24*time.Hour, takes
+	p.lookEvery = 50 * time.Millisecond // asking costs the device's core
 	fmt.Printf("%-8s %14s %10s %7s %16s %12s\n", "LAN", "store alone/s", "device/s", "ratio", "store CPU us", "device CPU us")
 	for _, l := range lanLoads {
 		if len(o.only) > 0 && !slices.Contains(o.only, l.name) {
@@ -133,7 +134,7 @@ func lanLinked(ctx context.Context, o options, p *pair, prefix string, size, n i
 	return f, p.complete(ctx, outpost, prefix, total)
 }
 
-// profile samples processes with perf for as long as it is let, where PROFILE names a folder.
+// profile samples processes with perf, for whoever looks for what is slow, where the environment's PROFILE names a folder.
 func profile(pids ...int) (stop func()) {
 	dir := os.Getenv("PROFILE")
 	if dir == "" {

@@ -37,7 +37,9 @@ func runNodes(ctx context.Context, o options) error {
 		if !ok {
 			return fmt.Errorf("no link %q: B or C", name)
 		}
-		begin("link "+name, func() error { return runNodeLink(ctx, o, name, road, t) })
+		if slices.ContainsFunc([]string{"initial", "bulk", "flash", "fair"}, o.does) {
+			begin("link "+name, func() error { return runNodeLink(ctx, o, name, road, t) })
+		}
 		if road.Down > 0 && o.does("kills") {
 			begin("link "+name+", killed", func() error { return runKilled(ctx, o, name, road, t) })
 		}

@@ -50,6 +50,7 @@ type pair struct {
 	namespaces              map[string]string   // by node; none: this one
 	prefix                  map[string][]string // what a node is run under, beside its namespace
 	nodes                   map[string]*member
+	lookEvery               time.Duration // how often a node is asked whether something has arrived
 }
 
 // member is one node of a pair.
@@ -69,7 +70,7 @@ func newPair(ctx context.Context, o options, dir, api, peers string, namespaces 
 		return nil, err
 	}
 	p := &pair{bin: bin, dir: dir, state: filepath.Join(dir, "state"), estate: filepath.Join(dir, "pair.yaml"), namespaces: namespaces,
-		prefix: prefix, nodes: map[string]*member{home: {server: server{stored: map[string][]int{}}}, outpost: {}}}
+		prefix: prefix, nodes: map[string]*member{home: {server: server{stored: map[string][]int{}}}, outpost: {}}, lookEvery: 5 * time.Millisecond}
 	text := fmt.Sprintf(pairEstate, api, peers)
 	if err := os.WriteFile(p.estate, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -230,8 +231,6 @@ func (a arrived) query() string {
 	return "versionId=" + url.QueryEscape(a.version)
 }
 
-const lookEvery = 5 * time.Millisecond
-
 // await looks at a node until it shows every version, and says when it first showed each. A node that is down is asked again.
 func (p *pair) await(ctx context.Context, node string, all []arrived) ([]arrived, error) {
 	var c *client
@@ -262,7 +261,7 @@ func (p *pair) await(ctx context.Context, node string, all []arrived) ([]arrived
 			c = nil
 		}
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(p.lookEvery):
 		case <-ctx.Done():
 		}
 	}
@@ -326,7 +325,7 @@ func (p *pair) complete(ctx context.Context, node, prefix string, want int) erro
 			return nil
 		}
 		select {
-		case <-time.After(lookEvery):
+		case <-time.After(p.lookEvery):
 		case <-ctx.Done():
 			return fmt.Errorf("%s lists %d of %d objects: %w", node, got, want, ctx.Err())
 		}
