@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
 
-.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link bench-timing clean deps
+.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link bench-link-full bench-carry bench-lan bench-timing clean deps
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -64,8 +64,17 @@ nightly: ## the whole suite under FIPS and under the race detector, then fuzzing
 bench: build ## our server and its peers in one run, with ratios
 	scripts/bench
 
-bench-link: ## carriage over emulated links, against each link's floor (needs root; about 20 minutes)
+bench-link: build ## a home and its device over emulated links B and C, against each link's floor, and rsync and git on B (needs root; about 25 minutes)
 	scripts/bench-link
+
+bench-link-full: build ## the same, and the peers on C, each load stopped at 900 s (needs root; about 40 minutes)
+	FULL=1 scripts/bench-link
+
+bench-carry: ## carriage alone over emulated links, against each link's floor (needs root; about 20 minutes)
+	CARRY=1 scripts/bench-link
+
+bench-lan: build ## what a device takes over a fast link, against what its store takes from clients (two cores to itself; about 3 minutes)
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -lan
 
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing

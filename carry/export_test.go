@@ -48,7 +48,7 @@ func Buffered(c Conn) (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p := range l.in {
-		n += cap(l.in[p].buf)
+		n += len(l.in[p].whole)
 		for _, m := range l.in[p].ready {
 			n += len(m)
 		}

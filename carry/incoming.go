@@ -8,7 +8,7 @@ import (
 )
 
 // streamWindow is how far one precedence's stream may run ahead of what was received from the
-// Conn: it bounds the memory that a peer can make us hold to streamWindow for each precedence, twice while a buffer
+// Conn: it bounds the memory that a peer can make us hold to that and half as much for each precedence, twice while a buffer
 // grows. It takes more than one whole message, so that the next flows while one waits.
 const streamWindow = 2 << 20
 
@@ -20,7 +20,8 @@ const maxGaps = 1024
 type incoming struct {
 	base     uint64 // offset of buf[0]: everything before it stands in ready or was received
 	buf      []byte
-	got      spans // what of buf is there
+	whole    []byte // what buf is the end of
+	got      spans  // what of buf is there
 	ready    [][]byte
 	consumed uint64 // bytes of stream that were received from the Conn
 	told     uint64 // the limit that the peer was told last
@@ -53,12 +54,29 @@ func (in *incoming) put(offset uint64, data []byte) (taken bool, err error) {
 		return false, nil
 	}
 	if need := int(end - in.base); need > len(in.buf) {
-		in.buf = append(in.buf, make([]byte, need-len(in.buf))...)
+		in.grow(need)
 	}
 	copy(in.buf[offset-in.base:], data)
 	in.got.add(offset, end)
 	return true, in.cut()
 }
+
+// grow makes buf n bytes long; what it has beyond its old end is not said. Room that was cut off its front is used again once that is a
+// third of the whole: so a stream that flows is copied about once, and asks for no memory.
+func (in *incoming) grow(n int) {
+	if n <= cap(in.buf) {
+		in.buf = in.buf[:n]
+		return
+	}
+	whole := in.whole
+	if n > len(whole)/3*2 {
+		whole = make([]byte, max(n+n/2, leastBuffer))
+	}
+	copy(whole, in.buf)
+	in.whole, in.buf = whole, whole[:n]
+}
+
+const leastBuffer = 16 << 10
 
 // cut moves whole messages from the front of buf to ready.
 func (in *incoming) cut() error {
@@ -79,7 +97,7 @@ func (in *incoming) cut() error {
 	}
 	in.got.drop(in.base)
 	if len(in.buf) == 0 {
-		in.buf = nil
+		in.buf, in.whole = nil, nil
 	}
 	return nil
 }

@@ -125,7 +125,7 @@ func TestAStreamIsPutTogetherFromPiecesInAnyOrder(t *testing.T) {
 		out.limit = streamWindow
 		var want [][]byte
 		for i := range rapid.IntRange(1, 6).Draw(t, "messages") {
-			msg := bytes.Repeat([]byte{byte(i + 1)}, rapid.IntRange(1, 3000).Draw(t, "size"))
+			msg := bytes.Repeat([]byte{byte(i + 1)}, rapid.IntRange(1, 9000).Draw(t, "size"))
 			want = append(want, msg)
 			out.put(msg)
 		}
@@ -152,10 +152,44 @@ func TestAStreamIsPutTogetherFromPiecesInAnyOrder(t *testing.T) {
 		if !slices.EqualFunc(got, want, bytes.Equal) {
 			t.Fatalf("%d messages came of %d, or not the same", len(got), len(want))
 		}
-		if in.buf != nil || len(in.got) != 0 {
-			t.Fatalf("%d bytes and %v are kept when all is read", len(in.buf), in.got)
+		if in.buf != nil || in.whole != nil || len(in.got) != 0 {
+			t.Fatalf("%d bytes and %v are kept when all is read", len(in.whole), in.got)
 		}
 	})
+}
+
+// TestAStreamThatFlowsAsksForNoMoreMemory has pieces come in order that never end where a message does.
+func TestAStreamThatFlowsAsksForNoMoreMemory(t *testing.T) {
+	out := outgoing{limit: 64 * streamWindow}
+	in := &incoming{}
+	in.init()
+	const size, piece = 48 << 10, 8900
+	buffers, last := 0, (*byte)(nil)
+	for n := 0; n < 200; n++ {
+		out.put(bytes.Repeat([]byte{byte(n + 1)}, size))
+	}
+	got := 0
+	for at := uint64(0); at+piece < out.end; at += piece {
+		in.told = in.limit()
+		if taken, err := in.put(at, out.appendBytes(nil, span{at, at + piece})); err != nil || !taken {
+			t.Fatalf("at %d: %v, %v", at, taken, err)
+		}
+		for msg := in.receive(); msg != nil; msg = in.receive() {
+			if got++; len(msg) != size || msg[0] != byte(got) || msg[size-1] != byte(got) {
+				t.Fatalf("message %d is not the one that was sent", got)
+			}
+		}
+		if len(in.whole) > 3*size {
+			t.Fatalf("%d bytes are kept for messages of %d", len(in.whole), size)
+		}
+		if len(in.whole) > 0 && &in.whole[0] != last {
+			last = &in.whole[0]
+			buffers++
+		}
+	}
+	if got < 199 || buffers > 8 {
+		t.Errorf("%d messages came by way of %d buffers, want 199 and a few", got, buffers)
+	}
 }
 
 func TestAPeerThatSendsTooMuchOrNonsenseIsFound(t *testing.T) {

@@ -270,7 +270,7 @@ func (e *Enclave) keepOrigin(b *bucket, f found, key string) error {
 	if f.rec.custody == nil || f.rec.origin != nil {
 		return nil
 	}
-	entry, err := e.signable(b, f, key)
+	entry, _, err := e.signable(b, f, key, 0)
 	if err == nil {
 		f.rec.origin, err = entry.MarshalBinary()
 	}

@@ -219,6 +219,51 @@ func TestWhatIsWrittenOnEitherSideIsOnBoth(t *testing.T) {
 	}
 }
 
+// TestContentThatWasReadForItsDigestIsNotReadAgain: what was taken away meanwhile is still there for who fetched it.
+func TestContentThatWasReadForItsDigestIsNotReadAgain(t *testing.T) {
+	p := openPair(t, "SECRET", nil)
+	s := p.home.as("s-analyst", "SECRET")
+	sizes := map[string]int{"small": 4 << 10, "whole": keptContent - 4<<10, "more": keptContent}
+	var versions []redoubt.Version
+	for _, key := range []string{"small", "whole", "more"} {
+		versions = append(versions, p.home.put(s, key, strings.Repeat("x", sizes[key]), ""))
+	}
+	set := p.home.set("SECRET").name
+	refs, _, err := p.home.Since(context.Background(), p.device.name, set, 0, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := fetch(t, p.home, p.device, set, refs)
+	if len(items) != len(sizes) {
+		t.Fatalf("%d items, want %d", len(items), len(sizes))
+	}
+	for _, v := range versions {
+		if err := p.home.del(s, v.Name.Key, v.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, item := range items {
+		key := item.Entry.Name.Key
+		r, err := item.Open()
+		if key == "more" { // there was no room for it: it is read when it is opened, and is gone
+			if err == nil {
+				_, err = io.ReadAll(r.Reader(0, -1))
+			}
+			if err == nil {
+				t.Error("more than the room for it was kept")
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", key, err)
+			continue
+		}
+		if got, err := io.ReadAll(r.Reader(0, -1)); err != nil || len(got) != sizes[key] {
+			t.Errorf("%s: %d bytes, %v", key, len(got), err)
+		}
+	}
+}
+
 func TestNothingAboveTheBoundTravels(t *testing.T) {
 	p := openPair(t, "SECRET", nil)
 	low := p.home.as("s-analyst", "")

@@ -148,8 +148,13 @@ func nextPrefix(prefix []byte) []byte {
 	return after(append(bytes.Clone(prefix), bytes.Repeat([]byte{0xff}, 8)...))
 }
 
-// item is what a stamp names, if the link carries it and it is still there.
-func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versionID) (item redoubt.JournalItem, ok bool, err error) {
+// keptContent is how much of the content that a Fetch reads to hash it is kept for whoever opens it next: one object of a usual size,
+// or all that goes in one message.
+const keptContent = 1 << 20
+
+// item is what a stamp names, if the link carries it and it is still there. Content that had to be read for its digest is kept as far
+// as there is room.
+func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versionID, room *int64) (item redoubt.JournalItem, ok bool, err error) {
 	raw, ok, err := view.Get(stampKey(set.id, id))
 	if err != nil || !ok {
 		return item, false, err
@@ -181,7 +186,11 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 	if err == nil && f.rec.origin != nil {
 		err = item.Entry.UnmarshalBinary(f.rec.origin)
 	} else if err == nil {
-		item.Entry, err = e.signable(b, f, key)
+		var kept []byte
+		if item.Entry, kept, err = e.signable(b, f, key, *room); kept != nil {
+			*room -= int64(len(kept))
+			item.Open = func() (redoubt.Content, error) { return inline(kept), nil }
+		}
 	}
 	if err != nil {
 		return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
@@ -189,16 +198,17 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 	return item, true, nil
 }
 
-// signable is a version's entry with the digest of its content.
-func (e *Enclave) signable(b *bucket, f found, key string) (redoubt.JournalEntry, error) {
+// signable is a version's entry with the digest of its content. Content that had to be read for it is returned too, where it is not
+// longer than most.
+func (e *Enclave) signable(b *bucket, f found, key string, most int64) (out redoubt.JournalEntry, content []byte, err error) {
 	entry, err := e.entryOf(b, f, key)
 	if err != nil {
-		return redoubt.JournalEntry{}, err
+		return out, nil, err
 	}
 	if !f.rec.marker {
-		entry.Content, err = e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f)
+		entry.Content, content, err = e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f, entry.SizeBytes, most)
 	}
-	return *entry, err
+	return *entry, content, err
 }
 
 // fateOf takes a removal or an alteration apart; a place of a version is none.
@@ -256,7 +266,7 @@ func (e *Enclave) openContent(name redoubt.ObjectName, f found) (redoubt.Content
 	return o, nil
 }
 
-// inline is the content of a system record.
+// inline is content that is in memory: that of a system record, or one that was read already.
 type inline []byte
 
 func (c inline) Reader(off, n int64) io.Reader {
@@ -268,21 +278,27 @@ func (c inline) Reader(off, n int64) io.Reader {
 
 func (c inline) Close() error { return nil }
 
-// contentDigest is the SHA-256 of a version's content: the one that came with it, or else it is read once more.
-func (e *Enclave) contentDigest(name redoubt.ObjectName, f found) (sum [32]byte, err error) {
+// contentDigest is the SHA-256 of a version's size bytes of content: the one that came with it, or else they are read once more, and
+// returned where they are not more than most.
+func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, err error) {
 	if given, err := base64.StdEncoding.DecodeString(f.rec.sums.SHA256); err == nil && len(given) == len(sum) && !f.rec.sums.Composite {
-		return [32]byte(given), nil
+		return [32]byte(given), nil, nil
 	}
 	r, err := e.openContent(name, f)
 	if err != nil {
-		return sum, err
+		return sum, nil, err
 	}
 	defer r.Close()
+	if size <= most {
+		content = make([]byte, size)
+		_, err := io.ReadFull(r.Reader(0, -1), content)
+		return sha256.Sum256(content), content, err
+	}
 	h := sha256.New()
 	if _, err := io.Copy(h, r.Reader(0, -1)); err != nil {
-		return sum, err
+		return sum, nil, err
 	}
-	return [32]byte(h.Sum(nil)), nil
+	return [32]byte(h.Sum(nil)), nil, nil
 }
 
 // sealed gives entries made here their custody, one signature for all of them, and records the page.
@@ -405,8 +421,9 @@ func (e *Enclave) Fetch(ctx context.Context, peer redoubt.NodeName, text string,
 	view := e.engine.View()
 	defer view.Close()
 	var items []redoubt.JournalItem
+	room := int64(keptContent)
 	for _, s := range stamps {
-		item, ok, err := e.item(view, l, set, versionID(s))
+		item, ok, err := e.item(view, l, set, versionID(s), &room)
 		if err != nil {
 			return nil, err
 		}

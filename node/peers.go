@@ -240,7 +240,8 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 	ctx, stop := context.WithCancel(ctx)
 	m := &meeting{conn: conn, road: road, key: l.Key, stop: stop, ended: make(chan struct{})}
 	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log, Codecs: &p.codecs,
-		Met: func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
+		Rate: func() float64 { return conn.Stats().BytesPerSec },
+		Met:  func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
 		Noted: func(ctx context.Context, s *replica.Session, kind string, body []byte) error {
 			return p.noted(ctx, s, l.Peer, kind, body)
 		}})

@@ -201,6 +201,29 @@ func TestTwoNodesStayInStepOverALink(t *testing.T) {
 	})
 }
 
+// TestManyEntriesThatAreFoundByComparingArrive: of what a comparison finds missing no size is known when it is queued.
+func TestManyEntriesThatAreFoundByComparingArrive(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home, device := twoStacks(t)
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		for i := range 70 {
+			put(t, home, h, fmt.Sprintf("k%d", i), noise(uint64(i), 30_000), "")
+		}
+		link(t, home, device, "SECRET")
+		m := meet(home, device, 0)
+		synctest.Wait()
+		same(t, home, device, h, d)
+		if got := seen(t, device, d); len(got) != 70 {
+			t.Errorf("the device shows %d versions, want 70", len(got))
+		}
+		for _, err := range m.part() {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 func TestALinkThatIsCutAgainAndAgainLosesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)

@@ -43,8 +43,14 @@ func (r *Road) Break() { r.out.breaks() }
 // Watch has each message that this end sends shown.
 func (r *Road) Watch(each func(msg []byte)) { r.out.watch = each }
 
+// maxMessage is the longest message of a road: that of carry.Conn.
+const maxMessage = 1 << 20
+
 // Send queues a message; see carry.Conn.
 func (r *Road) Send(ctx context.Context, p redoubt.Precedence, msg []byte) error {
+	if len(msg) == 0 || len(msg) > maxMessage {
+		return &redoubt.Error{Op: "Road.Send", Kind: redoubt.TooLarge}
+	}
 	return r.out.put(ctx, p, append([]byte(nil), msg...))
 }
 

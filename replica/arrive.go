@@ -226,10 +226,8 @@ func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arriva
 	default:
 		in := a.in
 		in.Content = bytes.NewReader(plain)
-		out, err := s.apply(ctx, []redoubt.Received{in}, map[redoubt.Stamp]uint64{in.Entry.Stamp: a.seq})
-		s.acks.add(out...)
 		a.ended = true
-		if err != nil {
+		if err := s.settling(ctx, in, a.seq); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 	if receipt {
 		return x.frames.end()
 	}
-	x.packer = &packer{o.Journal, x.peer, new(Codecs)}
+	x.packer = &packer{journal: o.Journal, peer: x.peer, codecs: new(Codecs)}
 	sets, err := o.Journal.Sets(ctx, x.peer)
 	if err != nil {
 		return err

@@ -205,7 +205,7 @@ func TestContentThatIsNotWellFormedIsRefusedBeforeAnyOfItIsTaken(t *testing.T) {
 }
 
 func TestABombIsRefusedWithinWhatWasSignedFor(t *testing.T) {
-	enc, err := newEncoder()
+	enc, err := newEncoder(maxWholeBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func FuzzContent(f *testing.F) {
 	f.Add(framed(testManifest, []byte{msgEnd})[:len(testManifest)+9])
 	p := newPost(f)
 	f.Fuzz(func(t *testing.T, in []byte) {
-		packer := &packer{p.node, "secret", new(Codecs)}
+		packer := &packer{journal: p.node, peer: "secret", codecs: new(Codecs)}
 		// The zeros behind the end are made for the fuzzer: they are tested above.
 		padded := append(bytes.Clone(in), make([]byte, (padBytes-len(in)%padBytes)%padBytes)...)
 		scan := &frameReader{r: bytes.NewReader(padded)}

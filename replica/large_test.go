@@ -83,7 +83,7 @@ var baseStamp, nextStamp = redoubt.Stamp{9}, redoubt.Stamp{10}
 // both packs content against a base as who sends it does, and unpacks it as who receives it.
 func both(t interface{ Fatal(...any) }, base, next body) (packed int) {
 	h := &holder{content: map[redoubt.Stamp]body{baseStamp: base, nextStamp: next}}
-	p := &packer{h, "secret", new(Codecs)}
+	p := &packer{journal: h, peer: "secret", codecs: new(Codecs)}
 	items, _ := h.Fetch(context.Background(), "", "S", []redoubt.Stamp{nextStamp})
 	items[0].Entry.Base = baseStamp
 	src, err := p.open(context.Background(), "S", &items[0], true)
@@ -141,7 +141,7 @@ func TestWhatIsMadeOfABaseComesOutAsItWas(t *testing.T) {
 			}
 		}
 		h := &holder{content: map[redoubt.Stamp]body{baseStamp: base}}
-		p := &packer{h, "secret", new(Codecs)}
+		p := &packer{journal: h, peer: "secret", codecs: new(Codecs)}
 		b := &baseline{content: base, size: int64(len(base))}
 		if err := b.index(); err != nil {
 			r.Fatal(err)
@@ -175,7 +175,7 @@ func TestALargeVersionIsMadeOfItsBaseAcrossSegments(t *testing.T) {
 
 // bomb is zstd of a lot of zeros.
 func bomb(t testing.TB, n int) []byte {
-	enc, err := newEncoder()
+	enc, err := newEncoder(maxWholeBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestStepsThatLieAreRefused(t *testing.T) {
 		"a bomb that says what it is":         append(u(1, 500, 0), bomb(t, maxWholeBytes+1)...),
 	} {
 		h := &holder{content: map[redoubt.Stamp]body{baseStamp: base}}
-		p := &packer{h, "secret", new(Codecs)}
+		p := &packer{journal: h, peer: "secret", codecs: new(Codecs)}
 		a := &arrival{set: "S", in: redoubt.Received{Entry: redoubt.JournalEntry{Base: baseStamp}}}
 		if plain, state, err := p.restore(context.Background(), a, packedChunks, packed, 500); err != nil || state != refused {
 			t.Errorf("%s: %d bytes, state %d, %v; want it refused", what, len(plain), state, err)
@@ -226,7 +226,7 @@ func TestStepsThatLieAreRefused(t *testing.T) {
 	good := u(2, 0, 250, 700, 0, 250, 0)
 	h := &holder{content: map[redoubt.Stamp]body{baseStamp: base}}
 	a := &arrival{set: "S", in: redoubt.Received{Entry: redoubt.JournalEntry{Base: baseStamp}}}
-	plain, state, err := (&packer{h, "secret", new(Codecs)}).restore(context.Background(), a, packedChunks, good, 500)
+	plain, state, err := (&packer{journal: h, peer: "secret", codecs: new(Codecs)}).restore(context.Background(), a, packedChunks, good, 500)
 	if err != nil || state != taken || !bytes.Equal(plain, append(slices.Clone(base[700:950]), base[:250]...)) {
 		t.Errorf("what is well formed: state %d, %v", state, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math/bits"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
@@ -16,20 +17,59 @@ type packer struct {
 	journal redoubt.Journal
 	peer    redoubt.NodeName
 	codecs  *Codecs
+	rate    func() float64 // see Options.Rate; nil: nothing is known
 }
 
 // Codecs are what packs and unpacks without a dictionary. Each holds megabytes: the sessions of a node share them, so that those
 // that have nothing to say keep none. The zero Codecs is ready; its methods may be called at once.
 type Codecs struct {
-	encoders, decoders sync.Pool // of *zstd.Encoder and *zstd.Decoder
+	small, large, quick sync.Pool // of *zstd.Encoder: with a window of smallWindow, of what is packed whole, and at the fastest level
+	decoders            sync.Pool // of *zstd.Decoder
 }
 
-func (c *Codecs) encoder() (*zstd.Encoder, error) {
-	if e, ok := c.encoders.Get().(*zstd.Encoder); ok {
-		return e, nil
+// encode compresses; quickly is for a road that carries as much as a core has time for. Its result may be longer than plain.
+func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
+	pool, level, window := &c.large, zstd.SpeedBetterCompression, maxWholeBytes
+	switch {
+	case quickly:
+		pool, level, window = &c.quick, zstd.SpeedFastest, quickWindow
+	case len(plain) <= smallWindow:
+		pool, window = &c.small, smallWindow
 	}
-	return newEncoder()
+	enc, ok := pool.Get().(*zstd.Encoder)
+	if !ok {
+		var err error
+		if enc, err = newEncoder(window, zstd.WithEncoderLevel(level)); err != nil {
+			return nil, err
+		}
+	}
+	defer pool.Put(enc)
+	if quickly && len(plain) > sampleEvery && !shrinks(enc, plain) {
+		return plain, nil
+	}
+	return enc.EncodeAll(plain, make([]byte, 0, len(plain))), nil
 }
+
+// shrinks says whether compressing is worth a core's time: whether samples of the content become shorter by an eighth.
+func shrinks(enc *zstd.Encoder, plain []byte) bool {
+	var out []byte
+	of, to := 0, 0
+	for at := 0; at < len(plain); at += sampleEvery {
+		sample := plain[at:min(at+sampleBytes, len(plain))]
+		out = enc.EncodeAll(sample, out[:0])
+		of, to = of+len(sample), to+len(out)
+	}
+	return to < of-of/8
+}
+
+// Where a road is quick. quickRoad is the rate, in bytes a second, from which on one is: more than Gigabit Ethernet carries, where
+// what the better level saves is still worth the core's time.
+const (
+	quickRoad   = 150e6
+	sampleEvery = 128 << 10
+	sampleBytes = 4 << 10
+	quickWindow = 1 << 20
+)
 
 func (c *Codecs) decoder() (*zstd.Decoder, error) {
 	if d, ok := c.decoders.Get().(*zstd.Decoder); ok {
@@ -91,9 +131,18 @@ func (p *packer) compress(ctx context.Context, set string, entry *redoubt.Journa
 	return packing, packed, nil
 }
 
-func newEncoder(more ...zstd.EOption) (*zstd.Encoder, error) {
-	return zstd.NewWriter(nil, append(more, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))...)
+// newEncoder makes one that finds what repeats within window bytes. Its memory is 4 MB and the window, half as much again: a node holds one
+// for each precedence that it sends at, and one more for each difference.
+func newEncoder(window int, more ...zstd.EOption) (*zstd.Encoder, error) {
+	return zstd.NewWriter(nil, append([]zstd.EOption{zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
+		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(window)}, more...)...)
 }
+
+// smallWindow is for what goes together in a message.
+const smallWindow = 64 << 10
+
+// windowOver is the window, a power of two, in which all of n bytes are in reach: the content's base must be, to its last byte.
+func windowOver(n int) int { return max(smallWindow, 1<<bits.Len(uint(n-1))) }
 
 // dictID marks frames that need a base; it is ours alone.
 const dictID = 0x52444254

@@ -151,6 +151,47 @@ func (s *Session) apply(ctx context.Context, in []redoubt.Received, seqs map[red
 	return out, nil
 }
 
+// mostSettling is how many large entries become durable while others come: enough that a sync is waited for beside receiving. Each is of
+// settlingBytes at most, which bounds what they hold in memory; a larger one is waited for.
+const (
+	mostSettling  = 4
+	settlingBytes = 2 << 20
+)
+
+// settling has an entry that came whole applied while the next one comes, and waits for the oldest where there are many.
+func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64) error {
+	ended := make(chan error, 1)
+	s.whole = append(s.whole, ended)
+	go func() {
+		out, err := s.apply(ctx, []redoubt.Received{in}, map[redoubt.Stamp]uint64{in.Entry.Stamp: seq})
+		s.acks.add(out...)
+		ended <- err
+		if err != nil {
+			s.o.Conn.Close() // receive may be waiting for the peer: the fault ends the session now
+		}
+	}()
+	if len(s.whole) < mostSettling && in.Entry.SizeBytes <= settlingBytes {
+		return nil
+	}
+	if in.Entry.SizeBytes > settlingBytes {
+		return s.settleAll()
+	}
+	oldest := s.whole[0]
+	s.whole = s.whole[1:]
+	return <-oldest
+}
+
+// settleAll waits for every entry that is being applied, and gives the first fault.
+func (s *Session) settleAll() (err error) {
+	for _, ended := range s.whole {
+		if e := <-ended; err == nil {
+			err = e
+		}
+	}
+	s.whole = nil
+	return err
+}
+
 // ackQueue gathers outcomes, so that many travel in one message and the receiver never waits for the road back.
 type ackQueue struct {
 	mu     sync.Mutex

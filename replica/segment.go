@@ -115,7 +115,7 @@ func (s *source) chunked(plain []byte) ([]byte, error) {
 	if len(own) == 0 {
 		return encodeSteps(all), nil
 	}
-	_, packed, err := s.p.deflate(own, nil)
+	packed, err := s.p.codecs.encode(own, false) // in zstd whatever it gains: the receiver reads nothing else
 	return append(encodeSteps(all), packed...), err
 }
 
@@ -160,17 +160,14 @@ func (p *packer) restore(ctx context.Context, a *arrival, packing uint8, packed 
 	return plain, taken, err
 }
 
-// deflate compresses with zstd, against a dictionary where there is one.
+// deflate compresses with zstd, against a dictionary where there is one. Where it gains nothing its result may be content as it is,
+// and no shorter.
 func (p *packer) deflate(plain, dict []byte) (packing uint8, packed []byte, err error) {
 	if dict == nil {
-		enc, err := p.codecs.encoder()
-		if err != nil {
-			return 0, nil, err
-		}
-		defer p.codecs.encoders.Put(enc)
-		return packedZstd, enc.EncodeAll(plain, nil), nil
+		packed, err = p.codecs.encode(plain, p.rate != nil && p.rate() >= quickRoad)
+		return packedZstd, packed, err
 	}
-	enc, err := newEncoder(zstd.WithEncoderDictRaw(dictID, dict))
+	enc, err := newEncoder(windowOver(len(dict)+len(plain)), zstd.WithEncoderDictRaw(dictID, dict))
 	if err != nil {
 		return 0, nil, err
 	}

@@ -34,7 +34,7 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 	if err != nil {
 		return err
 	}
-	m := items{Set: set.set}
+	m, size := items{Set: set.set}, 0
 	for i := range fetched {
 		item := &fetched[i]
 		r := byStamp[item.Entry.Stamp]
@@ -53,6 +53,12 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 			return err
 		}
 		m.Parcels = append(m.Parcels, parcel)
+		if size += len(parcel.Entry) + len(parcel.Content); size >= messageBytes { // of what was found by comparing no size was known
+			if err := s.o.Conn.Send(ctx, p, m.encode()); err != nil {
+				return err
+			}
+			m.Parcels, size = nil, 0
+		}
 	}
 	for _, gone := range byStamp { // removed since, and the removal is on its way too, or superseded
 		s.out.done(gone)

@@ -24,7 +24,7 @@ type Conn interface {
 	Close() error
 }
 
-// Options is what a session is made of. All but Log, Codecs, Met and Noted is needed.
+// Options is what a session is made of. All but Log, Codecs, Rate, Met and Noted is needed.
 type Options struct {
 	Estate  string // its name; both ends are of one
 	Node    redoubt.NodeName
@@ -34,6 +34,9 @@ type Options struct {
 	Conn    Conn         // owned: Run closes it
 	Log     *slog.Logger // nil: nothing is logged
 	Codecs  *Codecs      // that a node's sessions share; nil: its own
+
+	// Rate is what the road is believed to take in our direction, in bytes a second; 0, or nil: not known.
+	Rate func() float64
 
 	// Met, when set, is called once the peer has been greeted; Noted for each note that the peer sends, in order, by the
 	// goroutine that receives: it must not wait for the peer. An error of either ends the session.
@@ -75,7 +78,8 @@ type Session struct {
 	shown    inventory // of shownSet, as a reconciling peer asks about it
 	shownSet string
 	begun    [redoubt.Precedences]*arrival
-	early    []said // what came before the peer's hello
+	whole    []chan error // entries that came whole and are being applied
+	early    []said       // what came before the peer's hello
 
 	asking  map[string]bool // sets of which the peer may have more than is on record; of follow alone
 	lacking chan []byte     // answers to that
@@ -99,7 +103,7 @@ func New(o Options) *Session {
 	if o.Codecs == nil {
 		o.Codecs = new(Codecs)
 	}
-	return &Session{o: o, packer: &packer{o.Journal, o.Peer, o.Codecs}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(),
+	return &Session{o: o, packer: &packer{journal: o.Journal, peer: o.Peer, codecs: o.Codecs, rate: o.Rate}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(),
 		asking: map[string]bool{}, lacking: make(chan []byte, 1), kept: map[redoubt.Stamp]kept{}}
 }
 
@@ -128,6 +132,9 @@ func (s *Session) Run(ctx context.Context) error {
 	err := work.Wait()
 	for _, a := range s.begun {
 		s.endArrival(context.WithoutCancel(ctx), a)
+	}
+	if fault := s.settleAll(); fault != nil && !errors.Is(fault, context.Canceled) {
+		err = fault // the Conn's end followed from it
 	}
 	if kept := s.settle(context.WithoutCancel(ctx)); kept != nil && err == nil {
 		err = kept

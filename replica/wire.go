@@ -38,7 +38,8 @@ const (
 	pieceBytes     = 16 << 10 // of content in one message: what of one has come when a node dies is lost
 	togetherBytes  = 32 << 10 // of content that is sent together
 	togetherItems  = 64
-	maxWholeBytes  = 8 << 20 // of content that is compressed whole, against its base
+	messageBytes   = 64 << 10 // of entries and content, from which on a message goes: what goes together as a rule, with its entries
+	maxWholeBytes  = 8 << 20  // of content that is compressed whole, against its base
 	maxPackedBytes = maxWholeBytes + 1<<10
 )
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
@@ -26,12 +27,29 @@ type client struct {
 	want []byte // the answer must hold this
 
 	accept int // a status beside 2xx that is no failure
+
+	precedence string    // of what it puts; empty: none is said
+	body       io.Writer // where an answer's body goes; nil: nowhere
+	version    string    // that the last answer named
+	status     int       // of the last answer
 }
+
+const precedenceHeader = "x-amz-meta-redoubt-precedence"
 
 const emptyDigest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 func (s *server) dial() (*client, error) {
-	conn, err := net.Dial("tcp", s.addr)
+	var conn net.Conn
+	dial := func() (err error) {
+		conn, err = net.Dial("tcp", s.addr)
+		return err
+	}
+	err := error(nil)
+	if s.namespace == "" {
+		err = dial()
+	} else {
+		err = within(s.namespace, dial)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -59,8 +77,13 @@ func (c *client) do(method, path, query string, body []byte, check func(int64) e
 		sum := sha256.Sum256(body)
 		digest = hex.EncodeToString(sum[:])
 	}
-	canonical := method + "\n" + path + "\n" + query + "\nhost:" + s.addr + "\nx-amz-content-sha256:" + digest +
-		"\nx-amz-date:" + stamp + "\n\nhost;x-amz-content-sha256;x-amz-date\n" + digest
+	headers, signed, urgent := "host:"+s.addr+"\nx-amz-content-sha256:"+digest+"\nx-amz-date:"+stamp+"\n", "host;x-amz-content-sha256;x-amz-date", ""
+	if c.precedence != "" && method == "PUT" {
+		headers += precedenceHeader + ":" + c.precedence + "\n"
+		signed += ";" + precedenceHeader
+		urgent = precedenceHeader + ": " + c.precedence + "\r\n"
+	}
+	canonical := method + "\n" + path + "\n" + query + "\n" + headers + "\n" + signed + "\n" + digest
 	sum := sha256.Sum256([]byte(canonical))
 	scope := day + "/" + s.region + "/s3/aws4_request"
 	signature := hex.EncodeToString(mac(c.key, "AWS4-HMAC-SHA256\n"+stamp+"\n"+scope+"\n"+hex.EncodeToString(sum[:])))
@@ -69,7 +92,7 @@ func (c *client) do(method, path, query string, body []byte, check func(int64) e
 		target += "?" + query
 	}
 	b := append(c.buf[:0], method+" "+target+" HTTP/1.1\r\nHost: "+s.addr+"\r\nX-Amz-Content-Sha256: "+digest+"\r\nX-Amz-Date: "+stamp+
-		"\r\nAuthorization: AWS4-HMAC-SHA256 Credential="+s.access+"/"+scope+", SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature="+signature+"\r\n"...)
+		"\r\nAuthorization: AWS4-HMAC-SHA256 Credential="+s.access+"/"+scope+", SignedHeaders="+signed+", Signature="+signature+"\r\n"+urgent...)
 	if method == "PUT" {
 		b = append(b, "Content-Length: "+strconv.Itoa(len(body))+"\r\n"...)
 	}
@@ -92,6 +115,7 @@ func (c *client) do(method, path, query string, body []byte, check func(int64) e
 		return err
 	}
 	defer res.Body.Close()
+	c.version, c.status = res.Header.Get("X-Amz-Version-Id"), res.StatusCode
 	if res.StatusCode == c.accept {
 		_, err := io.Copy(io.Discard, res.Body)
 		return err
@@ -108,7 +132,7 @@ func (c *client) do(method, path, query string, body []byte, check func(int64) e
 		}
 		return nil
 	}
-	got, err := io.Copy(io.Discard, res.Body)
+	got, err := io.Copy(cmp.Or[io.Writer](c.body, io.Discard), res.Body)
 	if err == nil && check != nil {
 		err = check(got)
 	}

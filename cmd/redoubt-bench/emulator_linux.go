@@ -25,12 +25,16 @@ const tcpCongestion = "bbr"
 type emulator struct {
 	namespaceA, namespaceB string
 	addressA, addressB     netip.Addr
-	began                  time.Time
 	devices                [2]*os.File
 	work                   sync.WaitGroup
+
+	mu    sync.Mutex
+	began time.Time             // of the road
+	ways  [2]*carrytest.Traffic // from a to b, and back
+	moved [2]map[byte]int64     // bytes that arrived, by IP protocol
 }
 
-// startEmulator makes the namespaces, the devices and their addresses, and moves packets from then on.
+// startEmulator makes the namespaces, the devices and their addresses, and moves packets from then on. The zero Road is instant and perfect.
 func startEmulator(name string, road carrytest.Road, seed uint64) (*emulator, error) {
 	e := &emulator{
 		namespaceA: fmt.Sprintf("redoubt-bench-%d-%s-a", os.Getpid(), name), namespaceB: fmt.Sprintf("redoubt-bench-%d-%s-b", os.Getpid(), name),
@@ -48,7 +52,7 @@ func startEmulator(name string, road carrytest.Road, seed uint64) (*emulator, er
 			return err
 		})
 		address := []netip.Addr{e.addressA, e.addressB}[i].String() + "/30"
-		for _, args := range [][]string{{"addr", "add", address, "dev", "link0"}, {"link", "set", "link0", "mtu", "1500", "txqueuelen", "1000", "up"}} {
+		for _, args := range [][]string{{"link", "set", "lo", "up"}, {"addr", "add", address, "dev", "link0"}, {"link", "set", "link0", "mtu", "1500", "txqueuelen", "1000", "up"}} {
 			if err == nil {
 				err = ip(append([]string{"-n", namespace}, args...)...)
 			}
@@ -57,14 +61,53 @@ func startEmulator(name string, road carrytest.Road, seed uint64) (*emulator, er
 			return nil, errors.Join(err, e.close())
 		}
 	}
-	e.began = time.Now()
-	e.move(e.devices[0], e.devices[1], carrytest.NewTraffic(road, seed, 1, e.began))
-	e.move(e.devices[1], e.devices[0], carrytest.NewTraffic(road, seed, 2, e.began))
+	e.become(road, seed)
+	e.move(0)
+	e.move(1)
 	return e, nil
 }
 
+// become makes the link another one, which begins now. What is on the way still arrives.
+func (e *emulator) become(road carrytest.Road, seed uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.began = time.Now()
+	for i := range e.ways {
+		e.ways[i], e.moved[i] = carrytest.NewTraffic(road, seed, uint64(i)+1, e.began), map[byte]int64{}
+	}
+}
+
 // age is how long the link has been there: its outages count from its beginning.
-func (e *emulator) age() time.Duration { return time.Since(e.began) }
+func (e *emulator) age() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return time.Since(e.began)
+}
+
+// sent is how many bytes were sent into the link from a to b and back, in whole packets, lost ones included.
+func (e *emulator) sent() [2]int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return [2]int64{e.ways[0].SentBytes, e.ways[1].SentBytes}
+}
+
+// arrived is how many bytes of an IP protocol came out of the link, both ways together.
+func (e *emulator) arrived(protocol byte) int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.moved[0][protocol] + e.moved[1][protocol]
+}
+
+// take says when a packet that goes in one direction arrives.
+func (e *emulator) take(way int, packet []byte) []time.Time {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	at := e.ways[way].Take(len(packet), time.Now())
+	if len(packet) >= 20 && packet[0]>>4 == 4 {
+		e.moved[way][packet[9]] += int64(len(at) * len(packet))
+	}
+	return at
+}
 
 // onTheWay is how many packets may be on one direction of a link.
 const onTheWay = 1 << 16
@@ -74,8 +117,9 @@ type moving struct {
 	at     time.Time
 }
 
-// move takes packets from one device along a road to the other, until the devices are closed.
-func (e *emulator) move(from, to *os.File, traffic *carrytest.Traffic) {
+// move takes packets from one device to the other, until the devices are closed.
+func (e *emulator) move(direction int) {
+	from, to := e.devices[direction], e.devices[1-direction]
 	way := make(chan moving, onTheWay)
 	e.work.Go(func() {
 		for m := range way {
@@ -91,7 +135,7 @@ func (e *emulator) move(from, to *os.File, traffic *carrytest.Traffic) {
 			if err != nil {
 				return
 			}
-			for _, at := range traffic.Take(n, time.Now()) {
+			for _, at := range e.take(direction, buf[:n]) {
 				way <- moving{append([]byte(nil), buf[:n]...), at}
 			}
 		}

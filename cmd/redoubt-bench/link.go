@@ -258,7 +258,7 @@ func (b *linkBench) fair(ctx context.Context) error {
 	const settle, measure = 20 * time.Second, 60 * time.Second
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	tcp, err := b.startTCP(ctx)
+	tcp, err := startTCP(ctx, b.link.namespaceA, b.link.namespaceB, b.link.addressB)
 	if err != nil {
 		return err
 	}
@@ -294,11 +294,11 @@ func (b *linkBench) fair(ctx context.Context) error {
 	return nil
 }
 
-// startTCP keeps one TCP connection full from a to b until ctx is done.
-func (b *linkBench) startTCP(ctx context.Context) (*counter, error) {
+// startTCP keeps one TCP connection full from one namespace to an address in another until ctx is done.
+func startTCP(ctx context.Context, from, to string, at netip.Addr) (*counter, error) {
 	var l net.Listener
-	err := within(b.link.namespaceB, func() (err error) {
-		l, err = net.Listen("tcp", netip.AddrPortFrom(b.link.addressB, carryPort).String())
+	err := within(to, func() (err error) {
+		l, err = net.Listen("tcp", netip.AddrPortFrom(at, carryPort).String())
 		return err
 	})
 	if err != nil {
@@ -313,7 +313,7 @@ func (b *linkBench) startTCP(ctx context.Context) (*counter, error) {
 		}
 		close(in)
 	}()
-	err = within(b.link.namespaceA, func() (err error) {
+	err = within(from, func() (err error) {
 		out, err = dialWith(ctx, tcpCongestion, l.Addr().String())
 		return err
 	})

@@ -1,7 +1,9 @@
 // Command redoubt-bench measures an enclave against the peers that the Go module proxy
 // serves, in one run, with one load generator: the same requests, signed the same way,
 // over the same number of connections, on fresh data, in rotated rounds. It prints medians,
-// ratios, server CPU an operation and peak memory. `make bench` builds what it needs and runs it.
+// ratios, server CPU an operation and peak memory. `make bench` builds what it needs and runs it. With -nodes, -link and -lan it
+// measures a home and its device over emulated links, carriage alone over them, and a device over a fast link: `make bench-link`,
+// `make bench-carry` and `make bench-lan`.
 package main
 
 import (
@@ -31,6 +33,10 @@ func main() {
 	flag.IntVar(&o.versions, "versions", 0, "instead: fill a bucket with this many versions, and as many above the reader, and time LIST pages")
 	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, B and C, comma-separated (needs root)")
 	flag.Uint64Var(&o.seed, "seed", 1, "what emulated links lose")
+	flag.StringVar(&o.nodes, "nodes", "", "instead: measure a home and its device over emulated links, B and C, comma-separated, beside rsync and git on B (needs root)")
+	flag.BoolVar(&o.full, "full", false, "with -nodes: the peers on C too")
+	flag.BoolVar(&o.fromHome, "from-home", false, "with -nodes: what is put at the home goes to the device, instead of the other way")
+	lan := flag.Bool("lan", false, "instead: measure what a device takes over a fast link against what the same store takes from clients")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
@@ -39,6 +45,9 @@ func main() {
 	measured := run
 	if *timing {
 		measured = runTiming
+	}
+	if *lan {
+		measured = runLAN
 	}
 	if err := measured(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "redoubt-bench:", err)
@@ -53,6 +62,9 @@ type options struct {
 	only                                 []string
 	link                                 string
 	seed                                 uint64
+	nodes                                string
+	full, fromHome                       bool
+	prefix                               []string // what the server is run under
 }
 
 // figure is one measurement of one server in one round.
@@ -69,6 +81,9 @@ type figure struct {
 }
 
 func run(ctx context.Context, o options) error {
+	if o.nodes != "" {
+		return runNodes(ctx, o)
+	}
 	if o.link != "" {
 		return runLinks(ctx, o)
 	}

@@ -20,6 +20,7 @@ import (
 // server is one that is being measured.
 type server struct {
 	name, addr, access, secret, region string
+	namespace                          string // of the network that it is in; empty: this one
 	pid                                int
 	stop                               func()
 	stored                             map[string][]int // by prefix: how many objects each connection stored
@@ -87,7 +88,8 @@ func startRedoubt(ctx context.Context, o options, dir string) (*server, error) {
 	}
 	state := filepath.Join(dir, "state")
 	call := func(args ...string) ([]byte, error) {
-		cmd := exec.CommandContext(ctx, bin, append(args, "--state", state)...)
+		line := append(append(append([]string(nil), o.prefix...), bin), append(args, "--state", state)...)
+		cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()

@@ -3,6 +3,7 @@ package embedded_test
 import (
 	"bytes"
 	"context"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -74,5 +75,37 @@ func TestCloseDuringMaintenanceEnds(t *testing.T) {
 		<-begun
 		e.Close()
 		wg.Wait()
+	}
+}
+
+// TestOpeningDoesNotTakeTheMemoryOfASegment: a device is to stay small at its start too, when it looks for the end of its log.
+func TestOpeningDoesNotTakeTheMemoryOfASegment(t *testing.T) {
+	dir := t.TempDir()
+	open := func() *embedded.Engine {
+		e, err := embedded.Open(dir, embedded.Options{Key: testKey, ReserveBytes: -1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	e := open()
+	b := new(store.Batch)
+	b.Set([]byte("k"), []byte("v"))
+	if err := e.Commit(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	e = open()
+	runtime.ReadMemStats(&after)
+	defer e.Close()
+	if v, ok, err := e.Get([]byte("k")); err != nil || !ok || string(v) != "v" {
+		t.Errorf("after opening again: %q, %v, %v", v, ok, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > embedded.DefaultSegmentBytes/2 {
+		t.Errorf("opening allocated %d MiB for a log of one write", took>>20)
 	}
 }

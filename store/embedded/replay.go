@@ -161,21 +161,31 @@ func orFrame(err error) error {
 	return err
 }
 
-// tail reads a segment from off up to its last byte that is not zero.
+// tailPiece is how much of a segment's zeros is looked at in one read: a segment is many times as long as the memory that opening may cost.
+const tailPiece = 256 << 10
+
+// tail reads a segment from off up to its last byte that is not zero. It needs memory for what it returns.
 func tail(seg *segment, off int64) ([]byte, error) {
 	info, err := seg.f.Stat()
 	if err != nil {
 		return nil, err
 	}
-	b := make([]byte, max(0, info.Size()-off))
-	if err := readZeroed(seg.f, b, off); err != nil {
-		return nil, err
+	end, piece := info.Size(), make([]byte, tailPiece)
+	for end > off {
+		b := piece[:min(tailPiece, end-off)]
+		if err := readZeroed(seg.f, b, end-int64(len(b))); err != nil {
+			return nil, err
+		}
+		zeros := 0
+		for zeros < len(b) && b[len(b)-1-zeros] == 0 {
+			zeros++
+		}
+		if end -= int64(zeros); zeros < len(b) {
+			break
+		}
 	}
-	n := len(b)
-	for n > 0 && b[n-1] == 0 {
-		n--
-	}
-	return b[:n], nil
+	rest := make([]byte, max(0, end-off))
+	return rest, readZeroed(seg.f, rest, off)
 }
 
 // tornTail tells whether rest, all that follows the last good frame of the log, is one frame that
