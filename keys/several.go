@@ -3,6 +3,7 @@ package keys
 import (
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -68,10 +69,13 @@ type Way struct {
 }
 
 // Sealing tells in which ways the root of the keyring at path is held; it opens nothing and takes no lock. A damaged
-// file is redoubt.Corrupt.
+// file is redoubt.Corrupt, no file redoubt.NotFound.
 func Sealing(path string) ([]Way, error) {
 	const op = "keys.Sealing"
 	in, err := osDisk{}.ReadFile(path, maxFileBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &redoubt.Error{Op: op, Object: path, Kind: redoubt.NotFound, Err: fs.ErrNotExist}
+	}
 	if err != nil {
 		return nil, wrapError(op, path, err)
 	}
