@@ -30,7 +30,8 @@ type holder struct {
 	keyFile string
 	tpm     string // path; "": no TPM was asked for
 	pcrs    string
-	pin     bool // sealed with one
+	pin     bool   // sealed with one
+	newPIN  string // file with it; "": asked for as the old one is
 }
 
 // openFlags are those for a keyring that is there: whether a TPM holds it, it says itself.
@@ -111,7 +112,7 @@ func (a *app) newSeal(h holder) (keys.Unlock, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tpm.Seal{Chip: *h.chip(), PCRs: pcrs, WithPIN: h.pin, PIN: a.newPIN}, nil
+	return tpm.Seal{Chip: *h.chip(), PCRs: pcrs, WithPIN: h.pin, PIN: func() ([]byte, error) { return a.newPIN(h.newPIN) }}, nil
 }
 
 // opening is how a node's keyring is opened: by the TPM if one holds it, then by what was given or can be asked for; a
@@ -184,7 +185,10 @@ func (a *app) pin() ([]byte, error) {
 }
 
 // newPIN asks for one that is new, twice at a terminal.
-func (a *app) newPIN() ([]byte, error) {
+func (a *app) newPIN(file string) ([]byte, error) {
+	if file != "" {
+		return passphraseFile(file)
+	}
 	return a.pinFrom(func() ([]byte, error) { return a.askTwice("New PIN of the TPM", pinFileEnv+"=FILE") })
 }
 
@@ -229,6 +233,7 @@ The node must be down. A device that was enrolled must reach its home at its nex
 			if h.tpm == "" {
 				h.tpm = chipPath("")
 			}
+			h.pin = h.pin || h.newPIN != ""
 			next, err := a.newSeal(h)
 			if err != nil {
 				return err
@@ -248,6 +253,7 @@ The node must be down. A device that was enrolled must reach its home at its nex
 		}}
 	h.openFlags(c)
 	h.sealFlags(c)
+	c.Flags().StringVar(&h.newPIN, "new-pin-file", "", "`file` with the PIN to seal with, when it is another than opens it now")
 	c.Flags().StringVar(&recoveryKey, "recovery-key-file", "", "key `file` that opens it beside the TPM; made when it is not there")
 	c.Flags().StringVar(&recoveryPass, "recovery-passphrase-file", "", "`file` with the passphrase that opens it beside the TPM")
 	c.Flags().BoolVar(&none, "no-recovery", false, "nothing but the TPM opens it")
@@ -275,7 +281,7 @@ func (a *app) seal(name redoubt.NodeName, h holder, next keys.Unlock) error {
 	if err := hasNode(st, name); err != nil {
 		return err
 	}
-	h.tpm = cmpSealed(st, name, h.tpm)
+	h.tpm = ifSealed(st, name, h.tpm)
 	now, err := a.opening(st, name, h)
 	if err != nil {
 		return err
@@ -291,8 +297,8 @@ func (a *app) seal(name redoubt.NodeName, h holder, next keys.Unlock) error {
 	return nil
 }
 
-// cmpSealed is path for a keyring that a TPM holds, and nothing for another, which is to be opened without.
-func cmpSealed(st node.State, name redoubt.NodeName, path string) string {
+// ifSealed is path for a keyring that a TPM holds, and nothing for another, which is to be opened without.
+func ifSealed(st node.State, name redoubt.NodeName, path string) string {
 	if sealedByTPM(st, name, false) {
 		return path
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // The scripts in testdata/tpm have a machine with an emulated TPM of their own: `tpm off`, `tpm cut` (its power is pulled),
-// `tpm on`, `tpm measure PCR VALUE`, and `tpm other` for a second one, whose socket is $OTHER_TPM.
+// `tpm on`, `tpm measure PCR VALUE`. $OTHER_TPM is the socket of a second one.
 func TestCommandsWithATPM(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
