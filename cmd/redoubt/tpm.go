@@ -222,7 +222,7 @@ earlier seal is destroyed.
 The keyring is opened by its TPM, or else by --key-file or its passphrase. Without a recovery's flag a new passphrase
 is asked for. With --no-recovery only this TPM opens it, in this state of the machine, and there is a backup or
 nothing beside it: for a device that a wipe is to make useless, since a recovery opens copies of its disk too.
-The node must be down. A device that was enrolled must reach its home at its next start.`,
+The node must be down. A device that was enrolled without this TPM must reach its home at its next start.`,
 		Example: `  redoubt key seal secret --recovery-key-file /media/safe/secret.key
   redoubt key seal outpost --tpm-pin --no-recovery
   redoubt key seal secret --key-file /media/safe/secret.key --recovery-key-file /media/safe/secret.key   # after an update`, Args: exactly(1),
