@@ -122,11 +122,7 @@ func (k *Keyring) load(u Unlock) error {
 	if err != nil {
 		return &redoubt.Error{Kind: redoubt.Corrupt, Err: err, Hint: "restore the keyring from its backup"}
 	}
-	if f.method != u.Method() {
-		return &redoubt.Error{Kind: redoubt.Denied, Err: errors.New("this keyring is unlocked by " + f.method + ", not by " + u.Method()),
-			Hint: "unlock it by " + f.method}
-	}
-	root, err := u.Unwrap(slices.Clone(f.envelope))
+	root, err := unwrap(u, f.method, f.envelope)
 	if err != nil {
 		return err
 	}
@@ -230,7 +226,8 @@ func (k *Keyring) change(op string, next *body) error {
 
 // ChangeUnlock draws a new root and has u hold it, durable on return. The old
 // passphrase or key file no longer opens the file; see the package comment for blocks
-// that a disk has kept. Data and label keys do not change.
+// that a disk has kept. What a Keeper kept of the old seal is forgotten, when it is among the old unlock or u: an
+// error beside which u opens the file says that it could not be. Data and label keys do not change.
 func (k *Keyring) ChangeUnlock(u Unlock) error {
 	const op = "keys.ChangeUnlock"
 	k.mu.Lock()
@@ -253,17 +250,25 @@ func (k *Keyring) ChangeUnlock(u Unlock) error {
 		k.unlock, k.method, k.envelope, k.root = before.unlock, before.method, before.envelope, before.root
 		return wrapError(op, k.path, err)
 	}
+	if err := forget(before.method, before.envelope, before.unlock, u); err != nil {
+		return &redoubt.Error{Op: op, Object: k.path, Kind: redoubt.KindOf(err), Err: errors.Join(errors.New("the new seal holds, and what the old one kept could not be destroyed"), err)}
+	}
 	return nil
 }
 
 // Reseal draws a new root under the same unlock (a passphrase is asked for again), so
-// that a root seen in memory no longer opens the file.
+// that a root seen in memory no longer opens the file. Invalid: it was opened by one of several ways, and the others
+// would be lost.
 func (k *Keyring) Reseal() error {
+	const op = "keys.Reseal"
 	k.mu.Lock()
-	u := k.unlock
+	u, method := k.unlock, k.method
 	k.mu.Unlock()
 	if u == nil {
-		return closed("keys.Reseal")
+		return closed(op)
+	}
+	if u.Method() != method {
+		return &redoubt.Error{Op: op, Object: k.path, Kind: redoubt.Invalid, Err: errors.New("the keyring is unlocked by " + method + ", and was opened by " + u.Method())}
 	}
 	return k.ChangeUnlock(u)
 }
@@ -299,7 +304,9 @@ func (k *Keyring) Signer() (*Signer, error) {
 }
 
 // Destroy overwrites the file and removes it: nothing that was sealed under this keyring opens again, once it is
-// closed. Until then the keys stay in memory, and nothing can be changed.
+// closed. Until then the keys stay in memory, and nothing can be changed. What a Keeper among the unlocks keeps is
+// forgotten first, so that copies of the file do not open by it either. When that fails the file goes nonetheless,
+// and the error says so; Destroy may be called again.
 func (k *Keyring) Destroy() error {
 	const op = "keys.Destroy"
 	k.mu.Lock()
@@ -308,6 +315,7 @@ func (k *Keyring) Destroy() error {
 		return closed(op)
 	}
 	k.destroyed = true
+	kept := forget(k.method, k.envelope, k.unlock)
 	for _, path := range []string{k.path, k.path + ".old", k.path + ".new"} {
 		there, err := k.disk.Exists(path)
 		if err == nil && there {
@@ -317,7 +325,7 @@ func (k *Keyring) Destroy() error {
 			return wrapError(op, path, err)
 		}
 	}
-	if err := k.disk.SyncDir(filepath.Dir(k.path)); err != nil {
+	if err := errors.Join(k.disk.SyncDir(filepath.Dir(k.path)), kept); err != nil {
 		return wrapError(op, k.path, err)
 	}
 	return nil

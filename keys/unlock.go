@@ -22,7 +22,7 @@ import (
 type Unlock interface {
 	// Method names the way of holding the root, in clear in the file: "passphrase",
 	// "key-file", "pkcs11". Open refuses an Unlock of another method than the file's.
-	// It is 1 to MaxMethodBytes bytes of printable ASCII.
+	// It is 1 to MaxMethodBytes bytes of printable ASCII without "+", which joins the methods of Several.
 	Method() string
 	// Wrap returns an envelope from which Unwrap gives root back. The envelope is stored
 	// in clear and must tell nothing of root; at most MaxEnvelopeBytes.

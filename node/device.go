@@ -64,7 +64,8 @@ type enrolment struct {
 	Peers      []string                      `json:"peers"`
 	Makers     map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
 	Neighbours []redoubt.Neighbour           `json:"neighbours,omitempty"`
-	RanSecs    int64                         `json:"ran_seconds"` // under this lease, whatever a clock said
+	RanSecs    int64                         `json:"ran_seconds"`   // under this lease, whatever a clock said
+	TPM        *tpmMark                      `json:"tpm,omitempty"` // when the lease was taken
 }
 
 const (
@@ -83,6 +84,7 @@ type deviceSide struct {
 	homeKey   ed25519.PublicKey
 	addresses []netip.AddrPort
 	clock     func() time.Time // of the enclave: it never goes back
+	chip      *chip            // nil: no TPM seals the device
 	log       *slog.Logger
 	erase     func() // destroys the keys and ends the node
 
@@ -92,8 +94,8 @@ type deviceSide struct {
 }
 
 // openDevice opens a device's enrolment, or enrols it by the invitation that lies in its folder.
-func openDevice(ctx context.Context, dir string, ring *keys.Keyring, declared estate.Node, invited *Invitation, clock func() time.Time, log *slog.Logger) (*deviceSide, error) {
-	d := &deviceSide{dir: dir, ring: ring, name: declared.Name, home: declared.Home, clock: clock, log: log, ran: time.Now()}
+func openDevice(ctx context.Context, dir string, ring *keys.Keyring, declared estate.Node, invited *Invitation, clock func() time.Time, chip *chip, log *slog.Logger) (*deviceSide, error) {
+	d := &deviceSide{dir: dir, ring: ring, name: declared.Name, home: declared.Home, clock: clock, chip: chip, log: log, ran: time.Now()}
 	plain, err := ring.OpenFile(filepath.Join(dir, enrolmentFile), purposeEnrolment)
 	switch {
 	case errors.Is(err, redoubt.NotFound):
@@ -106,6 +108,9 @@ func openDevice(ctx context.Context, dir string, ring *keys.Keyring, declared es
 	}
 	if err == nil {
 		d.addresses, err = parseAddresses(d.kept.Peers)
+	}
+	if err == nil {
+		err = d.countByTPM()
 	}
 	if err == nil { // paid before anything is served: pulling the power wins no time
 		d.kept.RanSecs += int64(leaseTick / time.Second)
@@ -182,6 +187,9 @@ func (d *deviceSide) enrol(ctx context.Context, invited *Invitation, path string
 		return err
 	}
 	d.kept.Lease, d.kept.IDKeys, d.kept.Recipient = given.Lease, given.IDKeys, given.Recipient
+	if d.kept.TPM, err = d.chip.mark(); err != nil {
+		return err
+	}
 	if _, err := d.checkLease(d.kept.Lease); err != nil {
 		return err
 	}
@@ -306,7 +314,11 @@ func (d *deviceSide) take(l redoubt.Lease) error {
 	if !l.Issued.After(d.kept.Lease.Issued) {
 		return nil // an older one says nothing new
 	}
-	d.kept.Lease, d.kept.RanSecs, d.ran = l, 0, time.Now()
+	mark, err := d.chip.mark()
+	if err != nil {
+		return err // the lease that it has goes on
+	}
+	d.kept.Lease, d.kept.RanSecs, d.kept.TPM, d.ran = l, 0, mark, time.Now()
 	return d.keep()
 }
 

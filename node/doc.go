@@ -9,7 +9,7 @@
 //	    sealed                the estate and every subject's private key
 //	DIR/NODE/
 //	    lock                  held while the node runs
-//	    keyring               package keys; in an exercise, key lies beside it
+//	    keyring               package keys; in an exercise, key lies beside it; by what it is held shows
 //	    estate                sealed: the estate in force, with its signatures
 //	    authority ca.pem      sealed: the key of the node's certificate authority; its certificate
 //	    ports                 which ports were chosen for addresses with port 0

@@ -19,6 +19,7 @@ import (
 	"redoubt"
 	"redoubt/estate"
 	"redoubt/keys"
+	"redoubt/tpm"
 )
 
 // Region is the S3 region of every node. It is one that no client has a table entry for: those that do know
@@ -32,6 +33,7 @@ type Options struct {
 	Estate   *estate.Estate  // with everybody's keys; nil: the one in force
 	Document estate.Document // the sources of Estate, with signatures
 	Unlock   keys.Unlock     // nil: the key file of an exercise, in the state
+	TPM      *tpm.Chip       // that Unlock goes by, and that a device counts its lease by; nil: none
 	Version  string          // of this build
 
 	Invitation *Invitation      // of a device that is not enrolled; nil: the one in its folder
@@ -107,7 +109,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 			Hint: "redoubt estate show FILE lists the nodes"}
 	}
 	if declared.Kind == estate.KindDevice {
-		if n.device, err = openDevice(ctx, n.dir, ring, declared, o.Invitation, n.clock, n.log); err != nil {
+		chip, err := sealingChip(n.dir, o.TPM)
+		if err != nil {
+			return nil, err
+		}
+		if n.device, err = openDevice(ctx, n.dir, ring, declared, o.Invitation, n.clock, chip, n.log); err != nil {
 			return nil, err
 		}
 	}

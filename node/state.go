@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/keys"
 )
 
 // State is the directory that holds everything of the nodes that run on this machine.
@@ -60,6 +61,11 @@ func (s State) NodeDir(name redoubt.NodeName) string { return filepath.Join(s.di
 
 // CAFile is the certificate of a node's authority, in PEM: what AWS_CA_BUNDLE names.
 func (s State) CAFile(name redoubt.NodeName) string { return filepath.Join(s.NodeDir(name), "ca.pem") }
+
+// Sealing tells in which ways a node's keyring is held: "passphrase", "key-file", tpm.Method. NotFound: it has none yet.
+func (s State) Sealing(name redoubt.NodeName) ([]keys.Way, error) {
+	return keys.Sealing(filepath.Join(s.NodeDir(name), "keyring"))
+}
 
 // LogFile is where a node logs.
 func (s State) LogFile(name redoubt.NodeName) string {

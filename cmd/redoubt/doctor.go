@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"redoubt/estate"
-	"redoubt/keys"
 	"redoubt/node"
 )
 
@@ -36,12 +35,13 @@ const minFreeBytes = 2 << 30
 
 func (a *app) doctorCommand() *cobra.Command {
 	var sovereign bool
-	var keyFile, estateFile string
+	var estateFile string
+	var h holder
 	c := &cobra.Command{Use: "doctor", Short: "Check the whole estate on this machine",
 		Long: `Looks at the state, its files' modes, the disk, the clock, the nodes and their TLS, and of nodes that are down at
-what their start needs: the keyring (with --key-file, whether that opens it) and the store's format. Of an exercise, or
-with --estate, it holds the labels' shares against the disk. It says what to do about each fault, and changes
-nothing. With --sovereignty it also lists every address that a node listens on,
+what their start needs: the keyring (with --key-file or --tpm, whether that opens it) and the store's format. It says
+by what each keyring is held. Of an exercise, or with --estate, it holds the labels' shares against the disk. It says
+what to do about each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on,
 every connection that a node has opened itself (there is none: no node dials), and every root of trust with its
 owner.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
@@ -50,17 +50,13 @@ owner.`,
 			if err != nil {
 				return err
 			}
-			var unlock keys.Unlock
-			if keyFile != "" {
-				unlock = keys.KeyFile(keyFile)
-			}
 			var declared *estate.Estate
 			if estateFile != "" {
 				if declared, err = loadEstate(estateFile); err != nil {
 					return a.faultsOf(estateFile, err)
 				}
 			}
-			d, err := examine(cmd.Context(), st, declared, unlock, sovereign)
+			d, err := a.examine(cmd.Context(), st, declared, h, sovereign)
 			if err != nil {
 				return err
 			}
@@ -74,14 +70,15 @@ owner.`,
 			}
 			return err
 		}}
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` to try on the keyrings of nodes that are down; none is changed")
+	c.Flags().StringVar(&h.keyFile, "key-file", "", "key `file` to try on the keyrings of nodes that are down; none is changed")
+	h.pathFlag(c, "have the TPM, or that at `PATH`, try the keyrings that it holds of nodes that are down; a wrong PIN counts")
 	c.Flags().StringVar(&estateFile, "estate", "", "estate `file`, for the shares of its nodes' labels; an exercise's is known")
 	c.Flags().BoolVar(&sovereign, "sovereignty", false, "list every address and every root of trust, each with its owner")
 	return a.jsonFlag(c)
 }
 
 // examine looks at everything. declared is the estate of a state that holds none in clear; nil is the exercise's.
-func examine(ctx context.Context, st node.State, declared *estate.Estate, unlock keys.Unlock, sovereign bool) (*diagnosis, error) {
+func (a *app) examine(ctx context.Context, st node.State, declared *estate.Estate, h holder, sovereign bool) (*diagnosis, error) {
 	d := &diagnosis{}
 	e, err := exerciseOf(st)
 	if err != nil {
@@ -104,11 +101,12 @@ func examine(ctx context.Context, st node.State, declared *estate.Estate, unlock
 	_, size, _, _ := filesystem(st.Dir()) // a disk that cannot be asked, checkDisk tells of
 	checkShares(d, declaredNodes(declared, doc), size)
 	checkClock(d, st, doc)
+	checkSeals(d, st, doc.Nodes)
 	for _, n := range doc.Nodes {
 		if n.State == node.Ready {
 			checkNode(d, st, n)
 		} else {
-			checkStopped(d, st, n, unlock)
+			checkStopped(d, st, n, a.trying(st, n.Name, h))
 		}
 	}
 	if sovereign {

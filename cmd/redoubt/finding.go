@@ -10,8 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"redoubt"
 	"redoubt/keys"
 	"redoubt/node"
+	"redoubt/tpm"
 )
 
 // checkModes finds what others on the machine could read.
@@ -94,6 +96,17 @@ func checkStopped(d *diagnosis, st node.State, n nodeStatus, unlock keys.Unlock)
 		return
 	}
 	d.add("ok", name, "", "its keyring and its store's format are in order")
+}
+
+// trying is what h gives to try on the keyring of a node that is down; nil to look at it only.
+func (a *app) trying(st node.State, name redoubt.NodeName, h holder) keys.Unlock {
+	switch {
+	case h.tpm != "" && sealedByTPM(st, name, false):
+		return tpm.Seal{Chip: *h.chip(), PIN: a.pin}
+	case h.keyFile != "":
+		return keys.KeyFile(h.keyFile)
+	}
+	return nil
 }
 
 // checkNode asks a node's faces for their certificate, as a client would.

@@ -18,7 +18,7 @@ import (
 
 func (a *app) fsckCommand() *cobra.Command {
 	w := crew{role: "admin"}
-	var keyFile string
+	var h holder
 	c := &cobra.Command{Use: "fsck NODE", Short: "Read everything of a node back and say what does not verify",
 		Long: `Has a running node open every record and every version. Of a node that is down it reads the store itself, for which
 its passphrase or key file is needed (as for serve). It shows no name.`,
@@ -38,7 +38,7 @@ its passphrase or key file is needed (as for serve). It shows no name.`,
 				w.at = []string{args[0]}
 				report, err = a.checkRunning(cmd.Context(), w)
 			} else {
-				report, err = a.checkStopped(cmd.Context(), st, name, keyFile)
+				report, err = a.checkStopped(cmd.Context(), st, name, h)
 			}
 			if err != nil {
 				return err
@@ -58,7 +58,7 @@ its passphrase or key file is needed (as for serve). It shows no name.`,
 			return err
 		}}
 	w.flags(c)
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens a stopped node's keyring, instead of a passphrase")
+	h.openFlags(c)
 	return a.jsonFlag(c)
 }
 
@@ -76,11 +76,14 @@ func (a *app) checkRunning(ctx context.Context, w crew) (report redoubt.CheckRep
 	return report, err
 }
 
-func (a *app) checkStopped(ctx context.Context, st node.State, name redoubt.NodeName, keyFile string) (redoubt.CheckReport, error) {
+func (a *app) checkStopped(ctx context.Context, st node.State, name redoubt.NodeName, h holder) (redoubt.CheckReport, error) {
 	report := redoubt.CheckReport{Node: name, Faults: []string{}}
 	var unlock keys.Unlock
-	if keyFile != "" || !st.HasExercise() {
-		unlock = a.unlock(keyFile, "Passphrase of node "+string(name))
+	if h.keyFile != "" || !st.HasExercise() {
+		var err error
+		if unlock, err = a.opening(st, name, h); err != nil {
+			return report, err
+		}
 	}
 	n, err := node.Check(ctx, st, name, unlock, func(fault string) { report.Faults = append(report.Faults, fault) })
 	report.OK = n == 0
@@ -144,10 +147,11 @@ func recipientText(s string) (string, error) {
 }
 
 func (a *app) restoreCommand() *cobra.Command {
-	var identity, name, keyFile string
+	var identity, name string
+	var h holder
 	c := &cobra.Command{Use: "restore FILE --node NODE --identity FILE", Short: "Make a node of a state out of a backup",
 		Long: `Makes a node's folder out of a backup, with the identity that it was sealed to. Nothing is left when it fails. The
-keyring is held by a new passphrase or key file from then on; in the state of an exercise by a key file there. Start
+keyring is held by a new passphrase, key file or TPM from then on; in the state of an exercise by a key file there. Start
 the node with the estate afterwards.`,
 		Example: `  redoubt restore secret.backup --node secret --identity backup.identity --state NEWDIR
   redoubt up estate.yaml --state NEWDIR`, Args: exactly(1),
@@ -167,8 +171,10 @@ the node with the estate afterwards.`,
 			}
 			defer release()
 			var unlock keys.Unlock
-			if keyFile != "" || !st.HasExercise() {
-				unlock = a.unlock(keyFile, "New passphrase of node "+name)
+			if h.keyFile != "" || h.tpm != "" || !st.HasExercise() {
+				if unlock, err = a.making(h, "New passphrase of node "+name); err != nil {
+					return err
+				}
 			}
 			info, err := in.Stat()
 			if err != nil {
@@ -185,7 +191,7 @@ the node with the estate afterwards.`,
 		}}
 	c.Flags().StringVar(&identity, "identity", "", "private key `file` that redoubt key recipient made")
 	c.Flags().StringVar(&name, "node", "", "`NODE` to make")
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens the keyring from now on, instead of a passphrase")
+	h.makeFlags(c)
 	required(c, "identity", "node")
 	return c
 }

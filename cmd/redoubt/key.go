@@ -14,13 +14,13 @@ import (
 )
 
 func (a *app) keyCommand() *cobra.Command {
-	c := &cobra.Command{Use: "key", Short: "Keys of labels, erasure, backup recipients and the passphrase",
+	c := &cobra.Command{Use: "key", Short: "Keys of labels, erasure, backup recipients, the passphrase and the TPM",
 		Long: `Every label has keys of its own. Rotating begins a new epoch and destroys the old ones; erasing a version destroys
 its key, record and copies. Erasing all of a label or a bucket takes two officers.`,
 		Example: `  redoubt key list --at secret --as officer
   redoubt key rotate SECRET --as officer@secret
   redoubt key erase s3://reports/spill.txt --version ID --reason "spill 7" --as officer@secret`}
-	c.AddCommand(a.keyList(), a.keyRotate(), a.keyErase(), a.keyEraseAll(), a.keyApprove(), a.keyRecipient(), a.keyPasswd())
+	c.AddCommand(a.keyList(), a.keyRotate(), a.keyErase(), a.keyEraseAll(), a.keyApprove(), a.keyRecipient(), a.keyPasswd(), a.keySeal())
 	return c
 }
 
@@ -187,10 +187,11 @@ func readIdentity(path string) (*keys.Identity, error) {
 }
 
 func (a *app) keyPasswd() *cobra.Command {
-	var keyFile, newKeyFile, newPassFile string
+	var h holder
+	var newKeyFile, newPassFile string
 	c := &cobra.Command{Use: "passwd NODE", Short: "Change the passphrase or key file that opens a stopped node's keyring",
 		Long: `Draws a new root key and has the new passphrase or key file hold it; the old one no longer opens the keyring. Nothing
-else is written anew. The node must be down.`,
+else is written anew. What a TPM kept of an earlier seal is destroyed. The node must be down.`,
 		Example: `  redoubt key passwd secret --new-passphrase-file /run/new --state /var/lib/redoubt
   redoubt key passwd secret --new-key-file /media/token/secret.key`, Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -199,8 +200,10 @@ else is written anew. The node must be down.`,
 				return err
 			}
 			var now, next keys.Unlock
-			if keyFile != "" || !st.HasExercise() {
-				now = a.unlock(keyFile, "Passphrase of node "+args[0])
+			if h.keyFile != "" || !st.HasExercise() {
+				if now, err = a.opening(st, redoubt.NodeName(args[0]), h); err != nil {
+					return err
+				}
 			}
 			switch {
 			case newKeyFile != "":
@@ -208,7 +211,7 @@ else is written anew. The node must be down.`,
 			case newPassFile != "":
 				next = keys.Passphrase(func() ([]byte, error) { return passphraseFile(newPassFile) })
 			default:
-				next = keys.Passphrase(a.askTwice)
+				next = keys.Passphrase(func() ([]byte, error) { return a.askTwice("New passphrase", "--new-passphrase-file FILE") })
 			}
 			if err := node.ChangeUnlock(st, redoubt.NodeName(args[0]), now, next); err != nil {
 				return err
@@ -216,7 +219,7 @@ else is written anew. The node must be down.`,
 			a.say("the keyring of %s opens by the new one only", args[0])
 			return nil
 		}}
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens it now, instead of a passphrase")
+	h.openFlags(c)
 	c.Flags().StringVar(&newKeyFile, "new-key-file", "", "key `file` that opens it from now on; made when it is not there")
 	c.Flags().StringVar(&newPassFile, "new-passphrase-file", "", "`file` with the new passphrase; default: asked for twice")
 	return c

@@ -33,28 +33,31 @@ type started struct {
 }
 
 func (a *app) serveCommand() *cobra.Command {
-	var file, keyFile, invitation string
+	var file, invitation string
+	var h holder
 	c := &cobra.Command{Use: "serve NODE [--estate FILE]", Short: "Run one node in the foreground: what a unit file or a container runs",
 		Long: `Runs one node until SIGTERM or SIGINT, then lets requests in progress finish and stops. With systemd it
 tells readiness (Type=notify).
 
 The estate file must be signed by two officers (FILE.sig), unless it is an exercise. Without --estate the node
 runs by the estate that took effect last, which it keeps sealed. The keyring is opened by a passphrase
-(` + passphraseFileEnv + `, the systemd credential ` + credentialName + `, or asked for at the terminal) or a key
-file outside the state. An exercise keeps its key file in the state.
+(` + passphraseFileEnv + `, the systemd credential ` + credentialName + `, or asked for at the terminal), a key
+file outside the state, or the machine's TPM 2.0: with --tpm the first start seals it there, and later ones open it
+without a flag. An exercise keeps its key file in the state.
 
 A device is enrolled at its first start, with the invitation that an officer of its home made (redoubt device enrol).`,
 		Example: `  redoubt serve secret --estate /etc/redoubt/estate.yaml --state /var/lib/redoubt
-  ` + passphraseFileEnv + `=/run/secrets/pass redoubt serve secret --state /var/lib/redoubt`,
+  ` + passphraseFileEnv + `=/run/secrets/pass redoubt serve secret --state /var/lib/redoubt
+  redoubt serve outpost --estate estate.yaml --tpm --tpm-pin --invitation invitation.json`,
 		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, keyFile, invitation)
+			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, invitation, h)
 			if err != nil {
 				tellStarter(started{Runtime: node.Runtime{State: node.Failed}, Error: plain(err), Hint: hintFor(err), Refused: errors.Is(err, redoubt.Denied)})
 			}
 			return err
 		}}
 	c.Flags().StringVar(&file, "estate", "", "estate `file`; default: the one in force")
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens the keyring, instead of a passphrase")
+	h.makeFlags(c)
 	c.Flags().StringVar(&invitation, "invitation", "", "of a device that is not enrolled: the `file` that redoubt device enrol wrote")
 	return c
 }
@@ -63,7 +66,7 @@ A device is enrolled at its first start, with the invitation that an officer of 
 // memtables, which cost little to collect. GOGC in the environment overrides it.
 const gcPercent = 50
 
-func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile, invitation string) error {
+func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation string, h holder) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -82,8 +85,14 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, keyFile, i
 	if o.Estate, o.Document, err = a.estateFor(st, file); err != nil {
 		return err
 	}
-	if o.Estate == nil || !o.Estate.Exercise {
-		o.Unlock = a.unlock(keyFile, "Passphrase of node "+string(name))
+	switch {
+	case o.Estate == nil || !o.Estate.Exercise:
+		o.TPM = h.chip()
+		if o.Unlock, err = a.opening(st, name, h); err != nil {
+			return err
+		}
+	case h.tpm != "":
+		return errExerciseTPM
 	}
 	n, err := node.Open(ctx, o)
 	if err != nil {

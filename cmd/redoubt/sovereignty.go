@@ -12,6 +12,7 @@ import (
 	"redoubt"
 	"redoubt/estate"
 	"redoubt/node"
+	"redoubt/tpm"
 )
 
 // sovereignty is everything that the estate's processes listen on, dial and trust, each with its owner.
@@ -77,13 +78,7 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 		if cert, err := readCA(st.CAFile(n.Name)); err == nil {
 			s.Roots = append(s.Roots, root{"TLS authority of node " + string(n.Name), "node " + string(n.Name) + ", key sealed in its state", fingerprint(cert), cert.NotAfter.UTC().Format(time.RFC3339)})
 		}
-		holder := "its passphrase or key file, outside the state"
-		if e != nil {
-			holder = "a key file in the state: an exercise"
-		}
-		if n.State != node.Stopped || dirExists(st.NodeDir(n.Name)) {
-			s.Roots = append(s.Roots, root{What: "keyring of node " + string(n.Name), Owner: holder})
-		}
+		s.Roots = append(s.Roots, keyringRoots(st, n)...)
 	}
 	if e != nil {
 		for _, p := range e.People {
@@ -95,6 +90,35 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 	}
 	s.Roots = append(s.Roots, root{What: "certificates of the operating system", Owner: "nobody: never consulted"})
 	return s, nil
+}
+
+// keyringRoots are what a node's keyring rests on.
+func keyringRoots(st node.State, n nodeStatus) []root {
+	if n.State == node.Stopped && !dirExists(st.NodeDir(n.Name)) {
+		return nil
+	}
+	keyring := root{What: "keyring of node " + string(n.Name), Owner: "its passphrase or key file, outside the state"}
+	if st.HasExercise() {
+		keyring.Owner = "a key file in the state: an exercise"
+		return []root{keyring}
+	}
+	ways, err := st.Sealing(n.Name)
+	if err != nil {
+		return []root{keyring}
+	}
+	roots := []root{keyring}
+	for _, w := range ways {
+		if seal, err := tpm.Describe(w.Envelope); w.Method == tpm.Method && err == nil {
+			roots = append(roots, root{What: fmt.Sprintf("TPM 2.0 (%s) that holds that keyring", seal.Maker), Owner: "who has this machine; its maker is trusted", Fingerprint: seal.Chip})
+		}
+	}
+	switch {
+	case len(roots) == 2 && len(ways) == 1:
+		roots[0].Owner = "the machine's TPM alone"
+	case len(roots) == 2:
+		roots[0].Owner = "the machine's TPM, or its recovery, outside the state"
+	}
+	return roots
 }
 
 func dirExists(path string) bool {

@@ -106,7 +106,7 @@ func (a *app) changeState(name redoubt.NodeName, yes bool, wanted func(node.Stor
 
 func (a *app) stateUpgrade() *cobra.Command {
 	var yes bool
-	var keyFile string
+	var h holder
 	c := &cobra.Command{Use: "upgrade NODE", Short: "Bring a stopped node's store to this program's format",
 		Long:    "Does what the node's next start would do, and nothing else: for whoever wants to know beforehand that it works. The\nnode's passphrase or key file is needed, as for serve.",
 		Example: "  redoubt state upgrade secret --yes", Args: exactly(1),
@@ -114,14 +114,17 @@ func (a *app) stateUpgrade() *cobra.Command {
 			name := redoubt.NodeName(args[0])
 			return a.changeState(name, yes, func(f node.StoreFormat) bool { return f.Readable() && f.Old() }, func(st node.State) error {
 				var unlock keys.Unlock
-				if keyFile != "" || !st.HasExercise() {
-					unlock = a.unlock(keyFile, "Passphrase of node "+args[0])
+				if h.keyFile != "" || !st.HasExercise() {
+					var err error
+					if unlock, err = a.opening(st, name, h); err != nil {
+						return err
+					}
 				}
 				return node.UpgradeStore(cmd.Context(), st, name, unlock)
 			})
 		}}
 	c.Flags().BoolVar(&yes, "yes", false, "do it")
-	c.Flags().StringVar(&keyFile, "key-file", "", "key `file` that opens the keyring, instead of a passphrase")
+	h.openFlags(c)
 	return a.jsonFlag(c)
 }
 

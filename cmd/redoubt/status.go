@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +24,9 @@ type nodeStatus struct {
 	APIURL string           `json:"api_url"`
 	State  string           `json:"state"`
 	PID    int              `json:"pid"`
-	Peers  []string         `json:"peers,omitempty"` // where its devices meet it
-	Dials  []string         `json:"dials,omitempty"` // of a device: its home's addresses
+	Peers  []string         `json:"peers,omitempty"`     // where its devices meet it
+	Dials  []string         `json:"dials,omitempty"`     // of a device: its home's addresses
+	Sealed []string         `json:"sealed_by,omitempty"` // what opens its keyring, any one: passphrase, key-file, tpm2
 
 	from string // that it dials from
 }
@@ -108,6 +110,9 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 			return doc, err
 		}
 		s := nodeStatus{Name: name, Kind: "enclave", S3URL: r.S3URL, APIURL: r.APIURL, State: r.State, PID: r.PID, Peers: r.Peers, Dials: r.Dials, from: r.From}
+		if ways, err := st.Sealing(name); err == nil { // not made yet, or damaged: doctor says
+			s.Sealed = methodsOf(ways)
+		}
 		if e != nil {
 			if n, ok := e.Node(name); ok {
 				s.Kind, s.Range = n.Kind, n.Range
@@ -145,7 +150,7 @@ func whatIs(ctx context.Context, st node.State, name redoubt.NodeName, r node.Ru
 }
 
 func (a *app) statusTable(doc estateStatus) error {
-	t := a.table("NODE", "STATE", "RANGE", "S3", "API", "PID")
+	t := a.table("NODE", "STATE", "RANGE", "S3", "API", "PID", "SEALED BY")
 	for _, n := range doc.Nodes {
 		span := "sealed"
 		if n.Range.Ceiling != "" {
@@ -158,7 +163,7 @@ func (a *app) statusTable(doc estateStatus) error {
 		if n.PID != 0 {
 			pid = strconv.Itoa(n.PID)
 		}
-		t.row(string(n.Name), n.State, span, dash(n.S3URL), dash(n.APIURL), pid)
+		t.row(string(n.Name), n.State, span, dash(n.S3URL), dash(n.APIURL), pid, dash(strings.Join(n.Sealed, " or ")))
 	}
 	return t.flush()
 }

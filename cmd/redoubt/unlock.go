@@ -23,14 +23,6 @@ const (
 	credentialName    = "redoubt-passphrase"    // of systemd's LoadCredential
 )
 
-// unlock is how a node's keyring is held: by a key file outside the state, or a passphrase.
-func (a *app) unlock(keyFile, prompt string) keys.Unlock {
-	if keyFile != "" {
-		return keys.KeyFile(keyFile)
-	}
-	return keys.Passphrase(func() ([]byte, error) { return a.passphrase(prompt) })
-}
-
 // passphrase asks the first of pipe, file, systemd credential and terminal that is there.
 func (a *app) passphrase(prompt string) ([]byte, error) {
 	if fd := os.Getenv(passphraseFDEnv); fd != "" {
@@ -42,14 +34,26 @@ func (a *app) passphrase(prompt string) ([]byte, error) {
 	if dir := os.Getenv("CREDENTIALS_DIRECTORY"); dir != "" {
 		return passphraseFile(filepath.Join(dir, credentialName))
 	}
-	in, ok := a.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, &redoubt.Error{Op: "passphrase", Kind: redoubt.Denied, Err: errors.New("no terminal to ask at"),
-			Hint: "name a file: " + passphraseFileEnv + "=FILE, or --key-file FILE"}
+	return a.ask(prompt, passphraseFileEnv+"=FILE, or --key-file FILE")
+}
+
+// ask asks at the terminal; without one, it says what else there is.
+func (a *app) ask(prompt, instead string) ([]byte, error) {
+	in, err := a.terminal(instead)
+	if err != nil {
+		return nil, err
 	}
 	fmt.Fprintf(a.err, "%s: ", prompt)
 	defer fmt.Fprintln(a.err)
-	return term.ReadPassword(int(in.Fd()))
+	return term.ReadPassword(in)
+}
+
+func (a *app) terminal(instead string) (fd int, err error) {
+	in, ok := a.in.(*os.File)
+	if !ok || !term.IsTerminal(int(in.Fd())) {
+		return 0, &redoubt.Error{Op: "passphrase", Kind: redoubt.Denied, Err: errors.New("no terminal to ask at"), Hint: "name a file: " + instead}
+	}
+	return int(in.Fd()), nil
 }
 
 var errPipe = errors.New("the pipe with the passphrase is broken")
@@ -82,16 +86,16 @@ func passphraseFile(path string) ([]byte, error) {
 	return bytes.TrimSuffix(pass, []byte("\r")), nil
 }
 
-// askTwice asks for a new passphrase at the terminal until both answers agree once.
-func (a *app) askTwice() ([]byte, error) {
-	in, ok := a.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, &redoubt.Error{Op: "passphrase", Kind: redoubt.Denied, Err: errors.New("no terminal to ask at"), Hint: "name a file: --new-passphrase-file FILE"}
+// askTwice asks for something new at the terminal, and takes it when both answers agree.
+func (a *app) askTwice(prompt, instead string) ([]byte, error) {
+	in, err := a.terminal(instead)
+	if err != nil {
+		return nil, err
 	}
 	var answers [2][]byte
-	for i, prompt := range []string{"New passphrase", "The same again"} {
+	for i, prompt := range []string{prompt, "The same again"} {
 		fmt.Fprintf(a.err, "%s: ", prompt)
-		pass, err := term.ReadPassword(int(in.Fd()))
+		pass, err := term.ReadPassword(in)
 		fmt.Fprintln(a.err)
 		if err != nil {
 			return nil, err

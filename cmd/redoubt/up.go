@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,7 +23,7 @@ type upOptions struct {
 	file      string
 	detach    bool
 	noSamples bool
-	keyFile   string
+	holder    holder
 }
 
 func (a *app) upCommand() *cobra.Command {
@@ -35,7 +36,8 @@ enclaves and real public files at every level, under exercise markings.
 It stays in the foreground and stops what it started at Ctrl-C; with --detach it returns.
 
 A real estate is signed by two officers (redoubt estate sign) and its keyrings are opened by a passphrase:
-` + passphraseFileEnv + ` names a file with it, or up asks once for all nodes.`,
+` + passphraseFileEnv + ` names a file with it, or up asks once for all nodes. With --tpm new ones are held by the
+machine's TPM 2.0 instead, and open without a flag from then on.`,
 		Example: `  redoubt up
   redoubt up --detach --json
   ` + passphraseFileEnv + `=/run/secrets/pass redoubt up estate.yaml --state /var/lib/redoubt --detach`,
@@ -47,7 +49,7 @@ A real estate is signed by two officers (redoubt estate sign) and its keyrings a
 		}}
 	c.Flags().BoolVar(&o.detach, "detach", false, "return when all nodes are ready")
 	c.Flags().BoolVar(&o.noSamples, "no-samples", false, "do not put the sample files into the example estate")
-	c.Flags().StringVar(&o.keyFile, "key-file", "", "key `file` that opens the keyrings of a real estate, instead of a passphrase")
+	o.holder.makeFlags(c)
 	return a.jsonFlag(c)
 }
 
@@ -185,19 +187,20 @@ func (a *app) startDown(ctx context.Context, st node.State, e *estate.Estate, na
 			}
 			args = append(args, "--estate", file)
 		}
-		if o.keyFile != "" {
-			file, err := filepath.Abs(o.keyFile)
-			if err != nil {
-				return nil, err
-			}
-			args = append(args, "--key-file", file)
-		} else if os.Getenv(passphraseFileEnv) == "" {
-			var err error
+		by, err := o.holder.arguments()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, by...)
+		asks := slices.ContainsFunc(down, func(n redoubt.NodeName) bool { return !sealedByTPM(st, n, o.holder.tpm != "") })
+		if asks && o.holder.keyFile == "" && os.Getenv(passphraseFileEnv) == "" {
 			if passphrase, err = a.passphrase("Passphrase of the estate"); err != nil {
 				return nil, err
 			}
 			defer clear(passphrase)
 		}
+	} else if o.holder.tpm != "" {
+		return nil, errExerciseTPM
 	}
 	var started []*process
 	for _, some := range devicesLast(e, down) {
