@@ -54,6 +54,7 @@ type Neighbour struct {
 	Bound         string         `json:"bound"`                   // banner: the lower of the two ceilings
 	Subscriptions []Subscription `json:"subscriptions,omitempty"` // as the one that is told has them; none: every bucket, both ways
 	Addresses     []string       `json:"addresses,omitempty"`     // where it is dialled by the one that is told; none: it dials
+	Alike         bool           `json:"alike,omitempty"`         // its range is the other's: what the home tells one it tells the other
 }
 
 // MaxNeighbours is how many one device has.

@@ -148,6 +148,7 @@ type Link struct {
 	Subscriptions []Subscription    // what travels; none: every bucket, both ways
 	Budget        map[string]int64  // bytes that this side may send in a day, by banner or QuotaOfOthers: see LinkState.Budget; nil: no limit
 	Ending        Ending            // of a device that has ended
+	Relays        bool              // between devices: what their home told the one goes on to the other
 }
 
 // Ending is what still passes over the link of a device that has ended. The zero Ending is of one that has not.

@@ -26,7 +26,8 @@ func (e *Enclave) Neighbours(name redoubt.NodeName) []redoubt.Neighbour {
 		if !ok || other == name || r == nil || r.Key == nil || !r.Ended.IsZero() || !dials && !slices.Contains(o.Meets, name) {
 			continue
 		}
-		n := redoubt.Neighbour{Device: other, Key: r.Key, Recipient: r.Recipient, Bound: lower(d.Ceiling, o.Ceiling).Banner(), Subscriptions: between(d.Carries, o.Carries)}
+		n := redoubt.Neighbour{Device: other, Key: r.Key, Recipient: r.Recipient, Bound: lower(d.Ceiling, o.Ceiling).Banner(), Subscriptions: between(d.Carries, o.Carries),
+			Alike: d.Floor == o.Floor && d.Ceiling == o.Ceiling}
 		if dials {
 			n.Addresses = o.Addresses
 		}
@@ -89,7 +90,7 @@ func (e *Enclave) SetNeighbours(ctx context.Context, all []redoubt.Neighbour) er
 }
 
 func (e *Enclave) neighbourLink(n redoubt.Neighbour) (l redoubt.Link, err error) {
-	l = redoubt.Link{Peer: n.Device, Key: n.Key, Recipient: n.Recipient}
+	l = redoubt.Link{Peer: n.Device, Key: n.Key, Recipient: n.Recipient, Relays: n.Alike}
 	if n.Device == "" || n.Device == e.name || n.Device == e.home() || len(n.Key) != ed25519.PublicKeySize {
 		return l, errors.New("a neighbour is another device, with a key")
 	}
@@ -98,6 +99,9 @@ func (e *Enclave) neighbourLink(n redoubt.Neighbour) (l redoubt.Link, err error)
 	}
 	if !e.ceiling.Dominates(l.Bound) {
 		return l, errors.New("its bound lies above this node's ceiling")
+	}
+	if l.Relays && l.Bound != e.ceiling {
+		return l, errors.New("its range is another than this node's")
 	}
 	for _, s := range n.Subscriptions {
 		if s.Bound != "" {

@@ -12,13 +12,18 @@ import (
 
 // openPatrol is a home with two declared devices, which may meet without it, both enrolled and told of one another.
 func openPatrol(t *testing.T) (p pair, patrol *world, clock *hands) {
+	return openPatrolTo(t, "SECRET//REL TO USA, GBR")
+}
+
+// openPatrolTo is the same with another ceiling of the patrol's.
+func openPatrolTo(t *testing.T, ceiling string) (p pair, patrol *world, clock *hands) {
 	t.Helper()
 	ctx := context.Background()
 	clock = new(hands)
 	clock.now.Store(time.Now().UnixNano())
 	home := open(t, func(o *Options) {
 		o.Name, o.Clock = "home", clock.clock
-		low, err := o.Policy.Parse("SECRET//REL TO USA, GBR")
+		low, err := o.Policy.Parse(ceiling)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -49,7 +54,7 @@ func openPatrol(t *testing.T) (p pair, patrol *world, clock *hands) {
 		}
 		return w
 	}
-	p, patrol = pair{home, opened("device", "SECRET")}, opened("patrol", "SECRET//REL TO USA, GBR")
+	p, patrol = pair{home, opened("device", "SECRET")}, opened("patrol", ceiling)
 	for _, w := range []*world{p.device, patrol} {
 		w.SetMakers(home.Makers())
 		if err := w.SetNeighbours(ctx, home.Neighbours(w.name)); err != nil {
@@ -168,4 +173,69 @@ func TestTheMarkOfARemovalWaitsForEveryNeighbour(t *testing.T) {
 	if n := p.device.kept(recFate); n != 0 {
 		t.Errorf("%d marks are left when everybody has heard, want none", n)
 	}
+}
+
+func TestWhatTheHomeToldOneDeviceGoesOnToAnotherOfTheSameRange(t *testing.T) {
+	ctx := context.Background()
+	for ceiling, alike := range map[string]bool{"SECRET": true, "SECRET//REL TO USA, GBR": false} {
+		p, patrol, _ := openPatrolTo(t, ceiling)
+		for _, w := range []*world{p.device, patrol} { // what there is to tell at the beginning
+			carry(t, p.home, w)
+		}
+		p.device.keys["s-analyst"] = p.home.keys["s-analyst"] // of whom the home has told
+		who := p.device.as("s-analyst", "SECRET//REL TO USA, GBR")
+		p.device.put(who, "before", "she works here", "")
+		if err := p.home.RevokePerson(ctx, p.home.as("officer", ""), "s-analyst", "left"); err != nil {
+			t.Fatal(err)
+		}
+		carry(t, p.home, patrol) // the device does not meet its home any more
+		if _, refused := carry(t, patrol, p.device); len(refused) != 0 {
+			t.Errorf("refused %+v", refused)
+		}
+		_, err := p.device.PutObject(ctx, who, redoubt.PutObject{Name: named("more"), SizeBytes: -1})
+		if errors.Is(err, redoubt.Unauthenticated) != alike {
+			t.Errorf("of a patrol to %s the device heard that she was revoked: %v", ceiling, err)
+		}
+		if alike {
+			neighboursWord(t, patrol, p.device)
+		}
+	}
+}
+
+// neighboursWord is refused: a system record that the home made, as if the neighbour had.
+func neighboursWord(t *testing.T, from, to *world) {
+	t.Helper()
+	ctx := context.Background()
+	sets, err := from.Sets(ctx, to.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, set := range sets {
+		refs, _, err := from.Since(ctx, to.name, set, 0, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range fetch(t, from, to, set, refs) {
+			if item.Entry.Name.Bucket != redoubt.SystemBucket {
+				continue
+			}
+			in := received(t, []redoubt.JournalItem{item})
+			in[0].Entry.Maker = from.name
+			encoded, err := in[0].Entry.MarshalBinary()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := redoubt.SealBatch(from.name, [][]byte{encoded}, from.links.sign)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in[0].Custody = c[0]
+			refused, err := to.Apply(ctx, from.name, in)
+			if err != nil || len(refused) != 1 || refused[0].Rule != ruleSigner {
+				t.Errorf("a system record of a neighbour's own: %+v, %v", refused, err)
+			}
+			return
+		}
+	}
+	t.Error("no system record went on")
 }

@@ -74,7 +74,7 @@ func (a *audience) carries(bucket redoubt.BucketName, prefix string) bool {
 // carried says whether subscriptions name a bucket and a prefix, in either direction; none name all.
 func carried(subs []redoubt.Subscription, bucket redoubt.BucketName, prefix string) bool {
 	return len(subs) == 0 || slices.ContainsFunc(subs, func(s redoubt.Subscription) bool {
-		return s.Bucket == bucket && (strings.HasPrefix(s.Prefix, prefix) || strings.HasPrefix(prefix, s.Prefix))
+		return (s.Bucket == bucket || s.Bucket == "") && (strings.HasPrefix(s.Prefix, prefix) || strings.HasPrefix(prefix, s.Prefix))
 	})
 }
 

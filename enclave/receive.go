@@ -135,7 +135,7 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 	if !e.travels(l, in.Entry.Name, of, true) {
 		return refuse(redoubt.Denied, ruleSubscribe, n.system() && e.otherRange(l, in.Entry.Name.Key))
 	}
-	if n.system() && in.Entry.Maker != l.Peer {
+	if n.system() && in.Entry.Maker != e.home() {
 		return refuse(redoubt.Denied, ruleSigner, false)
 	}
 	if kind, rule := e.genuine(l, n, signed); rule != "" {

@@ -44,13 +44,16 @@ func (e *Enclave) home() redoubt.NodeName {
 }
 
 // travels says whether a name travels over a link in a direction, in a label set: objects as it is subscribed, system
-// records from a home to its devices.
+// records from a home to its devices, and on from one of them to another of the same range.
 func (e *Enclave) travels(l redoubt.Link, name redoubt.ObjectName, of label.Label, in bool) bool {
 	if name.Bucket != redoubt.SystemBucket {
 		return subscribed(l, name, of, in)
 	}
+	if in && e.home() == l.Peer || l.Relays {
+		return told(name.Key) && isFor(l, e.floor, l.Bound, name.Key)
+	}
 	if in {
-		return e.home() == l.Peer && told(name.Key) && isFor(l, e.floor, l.Bound, name.Key)
+		return false
 	}
 	d := e.links.declared[l.Peer]
 	return d.Name == l.Peer && told(name.Key) && isFor(l, d.Floor, d.Ceiling, name.Key)
