@@ -227,7 +227,7 @@ func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arriva
 		in := a.in
 		in.Content = bytes.NewReader(plain)
 		a.ended = true
-		if err := s.settling(ctx, in, a.seq); err != nil {
+		if err := s.settling(ctx, in, a.seq, len(plain)); err != nil {
 			return err
 		}
 	}

@@ -158,8 +158,9 @@ const (
 	settlingBytes = 2 << 20
 )
 
-// settling has an entry that came whole applied while the next one comes, and waits for the oldest where there are many.
-func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64) error {
+// settling has an entry applied, the last size bytes of which have come, while the next one comes, and waits for the oldest where there
+// are many.
+func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64, size int) error {
 	ended := make(chan error, 1)
 	s.whole = append(s.whole, ended)
 	go func() {
@@ -170,11 +171,11 @@ func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64)
 			s.o.Conn.Close() // receive may be waiting for the peer: the fault ends the session now
 		}
 	}()
-	if len(s.whole) < mostSettling && in.Entry.SizeBytes <= settlingBytes {
-		return nil
-	}
-	if in.Entry.SizeBytes > settlingBytes {
+	if size > settlingBytes {
 		return s.settleAll()
+	}
+	if len(s.whole) < mostSettling {
+		return nil
 	}
 	oldest := s.whole[0]
 	s.whole = s.whole[1:]
