@@ -45,12 +45,15 @@ func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...neti
 	}
 }
 
-// pathsTo gives every way from our sockets to the remotes, at most maxPaths.
+// pathsTo gives the ways from our sockets to the remotes, at most maxPaths: first those that pair each socket with a remote of its own, for
+// they may be used at the same time.
 func (e *Endpoint) pathsTo(remotes []netip.AddrPort) (paths []path) {
-	for _, r := range remotes {
-		for i := range e.sockets {
-			if r.IsValid() && len(paths) < maxPaths {
-				paths = append(paths, path{i, plainAddress(r)})
+	n := max(len(e.sockets), len(remotes))
+	for shift := range n {
+		for i := range n {
+			k := (i + shift) % n
+			if i < len(e.sockets) && k < len(remotes) && remotes[k].IsValid() && len(paths) < maxPaths {
+				paths = append(paths, path{i, plainAddress(remotes[k])})
 			}
 		}
 	}
