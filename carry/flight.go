@@ -21,6 +21,7 @@ type sent struct {
 	sentBytes uint64 // of all datagrams up to this one
 	epoch     uint64 // of the key that sealed it
 	fate      fate
+	repeated  bool // or is a repeat itself
 	abandoned bool // held for lost with its path, not because later ones overtook it
 	eliciting bool
 	limited   bool // the layer above had no more to send
@@ -170,6 +171,26 @@ func (f *flight) tail(n int, each func(*sent)) {
 			n--
 		}
 	}
+}
+
+// toRepeat gives what the newest datagram under way carries that was not repeated yet and has not arrived by another.
+func (f *flight) toRepeat() (carries []*stretch) {
+	for i := len(f.records) - 1; i >= 0 && f.waiting > 0; i-- {
+		s := &f.records[i]
+		if s.fate != underWay || s.repeated || len(s.carries) == 0 {
+			continue
+		}
+		s.repeated = true
+		for _, c := range s.carries {
+			if !c.of.has(c.span) && c.span.from >= c.of.floor() {
+				carries = append(carries, c)
+			}
+		}
+		if len(carries) > 0 {
+			return carries
+		}
+	}
+	return nil
 }
 
 // abandon gives everything under way for lost.

@@ -381,7 +381,6 @@ func TestNothingIsLostWhilePathsComeAndGo(t *testing.T) {
 				precedence, msg, err := to.Receive(patience)
 				stop()
 				if err != nil {
-								carry.Dump(t, p.connB)
 					t.Fatalf("message %d: %v", n, err)
 				}
 				i := int(binary.BigEndian.Uint32(msg[1:]))

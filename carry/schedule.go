@@ -84,7 +84,7 @@ func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, d
 	}
 	p, ok := l.out.pick(w.sizer.size, may, w.lane)
 	if !ok {
-		return false, false
+		return l.repeat(w, now), false
 	}
 	window := w.pace.window(w.sizer.size)
 	if p == redoubt.Flash {
@@ -183,4 +183,26 @@ func (l *link) sendData(w *way, p redoubt.Precedence, may [redoubt.Precedences]p
 	}
 	s.limited = !l.out.sendable()
 	l.out.sent(p, l.transmit(now, w, w.path, s))
+}
+
+// repeatTrip: on a shorter round trip an answer tells of a loss soon enough.
+const repeatTrip = 50 * time.Millisecond
+
+// repeat sends once more, newest first, what is under way on a way that loses, when nothing else waits: of the newest a loss is learned
+// last, and the capacity would be idle. Each datagram is repeated once.
+func (l *link) repeat(w *way, now time.Time) bool {
+	if !w.inUse || w.pace.seenLoss < littleLoss || w.pace.rtt.smooth < repeatTrip || l.out.sendable() || w.flight.bytes >= w.pace.window(w.sizer.size) {
+		return false
+	}
+	carries := w.flight.toRepeat()
+	if len(carries) == 0 {
+		return false
+	}
+	l.begin(w)
+	l.addAck(w, now)
+	for _, st := range carries {
+		l.addStretch(st)
+	}
+	l.transmit(now, w, w.path, sent{eliciting: true, limited: true, repeated: true, carries: carries})
+	return true
 }
