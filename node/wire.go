@@ -114,5 +114,9 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 	n.peers.device, n.device.clock = n.device, cloud.Now
 	n.device.erase = sync.OnceFunc(func() { close(n.wiped) })
 	cloud.SetMakers(asKeys(n.device.kept.Makers))
+	if n.peers.silent && n.device.lapsed() {
+		return &redoubt.Error{Op: "node.renew", Object: string(n.name), Kind: redoubt.Expired, Err: errors.Join(errLapsed, errors.New("it is in radio silence, and does not ask for another")),
+			Hint: "remove " + filepath.Join(n.dir, silentFile) + ", which ends the silence, and start it again"}
+	}
 	return n.device.renew(context.Background())
 }
