@@ -29,6 +29,7 @@ func plains() map[string][]byte {
 		"empty": with(),
 		"ack":   appendAck(with(), ack{largest: 1000, receivedAt: 123456, delay: 25, bits: []byte{0b1101_0111, 0, 1}}),
 		"ping":  with(framePing), "probe": with(frameProbe), "close": with(frameClose), "padded": with(framePing, 0, 0, 0),
+		"lane":      append(appendUint48(nil, 5<<laneShift|7), framePing),
 		"window":    appendWindow(with(), window{redoubt.Immediate, 2 << 20}),
 		"challenge": append(with(frameChallenge), "8 random"...),
 		"response":  append(with(frameResponse), "8 random"...),
@@ -83,7 +84,7 @@ func TestTheFormatIsThatOfTheVectors(t *testing.T) {
 			t.Errorf("plain %s: got %x, want %x", name, b, want)
 		}
 		var c contents
-		if err := c.decode(b); err != nil || c.number != 0x010203040506 {
+		if err := c.decode(b); err != nil || c.number != 0x010203040506 && name != "lane" {
 			t.Errorf("plain %s does not decode: %v", name, err)
 		}
 	}
@@ -115,7 +116,7 @@ func writeVectors(t *testing.T) {
 	secret := []byte("a traffic secret of TLS 1.3 is 32 or 48 bytes.!!")
 	var out strings.Builder
 	line := func(name string, b []byte) { fmt.Fprintf(&out, "%s = %x\n", name, b) }
-	for _, name := range []string{"empty", "ack", "ping", "probe", "close", "padded", "window", "challenge", "response", "pieces"} {
+	for _, name := range []string{"empty", "ack", "ping", "probe", "close", "padded", "lane", "window", "challenge", "response", "pieces"} {
 		line("plain "+name, plains()[name])
 	}
 	for _, name := range []string{"open", "retry", "fragment", "unknown"} {
@@ -162,6 +163,9 @@ func TestWhatEveryFrameHolds(t *testing.T) {
 	if !read("close").closed || c.eliciting() {
 		t.Error("a close does not elicit")
 	}
+	if c := read("lane"); c.lane != 5 || c.number != 7 || read("ping").lane != 0 {
+		t.Errorf("lane: got %d, number %d", c.lane, c.number)
+	}
 	if w := read("window").windows; len(w) != 1 || w[0] != (window{redoubt.Immediate, 2 << 20}) {
 		t.Errorf("window: got %+v", w)
 	}
@@ -190,6 +194,7 @@ func TestStrictDecodingRefuses(t *testing.T) {
 		"an ack with a needless byte":      appendAck(with(), ack{largest: 99, bits: []byte{1, 0}}),
 		"an ack of numbers below zero":     appendAck(with(), ack{largest: 2, bits: []byte{0b1001}}),
 		"an ack of nothing":                appendAck(with(), ack{largest: 2}),
+		"an ack past the last of a lane":   appendAck(with(), ack{largest: maxLaneNumber + 1, bits: []byte{1}}),
 		"an ack of too much":               appendAck(with(), long),
 		"a cut ack":                        appendAck(with(), good)[:12],
 		"an empty piece":                   appendPieceHeader(with(), redoubt.Routine, 0, 0),
