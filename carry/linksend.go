@@ -220,10 +220,12 @@ func (l *link) flashToProbeWith(w *way) *stretch {
 		return o.take(most, lostOnes|newOnes, w.lane)
 	}
 	var open []*stretch
-	for i := range w.flight.records {
-		for _, c := range w.flight.records[i].carries {
-			if c.of == o && !o.acked.has(c.span.from, c.span.to) && c.span.from >= o.floor() && c.span.to-c.span.from <= most {
-				open = append(open, c)
+	for _, way := range l.ways.list {
+		for i := range way.flight.records {
+			for _, c := range way.flight.records[i].carries {
+				if c.of == o && !o.has(c.span) && c.span.from >= o.floor() && c.span.to-c.span.from <= most {
+					open = append(open, c)
+				}
 			}
 		}
 	}

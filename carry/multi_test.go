@@ -96,7 +96,7 @@ func TestASlowPathBesideAFastOneIsNeverAHindrance(t *testing.T) {
 	}{
 		{"slow and long", carrytest.Road{BitsPerSec: 10e6, Delay: 15 * time.Millisecond, QueueBytes: 100_000}, carrytest.LinkB},
 		{"slow and lossy", carrytest.Road{BitsPerSec: 1e6, Delay: 50 * time.Millisecond, QueueBytes: 60_000}, carrytest.Road{BitsPerSec: 256e3, Delay: 150 * time.Millisecond, Loss: 0.10, QueueBytes: 32_000}},
-		{"so long that a hole would stop all", carrytest.Road{BitsPerSec: 30e6, Delay: 5 * time.Millisecond, QueueBytes: 200_000}, carrytest.LinkB},
+		{"so long that a hole would stop all", carrytest.Road{BitsPerSec: 30e6, Delay: 5 * time.Millisecond, QueueBytes: 200_000}, carrytest.Road{BitsPerSec: 1e6, Delay: 600 * time.Millisecond, QueueBytes: 200_000}},
 		{"on and off", carrytest.Road{BitsPerSec: 1e6, Delay: 50 * time.Millisecond, QueueBytes: 60_000}, carrytest.LinkC},
 	} {
 		t.Run(c.name, func(t *testing.T) {
