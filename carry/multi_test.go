@@ -1,6 +1,7 @@
 package carry_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
@@ -260,6 +261,30 @@ func over(meter func() int, d time.Duration) float64 {
 	meter()
 	pause(d)
 	return float64(meter()) * 8 / d.Seconds()
+}
+
+// TestProbesOfAPathThatIsDownTakeNothingWithThem: they carry FLASH in an outage of the whole link alone.
+func TestProbesOfAPathThatIsDownTakeNothingWithThem(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		road := carrytest.Road{BitsPerSec: 1e6, Delay: 40 * time.Millisecond, Loss: 0.3, QueueBytes: 60_000}
+		p := newPairOfPaths(t, 5, road, road)
+		defer p.close()
+		p.crosses("by either")
+		a, b := pathHosts(0)
+		p.network.SetRoad(a, b, nowhere)
+		pause(2 * time.Second)
+		ctx, cancel := context.WithTimeout(p.ctx, 5*time.Minute)
+		defer cancel()
+		for range 10 {
+			want := message(rand.New(rand.NewPCG(1, 1)), redoubt.Flash, 1, 200_000)
+			if err := p.connA.Send(ctx, redoubt.Flash, want); err != nil {
+				t.Fatal(err)
+			}
+			if _, msg, err := p.connB.Receive(ctx); err != nil || !bytes.Equal(msg, want) {
+				t.Fatalf("got %d bytes, %v", len(msg), err)
+			}
+		}
+	})
 }
 
 func usable(c carry.Conn) (n int) {

@@ -115,11 +115,11 @@ func (p *peers) CutLink(ctx context.Context, who redoubt.Credential, peer redoub
 // SilenceLink begins a device's radio silence or ends it; see redoubt.LinkService. It is on the disk before anything changes, so that a node
 // that is killed meanwhile comes back as it was told to be.
 func (p *peers) SilenceLink(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, silent bool) error {
+	if p.device == nil { // before the decision: the record shall tell of no silence that never was
+		return &redoubt.Error{Op: "SilenceLink", Object: string(peer), Kind: redoubt.Invalid, Err: errors.New("radio silence is a device's"), Hint: "redoubt link cut " + string(peer) + ", which sends it nothing either"}
+	}
 	if err := p.cloud.DecideSilence(ctx, who, peer, silent); err != nil {
 		return err
-	}
-	if p.device == nil {
-		return &redoubt.Error{Op: "SilenceLink", Object: string(peer), Kind: redoubt.Invalid, Err: errors.New("radio silence is a device's"), Hint: "redoubt link cut " + string(peer) + ", which sends it nothing either"}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

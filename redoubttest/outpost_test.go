@@ -380,6 +380,7 @@ func TestInRadioSilenceTheOutpostSendsNothingAndHearsFlash(t *testing.T) {
 	until(t, "the home takes the silence for an outage", func() bool { s := r.link("outpost"); return s.State == "down" && s.Silent })
 	serving.Process.Signal(syscall.SIGKILL)
 	_ = serving.Wait()
+	until(t, "the outpost is gone", func() bool { return r.status()["outpost"].PID == 0 })
 	r.serve(t, "outpost")
 	if s := r.link("outpost"); !s.Silent {
 		t.Errorf("after a restart the link is %+v", s)
