@@ -10,6 +10,7 @@ type LinkStatus struct {
 	Peer         NodeName     `json:"peer"`
 	State        string       `json:"state"` // "up" or "down"
 	Cut          bool         `json:"cut,omitempty"`
+	Silent       bool         `json:"silent,omitempty"`       // this side is in radio silence: it receives, and sends nothing
 	Road         string       `json:"road,omitempty"`         // "udp" or "tcp", while it is up
 	LastContact  time.Time    `json:"last_contact,omitzero"`  // to the minute: what came at another label must not show
 	Pending      LinkPending  `json:"pending"`                // not acknowledged by the peer
@@ -65,9 +66,13 @@ func (p *LinkPending) Estimate(bytesPerSec float64) {
 	}
 }
 
-// LinkService is what is told of a node's links, and their cutting for exercises.
+// LinkService is what is told of a node's links, their cutting for exercises, and radio silence.
 type LinkService interface {
 	LinkStatuses(ctx context.Context, who Credential) ([]LinkStatus, error)
 	// CutLink ends the meeting with a peer and keeps another from beginning until it is restored, over restarts too.
 	CutLink(ctx context.Context, who Credential, peer NodeName, cut bool) error
+	// SilenceLink begins or ends a device's radio silence towards its home, over restarts too: while it lasts the device sends nothing by its
+	// link and dials nobody, and what comes by a link that stands is received. Errors beside the decision's: NotFound (no such peer),
+	// Invalid (the node is no device: an enclave's sockets serve many).
+	SilenceLink(ctx context.Context, who Credential, peer NodeName, silent bool) error
 }

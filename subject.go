@@ -124,7 +124,8 @@ const (
 	ActionEndDevice       Action = "EndDevice"  // revoke, or order to be wiped
 	ActionRenewLease      Action = "RenewLease" // by the node's own subject
 	ActionLinkStatus      Action = "LinkStatus"
-	ActionCutLink         Action = "CutLink" // and restore it, for exercises
+	ActionCutLink         Action = "CutLink"     // and restore it, for exercises
+	ActionSilenceLink     Action = "SilenceLink" // and end it
 	ActionExportBundle    Action = "ExportBundle"
 	ActionImportBundle    Action = "ImportBundle"
 )

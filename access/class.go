@@ -53,7 +53,7 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassOfficer
 	case redoubt.ActionRotateKey, redoubt.ActionErase:
 		return ClassKeys
-	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics, redoubt.ActionCutLink, redoubt.ActionExportBundle, redoubt.ActionImportBundle:
+	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics, redoubt.ActionCutLink, redoubt.ActionSilenceLink, redoubt.ActionExportBundle, redoubt.ActionImportBundle:
 		return ClassAdmin
 	case redoubt.ActionMint, redoubt.ActionEnrolDevice, redoubt.ActionRevoke, redoubt.ActionListCredentials, redoubt.ActionExplain:
 		return ClassSelf

@@ -32,7 +32,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	erases := isA("RotateKey CryptoErase")
 	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople InviteDevice ListDevices ArchiveAudit ConfirmAuditArchive")
 	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice")
-	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink")
+	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink SilenceLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")

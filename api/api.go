@@ -119,6 +119,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/conflicts/resolve":     s.resolveConflict,
 		"GET /v1/links":                  s.listLinks,
 		"POST /v1/links/{peer}/cut":      s.cutLink,
+		"POST /v1/links/{peer}/silence":  s.silenceLink,
 		"POST /v1/bundles/export":        s.exportBundle,
 		"POST /v1/bundles/import":        s.importBundle,
 		"GET /metrics":                   s.metrics,

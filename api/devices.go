@@ -86,6 +86,16 @@ func (s *server) cutLink(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 	return done(w, s.Links.CutLink(r.Context(), who, redoubt.NodeName(r.PathValue("peer")), in.Cut))
 }
 
+func (s *server) silenceLink(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Silent bool `json:"silent"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	return done(w, s.Links.SilenceLink(r.Context(), who, redoubt.NodeName(r.PathValue("peer")), in.Silent))
+}
+
 // conflictView is a conflict as it is told.
 type conflictView struct {
 	Bucket   redoubt.BucketName `json:"bucket"`

@@ -233,7 +233,7 @@ func (l *link) repeatVerdict() {
 		return
 	}
 	l.verdictSent = now
-	l.endpoint.send(l.ways.list[0].path, l.verdict)
+	l.endpoint.send(l.ways.lanes[0].path, l.verdict)
 }
 
 // answerUnknown hints to the peer that its connection is not here, so that it need not wait until its silence is too long.
@@ -268,12 +268,14 @@ func (e *Endpoint) takeUnknown(b []byte) {
 func (l *link) asked(header []byte) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i := range l.probes {
-		if bytes.Equal(l.probes[i][:], header) {
-			if l.state == Down {
-				l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Unavailable, Err: errForgotten})
+	for _, w := range l.ways.list {
+		for i := range w.probes {
+			if bytes.Equal(w.probes[i][:], header) {
+				if l.state == Down {
+					l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Unavailable, Err: errForgotten})
+				}
+				return true
 			}
-			return true
 		}
 	}
 	return false

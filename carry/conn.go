@@ -68,16 +68,26 @@ type Stats struct {
 	State       State
 	Since       time.Time     // of the last change of State
 	LastHeard   time.Time     // when the last authentic datagram or record came
-	RTT         time.Duration // smoothed; 0 before the first answer
-	BytesPerSec float64       // what the path is believed to take in our direction, headers included; 0 over TCP
+	RTT         time.Duration // smoothed, of the best path; 0 before the first answer
+	BytesPerSec float64       // what the paths in use are believed to take in our direction, headers included; 0 over TCP
 
 	SentBytes, ReceivedBytes uint64                   // payloads of UDP or TCP with all overhead, this side's view
 	Lost                     uint64                   // datagrams believed lost; 0 over TCP
 	QueuedBytes              [redoubt.Precedences]int // taken by Send and not yet sent once
 	UnackedBytes             [redoubt.Precedences]int // sent and not known to have arrived; 0 over TCP
 
-	DatagramBytes int    // the largest UDP payload that the path is known to take; 0 over TCP
-	Remote        string // the address in use
+	DatagramBytes int         // the largest UDP payload that the best path is known to take; 0 over TCP
+	Remote        string      // the address in use, of several the one with the shortest round trip
+	Paths         []PathStats // that there are, at most 8; none over TCP
+}
+
+// PathStats describes one path of a Conn over datagrams.
+type PathStats struct {
+	Remote      string
+	State       State
+	InUse       bool // routine goes by it; else it stands by
+	RTT         time.Duration
+	BytesPerSec float64
 }
 
 // The queue of a precedence: long enough to keep the link busy, short enough that what is

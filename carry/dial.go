@@ -12,11 +12,11 @@ import (
 // openEvery is how often an opening is repeated while nobody answers: a link may be down, and comes back unannounced.
 const openEvery = 500 * time.Millisecond
 
-// Dial opens a Conn to the peer that is found at one of the remotes: the first to answer is used, the others stand by for when it
-// falls silent. The configuration proves who we are and verifies the peer (ServerName or a verification of its own). Dial returns when each
-// side has verified the other, which takes three round trips; a link that is down is waited for until ctx is done. Errors: Invalid (the
-// configuration verifies nobody, or there is no remote), Unauthenticated (one side refused the other's certificate),
-// Unavailable (the endpoint is closed), ctx.Err().
+// Dial opens a Conn to the peer that is found at one of the remotes: the first to answer is used, and beside it those that share neither a
+// socket of ours nor a host of the peer with one in use; the others stand by. The configuration proves who we are and verifies the peer
+// (ServerName or a verification of its own). Dial returns when each side has verified the other, which takes three round trips; a link that is
+// down is waited for until ctx is done. Errors: Invalid (the configuration verifies nobody, or there is no remote), Unauthenticated (one side
+// refused the other's certificate), Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...netip.AddrPort) (Conn, error) {
 	const op = "carry.Dial"
 	config, err := clientTLS(e.config, config, alpnDatagrams)
@@ -45,12 +45,15 @@ func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...neti
 	}
 }
 
-// pathsTo gives every way from our sockets to the remotes, at most maxPaths.
+// pathsTo gives the ways from our sockets to the remotes, at most maxPaths: first those that pair each socket with a remote of its own, for
+// they may be used at the same time.
 func (e *Endpoint) pathsTo(remotes []netip.AddrPort) (paths []path) {
-	for _, r := range remotes {
-		for i := range e.sockets {
-			if r.IsValid() && len(paths) < maxPaths {
-				paths = append(paths, path{i, plainAddress(r)})
+	n := max(len(e.sockets), len(remotes))
+	for shift := range n {
+		for i := range n {
+			k := (i + shift) % n
+			if i < len(e.sockets) && k < len(remotes) && remotes[k].IsValid() && len(paths) < maxPaths {
+				paths = append(paths, path{i, plainAddress(remotes[k])})
 			}
 		}
 	}

@@ -104,7 +104,7 @@ type opening struct {
 }
 
 // NewEndpoint serves the given sockets, which become its own: Close closes them. Addresses are of UDP. Several sockets are several ways
-// to the same peers.
+// to the same peers, out of this machine by different uplinks: who gives two that leave by one takes a double share of it.
 func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 	const op = "carry.NewEndpoint"
 	if len(sockets) == 0 {

@@ -61,7 +61,7 @@ func Pacing(c Conn) float64 {
 	l := c.(*link)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.pace.pacing()
+	return l.ways.best().pace.pacing()
 }
 
 const (

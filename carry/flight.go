@@ -19,8 +19,10 @@ type sent struct {
 	at        time.Time
 	size      int    // with ipOverhead
 	sentBytes uint64 // of all datagrams up to this one
-	path      int
+	epoch     uint64 // of the key that sealed it
 	fate      fate
+	repeated  bool // or is a repeat itself
+	abandoned bool // held for lost with its path, not because later ones overtook it
 	eliciting bool
 	limited   bool // the layer above had no more to send
 	sizeProbe bool // only tries its size: its loss says nothing else
@@ -40,7 +42,7 @@ type flight struct {
 	anyAcked bool
 	reorder  uint64 // how many later ones must have arrived before one is held for lost
 	lastSent time.Time
-	silent   time.Time // since when nothing that went by the path in use was answered; zero: nothing waits for an answer
+	silent   time.Time // since when nothing was answered; zero: nothing waits for an answer
 }
 
 // Reordering is tolerated as RFC 9002 section 6.1.1 has it, and more where a path proves to reorder more.
@@ -51,12 +53,12 @@ const (
 
 func (f *flight) next() uint64 { return f.base + uint64(len(f.records)) }
 
-// add notes a datagram under the number that next gave; active is the path in use.
-func (f *flight) add(s sent, active int) {
+// add notes a datagram under the number that next gave.
+func (f *flight) add(s sent) {
 	f.sentBytes += uint64(s.size)
 	s.sentBytes = f.sentBytes
 	if s.eliciting {
-		if f.silent.IsZero() && s.path == active {
+		if f.silent.IsZero() {
 			f.silent = s.at
 		}
 		f.bytes += s.size
@@ -72,17 +74,16 @@ var errAck = errors.New("the peer acknowledged what was never sent")
 
 // news is what an ACK told.
 type news struct {
-	datagrams int   // reported for the first time
-	newest    *sent // the largest reported, if it was news
-	windows   uint8 // windows that the peer now knows
-	late      bool  // something that was held for lost had arrived
-	sizes     []int // of size probes that came through
-	path      int   // that newest went by
-	active    bool  // one of them went by the path in use
+	datagrams int    // reported for the first time
+	newest    *sent  // the largest reported, if it was news
+	windows   uint8  // windows that the peer now knows
+	late      bool   // something that was held for lost had arrived
+	sizes     []int  // of size probes that came through
+	epoch     uint64 // the newest key that one of them was sealed with
 }
 
-// ack takes an ACK; active is the path in use.
-func (f *flight) ack(a ack, active int, now time.Time) (n news, err error) {
+// ack takes an ACK.
+func (f *flight) ack(a ack, now time.Time) (n news, err error) {
 	if a.largest >= f.next() {
 		return n, errAck
 	}
@@ -91,10 +92,10 @@ func (f *flight) ack(a ack, active int, now time.Time) (n news, err error) {
 			continue
 		}
 		if number := a.largest - uint64(i); number >= f.base {
-			f.report(number, i == 0, active, &n)
+			f.report(number, i == 0, &n)
 		}
 	}
-	if n.active {
+	if n.datagrams > 0 {
 		if f.silent = (time.Time{}); f.waiting > 0 {
 			f.silent = now
 		}
@@ -106,23 +107,24 @@ func (f *flight) ack(a ack, active int, now time.Time) (n news, err error) {
 }
 
 // report takes that one datagram arrived.
-func (f *flight) report(number uint64, newest bool, active int, n *news) {
+func (f *flight) report(number uint64, newest bool, n *news) {
 	s := &f.records[number-f.base]
 	if s.fate == arrived {
 		return
 	}
-	if s.fate == lost {
+	switch {
+	case s.fate == underWay:
+		f.leaves(s)
+	case !s.abandoned:
 		n.late = true
 		f.reorder = min(2*f.reorder, mostReorder)
-	} else {
-		f.leaves(s)
 	}
 	s.fate = arrived
 	n.datagrams++
 	n.windows |= s.windows
-	n.active = n.active || s.path == active
+	n.epoch = max(n.epoch, s.epoch)
 	if newest {
-		n.newest, n.path = s, s.path
+		n.newest = s
 	}
 	if s.sizeProbe {
 		n.sizes = append(n.sizes, s.size-ipOverhead)
@@ -171,12 +173,47 @@ func (f *flight) tail(n int, each func(*sent)) {
 	}
 }
 
-// forget drops the records of which no ACK can tell anything more.
+// toRepeat gives what the newest datagram under way carries that was not repeated yet and has not arrived by another.
+func (f *flight) toRepeat() (carries []*stretch) {
+	for i := len(f.records) - 1; i >= 0 && f.waiting > 0; i-- {
+		s := &f.records[i]
+		if s.fate != underWay || s.repeated || len(s.carries) == 0 {
+			continue
+		}
+		s.repeated = true
+		for _, c := range s.carries {
+			if !c.of.has(c.span) && c.span.from >= c.of.floor() {
+				carries = append(carries, c)
+			}
+		}
+		if len(carries) > 0 {
+			return carries
+		}
+	}
+	return nil
+}
+
+// abandon gives everything under way for lost.
+func (f *flight) abandon(each func(*sent)) {
+	for i := range f.records {
+		if s := &f.records[i]; s.fate == underWay {
+			s.abandoned = true
+			f.lose(s, each)
+		}
+	}
+	f.silent = time.Time{}
+	f.forget()
+}
+
+// mostLost is how many records are kept of what is held for lost, on a path that answers nothing.
+const mostLost = 4 * ackBits
+
+// forget drops the records of which no ACK can tell anything more, and the oldest of too many.
 func (f *flight) forget() {
 	n := 0
 	for n < len(f.records) {
 		s := &f.records[n]
-		if s.fate == underWay || s.fate == lost && f.base+uint64(n)+ackBits > f.acked {
+		if s.fate == underWay || s.fate == lost && f.base+uint64(n)+ackBits > f.acked && len(f.records)-n <= mostLost {
 			break
 		}
 		n++

@@ -34,26 +34,19 @@ type link struct {
 	ended chan struct{} // closed when the link has ended
 	quiet chan struct{} // closed when run has returned
 
-	mu       sync.Mutex
-	seal     *sealer
-	open     *opener
-	out      outbox
-	in       inbox
-	received received
-	flight   flight
-	pace     pacer
-	sizer    sizer
-	ways     ways
+	mu   sync.Mutex
+	seal *sealer
+	open *opener
+	out  outbox
+	in   inbox
+	ways ways
 
-	state     State
+	state     State // Up: a way in use is
 	since     time.Time
 	heard     time.Time
-	probed    time.Time
-	ackAll    bool      // the next ACK reports all it can
-	owed      uint8     // windows that the peer must hear of, a bit for each precedence
-	reply     []reply   // what goes out on a path of its own, at once
-	warmed    time.Time // when the standing paths were last used
-	askedAt   time.Time // when something that wants an answer went by the path in use
+	owed      uint8                    // windows that the peer must hear of, a bit for each precedence
+	reply     []reply                  // what goes out at once, to where it was asked
+	waiting   [redoubt.Precedences]int // Sends that wait for room
 	lostCount uint64
 	bytes     struct{ sent, received uint64 }
 	cause     error         // why it has ended
@@ -64,8 +57,6 @@ type link struct {
 	packet    []byte
 	opened    []byte
 	contents  contents
-	probes    [16][sealedHeader + 12]byte // how the last datagrams of probes began
-	probeTurn int
 
 	verdict     []byte // what the handshake's server repeats to a client that asks
 	verdictSent time.Time
@@ -74,10 +65,11 @@ type link struct {
 	ackBuffer [ackBits / 8]byte
 }
 
-// reply is a small datagram for one path.
+// reply is a small datagram of a lane to the address that asked, which may be a stranger's.
 type reply struct {
-	way       int
-	challenge bool
+	way       *way
+	to        path
+	challenge []byte
 	responses [][8]byte
 }
 
@@ -97,15 +89,18 @@ func newLink(e *Endpoint, s session) (*link, error) {
 		endpoint: e, local: s.local, peer: s.peer, dialled: s.dialled, clock: now,
 		kick: make(chan struct{}, 1), ended: make(chan struct{}), quiet: make(chan struct{}),
 		mail: make(chan struct{}), room: make(chan struct{}),
-		pace: newPacer(s.roundTrip), sizer: newSizer(now), since: now, heard: now, warmed: now,
+		since: now, heard: now,
 	}
-	l.flight.reorder = leastReorder
 	l.out.init(streamWindow)
 	for p := range l.in {
 		l.in[p].init()
 	}
 	for i, p := range s.paths {
-		l.ways.list = append(l.ways.list, way{path: p, proved: i == 0, dialled: s.dialled, heard: now})
+		w := newWay(p, i, s.roundTrip, now)
+		if w.proved, w.inUse, w.wanted = i == 0, i == 0, i == 0; i > 0 {
+			w.state = Down // until a probe is answered
+		}
+		l.ways.add(w)
 	}
 	var err error
 	if l.seal, err = newSealer(s.write, s.remote); err != nil {
@@ -137,18 +132,35 @@ func (l *link) Send(ctx context.Context, p redoubt.Precedence, msg []byte) error
 			return nil
 		}
 		room := l.room
+		l.waiting[p]++
 		l.mu.Unlock()
 		select {
 		case <-room:
 		case <-l.ended:
 		case <-ctx.Done():
 		}
+		l.mu.Lock()
+		l.waiting[p]--
+		l.mu.Unlock()
 	}
 }
 
 // queueBytes is what a queue holds: what the link takes in QueueTime.
 func (l *link) queueBytes() int {
-	return int(min(max(l.pace.rate*QueueTime.Seconds(), QueueBytes), queueMost))
+	return int(min(max(l.rate()*QueueTime.Seconds(), QueueBytes), queueMost))
+}
+
+// rate is what the ways in use take together.
+func (l *link) rate() (sum float64) {
+	for _, w := range l.ways.list {
+		if w.inUse && w.state == Up {
+			sum += w.pace.rate
+		}
+	}
+	if sum == 0 { // an outage: that from before it
+		sum = l.ways.best().pace.rate
+	}
+	return sum
 }
 
 // Receive implements Conn.
@@ -191,10 +203,14 @@ func (l *link) Peer() *x509.Certificate { return l.peer }
 func (l *link) Stats() Stats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	best := l.ways.best()
 	s := Stats{
-		State: l.state, Since: l.since, LastHeard: l.heard, RTT: l.pace.rtt.smooth, BytesPerSec: l.pace.rate,
+		State: l.state, Since: l.since, LastHeard: l.heard, RTT: best.pace.rtt.smooth, BytesPerSec: l.rate(),
 		SentBytes: l.bytes.sent, ReceivedBytes: l.bytes.received, Lost: l.lostCount,
-		DatagramBytes: l.sizer.size, Remote: l.ways.current().remote.String(),
+		DatagramBytes: best.sizer.size, Remote: best.remote.String(),
+	}
+	for _, w := range l.ways.list {
+		s.Paths = append(s.Paths, PathStats{Remote: w.remote.String(), State: w.state, InUse: w.inUse && w.state == Up, RTT: w.pace.rtt.smooth, BytesPerSec: w.pace.rate})
 	}
 	for p := range l.out {
 		s.QueuedBytes[p], s.UnackedBytes[p] = l.out[p].queued(), l.out[p].unacked()

@@ -1,6 +1,7 @@
 package carry
 
 import (
+	"bytes"
 	"time"
 
 	"redoubt"
@@ -24,12 +25,13 @@ func (l *link) deliver(datagram []byte, from path) {
 	if c.decode(plain) != nil {
 		return
 	}
-	if !l.received.fresh(c.number) {
+	w := l.way(c.lane, from, now)
+	if w == nil || !w.received.fresh(c.number) {
 		return
 	}
 	l.bytes.received += uint64(len(datagram))
-	silence := now.Sub(l.heard)
-	l.heard = now
+	silence := now.Sub(w.heard)
+	l.heard, w.heard = now, now
 	l.announce()
 	if c.closed {
 		l.end(errPeerClosed)
@@ -40,21 +42,32 @@ func (l *link) deliver(datagram []byte, from path) {
 		l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Invalid, Err: err})
 		return
 	}
-	way := l.takePath(c, from, now)
+	l.follow(w, c, from, now)
 	if taken {
-		l.acknowledge(c, way, silence, now)
+		l.acknowledge(w, c, from, silence, now)
 	}
 	for _, w := range c.windows {
 		o := &l.out[w.precedence]
 		o.limit = max(o.limit, w.limit)
 	}
 	if c.hasAck {
-		if err := l.takeAck(c.ack, now); err != nil {
+		if err := l.takeAck(w, c.ack, now); err != nil {
 			l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Invalid, Err: err})
 			return
 		}
 	}
 	l.wake()
+}
+
+// way gives the way of a lane. The side that dialled has named its own at the beginning; the other learns of each when it is
+// first heard, and sends nothing of its own there before the peer has proved to be at that address.
+func (l *link) way(lane int, from path, now time.Time) *way {
+	w := l.ways.lanes[lane]
+	if w == nil && !l.dialled {
+		w = newWay(from, lane, l.ways.best().pace.rtt.smooth, now)
+		l.ways.add(w)
+	}
+	return w
 }
 
 // takePieces puts what came into the streams. taken is false when something could not be kept.
@@ -79,30 +92,33 @@ func (l *link) takePieces(pieces []piece) (taken bool, err error) {
 }
 
 // acknowledge notes what came, and when that must be said.
-func (l *link) acknowledge(c *contents, way int, silence time.Duration, now time.Time) {
-	gap := l.received.any && c.number != l.received.largest+1
-	l.received.add(c.number, now)
+func (l *link) acknowledge(w *way, c *contents, from path, silence time.Duration, now time.Time) {
+	gap := w.received.any && c.number != w.received.largest+1
+	w.received.add(c.number, now)
 	if !c.eliciting() {
 		return
 	}
-	l.received.pending++
-	delay := l.pace.rtt.ackDelay()
-	urgent := c.ping || c.probe || gap || l.received.pending >= ackEvery || silence > outageFloor
+	w.received.pending++
+	delay := w.pace.rtt.ackDelay()
+	urgent := c.ping || c.probe || gap || w.received.pending >= ackEvery || silence > outageFloor
 	for _, p := range c.pieces {
 		urgent = urgent || p.precedence == redoubt.Flash
 	}
 	if urgent {
 		delay = 0
 	}
-	l.ackAll = l.ackAll || c.probe || silence > outageFloor
-	if due := now.Add(delay); l.received.due.IsZero() || due.Before(l.received.due) {
-		l.received.due = due
+	w.ackAll = w.ackAll || c.probe || silence > outageFloor
+	if due := now.Add(delay); w.received.due.IsZero() || due.Before(w.received.due) {
+		w.received.due = due
 	}
-	if c.probe && way >= 0 {
-		l.answer(way)
+	if l.dialled {
+		from = w.path
 	}
-	if len(c.challenges) > 0 && way >= 0 {
-		r := l.answer(way)
+	if c.probe {
+		l.answer(w, from)
+	}
+	if len(c.challenges) > 0 {
+		r := l.answer(w, from)
 		for _, x := range c.challenges {
 			if len(r.responses) < maxOfAKind {
 				r.responses = append(r.responses, x)
@@ -111,55 +127,75 @@ func (l *link) acknowledge(c *contents, way int, silence time.Duration, now time
 	}
 }
 
-// answer gives the reply that is to go out on a path.
-func (l *link) answer(way int) *reply {
+// maxReplies of one turn: more come only from who sends datagrams from ever new addresses.
+const maxReplies = 4 * maxPaths
+
+// answer gives the reply that is to go out by a lane to an address.
+func (l *link) answer(w *way, to path) *reply {
 	for i := range l.reply {
-		if l.reply[i].way == way {
+		if l.reply[i].way == w && l.reply[i].to == to {
 			return &l.reply[i]
 		}
 	}
-	l.reply = append(l.reply, reply{way: way})
+	if len(l.reply) >= maxReplies {
+		return &reply{}
+	}
+	l.reply = append(l.reply, reply{way: w, to: to})
 	return &l.reply[len(l.reply)-1]
 }
 
-// takePath follows the peer to where it is heard: the side that was dialled moves to where the other sends from, once
-// a challenge has proved that it is there. The path's index, or -1 when there are too many.
-func (l *link) takePath(c *contents, from path, now time.Time) int {
-	i := l.ways.learn(from, now)
-	if i < 0 {
-		return -1
+// follow is for the side that was dialled: a lane's path is where its newest datagram comes from, once a challenge has proved that
+// the peer is there; and it is in use where the peer uses it.
+func (l *link) follow(w *way, c *contents, from path, now time.Time) {
+	if l.dialled || w.received.any && c.number < w.received.largest {
+		return
 	}
-	w := &l.ways.list[i]
-	w.heard = now
+	if w.wanted = (w.wanted || c.ping || len(c.pieces) > 0) && !c.probe; w.wanted != w.inUse {
+		defer l.choose(now)
+	}
+	if w.proved && from == w.path {
+		return
+	}
+	s := w.stranger(from, now)
+	if s == nil {
+		return
+	}
 	for _, r := range c.responses {
-		if !w.challenged.IsZero() && r == w.challenge && now.Sub(w.challenged) < challengeLife {
-			w.proved = true
+		if !s.challenged.IsZero() && r == s.challenge && now.Sub(s.challenged) < challengeLife {
+			w.moves(from, now.Sub(s.challenged), now)
+			l.choose(now)
+			return
 		}
 	}
-	if !w.proved && now.Sub(w.challenged) > challengeGap && l.random(w.challenge[:]) {
-		w.challenged = now
-		l.answer(i).challenge = true
-	}
-	newest := !l.received.any || c.number > l.received.largest
-	if !l.dialled && w.proved && newest && !c.probe && i != l.ways.active {
-		l.move(i, now)
-	}
-	return i
-}
-
-// move sends by another path from now on, of which nothing is known yet but that it is up.
-func (l *link) move(way int, now time.Time) {
-	l.ways.active = way
-	l.pace.restart(l.pace.rtt.smooth)
-	l.sizer = newSizer(now)
-	if !l.flight.silent.IsZero() {
-		l.flight.silent = now
+	if now.Sub(s.challenged) > challengeGap && l.random(s.challenge[:]) {
+		s.challenged = now
+		l.answer(w, from).challenge = bytes.Clone(s.challenge[:])
 	}
 }
 
-// takeAck takes what the peer has received.
-func (l *link) takeAck(a ack, now time.Time) error {
-	n, err := l.flight.ack(a, l.ways.active, now)
+// choose says anew which ways are in use, after something has changed. While one of them is up, what is under way on those
+// that are not goes again by it.
+func (l *link) choose(now time.Time) {
+	state := Down
+	if l.ways.choose(l.dialled) {
+		state = Up
+	}
+	if state != l.state {
+		l.state, l.since = state, now
+	}
+	if l.state == Down {
+		return
+	}
+	for _, w := range l.ways.list {
+		if w.state == Down {
+			w.flight.abandon(func(s *sent) { l.missed(w, s, now) })
+		}
+	}
+}
+
+// takeAck takes what the peer has received of a lane.
+func (l *link) takeAck(w *way, a ack, now time.Time) error {
+	n, err := w.flight.ack(a, now)
 	if err != nil {
 		return err
 	}
@@ -167,47 +203,46 @@ func (l *link) takeAck(a ack, now time.Time) error {
 		return nil
 	}
 	if n.newest != nil {
-		l.up(n, now)
-		m := mark{a.receivedAt, n.newest.at, n.newest.sentBytes}
-		if n.path == l.ways.active {
-			l.pace.arrived(now, n.newest.at, l.clock, m, time.Duration(a.delay)*ackDelayUnit, n.datagrams, l.sizer.size, n.newest.limited)
+		held := time.Duration(a.delay) * ackDelayUnit
+		l.up(w, now.Sub(n.newest.at)-held, now)
+		if a.delay < longestDelay { // else nobody knows how long it was held: it came before an outage and is told of after it
+			m := mark{a.receivedAt, n.newest.at, n.newest.sentBytes}
+			w.pace.arrived(now, n.newest.at, l.clock, m, held, n.datagrams, w.sizer.size, n.newest.limited)
 		}
-		l.sizer.fate(n.newest.size-ipOverhead, false, now)
+		w.sizer.fate(n.newest.size-ipOverhead, false, now)
 	}
 	for _, size := range n.sizes {
-		l.sizer.passed(size, now)
+		w.sizer.passed(size, now)
 	}
-	l.flight.overtaken(now.Add(-l.patience()), func(s *sent) { l.missed(s, now) })
-	if err := l.seal.rekey(l.flight.acked, l.flight.next()); err != nil {
-		return err
-	}
-	return nil
+	w.flight.overtaken(now.Add(-w.patience()), func(s *sent) { l.missed(w, s, now) })
+	return l.seal.rekey(n.epoch)
 }
 
-// up ends an outage, if there is one, with the first answer, at the rate from before it.
-func (l *link) up(n news, now time.Time) {
-	if l.state == Up {
+// up ends a way's outage, if there is one, with the first answer, at the rate from before it.
+func (l *link) up(w *way, roundTrip time.Duration, now time.Time) {
+	if w.state == Up {
 		return
 	}
-	l.state, l.since = Up, now
-	l.pace.round = round{}
-	if l.dialled && n.path != l.ways.active {
-		l.ways.list[n.path].proved = true
-		l.move(n.path, now)
+	w.state, w.since = Up, now
+	w.pace.round = round{}
+	if l.dialled && !w.proved {
+		w.proved = true
+		w.pace.restart(max(roundTrip, time.Millisecond))
 	}
+	l.choose(now)
 }
 
 // missed puts what a lost datagram carried back into the queues.
-func (l *link) missed(s *sent, now time.Time) {
+func (l *link) missed(w *way, s *sent, now time.Time) {
 	if s.sizeProbe {
-		l.sizer.failed(now, false)
+		w.sizer.failed(now, false)
 		return
 	}
 	l.lostCount++
 	l.owed |= s.windows
-	if s.path == l.ways.active && l.state == Up { // what an outage took falls into a round that is limited, by the probe that ended it
-		l.pace.missed(1)
-		l.sizer.fate(s.size-ipOverhead, true, now)
+	if w.state == Up { // what an outage took falls into a round that is limited, by the probe that ended it
+		w.pace.missed(1)
+		w.sizer.fate(s.size-ipOverhead, true, now)
 	}
 	for _, c := range s.carries {
 		c.of.missed(c)

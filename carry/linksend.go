@@ -20,45 +20,66 @@ func (l *link) turn(now time.Time) time.Duration {
 		return time.Hour
 	}
 	if l.endpoint.silent.Load() {
-		l.ackAll = true
+		for _, w := range l.ways.list {
+			w.ackAll = true
+		}
 		return idleCheck
 	}
 	l.sendReplies(now)
-	wait := l.watch(now)
-	if l.state == Down {
-		wait = min(wait, l.probe(now))
-	} else {
-		wait = min(wait, l.sendQueued(now), l.keepAlive(now))
+	wait := idleCheck
+	for _, w := range l.ways.list {
+		wait = min(wait, l.watch(w, now))
 	}
-	if l.received.pending > 0 {
-		if due := l.received.due.Sub(now); due > 0 {
-			wait = min(wait, due)
-		} else {
-			l.sendControl(now)
-		}
+	if l.state == Up {
+		wait = min(wait, l.sendQueued(now))
+	}
+	for _, w := range l.ways.list {
+		wait = min(wait, l.tend(w, now))
 	}
 	if l.owed != 0 {
-		l.sendControl(now)
+		l.sendControl(l.ways.best(), now)
 	}
 	return max(wait, 0)
 }
 
+// tend does what a way needs beside what is queued: probes while it is down, signs of life, and answers.
+func (l *link) tend(w *way, now time.Time) (wait time.Duration) {
+	wait = idleCheck
+	switch {
+	case w.state == Down:
+		wait = l.probe(w, now)
+	case w.ping:
+		l.sendPing(w, now)
+	case l.dialled && now.Sub(w.askedAt) >= l.endpoint.config.KeepAlive: // so that translations of addresses stand
+		l.sendPing(w, now)
+	}
+	if w.received.pending > 0 && w.proved {
+		if due := w.received.due.Sub(now); due > 0 {
+			wait = min(wait, due)
+		} else {
+			l.sendControl(w, now)
+		}
+	}
+	return wait
+}
+
 // watch finds what silence tells: a lost tail, and an outage.
-func (l *link) watch(now time.Time) time.Duration {
-	if l.flight.silent.IsZero() || l.state == Down {
+func (l *link) watch(w *way, now time.Time) time.Duration {
+	if w.flight.silent.IsZero() || w.state == Down {
 		return idleCheck
 	}
-	outage := max(outageTrips*l.pace.rtt.smooth, outageFloor) - now.Sub(l.flight.silent)
+	outage := max(outageTrips*w.pace.rtt.smooth, outageFloor) - now.Sub(w.flight.silent)
 	if outage <= 0 {
-		l.state, l.since = Down, now
+		w.state, w.since = Down, now
+		l.choose(now)
 		return 0
 	}
-	patience := l.patience()
-	tail := patience - now.Sub(later(l.flight.lastSent, l.flight.silent))
+	patience := w.patience()
+	tail := patience - now.Sub(later(w.flight.lastSent, w.flight.silent))
 	if tail <= 0 {
-		l.flight.tail(2, func(s *sent) { l.missed(s, now) })
-		if !l.out.sendable() {
-			l.sendPing(now, l.ways.active, false)
+		w.flight.tail(2, func(s *sent) { l.missed(w, s, now) })
+		if len(l.ways.list) > 1 || !l.out.sendable() { // what it carried may go by another way
+			l.sendPing(w, now)
 		}
 		tail = patience
 	}
@@ -66,8 +87,8 @@ func (l *link) watch(now time.Time) time.Duration {
 }
 
 // patience is how long an answer may take: RFC 9002 section 6.2.1.
-func (l *link) patience() time.Duration {
-	return l.pace.rtt.smooth + max(4*l.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
+func (w *way) patience() time.Duration {
+	return w.pace.rtt.smooth + max(4*w.pace.rtt.vary, 2*leastAckDelay) + mostAckDelay
 }
 
 func later(a, b time.Time) time.Time {
@@ -77,87 +98,43 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// probe asks on every path whether the link is back, with a stretch of FLASH if one waits.
-func (l *link) probe(now time.Time) time.Duration {
-	if wait := probeEvery - now.Sub(l.probed); wait > 0 {
-		return wait
-	}
-	l.probed = now
-	for i := range l.ways.list {
-		if i == l.ways.active || l.dialled || l.ways.list[i].proved {
-			l.sendProbe(now, i)
-		}
-	}
-	return probeEvery
-}
-
-// keepAlive keeps address translations and standing paths open, from the side that dialled.
-func (l *link) keepAlive(now time.Time) time.Duration {
-	every := l.endpoint.config.KeepAlive
-	if !l.dialled {
+// probe asks whether a way is back; in an outage of the whole link with a stretch of FLASH if one waits.
+func (l *link) probe(w *way, now time.Time) time.Duration {
+	if !w.proved && !l.dialled {
 		return idleCheck
 	}
-	if len(l.ways.list) > 1 && now.Sub(l.warmed) >= every {
-		l.warmed = now
-		for i := range l.ways.list {
-			if i != l.ways.active {
-				l.sendPing(now, i, true)
-			}
-		}
+	if wait := l.probeGap(w, now) - now.Sub(w.probed); wait > 0 {
+		return wait
 	}
-	if now.Sub(l.askedAt) >= every {
-		l.sendPing(now, l.ways.active, false)
+	w.probed = now
+	if l.state == Up {
+		w.flight.abandon(func(s *sent) { l.missed(w, s, now) })
 	}
-	return idleCheck
+	l.sendProbe(w, now)
+	return l.probeGap(w, now)
 }
 
-// sendQueued sends from the queues as fast as the pace allows.
-func (l *link) sendQueued(now time.Time) time.Duration {
-	sentAny := false
-	defer func() {
-		if sentAny {
-			close(l.room)
-			l.room = make(chan struct{})
-		}
-	}()
-	for {
-		if wait := l.pace.allow(now); wait > 0 {
-			return wait
-		}
-		if size := l.sizer.probe(now, l.pace.rate); size > 0 {
-			l.sendSize(now, size)
-			continue
-		}
-		p, ok := l.out.pick(l.sizer.size)
-		if !ok {
-			return idleCheck // Send, or a wider window, will wake us
-		}
-		window := l.pace.window(l.sizer.size)
-		if p == redoubt.Flash {
-			window += flashRoom
-		}
-		if l.flight.bytes >= window {
-			return idleCheck // an ACK will wake us
-		}
-		if l.sendData(now, p) {
-			sentAny = true
-		}
+// probeGap is the time between two probes. While another way is up there is less haste the longer this one has been down.
+func (l *link) probeGap(w *way, now time.Time) time.Duration {
+	if l.state == Down {
+		return probeEvery
 	}
+	return min(max(probeEvery, now.Sub(w.since)/probeShare), max(l.endpoint.config.KeepAlive, probeEvery))
 }
 
-// flashRoom is how much FLASH may be under way beyond what the rest may.
-const flashRoom = 64 << 10
+// probeShare: a path that was down for so long is found again after at most one part in probeShare more.
+const probeShare = 16
 
 // begin starts the plaintext of the next datagram.
-func (l *link) begin() {
-	l.plain = appendUint48(l.plain[:0], l.flight.next())
+func (l *link) begin(w *way) {
+	l.plain = appendUint48(l.plain[:0], uint64(w.lane)<<laneShift|w.flight.next())
 }
 
-// addAck adds what was received, if anything was.
-func (l *link) addAck(now time.Time) {
-	if l.received.any && (l.received.pending > 0 || l.ackAll) {
-		l.plain = appendAck(l.plain, l.received.ack(now, l.clock, l.ackAll, l.ackBuffer[:0]))
-		l.ackAll = false
+// addAck adds what was received by the way, if anything was: an answer takes the path of what it answers.
+func (l *link) addAck(w *way, now time.Time) {
+	if w.received.any && (w.received.pending > 0 || w.ackAll) {
+		l.plain = appendAck(l.plain, w.received.ack(now, l.clock, w.ackAll, l.ackBuffer[:0]))
+		w.ackAll = false
 	}
 }
 
@@ -175,38 +152,6 @@ func (l *link) addWindows() (told uint8) {
 	return told
 }
 
-// sendData sends one datagram that begins with precedence p and is filled up from those below; false when all
-// that was to be sent again has arrived meanwhile.
-func (l *link) sendData(now time.Time, p redoubt.Precedence) bool {
-	if !l.out[p].prune() {
-		return false
-	}
-	l.begin()
-	l.addAck(now)
-	s := sent{eliciting: true, windows: l.addWindows()}
-	room := l.sizer.size - sealedOverhead + numberSize
-	first := true
-	for i := p; ; i-- {
-		if left := room - len(l.plain) - pieceOverhead; left >= leastPiece || first {
-			if st := l.out[i].take(left); st != nil {
-				l.addStretch(st)
-				s.carries = append(s.carries, st)
-				if first = false; room-len(l.plain)-pieceOverhead >= leastPiece {
-					i++ // there may be more of the same
-					continue
-				}
-			}
-		}
-		if i == 0 {
-			break
-		}
-	}
-	s.limited = !l.out.sendable()
-	size := l.transmit(now, l.ways.active, s)
-	l.out.sent(p, size)
-	return true
-}
-
 // leastPiece is the least worth adding to a datagram that carries something already.
 const leastPiece = 64
 
@@ -217,58 +162,70 @@ func (l *link) addStretch(st *stretch) {
 }
 
 // sendControl sends what the peer must hear though there is nothing to send.
-func (l *link) sendControl(now time.Time) {
-	l.begin()
-	l.addAck(now)
-	told := l.addWindows()
+func (l *link) sendControl(w *way, now time.Time) {
+	l.begin(w)
+	l.addAck(w, now)
+	told := uint8(0)
+	if w.inUse {
+		told = l.addWindows()
+	}
 	ask := l.seal.sealed >= l.seal.limit // who only answers must hear that the key is known before it takes the next
 	if ask {
-		l.plain = append(l.plain, framePing)
+		l.plain = append(l.plain, w.asks())
 	}
-	l.transmit(now, l.ways.active, sent{eliciting: told != 0 || ask, windows: told, limited: true})
+	l.transmit(now, w, w.path, sent{eliciting: told != 0 || ask, windows: told, limited: true})
 }
 
-// sendPing asks for an answer; a standing path is asked by a probe, so that the peer stays where it is.
-func (l *link) sendPing(now time.Time, way int, standing bool) {
-	l.begin()
-	l.addAck(now)
-	frame := byte(framePing)
-	if standing {
-		frame = frameProbe
+// asks is the frame that asks for an answer: where a way only stands by, a probe, so that the peer does not use it either.
+func (w *way) asks() byte {
+	if w.inUse {
+		return framePing
 	}
-	l.plain = append(l.plain, frame)
-	l.transmit(now, way, sent{eliciting: true, limited: true})
+	return frameProbe
 }
 
-// sendProbe asks on one path whether the link is back.
-func (l *link) sendProbe(now time.Time, way int) {
-	l.begin()
-	l.ackAll = true
-	l.addAck(now)
+// sendPing asks for an answer.
+func (l *link) sendPing(w *way, now time.Time) {
+	w.ping = false
+	l.begin(w)
+	l.addAck(w, now)
+	l.plain = append(l.plain, w.asks())
+	l.transmit(now, w, w.path, sent{eliciting: true, limited: true})
+}
+
+// sendProbe asks whether a way is back.
+func (l *link) sendProbe(w *way, now time.Time) {
+	l.begin(w)
+	w.ackAll = true
+	l.addAck(w, now)
 	l.plain = append(l.plain, frameProbe)
 	s := sent{eliciting: true, limited: true}
-	if st := l.flashToProbeWith(); st != nil {
-		l.addStretch(st)
-		s.carries = append(s.carries, st)
+	if l.state == Down {
+		if st := l.flashToProbeWith(w); st != nil {
+			l.addStretch(st)
+			s.carries = append(s.carries, st)
+		}
 	}
-	l.transmit(now, way, s)
-	copy(l.probes[l.probeTurn%len(l.probes)][:], l.packet)
-	l.probeTurn++
+	l.transmit(now, w, w.path, s)
+	copy(w.probes[w.probeTurn%len(w.probes)][:], l.packet)
+	w.probeTurn++
 }
 
 // flashToProbeWith takes turns among the FLASH that has not arrived: so it gets through to a peer
 // that only listens.
-func (l *link) flashToProbeWith() *stretch {
+func (l *link) flashToProbeWith(w *way) *stretch {
 	o := &l.out[redoubt.Flash]
 	const most = floorDatagram - sealedOverhead - ackFixed - ackBits/8 - 1 - pieceOverhead
 	if o.next < min(o.end, o.limit) || len(o.lost) > 0 {
-		return o.take(most)
+		return o.take(most, lostOnes|newOnes, w.lane)
 	}
 	var open []*stretch
-	for i := range l.flight.records {
-		for _, c := range l.flight.records[i].carries {
-			if c.of == o && !o.acked.has(c.span.from, c.span.to) && c.span.from >= o.floor() && c.span.to-c.span.from <= most {
-				open = append(open, c)
+	for _, way := range l.ways.list {
+		for i := range way.flight.records {
+			for _, c := range way.flight.records[i].carries {
+				if c.of == o && !o.has(c.span) && c.span.from >= o.floor() && c.span.to-c.span.from <= most {
+					open = append(open, c)
+				}
 			}
 		}
 	}
@@ -280,34 +237,33 @@ func (l *link) flashToProbeWith() *stretch {
 }
 
 // sendSize tries a size.
-func (l *link) sendSize(now time.Time, size int) {
-	l.begin()
+func (l *link) sendSize(w *way, now time.Time, size int) {
+	l.begin(w)
 	l.plain = append(l.plain, framePing)
 	l.plain = append(l.plain, make([]byte, size-sealedOverhead+numberSize-len(l.plain))...)
-	l.sizer.sent()
-	if l.transmit(now, l.ways.active, sent{eliciting: true, sizeProbe: true, limited: true}) == 0 {
-		l.sizer.failed(now, true)
+	w.sizer.sent()
+	if l.transmit(now, w, w.path, sent{eliciting: true, sizeProbe: true, limited: true}) == 0 {
+		w.sizer.failed(now, true)
 	}
 }
 
-// sendReplies answers on the paths where something was asked.
+// sendReplies answers where something was asked. Whether a stranger answers says nothing of the path that is in use.
 func (l *link) sendReplies(now time.Time) {
 	replies := l.reply
 	l.reply = l.reply[:0]
 	for _, r := range replies {
-		l.begin()
-		l.ackAll = true
-		l.addAck(now)
+		l.begin(r.way)
+		r.way.ackAll = true
+		l.addAck(r.way, now)
 		s := sent{limited: true}
 		for _, x := range r.responses {
 			l.plain = append(append(l.plain, frameResponse), x[:]...)
-			s.eliciting = true
+			s.eliciting = r.to == r.way.path && r.way.proved
 		}
-		if w := &l.ways.list[r.way]; r.challenge {
-			l.plain = append(append(l.plain, frameChallenge), w.challenge[:]...)
-			s.eliciting = true
+		if r.challenge != nil {
+			l.plain = append(append(l.plain, frameChallenge), r.challenge...)
 		}
-		l.transmit(now, r.way, s)
+		l.transmit(now, r.way, r.to, s)
 	}
 }
 
@@ -318,29 +274,33 @@ func (l *link) sayClosed() {
 	}
 	now := l.endpoint.now()
 	for range 2 {
-		l.begin()
-		l.plain = append(l.plain, frameClose)
-		l.transmit(now, l.ways.active, sent{})
+		for _, w := range l.ways.list {
+			if w.inUse {
+				l.begin(w)
+				l.plain = append(l.plain, frameClose)
+				l.transmit(now, w, w.path, sent{})
+			}
+		}
 	}
 }
 
-// transmit seals and sends the plaintext, and gives its size on the link; 0 when the machine refused it for its size.
-func (l *link) transmit(now time.Time, way int, s sent) int {
+// transmit seals and sends the plaintext by a way to an address, and gives its size on the link; 0 when the machine refused it for its size.
+func (l *link) transmit(now time.Time, w *way, to path, s sent) int {
 	l.packet = l.seal.seal(l.packet[:0], l.plain)
-	s.at, s.path, s.size = now, way, len(l.packet)+ipOverhead
-	tooLarge := l.endpoint.send(l.ways.list[way].path, l.packet)
+	s.at, s.epoch, s.size = now, l.seal.epoch, len(l.packet)+ipOverhead
+	tooLarge := l.endpoint.send(to, l.packet)
 	if tooLarge && s.sizeProbe {
 		s.eliciting, s.sizeProbe = false, false
 	}
-	l.flight.add(s, l.ways.active)
-	if s.eliciting && way == l.ways.active {
-		l.askedAt = now
+	w.flight.add(s)
+	if s.eliciting {
+		w.askedAt = now
 	}
 	if l.seal.sealed >= mostSealed {
 		l.end(errWornOut)
 	}
 	l.bytes.sent += uint64(len(l.packet))
-	l.pace.sent(now, s.size)
+	w.pace.sent(now, s.size)
 	if tooLarge {
 		return 0
 	}

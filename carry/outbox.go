@@ -25,16 +25,16 @@ func (b *outbox) sendable() bool {
 	return false
 }
 
-// pick says which precedence the next datagram begins with: the highest that has something, unless a lower
+// pick says which precedence the next datagram begins with: the highest that has something for this lane, unless a lower
 // one has waited while the others sent agedShare datagrams for each of its own. ok is false when there is nothing.
-func (b *outbox) pick(datagram int) (p redoubt.Precedence, ok bool) {
+func (b *outbox) pick(datagram int, may [redoubt.Precedences]portion, lane int) (p redoubt.Precedence, ok bool) {
 	for i := range b {
-		if b[i].sendable() && b[i].waiting >= uint64(agedShare*datagram) {
+		if b[i].waiting >= uint64(agedShare*datagram) && b[i].offers(may[i], lane) {
 			return redoubt.Precedence(i), true
 		}
 	}
 	for i := len(b) - 1; i >= 0; i-- {
-		if b[i].sendable() {
+		if b[i].offers(may[i], lane) {
 			return redoubt.Precedence(i), true
 		}
 	}

@@ -34,7 +34,18 @@ type stretch struct {
 	of     *outgoing
 	span   span
 	copies int // under way
+	lane   int // that the first copy went by
 }
+
+// portion says what of a stream a datagram may carry, by the path that it goes by: a bit for each kind.
+type portion uint8
+
+const (
+	lostOnes  portion = 1 << iota // what was lost
+	newOnes                       // what was never sent
+	copiesOf                      // FLASH: second copies of what went by another path
+	copiesAll                     // and of what went by the same one
+)
 
 // put takes a copy of a message into the queue.
 func (o *outgoing) put(msg []byte) {
@@ -65,52 +76,68 @@ func (o *outgoing) sendable() bool {
 	return len(o.lost) > 0 || o.next < min(o.end, o.limit) || len(o.again) > 0
 }
 
-// prune drops what was to be sent again and has arrived meanwhile, and tells whether anything is left to send.
-func (o *outgoing) prune() bool {
-	for _, list := range []*[]*stretch{&o.lost, &o.again} {
-		for len(*list) > 0 && o.has((*list)[0].span) {
-			*list = slices.Delete(*list, 0, 1)
-		}
+// prune drops what was to be sent again and has arrived meanwhile.
+func (o *outgoing) prune() {
+	for len(o.lost) > 0 && o.has(o.lost[0].span) {
+		o.lost = slices.Delete(o.lost, 0, 1)
 	}
-	return o.sendable()
+	o.again = slices.DeleteFunc(o.again, func(s *stretch) bool { return o.has(s.span) })
+}
+
+// offers tells whether any of a portion may go now by a lane.
+func (o *outgoing) offers(what portion, lane int) bool {
+	return what&lostOnes != 0 && len(o.lost) > 0 || what&newOnes != 0 && o.next < min(o.end, o.limit) || o.copy(what, lane) >= 0
+}
+
+// copy is the place in again of the next second copy that may go by a lane, or -1.
+func (o *outgoing) copy(what portion, lane int) int {
+	if what&(copiesOf|copiesAll) == 0 {
+		return -1
+	}
+	return slices.IndexFunc(o.again, func(s *stretch) bool { return what&copiesAll != 0 || s.lane != lane })
 }
 
 // has tells whether the peer is known to have a stretch.
 func (o *outgoing) has(s span) bool { return s.to <= o.floor() || o.acked.has(s.from, s.to) }
 
-// take gives the next stretch of at most room bytes of stream, or nil: what was lost goes first, then what is
+// take gives the next stretch of at most room bytes of stream for a lane, or nil: what was lost goes first, then what is
 // new, then the second copies.
-func (o *outgoing) take(room int) *stretch {
-	if s := o.takeFrom(&o.lost, room); s != nil {
-		return s
+func (o *outgoing) take(room int, what portion, lane int) *stretch {
+	if what&lostOnes != 0 {
+		if s := o.takeFrom(&o.lost, 0, room); s != nil {
+			return s
+		}
 	}
-	if to := min(o.end, o.limit, o.next+uint64(room)); o.next < to {
-		s := &stretch{of: o, span: span{o.next, to}}
+	if to := min(o.end, o.limit, o.next+uint64(room)); what&newOnes != 0 && o.next < to {
+		s := &stretch{of: o, span: span{o.next, to}, lane: lane}
 		o.next = to
 		if o.precedence == redoubt.Flash {
 			o.again = append(o.again, s)
 		}
 		return s
 	}
-	return o.takeFrom(&o.again, room)
+	if i := o.copy(what, lane); i >= 0 {
+		return o.takeFrom(&o.again, i, room)
+	}
+	return nil
 }
 
-// takeFrom gives the first stretch of a list that has not arrived meanwhile, cut to room.
-func (o *outgoing) takeFrom(list *[]*stretch, room int) *stretch {
-	for len(*list) > 0 {
-		s := (*list)[0]
+// takeFrom gives the first stretch of a list from place i on that has not arrived meanwhile, cut to room.
+func (o *outgoing) takeFrom(list *[]*stretch, i, room int) *stretch {
+	for len(*list) > i {
+		s := (*list)[i]
 		if o.has(s.span) {
-			*list = slices.Delete(*list, 0, 1)
+			*list = slices.Delete(*list, i, i+1)
 			continue
 		}
 		s.span.from = max(s.span.from, o.floor()) // the peer has the rest, and we have let go of it
 		if n := s.span.to - s.span.from; n <= uint64(room) {
-			*list = slices.Delete(*list, 0, 1)
+			*list = slices.Delete(*list, i, i+1)
 			return s
 		}
 		cut := s.span.from + uint64(room)
-		first := &stretch{of: o, span: span{s.span.from, cut}}
-		(*list)[0] = &stretch{of: o, span: span{cut, s.span.to}}
+		first := &stretch{of: o, span: span{s.span.from, cut}, lane: s.lane}
+		(*list)[i] = &stretch{of: o, span: span{cut, s.span.to}, lane: s.lane}
 		return first
 	}
 	return nil

@@ -58,7 +58,8 @@ type pacer struct {
 	delay base // one way, in the two clocks' difference
 	line  time.Duration
 
-	usualLoss float64
+	usualLoss float64 // that of the path itself, as seen in rounds that were sent slower
+	seenLoss  float64 // of all rounds of late
 	round     round
 
 	next time.Time // when the next datagram may go
@@ -166,6 +167,7 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 	passed := float64(m.sentBytes-r.first.sentBytes) / elapsed.Seconds() // through the narrowest hop
 	r.spread = elapsed.Seconds() / max(m.sentAt.Sub(r.first.sentAt), time.Microsecond).Seconds()
 	loss := float64(r.lost) / float64(r.lost+r.acked)
+	p.seenLoss += (loss - p.seenLoss) / 8
 	if p.starting {
 		p.start(r, passed, loss, size)
 	} else {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -228,7 +229,7 @@ func TestFlashIsSentTwiceAndTheRestOnce(t *testing.T) {
 		o := outgoing{precedence: p, limit: streamWindow}
 		o.put(make([]byte, 5000))
 		times := map[span]int{}
-		for s := o.take(1000); s != nil; s = o.take(1000) {
+		for s := o.take(1000, everything, 0); s != nil; s = o.take(1000, everything, 0) {
 			times[s.span]++
 		}
 		want := 1
@@ -246,9 +247,9 @@ func TestFlashIsSentTwiceAndTheRestOnce(t *testing.T) {
 func TestASecondCopyThatIsNoLongerNeededIsNotSent(t *testing.T) {
 	o := outgoing{precedence: redoubt.Flash, limit: streamWindow}
 	o.put(make([]byte, 500))
-	s := o.take(1000)
+	s := o.take(1000, everything, 0)
 	o.arrived(s.span)
-	if again := o.take(1000); again != nil {
+	if again := o.take(1000, everything, 0); again != nil {
 		t.Errorf("%v was sent again after it arrived", again.span)
 	}
 }
@@ -258,14 +259,14 @@ func TestAHigherPrecedenceGoesNext(t *testing.T) {
 	b.init(streamWindow)
 	b[redoubt.Routine].put(make([]byte, 100_000))
 	for range 10 {
-		if p, ok := b.pick(1200); !ok || p != redoubt.Routine {
+		if p, ok := b.pick(1200, allOfIt, 0); !ok || p != redoubt.Routine {
 			t.Fatalf("got %v, %v", p, ok)
 		}
-		b[redoubt.Routine].take(1200)
+		b[redoubt.Routine].take(1200, everything, 0)
 		b.sent(redoubt.Routine, 1200)
 	}
 	b[redoubt.Flash].put(make([]byte, 100))
-	if p, _ := b.pick(1200); p != redoubt.Flash {
+	if p, _ := b.pick(1200, allOfIt, 0); p != redoubt.Flash {
 		t.Errorf("after FLASH was queued %v goes next", p)
 	}
 }
@@ -307,9 +308,9 @@ func TestADatagramIsLostWhenOvertakenOrOverdue(t *testing.T) {
 	lost := func(reorder uint64, answeredBy time.Time, acked uint64) (n int) {
 		f := flight{reorder: reorder}
 		for i := range 10 {
-			f.add(sent{at: at(100 * i), size: 100, eliciting: true}, 0)
+			f.add(sent{at: at(100 * i), size: 100, eliciting: true})
 		}
-		if _, err := f.ack(ack{largest: acked, bits: []byte{1}}, 0, at(1000)); err != nil {
+		if _, err := f.ack(ack{largest: acked, bits: []byte{1}}, at(1000)); err != nil {
 			t.Fatal(err)
 		}
 		f.overtaken(answeredBy, func(*sent) { n++ })
@@ -336,21 +337,68 @@ func TestADatagramIsLostWhenOvertakenOrOverdue(t *testing.T) {
 	}
 }
 
-func TestWhatDialWasGivenIsNeverDroppedForAnotherPath(t *testing.T) {
+// What a link with one path may send.
+const everything = lostOnes | newOnes | copiesOf | copiesAll
+
+var allOfIt = [redoubt.Precedences]portion{everything, everything, everything, everything}
+
+func TestALaneProvesABoundedNumberOfStrangers(t *testing.T) {
 	now := time.Unix(1000, 0)
-	var w ways
-	for i := range maxPaths {
-		w.list = append(w.list, way{path: path{socket: i}, proved: true, dialled: i < maxPaths-1, heard: now.Add(time.Duration(i) * time.Second)})
-	}
-	for i := range 5 {
-		stranger := path{socket: 100 + i}
-		if at := w.learn(stranger, now.Add(time.Hour)); at != maxPaths-1 {
-			t.Errorf("a stranger's path took place %d", at)
+	w := newWay(path{}, 0, time.Second, now)
+	for i := range maxStrangers {
+		if s := w.stranger(path{socket: i + 1}, now); s == nil {
+			t.Fatalf("no room for stranger %d", i)
+		} else {
+			s.challenged = now.Add(time.Duration(i) * time.Second)
 		}
-		w.list[maxPaths-1].proved = true
 	}
-	w.list[maxPaths-1].dialled = true
-	if at := w.learn(path{socket: 200}, now); at != -1 {
-		t.Errorf("a path was learned at %d when there is no room", at)
+	if s := w.stranger(path{socket: 100}, now.Add(challengeLife)); s != nil {
+		t.Errorf("there is room for one too many while all may yet answer")
+	}
+	if s := w.stranger(path{socket: 2}, now.Add(challengeLife)); s == nil || s.challenged != now.Add(time.Second) {
+		t.Errorf("one that is known is %+v", s)
+	}
+	s := w.stranger(path{socket: 100}, now.Add(challengeLife+1))
+	if s == nil || len(w.strangers) != maxStrangers {
+		t.Fatalf("the first to be challenged did not make room: %+v", w.strangers)
+	}
+	s.challenged = now.Add(challengeLife)
+	if w.stranger(path{socket: 1}, now.Add(challengeLife+1)) != nil {
+		t.Error("it was not the first that made room")
+	}
+}
+
+func TestOnlyPathsWithoutACommonEndAreUsedAtTheSameTime(t *testing.T) {
+	host := func(n byte) netip.AddrPort { return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, n}), 1) }
+	now := time.Unix(0, 0)
+	for _, c := range []struct {
+		name  string
+		paths []path
+		down  int // place of one that is not up, or -1
+		inUse int // of the one in use before
+		want  int // a bit for each place
+	}{
+		{"one", []path{{0, host(1)}}, -1, 0, 0b1},
+		{"one socket, two hosts", []path{{0, host(1)}, {0, host(2)}}, -1, 0, 0b01},
+		{"and it stays with that in use", []path{{0, host(1)}, {0, host(2)}}, -1, 1, 0b10},
+		{"two sockets, one host", []path{{0, host(1)}, {1, host(1)}}, -1, 0, 0b01},
+		{"two ports of one host", []path{{0, host(1)}, {1, netip.AddrPortFrom(host(1).Addr(), 2)}}, -1, 0, 0b01},
+		{"two sockets, two hosts", []path{{0, host(1)}, {1, host(1)}, {0, host(2)}, {1, host(2)}}, -1, 0, 0b1001},
+		{"where the one in use stands against two", []path{{0, host(1)}, {1, host(1)}, {0, host(2)}}, -1, 0, 0b110},
+		{"where one is down", []path{{0, host(1)}, {1, host(2)}}, 0, 0, 0b10},
+		{"where all are down", []path{{0, host(1)}}, 0, 0, 0},
+	} {
+		var s ways
+		for i, p := range c.paths {
+			w := newWay(p, i, time.Second, now)
+			w.proved, w.inUse = true, i == c.inUse
+			if i == c.down {
+				w.state = Down
+			}
+			s.add(w)
+		}
+		if got := s.mostApart(); got != c.want {
+			t.Errorf("%s: got %04b, want %04b", c.name, got, c.want)
+		}
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// maxPaths is how many ways to one peer are known at once.
-const maxPaths = 8
+// maxPaths is how many paths a connection has at most: what the lane's bits of a number can tell apart.
+const maxPaths = 1 << laneBits
 
 // path is one way to a peer: by one of our sockets, to one of its addresses.
 type path struct {
@@ -15,53 +15,204 @@ type path struct {
 	remote netip.AddrPort
 }
 
-// way is a path as one connection knows it.
+// apart tells whether two paths have no end in common: neither our socket nor the peer's host. Only such are used at the
+// same time, for what shares an end is likely to share its narrowest hop, where two paces would take twice the share of one.
+func (p path) apart(q path) bool {
+	return p.socket != q.socket && p.remote.Addr() != q.remote.Addr()
+}
+
+// way is a path as one connection knows it. Its lane is its place in the peer's list too: numbers, acknowledgements and what
+// is known of pace, size and silence are each lane's own, so that paths of different length do not disturb one another.
 type way struct {
 	path
-	proved     bool // the peer answers there
-	dialled    bool // it was given to Dial: it is never dropped for another
+	lane   int
+	proved bool // the peer answers there
+	wanted bool // of the side that was dialled: the other sends its own by it
+	inUse  bool
+
+	state    State
+	since    time.Time // of the last change of state
+	heard    time.Time // when the last fresh datagram came
+	probed   time.Time
+	askedAt  time.Time // when something that wants an answer went
+	received received
+	flight   flight
+	pace     pacer
+	sizer    sizer
+	ackAll   bool // the next ACK reports all it can
+	ping     bool // the peer is to hear that this way is in use
+
+	strangers []stranger
+	probes    [16][sealedHeader + 12]byte // how the last datagrams of probes began
+	probeTurn int
+}
+
+// stranger is an address that a lane was heard from and that has not proved to be the peer's.
+type stranger struct {
+	path
 	challenge  [8]byte
 	challenged time.Time
-	heard      time.Time
 }
 
-// ways are the paths of a connection. The side that dialled chooses the one in use; the other
-// follows it, once the address has proved to be the peer's.
-type ways struct {
-	list   []way
-	active int
-}
-
-func (w *ways) find(p path) int {
-	return slices.IndexFunc(w.list, func(x way) bool { return x.path == p })
-}
-
-func (w *ways) current() path { return w.list[w.active].path }
-
-// learn gives the index of a path that the peer was heard on, a new one if there is room: the one heard
-// longest ago makes room, but neither the one in use nor one that is still being proved.
-func (w *ways) learn(p path, now time.Time) int {
-	if i := w.find(p); i >= 0 {
-		return i
-	}
-	if len(w.list) < maxPaths {
-		w.list = append(w.list, way{path: p})
-		return len(w.list) - 1
-	}
-	oldest := -1
-	for i, x := range w.list {
-		if i != w.active && !x.dialled && (x.proved || now.Sub(x.challenged) > challengeLife) && (oldest < 0 || x.heard.Before(w.list[oldest].heard)) {
-			oldest = i
-		}
-	}
-	if oldest >= 0 {
-		w.list[oldest] = way{path: p}
-	}
-	return oldest
-}
+// maxStrangers of one lane: the one challenged longest ago makes room, once it has had its time to answer.
+const maxStrangers = 4
 
 // challengeLife is how long an answer to a challenge is waited for; another challenge goes not before challengeGap.
 const (
 	challengeLife = 10 * time.Second
 	challengeGap  = 200 * time.Millisecond
 )
+
+func newWay(p path, lane int, roundTrip time.Duration, now time.Time) *way {
+	w := &way{path: p, lane: lane, since: now, heard: now, pace: newPacer(roundTrip), sizer: newSizer(now)}
+	w.flight.reorder = leastReorder
+	return w
+}
+
+// usable tells whether something may be sent by it in the hope that it arrives.
+func (w *way) usable() bool { return w.proved && w.state == Up }
+
+// stranger gives what is known of an address, or nil when too many are being proved.
+func (w *way) stranger(p path, now time.Time) *stranger {
+	i := slices.IndexFunc(w.strangers, func(s stranger) bool { return s.path == p })
+	switch {
+	case i >= 0:
+	case len(w.strangers) < maxStrangers:
+		w.strangers = append(w.strangers, stranger{path: p})
+		i = len(w.strangers) - 1
+	default:
+		i = 0
+		for k, s := range w.strangers {
+			if s.challenged.Before(w.strangers[i].challenged) {
+				i = k
+			}
+		}
+		if now.Sub(w.strangers[i].challenged) <= challengeLife {
+			return nil
+		}
+		w.strangers[i] = stranger{path: p}
+	}
+	return &w.strangers[i]
+}
+
+// moves makes p, which the peer has proved to be at, the path of the lane. Of a new path nothing is known but that it is up, and
+// how long the proof took.
+func (w *way) moves(p path, roundTrip time.Duration, now time.Time) {
+	w.strangers = nil
+	w.proved = true
+	w.path = p
+	w.pace.restart(max(roundTrip, time.Millisecond))
+	w.sizer = newSizer(now)
+	if !w.flight.silent.IsZero() {
+		w.flight.silent = now
+	}
+}
+
+// ways are the paths of a connection, by their lanes; list has those that there are.
+type ways struct {
+	lanes [maxPaths]*way
+	list  []*way
+}
+
+func (s *ways) add(w *way) {
+	s.lanes[w.lane] = w
+	s.list = append(s.list, w)
+}
+
+// best is the way that is in use and has the shortest round trip of those that are up; of none that is up, the first in use.
+func (s *ways) best() *way {
+	best := s.list[0]
+	for _, w := range s.list[1:] {
+		if better(w, best) {
+			best = w
+		}
+	}
+	return best
+}
+
+func better(w, than *way) bool {
+	if w.inUse != than.inUse {
+		return w.inUse
+	}
+	if w.usable() != than.usable() {
+		return w.usable()
+	}
+	return w.pace.rtt.smooth < than.pace.rtt.smooth
+}
+
+// choose says which ways are in use, and whether any that is up is. The side that dialled takes the most that are apart,
+// rather those that are in use already, then the quick ones; the other side uses what the first one does, and what it can where it hears
+// nothing there. When none is up, all stays as it is.
+func (s *ways) choose(dialled bool) (up bool) {
+	use := 0
+	if dialled {
+		use = s.mostApart()
+	} else {
+		use = s.wanted()
+	}
+	if use == 0 {
+		return false
+	}
+	for i, w := range s.list {
+		now := use>>i&1 == 1
+		w.ping = w.ping || dialled && now && !w.inUse
+		w.inUse = now
+	}
+	return true
+}
+
+// wanted is the set, a bit for each of list, that the peer uses; or one way that is up.
+func (s *ways) wanted() (set int) {
+	for i, w := range s.list {
+		if w.wanted && w.usable() {
+			set |= 1 << i
+		}
+	}
+	if set != 0 {
+		return set
+	}
+	best := -1
+	for i, w := range s.list {
+		if w.usable() && (best < 0 || better(w, s.list[best])) {
+			best, set = i, 1<<i
+		}
+	}
+	return set
+}
+
+// mostApart tries every set of ways that are up: there are at most 2^maxPaths.
+func (s *ways) mostApart() (best int) {
+	var most, kept int
+	var trip time.Duration
+	for set := 1; set < 1<<len(s.list); set++ {
+		n, k, sum, ok := s.weigh(set)
+		if ok && (n > most || n == most && (k > kept || k == kept && sum < trip)) {
+			best, most, kept, trip = set, n, k, sum
+		}
+	}
+	return best
+}
+
+// weigh counts a set's ways and those of them in use, and adds up their round trips. ok is false where two of them have an end in
+// common or one is not up.
+func (s *ways) weigh(set int) (n, kept int, trips time.Duration, ok bool) {
+	for i, w := range s.list {
+		if set>>i&1 == 0 {
+			continue
+		}
+		if !w.usable() {
+			return 0, 0, 0, false
+		}
+		for k, v := range s.list[:i] {
+			if set>>k&1 == 1 && !w.apart(v.path) {
+				return 0, 0, 0, false
+			}
+		}
+		n++
+		trips += w.pace.rtt.smooth
+		if w.inUse {
+			kept++
+		}
+	}
+	return n, kept, trips, true
+}

@@ -84,8 +84,11 @@ func (r *received) ack(now time.Time, clock time.Time, all bool, buf []byte) ack
 	r.pending, r.due = 0, time.Time{}
 	return ack{
 		largest: r.largest, receivedAt: uint32(r.at.Sub(clock).Microseconds()),
-		delay: uint16(min(now.Sub(r.at)/ackDelayUnit, 1<<16-1)), bits: set,
+		delay: uint16(min(now.Sub(r.at)/ackDelayUnit, longestDelay)), bits: set,
 	}
 }
 
-const ackDelayUnit = 100 * time.Microsecond
+const (
+	ackDelayUnit = 100 * time.Microsecond
+	longestDelay = 1<<16 - 1 // or longer
+)

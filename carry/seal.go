@@ -42,7 +42,6 @@ type sealer struct {
 	to     connID // the peer's
 	epoch  uint64
 	sealed uint64 // datagrams under this epoch's key
-	first  uint64 // number of the first of them
 	limit  uint64
 }
 
@@ -61,11 +60,11 @@ func (s *sealer) seal(dst, plain []byte) []byte {
 	return s.aead.Seal(dst, nil, plain, aad[:])
 }
 
-// rekey moves to the next epoch once the limit is reached and the peer is known to have the present one: acked
-// is the largest number that it acknowledged, next the one to be sent. While it is not, sealing goes on; a peer that acknowledges
+// rekey moves to the next epoch once the limit is reached and the peer is known to have the present one: known
+// is the newest epoch that it acknowledged a datagram of. While it is not, sealing goes on; a peer that acknowledges
 // nothing of 2^30 datagrams has been down long before.
-func (s *sealer) rekey(acked, next uint64) error {
-	if s.sealed < s.limit || acked < s.first {
+func (s *sealer) rekey(known uint64) error {
+	if s.sealed < s.limit || known < s.epoch {
 		return nil
 	}
 	secret, err := nextSecret(s.secret)
@@ -77,7 +76,7 @@ func (s *sealer) rekey(acked, next uint64) error {
 		return err
 	}
 	clear(s.secret)
-	s.secret, s.aead, s.epoch, s.sealed, s.first = secret, aead, s.epoch+1, 0, next
+	s.secret, s.aead, s.epoch, s.sealed = secret, aead, s.epoch+1, 0
 	return nil
 }
 

@@ -28,6 +28,9 @@ const (
 	floorDatagram  = 1200 // every IPv6 path takes it: 1,280 less 48, and room for a tunnel
 	ipOverhead     = 28   // counted for every datagram, so that rates are those of the link
 	maxNumber      = 1<<(8*numberSize) - 1
+	laneBits       = 3 // the highest of a datagram's number: by which of the paths it goes
+	laneShift      = 8*numberSize - laneBits
+	maxLaneNumber  = 1<<laneShift - 1
 	pieceOverhead  = 1 + 6 + 2
 	ackFixed       = 1 + numberSize + 4 + 2 + 1
 	ackBits        = 512
@@ -72,8 +75,9 @@ type window struct {
 
 // contents is a decoded datagram. Slices point into what was decoded.
 type contents struct {
-	number     uint64
-	ack        ack
+	lane       int
+	number     uint64 // within the lane
+	ack        ack    // of our datagrams of the same lane
 	hasAck     bool
 	ping       bool
 	probe      bool
@@ -100,7 +104,7 @@ func (c *contents) decode(b []byte) error {
 	if len(b) < numberSize {
 		return errFormat
 	}
-	c.number = uint48(b)
+	c.lane, c.number = int(uint48(b)>>laneShift), uint48(b)&maxLaneNumber
 	b = b[numberSize:]
 	for len(b) > 0 {
 		rest, err := c.frame(b[0], b[1:])
@@ -166,8 +170,8 @@ func (c *contents) ackFrame(b []byte) ([]byte, error) {
 		return nil, errFormat
 	}
 	a.bits = b[:n]
-	if n > 1 && a.bits[n-1] == 0 || highestBit(a.bits) > a.largest {
-		return nil, errFormat // one encoding for each set, and no number below 0
+	if n > 1 && a.bits[n-1] == 0 || highestBit(a.bits) > a.largest || a.largest > maxLaneNumber {
+		return nil, errFormat // one encoding for each set, and no number below 0 or past the last
 	}
 	c.ack, c.hasAck = a, true
 	return b[n:], nil

@@ -122,3 +122,105 @@ func flashUnderBulk(t *testing.T, road carrytest.Road, most time.Duration) {
 		}
 	})
 }
+
+// An update is what a small change of many files comes to. What it takes on a link at rest is mostly the wait for what was lost last.
+func TestAnUpdateOnLinkBIsNearItsFloor(t *testing.T) {
+	updatesNearTheirFloor(t, carrytest.LinkB, 1.3, 1.6)
+}
+func TestAnUpdateOnLinkCIsNearItsFloor(t *testing.T) {
+	updatesNearTheirFloor(t, carrytest.LinkC, 1.15, 1.3)
+}
+
+// updatesNearTheirFloor sends updates on a link that is at rest, up, and whose rate is known.
+func updatesNearTheirFloor(t *testing.T, road carrytest.Road, mean, p90 float64) {
+	const messages, size, updates = 15, 4200, 30
+	var took []float64
+	var sent uint64
+	for seed := range uint64(4) {
+		bubble(t, func(t *testing.T) {
+			p := newPair(t, seed+1, road)
+			defer p.close()
+			stop, count := p.bulk(), p.drain()
+			pause(22 * time.Second)
+			stop()
+			pause(6 * time.Second)
+			count()
+			r := rand.New(rand.NewPCG(1, seed))
+			for range updates {
+				age := p.network.Age(time.Now())
+				pause((age/time.Minute+1)*time.Minute + time.Second + time.Duration(r.Int64N(int64(22*time.Second))) - age)
+				before, start := p.connA.Stats().SentBytes, time.Now()
+				for i := range uint32(messages) {
+					if err := p.connA.Send(p.ctx, redoubt.Routine, message(r, redoubt.Routine, i, size)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range messages {
+					if _, _, err := p.connB.Receive(p.ctx); err != nil {
+						t.Fatal(err)
+					}
+				}
+				took = append(took, time.Since(start).Seconds()/road.Floor(messages*size, 0).Seconds())
+				pause(3 * time.Second)
+				sent += p.connA.Stats().SentBytes - before
+			}
+		})
+	}
+	slices.Sort(took)
+	sum := 0.0
+	for _, x := range took {
+		sum += x
+	}
+	m, late := sum/float64(len(took)), took[len(took)*9/10]
+	t.Logf("%d updates: ratio to the floor in the mean %.2f, p90 %.2f, most %.2f; %.2f bytes sent for each", len(took), m, late, took[len(took)-1], float64(sent)/float64(len(took)*messages*size))
+	if m > mean || late > p90 {
+		t.Errorf("ratio %.2f in the mean and %.2f at p90, want at most %.2f and %.2f", m, late, mean, p90)
+	}
+}
+
+func TestNothingIsRepeatedWithoutNeed(t *testing.T) {
+	lossy := carrytest.Road{BitsPerSec: 1e6, Delay: 100 * time.Millisecond, Loss: 0.05, QueueBytes: 100_000}
+	clean, short := lossy, lossy
+	clean.Loss = 0
+	short.Delay = 10 * time.Millisecond
+	sent := func(road carrytest.Road, message int) (each float64) {
+		inFakeTime(t, road, func(t *testing.T, p *pair) {
+			count := p.drain()
+			for range 60 { // until the loss is known
+				if err := p.connA.Send(p.ctx, redoubt.Routine, make([]byte, 20_000)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pause(30 * time.Second)
+			before := p.connA.Stats().SentBytes
+			total := 0
+			for total < 1_000_000 {
+				if err := p.connA.Send(p.ctx, redoubt.Routine, make([]byte, message)); err != nil {
+					t.Fatal(err)
+				}
+				if total += message; message < 20_000 {
+					pause(time.Second)
+				}
+			}
+			pause(20 * time.Second)
+			each = float64(p.connA.Stats().SentBytes-before) / float64(total)
+			count()
+		})
+		return each
+	}
+	for _, c := range []struct {
+		name        string
+		road        carrytest.Road
+		message     int
+		least, most float64
+	}{
+		{"a path that loses, at rest in between", lossy, 10_000, 1.5, 2.3},
+		{"one that loses, always busy", lossy, 50_000, 1.05, 1.17},
+		{"one that loses nothing", clean, 10_000, 1, 1.1},
+		{"a short one that loses", short, 10_000, 1.05, 1.25},
+	} {
+		if got := sent(c.road, c.message); got < c.least || got > c.most {
+			t.Errorf("%s: %.2f bytes are sent for each, want %.2f to %.2f", c.name, got, c.least, c.most)
+		}
+	}
+}

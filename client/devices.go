@@ -54,6 +54,11 @@ func (c *Client) CutLink(ctx context.Context, peer redoubt.NodeName, cut bool) e
 	return c.call(ctx, "POST", "/v1/links/"+url.PathEscape(string(peer))+"/cut", map[string]bool{"cut": cut}, nil)
 }
 
+// SilenceLink begins radio silence on a device's link, or ends it.
+func (c *Client) SilenceLink(ctx context.Context, peer redoubt.NodeName, silent bool) error {
+	return c.call(ctx, "POST", "/v1/links/"+url.PathEscape(string(peer))+"/silence", map[string]bool{"silent": silent}, nil)
+}
+
 // Conflict is a name under which nodes that were cut off wrote apart.
 type Conflict struct {
 	Bucket   redoubt.BucketName `json:"bucket"`

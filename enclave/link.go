@@ -202,6 +202,23 @@ func (e *Enclave) DecideCut(ctx context.Context, who redoubt.Credential, peer re
 	return e.record(ctx, entry)
 }
 
+// DecideSilence decides that somebody may begin or end radio silence on the link to a peer, and records it.
+func (e *Enclave) DecideSilence(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, silent bool) error {
+	const op = "SilenceLink"
+	detail := "speak to " + string(peer)
+	if silent {
+		detail = "silent to " + string(peer)
+	}
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSilenceLink, detail: detail})
+	if err != nil {
+		return err
+	}
+	if _, err := e.link(op, peer); err != nil {
+		return e.noted(ctx, entry, err)
+	}
+	return e.record(ctx, entry)
+}
+
 // countPending bounds what is counted of one label set: more is told as that many.
 const countPending = 100_000
 

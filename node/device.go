@@ -72,6 +72,7 @@ const (
 	enrolmentFile    = "enrolment"
 	purposeEnrolment = "enrolment"
 	enrolTimeout     = 30 * time.Second
+	wipedPatience    = 10 * time.Second // for the home to hear that the keys are gone
 	leaseTick        = 10 * time.Second // how often the lease is looked at and the run time kept
 )
 
@@ -381,6 +382,11 @@ func (d *deviceSide) wipe(ctx context.Context, s *replica.Session, now bool) {
 		d.log.Error("the keys could not be destroyed", slog.String("why", reason(err)))
 		return
 	}
-	_ = s.Tell(ctx, noteWiped, nil)
+	if err := s.Tell(ctx, noteWiped, nil); err == nil {
+		select { // the home that has heard it ends the meeting: until then it is on its way
+		case <-ctx.Done():
+		case <-time.After(wipedPatience):
+		}
+	}
 	d.erase()
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"path/filepath"
 	"slices"
 	"time"
@@ -75,7 +76,7 @@ func boundShown(l redoubt.Link, shows func(string) bool) bool {
 func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.Cut = p.cut[s.Peer]
+	s.Cut, s.Silent = p.cut[s.Peer], p.silent
 	m := p.meetings[s.Peer]
 	if m == nil {
 		return
@@ -138,8 +139,43 @@ func (p *peers) CutLink(ctx context.Context, who redoubt.Credential, peer redoub
 		m.stop()
 	}
 	if !cut {
-		close(p.restored)
-		p.restored = make(chan struct{})
+		p.changed()
 	}
 	return nil
+}
+
+// SilenceLink begins a device's radio silence or ends it; see redoubt.LinkService. It is on the disk before anything changes, so that a node
+// that is killed meanwhile comes back as it was told to be.
+func (p *peers) SilenceLink(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, silent bool) error {
+	if p.device == nil { // before the decision: the record shall tell of no silence that never was
+		return &redoubt.Error{Op: "SilenceLink", Object: string(peer), Kind: redoubt.Invalid, Err: errors.New("radio silence is a device's"), Hint: "redoubt link cut " + string(peer) + ", which sends it nothing either"}
+	}
+	if err := p.cloud.DecideSilence(ctx, who, peer, silent); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := writeJSON(filepath.Join(p.dir, silentFile), silent); err != nil {
+		return err
+	}
+	p.silent = silent
+	if p.udp != nil {
+		p.udp.SetSilent(silent)
+	}
+	p.changed()
+	if !silent {
+		return p.openDoor()
+	}
+	for _, m := range p.meetings {
+		if m.road == "tcp" { // TCP cannot listen without answering
+			m.stop()
+		}
+	}
+	return p.shutDoor()
+}
+
+// changed has dial look anew at whether it may, with mu held.
+func (p *peers) changed() {
+	close(p.restored)
+	p.restored = make(chan struct{})
 }

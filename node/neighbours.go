@@ -10,8 +10,10 @@ import (
 	"encoding/asn1"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"math/big"
+	"net"
 	"time"
 
 	"redoubt"
@@ -99,6 +101,84 @@ func (p *peers) doorTLS() *tls.Config {
 	}}
 }
 
+// door is where a device's neighbours meet it. It is shut in radio silence: a TCP listener answers whoever knocks, and
+// a connection that is not there cannot be heard.
+type door struct {
+	listen func() (net.Listener, net.PacketConn, error) // nil: none
+	ctx    context.Context                              // of the node's meetings; nil: they have not begun
+	bound  *bound                                       // what it listens at, before they begin
+	udp    *carry.Endpoint
+	tcp    *carry.Listener
+}
+
+type bound struct {
+	tcp net.Listener
+	udp net.PacketConn
+}
+
+// bindDoor takes the addresses of the door, so that a node that cannot have them does not start. It gives what is dialled.
+func (p *peers) bindDoor(listen func() (net.Listener, net.PacketConn, error)) (address string, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.door.listen = listen
+	b := new(bound)
+	if b.tcp, b.udp, err = listen(); err != nil {
+		return "", err
+	}
+	address = b.tcp.Addr().String()
+	if p.silent {
+		return address, errors.Join(b.tcp.Close(), b.udp.Close())
+	}
+	p.door.bound = b
+	return address, nil
+}
+
+// openDoor lets neighbours in, once the node meets peers and unless it keeps silent. mu is held.
+func (p *peers) openDoor() error {
+	d := &p.door
+	if d.listen == nil || d.ctx == nil || d.udp != nil || p.silent {
+		return nil
+	}
+	b := d.bound
+	if d.bound = nil; b == nil {
+		b = new(bound)
+		var err error
+		if b.tcp, b.udp, err = d.listen(); err != nil {
+			return err
+		}
+	}
+	tcp, udp := b.tcp, b.udp
+	var err error
+	config := carry.Config{Server: p.doorTLS()}
+	if d.udp, err = carry.NewEndpoint(config, udp); err != nil {
+		return errors.Join(err, tcp.Close(), udp.Close())
+	}
+	if d.tcp, err = carry.ListenTCP(config, tcp); err != nil {
+		return errors.Join(err, tcp.Close(), p.shutDoor())
+	}
+	ctx, byUDP, byTCP := d.ctx, d.udp.Accept, d.tcp.Accept
+	p.work.Go(func() { p.accept(ctx, "udp", byUDP) })
+	p.work.Go(func() { p.accept(ctx, "tcp", byTCP) })
+	return nil
+}
+
+// shutDoor ends what came in by it, and lets nobody in any more. mu is held.
+func (p *peers) shutDoor() error {
+	udp, tcp, b := p.door.udp, p.door.tcp, p.door.bound
+	p.door.udp, p.door.tcp, p.door.bound = nil, nil, nil
+	var err error
+	if b != nil {
+		err = errors.Join(b.tcp.Close(), b.udp.Close())
+	}
+	if udp != nil {
+		err = udp.Close()
+	}
+	if tcp != nil {
+		err = errors.Join(err, tcp.Close())
+	}
+	return err
+}
+
 // homeMet says whether a device is meeting its home.
 func (p *peers) homeMet() bool { return p.meets(p.device.home) }
 
@@ -130,7 +210,7 @@ func (p *peers) dialNeighbours(ctx context.Context) {
 			continue
 		}
 		for _, n := range p.device.neighbours() {
-			if len(n.Addresses) == 0 || p.meets(n.Device) || p.isCut(n.Device) {
+			if len(n.Addresses) == 0 || p.meets(n.Device) || p.isQuiet(n.Device) {
 				continue
 			}
 			m, err := p.dialNeighbour(ctx, n)
@@ -143,10 +223,10 @@ func (p *peers) dialNeighbours(ctx context.Context) {
 	}
 }
 
-func (p *peers) isCut(peer redoubt.NodeName) bool {
+func (p *peers) isQuiet(peer redoubt.NodeName) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.cut[peer]
+	return p.cut[peer] || p.silent
 }
 
 func (p *peers) dialNeighbour(ctx context.Context, n redoubt.Neighbour) (*meeting, error) {
@@ -158,7 +238,7 @@ func (p *peers) dialNeighbour(ctx context.Context, n redoubt.Neighbour) (*meetin
 	if err != nil {
 		return nil, err
 	}
-	return p.dialOnce(ctx, config, addresses)
+	return p.dialOnce(ctx, ctx, config, addresses)
 }
 
 // neighbours are what the home told last.

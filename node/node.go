@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -176,6 +177,9 @@ func (n *Node) listenForPeers(declared estate.Node) error {
 		if err != nil || declared.Peers == nil {
 			return err
 		}
+		at, err := n.peers.bindDoor(func() (net.Listener, net.PacketConn, error) { return openMeetingPlace(n.dir, *declared.Peers) })
+		n.runtime.Peers = meetingAddresses(at, *declared.Peers)
+		return err
 	case declared.Peers == nil:
 		return nil
 	}

@@ -39,15 +39,16 @@ type peers struct {
 
 	udp  *carry.Endpoint // of a device: that it dials from
 	tcp  *carry.Listener
-	door *carry.Endpoint // of a device that others meet
+	door door // of a device that others meet
 
 	work sync.WaitGroup
 	stop context.CancelFunc
 
 	mu       sync.Mutex
 	cut      map[redoubt.NodeName]bool
+	silent   bool // of a device: it sends nothing
 	meetings map[redoubt.NodeName]*meeting
-	restored chan struct{} // closed and replaced when a cut ends
+	restored chan struct{} // closed and replaced when a cut ends, and when silence begins or ends
 }
 
 // meeting is a session under way, or the last one.
@@ -75,6 +76,9 @@ const (
 // cutsFile keeps which links are cut: an exercise's setting that outlives a restart.
 const cutsFile = "cuts"
 
+// silentFile keeps whether a device is in radio silence.
+const silentFile = "silent"
+
 func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
 	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, clock: clock, log: log,
 		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{})}
@@ -84,6 +88,9 @@ func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.E
 	}
 	for _, peer := range cuts {
 		p.cut[peer] = true
+	}
+	if err := readJSON(filepath.Join(dir, silentFile), &p.silent); err != nil && !errors.Is(err, redoubt.NotFound) {
+		return nil, err
 	}
 	return p, nil
 }
@@ -109,12 +116,9 @@ func linkCertificate(ring *keys.Keyring, now time.Time) (tls.Certificate, error)
 
 // listen takes peers in at an address, over UDP and TCP.
 func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
-	config, place := carry.Config{Server: p.serverTLS()}, &p.udp
-	if p.device != nil {
-		config, place = carry.Config{Server: p.doorTLS()}, &p.door
-	}
+	config := carry.Config{Server: p.serverTLS()}
 	var err error
-	if *place, err = carry.NewEndpoint(config, udp); err != nil {
+	if p.udp, err = carry.NewEndpoint(config, udp); err != nil {
 		return err
 	}
 	p.tcp, err = carry.ListenTCP(config, tcp)
@@ -133,10 +137,46 @@ func (p *peers) callFrom() (string, error) {
 	if err != nil {
 		return "", &redoubt.Error{Op: "node.callFrom", Object: from, Kind: redoubt.Unavailable, Err: cause(err)}
 	}
-	if p.udp, err = carry.NewEndpoint(carry.Config{}, socket); err != nil {
-		return "", errors.Join(err, socket.Close())
+	sockets := []net.PacketConn{socket}
+	for _, source := range otherSources(p.device.addresses, sourceTo) {
+		if s, err := net.ListenPacket("udp", netip.AddrPortFrom(source, 0).String()); err == nil { // else that way out is gone again
+			sockets = append(sockets, s)
+		}
 	}
+	if p.udp, err = carry.NewEndpoint(carry.Config{}, sockets...); err != nil {
+		for _, s := range sockets {
+			err = errors.Join(err, s.Close())
+		}
+		return "", err
+	}
+	p.udp.SetSilent(p.silent)
 	return socket.LocalAddr().String(), nil
+}
+
+// otherSources are our addresses that datagrams to some of the home's would leave from, but for the first: each is another way out,
+// and has a socket of its own, so that carriage may use several at the same time. The first socket is bound to none of them: it
+// works on when they change.
+func otherSources(homes []netip.AddrPort, source func(netip.AddrPort) (netip.Addr, error)) (others []netip.Addr) {
+	var all []netip.Addr
+	for _, h := range homes {
+		if a, err := source(h); err == nil && !slices.Contains(all, a) {
+			all = append(all, a)
+		}
+	}
+	return all[min(1, len(all)):min(maxSources, len(all))]
+}
+
+// maxSources bounds the sockets: carriage knows eight paths, of two by two on.
+const maxSources = 4
+
+// sourceTo asks the system, without sending anything, which of our addresses it would take.
+func sourceTo(home netip.AddrPort) (netip.Addr, error) {
+	c, err := net.Dial("udp", home.String())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer c.Close()
+	return c.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
 // run meets peers until close.
@@ -146,13 +186,16 @@ func (p *peers) run() {
 	if p.udp != nil && p.device == nil {
 		p.work.Go(func() { p.accept(ctx, "udp", p.udp.Accept) })
 	}
-	if p.door != nil {
-		p.work.Go(func() { p.accept(ctx, "udp", p.door.Accept) })
-	}
 	if p.tcp != nil {
 		p.work.Go(func() { p.accept(ctx, "tcp", p.tcp.Accept) })
 	}
 	if p.device != nil {
+		p.mu.Lock()
+		p.door.ctx = ctx
+		if err := p.openDoor(); err != nil {
+			p.log.Error("neighbours cannot meet this device", slog.String("why", reason(err)))
+		}
+		p.mu.Unlock()
 		p.work.Go(func() { p.dial(ctx) })
 		p.work.Go(func() { p.dialNeighbours(ctx) })
 	}
@@ -171,9 +214,9 @@ func (p *peers) close() error {
 	if p.tcp != nil {
 		err = errors.Join(err, p.tcp.Close())
 	}
-	if p.door != nil {
-		err = errors.Join(err, p.door.Close())
-	}
+	p.mu.Lock()
+	err = errors.Join(err, p.shutDoor())
+	p.mu.Unlock()
 	p.work.Wait()
 	return err
 }
@@ -231,7 +274,7 @@ func (p *peers) clientTLS() *tls.Config {
 func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting {
 	p.mu.Lock()
 	l, ok := p.who(conn.Peer()) // with mu held: whoever ends a link after this finds the meeting
-	if !ok || p.cut[l.Peer] || ctx.Err() != nil {
+	if !ok || p.cut[l.Peer] || p.silent || ctx.Err() != nil {
 		p.mu.Unlock()
 		conn.Close()
 		return nil
@@ -307,11 +350,11 @@ func (p *peers) dial(ctx context.Context) {
 		if !ok {
 			return
 		}
-		m, err := p.dialOnce(ctx, p.clientTLS(), p.device.addresses)
+		m, err := p.dialUntil(ctx, restored)
 		if m != nil {
 			<-m.ended
 			pause, why = dialPause, ""
-		} else if now := reason(err); now != why && ctx.Err() == nil {
+		} else if now := reason(err); now != why && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 			why = now
 			p.log.Info("home is not met; it is tried again until it is", slog.String("why", why))
 		}
@@ -325,6 +368,20 @@ func (p *peers) dial(ctx context.Context) {
 	}
 }
 
+// dialUntil is dialOnce, given up when what may be dialled has changed meanwhile.
+func (p *peers) dialUntil(ctx context.Context, changed <-chan struct{}) (*meeting, error) {
+	dialling, stop := context.WithCancel(ctx)
+	defer stop()
+	p.work.Go(func() {
+		select {
+		case <-changed:
+			stop()
+		case <-dialling.Done():
+		}
+	})
+	return p.dialOnce(ctx, dialling, p.clientTLS(), p.device.addresses)
+}
+
 // jittered spreads those who were cut off together.
 func jittered(d time.Duration) time.Duration {
 	var b [1]byte
@@ -332,11 +389,12 @@ func jittered(d time.Duration) time.Duration {
 	return d/2 + d*time.Duration(b[0])/256
 }
 
-// dialOnce tries every road in turn. Beside no meeting it returns why the last road gave none.
-func (p *peers) dialOnce(ctx context.Context, config *tls.Config, to []netip.AddrPort) (*meeting, error) {
+// dialOnce tries every road in turn, as long as dialling stands; a meeting lasts as long as ctx. Beside no meeting it returns why the
+// last road gave none.
+func (p *peers) dialOnce(ctx, dialling context.Context, config *tls.Config, to []netip.AddrPort) (*meeting, error) {
 	var why error
 	for _, road := range []string{"udp", "tcp"} {
-		conn, err := p.dialRoad(ctx, road, config, to)
+		conn, err := p.dialRoad(dialling, road, config, to)
 		if err != nil {
 			why = err
 			continue
@@ -369,13 +427,13 @@ func (p *peers) dialRoad(ctx context.Context, road string, config *tls.Config, t
 	})
 }
 
-// waitRestored waits while a link is cut, and returns what the next restoring closes.
+// waitRestored waits while a link is cut or silent, and returns what the next change closes.
 func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) (next <-chan struct{}, ok bool) {
 	for {
 		p.mu.Lock()
-		cut, restored := p.cut[peer], p.restored
+		quiet, restored := p.cut[peer] || p.silent, p.restored
 		p.mu.Unlock()
-		if !cut {
+		if !quiet {
 			return restored, ctx.Err() == nil
 		}
 		select {

@@ -127,5 +127,9 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 	if err := cloud.SetNeighbours(context.Background(), n.device.kept.Neighbours); err != nil { // the estate may have changed since: the home tells again
 		n.log.Warn("neighbours are not met until the home has told of them again", slog.String("why", redoubt.KindOf(err).Error()))
 	}
+	if n.peers.silent && n.device.lapsed() {
+		return &redoubt.Error{Op: "node.renew", Object: string(n.name), Kind: redoubt.Expired, Err: errors.Join(errLapsed, errors.New("it is in radio silence, and does not ask for another")),
+			Hint: "remove " + filepath.Join(n.dir, silentFile) + ", which ends the silence, and start it again"}
+	}
 	return n.device.renew(context.Background())
 }

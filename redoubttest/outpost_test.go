@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -52,6 +53,7 @@ func tracks(n int) []byte {
 // linkStatus is what CONTRACT says of a link.
 type linkStatus struct {
 	State, Road string
+	Silent      bool
 	Pending     struct{ Versions, Bytes int64 }
 }
 
@@ -168,7 +170,7 @@ func TestALargeObjectArrivesThoughEitherEndIsKilled(t *testing.T) {
 	r := newEstate(t)
 	r.must("up", "--detach")
 	var road *slowRoad
-	r.enrolAnew(t, func(home string) string {
+	r.enrolBy(t, func(t *testing.T, home string) string {
 		road = newSlowRoad(t, home, rate)
 		return road.in.LocalAddr().String()
 	})
@@ -315,8 +317,8 @@ func tcpOnly(t *testing.T, to string) (address string) {
 	return l.Addr().String()
 }
 
-// enrolAnew has the outpost lose its state, and enrol again with its home at another address.
-func (r *running) enrolAnew(t *testing.T, through func(home string) (address string)) {
+// enrolBy enrols the outpost anew, to meet its home at the address that by makes of the home's own, and gives its process.
+func (r *running) enrolBy(t *testing.T, by func(t *testing.T, to string) (address string)) *exec.Cmd {
 	t.Helper()
 	pid := r.status()["outpost"].PID
 	r.must("device", "revoke", "outpost", "--reason", "to be enrolled anew", "--as", "officer@secret")
@@ -336,7 +338,7 @@ func (r *running) enrolAnew(t *testing.T, through func(home string) (address str
 		t.Fatal(err)
 	}
 	peers := inv["peers"].([]any)
-	inv["peers"] = []string{through(peers[0].(string))}
+	inv["peers"] = []string{by(t, peers[0].(string))}
 	if raw, err = json.Marshal(inv); err != nil {
 		t.Fatal(err)
 	}
@@ -351,12 +353,13 @@ func (r *running) enrolAnew(t *testing.T, through func(home string) (address str
 	go func() { _ = c.Wait(); close(ended) }()
 	t.Cleanup(func() { c.Process.Signal(syscall.SIGTERM); <-ended })
 	until(t, "the outpost is ready", func() bool { return r.status()["outpost"].State == "ready" })
+	return c
 }
 
 func TestWhereUDPIsClosedTheOutpostGoesOverTCP(t *testing.T) {
 	r := newEstate(t)
 	r.must("up", "--detach")
-	r.enrolAnew(t, func(home string) string { return tcpOnly(t, home) })
+	r.enrolBy(t, tcpOnly)
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
 	there.put(t, "sighting", tracks(1<<20))
@@ -366,6 +369,113 @@ func TestWhereUDPIsClosedTheOutpostGoesOverTCP(t *testing.T) {
 	}
 	if got := home.get(t, "sighting"); len(got) != 1<<20 {
 		t.Errorf("%d bytes arrived over TCP", len(got))
+	}
+}
+
+// relay passes datagrams on between a device and its home, and counts what comes from the device, connections over TCP too.
+type relay struct{ fromDevice atomic.Int64 }
+
+func (y *relay) start(t *testing.T, to string) (address string) {
+	t.Helper()
+	in, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := net.Dial("udp", to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls, err := net.Listen("tcp", in.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { in.Close(); out.Close(); calls.Close(); all.Wait() })
+	var device atomic.Pointer[net.Addr]
+	all.Go(func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := in.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			device.Store(&from)
+			y.fromDevice.Add(1)
+			_, _ = out.Write(b[:n])
+		}
+	})
+	all.Go(func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, err := out.Read(b)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if to := device.Load(); err == nil && to != nil {
+				_, _ = in.WriteTo(b[:n], *to)
+			}
+		}
+	})
+	all.Go(func() {
+		for {
+			c, err := calls.Accept()
+			if err != nil {
+				return
+			}
+			y.fromDevice.Add(1)
+			c.Close()
+		}
+	})
+	return in.LocalAddr().String()
+}
+
+func TestInRadioSilenceTheOutpostSendsNothingAndHearsFlash(t *testing.T) {
+	r := newEstate(t)
+	r.must("up", "--detach")
+	var road relay
+	serving := r.enrolBy(t, road.start)
+	_, home := r.env("s-analyst", "secret")
+	_, there := r.env("s-analyst", "outpost")
+	home.put(t, "before", []byte("plan"))
+	r.must("link", "wait", "outpost", "--timeout", "60s")
+	if bad := r.try("link", "silence", "outpost", "--as", "s-analyst@outpost"); bad.code != 3 {
+		t.Errorf("who is no administrator ends with %+v", bad)
+	}
+	if bad := r.try("link", "silence", "outpost", "--as", "admin@secret"); bad.code == 0 {
+		t.Error("a home can be made to keep silent")
+	}
+	r.must("link", "silence", "outpost")
+	before := road.fromDevice.Load()
+	for _, key := range []string{"orders", "more orders"} {
+		if _, err := home.want(t.Context(), Request{Method: http.MethodPut, Bucket: "reports", Key: key, Body: []byte("advance"),
+			Header: http.Header{"X-Amz-Meta-Redoubt-Precedence": {"flash"}}}, http.StatusOK); err != nil {
+			t.Fatal(err)
+		}
+		until(t, key+" have come", func() bool { return string(there.get(t, key)) == "advance" })
+	}
+	there.put(t, "sighting", []byte("tracks"))
+	until(t, "the home takes the silence for an outage", func() bool { s := r.link("outpost"); return s.State == "down" && s.Silent })
+	serving.Process.Signal(syscall.SIGKILL)
+	_ = serving.Wait()
+	until(t, "the outpost is gone", func() bool { return r.status()["outpost"].PID == 0 })
+	r.serve(t, "outpost")
+	if s := r.link("outpost"); !s.Silent {
+		t.Errorf("after a restart the link is %+v", s)
+	}
+	home.put(t, "after", []byte("later"))
+	if there.get(t, "after") != nil {
+		t.Error("a device without a connection has heard something")
+	}
+	if n := road.fromDevice.Load() - before; n != 0 {
+		t.Errorf("in radio silence the device sent %d datagrams", n)
+	}
+	r.must("link", "silence", "outpost", "off")
+	r.must("link", "wait", "outpost", "--timeout", "60s")
+	if home.get(t, "sighting") == nil || there.get(t, "after") == nil {
+		t.Error("after the silence something is missing")
+	}
+	if out := r.must("audit", "search", "--as", "officer@outpost", "--json"); strings.Count(out, "SilenceLink") < 3 {
+		t.Errorf("the record does not tell of the silence, or not of who was refused: %s", out)
 	}
 }
 

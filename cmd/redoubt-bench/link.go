@@ -84,6 +84,7 @@ func runLink(ctx context.Context, o options, name string, road carrytest.Road) e
 	}{
 		{"initial", b.initial, true},
 		{"bulk", b.bulk, true},
+		{"update", b.update, true},
 		{"flash", b.flash, true},
 		{"fair", b.fair, road.Down == 0}, // TCP beside it would sleep through what is up
 	} {
@@ -192,6 +193,47 @@ func (b *linkBench) transfer(ctx context.Context, what string, sizes []int) erro
 	b.print(what, "%.1f s, floor %.1f s, ratio %.3f, of the time up %.3f; %.3f bytes sent for each", took.Seconds(), floor.Seconds(),
 		took.Seconds()/floor.Seconds(), up, float64(sent)/float64(total))
 	return <-failed
+}
+
+// update sends what a small change of many files comes to, 15 messages of 4,200 bytes, now and then on a link at rest.
+func (b *linkBench) update(ctx context.Context) error {
+	const updates, messages, size, rest = 40, 15, 4200, 3 * time.Second
+	floor := b.road.Floor(messages*size, 0)
+	sentBefore := b.a.Stats().SentBytes
+	var took []float64
+	cut := 0
+	for n := range uint32(updates) {
+		select {
+		case <-time.After(rest + time.Duration(b.random.Int64N(int64(rest)))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		start, age := time.Now(), b.link.age()
+		for i := range uint32(messages) {
+			if err := b.a.Send(ctx, redoubt.Routine, b.content(n*messages+i, size)); err != nil {
+				return err
+			}
+		}
+		for i := range uint32(messages) {
+			if _, msg, err := b.b.Receive(ctx); err != nil || binary.BigEndian.Uint32(msg) != n*messages+i {
+				return fmt.Errorf("update %d: message %d is not the one that was sent: %w", n, i, err)
+			}
+		}
+		if b.road.DownAt(age-time.Second) || b.road.DownAt(age) || b.road.DownAt(age+2*floor) { // it met an outage
+			cut++
+		} else {
+			took = append(took, time.Since(start).Seconds())
+		}
+	}
+	if len(took) == 0 {
+		return errors.New("every update met an outage")
+	}
+	slices.Sort(took)
+	p50, p90 := took[len(took)/2], took[len(took)*9/10]
+	b.print("update of 62 KB", "p50 %.2f s, p90 %.2f s, most %.2f s, floor %.2f s, ratio %.2f and %.2f (%d while up, %d met an outage); %.2f bytes sent for each",
+		p50, p90, took[len(took)-1], floor.Seconds(), p50/floor.Seconds(), p90/floor.Seconds(), len(took), cut,
+		float64(b.a.Stats().SentBytes-sentBefore)/(updates*messages*size))
+	return nil
 }
 
 // flash sends 4 KiB of FLASH now and then while the link is full of routine.

@@ -14,14 +14,15 @@ import (
 )
 
 func (a *app) linkCommand() *cobra.Command {
-	c := &cobra.Command{Use: "link", Short: "Links between a device and its home: how they do, cut and restore them",
+	c := &cobra.Command{Use: "link", Short: "Links between a device and its home: how they do, cut and restore them, radio silence",
 		Example: `  redoubt link status outpost
   redoubt link ls --as s-analyst@outpost
   redoubt link cut outpost          # for an exercise
   redoubt link restore outpost
+  redoubt link silence outpost      # it receives, and sends nothing
   redoubt link wait outpost         # until both sides are in step
   redoubt link watch outpost`}
-	c.AddCommand(a.linkList(), a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkWait(), a.linkWatch())
+	c.AddCommand(a.linkList(), a.linkStatus(), a.linkCut(true), a.linkCut(false), a.linkSilence(), a.linkWait(), a.linkWatch())
 	return c
 }
 
@@ -105,7 +106,7 @@ func (a *app) linkOf(ctx context.Context, w who, device redoubt.NodeName) (linkV
 				if v.LinkStatus.Peer == "" {
 					v.LinkStatus = l
 				}
-				v.Cut = v.Cut || l.Cut
+				v.Cut, v.Silent = v.Cut || l.Cut, v.Silent || l.Silent
 				return nil
 			}
 		}
@@ -189,6 +190,9 @@ func (v linkView) text(now time.Time) string {
 	state := v.State
 	if v.Cut {
 		state += ", cut"
+	}
+	if v.Silent {
+		state += ", silent"
 	}
 	if v.Road != "" {
 		state += " over " + strings.ToUpper(v.Road)
@@ -286,6 +290,64 @@ func (a *app) linkCut(cut bool) *cobra.Command {
 	c.Flags().StringVar(&w.as, "as", "", "act as `ADMIN@HOME`")
 	w.moreFlags(c)
 	return c
+}
+
+func (a *app) linkSilence() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "silence DEVICE [on|off] [--as ADMIN@DEVICE]", Short: "Radio silence: the device receives, and sends nothing until it is ended",
+		Long: `From the moment this returns the device sends nothing by its link and dials nobody, over restarts too.
+Its home takes it for an outage. Over UDP the device still takes what was under way, and FLASH, until the home
+gives the connection up, 10 minutes after the last sign of life. After that, over TCP and after a restart it
+receives nothing until the silence is ended. Bundles by file work all the while.`,
+		Example: "  redoubt link silence outpost\n  redoubt link silence outpost off\n  redoubt link silence outpost on --as admin@outpost",
+		Args:    between(1, 2), ValidArgs: []string{"on", "off"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			device, silent := redoubt.NodeName(args[0]), true
+			if len(args) == 2 {
+				if args[1] != "on" && args[1] != "off" {
+					return &usageError{message: fmt.Sprintf("%q is neither on nor off", args[1]), hint: "redoubt link silence " + args[0] + " off"}
+				}
+				silent = args[1] == "on"
+			}
+			home, subject := a.administrator(device)
+			if w.as == "" {
+				if subject == "" {
+					return &usageError{message: "--as is needed", hint: "an administrator who is known at the device; only in an exercise can the command play one"}
+				}
+				w.as = subject + "@" + string(device)
+			}
+			if err := a.silenceAt(cmd.Context(), w, home, silent); err != nil {
+				return interrupted(cmd.Context(), err)
+			}
+			if silent {
+				a.say("silent: it receives, and sends nothing; redoubt link silence %s off", device)
+			} else {
+				a.say("it speaks again; redoubt link status %s", device)
+			}
+			return nil
+		}}
+	c.Flags().StringVar(&w.as, "as", "", "act as `ADMIN@DEVICE`")
+	w.moreFlags(c)
+	return c
+}
+
+// silenceAt tells a device; without a home that is known here, the one that the device itself names.
+func (a *app) silenceAt(ctx context.Context, at who, home redoubt.NodeName, silent bool) error {
+	s, err := a.open(ctx, at)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if home == "" {
+		links, err := s.api.Links(ctx)
+		if err != nil {
+			return err
+		}
+		if len(links) == 1 {
+			home = links[0].Peer
+		}
+	}
+	return s.api.SilenceLink(ctx, home, silent)
 }
 
 func (a *app) cutAt(ctx context.Context, at who, peer redoubt.NodeName, cut bool) error {
