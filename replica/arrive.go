@@ -33,6 +33,7 @@ type arrival struct {
 const (
 	keepParts = 250 * time.Millisecond
 	minPart   = 4 << 10
+	firstRoom = 1 << 20 // made for a segment when its first piece has come: what it will be is only announced
 )
 
 // takeOpen prepares for content that comes in segments: the entry is decided, and what of it is here already is known.
@@ -159,6 +160,9 @@ func (s *Session) takePiece(ctx context.Context, p redoubt.Precedence, msg []byt
 	}
 	if len(content) > int(a.seg.Bytes)-len(a.packed) {
 		return errMessage
+	}
+	if a.packed == nil {
+		a.packed = make([]byte, 0, min(int(a.seg.Bytes), firstRoom))
 	}
 	a.packed = append(a.packed, content...)
 	if len(a.packed) == int(a.seg.Bytes) {
