@@ -16,6 +16,8 @@ type LinkStatus struct {
 	Pending      LinkPending  `json:"pending"`                // not acknowledged by the peer
 	Sent         int64        `json:"sent"`                   // entries acknowledged in this meeting, or the last
 	SentBytes    int64        `json:"sent_bytes"`             // of their content
+	UnderWay     int64        `json:"under_way"`              // bytes of content that are on the road, of those that wait
+	Progress     float64      `json:"progress,omitempty"`     // of what has waited since nothing did, while it is up: 0 to 1
 	Received     int64        `json:"received"`               // entries taken in it
 	RTTMillis    float64      `json:"rtt_ms,omitempty"`       // smoothed; to who dominates the link's bound alone
 	BytesPerSec  float64      `json:"bytes_per_s,omitempty"`  // what the road is believed to take, likewise; 0: not known
@@ -51,13 +53,13 @@ func (p *LinkPending) Add(of Precedence, versions, bytes int64) {
 	p.ByPrecedence[of] = w
 }
 
-// Estimate works out how long each precedence takes at a rate; at none it is not known.
-func (p *LinkPending) Estimate(bytesPerSec float64) {
-	var before int64
+// Estimate works out how long each precedence takes at a rate; at none it is not known. Of what waits so much is on the road.
+func (p *LinkPending) Estimate(bytesPerSec float64, underWay int64) {
+	before := -min(underWay, p.Bytes)
 	for of := Flash; ; of-- {
 		if w, ok := p.ByPrecedence[of]; ok && bytesPerSec > 0 {
 			before += w.Bytes
-			w.Seconds = float64(before) / bytesPerSec
+			w.Seconds = max(float64(before), 0) / bytesPerSec
 			p.ByPrecedence[of] = w
 		}
 		if of == Routine {

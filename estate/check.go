@@ -20,7 +20,7 @@ func (r *reader) check() {
 	if e.policy == nil {
 		return // its fault is told; markings cannot be read without it
 	}
-	if len(e.Nodes) == 0 && r.at["nodes"] != nil {
+	if n := r.at["nodes"]; len(e.Nodes) == 0 && n != nil && len(n.Content) == 0 {
 		r.faultAt("nodes", "an estate has at least one node", "")
 	}
 	names := map[redoubt.NodeName]string{}
@@ -48,8 +48,8 @@ func (r *reader) checkOfficers() {
 			cleared = append(cleared, l)
 		}
 	}
-	if len(cleared) < minOfficers {
-		return // told already
+	if r.taken || len(cleared) < minOfficers { // of too few it is told already
+		return
 	}
 	for i, n := range e.Nodes {
 		if n.ceiling.IsZero() {

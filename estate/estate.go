@@ -17,7 +17,7 @@ import (
 const (
 	MaxFileBytes  = 4 << 20 // 10,000 people at 300 bytes
 	MaxSPIFBytes  = 4 << 20 // the largest national policy seen has 400 KiB
-	MaxNodes      = 256     // a fleet of enclaves; devices will enrol, not be listed
+	MaxNodes      = 4096    // enclaves and devices at 200 bytes; a larger fleet has several homes, each with its estate
 	MaxPeople     = 10_000  // held in memory by every node
 	MaxBuckets    = 1000    // of one node, at genesis; more are made by the storage role
 	MaxQuotas     = 256     // of one node: one a label in use
@@ -218,9 +218,9 @@ type Document struct {
 // Document gives the sources that e was read from.
 func (e *Estate) Document() Document { return Document{Text: e.text, SPIF: e.spif} }
 
-// Read checks the document anew.
+// Read reads a document that took effect before.
 func (d Document) Read() (*Estate, error) {
-	e, err := Read(d.Text, func(string) ([]byte, error) { return d.SPIF, nil })
+	e, err := read(d.Text, func(string) ([]byte, error) { return d.SPIF, nil }, true)
 	if err != nil {
 		return nil, err
 	}

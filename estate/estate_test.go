@@ -416,3 +416,25 @@ func TestADevicesLinkHasSubscriptionsAndABudget(t *testing.T) {
 		t.Errorf("an enclave with a budget gives %v", err)
 	}
 }
+
+func TestAnEstateThatTookEffectIsReadAsItIs(t *testing.T) {
+	text := strings.Replace(string(ExampleText), "  - name: officer-2\n    clearance: TOP SECRET//SI/TK\n", "  - name: officer-2\n    clearance: SECRET\n", 1)
+	if _, err := Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "1 security officers are cleared") {
+		t.Errorf("one officer for a ceiling gives %v, want a fault", err)
+	}
+	e, err := (Document{Text: []byte(text)}).Read()
+	if err != nil || len(e.Nodes) == 0 {
+		t.Errorf("an estate that took effect under an earlier version cannot be read: %v", err)
+	}
+}
+
+func TestAnEstateOfTooManyNodesHasThatFaultAlone(t *testing.T) {
+	var b strings.Builder
+	for i := range MaxNodes {
+		fmt.Fprintf(&b, "  - {name: device-%d, kind: device, home: secret, range: {floor: U, ceiling: S}}\n", i)
+	}
+	_, err := Read([]byte(strings.Replace(string(ExampleText), "\nnodes:\n", "\nnodes:\n"+b.String(), 1)), nil)
+	if faults, ok := err.(Faults); !ok || len(faults) != 1 || !strings.Contains(err.Error(), "at most 4096") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -58,13 +58,18 @@ func readFile(path string, limit int64) ([]byte, error) {
 // Read checks the text of an estate file. open gives the content of the SPIF file that it
 // names. The error is Faults: every fault, in the file's order.
 func Read(text []byte, open func(name string) ([]byte, error)) (*Estate, error) {
+	return read(text, open, false)
+}
+
+// read is Read; taken: the estate took effect before, so what later versions ask for besides does not keep its nodes from starting.
+func read(text []byte, open func(name string) ([]byte, error), taken bool) (*Estate, error) {
 	w := &walker{at: map[string]*yaml.Node{}}
 	root := w.document(text)
 	if root == nil || !w.forbid(root, 0) {
 		w.faults.sort()
 		return nil, w.faults
 	}
-	r := &reader{walker: w, open: open, estate: &Estate{text: bytes.Clone(text)}}
+	r := &reader{walker: w, open: open, taken: taken, estate: &Estate{text: bytes.Clone(text)}}
 	r.root(root)
 	r.check()
 	if len(w.faults) > 0 {
@@ -153,6 +158,7 @@ func badUTF8(text []byte) (line int) {
 type reader struct {
 	*walker
 	open   func(name string) ([]byte, error)
+	taken  bool
 	estate *Estate
 }
 

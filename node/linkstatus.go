@@ -82,10 +82,17 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole b
 		return
 	}
 	status := m.session.Status()
+	for set, n := range status.UnderWay {
+		if shows(set) {
+			s.UnderWay += n
+		}
+	}
+	var rested int64
 	for set, n := range status.Sent {
 		if shows(set) {
 			s.Sent += n
 			s.SentBytes += status.SentBytes[set]
+			rested += status.Rested[set]
 		}
 	}
 	for set, n := range status.Received {
@@ -101,10 +108,13 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole b
 	s.LastContact = road.LastHeard.UTC().Truncate(contactGrain)
 	if road.State == carry.Up && !status.LastHeard.IsZero() {
 		s.State, s.Road = "up", m.road
+		if done := s.SentBytes - rested + s.UnderWay; s.Pending.Bytes > 0 && done > 0 {
+			s.Progress = float64(done) / float64(s.SentBytes-rested+s.Pending.Bytes)
+		}
 	}
 	if whole && s.State == "up" {
 		s.RTTMillis, s.BytesPerSec = float64(road.RTT)/float64(time.Millisecond), road.BytesPerSec
-		s.Pending.Estimate(s.BytesPerSec)
+		s.Pending.Estimate(s.BytesPerSec, s.UnderWay)
 	}
 }
 

@@ -19,6 +19,7 @@ type ref struct {
 	plain   bool   // the peer lacks its base: it is not packed against it
 	urgency redoubt.Precedence
 	from    int64 // content before it was sent in this session, when the day's budget was spent
+	gone    int64 // content before it is on the road
 
 	wait time.Duration // after the last refusal for now; 0: there was none
 	due  time.Time     // when it is sent again
@@ -157,6 +158,33 @@ func (o *outbox) done(refs ...*ref) {
 		o.bytes -= r.size
 	}
 	o.room.Broadcast()
+}
+
+// went notes how much of an entry's content is on the road.
+func (o *outbox) went(r *ref, content int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	r.gone = content
+}
+
+// underWay is how much content of each set is on the road and not acknowledged.
+func (o *outbox) underWay() map[string]int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	out := map[string]int64{}
+	for _, r := range o.sent {
+		if r.gone > 0 {
+			out[r.set.set] += r.gone
+		}
+	}
+	return out
+}
+
+// quiet says whether nothing waits or is unacknowledged.
+func (o *outbox) quiet() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.count == 0
 }
 
 // bySeq finds what a parcel carried.

@@ -116,7 +116,11 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 		if skip, same := sameBeginning(&at, packing, packed); same && off == at.Whole {
 			seg.Skip = uint32(skip)
 		}
-		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:]); err != nil || !going {
+		went := func(left int) { // as far as the pieces are, so far the content is
+			plain := min(size-off, segmentBytes)
+			s.out.went(r, off+plain*int64(len(packed)-left)/int64(len(packed)))
+		}
+		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:], went); err != nil || !going {
 			return err
 		}
 		if next := off + segmentBytes; next < size && size <= maxKeptBytes && s.out.pause(p, r, next) {
@@ -127,7 +131,7 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 }
 
 // sendPieces sends what a segment is packed in, for as long as the peer has not settled the entry.
-func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte) (going bool, err error) {
+func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte, went func(left int)) (going bool, err error) {
 	if s.out.bySeq(seg.Seq) != r {
 		return false, nil
 	}
@@ -143,6 +147,7 @@ func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, 
 			return false, err
 		}
 		packed = packed[n:]
+		went(len(packed))
 	}
 	return true, nil
 }
@@ -171,6 +176,9 @@ func (s *Session) heardOutcomes(msg []byte) error {
 		case taken:
 			s.tally.add(r.set.set, 1, r.size, 0)
 			s.out.done(r)
+			if s.out.quiet() {
+				s.tally.rest()
+			}
 		case refused:
 			s.o.Log.Warn("the peer refused an entry", slog.String("peer", string(s.o.Peer)), slog.String("kind", o.Kind.Error()), slog.String("rule", o.Rule))
 			s.out.done(r)

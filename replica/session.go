@@ -359,6 +359,14 @@ func (s *Session) settle(ctx context.Context) error {
 type tally struct {
 	mu                    sync.Mutex
 	sent, received, bytes map[string]int64
+	rested                map[string]int64 // bytes when nothing waited last
+}
+
+// rest notes that nothing waits.
+func (t *tally) rest() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rested = maps.Clone(t.bytes)
 }
 
 func (t *tally) add(set string, sent, bytes, received int64) {
@@ -372,10 +380,10 @@ func (t *tally) add(set string, sent, bytes, received int64) {
 	t.received[set] += received
 }
 
-func (t *tally) read() (sent, bytes, received map[string]int64) {
+func (t *tally) read() (sent, bytes, rested, received map[string]int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return maps.Clone(t.sent), maps.Clone(t.bytes), maps.Clone(t.received)
+	return maps.Clone(t.sent), maps.Clone(t.bytes), maps.Clone(t.rested), maps.Clone(t.received)
 }
 
 // Status is a session as it stands.
@@ -383,13 +391,16 @@ type Status struct {
 	LastHeard time.Time
 	Sent      map[string]int64 // by label set: entries that the peer acknowledged
 	SentBytes map[string]int64 // of their content
+	Rested    map[string]int64 // of that, what had been sent when nothing waited last
+	UnderWay  map[string]int64 // content that is on the road and not acknowledged, of entries that are sent in segments
 	Received  map[string]int64 // by label set: entries that were taken from it
 }
 
 // Status covers every label set within the link's bound; who shows it leaves out what its reader does not dominate.
 func (s *Session) Status() Status {
 	st := Status{}
-	st.Sent, st.SentBytes, st.Received = s.tally.read()
+	st.Sent, st.SentBytes, st.Rested, st.Received = s.tally.read()
+	st.UnderWay = s.out.underWay()
 	if at := s.heard.Load(); at > 0 {
 		st.LastHeard = time.Unix(0, at)
 	}

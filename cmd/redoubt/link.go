@@ -243,19 +243,14 @@ func waitingText(w redoubt.LinkWaiting) string {
 	return text
 }
 
-// progress is how much of what this end had for the other has arrived in this meeting.
+// progress is how much of what this end had for the other has gone, since nothing waited.
 func (v linkView) progress() string {
-	waits := v.ToDevice
-	if v.Peer == v.Home {
-		waits = v.ToHome
-	}
-	if waits == nil || waits.Bytes == 0 || v.SentBytes == 0 {
+	if v.Progress == 0 {
 		return ""
 	}
 	const width = 24
-	share := float64(v.SentBytes) / float64(v.SentBytes+waits.Bytes)
-	done := int(share * width)
-	return fmt.Sprintf("  [%s%s] %.0f %%", strings.Repeat("=", done), strings.Repeat(" ", width-done), 100*share)
+	done := int(min(v.Progress, 1) * width)
+	return fmt.Sprintf("  [%s%s] %.0f %%", strings.Repeat("=", done), strings.Repeat(" ", width-done), 100*min(v.Progress, 1))
 }
 
 func (a *app) linkCut(cut bool) *cobra.Command {
