@@ -26,7 +26,7 @@ func (e *Enclave) Neighbours(name redoubt.NodeName) []redoubt.Neighbour {
 		if !ok || other == name || r == nil || r.Key == nil || !r.Ended.IsZero() || !dials && !slices.Contains(o.Meets, name) {
 			continue
 		}
-		n := redoubt.Neighbour{Device: other, Key: r.Key, Recipient: r.Recipient, Bound: lower(d.Ceiling, o.Ceiling).Banner(), Subscriptions: between(d.Carries, o.Carries),
+		n := redoubt.Neighbour{Device: other, Key: r.Key, Recipient: r.Recipient, Bound: lower(d.Ceiling, o.Ceiling).Banner(), Subscriptions: between(d, o),
 			Alike: d.Floor == o.Floor && d.Ceiling == o.Ceiling}
 		if dials {
 			n.Addresses = o.Addresses
@@ -49,8 +49,22 @@ func lower(a, b label.Label) label.Label {
 	return label.Label{}
 }
 
-// between is what travels between two devices, as the first has it: to each what its home would send it.
-func between(mine, others []redoubt.Subscription) (out []redoubt.Subscription) {
+// between is what travels between two devices, as the first has it: to each what its home would send it. Where one is the lower, what it
+// carries itself travels, both ways: it is told nothing of what the other carries.
+func between(d, o DeclaredDevice) (out []redoubt.Subscription) {
+	mine, others := d.Carries, o.Carries
+	if d.Ceiling != o.Ceiling {
+		if mine = d.Carries; lower(d.Ceiling, o.Ceiling) != d.Ceiling {
+			mine = o.Carries
+		}
+		for _, s := range mine {
+			if s.In {
+				s.Out = true
+				out = append(out, s)
+			}
+		}
+		return orNothing(out, mine)
+	}
 	if len(mine) == 0 && len(others) == 0 {
 		return nil
 	}
@@ -67,6 +81,14 @@ func between(mine, others []redoubt.Subscription) (out []redoubt.Subscription) {
 	}
 	toward(mine, true)
 	toward(others, false)
+	return orNothing(out, append(slices.Clone(mine), others...))
+}
+
+// orNothing is subscriptions that carry nothing where some were cut to none: no subscriptions at all carry everything.
+func orNothing(out, of []redoubt.Subscription) []redoubt.Subscription {
+	if len(out) == 0 && len(of) > 0 {
+		return []redoubt.Subscription{{}}
+	}
 	return out
 }
 
@@ -87,6 +109,14 @@ func (e *Enclave) SetNeighbours(ctx context.Context, all []redoubt.Neighbour) er
 	defer e.links.deviceMu.Unlock()
 	e.links.neighbours = links
 	return e.relink(ctx)
+}
+
+// CheckNeighbour says whether SetNeighbours would take one.
+func (e *Enclave) CheckNeighbour(n redoubt.Neighbour) error {
+	if _, err := e.neighbourLink(n); err != nil {
+		return &redoubt.Error{Op: "SetNeighbours", Object: string(n.Device), Kind: redoubt.Invalid, Err: err}
+	}
+	return nil
 }
 
 func (e *Enclave) neighbourLink(n redoubt.Neighbour) (l redoubt.Link, err error) {

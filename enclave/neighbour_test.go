@@ -71,11 +71,11 @@ func TestAHomeTellsEachDeviceOfThoseThatItMayMeet(t *testing.T) {
 		t.Fatalf("the device is told of %v, the patrol of %v; want one another: absent is not enrolled", mine, others)
 	}
 	if n := others[0]; n.Device != "device" || n.Bound != "SECRET//REL TO USA, GBR" || !slices.Equal(n.Addresses, []string{"192.0.2.1:7000"}) ||
-		!slices.Equal(n.Subscriptions, []redoubt.Subscription{{Bucket: "reports", In: true, Latest: true}, {Out: true}}) {
+		!slices.Equal(n.Subscriptions, []redoubt.Subscription{{Bucket: "reports", In: true, Out: true, Latest: true}}) {
 		t.Errorf("the patrol is told %+v", n)
 	}
 	if n := mine[0]; n.Device != "patrol" || len(n.Addresses) != 0 || !slices.Equal(n.Key, patrol.links.key) ||
-		!slices.Equal(n.Subscriptions, []redoubt.Subscription{{In: true}, {Bucket: "reports", Out: true, Latest: true}}) {
+		!slices.Equal(n.Subscriptions, []redoubt.Subscription{{Bucket: "reports", In: true, Out: true, Latest: true}}) {
 		t.Errorf("the device is told %+v", n)
 	}
 	if err := p.home.EndDevice(context.Background(), p.home.as("officer", ""), "patrol", false, false, "lost"); err != nil {

@@ -32,11 +32,16 @@ func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Not
 	if p.device != nil {
 		return nil, nil
 	}
-	makers, err := json.Marshal(p.cloud.Makers())
+	makers, err := p.makersNotes()
 	if err != nil {
 		return nil, err
 	}
-	out := []replica.Note{{Kind: noteMakers, Body: makers}, {Kind: noteNeighbours, Body: p.neighboursOf(peer)}}
+	var out []replica.Note
+	for _, body := range makers {
+		out = append(out, replica.Note{Kind: noteMakers, Body: body})
+	}
+	neighbours, _ := p.neighboursOf(peer)
+	out = append(out, replica.Note{Kind: noteNeighbours, Body: neighbours})
 	lease, err := p.cloud.RenewLease(ctx, peer)
 	if errors.Is(err, redoubt.Denied) {
 		return out, nil // it has ended: it gets no further lease

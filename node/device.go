@@ -56,16 +56,18 @@ func (s State) Enrolled(name redoubt.NodeName) bool {
 
 // enrolment is what a device keeps of its home, sealed under its keyring.
 type enrolment struct {
-	Lease      redoubt.Lease                 `json:"lease"`
-	IDKeys     []byte                        `json:"id_keys"`
-	Recipient  string                        `json:"recipient,omitempty"` // of the home
-	API        string                        `json:"api_url"`
-	Authority  string                        `json:"authority"`
-	Peers      []string                      `json:"peers"`
-	Makers     map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
-	Neighbours []redoubt.Neighbour           `json:"neighbours,omitempty"`
-	RanSecs    int64                         `json:"ran_seconds"`   // under this lease, whatever a clock said
-	TPM        *tpmMark                      `json:"tpm,omitempty"` // when the lease was taken
+	Lease        redoubt.Lease                 `json:"lease"`
+	IDKeys       []byte                        `json:"id_keys"`
+	Recipient    string                        `json:"recipient,omitempty"` // of the home
+	API          string                        `json:"api_url"`
+	Authority    string                        `json:"authority"`
+	Peers        []string                      `json:"peers"`
+	Makers       map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
+	MakersAt     time.Time                     `json:"makers_at,omitzero"` // when the home said so
+	Neighbours   []redoubt.Neighbour           `json:"neighbours,omitempty"`
+	NeighboursAt time.Time                     `json:"neighbours_at,omitzero"`
+	RanSecs      int64                         `json:"ran_seconds"`   // under this lease, whatever a clock said
+	TPM          *tpmMark                      `json:"tpm,omitempty"` // when the lease was taken
 }
 
 const (
@@ -89,9 +91,10 @@ type deviceSide struct {
 	log       *slog.Logger
 	erase     func() // destroys the keys and ends the node
 
-	mu   sync.Mutex
-	kept enrolment
-	ran  time.Time // up to when RanSecs counts, monotonic
+	mu     sync.Mutex
+	kept   enrolment
+	coming homesWord // makers of which not all have come
+	ran    time.Time // up to when RanSecs counts, monotonic
 }
 
 // openDevice opens a device's enrolment, or enrols it by the invitation that lies in its folder.
@@ -344,16 +347,7 @@ func (d *deviceSide) told(ctx context.Context, p *peers, kind string, body []byt
 	case noteNeighbours:
 		return d.toldNeighbours(ctx, p, body)
 	case noteMakers:
-		var makers map[redoubt.NodeName][][]byte
-		if err := json.Unmarshal(body, &makers); err != nil {
-			return err
-		}
-		d.mu.Lock()
-		d.kept.Makers = makers
-		err := d.keep()
-		d.mu.Unlock()
-		p.cloud.SetMakers(asKeys(makers))
-		return err
+		return d.toldMakers(p, body)
 	}
 	return nil // a kind that a later version knows
 }

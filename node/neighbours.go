@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -18,7 +20,9 @@ import (
 
 	"redoubt"
 	"redoubt/carry"
+	"redoubt/estate"
 	"redoubt/keys"
+	"redoubt/replica"
 )
 
 // Devices of one home meet one another when it is not in reach (ADR 22). Each shows the lease that its home signed, in the certificate
@@ -56,49 +60,81 @@ func leased(ring *keys.Keyring, l redoubt.Lease) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: signer}, nil
 }
 
-// checkNeighbour says whether a certificate shows a lease that stands: of this peer and its key, by the home of both.
-func (d *deviceSide) checkNeighbour(cert *x509.Certificate, peer redoubt.NodeName) error {
-	bad := &redoubt.Error{Op: "carry.neighbour", Object: string(peer), Kind: redoubt.Denied, Rule: "lease-of-its-home (4.3)"}
+// shownLease is the lease in a certificate, as JSON; nil where there is none.
+func shownLease(cert *x509.Certificate) []byte {
 	for _, x := range cert.Extensions {
-		if !x.Id.Equal(leaseExtension) || len(x.Value) > maxLeaseBytes {
-			continue
+		if x.Id.Equal(leaseExtension) {
+			return x.Value
 		}
-		var l redoubt.Lease
-		if json.Unmarshal(x.Value, &l) != nil {
-			return bad
-		}
-		key, ok := cert.PublicKey.(ed25519.PublicKey)
-		sig, err := base64.StdEncoding.Strict().DecodeString(l.Signature)
-		if !ok || err != nil || l.Device != peer || l.Home != d.home || l.DeviceKey != base64.StdEncoding.EncodeToString(key) ||
-			l.HomeKey != base64.StdEncoding.EncodeToString(d.homeKey) || !ed25519.Verify(d.homeKey, redoubt.LeaseMessage(l), sig) {
-			return bad
-		}
-		// The certificate was made by the peer, so its own end says nothing.
-		if now := d.clock(); !now.Before(l.Expires) || cert.NotAfter.After(l.Expires) || l.Issued.After(now.Add(clockSkew)) {
-			return &redoubt.Error{Op: "carry.neighbour", Object: string(peer), Kind: redoubt.Expired, Rule: "lease-of-its-home (4.3)"}
-		}
-		return nil
 	}
-	return bad
+	return nil
 }
 
-// neighbourTLS proves a device to its neighbours, and verifies them as verify does.
+// checkNeighbour says whether a lease stands that a neighbour shows, of it and its key, by the home of both, and gives its end.
+func (d *deviceSide) checkNeighbour(shown []byte, key any, peer redoubt.NodeName) (expires time.Time, err error) {
+	bad := &redoubt.Error{Op: "carry.neighbour", Object: string(peer), Kind: redoubt.Denied, Rule: "lease-of-its-home (4.3)"}
+	var l redoubt.Lease
+	if len(shown) > maxLeaseBytes || json.Unmarshal(shown, &l) != nil {
+		return time.Time{}, bad
+	}
+	public, ok := key.(ed25519.PublicKey)
+	sig, err := base64.StdEncoding.Strict().DecodeString(l.Signature)
+	if !ok || err != nil || l.Device != peer || l.Home != d.home || l.DeviceKey != base64.StdEncoding.EncodeToString(public) ||
+		l.HomeKey != base64.StdEncoding.EncodeToString(d.homeKey) || !ed25519.Verify(d.homeKey, redoubt.LeaseMessage(l), sig) {
+		return time.Time{}, bad
+	}
+	if now := d.clock(); !now.Before(l.Expires) || l.Issued.After(now.Add(clockSkew)) {
+		return time.Time{}, &redoubt.Error{Op: "carry.neighbour", Object: string(peer), Kind: redoubt.Expired, Rule: "lease-of-its-home (4.3)"}
+	}
+	return l.Expires, nil
+}
+
+// neighbourTLS proves a device to a neighbour that it dials: with its lease, which nobody sees but who has proved the key that the home
+// told of first.
 func (p *peers) neighbourTLS() (*tls.Config, error) {
-	p.device.mu.Lock()
-	lease, ring := p.device.kept.Lease, p.device.ring
-	p.device.mu.Unlock()
-	cert, err := leased(ring, lease)
+	cert, err := leased(p.device.ring, p.device.lease())
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{Certificates: []tls.Certificate{*cert}, InsecureSkipVerify: true, VerifyConnection: p.verify}, nil
+	return &tls.Config{Certificates: []tls.Certificate{*cert}, InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
+		_, err := p.known(s)
+		return err
+	}}, nil
 }
 
-// doorTLS is serverTLS of a device, whose lease may be renewed while it listens.
+// doorTLS is what a device shows whoever knocks: its key, and nothing else. Who comes in shows a lease.
 func (p *peers) doorTLS() *tls.Config {
-	return &tls.Config{ClientAuth: tls.RequireAnyClientCert, VerifyConnection: p.verify, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return leased(p.device.ring, p.device.lease())
+	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: func(s tls.ConnectionState) error {
+		l, err := p.known(s)
+		if err != nil {
+			return err
+		}
+		cert := s.PeerCertificates[0]
+		expires, err := p.device.checkNeighbour(shownLease(cert), cert.PublicKey, l.Peer)
+		if err == nil && cert.NotAfter.After(expires) {
+			err = errors.New("the certificate outlives the lease")
+		}
+		return err
 	}}
+}
+
+// admitNeighbour has a device look at the lease that a neighbour shows in its greeting: the one that was dialled has shown none
+// yet. The meeting ends with the lease.
+func (p *peers) admitNeighbour(ctx context.Context, o *replica.Options, l redoubt.Link, m *meeting) error {
+	shown, err := json.Marshal(p.device.lease())
+	if err != nil {
+		return err
+	}
+	key := m.conn.Peer().PublicKey
+	o.Proof, o.Admit = shown, func(proof []byte) error {
+		expires, err := p.device.checkNeighbour(proof, key, l.Peer)
+		if err == nil {
+			end := time.AfterFunc(expires.Sub(p.device.clock()), m.stop)
+			context.AfterFunc(ctx, func() { end.Stop() })
+		}
+		return err
+	}
+	return nil
 }
 
 // door is where a device's neighbours meet it. It is shut in radio silence: a TCP listener answers whoever knocks, and
@@ -165,6 +201,9 @@ func (p *peers) openDoor() error {
 // shutDoor ends what came in by it, and lets nobody in any more. mu is held.
 func (p *peers) shutDoor() error {
 	udp, tcp, b := p.door.udp, p.door.tcp, p.door.bound
+	if udp != nil && p.silent {
+		udp.SetSilent(true) // it says no farewell
+	}
 	p.door.udp, p.door.tcp, p.door.bound = nil, nil, nil
 	var err error
 	if b != nil {
@@ -248,42 +287,136 @@ func (d *deviceSide) neighbours() []redoubt.Neighbour {
 	return d.kept.Neighbours
 }
 
-// toldNeighbours takes the home's word for the devices that may be met without it.
+// homesWord is what a home tells its devices of one another, in as many notes as it takes. One that is older than what was told
+// last says nothing: a bundle may have lain for long.
+type homesWord struct {
+	Issued     time.Time                     `json:"issued"`
+	More       bool                          `json:"more,omitempty"` // another of the same follows
+	Makers     map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
+	Neighbours []redoubt.Neighbour           `json:"neighbours,omitempty"`
+}
+
+// toldNeighbours takes the home's word for the devices that may be met without it. One that has a fault, of an estate that this device
+// does not have yet, is left out.
 func (d *deviceSide) toldNeighbours(ctx context.Context, p *peers, body []byte) error {
-	var all []redoubt.Neighbour
-	if err := json.Unmarshal(body, &all); err != nil {
-		return err
-	}
-	for _, n := range all {
-		if _, err := parseAddresses(n.Addresses); err != nil {
-			return err
-		}
-	}
-	if err := p.cloud.SetNeighbours(ctx, all); err != nil {
+	var w homesWord
+	if err := strictly(body, &w); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.kept.Neighbours = all
+	if !w.Issued.After(d.kept.NeighboursAt) {
+		return nil
+	}
+	good := []redoubt.Neighbour{}
+	for _, n := range w.Neighbours {
+		_, err := parseAddresses(n.Addresses)
+		if err == nil {
+			err = p.cloud.CheckNeighbour(n)
+		}
+		if err != nil {
+			d.log.Warn("a neighbour that the home told of does not fit this device", slog.String("kind", redoubt.KindOf(err).Error()))
+			continue
+		}
+		good = append(good, n)
+	}
+	if err := p.cloud.SetNeighbours(ctx, good); err != nil {
+		return err
+	}
+	d.kept.Neighbours, d.kept.NeighboursAt = good, w.Issued
 	return d.keep()
+}
+
+// toldMakers takes the home's word for the keys of its devices, when all of it has come.
+func (d *deviceSide) toldMakers(p *peers, body []byte) error {
+	var w homesWord
+	if err := strictly(body, &w); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !w.Issued.After(d.kept.MakersAt) {
+		return nil
+	}
+	if !w.Issued.Equal(d.coming.Issued) {
+		d.coming = homesWord{Issued: w.Issued, Makers: map[redoubt.NodeName][][]byte{}}
+	}
+	for name, keys := range w.Makers {
+		d.coming.Makers[name] = append(d.coming.Makers[name], keys...)
+	}
+	if len(d.coming.Makers) > maxMakers {
+		return &redoubt.Error{Op: "node.toldMakers", Kind: redoubt.TooLarge}
+	}
+	if w.More {
+		return nil
+	}
+	d.kept.Makers, d.kept.MakersAt, d.coming = d.coming.Makers, w.Issued, homesWord{}
+	p.cloud.SetMakers(asKeys(d.kept.Makers))
+	return d.keep()
+}
+
+// maxMakers bounds what a home has a device keep: four times the nodes of an estate.
+const maxMakers = 4 * estate.MaxNodes
+
+// makersNotes are the keys of a home's devices, as they are told: each note has as many as go into one.
+func (p *peers) makersNotes() (notes [][]byte, err error) {
+	const keysAtOnce = 2000 // at 120 bytes with their names they fill a note
+	all, now := p.cloud.Makers(), p.clock().UTC()
+	w := homesWord{Issued: now, Makers: map[redoubt.NodeName][][]byte{}}
+	n := 0
+	flush := func(more bool) error {
+		w.More = more
+		body, err := json.Marshal(w)
+		notes = append(notes, body)
+		w.Makers, n = map[redoubt.NodeName][][]byte{}, 0
+		return err
+	}
+	for _, name := range sortedNames(all) {
+		for _, k := range all[name] {
+			if n == keysAtOnce {
+				if err := flush(true); err != nil {
+					return nil, err
+				}
+			}
+			w.Makers[name] = append(w.Makers[name], k)
+			n++
+		}
+	}
+	return notes, flush(false)
+}
+
+func strictly(body []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); err != io.EOF {
+		return errors.New("something follows the note")
+	}
+	return nil
 }
 
 // tellNeighbours tells devices that are being met of others, when that is news. It waits for nobody: who cannot be told now is told
 // at the next meeting. mu is held.
 func (p *peers) tellNeighbours() {
 	for peer, m := range p.meetings {
-		if body := p.neighboursOf(peer); !m.over && m.toldOf != nil && string(body) != *m.toldOf && m.session.Offer(noteNeighbours, body) {
-			told := string(body)
-			m.toldOf = &told
+		if m.over || m.toldOf == nil {
+			continue
+		}
+		if body, of := p.neighboursOf(peer); of != *m.toldOf && m.session.Offer(noteNeighbours, body) {
+			m.toldOf = &of
 		}
 	}
 }
 
-// neighboursOf is what a device is told of others. Who has none is told so.
-func (p *peers) neighboursOf(peer redoubt.NodeName) []byte {
-	body, err := json.Marshal(p.cloud.Neighbours(peer))
+// neighboursOf is what a device is told of others, and what of that is news when it changes. Who has none is told so.
+func (p *peers) neighboursOf(peer redoubt.NodeName) (body []byte, of string) {
+	all := p.cloud.Neighbours(peer)
+	body, err := json.Marshal(homesWord{Issued: p.clock().UTC(), Neighbours: all})
 	if err != nil {
-		return []byte("[]") // plain fields encode
+		return nil, "" // plain fields encode
 	}
-	return body
+	news, _ := json.Marshal(all)
+	return body, string(news)
 }

@@ -1,15 +1,18 @@
 package node
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"redoubt"
+	"redoubt/enclave"
 	"redoubt/keys"
 )
 
@@ -40,7 +43,8 @@ func TestANeighbourShowsALeaseThatStands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.checkNeighbour(parsed, "patrol")
+		_, err = d.checkNeighbour(shownLease(parsed), parsed.PublicKey, "patrol")
+		return err
 	}
 	if err := check(signed(home, nil)); err != nil {
 		t.Errorf("a lease that stands: %v", err)
@@ -72,7 +76,52 @@ func TestANeighbourShowsALeaseThatStands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.checkNeighbour(parsed, "patrol"); !errors.Is(err, redoubt.Denied) {
+	if _, err := d.checkNeighbour(shownLease(parsed), parsed.PublicKey, "patrol"); !errors.Is(err, redoubt.Denied) {
 		t.Errorf("a certificate without a lease: %v", err)
+	}
+}
+
+func TestWhatAHomeSaysOfMakersIsTakenWholeAndNeverAnOlderWord(t *testing.T) {
+	dir := t.TempDir()
+	ring, err := keys.Create(filepath.Join(dir, "keyring"), keys.KeyFile(filepath.Join(dir, "key")), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ring.Close()
+	d := &deviceSide{dir: dir, ring: ring}
+	p := &peers{cloud: new(enclave.Enclave)}
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	tell := func(w homesWord) {
+		t.Helper()
+		body, err := json.Marshal(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.toldMakers(p, body); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := func(b byte) [][]byte { return [][]byte{bytes.Repeat([]byte{b}, ed25519.PublicKeySize)} }
+	tell(homesWord{Issued: at, More: true, Makers: map[redoubt.NodeName][][]byte{"a": key(1)}})
+	if len(d.kept.Makers) != 0 {
+		t.Error("half a word was taken")
+	}
+	tell(homesWord{Issued: at, Makers: map[redoubt.NodeName][][]byte{"a": key(2), "b": key(3)}})
+	if len(d.kept.Makers) != 2 || len(d.kept.Makers["a"]) != 2 {
+		t.Errorf("of two notes %v is kept", d.kept.Makers)
+	}
+	tell(homesWord{Issued: at.Add(-time.Hour), Makers: map[redoubt.NodeName][][]byte{"captured": key(4)}})
+	tell(homesWord{Issued: at, Makers: map[redoubt.NodeName][][]byte{"captured": key(4)}})
+	if len(d.kept.Makers) != 2 {
+		t.Error("a word that lay in a bundle took the place of a newer one")
+	}
+	tell(homesWord{Issued: at.Add(time.Hour), Makers: map[redoubt.NodeName][][]byte{"b": key(3)}})
+	if len(d.kept.Makers) != 1 {
+		t.Errorf("after a newer word %v is kept", d.kept.Makers)
+	}
+	for _, bad := range []string{"", "{", `{"issued":"2027-01-01T00:00:00Z"} {}`, `{"surprise":1}`, "[]"} {
+		if err := d.toldMakers(p, []byte(bad)); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
 	}
 }

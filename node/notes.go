@@ -13,8 +13,8 @@ import (
 // The notes that nodes send one another.
 const (
 	noteLease      = "lease"      // home: a renewed redoubt.Lease, JSON
-	noteMakers     = "makers"     // home: the keys of its devices, JSON
-	noteNeighbours = "neighbours" // home: the devices that may be met without it, redoubt.Neighbour, JSON
+	noteMakers     = "makers"     // home: the keys of its devices, homesWord, JSON
+	noteNeighbours = "neighbours" // home: the devices that may be met without it, homesWord, JSON
 	noteWipe       = "wipe"       // home: hand over what you have (or, "now", do not) and destroy your keys
 	noteWiped      = "wiped"      // device: it is done
 )
@@ -24,20 +24,22 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	if p.device != nil {
 		return nil
 	}
-	makers, err := json.Marshal(p.cloud.Makers())
-	if err == nil {
-		err = s.Tell(ctx, noteMakers, makers)
-	}
+	makers, err := p.makersNotes()
 	if err != nil {
 		return err
 	}
-	neighbours := string(p.neighboursOf(peer))
-	if err := s.Tell(ctx, noteNeighbours, []byte(neighbours)); err != nil {
+	for _, body := range makers {
+		if err := s.Tell(ctx, noteMakers, body); err != nil {
+			return err
+		}
+	}
+	neighbours, of := p.neighboursOf(peer)
+	if err := s.Tell(ctx, noteNeighbours, neighbours); err != nil {
 		return err
 	}
 	p.mu.Lock()
 	if m := p.meetings[peer]; m != nil && m.session == s {
-		m.toldOf = &neighbours
+		m.toldOf = &of
 	}
 	p.tellNeighbours() // of what changed meanwhile
 	p.mu.Unlock()

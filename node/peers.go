@@ -245,20 +245,21 @@ func (p *peers) who(cert *x509.Certificate) (redoubt.Link, bool) {
 	return redoubt.Link{}, false
 }
 
-// verify is the TLS verification of both sides: the peer holds the key of one of our links, whatever its certificate says; another
-// device shows its lease too.
+// verify is the TLS verification of both sides: the peer holds the key of one of our links, whatever its certificate says.
 func (p *peers) verify(s tls.ConnectionState) error {
+	_, err := p.known(s)
+	return err
+}
+
+func (p *peers) known(s tls.ConnectionState) (redoubt.Link, error) {
 	if len(s.PeerCertificates) != 1 {
-		return errors.New("one certificate is asked for")
+		return redoubt.Link{}, errors.New("one certificate is asked for")
 	}
 	l, ok := p.who(s.PeerCertificates[0])
 	if !ok {
-		return errors.New("no link has this key")
+		return l, errors.New("no link has this key")
 	}
-	if p.device != nil && l.Peer != p.device.home {
-		return p.device.checkNeighbour(s.PeerCertificates[0], l.Peer)
-	}
-	return nil
+	return l, nil
 }
 
 func (p *peers) serverTLS() *tls.Config {
@@ -282,12 +283,21 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 	before := p.meetings[l.Peer]
 	ctx, stop := context.WithCancel(ctx)
 	m := &meeting{conn: conn, road: road, key: l.Key, stop: stop, ended: make(chan struct{})}
-	m.session = replica.New(replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log, Codecs: &p.codecs,
+	o := replica.Options{Estate: p.estate, Node: p.name, Peer: l.Peer, Journal: p.cloud, State: p.cloud, Conn: conn, Log: p.log, Codecs: &p.codecs,
 		Rate: func() float64 { return conn.Stats().BytesPerSec },
 		Met:  func(ctx context.Context, s *replica.Session) error { return p.met(ctx, s, l.Peer) },
 		Noted: func(ctx context.Context, s *replica.Session, kind string, body []byte) error {
 			return p.noted(ctx, s, l.Peer, kind, body)
-		}})
+		}}
+	if p.device != nil && l.Peer != p.device.home {
+		if err := p.admitNeighbour(ctx, &o, l, m); err != nil {
+			p.mu.Unlock()
+			stop()
+			conn.Close()
+			return nil
+		}
+	}
+	m.session = replica.New(o)
 	p.meetings[l.Peer] = m
 	p.mu.Unlock()
 	p.work.Go(func() {

@@ -35,6 +35,11 @@ type Options struct {
 	Log     *slog.Logger // nil: nothing is logged
 	Codecs  *Codecs      // that a node's sessions share; nil: its own
 
+	// Proof is shown to the peer beside what the Conn proves; Admit looks at the peer's, and its error ends the session before anything
+	// is told or believed. Nil: nothing is shown, and whatever is shown is passed over.
+	Proof []byte
+	Admit func(proof []byte) error
+
 	// Rate is what the road is believed to take in our direction, in bytes a second; 0, or nil: not known.
 	Rate func() float64
 
@@ -149,7 +154,7 @@ func (s *Session) Run(ctx context.Context) error {
 func (s *Session) greet(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, greetTimeout)
 	defer cancel()
-	mine := hello{Estate: s.o.Estate, Node: s.o.Node}
+	mine := hello{Estate: s.o.Estate, Node: s.o.Node, Proof: s.o.Proof}
 	var err error
 	if mine.Life, err = s.o.State.Life(ctx); err != nil {
 		return err
@@ -184,6 +189,11 @@ func (s *Session) greet(ctx context.Context) error {
 	s.heard.Store(time.Now().UnixNano())
 	if theirs.Estate != s.o.Estate || theirs.Node != s.o.Peer {
 		return s.broken(errors.New("the peer says that it is " + string(theirs.Node) + " of the estate " + theirs.Estate))
+	}
+	if s.o.Admit != nil {
+		if err := s.o.Admit(theirs.Proof); err != nil {
+			return err
+		}
 	}
 	s.heardKept(theirs.Kept)
 	if theirs.Life == mine.RemembersOf && theirs.RemembersOf == mine.Life {

@@ -31,6 +31,7 @@ const (
 	protocol       = 2
 	MaxNoteBytes   = 256 << 10
 	maxName        = 63
+	maxProof       = 4 << 10
 	maxSetText     = 16 << 10 // the text of a label (label.ParseText)
 	maxItems       = 256      // in one message
 	maxRanges      = 4096     // in one message
@@ -60,6 +61,7 @@ type hello struct {
 	Life        [16]byte // of the speaker's state
 	RemembersOf [16]byte // the life of the hearer's state that the speaker's knowledge is of; zero: none
 	Kept        []kept   // of the hearer's versions that have not come whole, at most redoubt.MaxArrivals
+	Proof       []byte   // what else the speaker shows of itself, at most maxProof bytes; see Options.Proof
 }
 
 func (h hello) encode() []byte {
@@ -74,6 +76,7 @@ func (h hello) encode() []byte {
 	for i := range h.Kept {
 		h.Kept[i].add(&b)
 	}
+	text16(&b, h.Proof)
 	return b.BytesOrPanic()
 }
 
@@ -97,10 +100,11 @@ func decodeHello(msg []byte) (h hello, err error) {
 			return h, errMessage
 		}
 	}
-	if !s.Empty() {
+	var proof cryptobyte.String
+	if !s.ReadUint16LengthPrefixed(&proof) || len(proof) > maxProof || !s.Empty() {
 		return h, errMessage
 	}
-	h.Estate, h.Node = string(estate), redoubt.NodeName(node)
+	h.Estate, h.Node, h.Proof = string(estate), redoubt.NodeName(node), proof
 	return h, nil
 }
 
