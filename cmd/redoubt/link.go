@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"redoubt"
 	"redoubt/estate"
@@ -415,10 +417,14 @@ passes first.`,
 
 func (a *app) linkWatch() *cobra.Command {
 	var w who
-	c := &cobra.Command{Use: "watch DEVICE [--as SUBJECT@NODE]", Short: "The same as status, live, until Ctrl-C", Example: "  redoubt link watch outpost", Args: exactly(1),
+	var until bool
+	c := &cobra.Command{Use: "watch DEVICE [--as SUBJECT@NODE]", Short: "The same as status, live, until Ctrl-C", Args: exactly(1),
+		Example: "  redoubt link watch outpost\n  redoubt link watch outpost --until-in-step",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			w.life = bulkLife
-			lines := 0
+			f, isFile := a.out.(*os.File)
+			over := isFile && term.IsTerminal(int(f.Fd()))
+			lines, last := 0, ""
 			for {
 				v, err := a.linkOf(cmd.Context(), w, redoubt.NodeName(args[0]))
 				if cmd.Context().Err() != nil {
@@ -430,11 +436,17 @@ func (a *app) linkWatch() *cobra.Command {
 				} else {
 					text = v.text(time.Now())
 				}
-				if lines > 0 { // over the last picture
+				if over && lines > 0 { // over the last picture
 					fmt.Fprintf(a.out, "\x1b[%dA\x1b[J", lines)
 				}
-				fmt.Fprint(a.out, text)
-				lines = strings.Count(text, "\n")
+				if over || text != last {
+					fmt.Fprint(a.out, text)
+				}
+				lines, last = strings.Count(text, "\n"), text
+				if until && err == nil && v.State == "up" && v.Pending.Versions == 0 {
+					a.say("%s and %s are in step", v.Device, v.Home)
+					return nil
+				}
 				select {
 				case <-cmd.Context().Done():
 					return nil
@@ -443,11 +455,12 @@ func (a *app) linkWatch() *cobra.Command {
 			}
 		}}
 	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	c.Flags().BoolVar(&until, "until-in-step", false, "end when nothing waits at either end that the subject may see")
 	w.moreFlags(c)
 	return c
 }
 
 const (
-	watchEvery = 2 * time.Second
+	watchEvery = time.Second
 	waitEvery  = 200 * time.Millisecond
 )
