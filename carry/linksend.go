@@ -301,6 +301,11 @@ func (l *link) transmit(now time.Time, w *way, to path, s sent) int {
 	}
 	l.bytes.sent += uint64(len(l.packet))
 	w.pace.sent(now, s.size)
+	if s.repeated {
+		w.spare -= s.size
+	} else if len(s.carries) > 0 {
+		w.spare = min(w.spare+s.size/repeatShare, spareDatagrams*w.sizer.size)
+	}
 	if tooLarge {
 		return 0
 	}

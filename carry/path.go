@@ -41,6 +41,7 @@ type way struct {
 	sizer    sizer
 	ackAll   bool // the next ACK reports all it can
 	ping     bool // the peer is to hear that this way is in use
+	spare    int  // bytes that may be repeated
 
 	strangers []stranger
 	probes    [16][sealedHeader + 12]byte // how the last datagrams of probes began

@@ -188,10 +188,16 @@ func (l *link) sendData(w *way, p redoubt.Precedence, may [redoubt.Precedences]p
 // repeatTrip: on a shorter round trip an answer tells of a loss soon enough.
 const repeatTrip = 50 * time.Millisecond
 
+// What repeats may cost: a twelfth of what is sent, kept for a few datagrams. Idle capacity is not free where bytes are paid for.
+const (
+	repeatShare    = 12
+	spareDatagrams = 8
+)
+
 // repeat sends once more, newest first, what is under way on a way that loses, when nothing else waits: of the newest a loss is learned
-// last, and the capacity would be idle. Each datagram is repeated once.
+// last, and the capacity would be idle. Each datagram is repeated once, and no more than spare allows.
 func (l *link) repeat(w *way, now time.Time) bool {
-	if !w.inUse || w.pace.seenLoss < littleLoss || w.pace.rtt.smooth < repeatTrip || l.out.sendable() || w.flight.bytes >= w.pace.window(w.sizer.size) {
+	if !w.inUse || w.pace.seenLoss < littleLoss || w.pace.rtt.smooth < repeatTrip || l.out.sendable() || w.spare < w.sizer.size || w.flight.bytes >= w.pace.window(w.sizer.size) {
 		return false
 	}
 	carries := w.flight.toRepeat()
