@@ -125,7 +125,7 @@ func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
 		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home nor a neighbour", undeclared)
 		return
 	}
-	d.add("ok", "outbound", "", "TCP connections are seen to %d addresses, each one that its node tells of; of UDP, where no far end shows, this goes by what the nodes tell: %d addresses in all, each its home's or a neighbour's", seen, told)
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home or a neighbour; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {

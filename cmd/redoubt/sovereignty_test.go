@@ -20,7 +20,7 @@ func TestAConnectionThatTheNodeTellsOfIsNoFaultAndAnyOtherIs(t *testing.T) {
 		return d, s
 	}
 	d, s := diagnose(n, "10.0.0.3:4000", "10.0.0.3:4000")
-	if len(d.Findings) != 1 || d.Findings[0].Level != "ok" || !strings.Contains(d.Findings[0].Detail, "seen to 1 addresses") {
+	if len(d.Findings) != 1 || d.Findings[0].Level != "ok" || !strings.Contains(d.Findings[0].Detail, "TCP connections to 1 of them") {
 		t.Errorf("a connection to a neighbour: %+v", d.Findings)
 	}
 	if len(s.Outbound) != 3 || !s.Outbound[2].Seen || s.Outbound[2].Owner != "device picket, a neighbour" || s.Outbound[0].Seen || s.Outbound[1].Seen {
