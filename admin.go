@@ -151,7 +151,26 @@ type NodeInfo struct {
 	Policy  string   `json:"policy"`
 	Version string   `json:"version"`
 	FIPS    bool     `json:"fips"`
+
+	Trusts []Trusted `json:"trusts,omitempty"` // told to the owner of the node's state alone
 }
+
+// Trusted is one key that a node believes another by, and where the node dials that other. Nothing that a marking is in.
+type Trusted struct {
+	Node        NodeName `json:"node"` // whose key it is
+	As          string   `json:"as"`   // one of those below
+	Fingerprint string   `json:"sha256"`
+	Dials       []string `json:"dials,omitempty"` // HOST:PORT, over UDP and TCP; of TrustedInterface over TCP alone
+}
+
+// As what a key is believed. Fingerprints are SHA-256, hex, of the Ed25519 key; of TrustedInterface, of the certificate.
+const (
+	TrustedHome      = "home"      // by a device: people, revocations and leases hang on it
+	TrustedInterface = "interface" // by a device: the TLS authority of its home, when it enrols and renews its lease
+	TrustedDevice    = "device"    // by a home: the device's own work
+	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
+	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
+)
 
 // Range is a node's accredited range of labels, as banners.
 type Range struct {

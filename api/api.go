@@ -44,6 +44,9 @@ type Options struct {
 	Ceiling  label.Label
 	NodeWide []prometheus.Collector // optional: shown as Ceiling says
 
+	// Trusts is whom the node believes and dials now; told to who brings OwnerToken alone. Optional.
+	Trusts func() []redoubt.Trusted
+
 	// OwnerToken is a bearer that opens GET /v1/node and nothing else (ADR 9); "": none does.
 	OwnerToken string
 
@@ -225,7 +228,11 @@ func (s *server) node(w http.ResponseWriter, r *http.Request) {
 		return answer(w, http.StatusOK, s.Maintenance.NodeInfo(r.Context()))
 	}
 	if given := bearerToken(r); s.OwnerToken != "" && subtle.ConstantTimeCompare([]byte(given), []byte(s.OwnerToken)) == 1 {
-		_ = describe(w, r, redoubt.Credential{}) // NodeInfo marshals
+		info := s.Maintenance.NodeInfo(r.Context())
+		if s.Trusts != nil {
+			info.Trusts = s.Trusts()
+		}
+		_ = answer(w, http.StatusOK, info) // it marshals
 		return
 	}
 	s.as(describe)(w, r)

@@ -118,6 +118,28 @@ func TestTheOwnersTokenOpensTheNodesDescriptionAlone(t *testing.T) {
 	}
 }
 
+func TestWhomTheNodeBelievesIsToldToTheOwnerOfItsStateAlone(t *testing.T) {
+	o := options(t, &fake{})
+	o.OwnerToken = "rdn_owner"
+	told := []redoubt.Trusted{{Node: "outpost", As: redoubt.TrustedDevice, Fingerprint: "ab"}}
+	o.Trusts = func() []redoubt.Trusted { return told }
+	h := New(o)
+	const plain = `{"name":"node","kind":"enclave","range":{"floor":"","ceiling":""},"policy":"USA","version":"1","fips":true}` + "\n"
+	if got := ask(h, "GET", "/v1/node", "").Body.String(); got != plain {
+		t.Errorf("a credential is told %s", got)
+	}
+	for _, node := range []redoubt.NodeName{"outpost", "picket"} { // as it stands at each request
+		told[0].Node = node
+		r := httptest.NewRequest("GET", "/v1/node", nil)
+		r.Header.Set("Authorization", "Bearer rdn_owner")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if want := strings.TrimSuffix(plain, "}\n") + `,"trusts":[{"node":"` + string(node) + `","as":"device","sha256":"ab"}]}` + "\n"; w.Body.String() != want {
+			t.Errorf("the owner is told %s, want %s", w.Body, want)
+		}
+	}
+}
+
 func TestEveryKindHasItsAnswer(t *testing.T) {
 	names := map[string]bool{}
 	for _, kind := range redoubt.Kinds() {

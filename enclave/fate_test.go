@@ -193,28 +193,51 @@ func TestADeviceDoesNotRemoveWhatItsHomeHolds(t *testing.T) {
 	}
 }
 
+// said is one alteration, by the maker of what it alters or by another, which is its home.
+type said struct {
+	own bool
+	x   redoubt.JournalEntry
+}
+
+func saidAt(second int, own bool) said {
+	maker := makeVersionID(0, 8, 9)
+	if own {
+		maker = makeVersionID(0, 7, 9)
+	}
+	return said{own, redoubt.JournalEntry{Kind: redoubt.EntryAlteration, Stamp: redoubt.Stamp(makeVersionID(int64(second)*int64(time.Second), maker.maker(), 9)),
+		Tags: []redoubt.Tag{{Key: "at", Value: fmt.Sprint(second)}}}}
+}
+
+// heard is what a node makes of alterations that it hears in an order, and how many of them it keeps.
+func heard(order []said) (settled, fates, int) {
+	var f fates
+	kept := map[versionID]*redoubt.JournalEntry{}
+	for _, s := range order {
+		id := versionID(s.x.Stamp)
+		if f.stands(s.x.Kind, s.own, id) {
+			continue
+		}
+		next, gone := f.with(s.x.Kind, s.own, id)
+		for _, g := range gone {
+			delete(kept, g)
+		}
+		f, kept[id] = next, &s.x
+	}
+	return settle(kept[f.own], kept[f.other]), f, len(kept)
+}
+
 // TestLocksConverge gives every node the same alterations, in an order of its own and some twice, and holds what they make of them
 // against one another, and against what was locked at home last.
 func TestLocksConverge(t *testing.T) {
 	const nodes = 3
 	rapid.Check(t, func(r *rapid.T) {
-		own, other := makeVersionID(0, 7, 9), makeVersionID(0, 8, 9)
-		type said struct {
-			own bool
-			x   redoubt.JournalEntry
-		}
 		var all []said
 		used := map[int]bool{}
 		for range rapid.IntRange(1, 7).Draw(r, "alterations") {
 			at := rapid.IntRange(1, 30).Filter(func(n int) bool { return !used[n] }).Draw(r, "at")
 			used[at] = true
-			s := said{own: rapid.Bool().Draw(r, "own")}
-			maker := other
-			if s.own {
-				maker = own
-			}
-			s.x = redoubt.JournalEntry{Kind: redoubt.EntryAlteration, Stamp: redoubt.Stamp(makeVersionID(int64(at)*int64(time.Second), maker.maker(), 9)),
-				Hold: rapid.Bool().Draw(r, "hold"), Tags: []redoubt.Tag{{Key: "at", Value: fmt.Sprint(at)}}}
+			s := saidAt(at, rapid.Bool().Draw(r, "own"))
+			s.x.Hold = rapid.Bool().Draw(r, "hold")
 			if mode := rapid.SampledFrom([]string{"", "GOVERNANCE", "COMPLIANCE"}).Draw(r, "mode"); mode != "" {
 				s.x.Retention = redoubt.Retention{Mode: mode, Until: time.Unix(int64(rapid.IntRange(1, 60).Draw(r, "until")), 0).UTC()}
 			}
@@ -223,23 +246,10 @@ func TestLocksConverge(t *testing.T) {
 		var seen []string
 		for range nodes {
 			order := rapid.Permutation(append(slices.Clone(all), all[:len(all)/2]...)).Draw(r, "order")
-			var f fates
-			kept := map[versionID]*redoubt.JournalEntry{}
-			for _, s := range order {
-				id := versionID(s.x.Stamp)
-				if f.stands(s.x.Kind, s.own, id) {
-					continue
-				}
-				next, gone := f.with(s.x.Kind, s.own, id)
-				for _, g := range gone {
-					delete(kept, g)
-				}
-				f, kept[id] = next, &s.x
+			got, f, kept := heard(order)
+			if kept > 2 {
+				r.Fatalf("%d alterations are kept", kept)
 			}
-			if len(kept) > 2 {
-				r.Fatalf("%d alterations are kept", len(kept))
-			}
-			got := settle(kept[f.own], kept[f.other])
 			seen = append(seen, fmt.Sprint(got, f))
 			var home, device *redoubt.JournalEntry
 			for _, s := range all {
@@ -269,6 +279,55 @@ func TestLocksConverge(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Cases that once failed: a repeat brought back what the home had settled since, and a maker's later tag lifted the home's hold.
+func TestWhatTheHomeSettledStandsInEveryOrderThatOnceFailed(t *testing.T) {
+	held := saidAt(2, false)
+	held.x.Hold = true
+	got, _, _ := heard([]said{saidAt(3, true), saidAt(1, false), held, saidAt(3, true)})
+	if !got.hold || len(got.tags) != 1 || got.tags[0].Value != "3" {
+		t.Errorf("got %+v, want the home's hold of second 2 and the maker's tag of second 3", got)
+	}
+	retained := saidAt(2, true)
+	retained.x.Retention = redoubt.Retention{Mode: "GOVERNANCE", Until: time.Unix(1, 0).UTC()}
+	got, _, _ = heard([]said{saidAt(1, false), saidAt(3, false), retained, saidAt(1, false)})
+	if got.hold || got.retention != (redoubt.Retention{}) || len(got.tags) != 1 || got.tags[0].Value != "3" {
+		t.Errorf("got %+v, want what the home said last, in second 3", got)
+	}
+}
+
+// A case that once failed: the home retained, both tagged cut off, and each went on with its own tag for good.
+func TestBothEndsAgreeOnATagAfterTheHomeRetainedAndBothTaggedCutOff(t *testing.T) {
+	p, clock := openLocking(t)
+	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
+	p.device.put(device, "a", "x", "")
+	carry(t, p.device, p.home)
+	say := func(w *world, who redoubt.Credential, in redoubt.AlterObject) {
+		t.Helper()
+		clock.add(time.Second)
+		if err := w.alterAs(who, "a", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag := func(v string) redoubt.AlterObject {
+		return redoubt.AlterObject{Tags: &[]redoubt.Tag{{Key: "step", Value: v}}}
+	}
+	until := clock.clock().Add(time.Hour).Truncate(time.Second)
+	say(p.home, home, tag("0"))
+	say(p.home, home, redoubt.AlterObject{Hold: to(false)})
+	say(p.home, home, redoubt.AlterObject{Retention: &redoubt.Retention{Mode: "GOVERNANCE", Until: until}})
+	say(p.device, device, tag("4"))
+	say(p.home, home, tag("9"))
+	for _, road := range [][2]*world{{p.device, p.home}, {p.home, p.device}, {p.device, p.home}, {p.home, p.device}} {
+		if _, refused := carry(t, road[0], road[1]); len(refused) > 0 {
+			t.Fatalf("refused %+v", refused)
+		}
+	}
+	want := fmt.Sprint("[{step 9}] GOVERNANCE ", until.Unix(), " false")
+	if a, b := p.home.lockedAs(home, "a"), p.device.lockedAs(device, "a"); a != want || b != want {
+		t.Errorf("at home %s\nat the device %s\nwant %s", a, b, want)
+	}
 }
 
 // TestNodesConvergeOnLocks lets a home and two devices lock, open and tag what the devices made, cut off and not, and compares.

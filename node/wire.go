@@ -74,7 +74,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
 		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files,
-			OwnerToken: n.runtime.Token, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
+			OwnerToken: n.runtime.Token, Trusts: n.peers.trusts, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
 	}, nil
 }
 

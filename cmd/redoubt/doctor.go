@@ -42,8 +42,9 @@ func (a *app) doctorCommand() *cobra.Command {
 what their start needs: the keyring (with --key-file or --tpm, whether that opens it) and the store's format. It says
 by what each keyring is held. Of an exercise, or with --estate, it holds the labels' shares against the disk. It says
 what to do about each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on,
-every connection that a node has opened itself (there is none: no node dials), and every root of trust with its
-owner.`,
+every address that one may dial, and every root of trust, each with its owner. A device dials its home and, while that
+is not met, its neighbours: a running node tells whom, and where. The TCP connections that the system shows are held
+against that. Of UDP the system shows no far end: there it is what the node tells.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
 		Args:    exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.state()
@@ -113,11 +114,7 @@ func (a *app) examine(ctx context.Context, st node.State, declared *estate.Estat
 		if d.Sovereignty, err = sovereigntyOf(st, e, doc); err != nil {
 			return nil, err
 		}
-		if n := d.Sovereignty.undeclared(); n > 0 {
-			d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what is no home of a device", n)
-		} else {
-			d.add("ok", "outbound", "", "no node has opened a connection but a device to its home; there is no code to: no update check, no telemetry, no licence server")
-		}
+		checkOutbound(d, doc.Nodes, d.Sovereignty)
 	}
 	d.OK = !slices.ContainsFunc(d.Findings, func(f finding) bool { return f.Level == "fail" })
 	return d, nil

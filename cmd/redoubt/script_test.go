@@ -43,6 +43,7 @@ func TestCommands(t *testing.T) {
 			"signal":  signalNode,
 			"port":    port,
 			"appears": appears,
+			"becomes": becomes,
 		},
 	})
 }
@@ -88,29 +89,25 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 
 // ready STATE NODE...: waits until the nodes are ready and up has let go of the state; ! ready until they are not.
 func ready(ts *testscript.TestScript, neg bool, args []string) {
-	deadline := time.Now().Add(30 * time.Second)
 	for _, name := range args[1:] {
-		for {
-			if st, err := node.FindState(ts.MkAbs(args[0])); err == nil {
-				if r, err := st.Runtime(redoubt.NodeName(name)); err == nil && (r.State == node.Ready) != neg {
-					break
-				}
+		eventually(ts, name, func() bool {
+			st, err := node.FindState(ts.MkAbs(args[0]))
+			if err != nil {
+				return false
 			}
-			if time.Now().After(deadline) {
-				ts.Fatalf("%s: waited in vain", name)
-			}
-			time.Sleep(10 * time.Millisecond) // another process: there is nothing to wait on
-		}
+			r, err := st.Runtime(redoubt.NodeName(name))
+			return err == nil && (r.State == node.Ready) != neg
+		})
 	}
-	for {
-		st, err := node.FindState(ts.MkAbs(args[0]))
-		ts.Check(err)
-		if release, err := st.Lock(); err == nil {
+	st, err := node.FindState(ts.MkAbs(args[0]))
+	ts.Check(err)
+	eventually(ts, "the lock of "+args[0], func() bool {
+		release, err := st.Lock()
+		if err == nil {
 			release()
-			return
 		}
-		time.Sleep(10 * time.Millisecond)
-	}
+		return err == nil
+	})
 }
 
 // signal STATE NODE SIGNAL: sends a running node a signal.
@@ -120,12 +117,11 @@ func signalNode(ts *testscript.TestScript, _ bool, args []string) {
 	r, err := st.Runtime(redoubt.NodeName(args[1]))
 	ts.Check(err)
 	ts.Check(syscall.Kill(r.PID, map[string]syscall.Signal{"KILL": syscall.SIGKILL, "TERM": syscall.SIGTERM}[args[2]]))
-	for held := true; held; {
+	eventually(ts, args[1]+" after "+args[2], func() bool {
 		now, err := st.Runtime(redoubt.NodeName(args[1]))
 		ts.Check(err)
-		held = now.PID != 0
-		time.Sleep(time.Millisecond)
-	}
+		return now.PID == 0
+	})
 }
 
 // grab VARIABLE FILE PATTERN: the pattern's first group, in a file, becomes a variable.
@@ -137,24 +133,49 @@ func grab(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], m[1])
 }
 
-// port NAME: a loopback address that no datagram socket has, in a variable.
+// port NAME: a loopback address that no socket has, of datagrams or connections, in a variable.
 func port(ts *testscript.TestScript, _ bool, args []string) {
-	c, err := net.ListenPacket("udp", "127.0.0.1:0")
-	ts.Check(err)
-	ts.Setenv(args[0], c.LocalAddr().String())
-	ts.Check(c.Close())
+	for range 100 {
+		c, err := net.ListenPacket("udp", "127.0.0.1:0")
+		ts.Check(err)
+		address := c.LocalAddr().String()
+		l, err := net.Listen("tcp", address)
+		ts.Check(c.Close())
+		if err == nil {
+			ts.Check(l.Close())
+			ts.Setenv(args[0], address)
+			return
+		}
+	}
+	ts.Fatalf("no port is free for UDP and TCP")
+}
+
+// becomes PATTERN COMMAND...: runs redoubt's COMMAND until it succeeds and its output matches.
+func becomes(ts *testscript.TestScript, _ bool, args []string) {
+	want := regexp.MustCompile("(?m)" + args[0])
+	eventually(ts, args[0], func() bool {
+		return ts.Exec("redoubt", args[1:]...) == nil && want.MatchString(ts.ReadFile("stdout"))
+	})
+}
+
+// patience is how long another process may take for what a script waits for: a machine may be busy.
+const patience = 2 * time.Minute
+
+// eventually waits until another process has brought something about. There is nothing to wait on but time.
+func eventually(ts *testscript.TestScript, what string, holds func() bool) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: waited in vain", what)
+		}
+	}
 }
 
 // appears FILE: waits until another process has made it.
 func appears(ts *testscript.TestScript, _ bool, args []string) {
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) { // another process: there is nothing to wait on
-		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			ts.Fatalf("%s: waited in vain", args[0])
-		}
-	}
+	eventually(ts, args[0], func() bool {
+		_, err := os.Stat(ts.MkAbs(args[0]))
+		return err == nil
+	})
 }
 
 // nothing DIR WORD...: no file under DIR holds any of the words.

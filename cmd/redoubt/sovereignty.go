@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -17,27 +19,113 @@ import (
 
 // sovereignty is everything that the estate's processes listen on, dial and trust, each with its owner.
 type sovereignty struct {
-	Outbound  []outbound `json:"outbound"` // a device dials its home, and nothing else dials
+	Outbound  []outbound `json:"outbound"`
 	Listeners []listener `json:"listeners"`
 	Roots     []root     `json:"roots"`
 }
 
+// outbound is an address that a node may dial, or that the system shows a connection of the node's to.
 type outbound struct {
 	Node    string `json:"node"`
 	Address string `json:"address"`
 	Owner   string `json:"owner"`
+	Told    bool   `json:"told"` // the node tells of it
+	Seen    bool   `json:"seen"` // the system shows a TCP connection; a UDP socket shows no far end
 
-	home bool // of a device: declared, and what a device is for
+	judged bool // the node has told whom it dials
 }
 
-// undeclared counts what nobody declared.
-func (s *sovereignty) undeclared() (n int) {
+// counts are of the addresses that nodes tell of, of those among them that a connection is seen to, and of those that one is seen to
+// though its node, which has told whom it dials, does not tell of them.
+func (s *sovereignty) counts() (told, seen, undeclared int) {
 	for _, o := range s.Outbound {
-		if !o.home {
-			n++
+		switch {
+		case o.Told && o.Seen:
+			told, seen = told+1, seen+1
+		case o.Told:
+			told++
+		case o.judged:
+			undeclared++
 		}
 	}
-	return n
+	return told, seen, undeclared
+}
+
+// outboundOf holds the far ends of the connections that a node opened against what it tells that it dials.
+func outboundOf(n nodeStatus, dials []string) (all []outbound) {
+	seen := map[string]bool{}
+	for _, addr := range dials {
+		seen[plainAddress(addr)] = true
+	}
+	for _, t := range n.trusts {
+		for _, addr := range t.Dials {
+			at := plainAddress(addr)
+			all = append(all, outbound{string(n.Name), addr, ownerOf(t), true, seen[at], true})
+			seen[at] = false
+		}
+	}
+	for _, addr := range slices.Compact(slices.Sorted(slices.Values(dials))) {
+		if seen[plainAddress(addr)] {
+			all = append(all, outbound{string(n.Name), addr, "unknown: node " + string(n.Name) + " does not tell of it", false, true, n.told})
+		}
+	}
+	return all
+}
+
+// plainAddress is an address in the one spelling that two are compared in.
+func plainAddress(s string) string {
+	a, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return s
+	}
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String()
+}
+
+// ownerOf is whose a key is, and the place behind it.
+func ownerOf(t redoubt.Trusted) string {
+	switch t.As {
+	case redoubt.TrustedHome:
+		return "enclave " + string(t.Node) + ", its home"
+	case redoubt.TrustedInterface:
+		return "enclave " + string(t.Node) + ", its home's interface"
+	case redoubt.TrustedDevice:
+		return "device " + string(t.Node)
+	case redoubt.TrustedNeighbour:
+		return "device " + string(t.Node) + ", a neighbour"
+	}
+	return "node " + string(t.Node)
+}
+
+// trustRoots are the keys that a node believes others by.
+func trustRoots(n nodeStatus) (all []root) {
+	for _, t := range n.trusts {
+		what := map[string]string{
+			redoubt.TrustedHome:      "key of its home, for people, ended rights and leases",
+			redoubt.TrustedInterface: "TLS authority of its home, for enrolment and another lease",
+			redoubt.TrustedDevice:    "key of a device, for the device's work",
+			redoubt.TrustedNeighbour: "key of a neighbour, beside a lease of their home's",
+			redoubt.TrustedMaker:     "key of a maker, for its work when another passes it on",
+		}[t.As]
+		all = append(all, root{What: "node " + string(n.Name) + " believes: " + cmp.Or(what, t.As), Owner: ownerOf(t), Fingerprint: t.Fingerprint})
+	}
+	return all
+}
+
+// checkOutbound says what is known of where the nodes' connections lead, and by what.
+func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
+	told, seen, undeclared := s.counts()
+	for _, n := range nodes {
+		if n.PID != 0 && !n.told {
+			d.add("warn", "outbound", "redoubt status; then ask again", "node %s runs and has not told whom it dials and believes: what it opens over UDP is unknown, and its keys are not listed", n.Name)
+		} else if n.PID == 0 {
+			d.add("warn", "outbound", "redoubt up", "node %s is down: whom it would dial and believes is not listed", n.Name)
+		}
+	}
+	if undeclared > 0 {
+		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home nor a neighbour", undeclared)
+		return
+	}
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home or a neighbour; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {
@@ -65,20 +153,13 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 			for _, addr := range listens {
 				s.Listeners = append(s.Listeners, listener{string(n.Name), addr, faceAt(n, addr), "node " + string(n.Name)})
 			}
-			for _, addr := range n.Dials {
-				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "home of device " + string(n.Name), true})
-			}
-			for _, addr := range dials {
-				if slices.Contains(n.Dials, addr) {
-					continue
-				}
-				s.Outbound = append(s.Outbound, outbound{string(n.Name), addr, "node " + string(n.Name), false})
-			}
+			s.Outbound = append(s.Outbound, outboundOf(n, dials)...)
 		}
 		if cert, err := readCA(st.CAFile(n.Name)); err == nil {
 			s.Roots = append(s.Roots, root{"TLS authority of node " + string(n.Name), "node " + string(n.Name) + ", key sealed in its state", fingerprint(cert), cert.NotAfter.UTC().Format(time.RFC3339)})
 		}
 		s.Roots = append(s.Roots, keyringRoots(st, n)...)
+		s.Roots = append(s.Roots, trustRoots(n)...)
 	}
 	if e != nil {
 		for _, p := range e.People {
@@ -141,16 +222,28 @@ func faceAt(n nodeStatus, address string) string {
 	return "unknown"
 }
 
-func (a *app) sovereigntyText(s *sovereignty) error {
-	fmt.Fprintf(a.out, "\noutbound addresses: ")
-	if len(s.Outbound) == 0 {
-		fmt.Fprintln(a.out, "none")
+// knownBy is by what an address is known.
+func (o outbound) knownBy() string {
+	switch {
+	case o.Told && o.Seen:
+		return "what the node tells, and a TCP connection"
+	case o.Told:
+		return "what the node tells"
 	}
+	return "a TCP connection alone"
+}
+
+func (a *app) sovereigntyText(s *sovereignty) error {
+	fmt.Fprintln(a.out, "\noutbound addresses:")
+	t := a.table("ADDRESS", "DIALLED BY", "OWNER", "KNOWN BY")
 	for _, o := range s.Outbound {
-		fmt.Fprintf(a.out, "\n  %s by %s", o.Address, o.Owner)
+		t.row(o.Address, "node "+o.Node, o.Owner, o.knownBy())
+	}
+	if err := t.flush(); err != nil {
+		return err
 	}
 	fmt.Fprintln(a.out, "\nlisteners:")
-	t := a.table("ADDRESS", "FACE", "OWNER")
+	t = a.table("ADDRESS", "FACE", "OWNER")
 	for _, l := range s.Listeners {
 		t.row(l.Address, l.Face, l.Owner)
 	}

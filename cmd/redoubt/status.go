@@ -28,7 +28,9 @@ type nodeStatus struct {
 	Dials  []string         `json:"dials,omitempty"`     // of a device: its home's addresses
 	Sealed []string         `json:"sealed_by,omitempty"` // what opens its keyring, any one: passphrase, key-file, tpm2
 
-	from string // that it dials from
+	from   string            // that it dials from
+	told   bool              // it has been asked, and said whom it believes and dials:
+	trusts []redoubt.Trusted // these
 }
 
 // estateStatus is the document of status --json and up --json.
@@ -126,6 +128,7 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 			asking.Go(func() {
 				if info, err := whatIs(ctx, st, name, r); err == nil {
 					doc.Nodes[i].Kind, doc.Nodes[i].Range = info.Kind, info.Range
+					doc.Nodes[i].told, doc.Nodes[i].trusts = true, info.Trusts
 				}
 			})
 		}
