@@ -31,7 +31,7 @@ type arrival struct {
 // How much of a segment that is coming is kept: what has come in keepParts, and no less than minPart, so that its pieces are
 // not too many. On a fast link no segment takes as long, and nothing is written of it.
 const (
-	keepParts = 250 * time.Millisecond
+	keepParts = 100 * time.Millisecond
 	minPart   = 4 << 10
 	firstRoom = 1 << 20 // made for a segment when its first piece has come: what it will be is only announced
 )

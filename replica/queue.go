@@ -119,7 +119,7 @@ func (o *outbox) waitRoom() {
 }
 
 // take waits for entries of a precedence and gives some of one label set that travel together; nil when the outbox has closed.
-func (o *outbox) take(p redoubt.Precedence) []*ref {
+func (o *outbox) take(p redoubt.Precedence, most int64) []*ref {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for !o.closed && !o.ready(p) {
@@ -130,7 +130,7 @@ func (o *outbox) take(p redoubt.Precedence) []*ref {
 	}
 	q := o.queues[p]
 	n, size := 0, int64(0)
-	for n < len(q) && n < togetherItems && q[n].set == q[0].set && (n == 0 || size+q[n].size <= togetherBytes) {
+	for n < len(q) && n < togetherItems && q[n].set == q[0].set && (n == 0 || size+q[n].size <= most) {
 		size += q[n].size
 		n++
 	}

@@ -12,7 +12,7 @@ import (
 // send sends what waits in one precedence.
 func (s *Session) send(ctx context.Context, p redoubt.Precedence) error {
 	for {
-		refs := s.out.take(p)
+		refs := s.out.take(p, s.together())
 		if refs == nil {
 			return ctx.Err()
 		}
@@ -155,10 +155,25 @@ func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, 
 // pieceSize is what the road takes in a tenth of a second: on a slow one little is lost with a node that dies, on a fast one little
 // is spent on messages.
 func (s *Session) pieceSize() int {
-	if s.o.Rate == nil {
-		return pieceBytes
+	if rate := s.rate(); rate > 0 {
+		return int(min(max(rate/10, leastPiece), mostPieceBytes))
 	}
-	return int(min(max(s.o.Rate()/10, pieceBytes), mostPieceBytes))
+	return pieceBytes
+}
+
+// together is how much content goes in one message: what the road takes in a fifth of a second, within limits.
+func (s *Session) together() int64 {
+	if rate := s.rate(); rate > 0 {
+		return int64(min(max(rate/5, leastTogether), togetherBytes))
+	}
+	return togetherBytes
+}
+
+func (s *Session) rate() float64 {
+	if s.o.Rate == nil {
+		return 0
+	}
+	return s.o.Rate()
 }
 
 // heardOutcomes ends what the peer has taken or refused for good, and sends again what lacked its base.

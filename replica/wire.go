@@ -36,9 +36,11 @@ const (
 	maxItems       = 256      // in one message
 	maxRanges      = 4096     // in one message
 	maxListed      = 64       // stamps of a range that are told singly
-	pieceBytes     = 16 << 10 // of content in one message, at least: what of one has come when a node dies is lost
+	pieceBytes     = 16 << 10 // of content in one message, where nothing is known of the road: what of one has come when a node dies is lost
+	leastPiece     = 4 << 10
 	mostPieceBytes = 256 << 10
 	togetherBytes  = 32 << 10 // of content that is sent together
+	leastTogether  = 8 << 10  // likewise, on a slow road: a message of which only a part has come when a node dies is lost
 	togetherItems  = 64
 	messageBytes   = 64 << 10 // of entries and content, from which on a message goes: what goes together as a rule, with its entries
 	maxWholeBytes  = 8 << 20  // of content that is compressed whole, against its base
