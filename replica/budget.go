@@ -21,6 +21,12 @@ func (o *outbox) spentUp(out *outgoing, p redoubt.Precedence) bool {
 
 // ready says whether something may be sent in a precedence. What stands in front and may not is put by.
 func (o *outbox) ready(p redoubt.Precedence) bool {
+	by := o.putBy
+	defer func() {
+		if o.putBy > by {
+			o.left()
+		}
+	}()
 	for len(o.queues[p]) > 0 {
 		r := o.queues[p][0]
 		if !o.spentUp(r.set, p) {
@@ -28,6 +34,7 @@ func (o *outbox) ready(p redoubt.Precedence) bool {
 		}
 		r.set.idle[p] = append(r.set.idle[p], r)
 		o.queues[p] = o.queues[p][1:]
+		o.park(r, true)
 	}
 	return false
 }
@@ -42,6 +49,8 @@ func (o *outbox) pause(p redoubt.Precedence, r *ref, from int64) bool {
 	delete(o.sent, r.seq)
 	r.from = from
 	r.set.idle[p] = append([]*ref{r}, r.set.idle[p]...)
+	o.park(r, true)
+	o.left()
 	return true
 }
 
@@ -92,6 +101,9 @@ func (o *outbox) lift() {
 func (o *outbox) resume() {
 	for _, out := range o.sets {
 		for p := range out.idle {
+			for _, r := range out.idle[p] {
+				o.park(r, false)
+			}
 			if len(out.idle[p]) > 0 {
 				o.queues[p] = append(out.idle[p], o.queues[p]...)
 				out.idle[p] = nil

@@ -1,0 +1,139 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+)
+
+// ledger is a journal of sets of equal entries, and what is on record of a link.
+type ledger struct {
+	redoubt.Journal
+	redoubt.LinkState
+	sets    map[string]*ledgerSet
+	changed chan struct{}
+}
+
+type ledgerSet struct {
+	entries uint64
+	urgency redoubt.Precedence
+	budget  redoubt.LinkBudget
+}
+
+func (l *ledger) Sets(context.Context, redoubt.NodeName) (all []string, err error) {
+	for name := range l.sets {
+		all = append(all, name)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+func (l *ledger) Changed() <-chan struct{} { return l.changed }
+func (l *ledger) Since(_ context.Context, _ redoubt.NodeName, set string, after uint64, most int) (refs []redoubt.JournalRef, upTo uint64, err error) {
+	s := l.sets[set]
+	for upTo = after; upTo < s.entries && len(refs) < most; {
+		upTo++
+		r := redoubt.JournalRef{Position: upTo, Precedence: s.urgency, SizeBytes: 1}
+		binary.BigEndian.PutUint64(r.Stamp[:], upTo)
+		refs = append(refs, r)
+	}
+	return refs, upTo, nil
+}
+func (l *ledger) Budget(_ context.Context, _ redoubt.NodeName, set string) (redoubt.LinkBudget, error) {
+	return l.sets[set].budget, nil
+}
+func (l *ledger) Acknowledged(context.Context, redoubt.NodeName, string) (uint64, bool, error) {
+	return 0, true, nil
+}
+
+// road takes what is sent.
+type road struct {
+	Conn
+	sent func(msg []byte)
+}
+
+func (r road) Send(_ context.Context, _ redoubt.Precedence, msg []byte) error {
+	r.sent(msg)
+	return nil
+}
+
+// following is a session that reads journals, and whose peer lacks all that it is asked about.
+func following(l *ledger) *Session {
+	var s *Session
+	s = New(Options{Node: "outpost", Peer: "secret", Journal: l, State: l, Conn: road{sent: func(msg []byte) {
+		if m, err := decodeInquiry(msg); err == nil {
+			s.lacking <- encodeLacking(m.Stamps, m.Stamps)
+		}
+	}}})
+	return s
+}
+
+// drain takes what may be sent of a precedence now.
+func drain(o *outbox, p redoubt.Precedence) (all []*ref) {
+	for {
+		o.mu.Lock()
+		ready := o.ready(p)
+		o.mu.Unlock()
+		if !ready {
+			return all
+		}
+		all = append(all, o.take(p)...)
+	}
+}
+
+// TestASetThatWaitsForLongStopsNoOther has a set with more than may wait of it: its budget is spent, or the peer refuses all of it for now.
+func TestASetThatWaitsForLongStopsNoOther(t *testing.T) {
+	const many = maxQueued + 50_000
+	for _, spent := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			high, low := &ledgerSet{entries: many, urgency: redoubt.Routine}, &ledgerSet{urgency: redoubt.Flash}
+			if spent {
+				high.budget = redoubt.LinkBudget{PerDay: 10, Spent: 10, Day: redoubt.BudgetDay(time.Now())}
+			}
+			l := &ledger{sets: map[string]*ledgerSet{"HIGH": high, "LOW": low}, changed: make(chan struct{}, 1)}
+			s := following(l)
+			ctx, stop := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- s.follow(ctx) }()
+			for range 10 { // what is read is sent, and what the peer refuses is put aside
+				synctest.Wait()
+				for _, r := range drain(s.out, redoubt.Routine) {
+					s.out.later(r, time.Now())
+				}
+			}
+			waits, _ := s.out.set("HIGH")
+			if got := len(waits.open); got > maxOfSet+pageEntries || got < maxOfSet {
+				t.Errorf("of the set that waits %d entries are known, want no more than a page beyond %d", got, maxOfSet)
+			}
+			low.entries = 3
+			l.changed <- struct{}{}
+			synctest.Wait()
+			if got := drain(s.out, redoubt.Flash); len(got) != 3 {
+				t.Errorf("spent %v: of another set %d entries are sent, want 3", spent, len(got))
+			}
+			var taken int
+			for range many / maxOfSet * 4 { // when it may go on, all of it comes
+				s.out.renew(time.Now().Add(24 * time.Hour))
+				s.out.retry(time.Now().Add(time.Hour))
+				all := drain(s.out, redoubt.Routine)
+				taken += len(all)
+				s.out.done(all...)
+				synctest.Wait()
+			}
+			if taken != many {
+				t.Errorf("spent %v: %d entries came of the set that waited, want %d", spent, taken, many)
+			}
+			if o := s.out; o.putBy != 0 || o.count != 3 {
+				t.Errorf("%d are counted, %d of them put by; want 3, and none", o.count, o.putBy)
+			}
+			stop()
+			if err := <-ended; err != context.Canceled {
+				t.Error(err)
+			}
+		})
+	}
+}
