@@ -3,6 +3,7 @@ package enclave
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -37,7 +38,8 @@ type arrivalRecord struct {
 	Whole   int64  `json:"whole"`
 	Digest  []byte `json:"digest"` // the state of SHA-256 over the whole bytes
 	Part    int64  `json:"part,omitempty"`
-	Pieces  uint32 `json:"pieces,omitempty"` // records of either sort
+	OfPart  []byte `json:"of_part,omitempty"` // the same over the part
+	Pieces  uint32 `json:"pieces,omitempty"`  // records of either sort
 	Parts   uint32 `json:"parts,omitempty"`
 	Touched int64  `json:"touched"` // when something last came, ns since 1970
 }
@@ -123,6 +125,17 @@ func (e *Enclave) decodeArrival(k, raw []byte) (*arrival, error) {
 	}
 	a.b = e.bucketByID(a.rec.Bucket)
 	return a, nil
+}
+
+// told is what a peer is told of it. A part of which no digest is on record is none.
+func (a *arrival) told() redoubt.Arrival {
+	at := redoubt.Arrival{Set: a.set.name, Stamp: redoubt.Stamp(a.id), Whole: a.rec.Whole}
+	h := sha256.New()
+	if a.rec.Part > 0 && len(a.rec.OfPart) > 0 && resume(h, a.rec.OfPart) == nil {
+		at.Part = a.rec.Part
+		h.Sum(at.Digest[:0])
+	}
+	return at
 }
 
 // arrival finds what is kept of a version; nil is nothing.

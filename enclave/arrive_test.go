@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -469,6 +470,50 @@ func TestDamageToWhatIsOnItsWayIsToldAndStopsNothing(t *testing.T) {
 			t.Errorf("%q is taken for %v", damaged, left)
 		}
 	}
+}
+
+func TestAPartThatIsNotAllThereIsLetGoOfAndTheWholeBytesStay(t *testing.T) {
+	a := newArriving(t, nil)
+	a.keep(60_000)
+	blobs := a.home.blobs()
+	a.part(0, "some and ")
+	a.part(9, "more")
+	a.restart()
+	at := a.left()[0]
+	if want := sha256.Sum256([]byte("some and more")); at.Part != 13 || at.Digest != want {
+		t.Fatalf("told %+v, want the digest of 13 bytes", at)
+	}
+	lost := new(store.Batch)
+	lost.Delete(append(arrivalKey(recArrived, "device", a.home.set("SECRET").id, versionID(a.in.Entry.Stamp)), arrivedPart, 0, 0, 0, 1))
+	raw, _, err := a.home.engine.Get(lost.Writes[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.home.engine.Commit(context.Background(), lost); err != nil {
+		t.Fatal(err)
+	}
+	part, err := a.home.Part(context.Background(), "device", at)
+	want(t, err, redoubt.Corrupt)
+	if at := a.left()[0]; part != nil || at.Part != 0 || at.Digest != [32]byte{} || at.Whole != 60_000 {
+		t.Errorf("%q is read, and told %+v; want the whole bytes alone", part, at)
+	}
+	r, err := decodeArrived(raw) // what the test took away stays charged, and its blob
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := new(store.Batch)
+	back.Unlinks = append(back.Unlinks, r.Ref)
+	made := &hold{set: a.home.set("SECRET")}
+	if err := errors.Join(a.home.charge(back, made, -r.charge(), 0), a.home.engine.Commit(context.Background(), back)); err != nil {
+		t.Fatal(err)
+	}
+	made.settle()
+	if got := a.home.blobs(); got != blobs {
+		t.Errorf("%d blobs are left of the part", got-blobs)
+	}
+	a.home.charges()
+	a.part(0, "anew")
+	a.finish()
 }
 
 func TestAPeerIsToldWhatIsLackingOfWhatItAsks(t *testing.T) {
