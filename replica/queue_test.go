@@ -85,6 +85,30 @@ func drain(o *outbox, p redoubt.Precedence) (all []*ref) {
 	}
 }
 
+// TestEveryMessageOfASetIsCountedInItsBudget sends entries of which no size was known: several messages, as each is full.
+func TestEveryMessageOfASetIsCountedInItsBudget(t *testing.T) {
+	h := &holder{content: map[redoubt.Stamp]body{}}
+	messages, bytes := 0, int64(0)
+	s := New(Options{Node: "outpost", Peer: "secret", Journal: h, Conn: road{sent: func(msg []byte) {
+		messages++
+		bytes += int64(len(msg))
+	}}})
+	out, _ := s.out.set("S")
+	s.out.fund(out, redoubt.LinkBudget{PerDay: 1 << 30})
+	var refs []*ref
+	for i := range byte(10) {
+		h.content[redoubt.Stamp{i + 1}] = random(uint64(i), 30_000)
+		refs = append(refs, &ref{stamp: redoubt.Stamp{i + 1}})
+	}
+	s.out.add(out, 10, make([]redoubt.Precedence, len(refs)), refs)
+	if err := s.sendSome(t.Context(), 0, s.out.take(0)); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.purse.spent; messages < 3 || bytes < 300_000 || got != bytes {
+		t.Errorf("%d bytes are counted of %d in %d messages", got, bytes, messages)
+	}
+}
+
 // TestASetThatWaitsForLongStopsNoOther has a set with more than may wait of it: its budget is spent, or the peer refuses all of it for now.
 func TestASetThatWaitsForLongStopsNoOther(t *testing.T) {
 	const many = maxQueued + 50_000

@@ -54,7 +54,7 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 		}
 		m.Parcels = append(m.Parcels, parcel)
 		if size += len(parcel.Entry) + len(parcel.Content); size >= messageBytes { // of what was found by comparing no size was known
-			if err := s.o.Conn.Send(ctx, p, m.encode()); err != nil {
+			if err := s.sendOf(ctx, p, set, m.encode()); err != nil {
 				return err
 			}
 			m.Parcels, size = nil, 0
