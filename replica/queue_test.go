@@ -17,6 +17,7 @@ type ledger struct {
 	redoubt.LinkState
 	sets    map[string]*ledgerSet
 	changed chan struct{}
+	spends  map[string]int64 // the day of the last
 }
 
 type ledgerSet struct {
@@ -45,6 +46,10 @@ func (l *ledger) Since(_ context.Context, _ redoubt.NodeName, set string, after 
 }
 func (l *ledger) Budget(_ context.Context, _ redoubt.NodeName, set string) (redoubt.LinkBudget, error) {
 	return l.sets[set].budget, nil
+}
+func (l *ledger) Spend(_ context.Context, _ redoubt.NodeName, set string, day, _ int64) error {
+	l.spends[set] = day
+	return nil
 }
 func (l *ledger) Acknowledged(context.Context, redoubt.NodeName, string) (uint64, bool, error) {
 	return 0, true, nil
@@ -107,6 +112,43 @@ func TestEveryMessageOfASetIsCountedInItsBudget(t *testing.T) {
 	if got := out.purse.spent; messages < 3 || bytes < 300_000 || got != bytes {
 		t.Errorf("%d bytes are counted of %d in %d messages", got, bytes, messages)
 	}
+}
+
+func TestAClockThatIsSetBackGivesNoBudgetAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		today := redoubt.BudgetDay(time.Now())
+		l := &ledger{spends: map[string]int64{}}
+		s := following(l)
+		for set, b := range map[string]redoubt.LinkBudget{ // what was on record when the clock went back by two days
+			"SPENT": {PerDay: 10, Day: today + 2, Spent: 10},
+			"LEFT":  {PerDay: 10, Day: today + 2, Spent: 3},
+			"OLD":   {PerDay: 10, Day: today - 1, Spent: 10},
+			"TODAY": {PerDay: 10, Day: today, Spent: 10},
+		} {
+			out, _ := s.out.set(set)
+			s.out.fund(out, b)
+			s.out.add(out, 1, []redoubt.Precedence{redoubt.Routine}, []*ref{{at: 1, stamp: redoubt.Stamp{set[0]}}})
+		}
+		goes := func(after time.Duration, want ...string) {
+			t.Helper()
+			s.out.renew(time.Now().Add(after))
+			var got []string
+			for _, r := range drain(s.out, redoubt.Routine) {
+				got = append(got, r.set.set)
+				s.out.spend(r.set, 1)
+			}
+			if slices.Sort(got); !slices.Equal(got, want) {
+				t.Errorf("after %v %v is sent, want %v", after, got, want)
+			}
+		}
+		goes(0, "LEFT", "OLD")
+		if err := s.keepSpent(t.Context()); err != nil || l.spends["LEFT"] != today+2 || l.spends["OLD"] != today {
+			t.Errorf("put on record of the days %v, %v; want %d and %d", l.spends, err, today+2, today)
+		}
+		goes(24*time.Hour, "TODAY")
+		goes(48 * time.Hour)
+		goes(72*time.Hour, "SPENT")
+	})
 }
 
 // TestASetThatWaitsForLongStopsNoOther has a set with more than may wait of it: its budget is spent, or the peer refuses all of it for now.
