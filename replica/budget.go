@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"redoubt"
@@ -40,19 +41,37 @@ func (o *outbox) ready(p redoubt.Precedence) bool {
 	return false
 }
 
-// pause puts an entry by that is sent up to from, if its set's budget is spent: what is behind from follows when there is another.
-func (o *outbox) pause(p redoubt.Precedence, r *ref, from int64) bool {
+// pause puts an entry by that is sent as seq up to from, if its set's budget is spent: what is behind from follows when there is another.
+// The peer may still settle it by seq, until it is sent as another.
+func (o *outbox) pause(p redoubt.Precedence, r *ref, seq uint64, from int64) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !o.spentUp(r.set, p) || o.sent[r.seq] != r {
+	if !o.spentUp(r.set, p) || o.sent[seq] != r || r.put {
 		return false
 	}
-	delete(o.sent, r.seq)
 	r.from = from
 	r.set.idle[p] = append([]*ref{r}, r.set.idle[p]...)
 	o.park(r, true)
 	o.left()
 	return true
+}
+
+// begins is where an entry goes on that was paused.
+func (o *outbox) begins(r *ref) int64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return r.from
+}
+
+// unidle takes an entry out of what waits for another day.
+func (o *outbox) unidle(r *ref) {
+	if !r.put {
+		return
+	}
+	for p := range r.set.idle {
+		r.set.idle[p] = slices.DeleteFunc(r.set.idle[p], func(x *ref) bool { return x == r })
+	}
+	o.park(r, false)
 }
 
 // fund gives a set its purse. Of a day that is later than today its record is kept to: a clock that is set back gives nothing anew.
@@ -103,6 +122,7 @@ func (o *outbox) resume(out *outgoing) {
 	for p := range out.idle {
 		for _, r := range out.idle[p] {
 			o.park(r, false)
+			delete(o.sent, r.seq) // of one that was paused
 		}
 		if len(out.idle[p]) > 0 {
 			o.queues[p] = append(out.idle[p], o.queues[p]...)

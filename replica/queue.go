@@ -18,8 +18,8 @@ type ref struct {
 	seq     uint64 // of the parcel that carries it
 	plain   bool   // the peer lacks its base: it is not packed against it
 	urgency redoubt.Precedence
-	from    int64 // content before it was sent in this session, when the day's budget was spent
-	gone    int64 // content before it is on the road
+	from    int64 // content before it was sent in this session, when the day's budget was spent, and the peer keeps it
+	gone    int64 // content before it is on the road, as seq
 	put     bool  // by: it is idle or aside, and takes none of the room that all sets share
 
 	wait time.Duration // after the last refusal for now; 0: there was none
@@ -47,7 +47,7 @@ type outbox struct {
 	roomy  chan struct{} // a set that was full has room
 	queues [redoubt.Precedences][]*ref
 	sets   map[string]*outgoing
-	sent   map[uint64]*ref // by seq
+	sent   map[uint64]*ref // by seq; of one that is paused, by its last
 	aside  []*ref          // refused for now
 	seq    uint64
 	count  int // of all sets, not acknowledged
@@ -187,17 +187,19 @@ func (o *outbox) done(refs ...*ref) {
 		}
 		delete(r.set.open, r.stamp)
 		delete(o.sent, r.seq)
-		o.park(r, false)
+		o.unidle(r)
 		o.count--
 	}
 	o.left()
 }
 
-// went notes how much of an entry's content is on the road.
-func (o *outbox) went(r *ref, content int64) {
+// went notes how much of an entry's content is on the road that is sent as seq.
+func (o *outbox) went(r *ref, seq uint64, content int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r.gone = content
+	if o.sent[seq] == r {
+		r.gone = content
+	}
 }
 
 // underWay is how much content of each set is on the road and not acknowledged.
@@ -206,7 +208,7 @@ func (o *outbox) underWay() map[string]int64 {
 	defer o.mu.Unlock()
 	out := map[string]int64{}
 	for _, r := range o.sent {
-		if r.gone > 0 {
+		if r.gone > 0 && !r.put {
 			out[r.set.set] += r.gone
 		}
 	}
@@ -253,23 +255,31 @@ func (o *outbox) empty(ctx context.Context) error {
 	return nil
 }
 
-// again puts an entry in front of its queue.
+// anew forgets of an entry what of it was sent: the peer keeps none of it.
+func (o *outbox) anew(r *ref) {
+	delete(o.sent, r.seq)
+	o.unidle(r)
+	r.from, r.gone = 0, 0
+}
+
+// again puts an entry in front of its queue. It is sent from its beginning.
 func (o *outbox) again(p redoubt.Precedence, r *ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.sent, r.seq)
+	o.anew(r)
 	o.queues[p] = append([]*ref{r}, o.queues[p]...)
 	o.filled.Broadcast()
 }
 
-// later puts an entry aside that the peer refused for now: it is sent again after a while that grows with each refusal.
+// later puts an entry aside that the peer refused for now: it is sent again after a while that grows with each refusal,
+// from its beginning.
 func (o *outbox) later(r *ref, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if r.set.open[r.stamp] != r || o.sent[r.seq] != r {
 		return
 	}
-	delete(o.sent, r.seq)
+	o.anew(r)
 	r.wait = min(max(2*r.wait, retryFirst), retryMax)
 	r.due = now.Add(r.wait)
 	o.aside = append(o.aside, r)

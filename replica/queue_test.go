@@ -151,6 +151,91 @@ func TestAClockThatIsSetBackGivesNoBudgetAnew(t *testing.T) {
 	})
 }
 
+// paused is a session with one entry that is paused, as its set's budget is spent.
+func paused(t *testing.T) (*Session, *outgoing, *ref) {
+	s := following(&ledger{})
+	out, _ := s.out.set("S")
+	s.out.fund(out, redoubt.LinkBudget{PerDay: 10, Day: redoubt.BudgetDay(time.Now())})
+	s.out.add(out, 1, []redoubt.Precedence{redoubt.Routine}, []*ref{{at: 1, stamp: redoubt.Stamp{1}, size: 3 * segmentBytes}})
+	r := s.out.take(redoubt.Routine)[0]
+	s.out.spend(out, 20)
+	s.out.went(r, r.seq, segmentBytes)
+	if !s.out.pause(redoubt.Routine, r, r.seq, segmentBytes) {
+		t.Fatal("it is not paused")
+	}
+	return s, out, r
+}
+
+// TestAnOutcomeThatCrossesAPauseIsHeard has the peer settle an entry while it waits for another day's budget.
+func TestAnOutcomeThatCrossesAPauseIsHeard(t *testing.T) {
+	const day = 24 * time.Hour
+	for _, c := range []struct {
+		what  string
+		state uint8
+		goes  int // the precedence that it goes again by; -1: none
+		from  int64
+	}{
+		{"nothing", 0, int(redoubt.Routine), segmentBytes},
+		{"taken", taken, -1, 0},
+		{"refused for good", refused, -1, 0},
+		{"refused for now", refusedAt, int(redoubt.Routine), 0},
+		{"its base is lacking", needsBase, int(redoubt.Immediate), 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, out, r := paused(t)
+			if got := s.out.underWay(); len(got) > 0 {
+				t.Errorf("%s: on the road are %v", c.what, got)
+			}
+			if c.what != "nothing" {
+				if err := s.heardOutcomes(encodeAck([]outcome{{Seq: r.seq, State: c.state}})); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for p := range redoubt.Precedence(redoubt.Precedences) {
+				if got := drain(s.out, p); len(got) > 0 {
+					t.Errorf("%s: it goes on the same day", c.what)
+				}
+			}
+			s.out.retry(time.Now().Add(day))
+			s.out.renew(time.Now().Add(day))
+			for p := range redoubt.Precedence(redoubt.Precedences) {
+				got := drain(s.out, p)
+				if want := int(p) == c.goes; (len(got) == 1) != want || len(got) > 1 || want && s.out.begins(r) != c.from {
+					t.Errorf("%s: at precedence %d it goes %d times, from %d; want from %d at %d", c.what, p, len(got), s.out.begins(r), c.from, c.goes)
+				}
+			}
+			if settled := c.goes < 0; s.out.putBy != 0 || (len(out.open) == 0) != settled || settled && len(s.out.sent) > 0 {
+				t.Errorf("%s: %d are put by, %d open, %d sent", c.what, s.out.putBy, len(out.open), len(s.out.sent))
+			}
+		})
+	}
+}
+
+// TestOnlyTheSendingThatGoesOnIsPaused has an entry that lacked its base go again by another precedence, while the first sending of it still
+// believes that it goes on.
+func TestOnlyTheSendingThatGoesOnIsPaused(t *testing.T) {
+	s := following(&ledger{})
+	out, _ := s.out.set("S")
+	s.out.fund(out, redoubt.LinkBudget{PerDay: 10, Day: redoubt.BudgetDay(time.Now())})
+	s.out.add(out, 1, []redoubt.Precedence{redoubt.Routine}, []*ref{{at: 1, stamp: redoubt.Stamp{1}, size: 3 * segmentBytes}})
+	r := s.out.take(redoubt.Routine)[0]
+	first := r.seq
+	if err := s.heardOutcomes(encodeAck([]outcome{{Seq: first, State: needsBase}})); err != nil {
+		t.Fatal(err)
+	}
+	if again := s.out.take(redoubt.Immediate); len(again) != 1 || again[0] != r || r.seq == first {
+		t.Fatalf("%v goes again", again)
+	}
+	s.out.spend(out, 20)
+	s.out.went(r, first, 5)
+	if s.out.pause(redoubt.Routine, r, first, segmentBytes) || r.gone != 0 || r.from != 0 || s.out.bySeq(r.seq) != r {
+		t.Errorf("the first sending still counts: %+v", r)
+	}
+	if !s.out.pause(redoubt.Immediate, r, r.seq, segmentBytes) {
+		t.Error("the second is not paused")
+	}
+}
+
 // TestASetThatWaitsForLongStopsNoOther has a set with more than may wait of it: its budget is spent, or the peer refuses all of it for now.
 func TestASetThatWaitsForLongStopsNoOther(t *testing.T) {
 	const many = maxQueued + 50_000
