@@ -132,7 +132,7 @@ func TestWhatCameOfAVersionOutlivesACrash(t *testing.T) {
 	a.part(0, "half a seg")
 	a.restart()
 	a.part(10, "ment")
-	if got := a.left(); len(got) != 1 || got[0] != (redoubt.Arrival{Set: secretSet, Stamp: a.in.Entry.Stamp, Whole: 60_000, Part: 14}) {
+	if got := a.left(); len(got) != 1 || got[0] != (redoubt.Arrival{Set: secretSet, Stamp: a.in.Entry.Stamp, Whole: 60_000, Part: 14, Digest: sha256.Sum256([]byte("half a segment"))}) {
 		t.Fatalf("kept %+v", got)
 	}
 	if got, err := a.home.Part(context.Background(), "device", a.left()[0]); err != nil || string(got) != "half a segment" {
@@ -205,6 +205,70 @@ func TestErasureTakesWhatIsOnItsWay(t *testing.T) {
 		}
 		a.in.From = 0
 		a.finish()
+	}
+}
+
+// slower has what is kept be of another peer, from whom the same version comes more slowly.
+func (a *arriving) slower(peer redoubt.NodeName) {
+	a.t.Helper()
+	view := a.home.engine.View()
+	defer view.Close()
+	b := new(store.Batch)
+	for _, rec := range []byte{recArrival, recArrived} {
+		it := view.Scan([]byte{rec}, []byte{rec + 1})
+		for it.Next() {
+			b.Delete(bytes.Clone(it.Key()))
+			b.Set(bytes.Replace(it.Key(), []byte("device"), []byte(peer), 1), bytes.Clone(it.Value()))
+		}
+		it.Close()
+	}
+	if err := a.home.engine.Commit(context.Background(), b); err != nil {
+		a.t.Fatal(err)
+	}
+	a.in.From = 0
+}
+
+// TestTheErasureOfAVersionTakesWhatIsOnItsWayOverACrash fails each commit behind the removal of a version in turn, of which another
+// peer has sent a part.
+func TestTheErasureOfAVersionTakesWhatIsOnItsWayOverACrash(t *testing.T) {
+	for failAt := 0; ; failAt++ {
+		var f, home *faulty
+		a := newArriving(t, func(o *Options) {
+			withFaults(&f)(o)
+			if o.Name == "home" {
+				home = f
+			}
+		})
+		blobs := a.home.blobs()
+		a.keep(60_000)
+		a.part(0, "half")
+		a.slower("patrol")
+		a.finish0()
+		removed, n := false, 0
+		home.when(func(b *store.Batch) error {
+			if removed {
+				if n++; n > failAt {
+					return errPulled
+				}
+			}
+			removed = removed || len(b.Unlinks) > 0
+			return nil
+		})
+		err := a.home.EraseVersion(context.Background(), a.home.as("officer", ""), a.in.Entry.Name, a.home.ids.versionID(versionID(a.in.Entry.Stamp)), "spill")
+		a.restart()
+		if e := a.home.fulfilAll(context.Background()); e != nil {
+			t.Fatal(e)
+		}
+		if got := a.home.blobs(); got != blobs {
+			t.Errorf("failing at %d: %d blobs are left", failAt, got-blobs)
+		}
+		a.gone()
+		if err == nil {
+			if failAt < 3 {
+				t.Errorf("only %d steps were tried", failAt)
+			}
+			return
+		}
 	}
 }
 
