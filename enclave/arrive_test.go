@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -98,7 +99,7 @@ func (a *arriving) gone() {
 	}
 	view := a.home.engine.View()
 	defer view.Close()
-	for _, rec := range []byte{recArrival, recArrived} {
+	for _, rec := range []byte{recArrival, recArrived, recArrives} {
 		it := view.Scan([]byte{rec}, []byte{rec + 1})
 		if it.Next() {
 			a.t.Errorf("the catalogue still has %q", it.Key())
@@ -214,7 +215,7 @@ func (a *arriving) slower(peer redoubt.NodeName) {
 	view := a.home.engine.View()
 	defer view.Close()
 	b := new(store.Batch)
-	for _, rec := range []byte{recArrival, recArrived} {
+	for _, rec := range []byte{recArrival, recArrived, recArrives} {
 		it := view.Scan([]byte{rec}, []byte{rec + 1})
 		for it.Next() {
 			b.Delete(bytes.Clone(it.Key()))
@@ -377,6 +378,71 @@ func TestAVersionThatIsRemovedBeforeItHasComeLeavesNothing(t *testing.T) {
 	if _, held, no, err := a.home.Begin(context.Background(), "device", a.in); !held || no != nil || err != nil {
 		t.Errorf("it is waited for again: %+v, %v", no, err)
 	}
+}
+
+// scanned is an engine that notes where its views are scanned from.
+type scanned struct {
+	store.Engine
+	mu   sync.Mutex
+	from [][]byte
+}
+
+type scannedView struct {
+	store.View
+	of *scanned
+}
+
+func (s *scanned) View() store.View { return scannedView{s.Engine.View(), s} }
+func (v scannedView) Scan(lower, upper []byte) store.Iterator {
+	v.of.mu.Lock()
+	defer v.of.mu.Unlock()
+	v.of.from = append(v.of.from, bytes.Clone(lower))
+	return v.View.Scan(lower, upper)
+}
+
+// TestARemovalOfWhatNeverCameLooksAtNoOtherArrival removes, with other versions on their way, one that was on its way from two peers.
+func TestARemovalOfWhatNeverCameLooksAtNoOtherArrival(t *testing.T) {
+	var home *scanned
+	a := newArriving(t, func(o *Options) {
+		if o.Name == "home" {
+			home = &scanned{Engine: o.Engine}
+			o.Engine = home
+		}
+	})
+	blobs := a.home.blobs()
+	a.keep(60_000)
+	a.slower("patrol")
+	a.keep(50_000)
+	a.part(0, "half")
+	first := a.in.Entry
+	a.next("other")
+	a.keep(40_000)
+	if err := a.device.del(a.device.as("s-analyst", ""), "imagery", a.device.ids.versionID(versionID(first.Stamp))); err != nil {
+		t.Fatal(err)
+	}
+	refs, _, err := a.device.Since(t.Context(), "home", secretSet, 0, 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := fetch(t, a.device, a.home, secretSet, refs[len(refs)-1:])
+	home.mu.Lock()
+	home.from = nil
+	home.mu.Unlock()
+	if no, err := a.home.Apply(t.Context(), "device", []redoubt.Received{{Entry: items[0].Entry, Custody: items[0].Custody}}); err != nil || len(no) > 0 {
+		t.Fatalf("%+v, %v", no, err)
+	}
+	home.mu.Lock()
+	for _, k := range home.from {
+		if (k[0] == recArrival || k[0] == recArrived || k[0] == recArrives) && !bytes.Contains(k, first.Stamp[:]) {
+			t.Errorf("what is on its way is looked through from %q", k)
+		}
+	}
+	home.mu.Unlock()
+	if got := a.home.blobs() - blobs; got != 1 {
+		t.Errorf("%d blobs are kept, want that of the other version", got)
+	}
+	a.home.charges()
+	a.finish()
 }
 
 func TestAPeerThatBeginsAThousandVersionsIsKeptAFew(t *testing.T) {
