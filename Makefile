@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 export CGO_ENABLED ?= 0
 
 # The packages whose concurrency matters most run under the race detector on every test.
-RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
+RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
 .PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-carry bench-lan bench-timing clean deps help
 
