@@ -7,12 +7,15 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 export CGO_ENABLED ?= 0
 
 # The packages whose concurrency matters most run under the race detector on every test.
-RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/...
+RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients hostile sim soak fuzz nightly bench bench-link bench-link-full bench-carry bench-lan bench-timing clean deps
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-carry bench-lan bench-timing clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
+
+help: ## these targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 17
 
 build: ## one static binary, ./redoubt
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o redoubt ./cmd/redoubt
@@ -31,7 +34,7 @@ check: vet ## formatting, vet, and the size of the trusted base
 	@if command -v shellcheck >/dev/null; then shellcheck $$(grep -rlE '^#!.*(bash|/sh)' .ci scripts --exclude-dir=node_modules); fi
 	@scripts/trusted-lines
 
-vet:
+vet: ## what go vet finds
 	$(GO) vet ./...
 
 unit: ## the tests alone, quickly
@@ -79,5 +82,5 @@ bench-lan: build ## what a device takes over a fast link, against what its store
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
-clean:
+clean: ## remove what the builds made
 	rm -rf redoubt dist

@@ -214,6 +214,8 @@ type Arrival struct {
 	Stamp Stamp
 	Whole int64 // bytes of its content, from the beginning
 	Part  int64 // bytes, behind those, of what they travel in
+
+	Digest [32]byte // SHA-256 of the part; zero where there is none
 }
 
 // Refusal says why an entry that arrived was not taken. Nothing of it is kept.
@@ -266,7 +268,7 @@ type Arrivals interface {
 	// KeepPart keeps bytes of what follows the whole bytes, which end at in.From: part goes on at off. Durable on return.
 	// At 0 the part begins anew.
 	KeepPart(ctx context.Context, peer NodeName, in Received, off int64, part []byte) (*Refusal, error)
-	// Part gives back what KeepPart kept.
+	// Part gives back what KeepPart kept. A part that cannot be opened, or is not all there, is let go of: redoubt.Corrupt or redoubt.Erased.
 	Part(ctx context.Context, peer NodeName, at Arrival) ([]byte, error)
 	// Lacking gives those of some stamps of a set, in their order, that the peer need not leave out: what they name is
 	// not here, and was not removed.

@@ -3,6 +3,7 @@ package enclave
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -18,12 +19,14 @@ import (
 //	i peer 0 set stamp            how far it has come, and the entry, JSON
 //	I peer 0 set stamp 0 n        a piece of its content, whole: JSON
 //	I peer 0 set stamp 1 n        bytes of what follows the whole pieces, as they came: JSON
+//	J set stamp peer              nothing: that there is an arrival, so that who has only its name need not look through all
 //
 // What they name is sealed under the label's keys, each under a key of its own, as the content of a version is. All of it is charged to
 // the label that the version was made at, and given back in the commit that ends it.
 const (
 	recArrival = 'i'
 	recArrived = 'I'
+	recArrives = 'J'
 
 	arrivedWhole = 0
 	arrivedPart  = 1
@@ -37,7 +40,8 @@ type arrivalRecord struct {
 	Whole   int64  `json:"whole"`
 	Digest  []byte `json:"digest"` // the state of SHA-256 over the whole bytes
 	Part    int64  `json:"part,omitempty"`
-	Pieces  uint32 `json:"pieces,omitempty"` // records of either sort
+	OfPart  []byte `json:"of_part,omitempty"` // the same over the part
+	Pieces  uint32 `json:"pieces,omitempty"`  // records of either sort
 	Parts   uint32 `json:"parts,omitempty"`
 	Touched int64  `json:"touched"` // when something last came, ns since 1970
 }
@@ -72,6 +76,11 @@ func arrivalKey(rec byte, peer redoubt.NodeName, set uint32, id versionID) []byt
 }
 
 func (a *arrival) key() []byte { return arrivalKey(recArrival, a.peer, a.set.id, a.id) }
+
+// arrivesKey starts the keys that tell from whom a version is on its way.
+func arrivesKey(set uint32, id versionID) []byte { return append(setKey(recArrives, set), id[:]...) }
+
+func (a *arrival) arrivesKey() []byte { return append(arrivesKey(a.set.id, a.id), a.peer...) }
 
 func (a *arrival) pieceKey(kind byte, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(arrivalKey(recArrived, a.peer, a.set.id, a.id), kind), n)
@@ -123,6 +132,17 @@ func (e *Enclave) decodeArrival(k, raw []byte) (*arrival, error) {
 	}
 	a.b = e.bucketByID(a.rec.Bucket)
 	return a, nil
+}
+
+// told is what a peer is told of it. A part of which no digest is on record is none.
+func (a *arrival) told() redoubt.Arrival {
+	at := redoubt.Arrival{Set: a.set.name, Stamp: redoubt.Stamp(a.id), Whole: a.rec.Whole}
+	h := sha256.New()
+	if a.rec.Part > 0 && len(a.rec.OfPart) > 0 && resume(h, a.rec.OfPart) == nil {
+		at.Part = a.rec.Part
+		h.Sum(at.Digest[:0])
+	}
+	return at
 }
 
 // arrival finds what is kept of a version; nil is nothing.
@@ -195,6 +215,7 @@ func (a *arrival) end(batch *store.Batch, keep map[store.BlobRef]bool) error {
 	view := a.e.engine.View()
 	defer view.Close()
 	batch.Delete(a.key())
+	batch.Delete(a.arrivesKey())
 	return a.eachPiece(view, -1, func(key []byte, r *arrivedRecord) error {
 		batch.Delete(key)
 		if !keep[r.Ref] {
@@ -254,6 +275,7 @@ func (a *arrival) put(batch *store.Batch) error {
 	value, err := json.Marshal(&a.rec)
 	if err == nil {
 		batch.Set(a.key(), value)
+		batch.Set(a.arrivesKey(), nil)
 		a.stored = len(value)
 	}
 	return err
@@ -284,22 +306,29 @@ func (e *Enclave) dropArrivals(ctx context.Context, which func(*arrival) (bool, 
 	})
 }
 
-// removedArrivals adds to batch that what was kept of a version goes, which was removed before it had come. The name's lock is held.
+// removedArrivals adds to batch that what was kept of a version goes, which was removed before it had come. The name's lock is held. It
+// looks at what there is of that version, and at no other's: a peer may send a thousand such removals at once.
 func (e *Enclave) removedArrivals(batch *store.Batch, set *labelSet, id versionID, name redoubt.ObjectName) (back *hold, err error) {
 	view := e.engine.View()
 	defer view.Close()
-	err = e.eachArrival(view, "", func(a *arrival) error {
-		if a.set != set || a.id != id || a.entry.Name != name {
-			return nil
+	prefix := arrivesKey(set.id, id)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		a, err := e.arrival(view, redoubt.NodeName(it.Key()[len(prefix):]), set, id)
+		if err != nil || a == nil || a.entry.Name != name {
+			continue // what does not decode, Check tells of
 		}
 		one, err := a.dropInto(batch)
-		if err == nil && back != nil {
+		if err != nil {
+			return back, err
+		}
+		if back != nil {
 			one.cost += back.cost
 		}
 		back = one
-		return err
-	})
-	return back, err
+	}
+	return back, it.Err()
 }
 
 // rewrap wraps the keys of what is kept anew, if it is still there.

@@ -39,7 +39,7 @@ func (e *Enclave) Arriving(_ context.Context, peer redoubt.NodeName) (all []redo
 	defer view.Close()
 	return all, e.eachArrival(view, peer, func(a *arrival) error {
 		if e.stillArrives(l, a) {
-			all = append(all, redoubt.Arrival{Set: a.set.name, Stamp: redoubt.Stamp(a.id), Whole: a.rec.Whole, Part: a.rec.Part})
+			all = append(all, a.told())
 		}
 		return nil
 	})
@@ -68,7 +68,7 @@ func (e *Enclave) Begin(ctx context.Context, peer redoubt.NodeName, in redoubt.R
 		err, a = a.drop(ctx), nil
 	}
 	if a != nil {
-		at.Whole, at.Part = a.rec.Whole, a.rec.Part
+		at = a.told()
 	}
 	if err == nil { // what the share has no room for is not sent in vain
 		rest := &hold{set: n.made}
@@ -148,6 +148,9 @@ func (e *Enclave) KeepPart(ctx context.Context, peer redoubt.NodeName, in redoub
 		}
 		if a.rec.Parts >= maxParts {
 			return 0, &redoubt.Error{Op: "KeepPart", Kind: redoubt.TooLarge, Err: errors.New("it comes in more parts than are kept")}
+		}
+		if a.rec.OfPart, err = addDigest(a.rec.OfPart, part); err != nil {
+			return 0, err
 		}
 		a.rec.Part += int64(len(part))
 		return freed, a.add(batch, arrivedPart, &a.rec.Parts, sealed)
@@ -244,7 +247,7 @@ func (a *arrival) goBack(batch *store.Batch, from int64) (freed int64, err error
 	if from == 0 {
 		kind, a.rec.Whole, a.rec.Pieces, a.rec.Digest = -1, 0, 0, nil
 	}
-	a.rec.Part, a.rec.Parts = 0, 0
+	a.rec.Part, a.rec.Parts, a.rec.OfPart = 0, 0, nil
 	view := a.e.engine.View()
 	defer view.Close()
 	return freed, a.eachPiece(view, kind, func(key []byte, r *arrivedRecord) error {
@@ -294,7 +297,7 @@ func resume(h hash.Hash, state []byte) error {
 }
 
 // Part reads back what KeepPart kept; see redoubt.Arrivals.
-func (e *Enclave) Part(_ context.Context, peer redoubt.NodeName, at redoubt.Arrival) ([]byte, error) {
+func (e *Enclave) Part(ctx context.Context, peer redoubt.NodeName, at redoubt.Arrival) ([]byte, error) {
 	const op = "Part"
 	l, err := e.link(op, peer)
 	if err != nil {
@@ -315,16 +318,57 @@ func (e *Enclave) Part(_ context.Context, peer redoubt.NodeName, at redoubt.Arri
 	if a == nil || !e.stillArrives(l, a) {
 		return nil, missing
 	}
+	out, err := a.readPart(view)
+	if k := redoubt.KindOf(err); k == redoubt.Corrupt || k == redoubt.Erased {
+		return nil, errors.Join(err, a.dropPart(ctx))
+	}
+	return out, err
+}
+
+// readPart opens the part.
+func (a *arrival) readPart(view store.View) ([]byte, error) {
+	torn := &redoubt.Error{Op: "Part", Kind: redoubt.Corrupt, Err: errRecord}
 	out := make([]byte, 0, min(a.rec.Part, MaxArrivedPart))
-	err = a.eachPiece(view, arrivedPart, func(_ []byte, r *arrivedRecord) error {
+	err := a.eachPiece(view, arrivedPart, func(_ []byte, r *arrivedRecord) (err error) {
 		if int64(len(out))+r.Size > MaxArrivedPart {
-			return &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: errRecord}
+			return torn
 		}
-		var err error
 		out, err = a.readPiece(out, r)
 		return err
 	})
+	if err == nil && int64(len(out)) != a.rec.Part {
+		err = torn
+	}
 	return out, err
+}
+
+// dropPart lets go of the part, if it is still as it was read: the whole bytes before it stay.
+func (a *arrival) dropPart(ctx context.Context) error {
+	defer a.lock()()
+	now, err := a.e.arrival(a.e.engine, a.peer, a.set, a.id)
+	if err != nil || now == nil || now.rec.Part != a.rec.Part || now.rec.Whole != a.rec.Whole {
+		return err
+	}
+	made := a.e.sets.byID(now.rec.Made)
+	if made == nil {
+		return &redoubt.Error{Op: "arrival", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	batch, back, before := new(store.Batch), &hold{set: made}, now.ownCharge()
+	freed, err := now.goBack(batch, now.rec.Whole)
+	if err != nil {
+		return err
+	}
+	if err := now.put(batch); err != nil {
+		return err
+	}
+	if err := a.e.charge(batch, back, now.ownCharge()-before-freed, 0); err != nil {
+		return err
+	}
+	if err := a.e.engine.Commit(ctx, batch); err != nil {
+		return err
+	}
+	back.settle()
+	return nil
 }
 
 // readPiece appends what a piece holds.

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -97,7 +99,7 @@ func (a *arriving) gone() {
 	}
 	view := a.home.engine.View()
 	defer view.Close()
-	for _, rec := range []byte{recArrival, recArrived} {
+	for _, rec := range []byte{recArrival, recArrived, recArrives} {
 		it := view.Scan([]byte{rec}, []byte{rec + 1})
 		if it.Next() {
 			a.t.Errorf("the catalogue still has %q", it.Key())
@@ -131,7 +133,7 @@ func TestWhatCameOfAVersionOutlivesACrash(t *testing.T) {
 	a.part(0, "half a seg")
 	a.restart()
 	a.part(10, "ment")
-	if got := a.left(); len(got) != 1 || got[0] != (redoubt.Arrival{Set: secretSet, Stamp: a.in.Entry.Stamp, Whole: 60_000, Part: 14}) {
+	if got := a.left(); len(got) != 1 || got[0] != (redoubt.Arrival{Set: secretSet, Stamp: a.in.Entry.Stamp, Whole: 60_000, Part: 14, Digest: sha256.Sum256([]byte("half a segment"))}) {
 		t.Fatalf("kept %+v", got)
 	}
 	if got, err := a.home.Part(context.Background(), "device", a.left()[0]); err != nil || string(got) != "half a segment" {
@@ -204,6 +206,70 @@ func TestErasureTakesWhatIsOnItsWay(t *testing.T) {
 		}
 		a.in.From = 0
 		a.finish()
+	}
+}
+
+// slower has what is kept be of another peer, from whom the same version comes more slowly.
+func (a *arriving) slower(peer redoubt.NodeName) {
+	a.t.Helper()
+	view := a.home.engine.View()
+	defer view.Close()
+	b := new(store.Batch)
+	for _, rec := range []byte{recArrival, recArrived, recArrives} {
+		it := view.Scan([]byte{rec}, []byte{rec + 1})
+		for it.Next() {
+			b.Delete(bytes.Clone(it.Key()))
+			b.Set(bytes.Replace(it.Key(), []byte("device"), []byte(peer), 1), bytes.Clone(it.Value()))
+		}
+		it.Close()
+	}
+	if err := a.home.engine.Commit(context.Background(), b); err != nil {
+		a.t.Fatal(err)
+	}
+	a.in.From = 0
+}
+
+// TestTheErasureOfAVersionTakesWhatIsOnItsWayOverACrash fails each commit behind the removal of a version in turn, of which another
+// peer has sent a part.
+func TestTheErasureOfAVersionTakesWhatIsOnItsWayOverACrash(t *testing.T) {
+	for failAt := 0; ; failAt++ {
+		var f, home *faulty
+		a := newArriving(t, func(o *Options) {
+			withFaults(&f)(o)
+			if o.Name == "home" {
+				home = f
+			}
+		})
+		blobs := a.home.blobs()
+		a.keep(60_000)
+		a.part(0, "half")
+		a.slower("patrol")
+		a.finish0()
+		removed, n := false, 0
+		home.when(func(b *store.Batch) error {
+			if removed {
+				if n++; n > failAt {
+					return errPulled
+				}
+			}
+			removed = removed || len(b.Unlinks) > 0
+			return nil
+		})
+		err := a.home.EraseVersion(context.Background(), a.home.as("officer", ""), a.in.Entry.Name, a.home.ids.versionID(versionID(a.in.Entry.Stamp)), "spill")
+		a.restart()
+		if e := a.home.fulfilAll(context.Background()); e != nil {
+			t.Fatal(e)
+		}
+		if got := a.home.blobs(); got != blobs {
+			t.Errorf("failing at %d: %d blobs are left", failAt, got-blobs)
+		}
+		a.gone()
+		if err == nil {
+			if failAt < 3 {
+				t.Errorf("only %d steps were tried", failAt)
+			}
+			return
+		}
 	}
 }
 
@@ -312,6 +378,71 @@ func TestAVersionThatIsRemovedBeforeItHasComeLeavesNothing(t *testing.T) {
 	if _, held, no, err := a.home.Begin(context.Background(), "device", a.in); !held || no != nil || err != nil {
 		t.Errorf("it is waited for again: %+v, %v", no, err)
 	}
+}
+
+// scanned is an engine that notes where its views are scanned from.
+type scanned struct {
+	store.Engine
+	mu   sync.Mutex
+	from [][]byte
+}
+
+type scannedView struct {
+	store.View
+	of *scanned
+}
+
+func (s *scanned) View() store.View { return scannedView{s.Engine.View(), s} }
+func (v scannedView) Scan(lower, upper []byte) store.Iterator {
+	v.of.mu.Lock()
+	defer v.of.mu.Unlock()
+	v.of.from = append(v.of.from, bytes.Clone(lower))
+	return v.View.Scan(lower, upper)
+}
+
+// TestARemovalOfWhatNeverCameLooksAtNoOtherArrival removes, with other versions on their way, one that was on its way from two peers.
+func TestARemovalOfWhatNeverCameLooksAtNoOtherArrival(t *testing.T) {
+	var home *scanned
+	a := newArriving(t, func(o *Options) {
+		if o.Name == "home" {
+			home = &scanned{Engine: o.Engine}
+			o.Engine = home
+		}
+	})
+	blobs := a.home.blobs()
+	a.keep(60_000)
+	a.slower("patrol")
+	a.keep(50_000)
+	a.part(0, "half")
+	first := a.in.Entry
+	a.next("other")
+	a.keep(40_000)
+	if err := a.device.del(a.device.as("s-analyst", ""), "imagery", a.device.ids.versionID(versionID(first.Stamp))); err != nil {
+		t.Fatal(err)
+	}
+	refs, _, err := a.device.Since(t.Context(), "home", secretSet, 0, 2000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items := fetch(t, a.device, a.home, secretSet, refs[len(refs)-1:])
+	home.mu.Lock()
+	home.from = nil
+	home.mu.Unlock()
+	if no, err := a.home.Apply(t.Context(), "device", []redoubt.Received{{Entry: items[0].Entry, Custody: items[0].Custody}}); err != nil || len(no) > 0 {
+		t.Fatalf("%+v, %v", no, err)
+	}
+	home.mu.Lock()
+	for _, k := range home.from {
+		if (k[0] == recArrival || k[0] == recArrived || k[0] == recArrives) && !bytes.Contains(k, first.Stamp[:]) {
+			t.Errorf("what is on its way is looked through from %q", k)
+		}
+	}
+	home.mu.Unlock()
+	if got := a.home.blobs() - blobs; got != 1 {
+		t.Errorf("%d blobs are kept, want that of the other version", got)
+	}
+	a.home.charges()
+	a.finish()
 }
 
 func TestAPeerThatBeginsAThousandVersionsIsKeptAFew(t *testing.T) {
@@ -469,6 +600,50 @@ func TestDamageToWhatIsOnItsWayIsToldAndStopsNothing(t *testing.T) {
 			t.Errorf("%q is taken for %v", damaged, left)
 		}
 	}
+}
+
+func TestAPartThatIsNotAllThereIsLetGoOfAndTheWholeBytesStay(t *testing.T) {
+	a := newArriving(t, nil)
+	a.keep(60_000)
+	blobs := a.home.blobs()
+	a.part(0, "some and ")
+	a.part(9, "more")
+	a.restart()
+	at := a.left()[0]
+	if want := sha256.Sum256([]byte("some and more")); at.Part != 13 || at.Digest != want {
+		t.Fatalf("told %+v, want the digest of 13 bytes", at)
+	}
+	lost := new(store.Batch)
+	lost.Delete(append(arrivalKey(recArrived, "device", a.home.set("SECRET").id, versionID(a.in.Entry.Stamp)), arrivedPart, 0, 0, 0, 1))
+	raw, _, err := a.home.engine.Get(lost.Writes[0].Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.home.engine.Commit(context.Background(), lost); err != nil {
+		t.Fatal(err)
+	}
+	part, err := a.home.Part(context.Background(), "device", at)
+	want(t, err, redoubt.Corrupt)
+	if at := a.left()[0]; part != nil || at.Part != 0 || at.Digest != [32]byte{} || at.Whole != 60_000 {
+		t.Errorf("%q is read, and told %+v; want the whole bytes alone", part, at)
+	}
+	r, err := decodeArrived(raw) // what the test took away stays charged, and its blob
+	if err != nil {
+		t.Fatal(err)
+	}
+	back := new(store.Batch)
+	back.Unlinks = append(back.Unlinks, r.Ref)
+	made := &hold{set: a.home.set("SECRET")}
+	if err := errors.Join(a.home.charge(back, made, -r.charge(), 0), a.home.engine.Commit(context.Background(), back)); err != nil {
+		t.Fatal(err)
+	}
+	made.settle()
+	if got := a.home.blobs(); got != blobs {
+		t.Errorf("%d blobs are left of the part", got-blobs)
+	}
+	a.home.charges()
+	a.part(0, "anew")
+	a.finish()
 }
 
 func TestAPeerIsToldWhatIsLackingOfWhatItAsks(t *testing.T) {

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -20,13 +21,14 @@ import (
 // the commit that decided it until all is done, so neither a client that leaves nor
 // a crash ends it half way; what is left is taken up behind the requests.
 type duty struct {
-	Set     uint32             `json:"set,omitempty"`    // whose keys are rotated
-	Bucket  uint32             `json:"bucket,omitempty"` // where a version of Set was erased; where everything goes, if Set is 0
-	Parts   bool               `json:"parts,omitempty"`  // the version was a multipart one
-	Destroy map[uint32]uint32  `json:"destroy"`          // of an erased label: set -> its last epoch that goes; empty for a label that nothing carries, null for a bucket
-	Clocks  map[uint32]int64   `json:"clocks,omitempty"` // of the sets when it was ordered: what is newer stays
-	Keyed   bool               `json:"keyed,omitempty"`  // records and keys are gone; what is left is to scrub
-	Name    redoubt.BucketName `json:"name,omitempty"`   // of Bucket, for the record
+	Set     uint32             `json:"set,omitempty"`     // whose keys are rotated
+	Bucket  uint32             `json:"bucket,omitempty"`  // where a version of Set was erased; where everything goes, if Set is 0
+	Parts   bool               `json:"parts,omitempty"`   // the version was a multipart one
+	Version []byte             `json:"version,omitempty"` // that was erased: what is kept of it from a peer that was slower goes too
+	Destroy map[uint32]uint32  `json:"destroy"`           // of an erased label: set -> its last epoch that goes; empty for a label that nothing carries, null for a bucket
+	Clocks  map[uint32]int64   `json:"clocks,omitempty"`  // of the sets when it was ordered: what is newer stays
+	Keyed   bool               `json:"keyed,omitempty"`   // records and keys are gone; what is left is to scrub
+	Name    redoubt.BucketName `json:"name,omitempty"`    // of Bucket, for the record
 }
 
 // dutyMark starts the keys of the duties.
@@ -76,7 +78,12 @@ func (e *Enclave) settleKeys(ctx context.Context, name string) (d duty, ok bool,
 	}
 	switch set := e.sets.byID(d.Set); {
 	case set != nil:
-		err = e.rotate(ctx, set)
+		if len(d.Version) > 0 {
+			err = e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set && bytes.Equal(a.id[:], d.Version), nil })
+		}
+		if err == nil {
+			err = e.rotate(ctx, set)
+		}
 	case d.Destroy != nil:
 		err = e.eraseLabel(ctx, d)
 	default:
@@ -107,6 +114,9 @@ func (d duty) scrubs() [][]byte {
 	}
 	if d.Parts {
 		out = append(out, in(recUpload), []byte{recPart})
+	}
+	if len(d.Version) > 0 {
+		out = append(out, []byte{recArrival}, []byte{recArrived})
 	}
 	return out
 }
@@ -155,16 +165,13 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 		return e.noted(ctx, entry, b.missing(op, name))
 	}
 	entry.Version = f.rec.id[:]
-	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts}, "version/"+hex.EncodeToString(f.rec.id[:])
+	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}, "version/"+hex.EncodeToString(f.rec.id[:])
 	gone, err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil, func(batch *store.Batch) error { return d.add(batch, mark) })
 	if err != nil {
 		return e.noted(ctx, entry, err)
 	}
 	if !gone {
 		return e.noted(ctx, entry, b.missing(op, name))
-	}
-	if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == f.set && a.id == f.rec.id, nil }); err != nil {
-		return err // of the same version, from a peer that was slower
 	}
 	return e.fulfil(ctx, mark)
 }

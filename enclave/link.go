@@ -32,6 +32,7 @@ type links struct {
 
 	fixed      []redoubt.Link // given at the start: a device's, to its home
 	neighbours []redoubt.Link // of a device: as its home told
+	allKnown   atomic.Bool    // of a device: neighbours is its home's last word, and not less
 	declared   map[redoubt.NodeName]DeclaredDevice
 	altered    broadcast // the table
 	makers     atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]

@@ -92,8 +92,10 @@ func orNothing(out, of []redoubt.Subscription) []redoubt.Subscription {
 	return out
 }
 
-// SetNeighbours takes a home's word for the devices that this one may meet without it. Of a word with a fault nothing is taken.
+// SetNeighbours takes a home's word for the devices that this one may meet without it. Of a word with a fault nothing is taken. Until
+// one has been taken, and after one that was not, no mark of a removal is forgotten: whom it waits for is not known.
 func (e *Enclave) SetNeighbours(ctx context.Context, all []redoubt.Neighbour) error {
+	e.links.allKnown.Store(false)
 	if len(all) > redoubt.MaxNeighbours {
 		return &redoubt.Error{Op: "SetNeighbours", Kind: redoubt.TooLarge}
 	}
@@ -108,7 +110,11 @@ func (e *Enclave) SetNeighbours(ctx context.Context, all []redoubt.Neighbour) er
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
 	e.links.neighbours = links
-	return e.relink(ctx)
+	if err := e.relink(ctx); err != nil {
+		return err
+	}
+	e.links.allKnown.Store(true)
+	return nil
 }
 
 // CheckNeighbour says whether SetNeighbours would take one.
@@ -152,6 +158,9 @@ func (e *Enclave) neighbour(peer redoubt.NodeName) bool {
 // toldNeighbours says whether every neighbour that is to know of a set has acknowledged a position. The mark of a removal waits for them
 // too; entries do not: a neighbour that was never met would keep them for ever, and who comes later is compared with.
 func (e *Enclave) toldNeighbours(set *labelSet, position uint64) (bool, error) {
+	if e.home() != "" && !e.links.allKnown.Load() {
+		return false, nil
+	}
 	for _, l := range e.Links() {
 		if !e.neighbour(l.Peer) || !l.Bound.Dominates(set.label) {
 			continue

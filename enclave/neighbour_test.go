@@ -175,6 +175,55 @@ func TestTheMarkOfARemovalWaitsForEveryNeighbour(t *testing.T) {
 	}
 }
 
+// TestADeviceForgetsNoMarkUntilItKnowsItsNeighbours: whom a mark waits for is not known after a start, nor after a word that was not taken.
+func TestADeviceForgetsNoMarkUntilItKnowsItsNeighbours(t *testing.T) {
+	ctx := context.Background()
+	p, _, clock := openPatrol(t)
+	low := p.device.as("s-analyst", "SECRET//REL TO USA, GBR")
+	v := p.device.put(low, "a", "a", "")
+	if err := p.device.del(low, "a", v.ID); err != nil {
+		t.Fatal(err)
+	}
+	carry(t, p.device, p.home)
+	p.device.trim()
+	clock.add(forgetAfter + time.Hour)
+	stays := func(when string) {
+		t.Helper()
+		p.device.trim()
+		if n := p.device.kept(recFate); n != 1 {
+			t.Fatalf("%s: %d marks, want 1", when, n)
+		}
+	}
+	p.device.o.Links = []redoubt.Link{p.device.Links()["home"]}
+	p.device.restart(true)
+	stays("after a start")
+	patrol := p.home.Neighbours("device")
+	bad := slices.Clone(patrol)
+	bad[0].Bound = "NONSENSE"
+	if err := p.device.SetNeighbours(ctx, bad); err == nil {
+		t.Fatal("a word with a fault is taken")
+	}
+	stays("after a word with a fault")
+	if err := p.device.SetNeighbours(ctx, patrol); err != nil {
+		t.Fatal(err)
+	}
+	stays("while the neighbours are known and have not heard")
+	if err := p.device.SetNeighbours(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.device.SetNeighbours(ctx, bad); err == nil {
+		t.Fatal("a word with a fault is taken")
+	}
+	stays("after a word with a fault that followed another")
+	if err := p.device.SetNeighbours(ctx, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.device.trim()
+	if n := p.device.kept(recFate); n != 0 {
+		t.Errorf("%d marks when there is no neighbour, want none", n)
+	}
+}
+
 func TestWhatTheHomeToldOneDeviceGoesOnToAnotherOfTheSameRange(t *testing.T) {
 	ctx := context.Background()
 	for ceiling, alike := range map[string]bool{"SECRET": true, "SECRET//REL TO USA, GBR": false} {

@@ -151,7 +151,8 @@ func (e *Enclave) applyRecords(ctx context.Context, told []*incoming) ([]redoubt
 	return refused, e.applyAll(ctx, sound)
 }
 
-// vet tries records on a copy of what is known of people, and translates buckets. What fails is refused, on record.
+// vet tries records on a copy of what is known of people, and translates buckets. What fails is refused, on record: for now, since
+// a home that goes by a newer version or estate tells what this node does not understand yet. It comes again, and after an upgrade it is taken.
 func (e *Enclave) vet(ctx context.Context, told []*incoming) (sound []*incoming, refused []redoubt.Refusal, err error) {
 	people, err := e.identity.Trial()
 	if err != nil {
@@ -178,7 +179,7 @@ func (e *Enclave) vet(ctx context.Context, told []*incoming) (sound []*incoming,
 		if err := e.record(ctx, n.entry); err != nil {
 			return nil, refused, err
 		}
-		refused = append(refused, redoubt.Refusal{Stamp: n.in.Entry.Stamp, Kind: redoubt.Invalid, Rule: ruleSound})
+		refused = append(refused, redoubt.Refusal{Stamp: n.in.Entry.Stamp, Kind: redoubt.Invalid, Rule: ruleSound, Later: true})
 	}
 	return sound, refused, nil
 }

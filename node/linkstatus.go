@@ -57,7 +57,7 @@ func (p *peers) spending(ctx context.Context, peer redoubt.NodeName, shows func(
 		if b.PerDay == 0 {
 			continue
 		}
-		if b.Day != today {
+		if b.Day < today { // a later one is kept to: the clock was set back
 			b.Spent = 0
 		}
 		all = append(all, b)

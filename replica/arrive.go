@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"time"
 
 	"redoubt"
@@ -21,8 +22,8 @@ type arrival struct {
 	since  time.Time        // when that was last added to
 	seg    segment          // none: Bytes is 0
 	packed []byte
-	part   []byte    // what another session left of the segment
-	base   *baseline // that content is packed against, once it was needed
+	left   redoubt.Arrival // what another session left of the segment that comes first, until that has come
+	base   *baseline       // that content is packed against, once it was needed
 
 	pipe   *io.PipeWriter // where content goes that is too large to be kept
 	passed chan error     // what came of that
@@ -77,9 +78,7 @@ func (s *Session) takeOpen(ctx context.Context, p redoubt.Precedence, msg []byte
 	}
 	a.in.From = m.From
 	if m.From == at.Whole && at.Part > segmentHead {
-		if a.part, err = s.o.Journal.Part(ctx, s.o.Peer, at); err != nil {
-			return err
-		}
+		a.left = at
 	}
 	if r.Entry.SizeBytes > maxKeptBytes {
 		s.pass(ctx, a)
@@ -104,7 +103,7 @@ func (s *Session) pass(ctx context.Context, a *arrival) {
 func (a *arrival) end(s *Session, o outcome) {
 	o.Seq = a.seq
 	s.acks.add(o)
-	a.ended, a.packed, a.part = true, nil, nil
+	a.ended, a.seg, a.packed = true, segment{}, nil
 	a.base.close()
 	a.base = nil
 }
@@ -131,17 +130,38 @@ func (s *Session) takeSegment(ctx context.Context, p redoubt.Precedence, msg []b
 		return nil
 	}
 	a.seg, a.kept, a.since = m, 0, time.Now()
-	part := a.part
-	a.part = nil
+	left := a.left
+	a.left = redoubt.Arrival{}
 	if m.Skip > 0 {
-		if int64(m.Skip) != int64(len(part))-segmentHead || part[0] != m.Packing || binary.BigEndian.Uint32(part[1:]) != m.Bytes {
+		if int64(m.Skip) != left.Part-segmentHead {
 			return errMessage // not what our hello said
 		}
-		a.kept, a.packed = int64(len(part)), part[segmentHead:]
+		if err := s.goOn(ctx, a, left); err != nil || a.ended {
+			return err
+		}
 	}
 	if int(m.Bytes) == len(a.packed) {
 		return s.takeWhole(ctx, p, a)
 	}
+	return nil
+}
+
+// goOn takes up what another session left of a segment. It is read when it is needed, and not before: an opening and a hello are small, and
+// cause no large read. One that cannot be read is lost, and no more than it: the version is refused for now, and comes again from its beginning.
+func (s *Session) goOn(ctx context.Context, a *arrival, left redoubt.Arrival) error {
+	part, err := s.o.Journal.Part(ctx, s.o.Peer, left)
+	if err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.o.Log.Warn("what was kept of an entry that had not come whole is lost", slog.String("peer", string(s.o.Peer)), slog.String("kind", redoubt.KindOf(err).Error()))
+		a.refuse(s, &redoubt.Refusal{Kind: redoubt.Unavailable, Rule: "kept-part", Later: true})
+		return nil
+	}
+	if int64(len(part)) != left.Part || part[0] != a.seg.Packing || binary.BigEndian.Uint32(part[1:]) != a.seg.Bytes {
+		return errMessage
+	}
+	a.kept, a.packed = left.Part, part[segmentHead:]
 	return nil
 }
 

@@ -32,6 +32,7 @@ type holder struct {
 	content map[redoubt.Stamp]body
 	at      redoubt.Arrival
 	part    []byte
+	lost    error // instead of it
 	kept    []byte
 	calls   []string
 	applied []byte
@@ -51,7 +52,11 @@ func (h *holder) Begin(context.Context, redoubt.NodeName, redoubt.Received) (red
 	return h.at, false, nil, nil
 }
 func (h *holder) Part(context.Context, redoubt.NodeName, redoubt.Arrival) ([]byte, error) {
-	return bytes.Clone(h.part), nil
+	h.calls = append(h.calls, "read")
+	return bytes.Clone(h.part), h.lost
+}
+func (h *holder) Arriving(context.Context, redoubt.NodeName) ([]redoubt.Arrival, error) {
+	return []redoubt.Arrival{h.at}, nil
 }
 func (h *holder) Keep(_ context.Context, _ redoubt.NodeName, _ redoubt.Received, content []byte) (*redoubt.Refusal, error) {
 	h.calls = append(h.calls, "keep")
@@ -285,6 +290,74 @@ func TestSegmentsOutOfOrderEndTheSession(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// TestOfAPartNothingIsReadBeforeItIsGoneOnWith has a peer say hello and open a version again and again: small messages cause no large read.
+func TestOfAPartNothingIsReadBeforeItIsGoneOnWith(t *testing.T) {
+	part := headed(packedPlain, make([]byte, 200))[:segmentHead+100]
+	h := &holder{at: redoubt.Arrival{Set: "S", Whole: segmentBytes, Part: int64(len(part)), Digest: [32]byte(partDigest(part, 100))}, part: part}
+	s := receiving(h)
+	if told, err := s.tellKept(t.Context()); err != nil || len(told) != 1 || told[0].Arrival != h.at {
+		t.Errorf("told %+v, %v; want %+v", told, err, h.at)
+	}
+	for range 3 {
+		if err := s.serve(t.Context(), redoubt.Routine, openedWith(t, 20<<20, segmentBytes)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if slices.Contains(h.calls, "read") {
+		t.Errorf("the part is read: %v", h.calls)
+	}
+	for _, msg := range [][]byte{segment{Seq: 7, Packing: packedPlain, Bytes: 200, Skip: 100}.encode(), encodePiece(7, make([]byte, 50))} {
+		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if a := s.begun[redoubt.Routine]; !slices.Contains(h.calls, "read") || len(a.packed) != 150 {
+		t.Errorf("%d bytes are there of the segment, by %v; want 150", len(a.packed), h.calls)
+	}
+}
+
+func TestAPartThatCannotBeReadCostsItsVersionAWaitAndNotTheLink(t *testing.T) {
+	h := &holder{at: redoubt.Arrival{Whole: segmentBytes, Part: segmentHead + 100}, lost: &redoubt.Error{Op: "Part", Kind: redoubt.Corrupt}}
+	s := receiving(h)
+	if _, err := s.tellKept(t.Context()); err != nil {
+		t.Errorf("the peer is not greeted: %v", err)
+	}
+	half := segmentBytes / 2
+	for i, msg := range [][]byte{
+		openedWith(t, 20<<20, segmentBytes),
+		segment{Seq: 7, Packing: packedPlain, Bytes: segmentBytes, Skip: 100}.encode(),
+		encodePiece(7, make([]byte, half)), encodePiece(7, make([]byte, half-100)), // under way before the peer hears of it
+		segment{Seq: 7, Packing: packedPlain, Bytes: 4 << 20}.encode(),
+		encodePiece(7, make([]byte, 50)),
+	} {
+		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
+			t.Fatalf("message %d ends the session: %v", i, err)
+		}
+	}
+	if got := s.acks.take(); len(got) != 1 || got[0].Seq != 7 || got[0].State != refusedAt {
+		t.Errorf("the peer is told %+v, want that it is refused for now", got)
+	}
+	h.at = redoubt.Arrival{} // it comes again, from its beginning
+	small := random(1, 40<<10)
+	for _, msg := range [][]byte{openedWith(t, int64(len(small)), 0), segment{Seq: 7, Packing: packedPlain, Bytes: uint32(len(small))}.encode(), encodePiece(7, small)} {
+		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.settleAll(); err != nil || !bytes.Equal(h.applied, small) {
+		t.Errorf("%d bytes are applied, %v", len(h.applied), err)
+	}
+}
+
+// openedWith opens a version whose custody is well formed.
+func openedWith(t testing.TB, size, from int64) []byte {
+	custody, err := (&redoubt.Custody{Count: 1}).AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opening{Set: "S", Parcel: parcel{Seq: 7, Entry: entryOf(t, "S", size), Custody: custody}, From: from}.encode()
 }
 
 func TestWhatIsTooLargeToBeKeptGoesStraightOn(t *testing.T) {

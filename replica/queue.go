@@ -18,8 +18,9 @@ type ref struct {
 	seq     uint64 // of the parcel that carries it
 	plain   bool   // the peer lacks its base: it is not packed against it
 	urgency redoubt.Precedence
-	from    int64 // content before it was sent in this session, when the day's budget was spent
-	gone    int64 // content before it is on the road
+	from    int64 // content before it was sent in this session, when the day's budget was spent, and the peer keeps it
+	gone    int64 // content before it is on the road, as seq
+	put     bool  // by: it is idle or aside, and takes none of the room that all sets share
 
 	wait time.Duration // after the last refusal for now; 0: there was none
 	due  time.Time     // when it is sent again
@@ -35,31 +36,37 @@ type outgoing struct {
 	known bool                   // saved means something
 	purse purse
 	idle  [redoubt.Precedences][]*ref // for which the day's budget is spent
+	full  bool                        // its journal is read on when there is room
 }
 
 // outbox is what waits to be sent and what was sent and is not acknowledged.
 type outbox struct {
 	mu     sync.Mutex
-	room   *sync.Cond // something left the queues
-	filled *sync.Cond // something came, or it closed
+	room   *sync.Cond    // something was settled, every journal was read, or it closed
+	filled *sync.Cond    // something came, or it closed
+	roomy  chan struct{} // a set that was full has room
 	queues [redoubt.Precedences][]*ref
 	sets   map[string]*outgoing
-	sent   map[uint64]*ref // by seq
+	sent   map[uint64]*ref // by seq; of one that is paused, by its last
 	aside  []*ref          // refused for now
 	seq    uint64
-	count  int
-	bytes  int64
+	count  int // of all sets, not acknowledged
+	putBy  int // of them
 	day    int64
 	read   bool // every journal was read to its end
 	free   bool // everything goes, budget or not
 	closed bool
 }
 
-// maxQueued bounds what is known to wait, at some 80 bytes each. What is urgent behind that many is found late.
-const maxQueued = 200_000
+// Bounds of what is known to wait, at some 200 bytes each. What is put by, for another day's budget or until the peer takes it, counts for
+// its own set alone: it may wait for long, and no other set feels it (RULES 3.3). What is urgent behind that many is found late.
+const (
+	maxQueued = 200_000 // of all sets, on its way
+	maxOfSet  = 100_000 // of one set, put by or on its way
+)
 
 func newOutbox() *outbox {
-	o := &outbox{sets: map[string]*outgoing{}, sent: map[uint64]*ref{}, day: redoubt.BudgetDay(time.Now())}
+	o := &outbox{sets: map[string]*outgoing{}, sent: map[uint64]*ref{}, day: redoubt.BudgetDay(time.Now()), roomy: make(chan struct{}, 1)}
 	o.room, o.filled = sync.NewCond(&o.mu), sync.NewCond(&o.mu)
 	return o
 }
@@ -76,8 +83,8 @@ func (o *outbox) set(name string) (out *outgoing, fresh bool) {
 	return out, fresh
 }
 
-// add queues entries; it reports whether there is room for more.
-func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []*ref) (room bool) {
+// add queues entries of a set.
+func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []*ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i, r := range refs {
@@ -88,11 +95,46 @@ func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []
 		out.open[r.stamp] = r
 		o.queues[p[i]] = append(o.queues[p[i]], r)
 		o.count++
-		o.bytes += r.size
 	}
 	out.read, out.begun = max(out.read, upTo), true
 	o.filled.Broadcast()
-	return o.count < maxQueued
+}
+
+// hasRoom says whether more of a set may be read. Of one that is full roomy tells: when half of what all share is free, and any of its own,
+// which a page of its journal fills at once.
+func (o *outbox) hasRoom(out *outgoing) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(out.open) >= maxOfSet || o.count-o.putBy >= maxQueued {
+		out.full = true
+	}
+	return !out.full
+}
+
+// left tells of what has room again. Something was settled or put by.
+func (o *outbox) left() {
+	for _, out := range o.sets {
+		if out.full && len(out.open) < maxOfSet && o.count-o.putBy <= maxQueued/2 {
+			out.full = false
+			select {
+			case o.roomy <- struct{}{}:
+			default: // it is told already
+			}
+		}
+	}
+	o.room.Broadcast()
+}
+
+// park notes whether an entry is put by.
+func (o *outbox) park(r *ref, by bool) {
+	if r.put == by {
+		return
+	}
+	if r.put = by; by {
+		o.putBy++
+	} else {
+		o.putBy--
+	}
 }
 
 // begin says from where on a set's journal is read, as it is on record. Until a set has begun nothing of it is acknowledged.
@@ -107,15 +149,6 @@ func (o *outbox) position(out *outgoing) uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return out.read
-}
-
-// waitRoom waits until half of what may wait is free, or the outbox has closed.
-func (o *outbox) waitRoom() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for o.count > maxQueued/2 && !o.closed {
-		o.room.Wait()
-	}
 }
 
 // take waits for entries of a precedence and gives some of one label set that travel together; nil when the outbox has closed.
@@ -154,17 +187,19 @@ func (o *outbox) done(refs ...*ref) {
 		}
 		delete(r.set.open, r.stamp)
 		delete(o.sent, r.seq)
+		o.unidle(r)
 		o.count--
-		o.bytes -= r.size
 	}
-	o.room.Broadcast()
+	o.left()
 }
 
-// went notes how much of an entry's content is on the road.
-func (o *outbox) went(r *ref, content int64) {
+// went notes how much of an entry's content is on the road that is sent as seq.
+func (o *outbox) went(r *ref, seq uint64, content int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r.gone = content
+	if o.sent[seq] == r {
+		r.gone = content
+	}
 }
 
 // underWay is how much content of each set is on the road and not acknowledged.
@@ -173,7 +208,7 @@ func (o *outbox) underWay() map[string]int64 {
 	defer o.mu.Unlock()
 	out := map[string]int64{}
 	for _, r := range o.sent {
-		if r.gone > 0 {
+		if r.gone > 0 && !r.put {
 			out[r.set.set] += r.gone
 		}
 	}
@@ -220,26 +255,36 @@ func (o *outbox) empty(ctx context.Context) error {
 	return nil
 }
 
-// again puts an entry in front of its queue.
+// anew forgets of an entry what of it was sent: the peer keeps none of it.
+func (o *outbox) anew(r *ref) {
+	delete(o.sent, r.seq)
+	o.unidle(r)
+	r.from, r.gone = 0, 0
+}
+
+// again puts an entry in front of its queue. It is sent from its beginning.
 func (o *outbox) again(p redoubt.Precedence, r *ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.sent, r.seq)
+	o.anew(r)
 	o.queues[p] = append([]*ref{r}, o.queues[p]...)
 	o.filled.Broadcast()
 }
 
-// later puts an entry aside that the peer refused for now: it is sent again after a while that grows with each refusal.
+// later puts an entry aside that the peer refused for now: it is sent again after a while that grows with each refusal,
+// from its beginning.
 func (o *outbox) later(r *ref, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if r.set.open[r.stamp] != r || o.sent[r.seq] != r {
 		return
 	}
-	delete(o.sent, r.seq)
+	o.anew(r)
 	r.wait = min(max(2*r.wait, retryFirst), retryMax)
 	r.due = now.Add(r.wait)
 	o.aside = append(o.aside, r)
+	o.park(r, true)
+	o.left()
 }
 
 // How long an entry waits that the peer refused for now: a clock that is ahead, a share that is spent.
@@ -258,6 +303,7 @@ func (o *outbox) retry(now time.Time) {
 		}
 		if r.set.open[r.stamp] == r {
 			o.queues[r.urgency] = append(o.queues[r.urgency], r)
+			o.park(r, false)
 		}
 		return true
 	})

@@ -54,7 +54,7 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 		}
 		m.Parcels = append(m.Parcels, parcel)
 		if size += len(parcel.Entry) + len(parcel.Content); size >= messageBytes { // of what was found by comparing no size was known
-			if err := s.o.Conn.Send(ctx, p, m.encode()); err != nil {
+			if err := s.sendOf(ctx, p, set, m.encode()); err != nil {
 				return err
 			}
 			m.Parcels, size = nil, 0
@@ -103,7 +103,7 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 	if at.Whole >= size || size > maxKeptBytes {
 		at = kept{}
 	}
-	m.From = max(at.Whole, r.from)
+	m.From = max(at.Whole, s.out.begins(r))
 	if err := s.sendOf(ctx, p, r.set, m.encode()); err != nil {
 		return err
 	}
@@ -118,12 +118,12 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 		}
 		went := func(left int) { // as far as the pieces are, so far the content is
 			plain := min(size-off, segmentBytes)
-			s.out.went(r, off+plain*int64(len(packed)-left)/int64(len(packed)))
+			s.out.went(r, seq, off+plain*int64(len(packed)-left)/int64(len(packed)))
 		}
 		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:], went); err != nil || !going {
 			return err
 		}
-		if next := off + segmentBytes; next < size && size <= maxKeptBytes && s.out.pause(p, r, next) {
+		if next := off + segmentBytes; next < size && size <= maxKeptBytes && s.out.pause(p, r, seq, next) {
 			return nil
 		}
 	}

@@ -256,15 +256,9 @@ func (s *Session) follow(ctx context.Context) error {
 			full = full || !room
 		}
 		s.out.current(!full)
-		if full {
-			s.out.waitRoom()
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			continue
-		}
 		select {
 		case <-grown:
+		case <-s.out.roomy:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -274,6 +268,7 @@ func (s *Session) follow(ctx context.Context) error {
 // pageEntries is how much of a journal is read at once.
 const pageEntries = 512
 
+// followSet queues what is new of a set; room is false where the rest waits for room, of that set or of all.
 func (s *Session) followSet(ctx context.Context, set string) (room bool, err error) {
 	out, fresh := s.out.set(set)
 	if fresh {
@@ -289,11 +284,11 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 		if known {
 			s.out.begin(out, at)
 			s.asking[set] = true
-		} else if room, err := s.discover(ctx, out); err != nil || !room {
-			return room, err
+		} else if err := s.discover(ctx, out); err != nil {
+			return false, err
 		}
 	}
-	for {
+	for s.out.hasRoom(out) {
 		after := s.out.position(out)
 		refs, upTo, err := s.o.Journal.Since(ctx, s.o.Peer, set, after, pageEntries)
 		if err != nil || upTo == after {
@@ -307,17 +302,16 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 		for i, r := range refs {
 			queued[i], urgency[i] = &ref{at: r.Position, stamp: r.Stamp, size: r.SizeBytes}, r.Precedence
 		}
-		if !s.out.add(out, upTo, urgency, queued) {
-			return false, nil
-		}
+		s.out.add(out, upTo, urgency, queued)
 	}
+	return false, nil
 }
 
 // discover reconciles a set and queues what the peer lacks.
-func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err error) {
+func (s *Session) discover(ctx context.Context, out *outgoing) error {
 	missing, upTo, err := s.reconcile(ctx, out.set)
 	if err != nil {
-		return false, err
+		return err
 	}
 	s.o.Log.Info("replica found a difference", slog.String("peer", string(s.o.Peer)), slog.Int("entries", len(missing)))
 	var refs []*ref
@@ -325,13 +319,14 @@ func (s *Session) discover(ctx context.Context, out *outgoing) (room bool, err e
 	for page := range slices.Chunk(missing, pageEntries) {
 		told, err := s.o.Journal.Refs(ctx, s.o.Peer, out.set, page)
 		if err != nil {
-			return false, err
+			return err
 		}
 		for _, r := range told { // what is left out is gone since, or superseded
 			refs, urgency = append(refs, &ref{stamp: r.Stamp, size: r.SizeBytes}), append(urgency, r.Precedence)
 		}
 	}
-	return s.out.add(out, upTo, urgency, refs), nil
+	s.out.add(out, upTo, urgency, refs)
+	return nil
 }
 
 // keep puts acknowledgements on record now and then, and sends again what was refused for now.

@@ -21,7 +21,7 @@ const vectorFile = "testdata/messages.txt"
 func vectors() []vector {
 	fill := func(b byte, n int) []byte { return bytes.Repeat([]byte{b}, n) }
 	h := hello{Estate: "example", Node: "secret", Life: [16]byte{1, 2}, RemembersOf: [16]byte{3},
-		Kept: []kept{{Arrival: redoubt.Arrival{Set: "SET", Stamp: redoubt.Stamp{4}, Whole: segmentBytes, Part: 4097}, Digest: [32]byte(fill(7, 32))}}, Proof: []byte("lease")}
+		Kept: []kept{{Arrival: redoubt.Arrival{Set: "SET", Stamp: redoubt.Stamp{4}, Whole: segmentBytes, Part: 4097, Digest: [32]byte(fill(7, 32))}}}, Proof: []byte("lease")}
 	o := opening{Set: "SET", Parcel: parcel{Seq: 7, Entry: []byte("entry"), Custody: []byte("custody")}, From: segmentBytes}
 	s := segment{Seq: 7, Packing: packedChunks, Bytes: 8192, Skip: 4092}
 	q := inquiry{Set: "SET", Stamps: []redoubt.Stamp{{1}, {2}, {3}}}

@@ -80,10 +80,7 @@ func partDigest(headed []byte, skip int) []byte {
 }
 
 // kept is what a hello says of an arrival.
-type kept struct {
-	redoubt.Arrival
-	Digest [sha256.Size]byte // of the part
-}
+type kept struct{ redoubt.Arrival }
 
 func (k *kept) add(b *cryptobyte.Builder) {
 	text16(b, []byte(k.Set))
