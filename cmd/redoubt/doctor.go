@@ -42,8 +42,8 @@ func (a *app) doctorCommand() *cobra.Command {
 what their start needs: the keyring (with --key-file or --tpm, whether that opens it) and the store's format. It says
 by what each keyring is held. Of an exercise, or with --estate, it holds the labels' shares against the disk. It says
 what to do about each fault, and changes nothing. With --sovereignty it also lists every address that a node listens on,
-every connection that a node has opened itself (there is none: no node dials), and every root of trust with its
-owner.`,
+every connection that a node has opened itself (a device dials its home and those that it meets, and nothing else dials),
+and every root of trust with its owner.`,
 		Example: "  redoubt doctor\n  redoubt doctor --sovereignty --json",
 		Args:    exactly(0), RunE: func(cmd *cobra.Command, _ []string) error {
 			st, err := a.state()

@@ -94,7 +94,7 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 
 // keyringRoots are what a node's keyring rests on.
 func keyringRoots(st node.State, n nodeStatus) []root {
-	if n.State == node.Stopped && !dirExists(st.NodeDir(n.Name)) {
+	if n.Wiped || n.State == node.Stopped && !dirExists(st.NodeDir(n.Name)) {
 		return nil
 	}
 	keyring := root{What: "keyring of node " + string(n.Name), Owner: "its passphrase or key file, outside the state"}
@@ -147,7 +147,11 @@ func (a *app) sovereigntyText(s *sovereignty) error {
 		fmt.Fprintln(a.out, "none")
 	}
 	for _, o := range s.Outbound {
-		fmt.Fprintf(a.out, "\n  %s by %s", o.Address, o.Owner)
+		what := "declared nowhere"
+		if o.home {
+			what = o.Owner
+		}
+		fmt.Fprintf(a.out, "\n  %s, %s: dialled by node %s", o.Address, what, o.Node)
 	}
 	fmt.Fprintln(a.out, "\nlisteners:")
 	t := a.table("ADDRESS", "FACE", "OWNER")
