@@ -8,7 +8,8 @@ import (
 // LinkStatus is a link as one side sees it. Counts cover the label sets that the asker's working label dominates.
 type LinkStatus struct {
 	Peer         NodeName     `json:"peer"`
-	State        string       `json:"state"` // "up" or "down"
+	Home         bool         `json:"home,omitempty"` // at a device: the peer is its home, and no neighbour
+	State        string       `json:"state"`          // "up" or "down"
 	Cut          bool         `json:"cut,omitempty"`
 	Silent       bool         `json:"silent,omitempty"`       // this side is in radio silence: it receives, and sends nothing
 	Road         string       `json:"road,omitempty"`         // "udp" or "tcp", while it is up

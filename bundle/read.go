@@ -81,7 +81,7 @@ func shortFault(err error) error {
 // prefix reads the first bytes of a file, and says how long its head is.
 func prefix(in []byte) (length int, err error) {
 	if string(in[:len(magic)]) != magic {
-		return 0, refuse(redoubt.Invalid, RuleForm, "the file is no bundle", "")
+		return 0, refuse(redoubt.Invalid, RuleForm, "the file is no bundle", "name a file that redoubt bundle export wrote")
 	}
 	if f := binary.BigEndian.Uint16(in[len(magic):]); f != Format {
 		return 0, refuse(redoubt.Invalid, RuleFormat, fmt.Sprintf("the bundle has format %d, and only %d is read", f, Format),

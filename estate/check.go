@@ -62,10 +62,18 @@ func (r *reader) checkOfficers() {
 			}
 		}
 		if able < minOfficers {
-			r.faultAt(fmt.Sprintf("nodes[%d].range.ceiling", i), fmt.Sprintf("%d security officers are cleared for the ceiling %s of %s; two are needed to sign what takes effect there",
-				able, n.Range.Ceiling, printable(string(n.Name))), "clear two people with the role officer for it, or lower the ceiling")
+			r.faultAt(fmt.Sprintf("nodes[%d].range.ceiling", i), fmt.Sprintf("the ceiling %s of %s has %s cleared for it; two are needed to sign what takes effect there",
+				n.Range.Ceiling, printable(string(n.Name)), officersText(able)), "clear two people with the role officer for it, or lower the ceiling")
 		}
 	}
+}
+
+// officersText counts security officers.
+func officersText(n int) string {
+	if n == 1 {
+		return "1 security officer"
+	}
+	return fmt.Sprintf("%d security officers", n)
 }
 
 // checkDevices looks at what joins a device to its home.
@@ -82,6 +90,9 @@ func (r *reader) checkDevices() {
 			r.faultAt(path+".peers.listen", "a device that others meet has a port of its own, which its home tells them", "name the port")
 		}
 		r.checkMeets(n, path)
+		if n := len(r.neighbours(n)); n > redoubt.MaxNeighbours {
+			r.faultAt(path, fmt.Sprintf("%d devices meet this one, and %d may: those in its meets, and those whose meets name it", n, redoubt.MaxNeighbours), "take it out of the meets of some")
+		}
 		home, ok := r.estate.Node(n.Home)
 		switch {
 		case n.Home == "":
@@ -120,6 +131,18 @@ func (r *reader) checkMeets(n *Node, path string) {
 			r.faultAt(at, "neither device's ceiling dominates the other's, so no bound is right for both", "")
 		}
 	}
+}
+
+// neighbours are the other devices of its home that a device is to meet, whichever of the two names the other.
+func (r *reader) neighbours(n *Node) map[redoubt.NodeName]bool {
+	all := map[redoubt.NodeName]bool{}
+	for i := range r.estate.Nodes {
+		o := &r.estate.Nodes[i]
+		if o.Kind == KindDevice && o.Home == n.Home && o.Name != n.Name && (slices.Contains(n.Meets, o.Name) || slices.Contains(o.Meets, n.Name)) {
+			all[o.Name] = true
+		}
+	}
+	return all
 }
 
 // taken reports a name that an earlier thing has.
@@ -331,6 +354,6 @@ func (r *reader) checkPeople() {
 		keys[p.PublicKey] = p.Name
 	}
 	if officers < minOfficers && r.at["people"] != nil {
-		r.faultAt("people", fmt.Sprintf("%d security officers; two are needed to sign what takes effect", officers), "give two people the role officer")
+		r.faultAt("people", officersText(officers)+"; two are needed to sign what takes effect", "give two people the role officer")
 	}
 }

@@ -168,6 +168,30 @@ func TestWhatIsNotBuiltIsRefusedWithThatReason(t *testing.T) {
 	}
 }
 
+// crowd are devices: one, and n that it is to meet, of which it names the first and the others name it.
+func crowd(n int) string {
+	var b strings.Builder
+	device := func(name, meets string, port int) {
+		fmt.Fprintf(&b, "\n  - {name: %s, kind: device, home: secret, range: {floor: U, ceiling: S}, lease: 72h, peers: {listen: \"127.0.0.1:%d\"}, meets: [%s]}", name, port, meets)
+	}
+	device("middle", "d-0", 7000)
+	device("d-0", "", 7001)
+	for i := 1; i < n; i++ {
+		device(fmt.Sprintf("d-%d", i), "middle", 7001+i)
+	}
+	return b.String()
+}
+
+func TestADeviceThatTooManyNameIsAFaultAtItsLine(t *testing.T) {
+	at := bytes.Index(ExampleText, []byte("\npeople:"))
+	line := 2 + bytes.Count(ExampleText[:at], []byte("\n"))
+	_, err := Read([]byte(string(ExampleText[:at])+crowd(redoubt.MaxNeighbours+1)+string(ExampleText[at:])), nil)
+	var faults Faults
+	if !errors.As(err, &faults) || len(faults) != 1 || faults[0].Line != line || !strings.Contains(err.Error(), "17 devices meet this one, and 16 may") {
+		t.Errorf("got %v, want one fault at line %d", err, line)
+	}
+}
+
 func TestLimitsHoldAtTheLastAndRefuseTheNext(t *testing.T) {
 	buckets := func(n int) string {
 		var b strings.Builder
@@ -179,10 +203,14 @@ func TestLimitsHoldAtTheLastAndRefuseTheNext(t *testing.T) {
 	long := func(n int) string {
 		return strings.Replace(string(ExampleText), "name: ts-analyst", "name: "+strings.Repeat("a", n), 1)
 	}
+	neighbours := func(n int) string { // all but one name it, and it names that one
+		return string(ExampleText[:bytes.Index(ExampleText, []byte("\npeople:"))]) + crowd(n) + string(ExampleText[bytes.Index(ExampleText, []byte("\npeople:")):])
+	}
 	size := func(n int) string { return string(ExampleText) + strings.Repeat("#", n-len(ExampleText)) }
 	for name, text := range map[string][2]string{
 		"buckets": {buckets(MaxBuckets), buckets(MaxBuckets + 1)},
 		"name":    {long(MaxNameLength), long(MaxNameLength + 1)},
+		"meets":   {neighbours(redoubt.MaxNeighbours), neighbours(redoubt.MaxNeighbours + 1)},
 		"file":    {size(MaxFileBytes), size(MaxFileBytes + 1)},
 	} {
 		if _, err := Read([]byte(text[0]), nil); err != nil {
@@ -419,7 +447,7 @@ func TestADevicesLinkHasSubscriptionsAndABudget(t *testing.T) {
 
 func TestAnEstateThatTookEffectIsReadAsItIs(t *testing.T) {
 	text := strings.Replace(string(ExampleText), "  - name: officer-2\n    clearance: TOP SECRET//SI/TK\n", "  - name: officer-2\n    clearance: SECRET\n", 1)
-	if _, err := Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "1 security officers are cleared") {
+	if _, err := Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "1 security officer cleared") {
 		t.Errorf("one officer for a ceiling gives %v, want a fault", err)
 	}
 	e, err := (Document{Text: []byte(text)}).Read()

@@ -372,7 +372,7 @@ func (d *deviceSide) wipe(ctx context.Context, s *replica.Session, now bool) {
 		}
 	}
 	d.log.Warn("the home ordered the keys destroyed")
-	if err := d.ring.Destroy(); err != nil {
+	if err := d.destroy(); err != nil {
 		d.log.Error("the keys could not be destroyed", slog.String("why", reason(err)))
 		return
 	}

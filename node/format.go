@@ -94,8 +94,11 @@ func RollbackStore(st State, name redoubt.NodeName) error {
 	return embedded.Rollback(filepath.Join(st.NodeDir(name), storeDir), nil)
 }
 
-// lockNode takes a stopped node for a command.
+// lockNode takes a stopped node for a command; one that was wiped it refuses.
 func lockNode(st State, name redoubt.NodeName, hint string) (release func(), err error) {
+	if err := st.NotWiped(name); err != nil {
+		return nil, err
+	}
 	if _, err := os.Stat(filepath.Join(st.NodeDir(name), "keyring")); err != nil {
 		return nil, &redoubt.Error{Op: "node.lock", Object: string(name), Kind: redoubt.NotFound, Err: errors.New("the state has no such node"), Hint: "redoubt status lists the nodes"}
 	}

@@ -11,8 +11,11 @@ import (
 
 // Inspect looks at what a stopped node's start needs: that its keyring is there and whole, and opens by unlock; and
 // that its store has a format that this program reads. nil opens an exercise by its key file, and of another keyring
-// sees only that it is whole. A node that never started is well.
+// sees only that it is whole. A node that never started is well. Erased: the device was wiped by order of its home.
 func Inspect(st State, name redoubt.NodeName, unlock keys.Unlock) error {
+	if err := st.NotWiped(name); err != nil {
+		return err
+	}
 	dir := st.NodeDir(name)
 	f, err := ReadStoreFormat(st, name)
 	fresh := errors.Is(err, redoubt.NotFound)

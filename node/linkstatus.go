@@ -30,7 +30,7 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 		}
 		p.describe(&s, shows, boundShown(links[peer], shows))
 		if p.device != nil && peer == p.device.home {
-			s.LeaseExpires = p.device.lease().Expires
+			s.Home, s.LeaseExpires = true, p.device.lease().Expires
 		} else {
 			s.LeaseExpires = p.cloud.LeaseEnds(peer)
 		}

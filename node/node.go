@@ -58,7 +58,7 @@ type Node struct {
 }
 
 // Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
-// addresses and nothing is served yet. Unavailable: it runs already.
+// addresses and nothing is served yet. Unavailable: it runs already. Erased: it was wiped by order of its home.
 func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{dir: o.State.NodeDir(o.Name), name: o.Name, clock: o.Clock, wiped: make(chan struct{})}
 	if n.clock == nil {
@@ -94,6 +94,12 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	}
 	n.log = log
 	n.closing(file.Close)
+	if err := o.State.NotWiped(o.Name); err != nil {
+		if errors.Is(err, redoubt.Erased) {
+			endWipe(n.dir, o, n.log)
+		}
+		return nil, err
+	}
 
 	ring, err := openKeyring(n.dir, o)
 	if err != nil {

@@ -265,12 +265,19 @@ func (r *running) serve(t *testing.T, name string) *exec.Cmd {
 	return c
 }
 
-func TestARevokedOutpostIsMetNoMoreAndAWipedOneOpensNothing(t *testing.T) {
+func TestAWipedOutpostOpensNothingByAKeyringThatIsPutBackEither(t *testing.T) {
 	r := newEstate(t)
 	r.must("up", "--detach")
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
 	r.must("link", "wait", "outpost", "--timeout", "30s")
+	keyring := filepath.Join(r.state, "outpost", "keyring")
+	copied, err := os.ReadFile(keyring)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bundle := filepath.Join(t.TempDir(), "b.rbundle")
+	r.must("bundle", "export", "--from", "secret", "--for", "outpost", "--to", bundle)
 	there.put(t, "last", []byte("handed over before the keys go"))
 	pid := r.status()["outpost"].PID
 	r.must("device", "wipe", "outpost", "--reason", "end of the exercise", "--as", "officer@secret")
@@ -281,9 +288,38 @@ func TestARevokedOutpostIsMetNoMoreAndAWipedOneOpensNothing(t *testing.T) {
 	if got := home.get(t, "last"); string(got) != "handed over before the keys go" {
 		t.Errorf("of the outpost's work its home has %q", got)
 	}
-	if s := r.try("serve", "outpost"); s.code == 0 {
-		t.Error("a wiped outpost starts")
+	const told = "the device was wiped by order of its home"
+	refused := func(what string) {
+		t.Helper()
+		if s := r.try("serve", "outpost"); s.code != 1 || !strings.Contains(s.err, told) || !strings.Contains(s.err, "enrol it anew: redoubt device enrol outpost") || strings.Contains(s.err, "put the keyring back") {
+			t.Errorf("%s: a wiped outpost ends with %d and says %q", what, s.code, s.err)
+		}
 	}
+	refused("with no keyring")
+	for _, c := range []struct {
+		args []string
+		code int
+	}{{[]string{"up", "--detach"}, 0}, {[]string{"doctor"}, 0}, {[]string{"bundle", "import", bundle, "--at", "outpost"}, 1}} {
+		if err := os.WriteFile(keyring, copied, 0o600); err != nil { // by who followed another hint
+			t.Fatal(err)
+		}
+		if s := r.try(c.args...); s.code != c.code || !strings.Contains(s.out+s.err, told) || !strings.Contains(s.out+s.err, "redoubt device enrol outpost") {
+			t.Errorf("%q: exit %d, %s%s", c.args, s.code, s.out, s.err)
+		}
+	}
+	refused("with a keyring that was put back")
+	if _, err := os.Stat(keyring); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the keyring that was put back is there yet: %v", err)
+	}
+	if s := r.status()["outpost"]; s.State != "failed" || !s.Wiped || !strings.Contains(r.must("status"), "failed, wiped") {
+		t.Errorf("status shows %+v", s)
+	}
+	// What the hint says brings it back, with nothing of what it held.
+	if err := os.RemoveAll(filepath.Join(r.state, "outpost")); err != nil {
+		t.Fatal(err)
+	}
+	r.must("up", "--detach")
+	r.must("link", "wait", "outpost", "--timeout", "30s")
 }
 
 func TestARevokedOutpostIsMetNoMore(t *testing.T) {

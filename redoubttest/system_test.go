@@ -142,6 +142,7 @@ type nodeState struct {
 	APIURL     string `json:"api_url"`
 	State      string
 	PID        int
+	Wiped      bool
 }
 
 func (r *running) status() map[string]nodeState {

@@ -106,7 +106,7 @@ func TestEveryMessageOfASetIsCountedInItsBudget(t *testing.T) {
 		refs = append(refs, &ref{stamp: redoubt.Stamp{i + 1}})
 	}
 	s.out.add(out, 10, make([]redoubt.Precedence, len(refs)), refs)
-	if err := s.sendSome(t.Context(), 0, s.out.take(0)); err != nil {
+	if err := s.sendSome(t.Context(), 0, s.out.take(0, togetherBytes)); err != nil {
 		t.Fatal(err)
 	}
 	if got := out.purse.spent; messages < 3 || bytes < 300_000 || got != bytes {
@@ -157,7 +157,7 @@ func paused(t *testing.T) (*Session, *outgoing, *ref) {
 	out, _ := s.out.set("S")
 	s.out.fund(out, redoubt.LinkBudget{PerDay: 10, Day: redoubt.BudgetDay(time.Now())})
 	s.out.add(out, 1, []redoubt.Precedence{redoubt.Routine}, []*ref{{at: 1, stamp: redoubt.Stamp{1}, size: 3 * segmentBytes}})
-	r := s.out.take(redoubt.Routine)[0]
+	r := s.out.take(redoubt.Routine, togetherBytes)[0]
 	s.out.spend(out, 20)
 	s.out.went(r, r.seq, segmentBytes)
 	if !s.out.pause(redoubt.Routine, r, r.seq, segmentBytes) {
@@ -218,7 +218,7 @@ func TestOnlyTheSendingThatGoesOnIsPaused(t *testing.T) {
 	out, _ := s.out.set("S")
 	s.out.fund(out, redoubt.LinkBudget{PerDay: 10, Day: redoubt.BudgetDay(time.Now())})
 	s.out.add(out, 1, []redoubt.Precedence{redoubt.Routine}, []*ref{{at: 1, stamp: redoubt.Stamp{1}, size: 3 * segmentBytes}})
-	r := s.out.take(redoubt.Routine)[0]
+	r := s.out.take(redoubt.Routine, togetherBytes)[0]
 	first := r.seq
 	if err := s.heardOutcomes(encodeAck([]outcome{{Seq: first, State: needsBase}})); err != nil {
 		t.Fatal(err)

@@ -43,6 +43,9 @@ func (a *app) completions(root *cobra.Command) {
 			if f, ok := args[strings.Split(word, "|")[0]]; ok {
 				return begins(f(), typed), cobra.ShellCompDirectiveNoFileComp
 			}
+			if fixed := strings.Split(word, "|"); len(fixed) > 1 && word == strings.ToLower(word) { // such as on|off
+				return begins(fixed, typed), cobra.ShellCompDirectiveNoFileComp
+			}
 			return nil, cobra.ShellCompDirectiveDefault // a file
 		}
 	})

@@ -150,6 +150,7 @@ instead, which reaches the device when it is met. A device that is found again i
 		})}
 	w.flags(c)
 	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
+	required(c, "reason")
 	return c
 }
 
@@ -160,7 +161,8 @@ func (a *app) deviceWipe() *cobra.Command {
 	c := &cobra.Command{Use: "wipe DEVICE --reason TEXT --as OFFICER@HOME", Short: "Have a device destroy its keys when it is met",
 		Long: `The device first hands over the work that its home does not have, and then destroys its root key, without which
 nothing that it holds opens. With --now it does not hand over. Until it is met it keeps what it holds, for as long as its
-lease lasts: redoubt device show tells when it has confirmed.`,
+lease lasts: redoubt device show tells when it has confirmed. Wiped, it does not start any more, with a keyring that is
+put back either: to use it again, its folder is removed and it is enrolled anew.`,
 		Example: `  redoubt device wipe outpost --reason "end of the exercise" --as officer@secret
   redoubt device wipe outpost --now --reason "captured" --as officer@secret`, Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
@@ -173,6 +175,7 @@ lease lasts: redoubt device show tells when it has confirmed.`,
 	w.flags(c)
 	c.Flags().BoolVar(&now, "now", false, "at once when it is met, without handing over its work")
 	c.Flags().StringVar(&reason, "reason", "", "why, a `text`; it stays in the records")
+	required(c, "reason")
 	return c
 }
 

@@ -39,7 +39,7 @@ folder. With --diode-key only what the sender of that key sent is looked at, wit
 either whoever can send here can hold bundles up and fill the folder, but alter none: the node verifies each. With --json
 there is one document a whole bundle, each on a line.`,
 		Example: `  redoubt diode receive --listen 10.0.9.2:4790 --to in --diode-key diode.key
-  redoubt diode receive --listen 10.0.9.2:4790 --to in --maker secret=MCowBQYDK2VwAyEAGb9E…
+  redoubt diode receive --listen 10.0.9.2:4790 --to in --maker secret=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
   redoubt diode receive --listen :4790 --to in --import --at outpost
   redoubt diode receive --listen 127.0.0.1:4790 --to in --count 1 --json`, Args: exactly(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +51,7 @@ there is one document a whole bundle, each on a line.`,
 	c.Flags().StringVar(&q.listen, "listen", "", "`address` to receive at, HOST:PORT")
 	c.Flags().StringVar(&q.to, "to", "", "`folder` for whole bundles, and for what is on its way")
 	c.Flags().StringVar(&q.keyFile, "diode-key", "", "`file` with the key that both sides share")
-	c.Flags().StringArrayVar(&q.makers, "maker", nil, "take bundles of this node only, `NODE=KEY` with its public key in base64; may be repeated")
+	c.Flags().StringArrayVar(&q.makers, "maker", nil, "take bundles of this node only, `NODE=KEY` with its key as redoubt link status --json tells it; may be repeated")
 	c.Flags().StringVar(&q.hold, "hold", "64GiB", "disk that bundles on their way may take, a `size`")
 	c.Flags().IntVar(&q.count, "count", 0, "end after so many whole `bundles`; 0: go on")
 	c.Flags().BoolVar(&q.take, "import", false, "have a node take what is whole")

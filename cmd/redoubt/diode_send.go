@@ -27,6 +27,7 @@ type sending struct {
 	once                                  bool
 	plan                                  diode.Plan
 	numbers, parts                        []diode.Span
+	flags                                 string // as they were given, to be typed again
 }
 
 func (a *app) diodeSend() *cobra.Command {
@@ -41,7 +42,10 @@ the headers of IP and UDP. With --json there is one document a bundle, each on a
   redoubt diode send out --to 10.0.9.2:4790 --rate 100Mbit --passes 2 --diode-key diode.key
   redoubt diode send out --only 5-6,8 --to 10.0.9.2:4790 --rate 1Mbit --loss 25%
   redoubt diode send out.rbundle --blocks 12,40-43 --to 10.0.9.2:4790 --rate 1Mbit`, Args: between(1, -1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.sendOneWay(cmd.Context(), &q, args) }}
+		RunE: func(cmd *cobra.Command, args []string) error {
+			q.flags = typedAgain(cmd, "to", "rate", "loss", "passes", "datagram", "interleave", "diode-key", "only", "blocks")
+			return a.sendOneWay(cmd.Context(), &q, args)
+		}}
 	c.Flags().StringVar(&q.to, "to", "", "`address` to send to, HOST:PORT")
 	c.Flags().StringVar(&q.rate, "rate", "", "bits a second, a `rate` such as 1Mbit")
 	c.Flags().StringVar(&q.loss, "loss", "10%", "`share` of the datagrams that may be lost")
@@ -106,7 +110,7 @@ func (a *app) sendOneWay(ctx context.Context, q *sending, args []string) error {
 		return err
 	}
 	if watch == "" {
-		return interrupted(ctx, a.sendFiles(ctx, s, q, args))
+		return a.sendFiles(ctx, s, q, args)
 	}
 	return a.sendFolder(ctx, s, q, watch)
 }
@@ -114,13 +118,16 @@ func (a *app) sendOneWay(ctx context.Context, q *sending, args []string) error {
 // sendFiles sends files in the order that they are named.
 func (a *app) sendFiles(ctx context.Context, s *diode.Sender, q *sending, names []string) error {
 	sent := 0
-	for _, name := range names {
+	for i, name := range names {
 		if q.numbers != nil {
 			if sheet, err := inspectFile(name); err != nil || !wanted(&sheet, q.numbers) {
 				continue
 			}
 		}
 		if err := a.sendFile(ctx, s, q, name); err != nil {
+			if ctx.Err() != nil {
+				return sendingStopped(q, name, names[i:])
+			}
 			return err
 		}
 		sent++
@@ -129,6 +136,30 @@ func (a *app) sendFiles(ctx context.Context, s *diode.Sender, q *sending, names 
 		return &redoubt.Error{Kind: redoubt.NotFound, Err: errors.New("no bundle here has such a number"), Hint: "redoubt bundle inspect FILE tells its number; redoubt bundle export writes everything again that is not acknowledged"}
 	}
 	return nil
+}
+
+// sendingStopped is Ctrl-C in the middle of a file: rest are it and those behind it, or the folder, which keeps no record of it.
+func sendingStopped(q *sending, name string, rest []string) error {
+	flags := q.flags
+	if q.once {
+		flags += " --once"
+	}
+	words := make([]string, len(rest))
+	for i, r := range rest {
+		words[i] = shellQuote(r)
+	}
+	return &halfDone{message: "interrupted: " + name + " was not sent whole",
+		hint: "the far side keeps what came; this sends it again from its beginning: redoubt diode send " + strings.Join(words, " ") + flags}
+}
+
+// typedAgain are those of some flags that were given, for the same call again, each with a space before it.
+func typedAgain(c *cobra.Command, names ...string) (text string) {
+	for _, name := range names {
+		if f := c.Flags().Lookup(name); f.Changed {
+			text += " --" + name + " " + shellQuote(f.Value.String())
+		}
+	}
+	return text
 }
 
 func wanted(s *bundle.Sheet, numbers []diode.Span) bool {
@@ -217,7 +248,7 @@ func (a *app) sendFolder(ctx context.Context, s *diode.Sender, q *sending, dir s
 		if err != nil {
 			return err
 		}
-		return interrupted(ctx, a.sendFiles(ctx, s, q, names))
+		return a.sendFiles(ctx, s, q, names)
 	}
 	tick := time.NewTicker(outboxEvery)
 	defer tick.Stop()
@@ -227,13 +258,17 @@ func (a *app) sendFolder(ctx context.Context, s *diode.Sender, q *sending, dir s
 			return err
 		}
 		for _, w := range waiting {
-			if err := a.sendFile(ctx, s, q, w.path); err != nil && ctx.Err() == nil {
+			err := a.sendFile(ctx, s, q, w.path)
+			switch {
+			case err != nil && ctx.Err() != nil && q.once:
+				return sendingStopped(q, w.path, []string{dir})
+			case err != nil && ctx.Err() != nil: // that is how a watch ends
+				a.say("%s was not sent whole: it is sent again, from its beginning, when the folder is", w.path)
+				return nil
+			case err != nil:
 				a.report(err) // the others are not held up
 				box.spurned[w.id] = true
 				continue
-			}
-			if ctx.Err() != nil {
-				break
 			}
 			if err := box.sent(w.id); err != nil {
 				return err
@@ -244,7 +279,7 @@ func (a *app) sendFolder(ctx context.Context, s *diode.Sender, q *sending, dir s
 		}
 		select {
 		case <-ctx.Done():
-			return nil // that is how a watch ends
+			return nil
 		case <-tick.C:
 		}
 	}

@@ -50,7 +50,7 @@ func (a *app) faultsOf(path string, err error) error {
 			fmt.Fprintf(a.out, "    hint: %s\n", f.Hint)
 		}
 	}
-	a.tell(fmt.Sprintf("%s has %d faults", path, len(faults)), "correct them, then: redoubt estate check "+path)
+	a.tell(fmt.Sprintf("%s has %s", path, counted(len(faults), "fault")), "correct them, then: redoubt estate check "+path)
 	return exitError(exitFailed)
 }
 

@@ -36,6 +36,11 @@ type exitError int
 
 func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 
+// halfDone is an interruption that left something half done, and how to go on.
+type halfDone struct{ message, hint string }
+
+func (e *halfDone) Error() string { return e.message }
+
 // report tells an error to the person and gives the exit code.
 func (a *app) report(err error) int {
 	if err == nil {
@@ -53,6 +58,11 @@ func (a *app) report(err error) int {
 	if strings.HasPrefix(err.Error(), "unknown command") { // cobra's own, for the root
 		a.tell(err.Error(), "redoubt --help")
 		return exitUsage
+	}
+	var half *halfDone
+	if errors.As(err, &half) {
+		a.tell(half.message, half.hint)
+		return exitFailed
 	}
 	if errors.Is(err, context.Canceled) && !errors.Is(err, client.ErrPartsLeft) {
 		a.tell("interrupted; nothing was left half done", "")

@@ -83,6 +83,10 @@ func checkClock(d *diagnosis, st node.State, doc estateStatus) {
 // checkStopped looks at what the start of a node that is down needs.
 func checkStopped(d *diagnosis, st node.State, n nodeStatus, unlock keys.Unlock) {
 	name := "node " + string(n.Name)
+	if err := st.NotWiped(n.Name); errors.Is(err, redoubt.Erased) {
+		d.add("warn", name, hintFor(err), "is %s: the device was wiped by order of its home", n.State)
+		return
+	}
 	hint := "redoubt up --detach"
 	if n.State == node.Failed {
 		hint = "redoubt serve " + string(n.Name) + " shows why; its log is " + st.LogFile(n.Name)

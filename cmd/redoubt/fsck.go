@@ -49,7 +49,7 @@ its passphrase or key file is needed (as for serve). It shows no name.`,
 				for _, f := range report.Faults {
 					fmt.Fprintln(a.out, f)
 				}
-				_, err = fmt.Fprintf(a.out, "%s: %d faults\n", name, len(report.Faults))
+				_, err = fmt.Fprintf(a.out, "%s: %s\n", name, counted(len(report.Faults), "fault"))
 			}
 			if err == nil && !report.OK {
 				a.tell("the store of "+args[0]+" does not verify", "redoubt restore from the last backup, into a fresh state")

@@ -255,40 +255,6 @@ func (v linkView) progress() string {
 	return fmt.Sprintf("  [%s%s] %.0f %%", strings.Repeat("=", done), strings.Repeat(" ", width-done), 100*min(v.Progress, 1))
 }
 
-func (a *app) linkCut(cut bool) *cobra.Command {
-	var w who
-	use, short, done := "cut", "Cut a device's link, for an exercise: it works on alone until the link is restored", "cut: both sides work on alone; redoubt link restore %s"
-	if !cut {
-		use, short, done = "restore", "Let a device and its home meet again", "restored; redoubt link status %s"
-	}
-	c := &cobra.Command{Use: use + " DEVICE [--as ADMIN@HOME]", Short: short, Example: "  redoubt link " + use + " outpost", Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			device := redoubt.NodeName(args[0])
-			at := w
-			if at.as == "" {
-				home, subject := a.administrator(device)
-				if subject == "" {
-					return &usageError{message: "--as is needed", hint: "an administrator of the home; only in an exercise can the command play one"}
-				}
-				at.as = subject + "@" + string(home)
-			}
-			if err := a.cutAt(cmd.Context(), at, device, cut); err != nil {
-				return interrupted(cmd.Context(), err)
-			}
-			// The device need not be told, nor be in reach: told, it does not dial in vain, and dials at once when restored.
-			if home := a.homeOf(device); home != "" && strings.HasSuffix(at.as, "@"+string(home)) {
-				there := at
-				there.as = strings.TrimSuffix(at.as, string(home)) + string(device)
-				_ = a.cutAt(cmd.Context(), there, home, cut)
-			}
-			a.say(done, device)
-			return nil
-		}}
-	c.Flags().StringVar(&w.as, "as", "", "act as `ADMIN@HOME`")
-	w.moreFlags(c)
-	return c
-}
-
 func (a *app) linkSilence() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "silence DEVICE [on|off] [--as ADMIN@DEVICE]", Short: "Radio silence: the device receives, and sends nothing until it is ended",
@@ -297,7 +263,7 @@ Its home takes it for an outage. Over UDP the device still takes what was under 
 gives the connection up, 10 minutes after the last sign of life. After that, over TCP and after a restart it
 receives nothing until the silence is ended. Bundles by file work all the while.`,
 		Example: "  redoubt link silence outpost\n  redoubt link silence outpost off\n  redoubt link silence outpost on --as admin@outpost",
-		Args:    between(1, 2), ValidArgs: []string{"on", "off"},
+		Args:    between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			device, silent := redoubt.NodeName(args[0]), true
 			if len(args) == 2 {
@@ -306,14 +272,14 @@ receives nothing until the silence is ended. Bundles by file work all the while.
 				}
 				silent = args[1] == "on"
 			}
-			home, subject := a.administrator(device)
 			if w.as == "" {
+				_, subject := a.administrator(device)
 				if subject == "" {
 					return &usageError{message: "--as is needed", hint: "an administrator who is known at the device; only in an exercise can the command play one"}
 				}
 				w.as = subject + "@" + string(device)
 			}
-			if err := a.silenceAt(cmd.Context(), w, home, silent); err != nil {
+			if err := a.silenceAt(cmd.Context(), w, silent); err != nil {
 				return interrupted(cmd.Context(), err)
 			}
 			if silent {
@@ -328,38 +294,24 @@ receives nothing until the silence is ended. Bundles by file work all the while.
 	return c
 }
 
-// silenceAt tells a device; without a home that is known here, the one that the device itself names.
-func (a *app) silenceAt(ctx context.Context, at who, home redoubt.NodeName, silent bool) error {
+// silenceAt tells a device, by the link that the device itself says its home is at: silence is of all its links.
+func (a *app) silenceAt(ctx context.Context, at who, silent bool) error {
 	s, err := a.open(ctx, at)
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if home == "" {
-		links, err := s.api.Links(ctx)
-		if err != nil {
-			return err
-		}
-		if len(links) == 1 {
-			home = links[0].Peer
-		}
-	}
-	return s.api.SilenceLink(ctx, home, silent)
-}
-
-func (a *app) cutAt(ctx context.Context, at who, peer redoubt.NodeName, cut bool) error {
-	s, err := a.open(ctx, at)
+	links, err := s.api.Links(ctx)
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	return s.api.CutLink(ctx, peer, cut)
-}
-
-// homeOf is a device's home, where the state tells.
-func (a *app) homeOf(device redoubt.NodeName) redoubt.NodeName {
-	n, _ := a.exercise().Node(device)
-	return n.Home
+	for _, l := range links {
+		if l.Home {
+			return s.api.SilenceLink(ctx, l.Peer, silent)
+		}
+	}
+	return &redoubt.Error{Object: string(s.node), Kind: redoubt.Invalid, Err: errors.New("radio silence is a device's"),
+		Hint: "redoubt link cut DEVICE ends what an enclave sends to one of its devices"}
 }
 
 // administrator is an administrator of a device's home, in an exercise.

@@ -79,6 +79,9 @@ func stateFaces(st node.State, name redoubt.NodeName) (faces, error) {
 		return faces{}, err
 	}
 	if r.State != node.Ready {
+		if err := st.NotWiped(name); err != nil {
+			return faces{}, err
+		}
 		return faces{}, &redoubt.Error{Object: "node " + string(name), Kind: redoubt.Unavailable, Err: errors.New("it is " + r.State), Hint: "redoubt up --detach"}
 	}
 	f := faces{s3: r.S3URL, api: r.APIURL}

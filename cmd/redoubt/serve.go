@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,11 +86,15 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	if o.Estate, o.Document, err = a.estateFor(st, file); err != nil {
 		return err
 	}
+	wiped := st.NotWiped(name)
+	if _, err := st.Sealing(name); wiped != nil && errors.Is(err, redoubt.NotFound) {
+		return wiped // before anybody is asked for a passphrase; a keyring that was put back Open destroys
+	}
 	switch {
 	case o.Estate == nil || !o.Estate.Exercise:
 		o.TPM = h.chip()
 		if o.Unlock, err = a.opening(st, name, h); err != nil {
-			return err
+			return cmp.Or(wiped, err)
 		}
 	case h.tpm != "":
 		return errExerciseTPM

@@ -175,7 +175,7 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 
 // keyringRoots are what a node's keyring rests on.
 func keyringRoots(st node.State, n nodeStatus) []root {
-	if n.State == node.Stopped && !dirExists(st.NodeDir(n.Name)) {
+	if n.Wiped || n.State == node.Stopped && !dirExists(st.NodeDir(n.Name)) {
 		return nil
 	}
 	keyring := root{What: "keyring of node " + string(n.Name), Owner: "its passphrase or key file, outside the state"}

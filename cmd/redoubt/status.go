@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ type nodeStatus struct {
 	Peers  []string         `json:"peers,omitempty"`     // where its devices meet it
 	Dials  []string         `json:"dials,omitempty"`     // of a device: its home's addresses
 	Sealed []string         `json:"sealed_by,omitempty"` // what opens its keyring, any one: passphrase, key-file, tpm2
+	Wiped  bool             `json:"wiped,omitempty"`     // by order of its home: it does not start any more
 
 	from   string            // that it dials from
 	told   bool              // it has been asked, and said whom it believes and dials:
@@ -115,6 +117,7 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 		if ways, err := st.Sealing(name); err == nil { // not made yet, or damaged: doctor says
 			s.Sealed = methodsOf(ways)
 		}
+		s.Wiped = errors.Is(st.NotWiped(name), redoubt.Erased)
 		if e != nil {
 			if n, ok := e.Node(name); ok {
 				s.Kind, s.Range = n.Kind, n.Range
@@ -166,7 +169,11 @@ func (a *app) statusTable(doc estateStatus) error {
 		if n.PID != 0 {
 			pid = strconv.Itoa(n.PID)
 		}
-		t.row(string(n.Name), n.State, span, dash(n.S3URL), dash(n.APIURL), pid, dash(strings.Join(n.Sealed, " or ")))
+		state := n.State
+		if n.Wiped {
+			state += ", wiped"
+		}
+		t.row(string(n.Name), state, span, dash(n.S3URL), dash(n.APIURL), pid, dash(strings.Join(n.Sealed, " or ")))
 	}
 	return t.flush()
 }

@@ -33,6 +33,14 @@ func texts[S ~string](names []S) []string {
 	return out
 }
 
+// counted is a number of things, and their noun.
+func counted(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 func dash(s string) string {
 	if s == "" {
 		return "-"

@@ -329,8 +329,8 @@ func sealText(ways []keys.Way) string {
 func checkSeals(d *diagnosis, st node.State, nodes []nodeStatus) {
 	for _, n := range nodes {
 		ways, err := st.Sealing(n.Name)
-		if err != nil {
-			continue // not made yet; one that is damaged is told of with its node
+		if err != nil || n.Wiped {
+			continue // not made yet, or of no use; one that is damaged is told of with its node
 		}
 		name := "seal of " + string(n.Name)
 		d.add("ok", name, "", "its keyring is held by %s", sealText(ways))

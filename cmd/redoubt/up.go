@@ -66,6 +66,9 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 		return err
 	}
 	names, err := nodesHere(st, e)
+	if err == nil {
+		names, err = a.notWiped(st, names)
+	}
 	if err != nil {
 		return err
 	}
@@ -79,9 +82,10 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 		leave()
 		return err
 	}
-	if len(started) > 0 {
+	switch {
+	case len(started) > 0:
 		a.say("%d of %d nodes started in %.1f s", len(started), len(names), time.Since(began).Seconds())
-	} else {
+	case len(names) > 0:
 		a.say("all %d nodes were running", len(names))
 	}
 	if e != nil && isExample(e) && !o.noSamples {
@@ -98,7 +102,7 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 	if o.detach || len(started) == 0 {
 		return nil
 	}
-	return a.stay(ctx, started, leave)
+	return a.stay(ctx, st, started, leave)
 }
 
 // settle makes the estate that the command names the state's; nil for a state that holds a real one.
@@ -159,6 +163,21 @@ func nodesHere(st node.State, e *estate.Estate) ([]redoubt.NodeName, error) {
 		}
 	}
 	return names, nil
+}
+
+// notWiped passes over the devices that were wiped by order of their home, and says so.
+func (a *app) notWiped(st node.State, names []redoubt.NodeName) (rest []redoubt.NodeName, err error) {
+	for _, name := range names {
+		switch err := st.NotWiped(name); {
+		case errors.Is(err, redoubt.Erased):
+			a.say("%s is passed over: the device was wiped by order of its home; %s", name, hintFor(err))
+		case err != nil:
+			return nil, err
+		default:
+			rest = append(rest, name)
+		}
+	}
+	return rest, nil
 }
 
 // startDown starts every node that is down, all at once, and waits for them. What it started
@@ -320,7 +339,7 @@ Try next:
 }
 
 // stay waits in the foreground until it is interrupted or a node ends by itself.
-func (a *app) stay(ctx context.Context, started []*process, leave func()) error {
+func (a *app) stay(ctx context.Context, st node.State, started []*process, leave func()) error {
 	a.say("running; Ctrl-C stops what was started here")
 	ended := make(chan redoubt.NodeName, len(started))
 	for _, p := range started {
@@ -329,14 +348,21 @@ func (a *app) stay(ctx context.Context, started []*process, leave func()) error 
 			ended <- p.name
 		}()
 	}
-	select {
-	case <-ctx.Done():
-		a.say("stopping …")
-		leave()
-		return nil
-	case name := <-ended:
-		leave()
-		return &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("the node ended by itself; the others were stopped"),
-			Hint: fmt.Sprintf("its log: %s", filepath.Join(a.stateDir, string(name), "log", "node.log"))}
+	for range started {
+		select {
+		case <-ctx.Done():
+			a.say("stopping …")
+			leave()
+			return nil
+		case name := <-ended:
+			if err := st.NotWiped(name); errors.Is(err, redoubt.Erased) { // as was ordered: the others go on
+				a.say("%s ended: the device was wiped by order of its home", name)
+				continue
+			}
+			leave()
+			return &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("the node ended by itself; the others were stopped"),
+				Hint: fmt.Sprintf("its log: %s", filepath.Join(a.stateDir, string(name), "log", "node.log"))}
+		}
 	}
+	return nil
 }
