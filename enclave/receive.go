@@ -200,8 +200,8 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	if n.encoded, err = entry.MarshalBinary(); err != nil {
 		return redoubt.Invalid, ruleForm
 	}
-	keys := e.makerKeys(l, entry.Maker)
-	if len(keys) == 0 {
+	live, ended := e.makerKeys(l, entry.Maker)
+	if len(live)+len(ended) == 0 {
 		return redoubt.Denied, ruleMaker
 	}
 	c := &n.in.Custody
@@ -210,10 +210,15 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	}
 	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
 	if !signed[root] {
-		if !slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }) {
+		by := func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }
+		switch {
+		case slices.ContainsFunc(live, by):
+			signed[root] = true
+		case slices.ContainsFunc(ended, by):
+			return redoubt.Denied, ruleEnded
+		default:
 			return redoubt.Denied, ruleMaker
 		}
-		signed[root] = true
 	}
 	n.custody, err = c.AppendBinary(nil)
 	if err != nil {
@@ -222,27 +227,39 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	return 0, ""
 }
 
-// makerKeys are the keys that a node signs, and signed, its entries with. This node's own come back to it over others, and those
-// that it made before it lost its state.
-func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (keys []ed25519.PublicKey) {
-	if maker == e.name {
-		keys = append(keys, e.links.key)
-	} else if maker == l.Peer {
-		keys = append(keys, l.Key)
-	} else if other, err := e.link("Apply", maker); err == nil {
-		keys = append(keys, other.Key)
-	}
-	e.links.deviceMu.Lock()
-	defer e.links.deviceMu.Unlock()
-	if r := e.links.devices[maker]; r != nil {
-		for _, k := range append(slices.Clone(r.OldKeys), r.Key) {
-			keys = append(keys, k)
+// makerKeys are the keys that entries of a node which come over a link are signed with: those by which they are taken, and those that
+// have ended, by which nothing is (ADR 23). An enclave knows of its devices what their records say. A device takes its home's word: what
+// the home itself passes on stands under any key, for the home had it before that ended; what a neighbour does, under one that has not.
+// This node's own entries come back to it over others, and those that it made before it lost its state.
+func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (live, ended []ed25519.PublicKey) {
+	if v, ok := e.voices()[maker]; ok {
+		if l.Peer == maker && l.Ending == redoubt.TakeOnly { // it hands over its work before it is wiped
+			live = append(live, l.Key)
 		}
+		return append(live, v.live...), v.ended
 	}
-	if told := e.links.makers.Load(); told != nil {
-		keys = append(keys, (*told)[maker]...)
+	if maker == e.name {
+		live = append(live, e.links.key)
+	} else if maker == l.Peer {
+		live = append(live, l.Key)
+	} else if other, err := e.link("Apply", maker); err == nil {
+		live = append(live, other.Key)
 	}
-	return keys
+	told := e.links.makers.Load()
+	if told == nil {
+		return live, nil
+	}
+	live = append(live, (*told)[maker]...)
+	if !e.neighbour(l.Peer) {
+		return live, nil
+	}
+	return slices.DeleteFunc(live, func(k ed25519.PublicKey) bool {
+		gone := slices.ContainsFunc((*told)[endedMakers], func(end ed25519.PublicKey) bool { return end.Equal(k) })
+		if gone {
+			ended = append(ended, k)
+		}
+		return gone
+	}), ended
 }
 
 // wellFormed holds an entry against what its kind may say.
@@ -334,13 +351,17 @@ func (e *Enclave) lockedHere(n *incoming, r *record) bool {
 	return n.in.Entry.Kind == redoubt.EntryRemoval && r != nil && e.speaksForAll(e.name) && !e.speaksForAll(n.in.Entry.Maker) && r.locked(e.clock(), false)
 }
 
-// speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave that is nobody's device.
+// speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave, this one or a linked one,
+// that is nobody's device. Who is or ever was a device of this node's is not, whatever the estate declares now.
 func (e *Enclave) speaksForAll(node redoubt.NodeName) bool {
 	if home := e.home(); home != "" {
 		return node == home
 	}
-	_, device := e.links.declared[node]
-	return !device
+	if _, device := e.voices()[node]; device {
+		return false
+	}
+	_, err := e.link("Apply", node)
+	return node == e.name || err == nil
 }
 
 // alters says whether this node may alter and remove a version: a device only what it made.

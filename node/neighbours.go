@@ -268,15 +268,30 @@ func (d *deviceSide) toldNeighbours(ctx context.Context, p *peers, body []byte) 
 	return d.keep()
 }
 
-// tellNeighbours tells devices that are being met of others, when that is news. It waits for nobody: who cannot be told now is told
-// at the next meeting. mu is held.
+// tellNeighbours tells devices that are being met of others, and of whose word has ended, when that is news. It waits for nobody: who
+// cannot be told now is told at the next meeting. mu is held.
 func (p *peers) tellNeighbours() {
 	for peer, m := range p.meetings {
-		if body := p.neighboursOf(peer); !m.over && m.toldOf != nil && string(body) != *m.toldOf && m.session.Offer(noteNeighbours, body) {
+		if m.over || m.toldOf == nil {
+			continue
+		}
+		if body := p.makers(); string(body) != m.makers && m.session.Offer(noteMakers, body) {
+			m.makers = string(body)
+		}
+		if body := p.neighboursOf(peer); string(body) != *m.toldOf && m.session.Offer(noteNeighbours, body) {
 			told := string(body)
 			m.toldOf = &told
 		}
 	}
+}
+
+// makers is what a device is told of whom to believe.
+func (p *peers) makers() []byte {
+	body, err := json.Marshal(p.cloud.Makers())
+	if err != nil {
+		return []byte("{}") // plain fields encode
+	}
+	return body
 }
 
 // neighboursOf is what a device is told of others. Who has none is told so.

@@ -24,11 +24,8 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	if p.device != nil {
 		return nil
 	}
-	makers, err := json.Marshal(p.cloud.Makers())
-	if err == nil {
-		err = s.Tell(ctx, noteMakers, makers)
-	}
-	if err != nil {
+	makers := p.makers()
+	if err := s.Tell(ctx, noteMakers, makers); err != nil {
 		return err
 	}
 	neighbours := string(p.neighboursOf(peer))
@@ -37,7 +34,7 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	}
 	p.mu.Lock()
 	if m := p.meetings[peer]; m != nil && m.session == s {
-		m.toldOf = &neighbours
+		m.toldOf, m.makers = &neighbours, string(makers)
 	}
 	p.tellNeighbours() // of what changed meanwhile
 	p.mu.Unlock()
