@@ -182,7 +182,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 		return o, err
 	}
 	own := n.stampedBy(n.of, x.Maker)
-	if was.stands(x.Kind, own, n.id) {
+	if was.stands(saidBy(x, own)) {
 		n.entry.Kind = outcomeHeld
 		return o, nil
 	}
@@ -193,6 +193,9 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if e.lockedHere(n, f.rec) { // since it was received
 		n.entry.Allow, n.entry.Rule, n.entry.Kind = false, ruleLocked, redoubt.Locked.Error()
 		return o, nil
+	}
+	if f.rec != nil && f.rec.altered.isZero() {
+		was.first = f.rec.retention
 	}
 	next, err := e.noteFate(batch, n.set, was, x, own, n.custody, n.from)
 	if err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
@@ -213,7 +216,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if err != nil {
 		return o, err
 	}
-	f.rec.take(s, n.id)
+	f.rec.take(s, next.last())
 	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
 	return o, err
 }
@@ -241,6 +244,8 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	}
 	rec := n.w.rec
 	if fate.altered() {
+		fate.first = rec.retention
+		batch.Set(fateKey(n.set.id, n.id), fate.encode())
 		s, err := e.settle(e.engine, n.set, fate, nil)
 		if err != nil {
 			return o, err

@@ -190,7 +190,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if f.rec.marker {
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed}
 	}
-	before := f.rec.charge(in.Name.Key)
+	before, stood := f.rec.charge(in.Name.Key), f.rec.retention
 	if err := e.keepOrigin(b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}
@@ -198,7 +198,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)
-	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key, in); err != nil {
+	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key, in, stood); err != nil {
 		return redoubt.Version{}, err
 	}
 	over := int64(0)
