@@ -111,7 +111,21 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 		}
 		batch.Append(e.recorder.Record(n.entry))
 	}
-	set.boundMu.Lock() // a restart must not give out a time before one that is on record
+	if err := e.commitPast(ctx, batch, set, last); err != nil {
+		return err
+	}
+	for _, h := range charges {
+		h.settle()
+	}
+	e.count(set, versions, bytes)
+	e.believe(round)
+	return nil
+}
+
+// commitPast commits what bears times up to last, and moves the set's clock past them: a restart must not give out a time before one
+// that is on record.
+func (e *Enclave) commitPast(ctx context.Context, batch *store.Batch, set *labelSet, last int64) error {
+	set.boundMu.Lock()
 	defer set.boundMu.Unlock()
 	if last > set.bound.Load() {
 		batch.Set(setKey(recClock, set.id), binary.LittleEndian.AppendUint64(nil, uint64(last)))
@@ -121,11 +135,6 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	}
 	set.bound.Store(max(set.bound.Load(), last))
 	set.observe(last)
-	for _, h := range charges {
-		h.settle()
-	}
-	e.count(set, versions, bytes)
-	e.believe(round)
 	return nil
 }
 
