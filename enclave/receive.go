@@ -36,7 +36,8 @@ const (
 	ruleEnded     = "device-ended (4.4)"
 	ruleOwn       = "speaks-for-its-own (4.3)"
 	ruleLocked    = "locked-at-home (4.3)" // a device does not remove what is held or retained here
-	ruleSound     = "sound-record (4.3)"   // what it says cannot take effect here
+	ruleSets      = "new-labels-a-day (3.3)"
+	ruleSound     = "sound-record (4.3)" // what it says cannot take effect here
 )
 
 // incoming is one entry on its way in.
@@ -48,6 +49,8 @@ type incoming struct {
 	b       *bucket
 	set     *labelSet
 	made    *labelSet
+	tag     uint32 // of set, before there is one
+	madeTag uint32 // what made adds to the maker in a stamp: nothing where it is the set
 	encoded []byte
 	entry   *entry
 	w       *write           // of a version
@@ -144,14 +147,17 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 	if in.Entry.Stamp.Time() > e.clock().Add(MaxClockAhead).UnixNano() {
 		return refuse(redoubt.Unavailable, ruleAhead, true)
 	}
+	if !e.stampFits(n, of, made) {
+		return refuse(redoubt.Invalid, ruleStamp, false)
+	}
+	if !e.mayGrow(l, of, made) {
+		return refuse(redoubt.QuotaExceeded, ruleSets, true)
+	}
 	if n.set, err = e.sets.of(ctx, of); err == nil {
 		n.made, err = e.sets.of(ctx, made)
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if !e.stampFits(n) {
-		return refuse(redoubt.Invalid, ruleStamp, false)
 	}
 	return n, nil, nil
 }
@@ -305,9 +311,18 @@ func fitTags(tags []redoubt.Tag) bool {
 	return len(tags) <= redoubt.MaxTags
 }
 
-// stampFits says whether the stamp is one that its maker can have given in this label set.
-func (e *Enclave) stampFits(n *incoming) bool {
-	if n.in.Entry.Kind != redoubt.EntryVersion && n.of.tag() != n.set.tag {
+// stampFits says whether the stamp is one that its maker can have given in this label set. The set need not be there: none is made for
+// what is refused. Where one that is has the tag already, nothing can be taken into it.
+func (e *Enclave) stampFits(n *incoming, of, made label.Label) bool {
+	tag, free := e.sets.tagOf(of)
+	madeTag, madeFree := e.sets.tagOf(made)
+	if !free || !madeFree || of != made && tag == madeTag {
+		return false
+	}
+	if n.tag = tag; of != made {
+		n.madeTag = madeTag
+	}
+	if n.in.Entry.Kind != redoubt.EntryVersion && n.of.tag() != n.tag {
 		return false
 	}
 	return n.stampedBy(n.id, n.in.Entry.Maker)
@@ -315,12 +330,26 @@ func (e *Enclave) stampFits(n *incoming) bool {
 
 // stampedBy says whether a stamp is one that a node gave what it made at the entry's working label.
 func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
-	maker := makerOf(node)
-	if n.made != n.set {
-		maker ^= n.made.tag
-	}
-	return id == makeVersionID(id.time(), maker, n.set.tag)
+	return id == makeVersionID(id.time(), makerOf(node)^n.madeTag, n.tag)
 }
+
+// mayGrow says whether a peer may have this node make the label sets that are not there yet, and counts them. Who speaks for all may.
+func (e *Enclave) mayGrow(l redoubt.Link, of, made label.Label) bool {
+	if e.speaksForAll(l.Peer) {
+		return true
+	}
+	fresh := 0
+	t := e.sets.table.Load()
+	if t.byLabel[of] == nil {
+		fresh++
+	}
+	if of != made && t.byLabel[made] == nil {
+		fresh++
+	}
+	return fresh == 0 || e.sets.allow(l.Peer, e.clock().Unix()/secondsADay, fresh)
+}
+
+const secondsADay = 24 * 60 * 60
 
 // mayBecome says whether a removal or an alteration is its maker's to say: a device speaks for what it made itself, a home for all.
 // What it is about must have the name and the working label that the entry gives, where it is here already; what is locked at the
