@@ -155,12 +155,30 @@ func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) err
 	if it.Next() {
 		batch.Set(hk, append([]byte(nil), it.Value()...))
 		batch.Delete(append([]byte(nil), it.Key()...))
-		return nil
+		return e.noteAgain(batch, b, f.set, key, it.Value())
 	}
 	if err := it.Err(); err != nil {
 		return err
 	}
 	batch.Delete(hk)
+	return nil
+}
+
+// noteAgain enters the version that is the newest again in the journal once more, where a link carries the latest alone: over that it may
+// have been passed over for the one that was removed.
+func (e *Enclave) noteAgain(batch *store.Batch, b *bucket, set *labelSet, key string, raw []byte) error {
+	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
+	for _, l := range e.Links() {
+		if !e.journaled(b.id, key) || !latestOnly(l, name, set.label) {
+			continue
+		}
+		var head record
+		if _, _, err := head.decodeHead(raw); err != nil {
+			return &redoubt.Error{Op: "remove", Kind: redoubt.Corrupt, Err: err}
+		}
+		e.noteVersion(batch, b.id, set, key, head.id, "")
+		return nil
+	}
 	return nil
 }
 
