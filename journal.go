@@ -249,7 +249,7 @@ type Journal interface {
 	Apply(ctx context.Context, peer NodeName, in []Received) ([]Refusal, error)
 }
 
-// MaxArrivals is of how many versions of one peer something is kept at once: more than come at once, one of each precedence, and a
+// MaxArrivals is of how many versions of one peer and label set something is kept at once: more than come at once, one of each precedence, and a
 // few that another session left.
 const MaxArrivals = 8
 

@@ -111,7 +111,21 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 		}
 		batch.Append(e.recorder.Record(n.entry))
 	}
-	set.boundMu.Lock() // a restart must not give out a time before one that is on record
+	if err := e.commitPast(ctx, batch, set, last); err != nil {
+		return err
+	}
+	for _, h := range charges {
+		h.settle()
+	}
+	e.count(set, versions, bytes)
+	e.believe(round)
+	return nil
+}
+
+// commitPast commits what bears times up to last, and moves the set's clock past them: a restart must not give out a time before one
+// that is on record.
+func (e *Enclave) commitPast(ctx context.Context, batch *store.Batch, set *labelSet, last int64) error {
+	set.boundMu.Lock()
 	defer set.boundMu.Unlock()
 	if last > set.bound.Load() {
 		batch.Set(setKey(recClock, set.id), binary.LittleEndian.AppendUint64(nil, uint64(last)))
@@ -121,11 +135,6 @@ func (e *Enclave) applyRound(ctx context.Context, set *labelSet, round []*incomi
 	}
 	set.bound.Store(max(set.bound.Load(), last))
 	set.observe(last)
-	for _, h := range charges {
-		h.settle()
-	}
-	e.count(set, versions, bytes)
-	e.believe(round)
 	return nil
 }
 
@@ -182,7 +191,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 		return o, err
 	}
 	own := n.stampedBy(n.of, x.Maker)
-	if was.stands(x.Kind, own, n.id) {
+	if was.stands(saidBy(x, own)) {
 		n.entry.Kind = outcomeHeld
 		return o, nil
 	}
@@ -193,6 +202,9 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if e.lockedHere(n, f.rec) { // since it was received
 		n.entry.Allow, n.entry.Rule, n.entry.Kind = false, ruleLocked, redoubt.Locked.Error()
 		return o, nil
+	}
+	if f.rec != nil && f.rec.altered.isZero() {
+		was.first = f.rec.retention
 	}
 	next, err := e.noteFate(batch, n.set, was, x, own, n.custody, n.from)
 	if err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
@@ -213,7 +225,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if err != nil {
 		return o, err
 	}
-	f.rec.take(s, n.id)
+	f.rec.take(s, next.last())
 	o.charge, err = e.recharge(batch, n.b, f, x.Name.Key, before, anyRoom)
 	return o, err
 }
@@ -241,6 +253,8 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	}
 	rec := n.w.rec
 	if fate.altered() {
+		fate.first = rec.retention
+		batch.Set(fateKey(n.set.id, n.id), fate.encode())
 		s, err := e.settle(e.engine, n.set, fate, nil)
 		if err != nil {
 			return o, err

@@ -37,12 +37,18 @@ func (e *Enclave) Arriving(_ context.Context, peer redoubt.NodeName) (all []redo
 	}
 	view := e.engine.View()
 	defer view.Close()
-	return all, e.eachArrival(view, peer, func(a *arrival) error {
+	var kept []*arrival
+	err = e.eachArrival(view, peer, func(a *arrival) error {
 		if e.stillArrives(l, a) {
-			all = append(all, a.told())
+			kept = append(kept, a)
 		}
 		return nil
 	})
+	slices.SortStableFunc(kept, func(a, b *arrival) int { return len(e.sets.seenBy(a.set.label)) - len(e.sets.seenBy(b.set.label)) })
+	for _, a := range kept {
+		all = append(all, a.told())
+	}
+	return all, err
 }
 
 // stillArrives says whether a link still carries what is kept.
@@ -260,12 +266,13 @@ func (a *arrival) goBack(batch *store.Batch, from int64) (freed int64, err error
 
 var errGoOn = &redoubt.Error{Op: "Keep", Kind: redoubt.Conflict, Err: errors.New("it does not go on where what is kept ends")}
 
-// makeRoom lets go of a peer's oldest arrival where one more is too many.
+// makeRoom lets go of a peer's oldest arrival of a label set where one more is too many: what comes at one label pushes out nothing that
+// comes at another.
 func (e *Enclave) makeRoom(ctx context.Context, n *incoming) error {
 	var all []*arrival
 	view := e.engine.View()
 	err := e.eachArrival(view, n.from, func(a *arrival) error {
-		if a.set != n.set || a.id != n.id {
+		if a.set == n.set && a.id != n.id {
 			all = append(all, a)
 		}
 		return nil

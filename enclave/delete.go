@@ -155,12 +155,30 @@ func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) err
 	if it.Next() {
 		batch.Set(hk, append([]byte(nil), it.Value()...))
 		batch.Delete(append([]byte(nil), it.Key()...))
-		return nil
+		return e.noteAgain(batch, b, f.set, key, it.Value())
 	}
 	if err := it.Err(); err != nil {
 		return err
 	}
 	batch.Delete(hk)
+	return nil
+}
+
+// noteAgain enters the version that is the newest again in the journal once more, where a link carries the latest alone: over that it may
+// have been passed over for the one that was removed.
+func (e *Enclave) noteAgain(batch *store.Batch, b *bucket, set *labelSet, key string, raw []byte) error {
+	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
+	for _, l := range e.Links() {
+		if !e.journaled(b.id, key) || !latestOnly(l, name, set.label) {
+			continue
+		}
+		var head record
+		if _, _, err := head.decodeHead(raw); err != nil {
+			return &redoubt.Error{Op: "remove", Kind: redoubt.Corrupt, Err: err}
+		}
+		e.noteVersion(batch, b.id, set, key, head.id, "")
+		return nil
+	}
 	return nil
 }
 
@@ -190,7 +208,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 	if f.rec.marker {
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed}
 	}
-	before := f.rec.charge(in.Name.Key)
+	before, stood := f.rec.charge(in.Name.Key), f.rec.retention
 	if err := e.keepOrigin(b, f, in.Name.Key); err != nil {
 		return redoubt.Version{}, err
 	}
@@ -198,7 +216,7 @@ func (e *Enclave) AlterObject(ctx context.Context, who redoubt.Credential, in re
 		return redoubt.Version{}, err
 	}
 	batch := new(store.Batch)
-	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key, in); err != nil {
+	if err := e.noteAlteration(ctx, batch, b, f, in.Name.Key, in, stood); err != nil {
 		return redoubt.Version{}, err
 	}
 	over := int64(0)

@@ -109,8 +109,42 @@ func (e *Enclave) loadDevices(ctx context.Context, declared []DeclaredDevice) er
 	return e.relink(ctx)
 }
 
+// voice is what is taken by of a device, declared or not: its keys, of which at most one has not ended.
+type voice struct{ live, ended []ed25519.PublicKey }
+
+// voices are those of all devices that this node has or ever had. It waits for nobody.
+func (e *Enclave) voices() map[redoubt.NodeName]voice {
+	if v := e.links.voices.Load(); v != nil {
+		return *v
+	}
+	return nil
+}
+
+// voicesOf works them out. A key has ended with the enrolment that it was of, and with the declaration. deviceMu is held.
+func (l *links) voicesOf() map[redoubt.NodeName]voice {
+	out := map[redoubt.NodeName]voice{}
+	for name := range l.declared {
+		out[name] = voice{}
+	}
+	for name, r := range l.devices {
+		var v voice
+		for _, k := range r.OldKeys {
+			v.ended = append(v.ended, k)
+		}
+		if _, declared := l.declared[name]; declared && r.Ended.IsZero() && r.Key != nil {
+			v.live = append(v.live, r.Key)
+		} else if r.Key != nil {
+			v.ended = append(v.ended, r.Key)
+		}
+		out[name] = v
+	}
+	return out
+}
+
 // relink makes the table of links from what is declared and enrolled, and tells who meets peers.
 func (e *Enclave) relink(ctx context.Context) error {
+	voices := e.links.voicesOf()
+	e.links.voices.Store(&voices)
 	all := slices.Concat(e.links.fixed, e.links.neighbours)
 	for name, d := range e.links.declared {
 		r := e.links.devices[name]
@@ -265,12 +299,9 @@ func (e *Enclave) keyTaken(key []byte) bool {
 // known is every key of every device that ever was enrolled here.
 func (l *links) known() map[redoubt.NodeName][]ed25519.PublicKey {
 	out := map[redoubt.NodeName][]ed25519.PublicKey{}
-	for name, r := range l.devices {
-		for _, k := range r.OldKeys {
-			out[name] = append(out[name], k)
-		}
-		if r.Key != nil {
-			out[name] = append(out[name], r.Key)
+	for name, v := range l.voicesOf() {
+		if all := slices.Concat(v.ended, v.live); len(all) > 0 {
+			out[name] = all
 		}
 	}
 	return out
@@ -352,16 +383,39 @@ func (e *Enclave) DeviceWiped(ctx context.Context, name redoubt.NodeName) error 
 	return e.keepDevice(ctx, name, r, ent)
 }
 
-// Makers is the keys of everybody whose entries this node may pass on: its own, and its devices'.
+// endedMakers is the name under which Makers has the keys that have ended. No node has it.
+const endedMakers = redoubt.NodeName("")
+
+// Makers is the keys of everybody whose entries this node may pass on: its own, and its devices'. Those of devices that have ended are
+// once more under no name: what one device gets of another under them is taken from this node alone.
 func (e *Enclave) Makers() map[redoubt.NodeName][]ed25519.PublicKey {
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
 	out := e.links.known()
 	out[e.name] = append(out[e.name], e.links.key)
+	voices := e.links.voicesOf()
+	for _, name := range slices.Sorted(maps.Keys(voices)) {
+		if ended := voices[name].ended; len(ended) > 0 {
+			out[endedMakers] = append(out[endedMakers], ended...)
+		}
+	}
 	return out
 }
 
-// SetMakers takes a home's word for the keys of its other devices, whose entries it passes on.
-func (e *Enclave) SetMakers(makers map[redoubt.NodeName][]ed25519.PublicKey) {
-	e.links.makers.Store(&makers)
+// SetMakers takes a home's word for the keys of its other devices, whose entries it passes on. A key that was said to have ended before
+// has, though the word comes late and is an older one. It gives what stands, for the caller to keep over restarts.
+func (e *Enclave) SetMakers(makers map[redoubt.NodeName][]ed25519.PublicKey) map[redoubt.NodeName][]ed25519.PublicKey {
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	stands := make(map[redoubt.NodeName][]ed25519.PublicKey, len(makers)+1)
+	maps.Copy(stands, makers)
+	if was := e.links.makers.Load(); was != nil {
+		for _, k := range (*was)[endedMakers] {
+			if !slices.ContainsFunc(stands[endedMakers], func(has ed25519.PublicKey) bool { return has.Equal(k) }) {
+				stands[endedMakers] = append(slices.Clip(stands[endedMakers]), k)
+			}
+		}
+	}
+	e.links.makers.Store(&stands)
+	return stands
 }

@@ -193,67 +193,73 @@ func TestADeviceDoesNotRemoveWhatItsHomeHolds(t *testing.T) {
 	}
 }
 
-// said is one alteration, by the maker of what it alters or by another, which is its home.
-type said struct {
-	own bool
-	x   redoubt.JournalEntry
-}
-
-func saidAt(second int, own bool) said {
-	maker := makeVersionID(0, 8, 9)
-	if own {
-		maker = makeVersionID(0, 7, 9)
-	}
-	return said{own, redoubt.JournalEntry{Kind: redoubt.EntryAlteration, Stamp: redoubt.Stamp(makeVersionID(int64(second)*int64(time.Second), maker.maker(), 9)),
-		Tags: []redoubt.Tag{{Key: "at", Value: fmt.Sprint(second)}}}}
-}
-
-// heard is what a node makes of alterations that it hears in an order, and how many of them it keeps.
-func heard(order []said) (settled, fates, int) {
-	var f fates
-	kept := map[versionID]*redoubt.JournalEntry{}
-	for _, s := range order {
-		id := versionID(s.x.Stamp)
-		if f.stands(s.x.Kind, s.own, id) {
-			continue
-		}
-		next, gone := f.with(s.x.Kind, s.own, id)
-		for _, g := range gone {
-			delete(kept, g)
-		}
-		f, kept[id] = next, &s.x
-	}
-	return settle(kept[f.own], kept[f.other]), f, len(kept)
-}
-
 // TestLocksConverge gives every node the same alterations, in an order of its own and some twice, and holds what they make of them
 // against one another, and against what was locked at home last.
 func TestLocksConverge(t *testing.T) {
 	const nodes = 3
 	rapid.Check(t, func(r *rapid.T) {
-		var all []said
-		used := map[int]bool{}
+		own, other := makeVersionID(0, 7, 9), makeVersionID(0, 8, 9)
+		type word struct {
+			own bool
+			x   redoubt.JournalEntry
+		}
+		var all []word
+		used, device := map[int]bool{}, rapid.Bool().Draw(r, "made at a device")
+		retained := func() (out redoubt.Retention) {
+			if mode := rapid.SampledFrom(modes).Draw(r, "mode"); mode != "" {
+				out = redoubt.Retention{Mode: mode, Until: time.Unix(int64(10*rapid.IntRange(1, 6).Draw(r, "until")), 0).UTC()}
+			}
+			return out
+		}
+		first := retained()
 		for range rapid.IntRange(1, 7).Draw(r, "alterations") {
 			at := rapid.IntRange(1, 30).Filter(func(n int) bool { return !used[n] }).Draw(r, "at")
 			used[at] = true
-			s := saidAt(at, rapid.Bool().Draw(r, "own"))
-			s.x.Hold = rapid.Bool().Draw(r, "hold")
-			if mode := rapid.SampledFrom([]string{"", "GOVERNANCE", "COMPLIANCE"}).Draw(r, "mode"); mode != "" {
-				s.x.Retention = redoubt.Retention{Mode: mode, Until: time.Unix(int64(rapid.IntRange(1, 60).Draw(r, "until")), 0).UTC()}
+			s := word{own: rapid.Bool().Draw(r, "own")}
+			maker := other
+			if s.own {
+				maker = own
 			}
+			s.x = redoubt.JournalEntry{Kind: redoubt.EntryAlteration, Stamp: redoubt.Stamp(makeVersionID(int64(at)*int64(time.Second), maker.maker(), 9)),
+				Hold: rapid.Bool().Draw(r, "hold"), Tags: []redoubt.Tag{{Key: "at", Value: fmt.Sprint(at)}}}
+			s.x.Retention = retained()
 			all = append(all, s)
 		}
 		var seen []string
 		for range nodes {
 			order := rapid.Permutation(append(slices.Clone(all), all[:len(all)/2]...)).Draw(r, "order")
-			got, f, kept := heard(order)
-			if kept > 2 {
-				r.Fatalf("%d alterations are kept", kept)
+			var f fates
+			kept := map[versionID]*redoubt.JournalEntry{}
+			for _, s := range order {
+				id := versionID(s.x.Stamp)
+				if f.stands(saidBy(&s.x, s.own)) {
+					continue
+				}
+				next, gone := f.with(saidBy(&s.x, s.own))
+				for _, g := range gone {
+					delete(kept, g)
+				}
+				f, kept[id] = next, &s.x
 			}
+			if len(kept) > 3 {
+				r.Fatalf("%d alterations are kept", len(kept))
+			}
+			f.first = first
+			if back, err := decodeAltered(f.encode()[1:]); err != nil || back != f {
+				r.Fatalf("%+v is read back as %+v, %v", f, back, err)
+			}
+			got := settle(f, kept[f.own], kept[f.other], device)
 			seen = append(seen, fmt.Sprint(got, f))
-			var home, device *redoubt.JournalEntry
+			var home, maker *redoubt.JournalEntry
+			firm := int64(0) // until when COMPLIANCE stands that had not ended when the last of them was given
+			if first.Mode == compliance {
+				firm = first.Until.Unix()
+			}
 			for _, s := range all {
-				last := &device
+				if s.x.Retention.Mode == compliance {
+					firm = max(firm, s.x.Retention.Until.Unix())
+				}
+				last := &maker
 				if !s.own {
 					last = &home
 				}
@@ -261,15 +267,27 @@ func TestLocksConverge(t *testing.T) {
 					*last = &s.x
 				}
 			}
-			newest := device == nil || home != nil && home.Stamp.Time() > device.Stamp.Time()
+			newest := maker == nil || home != nil && home.Stamp.Time() > maker.Stamp.Time()
+			last := maker
+			if newest {
+				last = home
+			}
+			if firm <= time.Unix(0, last.Stamp.Time()).Unix() {
+				firm = 0
+			}
 			switch {
-			case newest && (got.hold != home.Hold || got.retention != home.Retention):
+			case firm > 0 && (got.retention.Mode != compliance || got.retention.Until.Unix() < firm):
+				r.Fatalf("COMPLIANCE until %d was lifted: %+v", firm, got)
+			case newest && (got.hold != home.Hold || firm == 0 && got.retention != home.Retention):
 				r.Fatalf("the home said last %+v, and %+v stands", home, got)
-			case newest || home == nil:
+			case newest:
+			case home == nil && device && first.Mode != "" && first.Until.UnixNano() > maker.Stamp.Time() && got.retention.Until.Before(first.Until):
+				r.Fatalf("a device lifted what its version came with, %v: %+v", first, got)
+			case home == nil:
 			case home.Hold && !got.hold:
 				r.Fatalf("a hold of the home's was lifted: %+v", got)
-			case home.Retention.Mode != "" && home.Retention.Until.UnixNano() > device.Stamp.Time() &&
-				(got.retention.Until.Before(home.Retention.Until) || home.Retention.Mode == "COMPLIANCE" && got.retention.Mode != "COMPLIANCE"):
+			case home.Retention.Mode != "" && home.Retention.Until.UnixNano() > maker.Stamp.Time() &&
+				(got.retention.Until.Before(home.Retention.Until) || home.Retention.Mode == compliance && got.retention.Mode != compliance):
 				r.Fatalf("the home retained %v, and %v stands", home.Retention, got.retention)
 			}
 		}
@@ -279,55 +297,6 @@ func TestLocksConverge(t *testing.T) {
 			}
 		}
 	})
-}
-
-// Cases that once failed: a repeat brought back what the home had settled since, and a maker's later tag lifted the home's hold.
-func TestWhatTheHomeSettledStandsInEveryOrderThatOnceFailed(t *testing.T) {
-	held := saidAt(2, false)
-	held.x.Hold = true
-	got, _, _ := heard([]said{saidAt(3, true), saidAt(1, false), held, saidAt(3, true)})
-	if !got.hold || len(got.tags) != 1 || got.tags[0].Value != "3" {
-		t.Errorf("got %+v, want the home's hold of second 2 and the maker's tag of second 3", got)
-	}
-	retained := saidAt(2, true)
-	retained.x.Retention = redoubt.Retention{Mode: "GOVERNANCE", Until: time.Unix(1, 0).UTC()}
-	got, _, _ = heard([]said{saidAt(1, false), saidAt(3, false), retained, saidAt(1, false)})
-	if got.hold || got.retention != (redoubt.Retention{}) || len(got.tags) != 1 || got.tags[0].Value != "3" {
-		t.Errorf("got %+v, want what the home said last, in second 3", got)
-	}
-}
-
-// A case that once failed: the home retained, both tagged cut off, and each went on with its own tag for good.
-func TestBothEndsAgreeOnATagAfterTheHomeRetainedAndBothTaggedCutOff(t *testing.T) {
-	p, clock := openLocking(t)
-	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
-	p.device.put(device, "a", "x", "")
-	carry(t, p.device, p.home)
-	say := func(w *world, who redoubt.Credential, in redoubt.AlterObject) {
-		t.Helper()
-		clock.add(time.Second)
-		if err := w.alterAs(who, "a", in); err != nil {
-			t.Fatal(err)
-		}
-	}
-	tag := func(v string) redoubt.AlterObject {
-		return redoubt.AlterObject{Tags: &[]redoubt.Tag{{Key: "step", Value: v}}}
-	}
-	until := clock.clock().Add(time.Hour).Truncate(time.Second)
-	say(p.home, home, tag("0"))
-	say(p.home, home, redoubt.AlterObject{Hold: to(false)})
-	say(p.home, home, redoubt.AlterObject{Retention: &redoubt.Retention{Mode: "GOVERNANCE", Until: until}})
-	say(p.device, device, tag("4"))
-	say(p.home, home, tag("9"))
-	for _, road := range [][2]*world{{p.device, p.home}, {p.home, p.device}, {p.device, p.home}, {p.home, p.device}} {
-		if _, refused := carry(t, road[0], road[1]); len(refused) > 0 {
-			t.Fatalf("refused %+v", refused)
-		}
-	}
-	want := fmt.Sprint("[{step 9}] GOVERNANCE ", until.Unix(), " false")
-	if a, b := p.home.lockedAs(home, "a"), p.device.lockedAs(device, "a"); a != want || b != want {
-		t.Errorf("at home %s\nat the device %s\nwant %s", a, b, want)
-	}
 }
 
 // TestNodesConvergeOnLocks lets a home and two devices lock, open and tag what the devices made, cut off and not, and compares.
@@ -395,6 +364,71 @@ func TestNodesConvergeOnLocks(t *testing.T) {
 	})
 }
 
+func TestADeviceOpensNoComplianceAtItsHomeNorGovernanceThatItsVersionCameWith(t *testing.T) {
+	ctx := context.Background()
+	for _, r := range []struct {
+		what, mode string
+		came       bool // with the version; else an alteration says it
+		stays      bool
+	}{{"COMPLIANCE that the device said", compliance, false, true}, {"COMPLIANCE that it came with", compliance, true, true},
+		{"GOVERNANCE that it came with", "GOVERNANCE", true, true}, {"GOVERNANCE that the device said", "GOVERNANCE", false, false}} {
+		t.Run(r.what, func(t *testing.T) {
+			p, clock := openLocking(t)
+			home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
+			kept := redoubt.Retention{Mode: r.mode, Until: clock.clock().Add(100 * time.Hour).Truncate(time.Second)}
+			in := redoubt.PutObject{Name: named("sighting"), SizeBytes: -1}
+			if r.came {
+				in.Retention = kept
+			}
+			v, err := p.device.PutObject(ctx, device, in)
+			if err == nil && !r.came {
+				err = p.device.alterAs(device, "sighting", redoubt.AlterObject{Retention: &kept})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			carry(t, p.device, p.home)
+			locked := p.home.lockedAs(home, "sighting")
+			set, of := p.device.set("SECRET"), p.device.stamp("SECRET", "sighting", v.ID)
+			clock.add(time.Second)
+			for _, x := range []redoubt.JournalEntry{{Kind: redoubt.EntryAlteration}, {Kind: redoubt.EntryRemoval}} {
+				x.Of, x.Name = of, named("sighting")
+				if _, err := p.home.Apply(ctx, "device", []redoubt.Received{p.device.said(set, x)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := p.home.lockedAs(home, "sighting"); (got == locked) != r.stays {
+				t.Errorf("the home had %s, and has %s", locked, got)
+			}
+			p.home.charges()
+		})
+	}
+}
+
+func TestComplianceThatTheHomeHadNotHeardOfStandsOverItsLaterWord(t *testing.T) {
+	p, clock := openLocking(t)
+	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
+	p.device.put(device, "sighting", "tracks", "")
+	carry(t, p.device, p.home)
+	until := clock.clock().Add(100 * time.Hour).Truncate(time.Second)
+	clock.add(time.Second)
+	if err := p.device.alterAs(device, "sighting", redoubt.AlterObject{Retention: &redoubt.Retention{Mode: compliance, Until: until}}); err != nil {
+		t.Fatal(err)
+	}
+	clock.add(time.Second)
+	if err := p.home.alterAs(home, "sighting", redoubt.AlterObject{Tags: &[]redoubt.Tag{{Key: "a", Value: "b"}}}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		carry(t, p.device, p.home)
+		carry(t, p.home, p.device)
+	}
+	want := fmt.Sprint("[{a b}] COMPLIANCE ", until.Unix(), " false")
+	if a, b := p.home.lockedAs(home, "sighting"), p.device.lockedAs(device, "sighting"); a != want || b != want {
+		t.Errorf("at home %s\nat the device %s\nwant %s", a, b, want)
+	}
+}
+
 func TestAStateWithOneAlterationReadsAsBefore(t *testing.T) {
 	p, clock := openLocking(t)
 	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
@@ -424,5 +458,42 @@ func TestAStateWithOneAlterationReadsAsBefore(t *testing.T) {
 		if was, err := p.home.fates(p.home.engine, set, of); err != nil || was != now {
 			t.Errorf("%s: an earlier state's is read as %+v, %v; want %+v", key, was, err, now)
 		}
+		p.home.overwrite(fateKey(set.id, of), append(append([]byte{byte(redoubt.EntryAlteration)}, now.own[:]...), now.other[:]...))
+		if was, err := p.home.fates(p.home.engine, set, of); err != nil || was != now {
+			t.Errorf("%s: one with two is read as %+v, %v; want %+v", key, was, err, now)
+		}
+	}
+}
+
+// A case that once failed: the home retained, both tagged cut off, and each went on with its own tag for good.
+func TestBothEndsAgreeOnATagAfterTheHomeRetainedAndBothTaggedCutOff(t *testing.T) {
+	p, clock := openLocking(t)
+	home, device := p.home.as("s-analyst", ""), p.device.as("s-analyst", "")
+	p.device.put(device, "a", "x", "")
+	carry(t, p.device, p.home)
+	say := func(w *world, who redoubt.Credential, in redoubt.AlterObject) {
+		t.Helper()
+		clock.add(time.Second)
+		if err := w.alterAs(who, "a", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tag := func(v string) redoubt.AlterObject {
+		return redoubt.AlterObject{Tags: &[]redoubt.Tag{{Key: "step", Value: v}}}
+	}
+	until := clock.clock().Add(time.Hour).Truncate(time.Second)
+	say(p.home, home, tag("0"))
+	say(p.home, home, redoubt.AlterObject{Hold: to(false)})
+	say(p.home, home, redoubt.AlterObject{Retention: &redoubt.Retention{Mode: "GOVERNANCE", Until: until}})
+	say(p.device, device, tag("4"))
+	say(p.home, home, tag("9"))
+	for _, road := range [][2]*world{{p.device, p.home}, {p.home, p.device}, {p.device, p.home}, {p.home, p.device}} {
+		if _, refused := carry(t, road[0], road[1]); len(refused) > 0 {
+			t.Fatalf("refused %+v", refused)
+		}
+	}
+	want := fmt.Sprint("[{step 9}] GOVERNANCE ", until.Unix(), " false")
+	if a, b := p.home.lockedAs(home, "a"), p.device.lockedAs(device, "a"); a != want || b != want {
+		t.Errorf("at home %s\nat the device %s\nwant %s", a, b, want)
 	}
 }

@@ -639,3 +639,34 @@ func TestJournalEntriesComeBackExactly(t *testing.T) {
 		t.Error("a trailing byte was taken")
 	}
 }
+
+func TestWhatIsTheLatestAgainTravelsWhenTheNewerIsRemoved(t *testing.T) {
+	p := openPair(t, "SECRET", nil)
+	sub := []redoubt.Subscription{{Bucket: "reports", In: true, Out: true, Latest: true}}
+	p.join(p.home, p.device, "SECRET", sub...)
+	l := p.device.Links()["home"]
+	l.Subscriptions = sub
+	p.device.link(p.home, l)
+	for _, from := range []*world{p.device, p.home} {
+		who, key := from.as("s-analyst", ""), "track-"+string(from.name)
+		both := func() {
+			for range 2 {
+				carry(t, p.device, p.home)
+				carry(t, p.home, p.device)
+			}
+		}
+		both() // each knows what the other has
+		from.put(who, key, "first", "")
+		v := from.put(who, key, "second", "")
+		both()
+		if err := from.del(who, key, v.ID); err != nil {
+			t.Fatal(err)
+		}
+		both()
+		for _, w := range []*world{p.device, p.home} {
+			if got := w.get(w.as("s-analyst", ""), key); got != "first" {
+				t.Errorf("%s has %q of %s, want what is the latest again", w.name, got, key)
+			}
+		}
+	}
+}

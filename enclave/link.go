@@ -37,7 +37,8 @@ type links struct {
 	altered    broadcast // the table
 	makers     atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
 
-	deviceMu sync.Mutex // serialises changes of devices; taken before mu
+	voices   atomic.Pointer[map[redoubt.NodeName]voice] // of what devices says, for who does not wait
+	deviceMu sync.Mutex                                 // serialises changes of devices; taken before mu
 	devices  map[redoubt.NodeName]*deviceRecord
 }
 

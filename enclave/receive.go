@@ -36,7 +36,8 @@ const (
 	ruleEnded     = "device-ended (4.4)"
 	ruleOwn       = "speaks-for-its-own (4.3)"
 	ruleLocked    = "locked-at-home (4.3)" // a device does not remove what is held or retained here
-	ruleSound     = "sound-record (4.3)"   // what it says cannot take effect here
+	ruleSets      = "new-labels-a-day (3.3)"
+	ruleSound     = "sound-record (4.3)" // what it says cannot take effect here
 )
 
 // incoming is one entry on its way in.
@@ -48,6 +49,8 @@ type incoming struct {
 	b       *bucket
 	set     *labelSet
 	made    *labelSet
+	tag     uint32 // of set, before there is one
+	madeTag uint32 // what made adds to the maker in a stamp: nothing where it is the set
 	encoded []byte
 	entry   *entry
 	w       *write           // of a version
@@ -144,14 +147,17 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 	if in.Entry.Stamp.Time() > e.clock().Add(MaxClockAhead).UnixNano() {
 		return refuse(redoubt.Unavailable, ruleAhead, true)
 	}
+	if !e.stampFits(n, of, made) {
+		return refuse(redoubt.Invalid, ruleStamp, false)
+	}
+	if !e.mayGrow(l, of, made) {
+		return refuse(redoubt.QuotaExceeded, ruleSets, true)
+	}
 	if n.set, err = e.sets.of(ctx, of); err == nil {
 		n.made, err = e.sets.of(ctx, made)
 	}
 	if err != nil {
 		return nil, nil, err
-	}
-	if !e.stampFits(n) {
-		return refuse(redoubt.Invalid, ruleStamp, false)
 	}
 	return n, nil, nil
 }
@@ -200,8 +206,8 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	if n.encoded, err = entry.MarshalBinary(); err != nil {
 		return redoubt.Invalid, ruleForm
 	}
-	keys := e.makerKeys(l, entry.Maker)
-	if len(keys) == 0 {
+	live, ended := e.makerKeys(l, entry.Maker)
+	if len(live)+len(ended) == 0 {
 		return redoubt.Denied, ruleMaker
 	}
 	c := &n.in.Custody
@@ -210,10 +216,15 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	}
 	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
 	if !signed[root] {
-		if !slices.ContainsFunc(keys, func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }) {
+		by := func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }
+		switch {
+		case slices.ContainsFunc(live, by):
+			signed[root] = true
+		case slices.ContainsFunc(ended, by):
+			return redoubt.Denied, ruleEnded
+		default:
 			return redoubt.Denied, ruleMaker
 		}
-		signed[root] = true
 	}
 	n.custody, err = c.AppendBinary(nil)
 	if err != nil {
@@ -222,27 +233,39 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	return 0, ""
 }
 
-// makerKeys are the keys that a node signs, and signed, its entries with. This node's own come back to it over others, and those
-// that it made before it lost its state.
-func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (keys []ed25519.PublicKey) {
-	if maker == e.name {
-		keys = append(keys, e.links.key)
-	} else if maker == l.Peer {
-		keys = append(keys, l.Key)
-	} else if other, err := e.link("Apply", maker); err == nil {
-		keys = append(keys, other.Key)
-	}
-	e.links.deviceMu.Lock()
-	defer e.links.deviceMu.Unlock()
-	if r := e.links.devices[maker]; r != nil {
-		for _, k := range append(slices.Clone(r.OldKeys), r.Key) {
-			keys = append(keys, k)
+// makerKeys are the keys that entries of a node which come over a link are signed with: those by which they are taken, and those that
+// have ended, by which nothing is (ADR 23). An enclave knows of its devices what their records say. A device takes its home's word: what
+// the home itself passes on stands under any key, for the home had it before that ended; what a neighbour does, under one that has not.
+// This node's own entries come back to it over others, and those that it made before it lost its state.
+func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (live, ended []ed25519.PublicKey) {
+	if v, ok := e.voices()[maker]; ok {
+		if l.Peer == maker && l.Ending == redoubt.TakeOnly { // it hands over its work before it is wiped
+			live = append(live, l.Key)
 		}
+		return append(live, v.live...), v.ended
 	}
-	if told := e.links.makers.Load(); told != nil {
-		keys = append(keys, (*told)[maker]...)
+	if maker == e.name {
+		live = append(live, e.links.key)
+	} else if maker == l.Peer {
+		live = append(live, l.Key)
+	} else if other, err := e.link("Apply", maker); err == nil {
+		live = append(live, other.Key)
 	}
-	return keys
+	told := e.links.makers.Load()
+	if told == nil {
+		return live, nil
+	}
+	live = append(live, (*told)[maker]...)
+	if !e.neighbour(l.Peer) {
+		return live, nil
+	}
+	return slices.DeleteFunc(live, func(k ed25519.PublicKey) bool {
+		gone := slices.ContainsFunc((*told)[endedMakers], func(end ed25519.PublicKey) bool { return end.Equal(k) })
+		if gone {
+			ended = append(ended, k)
+		}
+		return gone
+	}), ended
 }
 
 // wellFormed holds an entry against what its kind may say.
@@ -288,9 +311,18 @@ func fitTags(tags []redoubt.Tag) bool {
 	return len(tags) <= redoubt.MaxTags
 }
 
-// stampFits says whether the stamp is one that its maker can have given in this label set.
-func (e *Enclave) stampFits(n *incoming) bool {
-	if n.in.Entry.Kind != redoubt.EntryVersion && n.of.tag() != n.set.tag {
+// stampFits says whether the stamp is one that its maker can have given in this label set. The set need not be there: none is made for
+// what is refused. Where one that is has the tag already, nothing can be taken into it.
+func (e *Enclave) stampFits(n *incoming, of, made label.Label) bool {
+	tag, free := e.sets.tagOf(of)
+	madeTag, madeFree := e.sets.tagOf(made)
+	if !free || !madeFree || of != made && tag == madeTag {
+		return false
+	}
+	if n.tag = tag; of != made {
+		n.madeTag = madeTag
+	}
+	if n.in.Entry.Kind != redoubt.EntryVersion && n.of.tag() != n.tag {
 		return false
 	}
 	return n.stampedBy(n.id, n.in.Entry.Maker)
@@ -298,12 +330,26 @@ func (e *Enclave) stampFits(n *incoming) bool {
 
 // stampedBy says whether a stamp is one that a node gave what it made at the entry's working label.
 func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
-	maker := makerOf(node)
-	if n.made != n.set {
-		maker ^= n.made.tag
-	}
-	return id == makeVersionID(id.time(), maker, n.set.tag)
+	return id == makeVersionID(id.time(), makerOf(node)^n.madeTag, n.tag)
 }
+
+// mayGrow says whether a peer may have this node make the label sets that are not there yet, and counts them. Who speaks for all may.
+func (e *Enclave) mayGrow(l redoubt.Link, of, made label.Label) bool {
+	if e.speaksForAll(l.Peer) {
+		return true
+	}
+	fresh := 0
+	t := e.sets.table.Load()
+	if t.byLabel[of] == nil {
+		fresh++
+	}
+	if of != made && t.byLabel[made] == nil {
+		fresh++
+	}
+	return fresh == 0 || e.sets.allow(l.Peer, e.clock().Unix()/secondsADay, fresh)
+}
+
+const secondsADay = 24 * 60 * 60
 
 // mayBecome says whether a removal or an alteration is its maker's to say: a device speaks for what it made itself, a home for all.
 // What it is about must have the name and the working label that the entry gives, where it is here already; what is locked at the
@@ -334,13 +380,17 @@ func (e *Enclave) lockedHere(n *incoming, r *record) bool {
 	return n.in.Entry.Kind == redoubt.EntryRemoval && r != nil && e.speaksForAll(e.name) && !e.speaksForAll(n.in.Entry.Maker) && r.locked(e.clock(), false)
 }
 
-// speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave that is nobody's device.
+// speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave, this one or a linked one,
+// that is nobody's device. Who is or ever was a device of this node's is not, whatever the estate declares now.
 func (e *Enclave) speaksForAll(node redoubt.NodeName) bool {
 	if home := e.home(); home != "" {
 		return node == home
 	}
-	_, device := e.links.declared[node]
-	return !device
+	if _, device := e.voices()[node]; device {
+		return false
+	}
+	_, err := e.link("Apply", node)
+	return node == e.name || err == nil
 }
 
 // alters says whether this node may alter and remove a version: a device only what it made.

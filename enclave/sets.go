@@ -43,6 +43,53 @@ type labelSets struct {
 
 	mu    sync.Mutex // serialises growth
 	table atomic.Pointer[setTable]
+
+	grownMu sync.Mutex
+	grown   map[redoubt.NodeName]growth // by peers that do not speak for all
+}
+
+// growth is how many sets a peer had made on a day.
+type growth struct {
+	day  int64 // since 1970
+	sets int
+}
+
+// maxNewSets is how many label sets a device or a neighbour may have made in a day: a set stays for good, and every view looks at each that it
+// dominates. It is more than a unit in the field begins to work at in a day, and a thousand days of a captured device are bearable.
+const maxNewSets = 32
+
+// allow counts sets that a peer has made, unless they are too many.
+func (s *labelSets) allow(peer redoubt.NodeName, day int64, fresh int) bool {
+	s.grownMu.Lock()
+	defer s.grownMu.Unlock()
+	g := s.grown[peer]
+	if g.day != day {
+		g = growth{day: day}
+	}
+	if g.sets+fresh > maxNewSets {
+		return false
+	}
+	g.sets += fresh
+	if s.grown == nil {
+		s.grown = map[redoubt.NodeName]growth{}
+	}
+	s.grown[peer] = g
+	return true
+}
+
+// tagOf is the tag of a label's set, or that of the one which would be made; it is not free where another set has that.
+func (s *labelSets) tagOf(l label.Label) (tag uint32, free bool) {
+	t := s.table.Load()
+	if set := t.byLabel[l]; set != nil {
+		return set.tag, true
+	}
+	text, err := l.MarshalText()
+	if err != nil {
+		return 0, false
+	}
+	sum := sha256.Sum256(text)
+	tag = binary.BigEndian.Uint32(sum[:])
+	return tag, t.byTag[tag] == nil
 }
 
 // setTable is an immutable picture of the table; seen caches answers and is the only part that changes.

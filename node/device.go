@@ -56,18 +56,18 @@ func (s State) Enrolled(name redoubt.NodeName) bool {
 
 // enrolment is what a device keeps of its home, sealed under its keyring.
 type enrolment struct {
-	Lease        redoubt.Lease                 `json:"lease"`
-	IDKeys       []byte                        `json:"id_keys"`
-	Recipient    string                        `json:"recipient,omitempty"` // of the home
-	API          string                        `json:"api_url"`
-	Authority    string                        `json:"authority"`
-	Peers        []string                      `json:"peers"`
-	Makers       map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
-	MakersAt     time.Time                     `json:"makers_at,omitzero"` // when the home said so
-	Neighbours   []redoubt.Neighbour           `json:"neighbours,omitempty"`
-	NeighboursAt time.Time                     `json:"neighbours_at,omitzero"`
-	RanSecs      int64                         `json:"ran_seconds"`   // under this lease, whatever a clock said
-	TPM          *tpmMark                      `json:"tpm,omitempty"` // when the lease was taken
+	Lease        redoubt.Lease       `json:"lease"`
+	IDKeys       []byte              `json:"id_keys"`
+	Recipient    string              `json:"recipient,omitempty"` // of the home
+	API          string              `json:"api_url"`
+	Authority    string              `json:"authority"`
+	Peers        []string            `json:"peers"`
+	Makers       makersKeys          `json:"makers,omitempty"`
+	MakersAt     time.Time           `json:"makers_at,omitzero"` // when the home said so
+	Neighbours   []redoubt.Neighbour `json:"neighbours,omitempty"`
+	NeighboursAt time.Time           `json:"neighbours_at,omitzero"`
+	RanSecs      int64               `json:"ran_seconds"`   // under this lease, whatever a clock said
+	TPM          *tpmMark            `json:"tpm,omitempty"` // when the lease was taken
 }
 
 const (
@@ -352,8 +352,12 @@ func (d *deviceSide) told(ctx context.Context, p *peers, kind string, body []byt
 	return nil // a kind that a later version knows
 }
 
-func asKeys(in map[redoubt.NodeName][][]byte) map[redoubt.NodeName][]ed25519.PublicKey {
-	out := make(map[redoubt.NodeName][]ed25519.PublicKey, len(in))
+// makersKeys is whose entries are taken by which keys, as enclave.SetMakers has it.
+type makersKeys = map[redoubt.NodeName][]ed25519.PublicKey
+
+// whole is what of it are keys.
+func whole(in makersKeys) makersKeys {
+	out := make(makersKeys, len(in))
 	for name, keys := range in {
 		for _, k := range keys {
 			if len(k) == ed25519.PublicKeySize {

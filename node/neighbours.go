@@ -290,10 +290,10 @@ func (d *deviceSide) neighbours() []redoubt.Neighbour {
 // homesWord is what a home tells its devices of one another, in as many notes as it takes. One that is older than what was told
 // last says nothing: a bundle may have lain for long.
 type homesWord struct {
-	Issued     time.Time                     `json:"issued"`
-	More       bool                          `json:"more,omitempty"` // another of the same follows
-	Makers     map[redoubt.NodeName][][]byte `json:"makers,omitempty"`
-	Neighbours []redoubt.Neighbour           `json:"neighbours,omitempty"`
+	Issued     time.Time           `json:"issued"`
+	More       bool                `json:"more,omitempty"` // another of the same follows
+	Makers     makersKeys          `json:"makers,omitempty"`
+	Neighbours []redoubt.Neighbour `json:"neighbours,omitempty"`
 }
 
 // toldNeighbours takes the home's word for the devices that may be met without it. One that has a fault, of an estate that this device
@@ -339,7 +339,7 @@ func (d *deviceSide) toldMakers(p *peers, body []byte) error {
 		return nil
 	}
 	if !w.Issued.Equal(d.coming.Issued) {
-		d.coming = homesWord{Issued: w.Issued, Makers: map[redoubt.NodeName][][]byte{}}
+		d.coming = homesWord{Issued: w.Issued, Makers: makersKeys{}}
 	}
 	for name, keys := range w.Makers {
 		d.coming.Makers[name] = append(d.coming.Makers[name], keys...)
@@ -350,8 +350,7 @@ func (d *deviceSide) toldMakers(p *peers, body []byte) error {
 	if w.More {
 		return nil
 	}
-	d.kept.Makers, d.kept.MakersAt, d.coming = d.coming.Makers, w.Issued, homesWord{}
-	p.cloud.SetMakers(asKeys(d.kept.Makers))
+	d.kept.Makers, d.kept.MakersAt, d.coming = p.cloud.SetMakers(whole(d.coming.Makers)), w.Issued, homesWord{}
 	return d.keep()
 }
 
@@ -362,13 +361,13 @@ const maxMakers = 4 * estate.MaxNodes
 func (p *peers) makersNotes() (notes [][]byte, err error) {
 	const keysAtOnce = 2000 // at 120 bytes with their names they fill a note
 	all, now := p.cloud.Makers(), p.clock().UTC()
-	w := homesWord{Issued: now, Makers: map[redoubt.NodeName][][]byte{}}
+	w := homesWord{Issued: now, Makers: makersKeys{}}
 	n := 0
 	flush := func(more bool) error {
 		w.More = more
 		body, err := json.Marshal(w)
 		notes = append(notes, body)
-		w.Makers, n = map[redoubt.NodeName][][]byte{}, 0
+		w.Makers, n = makersKeys{}, 0
 		return err
 	}
 	for _, name := range sortedNames(all) {
@@ -404,10 +403,30 @@ func (p *peers) tellNeighbours() {
 		if m.over || m.toldOf == nil {
 			continue
 		}
+		if news := p.makersNews(); news != m.makers && p.offerMakers(m) {
+			m.makers = news
+		}
 		if body, of := p.neighboursOf(peer); of != *m.toldOf && m.session.Offer(noteNeighbours, body) {
 			m.toldOf = &of
 		}
 	}
+}
+
+// makersNews is what of the makers is news when it changes.
+func (p *peers) makersNews() string {
+	news, _ := json.Marshal(p.cloud.Makers()) // plain fields encode
+	return string(news)
+}
+
+// offerMakers tells of the makers, if all of it is taken up at once.
+func (p *peers) offerMakers(m *meeting) bool {
+	notes, err := p.makersNotes()
+	for _, body := range notes {
+		if err != nil || !m.session.Offer(noteMakers, body) {
+			return false
+		}
+	}
+	return err == nil
 }
 
 // neighboursOf is what a device is told of others, and what of that is news when it changes. Who has none is told so.

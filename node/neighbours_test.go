@@ -101,21 +101,23 @@ func TestWhatAHomeSaysOfMakersIsTakenWholeAndNeverAnOlderWord(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	key := func(b byte) [][]byte { return [][]byte{bytes.Repeat([]byte{b}, ed25519.PublicKeySize)} }
-	tell(homesWord{Issued: at, More: true, Makers: map[redoubt.NodeName][][]byte{"a": key(1)}})
+	key := func(b byte) []ed25519.PublicKey {
+		return []ed25519.PublicKey{bytes.Repeat([]byte{b}, ed25519.PublicKeySize)}
+	}
+	tell(homesWord{Issued: at, More: true, Makers: makersKeys{"a": key(1)}})
 	if len(d.kept.Makers) != 0 {
 		t.Error("half a word was taken")
 	}
-	tell(homesWord{Issued: at, Makers: map[redoubt.NodeName][][]byte{"a": key(2), "b": key(3)}})
+	tell(homesWord{Issued: at, Makers: makersKeys{"a": key(2), "b": key(3)}})
 	if len(d.kept.Makers) != 2 || len(d.kept.Makers["a"]) != 2 {
 		t.Errorf("of two notes %v is kept", d.kept.Makers)
 	}
-	tell(homesWord{Issued: at.Add(-time.Hour), Makers: map[redoubt.NodeName][][]byte{"captured": key(4)}})
-	tell(homesWord{Issued: at, Makers: map[redoubt.NodeName][][]byte{"captured": key(4)}})
+	tell(homesWord{Issued: at.Add(-time.Hour), Makers: makersKeys{"captured": key(4)}})
+	tell(homesWord{Issued: at, Makers: makersKeys{"captured": key(4)}})
 	if len(d.kept.Makers) != 2 {
 		t.Error("a word that lay in a bundle took the place of a newer one")
 	}
-	tell(homesWord{Issued: at.Add(time.Hour), Makers: map[redoubt.NodeName][][]byte{"b": key(3)}})
+	tell(homesWord{Issued: at.Add(time.Hour), Makers: makersKeys{"b": key(3)}})
 	if len(d.kept.Makers) != 1 {
 		t.Errorf("after a newer word %v is kept", d.kept.Makers)
 	}

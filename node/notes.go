@@ -24,6 +24,7 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	if p.device != nil {
 		return nil
 	}
+	believed := p.makersNews()
 	makers, err := p.makersNotes()
 	if err != nil {
 		return err
@@ -39,7 +40,7 @@ func (p *peers) met(ctx context.Context, s *replica.Session, peer redoubt.NodeNa
 	}
 	p.mu.Lock()
 	if m := p.meetings[peer]; m != nil && m.session == s {
-		m.toldOf = &of
+		m.toldOf, m.makers = &of, believed
 	}
 	p.tellNeighbours() // of what changed meanwhile
 	p.mu.Unlock()

@@ -61,6 +61,7 @@ type meeting struct {
 	over    bool
 	told    string            // the last order that it was told
 	toldOf  *string           // and the last word of neighbours; nil: none yet
+	makers  string            // and of makers
 	key     ed25519.PublicKey // that the peer proved
 	last    time.Time         // when it ended
 }

@@ -38,7 +38,7 @@ func (d *deviceSide) trusts() []redoubt.Trusted {
 	for _, n := range d.kept.Neighbours {
 		all = append(all, redoubt.Trusted{Node: n.Device, As: redoubt.TrustedNeighbour, Fingerprint: keyPrint(n.Key), Dials: slices.Clone(n.Addresses)})
 	}
-	return withMakers(all, d.name, asKeys(d.kept.Makers))
+	return withMakers(all, d.name, d.kept.Makers)
 }
 
 // withMakers adds the keys of makers that are not among all, but for those of self.
@@ -53,7 +53,7 @@ func withMakers(all []redoubt.Trusted, self redoubt.NodeName, makers map[redoubt
 	}
 	for _, name := range slices.Sorted(maps.Keys(makers)) {
 		for _, k := range makers[name] {
-			if print := keyPrint(k); name != self && !there[held{name, print}] {
+			if print := keyPrint(k); name != self && name != "" && !there[held{name, print}] {
 				all = append(all, redoubt.Trusted{Node: name, As: redoubt.TrustedMaker, Fingerprint: print})
 			}
 		}

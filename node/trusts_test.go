@@ -18,7 +18,7 @@ func TestADeviceTellsEveryAddressThatItDialsAndEveryKeyThatItBelieves(t *testing
 	d := &deviceSide{name: "outpost", home: "secret", homeKey: key(1), addresses: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.1:4000"), netip.MustParseAddrPort("10.0.0.2:4000")}}
 	d.kept = enrolment{API: "https://home.example", Authority: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
 		Neighbours: []redoubt.Neighbour{{Device: "picket", Key: key(2), Bound: "SECRET", Addresses: []string{"10.0.0.3:4000"}}, {Device: "patrol", Key: key(3), Bound: "SECRET"}},
-		Makers:     map[redoubt.NodeName][][]byte{"secret": {key(1)}, "outpost": {key(9)}, "picket": {key(4), key(2)}}}
+		Makers:     makersKeys{"secret": {key(1)}, "outpost": {key(9)}, "picket": {key(4), key(2)}}}
 	p := &peers{device: d}
 	got, _ := json.Marshal(p.trusts())
 	want, _ := json.Marshal([]redoubt.Trusted{

@@ -123,7 +123,7 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 	}
 	n.peers.device, n.device.clock = n.device, cloud.Now
 	n.device.erase = sync.OnceFunc(func() { close(n.wiped) })
-	cloud.SetMakers(asKeys(n.device.kept.Makers))
+	cloud.SetMakers(whole(n.device.kept.Makers))
 	if err := cloud.SetNeighbours(context.Background(), n.device.kept.Neighbours); err != nil { // the estate may have changed since: the home tells again
 		n.log.Warn("neighbours are not met until the home has told of them again", slog.String("why", redoubt.KindOf(err).Error()))
 	}
