@@ -208,7 +208,7 @@ func TestEachLeaseIsRenewedOnceAtADevicesOwnWord(t *testing.T) {
 	}
 	clock.add(2 * time.Hour)
 	sixth := given("one was missed, and has ended", fourth)
-	if sixth.Expires != clock.clock().Add(time.Hour).UTC().Truncate(time.Second) {
+	if sixth.Expires != clock.clock().Add(time.Hour).UTC().Truncate(time.Millisecond) {
 		t.Errorf("got a lease that ends %v", sixth.Expires)
 	}
 	clock.add(2 * time.Hour)

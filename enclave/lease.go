@@ -15,7 +15,7 @@ import (
 
 // lease signs a lease that begins now, and notes in r when it ends.
 func (e *Enclave) lease(name redoubt.NodeName, r *deviceRecord) (redoubt.Lease, error) {
-	now := e.clock().UTC().Truncate(time.Second)
+	now := e.clock().UTC().Truncate(time.Millisecond) // two that are given in one second are two
 	l := redoubt.Lease{Device: name, Home: e.name, DeviceKey: base64.StdEncoding.EncodeToString(r.Key),
 		HomeKey: base64.StdEncoding.EncodeToString(e.links.key), Issued: now, Expires: now.Add(e.links.declared[name].Lease)}
 	sig, err := e.links.sign(redoubt.LeaseMessage(l))
