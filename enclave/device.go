@@ -220,8 +220,16 @@ func (l *links) device(name redoubt.NodeName) *deviceRecord {
 	return r
 }
 
-// keepDevice makes a record durable with its audit entry, then effective. deviceMu is held.
+// keepDevice keeps a record of which the links follow. deviceMu is held.
 func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *deviceRecord, entry *entry) error {
+	if err := e.keepRecord(ctx, name, r, entry); err != nil {
+		return err
+	}
+	return e.relink(context.WithoutCancel(ctx)) // it is on record: whoever asked may be gone
+}
+
+// keepRecord makes a record durable with its audit entry, then effective. deviceMu is held.
+func (e *Enclave) keepRecord(ctx context.Context, name redoubt.NodeName, r *deviceRecord, entry *entry) error {
 	value, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -234,7 +242,7 @@ func (e *Enclave) keepDevice(ctx context.Context, name redoubt.NodeName, r *devi
 		return err
 	}
 	e.links.devices[name] = r
-	return e.relink(context.WithoutCancel(ctx)) // it is on record: whoever asked may be gone
+	return nil
 }
 
 // EnrolDevice gives a device its first lease, and the same one to who asks the same again with the same key, until the invitation

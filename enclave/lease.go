@@ -5,12 +5,10 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"slices"
 	"time"
 
 	"redoubt"
-	"redoubt/store"
 )
 
 // lease signs a lease that begins now, and notes in r when it ends.
@@ -88,24 +86,7 @@ func (e *Enclave) renew(ctx context.Context, name redoubt.NodeName, r *deviceRec
 	}
 	ent := e.ownAct(e.ceiling, redoubt.ActionRenewLease, redoubt.ObjectName{})
 	ent.Detail = string(name)
-	return l, e.keepLease(ctx, name, r, ent)
-}
-
-// keepLease is keepDevice where nothing changes but the lease: nobody else has to look.
-func (e *Enclave) keepLease(ctx context.Context, name redoubt.NodeName, r *deviceRecord, entry *entry) error {
-	value, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	b := new(store.Batch)
-	if err := e.putRecord(ctx, b, kindDevice, string(name), value); err != nil {
-		return err
-	}
-	if err := e.commit(ctx, b, entry); err != nil {
-		return err
-	}
-	e.links.devices[name] = r
-	return nil
+	return l, e.keepRecord(ctx, name, r, ent) // nobody else has to look
 }
 
 // LeaseEnds is when the last lease that a device was given ends; zero for a peer that is no device of this node.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -14,7 +13,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
 	"time"
 
@@ -37,27 +35,12 @@ var leaseExtension = asn1.ObjectIdentifier{1, 3, 6, 1, 3, 7236, 1}
 const maxLeaseBytes = 4 << 10
 
 // leased is the certificate that a device shows its neighbours: it ends with the lease.
-func leased(ring *keys.Keyring, l redoubt.Lease) (*tls.Certificate, error) {
-	signer, err := ring.Signer()
-	if err != nil {
-		return nil, err
-	}
+func leased(ring *keys.Keyring, l redoubt.Lease) (tls.Certificate, error) {
 	value, err := json.Marshal(l)
 	if err != nil {
-		return nil, err
+		return tls.Certificate{}, err
 	}
-	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 63))
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{SerialNumber: serial, Subject: pkix.Name{CommonName: "Redoubt peer"}, NotBefore: l.Issued.Add(-clockSkew), NotAfter: l.Expires,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		ExtraExtensions: []pkix.Extension{{Id: leaseExtension, Value: value}}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
-	if err != nil {
-		return nil, &redoubt.Error{Op: "node.leased", Err: err}
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: signer}, nil
+	return peerCertificate(ring, l.Issued, l.Life(), pkix.Extension{Id: leaseExtension, Value: value})
 }
 
 // shownLease is the lease in a certificate, as JSON; nil where there is none.
@@ -78,9 +61,7 @@ func (d *deviceSide) checkNeighbour(shown []byte, key any, peer redoubt.NodeName
 		return time.Time{}, bad
 	}
 	public, ok := key.(ed25519.PublicKey)
-	sig, err := base64.StdEncoding.Strict().DecodeString(l.Signature)
-	if !ok || err != nil || l.Device != peer || l.Home != d.home || l.DeviceKey != base64.StdEncoding.EncodeToString(public) ||
-		l.HomeKey != base64.StdEncoding.EncodeToString(d.homeKey) || !ed25519.Verify(d.homeKey, redoubt.LeaseMessage(l), sig) {
+	if !ok || l.HomeKey != base64.StdEncoding.EncodeToString(d.homeKey) || !d.signed(l, d.homeKey, peer, base64.StdEncoding.EncodeToString(public)) {
 		return time.Time{}, bad
 	}
 	if now := d.clock(); !now.Before(l.Expires) || l.Issued.After(now.Add(clockSkew)) {
@@ -96,15 +77,15 @@ func (p *peers) neighbourTLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{Certificates: []tls.Certificate{*cert}, InsecureSkipVerify: true, VerifyConnection: func(s tls.ConnectionState) error {
-		_, err := p.known(s)
-		return err
-	}}, nil
+	config := p.clientTLS()
+	config.Certificates = []tls.Certificate{cert}
+	return config, nil
 }
 
 // doorTLS is what a device shows whoever knocks: its key, and nothing else. Who comes in shows a lease.
 func (p *peers) doorTLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{p.cert}, ClientAuth: tls.RequireAnyClientCert, VerifyConnection: func(s tls.ConnectionState) error {
+	config := p.serverTLS()
+	config.VerifyConnection = func(s tls.ConnectionState) error {
 		l, err := p.known(s)
 		if err != nil {
 			return err
@@ -115,7 +96,8 @@ func (p *peers) doorTLS() *tls.Config {
 			err = errors.New("the certificate outlives the lease")
 		}
 		return err
-	}}
+	}
+	return config
 }
 
 // admitNeighbour has a device look at the lease that a neighbour shows in its greeting: the one that was dialled has shown none
@@ -210,7 +192,7 @@ func (p *peers) shutDoor() error {
 		err = errors.Join(b.tcp.Close(), b.udp.Close())
 	}
 	if udp != nil {
-		err = udp.Close()
+		err = errors.Join(err, udp.Close())
 	}
 	if tcp != nil {
 		err = errors.Join(err, tcp.Close())
@@ -399,11 +381,12 @@ func strictly(body []byte, v any) error {
 // tellNeighbours tells devices that are being met of others, when that is news. It waits for nobody: who cannot be told now is told
 // at the next meeting. mu is held.
 func (p *peers) tellNeighbours() {
+	news := p.makersNews()
 	for peer, m := range p.meetings {
 		if m.over || m.toldOf == nil {
 			continue
 		}
-		if news := p.makersNews(); news != m.makers && p.offerMakers(m) {
+		if news != m.makers && p.offerMakers(m) {
 			m.makers = news
 		}
 		if body, of := p.neighboursOf(peer); of != *m.toldOf && m.session.Offer(noteNeighbours, body) {

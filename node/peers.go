@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"log/slog"
 	"net"
@@ -98,19 +99,24 @@ func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.E
 
 // linkCertificate proves that a node holds its key, and says nothing else: whose key that is each side's table of links says.
 func linkCertificate(ring *keys.Keyring, now time.Time) (tls.Certificate, error) {
+	return peerCertificate(ring, now, authorityLife)
+}
+
+// peerCertificate is signed with the node's own key, which it proves.
+func peerCertificate(ring *keys.Keyring, from time.Time, life time.Duration, extensions ...pkix.Extension) (tls.Certificate, error) {
 	signer, err := ring.Signer()
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	template, err := certificateFor("Redoubt peer", now, authorityLife)
+	template, err := certificateFor("Redoubt peer", from, life)
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	template.KeyUsage = x509.KeyUsageDigitalSignature
+	template.KeyUsage, template.ExtraExtensions = x509.KeyUsageDigitalSignature, extensions
 	template.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, signer.Public(), signer)
 	if err != nil {
-		return tls.Certificate{}, &redoubt.Error{Op: "node.linkCertificate", Err: err}
+		return tls.Certificate{}, &redoubt.Error{Op: "node.peerCertificate", Err: err}
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: signer}, nil
 }

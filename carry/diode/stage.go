@@ -170,7 +170,7 @@ func (s *Stage) resume() error {
 // named clears away a transfer that does not open. If it became a file just before the end, the book has it from now on.
 func (s *Stage) named(name string) error {
 	if m, err := readManifest(filepath.Join(s.path(name), "manifest")); err == nil {
-		if file, err := inspect(filepath.Join(s.dir, FileName(&m.Sheet))); err == nil && file.ID == m.ID {
+		if file, err := Inspect(filepath.Join(s.dir, FileName(&m.Sheet))); err == nil && file.ID == m.ID {
 			s.book.note(&m.Sheet)
 			if err := writeJSON(s.path("book.json"), s.book); err != nil {
 				return err

@@ -323,7 +323,7 @@ func (t *transfer) settle(dir string) (name string, err error) {
 	if err := t.content.Sync(); err != nil {
 		return name, &redoubt.Error{Op: op, Object: name, Err: err}
 	}
-	if s, err := inspect(path); err == nil && s.ID != t.ID || err != nil && !errors.Is(err, os.ErrNotExist) {
+	if s, err := Inspect(path); err == nil && s.ID != t.ID || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return name, &redoubt.Error{Op: op, Object: path, Kind: redoubt.Exists, Err: errors.New("another file has the bundle's name"), Hint: "move it away"}
 	}
 	if err := os.Rename(filepath.Join(t.dir, "content"), path); err != nil {
@@ -333,8 +333,8 @@ func (t *transfer) settle(dir string) (name string, err error) {
 	return name, syncDir(dir)
 }
 
-// inspect reads what a bundle's file says of itself.
-func inspect(path string) (s bundle.Sheet, err error) {
+// Inspect reads what a bundle's file says of itself.
+func Inspect(path string) (s bundle.Sheet, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return s, err
@@ -343,6 +343,9 @@ func inspect(path string) (s bundle.Sheet, err error) {
 	st, err := f.Stat()
 	if err != nil {
 		return s, err
+	}
+	if !st.Mode().IsRegular() {
+		return s, errors.New("is no file")
 	}
 	return bundle.Inspect(f, st.Size())
 }

@@ -122,12 +122,16 @@ func (p *pair) command(ctx context.Context, node string, args ...string) *exec.C
 }
 
 func (p *pair) call(ctx context.Context, node string, args ...string) ([]byte, error) {
-	c := p.command(ctx, node, args...)
+	return said(p.command(ctx, node, args...), args[0])
+}
+
+// said runs one of the binary's commands and gives what it printed; where it failed the error has its words.
+func said(c *exec.Cmd, command string) ([]byte, error) {
 	var talk bytes.Buffer
 	c.Stderr = &talk
 	out, err := c.Output()
 	if err != nil {
-		err = fmt.Errorf("redoubt %s: %w: %s", args[0], err, talk.Bytes())
+		err = fmt.Errorf("redoubt %s: %w: %s", command, err, talk.Bytes())
 	}
 	return out, err
 }

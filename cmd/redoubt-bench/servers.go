@@ -89,14 +89,7 @@ func startRedoubt(ctx context.Context, o options, dir string) (*server, error) {
 	state := filepath.Join(dir, "state")
 	call := func(args ...string) ([]byte, error) {
 		line := append(append(append([]string(nil), o.prefix...), bin), append(args, "--state", state)...)
-		cmd := exec.CommandContext(ctx, line[0], line[1:]...)
-		var stderr bytes.Buffer
-		cmd.Stderr = &stderr
-		out, err := cmd.Output()
-		if err != nil {
-			err = fmt.Errorf("redoubt %s: %w: %s", args[0], err, stderr.Bytes())
-		}
-		return out, err
+		return said(exec.CommandContext(ctx, line[0], line[1:]...), args[0])
 	}
 	if _, err := call("up", file, "--detach"); err != nil {
 		return nil, err

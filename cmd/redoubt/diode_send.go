@@ -120,7 +120,7 @@ func (a *app) sendFiles(ctx context.Context, s *diode.Sender, q *sending, names 
 	sent := 0
 	for i, name := range names {
 		if q.numbers != nil {
-			if sheet, err := inspectFile(name); err != nil || !wanted(&sheet, q.numbers) {
+			if sheet, err := diode.Inspect(name); err != nil || !wanted(&sheet, q.numbers) {
 				continue
 			}
 		}
@@ -164,22 +164,6 @@ func typedAgain(c *cobra.Command, names ...string) (text string) {
 
 func wanted(s *bundle.Sheet, numbers []diode.Span) bool {
 	return slices.ContainsFunc(s.To, func(t bundle.Addressee) bool { return diode.InSpans(numbers, t.Serial) })
-}
-
-func inspectFile(name string) (s bundle.Sheet, err error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return s, err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return s, err
-	}
-	if !st.Mode().IsRegular() {
-		return s, errors.New("is no file")
-	}
-	return bundle.Inspect(f, st.Size())
 }
 
 // sentView is a bundle that was sent.
@@ -360,7 +344,7 @@ func (b *outbox) bundles() ([]waiting, error) {
 			continue
 		}
 		path := filepath.Join(b.dir, e.Name())
-		sheet, err := inspectFile(path)
+		sheet, err := diode.Inspect(path)
 		if err != nil {
 			continue
 		}
