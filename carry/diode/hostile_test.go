@@ -69,6 +69,12 @@ func TestWithoutAKeyAForgerHoldsUpABundleAndAltersNone(t *testing.T) {
 		t.Fatalf("the forger spoiled nothing, so nothing is tried here: %+v", c)
 	}
 	w.forge = nil
+	before, blocks := p.Counts().Spoiled, int64(len(loadOf(t, q, file).blocks))
+	send(t, w, q, file) // a block that was begun anew while the forger spoke may be spoiled once more, and what is behind that is true
+	p.Settle()
+	if again := p.Counts().Spoiled - before; again > blocks {
+		t.Errorf("%d blocks were spoiled when nobody forged any more, want at most each of %d once", again, blocks)
+	}
 	send(t, w, q, file)
 	p.has(file)
 }
