@@ -16,11 +16,12 @@ type BundleMark struct {
 
 // BundleTaking is what a node keeps of the bundles that it took from a peer.
 type BundleTaking struct {
-	Last    BundleMark // taken whole
-	Receipt BundleMark // the newest receipt that was taken; of it count ID and Created
-	Tickets [][]byte   // of Last: what the peer is given back as acknowledged
-	Lacking bool       // in Last was what is packed against content that is not here
-	Plain   bool       // the peer said so of ours: it is sent nothing that needs a base
+	Last    BundleMark   // taken whole
+	Receipt BundleMark   // the newest receipt that was taken; of it count ID and Created
+	Tickets [][]byte     // of Last: what the peer is given back as acknowledged
+	Gaps    []NumberSpan // numbers before Last that never came, ascending: each may come yet
+	Lacking bool         // in Last was what is packed against content that is not here
+	Plain   bool         // the peer said so of ours: it is sent nothing that needs a base
 }
 
 // JournalSpan is a part of a label set's journal that was put in a bundle: all that follows From up to To.

@@ -149,7 +149,18 @@ type Link struct {
 	Budget        map[string]int64  // bytes that this side may send in a day, by banner or QuotaOfOthers: see LinkState.Budget; nil: no limit
 	Ending        Ending            // of a device that has ended
 	Relays        bool              // between devices: what their home told the one goes on to the other
+	Raise         Raise             // one way, by a guard, and never met
 }
+
+// Raise says which end of a raise a link is of. The zero Raise is of a link that is none.
+type Raise uint8
+
+// The ends of a raise.
+const (
+	NoRaise    Raise = iota
+	RaisedAway       // this node is the lower: it hands over, and hears nothing
+	RaisedHere       // this node is the higher: it takes, and says nothing
+)
 
 // Ending is what still passes over the link of a device that has ended. The zero Ending is of one that has not.
 type Ending uint8

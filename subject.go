@@ -24,9 +24,12 @@ const (
 	RoleAdmin    Role = "admin"    // platform administrator: runs everything, reads nothing above the clearance
 	RoleStorage  Role = "storage"  // makes, configures and removes buckets
 	RoleWriteUp  Role = "write-up" // the grant to label a version above one's working label
+
+	// RoleGuard is that of a guard at the two enclaves that it joins. No person has it: an estate's guards do.
+	RoleGuard Role = "guard"
 )
 
-// Roles lists every Role.
+// Roles lists every Role that a person may have.
 func Roles() []Role {
 	return []Role{RoleAnalyst, RoleOfficer, RoleReviewer, RoleAdmin, RoleStorage, RoleWriteUp}
 }
@@ -128,4 +131,13 @@ const (
 	ActionSilenceLink     Action = "SilenceLink" // and end it
 	ActionExportBundle    Action = "ExportBundle"
 	ActionImportBundle    Action = "ImportBundle"
+
+	ActionRequestRelease Action = "RequestRelease"
+	ActionReadRelease    Action = "ReadRelease"    // what is asked for, and the bytes that would leave
+	ActionApproveRelease Action = "ApproveRelease" // by a reviewer, as DenyRelease is
+	ActionDenyRelease    Action = "DenyRelease"
+	ActionGuardRelease   Action = "GuardRelease"  // by a guard: fetch what is to be filtered or was approved, and say what came of it
+	ActionAcceptRelease  Action = "AcceptRelease" // of what two reviewers signed, from a guard
+	ActionHandRaise      Action = "HandToGuard"   // what is to be raised, sealed, to a guard
+	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
 )

@@ -25,12 +25,14 @@ const (
 	ClassRecord         // system records, by the node's own subject
 	ClassSend           // shows versions of one label to a link's subject
 	ClassReceive        // takes a version, whole as it is, from a link's subject
+	ClassReview         // what reviewers say to a release, of one version
+	ClassGuard          // what guards do at either of their enclaves; it opens what is under an open request, and nothing else
 )
 
 // ClassOf is the table of all actions. An action that it does not name has ClassNone.
 func ClassOf(a redoubt.Action) Class {
 	switch a { // a switch, not a map: it is compiled to a search and costs no hash on every decision
-	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock:
+	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock, redoubt.ActionRequestRelease, redoubt.ActionReadRelease:
 		return ClassRead
 	case redoubt.ActionPutObject, redoubt.ActionDeleteObject:
 		return ClassWrite
@@ -65,6 +67,10 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassSend
 	case redoubt.ActionReceive:
 		return ClassReceive
+	case redoubt.ActionApproveRelease, redoubt.ActionDenyRelease:
+		return ClassReview
+	case redoubt.ActionGuardRelease, redoubt.ActionAcceptRelease, redoubt.ActionHandRaise, redoubt.ActionTakeRaise:
+		return ClassGuard
 	}
 	return ClassNone
 }
@@ -72,7 +78,7 @@ func ClassOf(a redoubt.Action) Class {
 // touchesObjects says whether need to know applies: whether the class reaches keys of a bucket.
 func (c Class) touchesObjects() bool {
 	switch c {
-	case ClassRead, ClassList, ClassWrite, ClassUpload, ClassAbort, ClassAlter:
+	case ClassRead, ClassList, ClassWrite, ClassUpload, ClassAbort, ClassAlter, ClassReview:
 		return true
 	}
 	return false
@@ -115,6 +121,10 @@ func (c Class) rule() string {
 		return "own-subject (4.3)"
 	case ClassSend, ClassReceive:
 		return RuleLink
+	case ClassReview:
+		return "reviewer (4.6)"
+	case ClassGuard:
+		return "guard (4.6, 4.7)"
 	}
 	return RuleNoAction
 }

@@ -12,7 +12,7 @@
 //  2. the labels (RULES 2.1, 2.3, 3.4): no read up, no write down, alter only at the label it was made at, officers'
 //     records only at the ceiling where they lie;
 //  3. the roles: what the subject is for, and the right to go past GOVERNANCE retention;
-//  4. reserved names and read-only buckets: for the node's own subject alone;
+//  4. reserved names and read-only buckets: for the node's own subject alone, and for what a guard brought;
 //  5. need to know: a closed bucket wants a grant, and a denying grant wins over any other;
 //  6. the estate's own rules, which can only deny.
 //

@@ -93,7 +93,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		return RuleNoBucket
 	}
 	switch class {
-	case ClassRead, ClassKeys:
+	case ClassRead, ClassKeys, ClassReview:
 		if r.Object != *working && !label.Dominates(working, &r.Object) {
 			return RuleNoReadUp
 		}
@@ -157,6 +157,14 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 			return RuleNodeRange
 		case !label.Dominates(&r.Bucket.Ceiling, &r.New) || !label.Dominates(&r.New, &r.Bucket.Floor):
 			return RuleBucketRange
+		}
+	case ClassGuard:
+		// What it opens or brings lies within its clearance, which is the node's range; a raise is sealed, and is about no one label.
+		if !r.Object.IsZero() && !label.Dominates(working, &r.Object) {
+			return RuleNoReadUp
+		}
+		if !r.New.IsZero() && !m.inRange(&r.New) {
+			return RuleNodeRange
 		}
 	case ClassNone:
 		return RuleNoAction
@@ -230,6 +238,14 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		}
 	case ClassExpire, ClassRecord:
 		return RuleOwnSubject
+	case ClassReview:
+		if !r.Subject.Has(redoubt.RoleReviewer) {
+			return RuleRole
+		}
+	case ClassGuard:
+		if !r.Subject.Has(redoubt.RoleGuard) {
+			return RuleRole
+		}
 	default:
 		return RuleNoAction
 	}
@@ -258,6 +274,10 @@ func (m *Monitor) names(class Class, r *Request) string {
 	case b == nil || r.Subject.Name == m.own:
 	case b.Name == redoubt.SystemBucket:
 		return RuleReserved
+	case class == ClassReceive && r.Guarded:
+		if !reserved(b.Name) {
+			return RuleReserved
+		}
 	case (class.changes() || class == ClassReceive) && reserved(b.Name):
 		return RuleReserved
 	case (class.changes() && class != ClassBucket || class == ClassReceive) && b.ReadOnly:
@@ -281,10 +301,10 @@ func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
 // differ from the answer for what does not exist.
 func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	switch class {
-	case ClassRead, ClassAlter:
+	case ClassRead, ClassAlter, ClassReview:
 		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
-	case ClassKeys, ClassSend:
-		return label.Dominates(&r.Who.Working, &r.Object)
+	case ClassKeys, ClassSend, ClassGuard:
+		return r.Object.IsZero() && class == ClassGuard || label.Dominates(&r.Who.Working, &r.Object)
 	case ClassUpload, ClassAbort:
 		return rule != RuleSameWorking && m.needToKnow(class, r) == ""
 	}

@@ -35,7 +35,9 @@ type Bucket struct {
 //	Expire    Bucket, Object: the label of what expires
 //	Record    New
 //	Send      Object: the label of what is sent
-//	Receive   Bucket, Key, New
+//	Receive   Bucket, Key, New, and Guarded where a guard wrote it, here or where it comes from
+//	Review    Bucket, Key, Object: the version that is to be released
+//	Guard     Object, where it opens something; New, where it brings something
 type Request struct {
 	Now     time.Time
 	Who     redoubt.Credential
@@ -48,6 +50,7 @@ type Request struct {
 	MadeAt  label.Label // the working label that it was made at
 	New     label.Label // of the version to be written
 	Self    bool        // it concerns the caller alone: her own credential, her own request
+	Guarded bool        // it is what a guard brought: content of another enclave's, in a bucket that bears its name
 	Bypass  bool        // it removes, or weakens the lock of, a version that GOVERNANCE retention keeps
 }
 

@@ -206,7 +206,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 	if f.rec != nil && f.rec.altered.isZero() {
 		was.first = f.rec.retention
 	}
-	next, err := e.noteFate(batch, n.set, was, x, own, n.custody, n.from)
+	next, err := e.noteEncoded(batch, n.set, was, x, n.encoded, own, n.custody, n.from)
 	if err != nil || f.rec == nil && x.Kind != redoubt.EntryRemoval {
 		return o, err // what it is about has not come yet, and will find it
 	}

@@ -130,7 +130,9 @@ func (e *Enclave) decodeArrival(k, raw []byte) (*arrival, error) {
 	if !ok || strictJSON(raw, &a.rec) != nil || a.entry.UnmarshalBinary(a.rec.Entry) != nil || a.rec.Whole < 0 || a.rec.Part < 0 {
 		return nil, &redoubt.Error{Op: "arrival", Kind: redoubt.Corrupt, Err: errRecord}
 	}
-	a.b = e.bucketByID(a.rec.Bucket)
+	if a.b = e.bucketByID(a.rec.Bucket); a.b != nil {
+		a.entry.Name.Bucket = a.b.Name // where it lies here
+	}
 	return a, nil
 }
 

@@ -36,6 +36,9 @@ func (e *Enclave) Permit(ctx context.Context, who redoubt.Credential, action red
 // Refuse records that nothing came of a bundle that was permitted.
 func (e *Enclave) Refuse(ctx context.Context, who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, err error) error {
 	ent := e.describe(ctx, ask{who: who, action: action, detail: "with " + string(peer)}, false, cmp.Or(ruleOf(err), ruleNumbered))
+	if action == redoubt.ActionTakeRaise {
+		e.blockRaise(peer, redoubt.KindOf(err).Error())
+	}
 	return e.noted(ctx, ent, err)
 }
 
@@ -119,6 +122,7 @@ func (e *Enclave) Taken(_ context.Context, peer redoubt.NodeName) (t redoubt.Bun
 
 // Take keeps it.
 func (e *Enclave) Take(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, t redoubt.BundleTaking) error {
+	e.blockRaise(peer, "")
 	if _, err := e.link("Take", peer); err != nil {
 		return err
 	}

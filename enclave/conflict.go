@@ -59,6 +59,9 @@ func (e *Enclave) leaves(view store.View, b *bucket, set *labelSet, key string) 
 
 // noteConflict marks a name under which a peer's version was written without knowing this node's newest.
 func (e *Enclave) noteConflict(b *store.Batch, n *incoming) error {
+	if e.foreign(n.in.Entry.Maker) {
+		return nil // it is for the enclave that it is of to resolve
+	}
 	raw, ok, err := e.engine.Get(headKey(n.b.id, n.set.id, n.in.Entry.Name.Key))
 	if err != nil || !ok {
 		return err

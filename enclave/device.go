@@ -400,6 +400,13 @@ func (e *Enclave) Makers() map[redoubt.NodeName][]ed25519.PublicKey {
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
 	out := e.links.known()
+	if told := e.links.raised.Load(); told != nil {
+		for _, makers := range *told {
+			for name, all := range makers {
+				out[name] = append(out[name], all...)
+			}
+		}
+	}
 	out[e.name] = append(out[e.name], e.links.key)
 	voices := e.links.voicesOf()
 	for _, name := range slices.Sorted(maps.Keys(voices)) {

@@ -26,16 +26,19 @@ type Options struct {
 	Kind           string // enclave or device
 	Policy         *label.Policy
 	Floor, Ceiling label.Label
-	Engine         store.Engine     // owned: Close closes it
-	Keys           *keys.Keyring    // owned: Close closes it
-	People         []redoubt.Person // of the signed genesis estate
-	Buckets        []redoubt.Bucket // of the estate; those that were ever made are left as they are
-	Quotas         map[string]int64 // marking, or redoubt.QuotaOfOthers -> bytes
-	AuditKeep      time.Duration    // no entry of the audit log that is younger can be archived away
-	Rules          access.Denier    // the estate's own, able only to deny
-	Links          []redoubt.Link   // to the peers that it replicates with, beside its devices
-	Devices        []DeclaredDevice // whose home it is
-	IDKeys         []byte           // of a device: its home's (redoubt.Enrolment); nil: keys of its own
+	Engine         store.Engine                          // owned: Close closes it
+	Keys           *keys.Keyring                         // owned: Close closes it
+	People         []redoubt.Person                      // of the signed genesis estate
+	Buckets        []redoubt.Bucket                      // of the estate; those that were ever made are left as they are
+	Quotas         map[string]int64                      // marking, or redoubt.QuotaOfOthers -> bytes
+	AuditKeep      time.Duration                         // no entry of the audit log that is younger can be archived away
+	Rules          access.Denier                         // the estate's own, able only to deny
+	Links          []redoubt.Link                        // to the peers that it replicates with, beside its devices
+	Devices        []DeclaredDevice                      // whose home it is
+	Estate         string                                // its name, which what is released names
+	Guards         []DeclaredGuard                       // that it is an end of
+	Origins        map[redoubt.NodeName]redoubt.NodeName // of every enclave and device of the estate: the enclave that its content is of
+	IDKeys         []byte                                // of a device: its home's (redoubt.Enrolment); nil: keys of its own
 	Region         string
 	Version        string // of the software
 	Clock          func() time.Time
@@ -65,6 +68,10 @@ type Enclave struct {
 	ids      opaque
 	idKeys   []byte
 	maker    uint32
+	origins  map[redoubt.NodeName]redoubt.NodeName // Options.Origins
+	estate   string
+	guards   []DeclaredGuard
+	releases releases
 	links    links
 	texts    labelCache // label.Label -> string
 
@@ -102,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	o.Clock = notBefore(last, o.Clock)
 	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
 		clock: o.Clock, keep: o.AuditKeep, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
-		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: makerOf(o.Name)}
+		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: makerOf(o.Name), origins: o.Origins, estate: o.Estate, guards: o.Guards}
 	if err := e.deriveKeys(o); err != nil {
 		return nil, err
 	}
@@ -127,6 +134,12 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 		return nil, err
 	}
 	if err := e.signBatches(); err != nil {
+		return nil, err
+	}
+	if err := e.loadRaised(); err != nil {
+		return nil, err
+	}
+	if err := e.loadReleases(); err != nil {
 		return nil, err
 	}
 	if err := e.loadDevices(ctx, o.Devices); err != nil {

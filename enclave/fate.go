@@ -286,6 +286,11 @@ func (e *Enclave) noteFate(b *store.Batch, set *labelSet, was fates, entry *redo
 	if err != nil {
 		return was, err
 	}
+	return e.noteEncoded(b, set, was, entry, encoded, own, custody, from)
+}
+
+// noteEncoded is noteFate of an entry in the form that its maker signed, under whose name it may lie elsewhere.
+func (e *Enclave) noteEncoded(b *store.Batch, set *labelSet, was fates, entry *redoubt.JournalEntry, encoded []byte, own bool, custody []byte, from redoubt.NodeName) (fates, error) {
 	id, of := versionID(entry.Stamp), versionID(entry.Of)
 	next, gone := was.with(saidBy(entry, own))
 	for _, g := range gone {

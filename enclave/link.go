@@ -19,6 +19,7 @@ import (
 
 // links is what an enclave knows of those it replicates with. Without a link nothing here costs a write anything.
 type links struct {
+	blocked sync.Map   // redoubt.NodeName → string: why a raise is not taken now
 	bundles sync.Mutex // one number for a bundle at a time
 	mu      sync.Mutex // serialises changes of the table
 	table   atomic.Pointer[map[redoubt.NodeName]redoubt.Link]
@@ -34,6 +35,7 @@ type links struct {
 	declared   map[redoubt.NodeName]DeclaredDevice
 	altered    broadcast // the table
 	makers     atomic.Pointer[map[redoubt.NodeName][]ed25519.PublicKey]
+	raised     atomic.Pointer[map[redoubt.NodeName]map[redoubt.NodeName][]ed25519.PublicKey] // by the lower enclave that told of them
 
 	voices   atomic.Pointer[map[redoubt.NodeName]voice] // of what devices says, for who does not wait
 	deviceMu sync.Mutex                                 // serialises changes of devices; taken before mu
@@ -277,7 +279,7 @@ func (e *Enclave) SetLinks(ctx context.Context, all []redoubt.Link) error {
 	table := make(map[redoubt.NodeName]redoubt.Link, len(all))
 	budgets := map[redoubt.NodeName]func(label.Label) int64{}
 	for _, l := range all {
-		if l.Peer == "" || l.Peer == e.name || l.Bound.IsZero() || len(l.Key) != ed25519.PublicKeySize {
+		if l.Peer == "" || l.Peer == e.name || l.Bound.IsZero() || l.Raise != redoubt.RaisedAway && len(l.Key) != ed25519.PublicKeySize {
 			return &redoubt.Error{Op: "SetLinks", Object: string(l.Peer), Kind: redoubt.Invalid, Err: errors.New("a link names a peer, its key and a bound")}
 		}
 		table[l.Peer] = l

@@ -154,7 +154,8 @@ type write struct {
 	buffer  *[]byte // content that is sealed at commit
 	filled  int     // bytes of it
 	staged  []store.Staged
-	hold    hold // of the share of made
+	hold    hold                     // of the share of made
+	also    func(*store.Batch) error // what is committed with it, once it has its ID; may be nil
 }
 
 // write begins a version with label l.
@@ -377,6 +378,11 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	}
 	if err := e.charge(batch, &w.hold, w.rec.cost(w.name.Key, recordBytes), room(w.who, w.rec)); err != nil {
 		return redoubt.Version{}, err
+	}
+	if w.also != nil {
+		if err := w.also(batch); err != nil {
+			return redoubt.Version{}, err
+		}
 	}
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
 	done, err := e.standing(w.who)

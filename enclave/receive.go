@@ -49,9 +49,10 @@ type incoming struct {
 	b       *bucket
 	set     *labelSet
 	made    *labelSet
-	tag     uint32 // of set, before there is one
-	madeTag uint32 // what made adds to the maker in a stamp: nothing where it is the set
-	encoded []byte
+	tag     uint32             // of set, before there is one
+	madeTag uint32             // what made adds to the maker in a stamp: nothing where it is the set
+	signed  redoubt.ObjectName // as its maker signed it; in.Entry.Name is where it lies here
+	encoded []byte             // as its maker signed it
 	entry   *entry
 	w       *write           // of a version
 	record  *identity.Record // of a system record
@@ -100,8 +101,13 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 // admit verifies and decides an entry, without its content. What is admitted is not on record yet: n.entry says it, for the
 // commit that comes of it.
 func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Received, signed map[string]bool) (n *incoming, no *redoubt.Refusal, err error) {
-	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of)}
-	n.ask = ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, detail: "from " + string(l.Peer)}
+	n = &incoming{in: in, from: l.Peer, id: versionID(in.Entry.Stamp), of: versionID(in.Entry.Of), signed: in.Entry.Name}
+	if local := e.localName(in.Entry.Maker, in.Entry.Name); local != n.signed {
+		own := *in // the caller's stays as it came
+		own.Entry.Name = local
+		n.in, in = &own, &own
+	}
+	n.ask = ask{op: "Apply", who: e.as(l), action: redoubt.ActionReceive, name: in.Entry.Name, guarded: e.guarded(l, in.Entry.Maker, in.Entry.Name), detail: "from " + string(l.Peer)}
 	refuse := func(kind redoubt.Kind, rule string, later bool) (*incoming, *redoubt.Refusal, error) {
 		no, err := n.refuse(ctx, e, kind, rule, later)
 		return nil, no, err
@@ -135,6 +141,9 @@ func (e *Enclave) admit(ctx context.Context, l redoubt.Link, in *redoubt.Receive
 		return nil, nil, err // the refusal could not be recorded: it is none, and the peer sends it again
 	}
 	n.entry.Version = n.id[:]
+	if !e.raisedWell(l, in.Entry.Maker) {
+		return refuse(redoubt.Denied, ruleMaker, false)
+	}
 	if !e.travels(l, in.Entry.Name, of, true) {
 		return refuse(redoubt.Denied, ruleSubscribe, n.system() && e.otherRange(l, in.Entry.Name.Key))
 	}
@@ -203,7 +212,9 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 		return redoubt.Invalid, ruleForm
 	}
 	var err error
-	if n.encoded, err = entry.MarshalBinary(); err != nil {
+	asSigned := *entry
+	asSigned.Name = n.signed
+	if n.encoded, err = asSigned.MarshalBinary(); err != nil {
 		return redoubt.Invalid, ruleForm
 	}
 	live, ended := e.makerKeys(l, entry.Maker)
@@ -251,6 +262,7 @@ func (e *Enclave) makerKeys(l redoubt.Link, maker redoubt.NodeName) (live, ended
 	} else if other, err := e.link("Apply", maker); err == nil {
 		live = append(live, other.Key)
 	}
+	live = append(live, e.raisedKeys(maker)...)
 	told := e.links.makers.Load()
 	if told == nil {
 		return live, nil
@@ -383,6 +395,9 @@ func (e *Enclave) lockedHere(n *incoming, r *record) bool {
 // speaksForAll says whether a node may alter and remove what others made: a device's home, and an enclave, this one or a linked one,
 // that is nobody's device. Who is or ever was a device of this node's is not, whatever the estate declares now.
 func (e *Enclave) speaksForAll(node redoubt.NodeName) bool {
+	if e.foreign(node) { // another enclave speaks for all that is of it, its devices for their own
+		return e.originOf(node) == node
+	}
 	if home := e.home(); home != "" {
 		return node == home
 	}
@@ -412,6 +427,9 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 	n.w = &write{e: e, who: e.own(n.set.label), b: n.b, name: x.Name, set: n.set, made: n.made, hold: hold{set: n.made}}
 	rec := &record{id: n.id, base: versionID(x.Base), made: n.made.id, author: string(x.Author), maker: string(x.Maker), marker: x.Marker, size: x.SizeBytes,
 		attrs: x.Attributes, sums: x.Checksums, tags: x.Tags, retention: x.Retention, hold: x.Hold, custody: n.custody, from: n.from, parts: len(x.PartSizes) > 0}
+	if n.signed != x.Name {
+		rec.origin = n.encoded
+	}
 	n.w.rec = rec
 	if err := rec.setMD5(x.MD5); err != nil {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}

@@ -125,7 +125,7 @@ func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id version
 		if err != nil {
 			return ref, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
-		return ref, e.travels(l, entry.Name, set.label, false), nil
+		return ref, e.travels(l, e.localName(entry.Maker, entry.Name), set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
 	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
@@ -167,7 +167,7 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 			return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 		}
 		item.Entry = *entry
-		return item, e.travels(l, entry.Name, set.label, false), nil
+		return item, e.travels(l, e.localName(entry.Maker, entry.Name), set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
 	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
@@ -391,7 +391,11 @@ func (e *Enclave) carries(view store.View, l redoubt.Link, set *labelSet, id ver
 // eitherWay says whether what a stamp names travels over the link, in either direction.
 func (e *Enclave) eitherWay(l redoubt.Link, set *labelSet, raw []byte) bool {
 	if entry, _, is, err := fateOf(raw); is {
-		return err == nil && (e.travels(l, entry.Name, set.label, false) || e.travels(l, entry.Name, set.label, true))
+		if err != nil {
+			return false
+		}
+		name := e.localName(entry.Maker, entry.Name)
+		return e.travels(l, name, set.label, false) || e.travels(l, name, set.label, true)
 	}
 	b := e.bucketByID(binary.BigEndian.Uint32(raw[1:]))
 	if b == nil {

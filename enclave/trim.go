@@ -74,7 +74,7 @@ func (e *Enclave) leastAcknowledged(set *labelSet) (uint64, error) {
 		return 0, err
 	}
 	for _, l := range e.Links() {
-		if !l.Bound.Dominates(set.label) || e.neighbour(l.Peer) {
+		if !l.Bound.Dominates(set.label) || e.neighbour(l.Peer) || l.Raise == redoubt.RaisedHere {
 			continue
 		}
 		at, known, err := e.acknowledged(cursorKey(l.Peer, set.name))
@@ -172,7 +172,10 @@ func (e *Enclave) forgetMark(ctx context.Context, set *labelSet, due []byte, id 
 	if err != nil || !is {
 		return &redoubt.Error{Op: "trim", Kind: redoubt.Corrupt, Err: errors.Join(errRecord, err)}
 	}
-	bucket := (*e.buckets.Load())[entry.Name.Bucket]
+	if e.foreign(entry.Maker) && e.home() == "" { // what is fed again after a gap may bring what it removed, however late: it stays for good
+		return e.engine.Commit(ctx, b)
+	}
+	bucket := (*e.buckets.Load())[e.localName(entry.Maker, entry.Name).Bucket]
 	if bucket == nil {
 		return &redoubt.Error{Op: "trim", Kind: redoubt.Corrupt, Err: errRecord}
 	}

@@ -30,6 +30,7 @@ func (r *reader) check() {
 		r.checkNode(&e.Nodes[i], path)
 	}
 	r.checkDevices()
+	r.checkGuards()
 	r.checkAddresses()
 	r.checkPeople()
 	r.checkOfficers()
@@ -52,7 +53,7 @@ func (r *reader) checkOfficers() {
 		return
 	}
 	for i, n := range e.Nodes {
-		if n.ceiling.IsZero() {
+		if n.ceiling.IsZero() || n.Kind == KindGuard {
 			continue
 		}
 		able := 0
@@ -97,7 +98,7 @@ func (r *reader) checkDevices() {
 		switch {
 		case n.Home == "":
 			r.faultAt(path, "a device has a home", "add home: ENCLAVE")
-		case !ok || home.Kind == KindDevice:
+		case !ok || home.Kind != KindEnclave:
 			r.faultAt(path+".home", printable(string(n.Home))+" is not an enclave of this estate", "")
 		case home.Peers == nil:
 			r.faultAt(path+".home", "the enclave "+string(n.Home)+" says nowhere that devices may meet it", "add peers: {listen: ADDRESS:PORT} to it")
@@ -162,6 +163,9 @@ func taken[T ~string](r *reader, seen map[T]string, name T, path, noun string) {
 }
 
 func (r *reader) checkNode(n *Node, path string) {
+	if n.Kind == KindGuard {
+		return // checkGuards: it stands on its enclaves
+	}
 	n.floor = r.marking(&n.Range.Floor, path+".range.floor")
 	n.ceiling = r.marking(&n.Range.Ceiling, path+".range.ceiling")
 	ranged := !n.floor.IsZero() && !n.ceiling.IsZero()
@@ -306,6 +310,9 @@ func (r *reader) checkAddresses() {
 	type place struct{ machine, address string }
 	seen := map[place]string{}
 	for i, n := range r.estate.Nodes {
+		if n.Kind == KindGuard {
+			continue
+		}
 		listeners := []struct{ name, listen string }{{"s3", n.S3.Listen}, {"api", n.API.Listen}}
 		if n.Peers != nil {
 			listeners = append(listeners, struct{ name, listen string }{"peers", n.Peers.Listen})

@@ -1,6 +1,7 @@
 package estate
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -77,7 +78,7 @@ type PolicyRef struct {
 // Node is one node as declared.
 type Node struct {
 	Name    redoubt.NodeName `json:"name"`
-	Kind    string           `json:"kind"` // "enclave" or "device"
+	Kind    string           `json:"kind"` // "enclave", "device" or "guard"
 	Machine string           `json:"machine,omitempty"`
 	Range   redoubt.Range    `json:"range"`
 	S3      Listener         `json:"s3"`
@@ -93,6 +94,8 @@ type Node struct {
 	Carries      []redoubt.Subscription `json:"carries,omitempty"`       // In is towards the device; none: every bucket, both ways
 	Meets        []redoubt.NodeName     `json:"meets,omitempty"`         // devices of the same home that it dials when that is not in reach
 	Budget       map[string]int64       `json:"budget,omitempty"`        // banner, or redoubt.QuotaOfOthers → bytes that each side sends in a day
+
+	Guard *GuardSpec `json:"guard,omitempty"` // of a guard
 
 	floor, ceiling label.Label
 }
@@ -191,10 +194,23 @@ func (e *Estate) Keyless() []redoubt.SubjectName {
 			names = append(names, p.Name)
 		}
 	}
+	for _, n := range e.Nodes {
+		if g := n.Guard; g != nil && g.LowKey == "" {
+			names = append(names, GuardSide(n.Name, g.Low))
+		}
+		if g := n.Guard; g != nil && g.HighKey == "" {
+			names = append(names, GuardSide(n.Name, g.High))
+		}
+	}
 	return names
 }
 
-// WithKeys is the estate with the public keys (base64) filled in for people that have none.
+// GuardSide is what the keys of a guard are kept under where an exercise makes them: one for each of its enclaves.
+func GuardSide(guard, enclave redoubt.NodeName) redoubt.SubjectName {
+	return redoubt.SubjectName(guard + "/" + enclave)
+}
+
+// WithKeys is the estate with the public keys (base64) filled in for people and guards that have none.
 // Only an exercise estate has such people, so only there does it change anything.
 func (e *Estate) WithKeys(keys map[redoubt.SubjectName]string) *Estate {
 	out := *e
@@ -203,6 +219,16 @@ func (e *Estate) WithKeys(keys map[redoubt.SubjectName]string) *Estate {
 		if p := &out.People[i]; p.PublicKey == "" {
 			p.PublicKey = keys[p.Name]
 		}
+	}
+	out.Nodes = slices.Clone(e.Nodes)
+	for i := range out.Nodes {
+		if out.Nodes[i].Guard == nil {
+			continue
+		}
+		g, name := *out.Nodes[i].Guard, out.Nodes[i].Name
+		g.LowKey = cmp.Or(g.LowKey, keys[GuardSide(name, g.Low)])
+		g.HighKey = cmp.Or(g.HighKey, keys[GuardSide(name, g.High)])
+		out.Nodes[i].Guard = &g
 	}
 	return &out
 }

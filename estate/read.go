@@ -164,7 +164,6 @@ type reader struct {
 
 // notBuilt are the nouns of an estate whose work is not done yet.
 var notBuilt = []struct{ noun, why string }{
-	{"guards", "guards between enclaves are not built yet"},
 	{"links", "links between enclaves are not built yet"},
 	{"agreements", "agreements with other parties are not built yet"},
 	{"price_book", "metering and price books are not built yet"},
@@ -249,11 +248,11 @@ func (r *reader) spif(n *yaml.Node, path string) {
 
 func (r *reader) node(n *yaml.Node, path string) {
 	node := Node{Kind: KindEnclave, S3: Listener{Listen: DefaultListen}, API: Listener{Listen: DefaultListen}}
-	r.mapping(n, path,
+	fields := append(r.guard(&node),
 		field{"name", true, func(n *yaml.Node, p string) { node.Name = redoubt.NodeName(r.name(n, p)) }},
 		field{"kind", false, func(n *yaml.Node, p string) { node.Kind = r.kind(n, p) }},
 		field{"machine", false, func(n *yaml.Node, p string) { node.Machine = r.text(n, p) }},
-		field{"range", true, func(n *yaml.Node, p string) {
+		field{"range", false, func(n *yaml.Node, p string) {
 			r.mapping(n, p,
 				field{"floor", true, func(n *yaml.Node, p string) { node.Range.Floor = r.text(n, p) }},
 				field{"ceiling", true, func(n *yaml.Node, p string) { node.Range.Ceiling = r.text(n, p) }})
@@ -280,6 +279,16 @@ func (r *reader) node(n *yaml.Node, path string) {
 			r.list(n, p, MaxBuckets, func(n *yaml.Node, p string) { r.bucket(n, p, &node) })
 		}},
 	)
+	r.mapping(n, path, fields...)
+	switch {
+	case node.Kind == KindGuard: // it listens nowhere
+		if node.S3.Listen != DefaultListen || node.API.Listen != DefaultListen || len(node.S3.Hosts)+len(node.API.Hosts) > 0 || node.S3.Clear || node.API.Clear {
+			r.fault(n, path, "a guard listens nowhere: it dials its two enclaves", "remove s3 and api")
+		}
+		node.S3, node.API = Listener{}, Listener{}
+	case node.Range == redoubt.Range{}:
+		r.fault(n, path, "lacks range", "add range: {floor: MARKING, ceiling: MARKING}")
+	}
 	if node.Kind == KindDevice && node.LeaseSeconds == 0 {
 		node.LeaseSeconds = int64(DefaultLease / time.Second)
 	}
@@ -297,11 +306,11 @@ func (r *reader) kind(n *yaml.Node, path string) string {
 	switch k := r.text(n, path); k {
 	case KindDevice:
 		return KindDevice
+	case KindGuard:
+		return KindGuard
 	case KindEnclave, "":
-	case "guard":
-		r.fault(n, path, "guards are not built yet", "this version of Redoubt runs enclaves and devices")
 	default:
-		r.fault(n, path, "unknown kind "+printable(k), "the kinds of nodes are enclave and device")
+		r.fault(n, path, "unknown kind "+printable(k), "the kinds of nodes are enclave, device and guard")
 	}
 	return KindEnclave
 }

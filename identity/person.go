@@ -42,6 +42,11 @@ func (p *person) has(role redoubt.Role, now time.Time) bool {
 
 // compile reads a person strictly. It does not look at other people.
 func (r *Registry) compile(in redoubt.Person) (*person, error) {
+	return r.compileAs(in, redoubt.Roles())
+}
+
+// compileAs is compile of somebody who may have these roles.
+func (r *Registry) compileAs(in redoubt.Person, known []redoubt.Role) (*person, error) {
 	if !validName(string(in.Name)) {
 		return nil, errors.New("a name has 1 to 63 of a-z, 0-9 and -")
 	}
@@ -50,7 +55,6 @@ func (r *Registry) compile(in redoubt.Person) (*person, error) {
 	if len(in.Clearance) > maxMarkingBytes || len(in.Nation) > maxNameBytes || len(in.Roles) > MaxRolesPerPerson {
 		return nil, errors.New("clearance, nation or roles too long")
 	}
-	known := redoubt.Roles()
 	for i, role := range in.Roles {
 		if !slices.Contains(known, role) || slices.Contains(in.Roles[:i], role) {
 			return nil, fmt.Errorf("role %q is unknown or named twice", role)
@@ -73,7 +77,7 @@ func (r *Registry) compile(in redoubt.Person) (*person, error) {
 func (r *Registry) genesis(in redoubt.Person) error {
 	revoked := in.Revoked
 	in.Revoked = false
-	p, err := r.compile(in)
+	p, err := r.compileAs(in, append(redoubt.Roles(), redoubt.RoleGuard)) // which nothing but a signed estate gives
 	if err != nil {
 		return err
 	}

@@ -245,7 +245,7 @@ func (p *peers) who(cert *x509.Certificate) (redoubt.Link, bool) {
 		return redoubt.Link{}, false
 	}
 	for _, l := range p.cloud.Links() {
-		if slices.Equal(l.Key, key) {
+		if slices.Equal(l.Key, key) && l.Raise == redoubt.NoRaise {
 			return l, true
 		}
 	}

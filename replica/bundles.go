@@ -39,8 +39,9 @@ type BundleOptions struct {
 	Identity func() (*keys.Identity, error)       // that bundles for this node are sealed to
 	Sign     func(message []byte) ([]byte, error) // with the key that peers know this node by
 	Clock    func() time.Time
-	Stage    string // folder where a file lies, sealed as it came, while it is verified and taken
-	MaxBytes int64  // of content in one bundle; 0: as much as a bundle may have
+	Stage    string              // folder where a file lies, sealed as it came, while it is verified and taken
+	MaxBytes int64               // of content in one bundle; 0: as much as a bundle may have
+	Raises   redoubt.RaiseLedger // of a node that hands to a guard; else nil
 	// Notes gives what this node has to say to a peer beside its journal, and Noted takes what a peer says; nil: nothing.
 	Notes func(ctx context.Context, peer redoubt.NodeName) ([]Note, error)
 	Noted func(ctx context.Context, peer redoubt.NodeName, n Note) error
@@ -171,7 +172,10 @@ func (c counts) seen(policy *label.Policy, who redoubt.Credential) []redoubt.Bun
 
 // ImportBundle takes a file; see redoubt.BundleService. It goes head → permit → stage → verify → follows → open → scan → take.
 func (b *Bundles) ImportBundle(ctx context.Context, who redoubt.Credential, r io.Reader, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
-	const action = redoubt.ActionImportBundle
+	return b.importAs(ctx, who, redoubt.ActionImportBundle, r, progress)
+}
+
+func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action redoubt.Action, r io.Reader, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
 	head, raw, bad := bundle.ReadHead(r)
 	link, err := b.o.Ledger.Permit(ctx, who, action, head.Maker)
 	if err != nil && (bad == nil || redoubt.KindOf(err) != redoubt.NotFound) {
@@ -188,6 +192,9 @@ func (b *Bundles) ImportBundle(ctx context.Context, who redoubt.Credential, r io
 	if bad != nil {
 		return out, bad
 	}
+	if action == redoubt.ActionTakeRaise && link.Raise != redoubt.RaisedHere {
+		return out, &redoubt.Error{Op: "TakeRaise", Object: string(head.Maker), Kind: redoubt.Denied, Rule: bundle.RuleMaker, Err: errors.New("nothing is raised from there")}
+	}
 	file, size, err := b.stage(ctx, raw, r)
 	if err != nil {
 		return out, err
@@ -203,7 +210,7 @@ func (b *Bundles) ImportBundle(ctx context.Context, who redoubt.Credential, r io
 	if err != nil {
 		return out, err
 	}
-	return b.take(ctx, who, verified, progress)
+	return b.take(ctx, who, action, verified, progress)
 }
 
 // explained tells who brought a file why it is refused: what this says of it she may know, for it is from the file's own head, or
@@ -221,7 +228,7 @@ func explained(err error) error {
 }
 
 // take takes a bundle that was verified.
-func (b *Bundles) take(ctx context.Context, who redoubt.Credential, v *bundle.Bundle, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
+func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redoubt.Action, v *bundle.Bundle, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
 	peer := v.Maker
 	taking, err := b.o.Ledger.Taken(ctx, peer)
 	if err != nil {
@@ -231,22 +238,31 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, v *bundle.Bu
 	if v.Kind == bundle.Receipt {
 		last = taking.Receipt
 	}
-	missing, err := v.Follows(b.o.Node, last)
-	if err != nil {
-		return out, err
+	mark := v.Mark(b.o.Node)
+	late := v.Kind != bundle.Receipt && mark.Numbering == last.Numbering && inGaps(taking.Gaps, mark.Serial)
+	var missing uint64
+	if !late {
+		if missing, err = v.Follows(b.o.Node, last); err != nil {
+			return out, err
+		}
 	}
 	id, err := b.o.Identity()
 	if err != nil {
 		return out, err
 	}
-	m := &importer{b: b, v: v, id: id, peer: peer, counts: newCounts(), progress: progress}
+	m := &importer{b: b, v: v, id: id, peer: peer, counts: newCounts(), progress: progress, whole: action == redoubt.ActionTakeRaise}
 	if err := m.run(ctx, &taking); err != nil {
 		return out, err
+	}
+	if v.Kind != bundle.Receipt {
+		taking.Gaps = m.gaps(taking.Gaps, last, mark, late)
+		if late {
+			taking.Last = last
+		}
 	}
 	if err := b.o.Ledger.Take(ctx, who, peer, taking); err != nil {
 		return out, err
 	}
-	mark := v.Mark(b.o.Node)
 	return redoubt.BundleImport{Peer: peer, Receipt: v.Kind == bundle.Receipt, Serial: mark.Serial, ID: hex.EncodeToString(mark.ID[:]), Missing: missing,
 		Counts: m.counts.seen(b.o.Policy, who)}, nil
 }

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -17,8 +18,12 @@ type exporter struct {
 	packer *packer
 	frames *frameWriter
 	counts counts
-	plain  bool   // the peer lacks bases: nothing is packed against one
-	seq    uint64 // of the last parcel
+	plain  bool // the peer lacks bases: nothing is packed against one
+	raise  bool // nothing comes back: no ticket is written, and what was put in is kept here
+	void   []uint64
+	most   int64                 // of content in the bundle; 0: BundleOptions.MaxBytes
+	spans  []redoubt.JournalSpan // of a raise
+	seq    uint64                // of the last parcel
 	marks  int
 	more   bool // the bundle is full
 }
@@ -31,8 +36,11 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 	if err != nil {
 		return err
 	}
-	x.plain = taken.Plain
+	x.plain = taken.Plain || x.raise
 	m := manifest{Took: taken.Last.Serial, Lacking: taken.Lacking, Tickets: taken.Tickets}
+	if x.raise {
+		m = manifest{}
+	}
 	if m.Life, err = o.State.Life(ctx); err != nil {
 		return err
 	}
@@ -67,6 +75,11 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 
 // notes writes what there is to say beside the journal.
 func (x *exporter) notes(ctx context.Context) error {
+	if len(x.void) > 0 {
+		if err := x.frames.write(encodeNote(noteVoid, encodeVoid(x.void))); err != nil {
+			return err
+		}
+	}
 	if x.b.o.Notes == nil {
 		return nil
 	}
@@ -84,7 +97,7 @@ func (x *exporter) notes(ctx context.Context) error {
 
 // full says whether the rest must go into another bundle.
 func (x *exporter) full() bool {
-	x.more = x.more || x.frames.bytes >= x.b.o.MaxBytes || x.marks >= maxTickets
+	x.more = x.more || x.frames.bytes >= cmp.Or(x.most, x.b.o.MaxBytes) || x.marks >= maxTickets
 	return x.more
 }
 
@@ -102,6 +115,10 @@ func (x *exporter) set(ctx context.Context, set string) error {
 			x.marks++
 		}
 		marked = true
+		if x.raise {
+			x.spans = append(x.spans, span)
+			return nil
+		}
 		t, err := o.Tickets.Ticket(ctx, x.peer, span)
 		if err != nil {
 			return err

@@ -28,6 +28,8 @@ type importer struct {
 	broken  map[string]bool   // sets of which something was not taken: later tickets are not given back
 	tickets map[string][]byte // the last of each other set
 	lacking bool
+	whole   bool     // what cannot be taken now ends the import: it is brought again
+	void    []uint64 // numbers that were never handed over
 }
 
 // run reads the content twice: once to see that it is well formed to its end, then to take it. taking becomes what is to be kept.
@@ -138,6 +140,10 @@ func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) erro
 	switch msg[0] {
 	case msgNote:
 		kind, body, err := decodeNote(msg)
+		if err == nil && kind == noteVoid {
+			m.void, err = decodeVoid(body)
+			return err
+		}
 		if err == nil && m.b.o.Noted != nil {
 			err = m.b.o.Noted(ctx, m.peer, Note{kind, bytes.Clone(body)})
 		}
@@ -252,6 +258,9 @@ func (m *importer) apply(ctx context.Context, set string, in []redoubt.Received)
 	for _, r := range refusals {
 		gone[r.Stamp] = true
 		m.b.o.Log.Warn("an entry of a bundle was refused", slog.String("peer", string(m.peer)), slog.String("kind", r.Kind.Error()), slog.String("rule", r.Rule))
+		if r.Later && m.whole && passing(r.Kind) {
+			return &redoubt.Error{Op: "TakeRaise", Kind: r.Kind, Rule: r.Rule, Err: errors.New("not everything in it is taken now")}
+		}
 		if r.Later {
 			m.broken[set] = true
 			n.Waiting++

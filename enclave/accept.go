@@ -1,0 +1,202 @@
+package enclave
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// Releases at their target. It believes a guard nothing: whoever has taken one over releases nothing without two reviewers' signatures over
+// exactly this content, under this label, for this node.
+
+const kindAccepted = "accepted"
+
+// acceptedRecord says what was taken, once and for good.
+type acceptedRecord struct {
+	Statement string                 `json:"statement"` // ReleasePublic.Rest: of one ID there is one statement
+	Version   redoubt.VersionID      `json:"version"`
+	Receipt   redoubt.ReleaseReceipt `json:"receipt"`
+}
+
+// AcceptRelease takes what two reviewers signed: decide → statement → signatures → content → one commit with the receipt; see
+// redoubt.ReleaseTarget.
+func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p redoubt.ReleasePackage, content io.Reader) (out redoubt.ReleaseReceipt, err error) {
+	const op = "AcceptRelease"
+	as, perr := e.policy.Parse(p.Statement.Label)
+	a := ask{op: op, who: guard, action: redoubt.ActionAcceptRelease, fresh: as, detail: "release " + string(p.Statement.ID) + " from " + string(p.Statement.From)}
+	ent, err := e.decide(ctx, a)
+	if err != nil {
+		return out, err
+	}
+	refuse := func(err error) (redoubt.ReleaseReceipt, error) {
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return redoubt.ReleaseReceipt{}, e.noted(ctx, ent, err)
+	}
+	if perr != nil {
+		return refuse(&redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "label: " + perr.Error()})
+	}
+	b, err := e.statementFits(op, guard, &p.Statement, as)
+	if err != nil {
+		return refuse(err)
+	}
+	public := p.Statement.Public()
+	e.releases.accept.Lock()
+	defer e.releases.accept.Unlock()
+	before, err := e.accepted(as, p.Statement.ID)
+	if err != nil {
+		return out, err
+	}
+	if before != nil { // single use: the same once more writes nothing, and another one is refused
+		if before.Statement != public.Rest {
+			return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Conflict, Rule: "single-use (4.6)"})
+		}
+		ent.Rule = "single-use (4.6): taken before"
+		return before.Receipt, e.record(ctx, ent)
+	}
+	if !e.clock().Before(p.Statement.Expires) || p.Statement.Expires.After(e.clock().Add(redoubt.MaxReleaseLife+2*time.Hour)) {
+		return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Expired, Rule: ruleExpired})
+	}
+	keys, err := e.identity.Reviewed(redoubt.ReleaseMessage(public), p.Approvals, p.Statement.Requester, label.Join(as, e.ceiling))
+	if err != nil {
+		return refuse(err)
+	}
+	out = redoubt.ReleaseReceipt{ReleasePublic: public, Taken: e.clock().UTC().Truncate(time.Second), Node: e.name, Key: base64.StdEncoding.EncodeToString(e.links.key)}
+	for i, k := range keys {
+		out.Reviewers = append(out.Reviewers, redoubt.Pseudonym{Key: base64.StdEncoding.EncodeToString(k), Sig: p.Approvals[i].Sig})
+	}
+	sig, err := e.links.sign(redoubt.ReceiptMessage(out))
+	if err != nil {
+		return out, err
+	}
+	out.Sig = base64.StdEncoding.EncodeToString(sig)
+	return out, e.takeReleased(ctx, op, b, as, p, out, content, ent)
+}
+
+// statementFits holds a statement against what this node knows: its estate, its guards, its policy, its buckets.
+func (e *Enclave) statementFits(op string, guard redoubt.Credential, s *redoubt.ReleaseStatement, as label.Label) (*bucket, error) {
+	bad := func(kind redoubt.Kind, rule string) (*bucket, error) {
+		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: kind, Rule: rule}
+	}
+	var g DeclaredGuard
+	for _, d := range e.guards {
+		if string(d.Name) == string(guard.Subject) && (d.Low == e.name && d.High == s.From || d.High == e.name && s.From == e.name) {
+			g = d
+		}
+	}
+	prefix, _, _ := strings.Cut(string(s.Bucket), ".")
+	name := redoubt.ObjectName{Bucket: s.Bucket, Key: s.Key}
+	digest, err := hex.DecodeString(s.SHA256)
+	switch {
+	case g.Name == "":
+		return bad(redoubt.Denied, ruleOtherGuard)
+	case s.Estate != e.estate || s.To != e.name:
+		return bad(redoubt.Denied, "for-this-node (4.6)")
+	case s.Policy != e.policyName() || s.Rules != g.Rules:
+		return bad(redoubt.Denied, rulePolicy)
+	case s.From != e.name && prefix != string(s.From) || s.From == e.name && strings.IndexByte(string(s.Bucket), '.') >= 0:
+		return bad(redoubt.Denied, "reserved-name (2.5)")
+	case !validReleaseID(s.ID) || err != nil || len(digest) != sha256.Size || s.SizeBytes < 0 || s.SizeBytes > redoubt.MaxReleaseBytes || validName(op, name) != nil || !fitText(s.ContentType, 128) || !fitMeta(s.Meta):
+		return bad(redoubt.Invalid, "well-formed-statement (4.6)")
+	}
+	b, err := e.bucket(op, s.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	if !b.facts.Ceiling.Dominates(as) || !as.Dominates(b.facts.Floor) || !e.ceiling.Dominates(as) {
+		return bad(redoubt.Denied, "within-bucket-range (2.1)")
+	}
+	return b, nil
+}
+
+func validReleaseID(id redoubt.ReleaseID) bool {
+	raw, err := hex.DecodeString(string(id))
+	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(id)
+}
+
+func fitText(s string, most int) bool {
+	return len(s) <= most && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) < 0
+}
+
+func fitMeta(m map[string]string) bool {
+	bytes := 0
+	for name, value := range m {
+		bytes += len(name) + len(value)
+		if !fitText(name, redoubt.MaxMetadataBytes) || !fitText(value, redoubt.MaxMetadataBytes) || name == "" {
+			return false
+		}
+	}
+	return bytes <= redoubt.MaxMetadataBytes && len(m) <= redoubt.MaxTags
+}
+
+// accepted finds what was taken under an ID; nil: nothing.
+func (e *Enclave) accepted(as label.Label, id redoubt.ReleaseID) (*acceptedRecord, error) {
+	for _, set := range e.sets.all() { // under whatever label: an ID is used once
+		raw, ok, err := e.engine.Get(headKey(systemBucketID, set.id, kindAccepted+"/"+string(id)))
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		rec, err := decodeRecord(raw)
+		out := new(acceptedRecord)
+		if err == nil {
+			err = strictJSON(rec.inline, out)
+		}
+		if err != nil {
+			return nil, &redoubt.Error{Op: "AcceptRelease", Kind: redoubt.Corrupt, Err: err}
+		}
+		return out, nil
+	}
+	return nil, nil
+}
+
+// takeReleased writes the content as a version of this node's own, and that it was taken, in one commit. Content that is not what was signed
+// leaves nothing.
+func (e *Enclave) takeReleased(ctx context.Context, op string, b *bucket, as label.Label, p redoubt.ReleasePackage, receipt redoubt.ReleaseReceipt, content io.Reader, ent *entry) (err error) {
+	defer e.noteFailure(ctx, ent, &err)
+	s := &p.Statement
+	who := e.own(as)
+	w, err := e.write(ctx, b, redoubt.ObjectName{Bucket: s.Bucket, Key: s.Key}, as, who)
+	if err != nil {
+		return err
+	}
+	defer w.discard()
+	w.rec.attrs = redoubt.Attributes{ContentType: s.ContentType, Meta: s.Meta}
+	w.rec.author = string(redoubt.SubjectName("guard." + string(s.From)))
+	if w.rec.retention, err = b.retention(op, redoubt.Retention{}, false, e.clock()); err != nil {
+		return err
+	}
+	if err := w.reserve(w.least()); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	if err := w.read(ctx, io.TeeReader(io.LimitReader(content, s.SizeBytes+1), sum), s.SizeBytes); err != nil {
+		return err
+	}
+	want, err := hex.DecodeString(s.SHA256)
+	if err != nil || subtle.ConstantTimeCompare(sum.Sum(nil), want) != 1 {
+		return errors.Join(err, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.BadDigest, Rule: "content-as-signed (4.6)"})
+	}
+	w.also = func(batch *store.Batch) error {
+		value, err := json.Marshal(acceptedRecord{Statement: receipt.Rest, Version: e.ids.versionID(w.rec.id), Receipt: receipt})
+		if err != nil {
+			return err
+		}
+		return e.putRecordAt(ctx, batch, as, kindAccepted+"/"+string(s.ID), value)
+	}
+	_, err = w.commit(ctx, op, redoubt.Conditions{}, ent)
+	return err
+}

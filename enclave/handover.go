@@ -1,0 +1,183 @@
+package enclave
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// What was handed to a guard, at the lower end of a raise:
+//
+//	b peer r        handoverRecord, JSON
+func handoverKey(peer redoubt.NodeName) []byte { return bundleKey(peer, 'r') }
+
+// handoverRecord is what no guard has confirmed yet: the bundle that was made last, and the numbers that came to nothing.
+type handoverRecord struct {
+	Mark  redoubt.BundleMark
+	Spans []redoubt.JournalSpan
+	Void  []uint64
+	In    []uint64 // those of Void that Mark's bundle tells of
+}
+
+// Handed takes the guard's word for what it has; see redoubt.RaiseLedger.
+func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoubt.BundleMark) ([]uint64, error) {
+	e.links.bundles.Lock()
+	defer e.links.bundles.Unlock()
+	var rec handoverRecord
+	ok, err := e.bundleRecord(handoverKey(peer), &rec)
+	if err != nil || !ok {
+		return nil, err
+	}
+	if rec.Mark.Serial == 0 {
+		return rec.Void, nil
+	}
+	if have.Serial == rec.Mark.Serial && have.Numbering == rec.Mark.Numbering && have.ID == rec.Mark.ID {
+		for _, s := range rec.Spans {
+			if err := e.Acknowledge(ctx, peer, s.Set, s.To); err != nil {
+				return nil, err
+			}
+		}
+		rec.Void = slices.DeleteFunc(rec.Void, func(n uint64) bool { return slices.Contains(rec.In, n) })
+	} else {
+		rec.Void = append(rec.Void, rec.Mark.Serial)
+		if len(rec.Void) > redoubt.MaxRaiseGaps {
+			rec.Void = rec.Void[len(rec.Void)-redoubt.MaxRaiseGaps:]
+		}
+	}
+	rec = handoverRecord{Void: rec.Void}
+	return rec.Void, e.keepHandover(ctx, new(store.Batch), peer, rec, nil)
+}
+
+func (e *Enclave) keepHandover(ctx context.Context, b *store.Batch, peer redoubt.NodeName, rec handoverRecord, ent *entry) error {
+	raw, err := json.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	b.Set(handoverKey(peer), raw)
+	return e.commit(ctx, b, ent)
+}
+
+// HandOver keeps that a bundle was made for a guard; see redoubt.RaiseLedger.
+func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, mark redoubt.BundleMark, spans []redoubt.JournalSpan) error {
+	e.links.bundles.Lock()
+	defer e.links.bundles.Unlock()
+	var rec handoverRecord
+	if _, err := e.bundleRecord(handoverKey(peer), &rec); err != nil {
+		return err
+	}
+	last, err := e.Made(ctx, peer)
+	if err != nil {
+		return err
+	}
+	if mark.Serial != last.Serial+1 || last.Serial > 0 && mark.Numbering != last.Numbering || rec.Mark.Serial != 0 {
+		return &redoubt.Error{Op: "HandOver", Object: string(peer), Kind: redoubt.Conflict, Hint: "another bundle was made meanwhile: ask again"}
+	}
+	life, err := e.Life(ctx)
+	if err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	raw, err := json.Marshal(madeRecord{life, mark})
+	if err != nil {
+		return err
+	}
+	b.Set(madeKey(peer), raw)
+	ent := e.describe(ctx, ask{who: who, action: redoubt.ActionHandRaise, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
+	return e.keepHandover(ctx, b, peer, handoverRecord{Mark: mark, Spans: spans, Void: rec.Void, In: rec.Void}, ent)
+}
+
+// Awaits tells of the last bundle that no guard said it has.
+func (e *Enclave) Awaits(_ context.Context, peer redoubt.NodeName) (uint64, bool, error) {
+	var rec handoverRecord
+	ok, err := e.bundleRecord(handoverKey(peer), &rec)
+	return rec.Mark.Serial, ok && rec.Mark.Serial != 0, err
+}
+
+// Raises tells of the raises that this node is an end of; see redoubt.RaiseService.
+func (e *Enclave) Raises(ctx context.Context, who redoubt.Credential) ([]redoubt.RaiseStatus, error) {
+	entry, err := e.decide(ctx, ask{op: "Raises", who: who, action: redoubt.ActionLinkStatus})
+	if err != nil {
+		return nil, err
+	}
+	var out []redoubt.RaiseStatus
+	for _, l := range e.Links() {
+		if l.Raise == redoubt.NoRaise || !who.Working.Dominates(l.Bound) {
+			continue
+		}
+		s := redoubt.RaiseStatus{Peer: l.Peer, Way: "up"}
+		mark, err := e.Made(ctx, l.Peer)
+		if l.Raise == redoubt.RaisedHere {
+			var taken redoubt.BundleTaking
+			taken, err = e.Taken(ctx, l.Peer)
+			mark, s.Way, s.Gaps = taken.Last, "here", taken.Gaps
+			s.Blocked = e.blockedRaise(l.Peer)
+		} else if err == nil {
+			_, s.Awaiting, err = e.Awaits(ctx, l.Peer)
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.Serial, s.At = mark.Serial, mark.Created.Truncate(time.Minute)
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b redoubt.RaiseStatus) int {
+		if a.Peer < b.Peer {
+			return -1
+		}
+		return 1
+	})
+	return out, e.noteRead(ctx, entry)
+}
+
+// RaiseAnew has everything handed over once more.
+func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName) error {
+	const op = "RaiseAnew"
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionExportBundle, detail: "raise anew to " + string(peer)})
+	if err != nil {
+		return err
+	}
+	l, err := e.link(op, peer)
+	if err == nil && l.Raise != redoubt.RaisedAway {
+		err = &redoubt.Error{Op: op, Object: string(peer), Kind: redoubt.NotFound}
+	}
+	if err != nil {
+		return e.noted(ctx, entry, err)
+	}
+	if err := e.record(ctx, entry); err != nil {
+		return err
+	}
+	view := e.engine.View()
+	defer view.Close()
+	b := new(store.Batch)
+	prefix := peerKey(peer)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		if len(it.Key()) > len(prefix) { // how far it has each set; the numbers go on
+			b.Delete(slices.Clone(it.Key()))
+		}
+	}
+	if err := it.Err(); err != nil {
+		return err
+	}
+	if err := e.commit(ctx, b, nil); err != nil {
+		return err
+	}
+	e.links.grown.wake()
+	return nil
+}
+
+// blockRaise notes why a raise is not taken now, for people; "": it goes on.
+func (e *Enclave) blockRaise(peer redoubt.NodeName, why string) { e.links.blocked.Store(peer, why) }
+
+func (e *Enclave) blockedRaise(peer redoubt.NodeName) string {
+	if why, ok := e.links.blocked.Load(peer); ok {
+		return why.(string)
+	}
+	return ""
+}

@@ -1,0 +1,398 @@
+package enclave
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// What reviewers say to a release, and what a guard does with it, at its source.
+
+// rests says whether everything that a release rests on stands as it did: the version, who asked for it, the policy, the guard's
+// rules, the time, and every signature that was given. The rule is of what does not; "" of none.
+func (e *Enclave) rests(x *releaseEntry, r *releaseRecord) (rule string, err error) {
+	if !e.clock().Before(r.Expires) {
+		return ruleExpired, nil
+	}
+	g, ok := e.guardTo(r.To)
+	if !ok || g.Name != r.Guard || r.Policy != e.policyName() || r.Rules != g.Rules {
+		return rulePolicy, nil
+	}
+	b, err := e.bucket("release", r.Name.Bucket)
+	if err != nil {
+		return ruleChanged, nil
+	}
+	working, err := label.ParseText([]byte(r.Working), e.policy)
+	if err != nil {
+		return rulePolicy, nil
+	}
+	cur, _, err := e.current(e.engine, lookCurrent, b, working, r.Name.Key)
+	if err != nil {
+		return "", err
+	}
+	if cur.rec == nil || e.ids.versionID(cur.rec.id) != r.Version || cur.set != x.set {
+		return ruleChanged, nil
+	}
+	s, ok := e.identity.Subject(r.By)
+	if !ok || !e.clock().Before(s.Expires) || !s.Clearance.Dominates(x.set.label) {
+		return ruleRequester, nil
+	}
+	for i, sig := range r.Approvals {
+		if _, err := e.identity.Review(redoubt.ReleaseMessage(r.Statement.Public()), sig, r.By, x.set.label); err != nil {
+			return ruleOf(err), nil
+		}
+		for _, other := range r.Approvals[:i] {
+			if err := e.identity.Apart(sig.Signer, other.Signer); err != nil {
+				return ruleOf(err), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// why says in words what a rule means for a release, and what to do.
+func why(rule string) string {
+	switch rule {
+	case ruleExpired:
+		return rule + ": its time is over; ask for it again"
+	case rulePolicy:
+		return rule + ": the marking policy or the guard's rules are others now; ask for it again"
+	case ruleChanged:
+		return rule + ": the version was written over or removed; ask for the one that is current"
+	case ruleRequester:
+		return rule + ": who asked for it is no longer cleared for it"
+	}
+	return rule + ": a signature that was given does not stand any more; ask for it again"
+}
+
+// stillRests is rests for who is about to build on it. What does not rest on everything is dead, on record, and an error.
+func (e *Enclave) stillRests(ctx context.Context, op string, x *releaseEntry, r *releaseRecord, ent *entry) error {
+	rule, err := e.rests(x, r)
+	if err != nil || rule == "" {
+		return err
+	}
+	r.State, r.Why = redoubt.ReleaseDead, why(rule)
+	ent.Allow, ent.Rule, ent.Kind = false, rule, redoubt.Conflict.Error()
+	if err := e.keepRelease(ctx, x.set, r, ent); err != nil {
+		return err
+	}
+	return &redoubt.Error{Op: op, Object: string(r.ID), Kind: redoubt.Denied, Rule: rule, Hint: r.Why}
+}
+
+// ApproveRelease takes a reviewer's signature: decide, state, what it rests on, the reviewer, keep; see redoubt.ReleaseService.
+func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, sig string) (out redoubt.Release, err error) {
+	const op = "ApproveRelease"
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, r, ent, err := e.releaseFor(ctx, op, who, redoubt.ActionApproveRelease, id)
+	if err != nil {
+		return out, err
+	}
+	refuse := func(err error) (redoubt.Release, error) {
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return redoubt.Release{}, e.noted(ctx, ent, err)
+	}
+	if r.State != redoubt.ReleaseReview {
+		return refuse(&redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState, Hint: "it is " + string(r.State) + ", and is approved while it is in review"})
+	}
+	if err := e.stillRests(ctx, op, x, r, ent); err != nil {
+		return out, err
+	}
+	given := redoubt.Signature{Signer: who.Subject, Sig: sig}
+	if _, err := e.identity.Review(redoubt.ReleaseMessage(r.Statement.Public()), given, r.By, x.set.label); err != nil {
+		return refuse(err)
+	}
+	for _, other := range r.Approvals {
+		err := e.identity.Apart(who.Subject, other.Signer)
+		if other.Signer == who.Subject {
+			err = &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Denied, Rule: "two-reviewers (4.6)", Hint: "you have signed already: a second person signs next"}
+		}
+		if err != nil {
+			return refuse(err)
+		}
+	}
+	r.Approvals = append(r.Approvals, given)
+	if len(r.Approvals) == 2 {
+		r.State = redoubt.ReleaseApproved
+	}
+	done, err := e.standing(who)
+	if err != nil {
+		return out, err
+	}
+	defer done()
+	ent.Detail = fmt.Sprintf("release %s, signature %d of 2, sha256 %s", id, len(r.Approvals), r.Statement.SHA256)
+	return r.Release, e.keepRelease(ctx, x.set, r, ent)
+}
+
+// DenyRelease ends a release: a reviewer's no, or its requester's withdrawal.
+func (e *Enclave) DenyRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, reason string) (out redoubt.Release, err error) {
+	const op = "DenyRelease"
+	if len(reason) > redoubt.MaxReleaseReason {
+		return out, &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a reason has at most %d bytes", redoubt.MaxReleaseReason)}
+	}
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	action := redoubt.ActionDenyRelease
+	if x, _ := e.releases.find(id); x != nil && x.by == who.Subject {
+		action = redoubt.ActionReadRelease // her own
+	}
+	x, r, ent, err := e.releaseFor(ctx, op, who, action, id)
+	if err != nil {
+		return out, err
+	}
+	if !stillOpen(r.State) {
+		ent.Allow, ent.Rule = false, ruleState
+		return out, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState, Hint: "it is " + string(r.State) + " already"})
+	}
+	r.State, r.DeniedBy, r.Why = redoubt.ReleaseDenied, who.Subject, reason
+	if r.By == who.Subject {
+		r.State = redoubt.ReleaseDead
+		r.Why = strings.TrimSuffix("withdrawn: "+reason, ": ")
+	}
+	ent.Action, ent.Detail = string(redoubt.ActionDenyRelease), "release "+string(id)
+	return r.Release, e.keepRelease(ctx, x.set, r, ent)
+}
+
+// PendingReleases waits for work of a guard; see redoubt.ReleaseSource.
+func (e *Enclave) PendingReleases(ctx context.Context, guard redoubt.Credential, state redoubt.ReleaseState) ([]redoubt.ReleaseID, error) {
+	ent, err := e.decide(ctx, ask{op: "PendingReleases", who: guard, action: redoubt.ActionGuardRelease})
+	if err != nil {
+		return nil, err
+	}
+	if err := e.noteRead(ctx, ent); err != nil {
+		return nil, err
+	}
+	for {
+		news := e.releases.news.wait()
+		var ids []redoubt.ReleaseID
+		e.releases.view.Lock()
+		for _, x := range e.releases.order {
+			if x.state == state && string(x.guard) == string(guard.Subject) {
+				ids = append(ids, x.id)
+			}
+			if len(ids) == redoubt.MaxReleasesListed {
+				break
+			}
+		}
+		e.releases.view.Unlock()
+		if len(ids) > 0 {
+			return ids, nil
+		}
+		select {
+		case <-news:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
+}
+
+// guardsWork finds a release that a guard may work on, in a state, and holds it against what it rests on.
+func (e *Enclave) guardsWork(ctx context.Context, op string, guard redoubt.Credential, id redoubt.ReleaseID, state redoubt.ReleaseState) (*releaseEntry, *releaseRecord, *entry, error) {
+	x, _ := e.releases.find(id)
+	a := ask{op: op, who: guard, action: redoubt.ActionGuardRelease, detail: "release " + string(id)}
+	if x != nil {
+		a.object = x.set.label
+	}
+	ent, err := e.decide(ctx, a)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	refuse := func(kind redoubt.Kind, rule string) (*releaseEntry, *releaseRecord, *entry, error) {
+		ent.Allow, ent.Rule = false, rule
+		return nil, nil, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: kind, Rule: rule})
+	}
+	if x == nil || string(x.guard) != string(guard.Subject) {
+		return refuse(redoubt.NotFound, ruleOtherGuard)
+	}
+	r, err := e.readRelease(x)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if r.State != state {
+		return refuse(redoubt.Conflict, ruleState)
+	}
+	return x, r, ent, e.stillRests(ctx, op, x, r, ent)
+}
+
+// FetchRelease opens the source version of a requested release for its guard.
+func (e *Enclave) FetchRelease(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID) (work redoubt.ReleaseWork, _ redoubt.Object, err error) {
+	const op = "FetchRelease"
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseRequested)
+	if err != nil {
+		return work, nil, err
+	}
+	o, err := e.GetObject(ctx, e.own(x.set.label), redoubt.ReadObject{Name: r.Name, ID: r.Version, Action: redoubt.ActionReadRelease})
+	if err != nil {
+		return work, nil, e.noted(ctx, ent, err)
+	}
+	work = redoubt.ReleaseWork{Release: r.Release, Attributes: redoubt.Attributes{ContentType: o.Version().Attributes.ContentType, Meta: map[string]string{}}}
+	for _, name := range r.Keep {
+		if v, ok := o.Version().Attributes.Meta[name]; ok {
+			work.Attributes.Meta[name] = v
+		}
+	}
+	ent.Bytes = o.Version().SizeBytes
+	return work, o, e.noteRead(ctx, ent)
+}
+
+// SubmitRelease takes what the guard's pipeline came to: the rebuilt content, or why it is refused. Durable on return.
+func (e *Enclave) SubmitRelease(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID, v redoubt.ReleaseVerdict, content io.Reader) (err error) {
+	const op = "SubmitRelease"
+	if err := fitVerdict(v); err != nil {
+		return err
+	}
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseRequested)
+	if err != nil {
+		return err
+	}
+	defer e.noteFailure(ctx, ent, &err)
+	r.Findings = v.Findings
+	if v.Refused != "" || v.Rules != r.Rules {
+		r.State, r.Why = redoubt.ReleaseRefused, v.Refused
+		if v.Refused == "" {
+			r.Why = "the guard holds releases to other rules than this node knows: bring both up with the same estate, and ask again"
+		}
+		ent.Detail = "release " + string(id) + " refused by the guard"
+		return e.keepRelease(ctx, x.set, r, ent)
+	}
+	kept, err := e.keptMeta(r)
+	if err != nil {
+		return err
+	}
+	sum, size := sha256.New(), new(tally)
+	body := io.TeeReader(io.LimitReader(content, redoubt.MaxReleaseBytes+1), io.MultiWriter(sum, size))
+	put, err := e.PutObject(ctx, e.own(x.set.label), redoubt.PutObject{Name: redoubt.ObjectName{Bucket: RebuiltBucket, Key: string(id)}, SizeBytes: -1, Body: body, Attributes: redoubt.Attributes{ContentType: v.ContentType},
+		Finish: func() (redoubt.Checksums, string, error) {
+			if size.n > redoubt.MaxReleaseBytes {
+				return redoubt.Checksums{}, "", &redoubt.Error{Op: op, Kind: redoubt.TooLarge}
+			}
+			return redoubt.Checksums{}, "", nil
+		}})
+	if err != nil {
+		return err
+	}
+	r.Rebuilt, r.State = put.ID, redoubt.ReleaseReview
+	r.Statement = &redoubt.ReleaseStatement{Estate: e.estate, ID: r.ID, From: r.From, To: r.To, Requester: r.By, Bucket: e.releasedBucket(r), Key: r.Key, ContentType: v.ContentType,
+		Meta: kept, SizeBytes: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, Expires: r.Expires}
+	ent.Bytes, ent.Detail = size.n, "release "+string(id)+" rebuilt, sha256 "+r.Statement.SHA256
+	return e.keepRelease(ctx, x.set, r, ent)
+}
+
+// releasedBucket is where a release appears: under this node's name at another, in its own bucket here.
+func (e *Enclave) releasedBucket(r *releaseRecord) redoubt.BucketName {
+	if r.To == e.name {
+		return r.Name.Bucket
+	}
+	return redoubt.BucketName(e.name) + "." + r.Name.Bucket
+}
+
+// keptMeta is of the source's metadata what was asked to leave.
+func (e *Enclave) keptMeta(r *releaseRecord) (map[string]string, error) {
+	if len(r.Keep) == 0 {
+		return nil, nil
+	}
+	b, err := e.readable("release", r.Name.Bucket)
+	if err != nil {
+		return nil, err
+	}
+	l, err := e.policy.Parse(r.Label)
+	if err != nil {
+		return nil, err
+	}
+	f, err := e.byID(e.engine, b, l, r.Name.Key, r.Version)
+	if err != nil || f.rec == nil {
+		return nil, errors.Join(err, redoubt.Conflict)
+	}
+	out := maps.Clone(f.rec.attrs.Meta)
+	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(r.Keep, name) })
+	return out, nil
+}
+
+// fitVerdict holds what a guard says to limits.
+func fitVerdict(v redoubt.ReleaseVerdict) error {
+	long := len(v.Findings) > redoubt.MaxReleaseReport || len(v.Refused) > redoubt.MaxReleaseReason || len(v.ContentType) > 128 || len(v.Rules) > 64
+	for _, f := range v.Findings {
+		long = long || len(f.Detail) > 256 || len(f.Step) > 64 || len(f.Rule) > 128
+	}
+	if long {
+		return &redoubt.Error{Op: "SubmitRelease", Kind: redoubt.TooLarge}
+	}
+	return nil
+}
+
+// FetchApproved gives what two reviewers signed to its guard, after everything that it rests on was looked at once more.
+func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID) (p redoubt.ReleasePackage, _ redoubt.Object, err error) {
+	const op = "FetchApproved"
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseApproved)
+	if err != nil {
+		return p, nil, err
+	}
+	if len(r.Approvals) != 2 {
+		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Corrupt})
+	}
+	o, err := e.openRebuilt(ctx, x, r)
+	if err != nil {
+		return p, nil, e.noted(ctx, ent, err)
+	}
+	ent.Bytes = o.Version().SizeBytes
+	return redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals}, o, e.noteRead(ctx, ent)
+}
+
+// FinishRelease takes the target's receipt, or why it would not have it.
+func (e *Enclave) FinishRelease(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID, receipt *redoubt.ReleaseReceipt, refused string) error {
+	const op = "FinishRelease"
+	if len(refused) > redoubt.MaxReleaseReason {
+		refused = refused[:redoubt.MaxReleaseReason]
+	}
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, _ := e.releases.find(id)
+	a := ask{op: op, who: guard, action: redoubt.ActionGuardRelease, detail: "release " + string(id)}
+	if x != nil {
+		a.object = x.set.label
+	}
+	ent, err := e.decide(ctx, a)
+	if err != nil {
+		return err
+	}
+	if x == nil || string(x.guard) != string(guard.Subject) {
+		return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.NotFound, Rule: ruleOtherGuard})
+	}
+	r, err := e.readRelease(x)
+	if err != nil {
+		return err
+	}
+	switch {
+	case receipt != nil && r.Statement != nil && receipt.ReleasePublic == r.Statement.Public() && (r.State == redoubt.ReleaseApproved || r.State == redoubt.ReleaseDead):
+		r.State, r.Why, r.Receipt = redoubt.ReleaseReleased, "", receipt // what was approved and taken has left, whatever was said since
+		ent.Detail = "release " + string(id) + " was taken by " + string(r.To)
+	case receipt == nil && refused != "" && r.State == redoubt.ReleaseApproved:
+		r.State, r.Why = redoubt.ReleaseRefused, string(r.To)+" did not take it: "+refused
+		ent.Detail = "release " + string(id) + " was not taken by " + string(r.To)
+	case r.State == redoubt.ReleaseReleased && receipt != nil:
+		return e.noteRead(ctx, ent) // said twice
+	default:
+		return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState})
+	}
+	return e.keepRelease(ctx, x.set, r, ent)
+}
+
+// tally counts what is written to it.
+type tally struct{ n int64 }
+
+func (c *tally) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }

@@ -1,0 +1,325 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"redoubt"
+)
+
+// FeederOptions is what the low half of a raise is made of. All but Keep and Log is needed.
+type FeederOptions struct {
+	High   redoubt.NodeName // whose bundles these are
+	Guard  redoubt.Credential
+	Source redoubt.RaiseSource
+	Dir    string // its spool, its own
+	// Send sends a file one way. It knows nothing of what arrives.
+	Send func(ctx context.Context, path string) error
+	Keep int64 // bytes of bundles that were sent and are kept, for a person to feed again; 0: DefaultKeep
+	Log  *slog.Logger
+}
+
+// Limits of a feeder.
+const (
+	DefaultKeep = 4 << 30
+	maxKept     = 4096    // bundles that are kept beside
+	maxUnsent   = 8 << 30 // bytes that wait to be sent: then the source keeps its own, as it does while the guard is down
+	pollEvery   = time.Second
+	againMax    = 30 * time.Second // between two tries of a source that is away
+)
+
+// repeats is when a bundle that was sent is sent again, if nothing newer waits: a high half that was away for a few minutes is fed without
+// anybody having to ask. What arrived already costs the far side nothing.
+var repeats = []time.Duration{2 * time.Second, 20 * time.Second, 3 * time.Minute}
+
+// Feeder is the low half of a raise: it takes bundles from the low node into its spool, and sends each of them one way. One that is in the
+// spool is handed over: the low node makes no other of its content. Run is called once.
+type Feeder struct {
+	o     FeederOptions
+	spool spool
+	have  redoubt.BundleMark // the newest in the spool; of the one that fetches
+	sent  redoubt.BundleMark // the newest that was sent whole; of the one that sends, as again is
+	again []repeat
+	fresh chan struct{} // something came into the spool
+}
+
+// repeat is a bundle that is to be sent once more.
+type repeat struct {
+	path string
+	at   time.Time
+	step int
+}
+
+// NewFeeder opens the spool.
+func NewFeeder(o FeederOptions) (*Feeder, error) {
+	if o.Keep == 0 {
+		o.Keep = DefaultKeep
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := openSpool(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	f := &Feeder{o: o, spool: s, fresh: make(chan struct{}, 1)}
+	return f, errors.Join(s.record(haveName, &f.have), s.record(sentName, &f.sent))
+}
+
+// Run feeds until ctx ends. A source that is away is tried again; an error is the spool's own.
+func (f *Feeder) Run(ctx context.Context) error {
+	failed := make(chan error, 2)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { failed <- f.fetch(ctx) }()
+	go func() { failed <- f.send(ctx) }()
+	err := <-failed
+	stop()
+	return errors.Join(err, <-failed)
+}
+
+// fetch takes bundles into the spool.
+func (f *Feeder) fetch(ctx context.Context) error {
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		have := f.have
+		room, err := f.room()
+		if err != nil {
+			return err
+		}
+		if !room {
+			f.o.Log.Error("the raise is not sent as fast as it comes: what is new stays with the lower node", slog.Int64("waiting_bytes", maxUnsent))
+			wait(ctx, againMax)
+			continue
+		}
+		m, err := f.spool.take(func(w io.Writer) (redoubt.BundleMark, error) {
+			return f.o.Source.HandRaise(ctx, f.o.Guard, f.o.High, have, w)
+		})
+		switch {
+		case errors.Is(err, redoubt.NotModified):
+			continue
+		case err != nil && ctx.Err() == nil:
+			pause = min(max(2*pause, 250*time.Millisecond), againMax)
+			f.o.Log.Warn("nothing was handed over", slog.String("kind", redoubt.KindOf(err).Error()))
+			wait(ctx, pause)
+			continue
+		case err != nil:
+			return nil
+		}
+		pause = 0
+		f.have = m
+		if err := f.spool.keep(haveName, m); err != nil {
+			return err
+		}
+		select {
+		case f.fresh <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+// haveName and sentName are records of their own: each has one writer.
+const (
+	haveName = "have.json"
+	sentName = "sent.json"
+)
+
+// room says whether more may wait to be sent.
+func (f *Feeder) room() (bool, error) {
+	all, err := f.spool.all(f.o.High)
+	if err != nil {
+		return false, err
+	}
+	var sent redoubt.BundleMark
+	if err := f.spool.record(sentName, &sent); err != nil {
+		return false, err
+	}
+	var waiting int64
+	for _, b := range all {
+		if !before(b.mark, sent) {
+			waiting += b.bytes
+		}
+	}
+	return waiting <= maxUnsent, nil
+}
+
+// before says whether a bundle was sent when that one was the newest that was.
+func before(m, sent redoubt.BundleMark) bool {
+	if m.Numbering != sent.Numbering {
+		return m.Created.Before(sent.Created)
+	}
+	return m.Serial <= sent.Serial
+}
+
+// send sends what is new, in its order, then what a person asked for, then what is due once more.
+func (f *Feeder) send(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		if err := f.sendNew(ctx); err != nil {
+			return err
+		}
+		if err := f.refeed(ctx); err != nil {
+			return err
+		}
+		if err := f.repeat(ctx); err != nil {
+			return err
+		}
+		if err := f.forget(); err != nil {
+			return err
+		}
+		select {
+		case <-f.fresh:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+func (f *Feeder) sendNew(ctx context.Context) error {
+	all, err := f.spool.all(f.o.High)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if before(b.mark, f.sent) {
+			continue
+		}
+		if err := f.o.Send(ctx, b.path); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
+			return nil // it is tried again
+		}
+		f.sent = b.mark
+		if err := f.spool.keep(sentName, b.mark); err != nil {
+			return err
+		}
+		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})
+	}
+	return nil
+}
+
+// repeat sends again what is due, as long as nothing newer has come.
+func (f *Feeder) repeat(ctx context.Context) error {
+	now := time.Now()
+	for i := 0; i < len(f.again) && ctx.Err() == nil && len(f.fresh) == 0; {
+		r := f.again[i]
+		if now.Before(r.at) {
+			i++
+			continue
+		}
+		_ = f.o.Send(ctx, r.path) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
+		if r.step++; r.step == len(repeats) {
+			f.again = slices.Delete(f.again, i, i+1)
+			continue
+		}
+		r.at = now.Add(repeats[r.step])
+		f.again[i] = r
+		i++
+	}
+	return nil
+}
+
+// Refeed is what a person at the low side asks to be sent once more.
+type Refeed struct {
+	Serials []redoubt.NumberSpan `json:"serials"` // of the newest numbering
+}
+
+// AskRefeed asks the feeder whose spool is in dir to send numbers again. NotFound: some of them are not in the spool any more; then nothing is
+// asked, and raising anew is what is left.
+func AskRefeed(dir string, high redoubt.NodeName, serials []redoubt.NumberSpan) error {
+	s, err := openSpoolAsIs(dir)
+	if err != nil {
+		return err
+	}
+	all, err := s.all(high)
+	if err != nil {
+		return err
+	}
+	var newest redoubt.BundleMark
+	has := map[uint64]bool{}
+	for _, b := range all {
+		if b.mark.Numbering != newest.Numbering {
+			newest, has = b.mark, map[uint64]bool{}
+		}
+		has[b.mark.Serial] = true
+	}
+	for _, span := range serials {
+		for n := span.From; n <= span.To; n++ {
+			if !has[n] {
+				return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("some of these numbers are not in the spool any more"),
+					Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
+			}
+		}
+	}
+	return s.keep(refeedName, Refeed{Serials: serials})
+}
+
+// refeed sends what a person asked for.
+func (f *Feeder) refeed(ctx context.Context) error {
+	path := filepath.Join(f.spool.dir, refeedName)
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	var asked Refeed
+	if err := f.spool.record(refeedName, &asked); err != nil {
+		f.o.Log.Error("what is to be fed again cannot be read", slog.String("kind", redoubt.KindOf(err).Error()))
+		return diskFault(f.spool.dir, os.Remove(path))
+	}
+	all, err := f.spool.all(f.o.High)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if b.mark.Numbering != f.sent.Numbering || !slices.ContainsFunc(asked.Serials, func(s redoubt.NumberSpan) bool { return s.From <= b.mark.Serial && b.mark.Serial <= s.To }) {
+			continue
+		}
+		if err := f.o.Send(ctx, b.path); err != nil {
+			return nil // it is asked for still
+		}
+		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})
+	}
+	return diskFault(f.spool.dir, os.Remove(path))
+}
+
+// forget removes the oldest of what was sent, beyond what is kept.
+func (f *Feeder) forget() error {
+	all, err := f.spool.all(f.o.High)
+	if err != nil {
+		return err
+	}
+	var kept, files int64
+	for _, b := range slices.Backward(all) {
+		if !before(b.mark, f.sent) {
+			continue
+		}
+		kept += b.bytes
+		if files++; kept <= f.o.Keep && files <= maxKept {
+			continue
+		}
+		if err := os.Remove(b.path); err != nil {
+			return diskFault(f.spool.dir, err)
+		}
+	}
+	return nil
+}
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,316 @@
+package guard
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Rules is what a guard holds every release to.
+type Rules struct {
+	Digest       string   // of all of it, as both enclaves know it
+	Types        []string // media types
+	Schemas      map[string]string
+	Words        []string
+	Floor, Limit label.Label // range of the target
+	Policy       *label.Policy
+	High, Low    redoubt.NodeName
+}
+
+// ReleaserOptions is what a Releaser is made of. All but Log is needed.
+type ReleaserOptions struct {
+	Rules   Rules
+	AtHigh  redoubt.Credential
+	AtLow   redoubt.Credential
+	Source  redoubt.ReleaseSource
+	Same    redoubt.ReleaseTarget // the source itself, for another label in the same enclave
+	Target  redoubt.ReleaseTarget
+	Filters func(typ string) (Pair, error) // both of a type, or why it has none here
+	Search  func(text []string, typ string, content []byte, as label.Label) []redoubt.Finding
+	Log     *slog.Logger
+}
+
+// Releaser takes requests through the pipeline, and approved releases to the target. Run is called once.
+type Releaser struct{ o ReleaserOptions }
+
+// atOnce is how many releases are filtered at once: each holds its content twice, and a filter's process.
+const atOnce = 2
+
+// NewReleaser makes it. It starts nothing.
+func NewReleaser(o ReleaserOptions) *Releaser {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Releaser{o}
+}
+
+// Run works until ctx ends. Whatever fails is tried again or refused; nothing passes by failing.
+func (r *Releaser) Run(ctx context.Context) {
+	var work sync.WaitGroup
+	work.Go(func() { r.each(ctx, redoubt.ReleaseRequested, r.filter) })
+	work.Go(func() { r.each(ctx, redoubt.ReleaseApproved, r.transfer) })
+	work.Wait()
+}
+
+// each works on all releases that wait in a state, some at once.
+func (r *Releaser) each(ctx context.Context, state redoubt.ReleaseState, do func(context.Context, redoubt.ReleaseID) error) {
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		ids, err := r.o.Source.PendingReleases(ctx, r.o.AtHigh, state)
+		var mu sync.Mutex
+		var group sync.WaitGroup
+		places := make(chan struct{}, atOnce)
+		for _, id := range ids {
+			places <- struct{}{}
+			group.Go(func() {
+				defer func() { <-places }()
+				if one := do(ctx, id); one != nil {
+					mu.Lock()
+					err = errors.Join(err, one)
+					mu.Unlock()
+				}
+			})
+		}
+		group.Wait()
+		if err == nil {
+			pause = 0
+			continue
+		}
+		if ctx.Err() == nil {
+			pause = min(max(2*pause, 250*time.Millisecond), againMax)
+			r.o.Log.Warn("releases wait", slog.String("state", string(state)), slog.String("kind", redoubt.KindOf(err).Error()))
+			wait(ctx, pause)
+		}
+	}
+}
+
+// filter takes one request through the pipeline: fetch → policy → type → filter → filter → words → verdict. Every step is always invoked;
+// there is no way round one.
+func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
+	work, source, err := r.o.Source.FetchRelease(ctx, r.o.AtHigh, id)
+	if err != nil {
+		return passedOver(err)
+	}
+	content, err := io.ReadAll(io.LimitReader(source.Reader(0, -1), redoubt.MaxReleaseBytes+1))
+	if err = errors.Join(err, source.Close()); err != nil {
+		return err
+	}
+	v := redoubt.ReleaseVerdict{Rules: r.o.Rules.Digest}
+	out, err := r.pipeline(ctx, work, content, &v)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		v.Refused, v.ContentType = refusal(err), ""
+		r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
+		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
+	}
+	return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, bytes.NewReader(out)))
+}
+
+// passedOver is nil for what somebody else has ended meanwhile.
+func passedOver(err error) error {
+	switch redoubt.KindOf(err) {
+	case redoubt.Conflict, redoubt.NotFound, redoubt.Denied:
+		return nil
+	}
+	return err
+}
+
+// pipeline is the straight line. What it gives is what the last filter wrote.
+func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, content []byte, v *redoubt.ReleaseVerdict) ([]byte, error) {
+	as, err := r.policy(work, content)
+	if err != nil {
+		return nil, err
+	}
+	typ, err := r.typeOf(work, content)
+	if err != nil {
+		return nil, err
+	}
+	pair, err := r.o.Filters(typ)
+	if err != nil {
+		return nil, err
+	}
+	in := Content{Type: typ, Schema: []byte(r.o.Rules.Schemas[typ]), Bytes: content}
+	for _, f := range []Filter{pair.First, pair.Second} {
+		out, seen, err := f.Clean(ctx, in)
+		v.Findings = append(v.Findings, stepped("filter "+f.Name(), seen)...)
+		if err != nil {
+			return nil, err
+		}
+		if len(out) > redoubt.MaxReleaseBytes {
+			return nil, refuse("filter "+f.Name(), "too large", "what the filter wrote is too large to leave")
+		}
+		in.Bytes = out
+	}
+	found := stepped("words", r.o.Search(said(work), typ, in.Bytes, as))
+	v.Findings = append(v.Findings, found...)
+	if len(v.Findings) > redoubt.MaxReleaseReport {
+		v.Findings = v.Findings[:redoubt.MaxReleaseReport]
+	}
+	if i := slices.IndexFunc(found, func(f redoubt.Finding) bool { return f.Fatal }); i >= 0 {
+		return nil, refuse("words", found[i].Rule, found[i].Detail)
+	}
+	v.ContentType = typ
+	return in.Bytes, nil
+}
+
+// said is what leaves beside the content, and is searched like it.
+func said(work redoubt.ReleaseWork) []string {
+	all := []string{work.Key}
+	for name, value := range work.Attributes.Meta {
+		all = append(all, name, value)
+	}
+	return all
+}
+
+func stepped(step string, all []redoubt.Finding) (out []redoubt.Finding) {
+	for _, f := range all {
+		f.Step = step
+		if len(f.Detail) > 256 {
+			f.Detail = strings.ToValidUTF8(f.Detail[:256], "")
+		}
+		out = append(out, f)
+	}
+	return out
+}
+
+// policy holds a request against where it may go.
+func (r *Releaser) policy(work redoubt.ReleaseWork, content []byte) (label.Label, error) {
+	as, err := r.o.Rules.Policy.Parse(work.As)
+	switch {
+	case err != nil:
+		return as, refuse("policy", "label", err.Error())
+	case work.From != r.o.Rules.High || work.To != r.o.Rules.Low && work.To != r.o.Rules.High:
+		return as, refuse("policy", "between the guard's two enclaves", "this guard joins "+string(r.o.Rules.Low)+" and "+string(r.o.Rules.High))
+	case work.To == r.o.Rules.Low && (!r.o.Rules.Limit.Dominates(as) || !as.Dominates(r.o.Rules.Floor)):
+		return as, refuse("policy", "within the target's range", "")
+	case len(content) > redoubt.MaxReleaseBytes:
+		return as, refuse("policy", "too large", fmt.Sprintf("a release has at most %d bytes", redoubt.MaxReleaseBytes))
+	}
+	return as, nil
+}
+
+// typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused.
+func (r *Releaser) typeOf(work redoubt.ReleaseWork, content []byte) (string, error) {
+	typ := detect(content, work.Attributes.ContentType, work.Key)
+	if typ == "" {
+		return "", refuse("type", "unknown type", "it is none of the types that may leave: "+strings.Join(r.o.Rules.Types, ", "))
+	}
+	if !slices.Contains(r.o.Rules.Types, typ) {
+		return "", refuse("type", "type not allowed", typ+" does not leave here; what does: "+strings.Join(r.o.Rules.Types, ", "))
+	}
+	return typ, nil
+}
+
+// detect gives a media type; "" where it is not one that any guard knows.
+func detect(content []byte, declared, key string) string {
+	sniffed, _, _ := strings.Cut(http.DetectContentType(content), ";")
+	switch sniffed {
+	case "image/png", "image/jpeg", "application/pdf", "application/zip":
+		return sniffed
+	}
+	if !utf8.Valid(content) || bytes.IndexByte(content, 0) >= 0 {
+		return ""
+	}
+	base, _, _ := mime.ParseMediaType(declared)
+	switch ext := strings.ToLower(path.Ext(key)); {
+	case base == "application/json" || ext == ".json":
+		return "application/json"
+	case base == "application/xml" || base == "text/xml" || ext == ".xml":
+		return "application/xml"
+	case base == "text/csv" || ext == ".csv":
+		return "text/csv"
+	}
+	return "text/plain"
+}
+
+func refuse(step, rule, hint string) error {
+	return &redoubt.Error{Op: "guard.Release", Kind: redoubt.Denied, Rule: step + ": " + rule, Hint: hint}
+}
+
+func ruleOf(err error) string {
+	if e, ok := errors.AsType[*redoubt.Error](err); ok {
+		return e.Rule
+	}
+	return ""
+}
+
+// refusal is an error in words for who asked. A filter that failed is told of as that alone.
+func refusal(err error) string {
+	e, ok := errors.AsType[*redoubt.Error](err)
+	text := "a filter failed: nothing passes that both did not write anew"
+	if ok && e.Rule != "" {
+		if text = e.Rule; e.Hint != "" {
+			text += ": " + e.Hint
+		}
+	} else if ok && e.Hint != "" {
+		text += "; " + e.Hint
+	}
+	if len(text) > redoubt.MaxReleaseReason {
+		text = strings.ToValidUTF8(text[:redoubt.MaxReleaseReason], "")
+	}
+	return text
+}
+
+// transfer takes what two reviewers signed to the target: fetch → digest → target → receipt. It may be cut off anywhere: the target takes a
+// release once, and gives the same receipt for it again.
+func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
+	p, rebuilt, err := r.o.Source.FetchApproved(ctx, r.o.AtHigh, id)
+	if err != nil {
+		return passedOver(err)
+	}
+	content, err := io.ReadAll(io.LimitReader(rebuilt.Reader(0, -1), redoubt.MaxReleaseBytes+1))
+	if err = errors.Join(err, rebuilt.Close()); err != nil {
+		return err
+	}
+	if why := r.mismatch(p, content); why != "" {
+		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, nil, why))
+	}
+	target, who := r.o.Target, r.o.AtLow
+	if p.Statement.To == r.o.Rules.High {
+		target, who = r.o.Same, r.o.AtHigh
+	}
+	receipt, err := target.AcceptRelease(ctx, who, p, bytes.NewReader(content))
+	switch redoubt.KindOf(err) {
+	case redoubt.Denied, redoubt.Expired, redoubt.Invalid, redoubt.Conflict, redoubt.BadDigest, redoubt.NoBucket, redoubt.TooLarge:
+		if err != nil {
+			return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, nil, refusal(err)))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, &receipt, ""))
+}
+
+// mismatch holds what is to leave against what was signed and against this guard's own rules, as the target will once more.
+func (r *Releaser) mismatch(p redoubt.ReleasePackage, content []byte) string {
+	sum := sha256.Sum256(content)
+	s := &p.Statement
+	switch {
+	case hex.EncodeToString(sum[:]) != s.SHA256 || int64(len(content)) != s.SizeBytes:
+		return "what is to leave is not what was signed"
+	case len(p.Approvals) != 2 || p.Approvals[0].Signer == p.Approvals[1].Signer || s.Requester == p.Approvals[0].Signer || s.Requester == p.Approvals[1].Signer:
+		return "two different reviewers, neither of whom asked, sign a release"
+	case s.Rules != r.o.Rules.Digest || s.From != r.o.Rules.High || s.To != r.o.Rules.Low && s.To != r.o.Rules.High:
+		return "it was signed under other rules than this guard's"
+	}
+	return ""
+}

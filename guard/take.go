@@ -1,0 +1,152 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"redoubt"
+)
+
+// TakerOptions is what the high half of a raise is made of. All but Log is needed.
+type TakerOptions struct {
+	High   redoubt.NodeName
+	Guard  redoubt.Credential
+	Target redoubt.RaiseTarget
+	Dir    string // where bundles come together: whole files appear in it
+	Log    *slog.Logger
+}
+
+// gapPatience is how long a number that is lacking is waited for before what is behind it is taken: longer than the first repeats of what was
+// sent. What comes later yet is taken then.
+const gapPatience = 30 * time.Second
+
+// Taker is the high half of a raise: it hands whole bundles to the high node, in their order, and keeps them until that has them.
+type Taker struct {
+	o     TakerOptions
+	spool spool
+	last  redoubt.BundleMark // the newest that was taken
+	since time.Time          // since when a gap is waited for
+	came  chan struct{}
+}
+
+const takenName = "taken.json"
+
+// NewTaker opens the folder.
+func NewTaker(o TakerOptions) (*Taker, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	s, err := openSpool(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1)}
+	return t, s.record(takenName, &t.last)
+}
+
+// Came tells that a file is whole. It never waits.
+func (t *Taker) Came() {
+	select {
+	case t.came <- struct{}{}:
+	default:
+	}
+}
+
+// Run takes until ctx ends. A node that is away, or has no room, is tried again: nothing is lost meanwhile. An error is the folder's.
+func (t *Taker) Run(ctx context.Context) error {
+	tick := time.NewTicker(pollEvery)
+	defer tick.Stop()
+	pause := time.Duration(0)
+	for ctx.Err() == nil {
+		taken, err := t.next(ctx)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errAway):
+			pause = min(max(2*pause, 250*time.Millisecond), againMax)
+			wait(ctx, pause)
+			continue
+		case err != nil:
+			return err
+		case taken:
+			pause = 0
+			continue
+		}
+		select {
+		case <-t.came:
+		case <-tick.C:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// errAway is a node that takes nothing now.
+var errAway = &redoubt.Error{Op: "guard.Taker", Kind: redoubt.Unavailable}
+
+// next takes the first bundle whose turn it is.
+func (t *Taker) next(ctx context.Context) (taken bool, err error) {
+	all, err := t.spool.all(t.o.High)
+	if err != nil || len(all) == 0 {
+		t.since = time.Time{}
+		return false, err
+	}
+	b := all[0]
+	if follows := b.mark.Serial <= t.last.Serial+1 && b.mark.Numbering == t.last.Numbering || t.last.Serial == 0; !follows {
+		if t.since.IsZero() {
+			t.since = time.Now()
+		}
+		if time.Since(t.since) < gapPatience {
+			return false, nil
+		}
+		t.o.Log.Warn("a number did not come; a person at the low side feeds it again", slog.Uint64("before", b.mark.Serial))
+	}
+	t.since = time.Time{}
+	if err := t.take(ctx, b); err != nil {
+		return false, err
+	}
+	if b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial {
+		t.last = b.mark
+		if err := t.spool.keep(takenName, b.mark); err != nil {
+			return false, err
+		}
+	}
+	return true, diskFault(t.spool.dir, removed(os.Remove(b.path)))
+}
+
+func removed(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// take hands one to the node. What that refuses for good is set aside.
+func (t *Taker) take(ctx context.Context, b spooled) error {
+	f, err := os.Open(b.path)
+	if err != nil {
+		return diskFault(b.path, err)
+	}
+	defer f.Close()
+	_, err = t.o.Target.TakeRaise(ctx, t.o.Guard, f)
+	switch redoubt.KindOf(err) {
+	case redoubt.Exists:
+		return nil
+	case redoubt.Invalid, redoubt.Denied, redoubt.Conflict, redoubt.TooLarge, redoubt.Corrupt, redoubt.BadDigest:
+		t.o.Log.Error("the node refused a bundle", slog.Uint64("serial", b.mark.Serial), slog.String("kind", redoubt.KindOf(err).Error()))
+		dir := filepath.Join(t.spool.dir, refusedName)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return diskFault(dir, err)
+		}
+		return diskFault(dir, os.Rename(b.path, filepath.Join(dir, filepath.Base(b.path))))
+	}
+	if err != nil {
+		t.o.Log.Warn("the node takes nothing now", slog.String("kind", redoubt.KindOf(err).Error()))
+		return errAway
+	}
+	return nil
+}

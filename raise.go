@@ -1,0 +1,61 @@
+package redoubt
+
+import (
+	"context"
+	"io"
+	"time"
+)
+
+// NumberSpan is a range of a bundle numbering, both ends in it.
+type NumberSpan struct {
+	From uint64 `json:"from"`
+	To   uint64 `json:"to"`
+}
+
+// MaxRaiseGaps bounds the gaps that are kept of one raise. Those beyond it become one with the oldest: a person feeds all of it again.
+const MaxRaiseGaps = 1024
+
+// RaiseStatus is one raise as one of its two ends sees it.
+type RaiseStatus struct {
+	Peer     NodeName     `json:"peer"`
+	Way      string       `json:"way"`                // "up": this node hands over; "here": it takes
+	Serial   uint64       `json:"serial"`             // of the last bundle that was handed over, or taken
+	At       time.Time    `json:"at,omitzero"`        // when that was made
+	Gaps     []NumberSpan `json:"gaps,omitempty"`     // at the higher end: what never came. A person at the lower end feeds it again
+	Blocked  string       `json:"blocked,omitempty"`  // at the higher end: why the next one is not taken: a quota, a disk
+	Awaiting bool         `json:"awaiting,omitempty"` // at the lower end: the guard has not said that it has the last one
+}
+
+// RaiseLedger is what a lower node keeps of what it handed to a guard. What the guard says that it has on its disk is done with: nothing
+// comes back from above.
+type RaiseLedger interface {
+	// Handed takes the guard's word for the last bundle that it has. What was made since and is not that is void: its number is never used
+	// again, and its content goes into the next. It gives the numbers that are void.
+	Handed(ctx context.Context, peer NodeName, have BundleMark) (void []uint64, err error)
+	// HandOver keeps that a bundle was made, with the spans of the journal that are in it; durable on return.
+	HandOver(ctx context.Context, who Credential, peer NodeName, mark BundleMark, spans []JournalSpan) error
+	// Awaits gives the number of the last bundle that was made and that no guard said it has.
+	Awaits(ctx context.Context, peer NodeName) (serial uint64, is bool, err error)
+}
+
+// RaiseSource is the lower end of a raise, as a guard's low half sees it.
+type RaiseSource interface {
+	// HandRaise writes the next bundle, sealed to the higher node, once there is something that it has not handed over. have is the last that the
+	// guard has, on its disk; the zero mark: none. It waits; NotModified: nothing came until ctx ended.
+	HandRaise(ctx context.Context, guard Credential, peer NodeName, have BundleMark, w io.Writer) (BundleMark, error)
+}
+
+// RaiseTarget is the higher end, as a guard's high half sees it.
+type RaiseTarget interface {
+	// TakeRaise takes a bundle. Exists: it was taken before. Unavailable, QuotaExceeded, DiskFull: not now, and nothing is lost by bringing it
+	// again. What is wrong with it for good is refused otherwise, on record.
+	TakeRaise(ctx context.Context, guard Credential, r io.Reader) (BundleImport, error)
+}
+
+// RaiseService tells people of a node's raises. What it tells of either end is of activity at every label of the lower node, so who asks
+// dominates that node's ceiling: others are told of none.
+type RaiseService interface {
+	Raises(ctx context.Context, who Credential) ([]RaiseStatus, error)
+	// RaiseAnew has everything handed over once more: for what no guard's disk holds any more. By the administrator of the lower node.
+	RaiseAnew(ctx context.Context, who Credential, peer NodeName) error
+}

@@ -1,0 +1,201 @@
+package replica
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"slices"
+
+	"redoubt"
+	"redoubt/bundle"
+	"redoubt/keys"
+)
+
+// A raise is bundles that go one way. Nothing comes back from above, so what the guard has on its own disk is taken for handed over, and a
+// bundle that is lost behind that is a gap in the numbers, which the far side shows and a person on this side feeds again.
+
+// maxRaiseBytes is of content in one bundle of a raise: enough that its seal and its signature cost little, and little enough that the first
+// of many is soon above.
+const maxRaiseBytes = 16 << 20
+
+// noteVoid tells which numbers were never handed over: what was in them is in this bundle. Its body is numbers of 8 bytes.
+const noteVoid = "void"
+
+const maxVoid = MaxNoteBytes / 8
+
+func encodeVoid(serials []uint64) []byte {
+	var b []byte
+	for _, n := range serials[max(0, len(serials)-maxVoid):] {
+		b = binary.BigEndian.AppendUint64(b, n)
+	}
+	return b
+}
+
+func decodeVoid(b []byte) (serials []uint64, err error) {
+	if len(b)%8 != 0 {
+		return nil, errMessage
+	}
+	for ; len(b) > 0; b = b[8:] {
+		serials = append(serials, binary.BigEndian.Uint64(b))
+	}
+	return serials, nil
+}
+
+// HandRaise writes the next bundle for a guard to carry up; see redoubt.RaiseSource. It goes permit → what the guard has → wait → write → keep.
+func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (mark redoubt.BundleMark, err error) {
+	const action = redoubt.ActionHandRaise
+	link, err := b.o.Ledger.Permit(ctx, who, action, peer)
+	if err != nil {
+		return mark, err
+	}
+	defer func() {
+		if err != nil && redoubt.KindOf(err) != redoubt.NotModified {
+			err = b.o.Ledger.Refuse(ctx, who, action, peer, err)
+		}
+	}()
+	if link.Raise != redoubt.RaisedAway || b.o.Raises == nil {
+		return mark, &redoubt.Error{Op: "HandRaise", Object: string(peer), Kind: redoubt.Denied, Err: errors.New("nothing is raised to that node")}
+	}
+	to, err := keys.ParseRecipient(link.Recipient)
+	if err != nil {
+		return mark, &redoubt.Error{Op: "HandRaise", Object: string(peer), Kind: redoubt.Invalid, Err: err}
+	}
+	release, err := acquire(ctx, b.exporting)
+	if err != nil {
+		return mark, err
+	}
+	void, err := b.o.Raises.Handed(ctx, peer, have)
+	release()
+	if err != nil {
+		return mark, err
+	}
+	if err := b.waitToRaise(ctx, peer); err != nil {
+		return mark, err
+	}
+	if release, err = acquire(ctx, b.exporting); err != nil {
+		return mark, err
+	}
+	defer release()
+	head, mark, err := b.head(ctx, redoubt.ExportBundle{Peer: peer, Life: bundle.MaxLife})
+	if err != nil {
+		return mark, err
+	}
+	file, err := bundle.NewWriter(w, head, []keys.Recipient{to}, b.o.Sign)
+	if err != nil {
+		return mark, err
+	}
+	defer file.Abandon()
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, most: maxRaiseBytes}
+	if err := x.run(ctx, false); err != nil {
+		return mark, err
+	}
+	err = file.Finish(func(id [32]byte) error {
+		mark.ID = id
+		return b.o.Raises.HandOver(ctx, who, peer, mark, x.spans)
+	})
+	return mark, err
+}
+
+// waitToRaise waits until there is something that was not handed over.
+func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName) error {
+	for {
+		changed := b.o.Journal.Changed()
+		is, err := b.hasToRaise(ctx, peer)
+		if err != nil || is {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return redoubt.NotModified
+		}
+	}
+}
+
+func (b *Bundles) hasToRaise(ctx context.Context, peer redoubt.NodeName) (bool, error) {
+	sets, err := b.o.Journal.Sets(ctx, peer)
+	if err != nil {
+		return false, err
+	}
+	for _, set := range sets {
+		from, known, err := b.o.State.Acknowledged(ctx, peer, set)
+		if err != nil {
+			return false, err
+		}
+		if !known {
+			some := false
+			_, err := b.o.Journal.Inventory(ctx, peer, set, func(redoubt.Stamp) error { some = true; return errFull })
+			if some || err != nil && err != errFull {
+				return some, nilIf(err, errFull)
+			}
+			continue
+		}
+		refs, _, err := b.o.Journal.Since(ctx, peer, set, from, 1)
+		if err != nil || len(refs) > 0 {
+			return len(refs) > 0, err
+		}
+	}
+	return false, nil
+}
+
+func nilIf(err, of error) error {
+	if err == of {
+		return nil
+	}
+	return err
+}
+
+// TakeRaise takes what a guard brought; see redoubt.RaiseTarget.
+func (b *Bundles) TakeRaise(ctx context.Context, who redoubt.Credential, r io.Reader) (redoubt.BundleImport, error) {
+	return b.importAs(ctx, who, redoubt.ActionTakeRaise, r, nil)
+}
+
+// passing says whether what refused an entry may pass by itself, so that a raise had better wait for it.
+func passing(k redoubt.Kind) bool {
+	return slices.Contains([]redoubt.Kind{redoubt.QuotaExceeded, redoubt.DiskFull, redoubt.Unavailable}, k)
+}
+
+func inGaps(gaps []redoubt.NumberSpan, serial uint64) bool {
+	return slices.ContainsFunc(gaps, func(g redoubt.NumberSpan) bool { return g.From <= serial && serial <= g.To })
+}
+
+// gaps are the numbers that are lacking once a bundle was taken: those that it passed over, less itself and what it says was never sent.
+func (m *importer) gaps(was []redoubt.NumberSpan, last, now redoubt.BundleMark, late bool) []redoubt.NumberSpan {
+	gaps := was
+	switch {
+	case late:
+		gaps = without(gaps, now.Serial)
+	case now.Numbering != last.Numbering: // another life of the lower state: it hands over everything that this one may lack
+		if gaps = nil; now.Serial > 1 {
+			gaps = []redoubt.NumberSpan{{From: 1, To: now.Serial - 1}}
+		}
+	case now.Serial > last.Serial+1:
+		gaps = append(slices.Clone(gaps), redoubt.NumberSpan{From: last.Serial + 1, To: now.Serial - 1})
+	}
+	for _, n := range m.void {
+		gaps = without(gaps, n)
+	}
+	for len(gaps) > redoubt.MaxRaiseGaps {
+		gaps[1].From = gaps[0].From
+		gaps = gaps[1:]
+	}
+	return gaps
+}
+
+// without takes one number out of spans.
+func without(gaps []redoubt.NumberSpan, n uint64) (out []redoubt.NumberSpan) {
+	for _, g := range gaps {
+		if n < g.From || n > g.To {
+			out = append(out, g)
+			continue
+		}
+		if n > g.From {
+			out = append(out, redoubt.NumberSpan{From: g.From, To: n - 1})
+		}
+		if n < g.To {
+			out = append(out, redoubt.NumberSpan{From: n + 1, To: g.To})
+		}
+	}
+	return out
+}
