@@ -168,6 +168,7 @@ const (
 	TrustedHome      = "home"      // by a device: people, revocations and leases hang on it
 	TrustedInterface = "interface" // by a device: the TLS authority of its home, when it enrols and renews its lease
 	TrustedDevice    = "device"    // by a home: the device's own work
+	TrustedLower     = "lower"     // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
 	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
 	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
 )

@@ -22,7 +22,9 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		}
 	}
 	isA := func(names string) bool { return slices.Contains(strings.Fields(names), string(r.Action)) }
-	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention")
+	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease")
+	reviews := isA("ApproveRelease DenyRelease")
+	guards := isA("GuardRelease AcceptRelease HandToGuard TakeFromGuard")
 	lists := isA("ListObjects ListObjectVersions ListMultipartUploads")
 	writes := isA("PutObject DeleteObject MultipartUpload")
 	alters := isA("PutObjectTagging PutObjectRetention DeleteObjectVersion BypassGovernanceRetention")
@@ -37,19 +39,23 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
-	objects := reads || lists || writes || alters || aborts
+	objects := reads || lists || writes || alters || aborts || reviews
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
-	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives)
+	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards)
 	object("live", r.Live == nil && r.Who.ID != "" && r.Who.Subject != "" && r.Who.Subject == r.Subject.Name)
 	object("time", !r.Now.IsZero() && r.Now.Before(r.Who.Expires) && r.Now.Before(r.Subject.Expires))
 	object("working", above(r.Subject.Clearance, w) && within(w, m.floor, m.ceiling))
 	if objects || buckets || expires {
 		object("bucket", r.Bucket != nil)
 	}
-	if reads || erases {
+	if reads || erases || reviews {
 		object("read up", above(w, r.Object))
+	}
+	if guards {
+		object("read up", r.Object.IsZero() || above(w, r.Object))
+		object("beyond node", r.New.IsZero() || within(r.New, m.floor, m.ceiling))
 	}
 	if isA("PutObject DeleteObject MultipartUpload") {
 		object("write down", above(r.New, w))
@@ -99,13 +105,13 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	}
 	switch {
 	case own:
-		object("role", objects || buckets || settings || expires || records)
+		object("role", objects && !reviews || buckets || settings || expires || records)
 	case link:
 		object("link", sends || receives)
 		if r.Bucket != nil {
 			object("system", r.Bucket.Name != ".system")
-			object("reserved", sends || !strings.Contains(string(r.Bucket.Name), "."))
-			object("read-only", sends || !r.Bucket.ReadOnly)
+			object("reserved", sends || strings.Contains(string(r.Bucket.Name), ".") == r.Guarded)
+			object("read-only", sends || r.Guarded || !r.Bucket.ReadOnly)
 		}
 	default:
 		object("link", !sends && !receives)
@@ -114,6 +120,8 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("role", !buckets || has("storage"))
 		object("role", !officers || has("officer"))
 		object("role", !admins || has("admin"))
+		object("role", !reviews || has("reviewer"))
+		object("role", !guards || has("guard"))
 		object("role", !selves || r.Self || has("officer"))
 		object("own", !expires && !records)
 		if r.Bucket != nil {
@@ -224,7 +232,11 @@ func drawn(rt *rapid.T, t *testing.T, all []redoubt.Action) *Request {
 	if often("new") {
 		r.New = some("New")
 	}
-	r.Subject.Roles = rapid.SliceOfN(rapid.SampledFrom(redoubt.Roles()), 0, 6).Draw(rt, "roles")
+	r.Subject.Roles = rapid.SliceOfN(rapid.SampledFrom(append(redoubt.Roles(), redoubt.RoleGuard)), 0, 6).Draw(rt, "roles")
+	r.Guarded = rapid.Bool().Draw(rt, "guarded")
+	if ClassOf(r.Action) == ClassGuard && often("about nothing") {
+		r.Object, r.New = label.Label{}, label.Label{}
+	}
 	r.Self = rapid.Bool().Draw(rt, "self")
 	r.Bypass = seldom("bypass")
 	if ClassOf(r.Action) == ClassPeople && often("about no label") {

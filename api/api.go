@@ -38,6 +38,15 @@ type Options struct {
 	Links       redoubt.LinkService
 	Conflicts   redoubt.ConflictService
 	Bundles     redoubt.BundleService
+	Finds       redoubt.FindService
+
+	// Of a node that guards join to others; nil: of one that none does.
+	Releases      redoubt.ReleaseService
+	ReleaseSource redoubt.ReleaseSource
+	ReleaseTarget redoubt.ReleaseTarget
+	RaiseSource   redoubt.RaiseSource
+	RaiseTarget   redoubt.RaiseTarget
+	Raises        redoubt.RaiseService
 
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
@@ -125,10 +134,12 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/links/{peer}/silence":  s.silenceLink,
 		"POST /v1/bundles/export":        s.exportBundle,
 		"POST /v1/bundles/import":        s.importBundle,
+		"POST /v1/find":                  s.find,
 		"GET /metrics":                   s.metrics,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))
 	}
+	s.guardRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, redoubt.NotFound) })
 }
 

@@ -93,3 +93,15 @@ func (s *server) usage(w http.ResponseWriter, r *http.Request, who redoubt.Crede
 	}
 	return answer(w, http.StatusOK, map[string]any{"usage": orEmpty(all)})
 }
+
+func (s *server) find(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var q redoubt.FindObjects
+	if err := read(w, r, &q); err != nil {
+		return err
+	}
+	page, err := s.Finds.Find(r.Context(), who, q)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, page)
+}

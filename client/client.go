@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net"
 	"net/http"
@@ -130,6 +131,11 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 
 // request sends a body as it is; see send.
 func (c *Client) request(ctx context.Context, method, path, typ string, body io.Reader) (*http.Response, error) {
+	return c.requestWith(ctx, method, path, typ, body, nil)
+}
+
+// requestWith is request with more headers.
+func (c *Client) requestWith(ctx context.Context, method, path, typ string, body io.Reader, more http.Header) (*http.Response, error) {
 	op := method + " " + path
 	req, err := http.NewRequestWithContext(ctx, method, c.base.String(), body)
 	if err != nil {
@@ -139,6 +145,7 @@ func (c *Client) request(ctx context.Context, method, path, typ string, body io.
 	if body != nil {
 		req.Header.Set("Content-Type", typ)
 	}
+	maps.Copy(req.Header, more)
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}

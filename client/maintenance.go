@@ -68,3 +68,8 @@ func (c *Client) Usage(ctx context.Context) ([]redoubt.LabelUsage, error) {
 	err := c.call(ctx, "GET", "/v1/usage", nil, &out)
 	return out.Usage, err
 }
+
+// Find searches one page.
+func (c *Client) Find(ctx context.Context, q redoubt.FindObjects) (out redoubt.FindPage, err error) {
+	return out, c.call(ctx, "POST", "/v1/find", q, &out)
+}

@@ -154,6 +154,12 @@ func bucketName(name redoubt.BucketName) bool {
 	return bucketNames.MatchString(string(name)) && !strings.HasPrefix(string(name), "xn--") && !strings.HasSuffix(string(name), "-s3alias")
 }
 
+// guardsName says whether a guard may write a bucket of this name: ORIGIN.BUCKET.
+func guardsName(name redoubt.BucketName) bool {
+	origin, bucket, dotted := strings.Cut(string(name), ".")
+	return dotted && origin != "" && len(origin) <= 63 && bucketNames.MatchString(bucket) && strings.IndexFunc(origin, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' }) < 0
+}
+
 // ruleHomesBucket keeps a device's buckets for its home to make and configure: what is in one that a device made would not be
 // taken there.
 const ruleHomesBucket = "buckets-of-its-home (2.5)"

@@ -136,9 +136,6 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.signBatches(); err != nil {
 		return nil, err
 	}
-	if err := e.loadRaised(); err != nil {
-		return nil, err
-	}
 	if err := e.loadReleases(); err != nil {
 		return nil, err
 	}

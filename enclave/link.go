@@ -30,6 +30,7 @@ type links struct {
 	journal atomic.Bool // there is or was a link: what is written is journaled
 
 	fixed      []redoubt.Link // given at the start: a device's, to its home
+	raises     []redoubt.Link // that guards carry, from here or to here
 	neighbours []redoubt.Link // of a device: as its home told
 	allKnown   atomic.Bool    // of a device: neighbours is its home's last word, and not less
 	declared   map[redoubt.NodeName]DeclaredDevice

@@ -74,15 +74,24 @@ func (e *Enclave) RaisedMakers(ctx context.Context, peer redoubt.NodeName, maker
 	if err != nil || l.Raise != redoubt.RaisedHere {
 		return errors.Join(err, redoubt.Denied)
 	}
-	kept := map[redoubt.NodeName][]ed25519.PublicKey{}
-	for name, all := range makers {
-		if _, known := e.origins[name]; known && e.foreign(name) {
-			kept[name] = all
-		}
-	}
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
-	if was := e.links.raised.Load(); was != nil && equalMakers((*was)[peer], kept) {
+	kept := map[redoubt.NodeName][]ed25519.PublicKey{}
+	was := e.links.raised.Load()
+	if was != nil {
+		maps.Copy(kept, (*was)[peer]) // what was raised under a key that is no more told of stands
+	}
+	for name, all := range makers {
+		if _, known := e.origins[name]; !known || !e.foreign(name) {
+			continue
+		}
+		for _, k := range all {
+			if len(kept[name]) < maxRaisedKeys && !slices.ContainsFunc(kept[name], func(has ed25519.PublicKey) bool { return has.Equal(k) }) {
+				kept[name] = append(slices.Clip(kept[name]), k)
+			}
+		}
+	}
+	if was != nil && equalMakers((*was)[peer], kept) {
 		return nil
 	}
 	raw, err := json.Marshal(kept)
@@ -99,6 +108,9 @@ func (e *Enclave) RaisedMakers(ctx context.Context, peer redoubt.NodeName, maker
 	return nil
 }
 
+// maxRaisedKeys is of how many keys of one maker are believed: each is of a life of its state.
+const maxRaisedKeys = 256
+
 func equalMakers(a, b map[redoubt.NodeName][]ed25519.PublicKey) bool {
 	return maps.EqualFunc(a, b, func(x, y []ed25519.PublicKey) bool {
 		return slices.EqualFunc(x, y, func(p, q ed25519.PublicKey) bool { return p.Equal(q) })
@@ -114,15 +126,29 @@ func (e *Enclave) showRaised(peer redoubt.NodeName, makers map[redoubt.NodeName]
 	e.links.raised.Store(&table)
 }
 
-// loadRaised reads what was told before, of the links that stand.
-func (e *Enclave) loadRaised() error {
-	for _, l := range e.links.fixed {
+// SetRaises replaces the raises that this node is an end of.
+func (e *Enclave) SetRaises(ctx context.Context, all []redoubt.Link) error {
+	if err := e.loadRaised(all); err != nil {
+		return err
+	}
+	e.links.deviceMu.Lock()
+	defer e.links.deviceMu.Unlock()
+	e.links.raises = all
+	return e.relink(ctx)
+}
+
+// loadRaised reads what was told before.
+func (e *Enclave) loadRaised(all []redoubt.Link) error {
+	for _, l := range all {
 		if l.Raise != redoubt.RaisedHere {
 			continue
 		}
 		raw, ok, err := e.engine.Get(raisedMark(l.Peer))
-		if err != nil || !ok {
+		if err != nil {
 			return err
+		}
+		if !ok {
+			continue
 		}
 		var makers map[redoubt.NodeName][]ed25519.PublicKey
 		if err := strictJSON(raw, &makers); err != nil {

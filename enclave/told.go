@@ -196,7 +196,7 @@ func (e *Enclave) translate(n *incoming, seen map[redoubt.BucketName]*bucket) er
 	}
 	again, err := json.Marshal(in)
 	name := in.Bucket.Name
-	if err != nil || string(again) != string(n.record.Value) || bucketPart+string(name) != n.record.Name || !bucketName(name) {
+	if err != nil || string(again) != string(n.record.Value) || bucketPart+string(name) != n.record.Name || !bucketName(name) && !guardsName(name) {
 		return errForeign
 	}
 	old := seen[name]

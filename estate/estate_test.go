@@ -75,7 +75,13 @@ func TestExampleIsTheEstateOfTheContract(t *testing.T) {
 	if got := e.Devices("secret"); len(got) != 1 || got[0].Name != "outpost" || len(e.Devices("unclass")) != 0 {
 		t.Errorf("the devices of secret: got %+v", got)
 	}
-	if len(e.People) != 9 || len(e.Nodes) != 4 || !e.Exercise {
+	for name, want := range map[redoubt.NodeName][2]redoubt.NodeName{"unclass-secret": {"unclass", "secret"}, "secret-topsecret": {"secret", "topsecret"}} {
+		g, ok := e.Node(name)
+		if !ok || g.Kind != KindGuard || g.Guard == nil || g.Guard.Low != want[0] || g.Guard.High != want[1] || g.S3.Listen != "" || g.API.Listen != "" {
+			t.Errorf("guard %s: got %+v", name, g)
+		}
+	}
+	if len(e.People) != 9 || len(e.Nodes) != 6 || !e.Exercise {
 		t.Errorf("got %d people, %d nodes, exercise %v", len(e.People), len(e.Nodes), e.Exercise)
 	}
 }

@@ -71,6 +71,7 @@ func (r *Releaser) Run(ctx context.Context) {
 // each works on all releases that wait in a state, some at once.
 func (r *Releaser) each(ctx context.Context, state redoubt.ReleaseState, do func(context.Context, redoubt.ReleaseID) error) {
 	pause := time.Duration(0)
+	var last []redoubt.ReleaseID
 	for ctx.Err() == nil {
 		ids, err := r.o.Source.PendingReleases(ctx, r.o.AtHigh, state)
 		var mu sync.Mutex
@@ -88,8 +89,12 @@ func (r *Releaser) each(ctx context.Context, state redoubt.ReleaseState, do func
 			})
 		}
 		group.Wait()
-		if err == nil {
-			pause = 0
+		if err == nil && (len(ids) == 0 || !slices.Equal(ids, last)) {
+			pause, last = 0, ids
+			continue
+		}
+		if err == nil { // the same again, and nothing came of it
+			wait(ctx, 250*time.Millisecond)
 			continue
 		}
 		if ctx.Err() == nil {

@@ -17,13 +17,13 @@ import (
 const stageDir = "incoming"
 
 // bundles joins what exchanges journals by file. A file goes where a link is cut, too: who carries it decided so.
-func (n *Node) bundles(e *estate.Estate, cloud *enclave.Enclave) (redoubt.BundleService, error) {
+func (n *Node) bundles(e *estate.Estate, cloud *enclave.Enclave) (*replica.Bundles, error) {
 	dir := filepath.Join(n.dir, stageDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, &redoubt.Error{Op: "node.bundles", Object: dir, Err: cause(err)}
 	}
 	return replica.NewBundles(replica.BundleOptions{Estate: e.Name, Node: n.name, Policy: e.MarkingPolicy(), Journal: cloud, State: cloud, Ledger: cloud, Tickets: cloud,
-		Identity: cloud.BundleIdentity, Sign: cloud.SignBundle, Clock: cloud.Now, Stage: dir, Notes: n.peers.notes, Noted: n.peers.notedByFile, Log: n.log}), nil
+		Identity: cloud.BundleIdentity, Sign: cloud.SignBundle, Raises: cloud, Clock: cloud.Now, Stage: dir, Notes: n.peers.notes, Noted: n.peers.notedByFile, Log: n.log}), nil
 }
 
 // notes is what a home says to its device in a bundle: a lease that begins now, and whom to believe. An order to be wiped is
@@ -31,6 +31,9 @@ func (n *Node) bundles(e *estate.Estate, cloud *enclave.Enclave) (redoubt.Bundle
 func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Note, error) {
 	if p.device != nil {
 		return nil, nil
+	}
+	if p.cloud.Links()[peer].Raise != redoubt.NoRaise {
+		return p.raisedNotes()
 	}
 	makers, err := p.makersNotes()
 	if err != nil {
@@ -55,6 +58,9 @@ func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Not
 
 // notedByFile takes what a home said in a bundle.
 func (p *peers) notedByFile(ctx context.Context, peer redoubt.NodeName, n replica.Note) error {
+	if p.cloud.Links()[peer].Raise == redoubt.RaisedHere {
+		return p.raisedSaid(ctx, peer, n)
+	}
 	if p.device == nil || peer != p.device.home {
 		return nil
 	}

@@ -164,7 +164,7 @@ func (s State) PutExercise(e *estate.Estate) (*estate.Estate, error) {
 	doc := e.Document()
 	doc.Keys = map[redoubt.SubjectName]string{}
 	changed := !bytes.Equal(x.Estate.Text, doc.Text) || !bytes.Equal(x.Estate.SPIF, doc.SPIF)
-	for _, name := range e.Keyless() {
+	for _, name := range e.Keyless() { // people, and guards for each of their sides
 		if x.Subjects[name] == nil {
 			seed := make([]byte, ed25519.SeedSize)
 			if _, err := rand.Read(seed); err != nil {

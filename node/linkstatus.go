@@ -21,6 +21,9 @@ func (p *peers) LinkStatuses(ctx context.Context, who redoubt.Credential) ([]red
 	out := []redoubt.LinkStatus{}
 	links := p.cloud.Links()
 	for _, peer := range sortedNames(links) {
+		if links[peer].Raise != redoubt.NoRaise { // RaiseService tells of it
+			continue
+		}
 		s := redoubt.LinkStatus{Peer: peer, State: "down", PeerKey: base64.StdEncoding.EncodeToString(links[peer].Key)}
 		if s.Pending, err = p.cloud.Pending(ctx, peer, shows); err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/enclave"
 	"redoubt/estate"
 	"redoubt/keys"
 	"redoubt/tpm"
@@ -37,9 +38,10 @@ type Options struct {
 	TPM      *tpm.Chip       // that Unlock goes by, and that a device counts its lease by; nil: none
 	Version  string          // of this build
 
-	Invitation *Invitation      // of a device that is not enrolled; nil: the one in its folder
-	Clock      func() time.Time // nil: the machine's, which a change of its setting does not move while the node runs
-	Rand       io.Reader        // nil: the system's
+	Half       func(ctx context.Context, c HalfConfig) error // of a guard: runs a half of its raise; nil: as a process of its own
+	Invitation *Invitation                                   // of a device that is not enrolled; nil: the one in its folder
+	Clock      func() time.Time                              // nil: the machine's, which a change of its setting does not move while the node runs
+	Rand       io.Reader                                     // nil: the system's
 }
 
 // Node is one node, running.
@@ -52,9 +54,12 @@ type Node struct {
 
 	faces  []*face
 	peers  *peers
-	device *deviceSide    // of a device
-	close  []func() error // in the order of opening
-	wiped  chan struct{}  // closed when the keys were destroyed
+	device *deviceSide // of a device
+	guard  *guardSide  // of a guard, which has none of the others
+	cloud  *enclave.Enclave
+	joins  func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
+	close  []func() error            // in the order of opening
+	wiped  chan struct{}             // closed when the keys were destroyed
 }
 
 // Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
@@ -115,6 +120,11 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 		return nil, &redoubt.Error{Op: "node.Open", Object: string(o.Name), Kind: redoubt.NotFound, Err: errors.New("no node of that name in the estate"),
 			Hint: "redoubt estate show FILE lists the nodes"}
 	}
+	if declared.Kind == estate.KindGuard {
+		n.runtime.High = declared.Guard.High
+		n.guard, err = n.openGuard(o, e, declared, ring)
+		return n, err
+	}
 	if declared.Kind == estate.KindDevice {
 		chip, err := sealingChip(n.dir, o.TPM)
 		if err != nil {
@@ -171,6 +181,15 @@ func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) erro
 	}
 	n.faces = []*face{front, control}
 	n.runtime.S3URL, n.runtime.APIURL = front.url, control.url
+	if n.joins != nil {
+		id, err := n.cloud.BundleIdentity()
+		if err != nil {
+			return err
+		}
+		if err := n.writeCard(n.cloud.JournalKey(), id); err != nil {
+			return err
+		}
+	}
 	return n.listenForPeers(declared)
 }
 
@@ -216,7 +235,9 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 			}
 		})
 	}
-	n.peers.run()
+	if n.peers != nil {
+		n.peers.run()
+	}
 	guard, unguard := context.WithCancel(ctx)
 	defer unguard()
 	if n.device != nil {
@@ -225,6 +246,12 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 				failed <- err
 			}
 		})
+	}
+	if n.guard != nil {
+		wg.Go(func() { n.guard.serve(guard) })
+	}
+	if n.joins != nil {
+		wg.Go(func() { n.joins(guard) })
 	}
 	if err = n.tell(Ready); err == nil {
 		n.log.Info("node is ready", slog.Int("pid", os.Getpid()))

@@ -22,7 +22,14 @@ func (p *peers) trusts() []redoubt.Trusted {
 	var all []redoubt.Trusted
 	links := p.cloud.Links()
 	for _, name := range sortedNames(links) {
-		all = append(all, redoubt.Trusted{Node: name, As: redoubt.TrustedDevice, Fingerprint: keyPrint(links[name].Key)})
+		as := redoubt.TrustedDevice
+		switch links[name].Raise {
+		case redoubt.RaisedAway:
+			continue // nothing of it is believed
+		case redoubt.RaisedHere:
+			as = redoubt.TrustedLower
+		}
+		all = append(all, redoubt.Trusted{Node: name, As: as, Fingerprint: keyPrint(links[name].Key)})
 	}
 	return withMakers(all, p.name, p.cloud.Makers())
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -55,7 +56,8 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	}
 	cloud, err := enclave.Open(ctx, enclave.Options{IDKeys: idKeys,
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
-		Engine: engine, Keys: ring, People: e.People, Buckets: declared.Buckets, Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
+		Engine: engine, Keys: ring, People: append(slices.Clone(e.People), e.GuardPeople(declared.Name)...), Buckets: bucketsOf(e, declared),
+		Estate: e.Name, Origins: e.Origins(), Guards: declaredGuards(e, declared.Name), Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
 		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
@@ -70,11 +72,19 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	if err != nil {
 		return handlers{}, err
 	}
+	n.cloud = cloud
+	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
+		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
+	}
+	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud,
+		OwnerToken: n.runtime.Token, Trusts: n.peers.trusts, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+	if n.joins != nil {
+		control.Releases, control.ReleaseSource, control.ReleaseTarget, control.RaiseSource, control.RaiseTarget, control.Raises = cloud, cloud, cloud, files, files, cloud
+	}
 	return handlers{
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
-		api: api.New(api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files,
-			OwnerToken: n.runtime.Token, Trusts: n.peers.trusts, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}),
+		api: api.New(control),
 	}, nil
 }
 

@@ -8,9 +8,14 @@ import (
 	"context"
 	"os"
 	"syscall"
+
+	"redoubt/node"
 )
 
 func main() {
 	syscall.Umask(0o077) // whatever it writes, state, keys or content, is for its caller alone
+	if len(os.Args) == 2 && os.Args[1] == node.HalfCommand {
+		os.Exit(runHalf(os.Stdin, os.Stderr))
+	}
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }

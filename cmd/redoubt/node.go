@@ -15,7 +15,7 @@ import (
 func (a *app) nodeCommand() *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "What clients on other machines need to know of a node, and what its labels store",
 		Example: "  redoubt node ca secret > secret.pem"}
-	c.AddCommand(a.nodeCA(), a.nodeUsage())
+	c.AddCommand(a.nodeCA(), a.nodeCard(), a.nodeUsage())
 	return c
 }
 

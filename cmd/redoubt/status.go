@@ -127,7 +127,7 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 			}
 		}
 		doc.Nodes[i] = s
-		if r.State == node.Ready {
+		if r.State == node.Ready && r.APIURL != "" {
 			asking.Go(func() {
 				if info, err := whatIs(ctx, st, name, r); err == nil {
 					doc.Nodes[i].Kind, doc.Nodes[i].Range = info.Kind, info.Range

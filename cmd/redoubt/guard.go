@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+	"redoubt/carry/diode"
+	"redoubt/estate"
+	"redoubt/guard"
+	"redoubt/node"
+)
+
+func (a *app) guardCommand() *cobra.Command {
+	c := &cobra.Command{Use: "guard", Short: "What joins enclaves of different levels: how raises do, and what a guard is known by",
+		Long: `A guard raises everything in the lower enclave's buckets to the higher one by itself, where it appears as ORIGIN.BUCKET, and takes what two
+reviewers signed the other way (redoubt release). Nothing comes back from above: a number that is lost on the way shows at the higher
+enclave as a gap, and a person at the lower one feeds it again.`,
+		Example: `  redoubt guard status --as ts-analyst@secret
+  redoubt guard refeed unclass-secret 5-6`}
+	c.AddCommand(a.guardStatus(), a.guardRefeed(), a.guardKey(), a.guardIntroduce())
+	return c
+}
+
+func (a *app) guardStatus() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "status --as SUBJECT@NODE", Short: "The raises that a node is an end of: how far they are, and what is lacking",
+		Example: "  redoubt guard status --as s-analyst@secret --json", Args: exactly(0),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
+			all, err := s.api.Raises(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.print(map[string]any{"raises": all})
+			}
+			t := a.table("WITH", "WAY", "NUMBER", "MADE", "LACKING", "WAITS")
+			for _, r := range all {
+				way, waits := "from there", r.Blocked
+				if r.Way == "up" {
+					way = "to there"
+					if r.Awaiting {
+						waits = "the guard has not said that it has it"
+					}
+				}
+				made := "-"
+				if !r.At.IsZero() {
+					made = r.At.Local().Format("2006-01-02 15:04")
+				}
+				t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(spansText(r.Gaps)), dash(waits))
+			}
+			return t.flush()
+		})}
+	w.flags(c)
+	return a.jsonFlag(c)
+}
+
+func spansText(all []redoubt.NumberSpan) string {
+	out := make([]diode.Span, len(all))
+	for i, s := range all {
+		out[i] = diode.Span{From: s.From, To: s.To}
+	}
+	return diode.SpanText(out)
+}
+
+func (a *app) guardRefeed() *cobra.Command {
+	var w who
+	var anew bool
+	c := &cobra.Command{Use: "refeed GUARD [NUMBERS]", Short: "Send numbers again that the higher enclave lacks",
+		Long: `Has the guard's low half send bundles again from its spool: the numbers that redoubt guard status shows as lacking at the higher enclave. It runs
+where the guard does. What the spool does not hold any more is raised anew, all of it, by the lower node's administrator: --anew.
+What is there already is not taken twice.`,
+		Example: "  redoubt guard refeed unclass-secret 5-6,9\n  redoubt guard refeed unclass-secret --anew --as admin@unclass", Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if anew == (len(args) == 2) || anew != (w.as != "") {
+				return &usageError{message: "name numbers, or --anew with --as ADMIN@LOW", hint: "redoubt guard status at the higher enclave shows what is lacking"}
+			}
+			st, err := a.state()
+			if err != nil {
+				return err
+			}
+			high, err := highOf(st, redoubt.NodeName(args[0]))
+			if anew {
+				if err != nil {
+					return err
+				}
+				return a.withSession(&w, func(ctx context.Context, s *session, _ []string) error { return s.api.RaiseAnew(ctx, high) })(cmd, args)
+			}
+			if err != nil {
+				return err
+			}
+			spans, err := diode.ParseSpans(args[1])
+			if err != nil {
+				return &usageError{message: err.Error(), hint: "redoubt guard refeed " + args[0] + " 5-6,9"}
+			}
+			var numbers []redoubt.NumberSpan
+			for _, s := range spans {
+				numbers = append(numbers, redoubt.NumberSpan{From: s.From, To: s.To})
+			}
+			if err := guard.AskRefeed(filepath.Join(st.NodeDir(redoubt.NodeName(args[0])), node.HalfLow), high, numbers); err != nil {
+				return err
+			}
+			a.say("the guard's low half sends %s again", args[1])
+			return nil
+		}}
+	c.Flags().BoolVar(&anew, "anew", false, "raise everything anew, by the lower node's administrator")
+	c.Flags().StringVar(&w.as, "as", "", "with --anew: act as `SUBJECT@NODE`")
+	w.moreFlags(c)
+	return c
+}
+
+// highOf is a guard's higher enclave, as what the guard left in its spool tells: no marking of an estate lies open in a state.
+func highOf(st node.State, name redoubt.NodeName) (redoubt.NodeName, error) {
+	if err := hasNode(st, name); err != nil {
+		return "", err
+	}
+	r, err := st.Runtime(name)
+	if err == nil && r.High == "" {
+		err = &redoubt.Error{Object: "node " + string(name), Kind: redoubt.NotFound, Err: errors.New("it is no guard, or never ran"), Hint: "redoubt status lists the nodes"}
+	}
+	return r.High, err
+}
+
+func (a *app) guardKey() *cobra.Command {
+	var h holder
+	var file string
+	c := &cobra.Command{Use: "key GUARD --estate FILE", Short: "Make a guard's keys, and print the public halves for the estate",
+		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign. This makes them in the guard's
+state, at its first call, and prints low_key and high_key. What it is to pin of its enclaves redoubt node card prints on their machines.`,
+		Example: "  redoubt guard key low-high --estate estate.yaml --state /var/lib/redoubt", Args: exactly(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			e, err := loadEstate(file)
+			if err != nil && e == nil {
+				return a.faultsOf(file, err)
+			}
+			n, ok := e.Node(redoubt.NodeName(args[0]))
+			if !ok || n.Kind != estate.KindGuard {
+				return &usageError{message: args[0] + " is no guard of " + file, hint: "redoubt estate show FILE lists the nodes"}
+			}
+			st, err := node.OpenState(a.stateDir)
+			if err != nil {
+				return err
+			}
+			unlock, err := a.opening(st, n.Name, h)
+			if err != nil {
+				return err
+			}
+			low, high, err := node.GuardKeys(st, n.Name, n.Guard.Low, n.Guard.High, unlock)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.print(map[string]string{"low_key": low, "high_key": high})
+			}
+			t := a.table()
+			t.row("low_key:", low)
+			t.row("high_key:", high)
+			return t.flush()
+		}}
+	c.Flags().StringVar(&file, "estate", "", "estate `file`")
+	h.makeFlags(c)
+	required(c, "estate")
+	return a.jsonFlag(c)
+}
+
+func (a *app) guardIntroduce() *cobra.Command {
+	return &cobra.Command{Use: "introduce GUARD CARD...", Short: "Tell a guard where its enclaves are, by cards from their machines",
+		Example: "  redoubt guard introduce low-high low.card high.card", Args: between(2, 3),
+		RunE: func(_ *cobra.Command, args []string) error {
+			st, err := node.OpenState(a.stateDir)
+			if err != nil {
+				return err
+			}
+			for _, path := range args[1:] {
+				c, err := node.ReadCard(path)
+				if err != nil {
+					return err
+				}
+				if err := st.Introduce(redoubt.NodeName(args[0]), c); err != nil {
+					return err
+				}
+				a.say("%s knows %s at %s", args[0], c.Node, c.API)
+			}
+			return nil
+		}}
+}
+
+func (a *app) nodeCard() *cobra.Command {
+	return a.jsonFlag(&cobra.Command{Use: "card NODE", Short: "What a guard is told of an enclave, and what the estate pins of it",
+		Long: `Prints a document with the node's public keys, its authority's certificate and its address: redoubt guard introduce takes it on the guard's
+machine. Its pin, for the estate, is told beside it.`,
+		Example: "  redoubt node card secret > secret.card", Args: exactly(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			st, err := a.state()
+			if err != nil {
+				return err
+			}
+			if err := hasNode(st, redoubt.NodeName(args[0])); err != nil {
+				return err
+			}
+			card, err := st.Card(redoubt.NodeName(args[0]))
+			if err != nil {
+				return err
+			}
+			pin, err := card.Pin()
+			if err != nil {
+				return err
+			}
+			a.say("pins:\n  %s:\n    key: %s\n    recipient: %s\n    ca: %s", card.Node, pin.Key, pin.Recipient, pin.CA)
+			return a.print(card)
+		}})
+}

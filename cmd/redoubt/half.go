@@ -1,0 +1,43 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"redoubt"
+	"redoubt/node"
+)
+
+// runHalf is one half of a guard's raise: a process that its guard starts, told what it needs by a line on its standard input, and that ends when
+// that closes. It is no command for people.
+func runHalf(in io.Reader, errw io.Writer) int {
+	log := slog.New(slog.NewJSONHandler(errw, nil))
+	r := bufio.NewReaderSize(in, 64<<10)
+	line, err := r.ReadBytes('\n')
+	var c node.HalfConfig
+	if err == nil {
+		err = json.Unmarshal(line, &c)
+	}
+	clear(line)
+	if err != nil {
+		log.Error("a half of a raise was started without being told what it is")
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
+	defer stop()
+	go func() { // ends with the process: a read of a pipe cannot be waited out
+		_, _ = io.Copy(io.Discard, r)
+		stop()
+	}()
+	if err := node.RunHalf(ctx, c, log); err != nil {
+		log.Error("the half ended", slog.String("kind", redoubt.KindOf(err).Error()))
+		return exitFailed
+	}
+	return 0
+}

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+
+	"redoubt"
+	"redoubt/carry/diode"
+	"redoubt/client"
+	"redoubt/guard"
+)
+
+// The halves of a raise, and the command that runs one: it is told what it needs by its standard input.
+const (
+	HalfLow     = "low"
+	HalfHigh    = "high"
+	HalfCommand = "guard-half"
+)
+
+// HalfConfig is all that one half of a raise knows: its own enclave, and its end of the road.
+type HalfConfig struct {
+	Side    string           `json:"side"`
+	Guard   redoubt.NodeName `json:"guard"`
+	High    redoubt.NodeName `json:"high"`
+	Card    Card             `json:"card"`
+	Seed    []byte           `json:"seed"`
+	Road    string           `json:"road"`
+	RoadKey string           `json:"road_key"`
+	Dir     string           `json:"dir"`
+}
+
+// The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
+const (
+	roadRate     = 800_000_000 // bits a second
+	roadLoss     = 0.05
+	roadDatagram = 8192 // bytes; a loopback and a jumbo frame carry it whole
+)
+
+// RunHalf runs one half until ctx ends.
+func RunHalf(ctx context.Context, c HalfConfig, log *slog.Logger) error {
+	key, err := hex.DecodeString(c.RoadKey)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return err
+	}
+	d := &dialler{node: c.Card.Node, subject: redoubt.SubjectName(c.Guard), seed: c.Seed, card: func() (Card, error) { return c.Card, nil }, clock: time.Now}
+	at := client.Guard{As: d.client}
+	if c.Side == HalfLow {
+		return runLow(ctx, c, key, at, log)
+	}
+	return runHigh(ctx, c, key, at, log)
+}
+
+func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
+	socket, err := diode.Dial(c.Road)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	s, err := diode.NewSender(socket, diode.Plan{Rate: roadRate, Datagram: roadDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
+	if err != nil {
+		return err
+	}
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string) error { return sendOneWay(ctx, s, path) }})
+	if err != nil {
+		return err
+	}
+	return f.Run(ctx)
+}
+
+func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	load, err := s.Load(ctx, f, st.Size(), nil, nil)
+	if err != nil {
+		return err
+	}
+	return s.Send(ctx, load, nil)
+}
+
+func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
+	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Log: log})
+	if err != nil {
+		return err
+	}
+	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Tell: func(e diode.Event) {
+		if e.Kind == diode.Whole {
+			t.Came()
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	defer stage.Close()
+	source, _, err := diode.Listen(c.Road)
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 2)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { failed <- stage.Receive(ctx, source) }()
+	go func() { failed <- t.Run(ctx) }()
+	err = <-failed
+	stop()
+	return errors.Join(err, <-failed)
+}
