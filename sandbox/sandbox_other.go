@@ -26,6 +26,9 @@ func Run(context.Context, Program, []byte) ([]byte, error) { return nil, errLinu
 // Run refuses.
 func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLinux }
 
+// Said is empty.
+func (*Process) Said() string { return "" }
+
 // Kill does nothing.
 func (*Process) Kill() {}
 

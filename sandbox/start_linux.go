@@ -196,6 +196,9 @@ func (r *Process) Run(ctx context.Context, in []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
+// Said is the beginning of what the program wrote to standard error, after Run.
+func (r *Process) Said() string { return r.stderr.String() }
+
 // Kill ends the program and everything that it started.
 func (r *Process) Kill() {
 	r.cmd.Process.Kill()

@@ -8,9 +8,12 @@ import (
 	"context"
 	"os"
 	"syscall"
+
+	"redoubt/guard/filter"
 )
 
 func main() {
+	filter.Worker() // in a process that a filter started it works there, and goes no further
 	syscall.Umask(0o077) // whatever it writes, state, keys or content, is for its caller alone
 	os.Exit(run(context.Background(), os.Args, os.Stdin, os.Stdout, os.Stderr))
 }
