@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"strings"
 	"unicode"
 )
 
@@ -45,9 +44,6 @@ var alike = func() map[rune]rune {
 	}
 	return m
 }()
-
-// digits that are read as letters, and letters as one another, when a word is hidden.
-var leet = strings.NewReplacer("0", "o", "1", "l", "3", "e", "5", "s", "$", "s", "@", "a", "|", "l", "!", "l", "i", "l")
 
 // letter is r as a search sees it: without marks, small, and as the Latin letter that it looks like.
 func letter(r rune) rune {

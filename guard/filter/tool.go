@@ -32,7 +32,7 @@ var (
 		args: []string{"-f", "utf-8", "-t", "utf-8", "--from-callback", "stop", "--to-callback", "stop", "-x", "::NFC; [[:Cc:][:Cf:][:Co:][:Cs:][:Cn:][:Zl:][:Zp:]-[\\u000A\\u0009]] > ;"}}
 	jq       = tool{base: "jq", pkg: "jq", path: "/usr/bin/jq", version: []string{"--version"}, args: []string{"-c", "."}}
 	pngtopam = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pngtopam", version: []string{"--version"}, memory: 1 << 30, output: maxRawBytes}
-	pnmtopng = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pnmtopng", version: []string{"--version"}, args: []string{"-compression", "6"}, memory: 1 << 30, scratch: maxRawBytes}
+	pnmtopng = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pnmtopng", version: []string{"--version"}, args: []string{"-compression", "3"}, memory: 1 << 30, scratch: maxRawBytes}
 )
 
 func (t tool) program() sandbox.Program {
