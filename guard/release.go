@@ -42,7 +42,7 @@ type ReleaserOptions struct {
 	Same    redoubt.ReleaseTarget // the source itself, for another label in the same enclave
 	Target  redoubt.ReleaseTarget
 	Filters func(typ string) (Pair, error) // both of a type, or why it has none here
-	Search  func(text []string, typ string, content []byte, as label.Label) []redoubt.Finding
+	Words   *Words
 	Log     *slog.Logger
 }
 
@@ -123,7 +123,11 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 	}
 	if err != nil {
 		v.Refused, v.ContentType = refusal(err), ""
-		r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
+		if redoubt.KindOf(err) == redoubt.Denied {
+			r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
+		} else {
+			r.o.Log.Error("a filter failed, and the release was refused", slog.String("why", err.Error()))
+		}
 		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
 	}
 	return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, bytes.NewReader(out)))
@@ -164,7 +168,10 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 		}
 		in.Bytes = out
 	}
-	found := stepped("words", r.o.Search(said(work), typ, in.Bytes, as))
+	found, err := r.search(said(work), typ, in.Bytes, as)
+	if err != nil {
+		return nil, err
+	}
 	v.Findings = append(v.Findings, found...)
 	if len(v.Findings) > redoubt.MaxReleaseReport {
 		v.Findings = v.Findings[:redoubt.MaxReleaseReport]

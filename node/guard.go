@@ -34,9 +34,14 @@ type guardSide struct {
 	policy   guard.Rules
 	seeds    map[redoubt.NodeName][]byte // by which it comes to each enclave
 	road     roadConfig
-	run      func(ctx context.Context, c HalfConfig) error // starts a half and waits for it
-	clock    func() time.Time
-	log      *slog.Logger
+	words    *guard.Words
+	filters  interface {
+		Pair(mediaType string) (guard.Pair, error)
+	} // nil: noFilters says why
+	noFilters error
+	run       func(ctx context.Context, c HalfConfig) error // starts a half and waits for it
+	clock     func() time.Time
+	log       *slog.Logger
 }
 
 // roadConfig is the one-way road between the halves, as it is kept: whoever knows the key may put datagrams on it.
@@ -61,6 +66,17 @@ func (n *Node) openGuard(o Options, e *estate.Estate, declared estate.Node, ring
 		policy: guard.Rules{Digest: r.Rules(), Types: r.Types, Schemas: r.Schemas, Words: r.Words, Floor: low.Floor(), Limit: low.Ceiling(), Policy: e.MarkingPolicy(), High: declared.Guard.High, Low: declared.Guard.Low}}
 	if g.run == nil {
 		g.run = g.spawn
+	}
+	var err error
+	if g.words, err = guard.NewWords(r.Words, g.policy.Policy); err != nil {
+		return nil, err
+	}
+	if set, err := filter.New(filter.Options{Warm: 1}); err != nil {
+		g.noFilters = err
+		n.log.Error("nothing can be filtered here, so nothing is released", slog.String("why", err.Error()))
+	} else {
+		g.filters = set
+		n.closing(func() error { set.Close(); return nil })
 	}
 	for side, public := range map[redoubt.NodeName]string{declared.Guard.Low: declared.Guard.LowKey, declared.Guard.High: declared.Guard.HighKey} {
 		seed, err := guardSeed(o, e, declared.Name, side, ring)
@@ -190,12 +206,19 @@ func (g *guardSide) spawn(ctx context.Context, c HalfConfig) error {
 	return cmd.Wait()
 }
 
+// noFilters refuses every type.
+type noFilters struct{ why error }
+
+func (n noFilters) Pair(string) (guard.Pair, error) { return guard.Pair{}, n.why }
+
 // release runs the pipeline of releases.
 func (g *guardSide) release(ctx context.Context) {
 	high, low := g.dialler(g.declared.Guard.High), g.dialler(g.declared.Guard.Low)
-	words := guard.NewWords(g.policy.Words, g.policy.Policy)
-	filters := filter.New()
-	r := guard.NewReleaser(guard.ReleaserOptions{Rules: g.policy, Source: high, Same: high, Target: low, Filters: filters.Pair, Search: words.Search, Log: g.log})
+	filters := g.filters
+	if filters == nil { // nothing can be walled in here: every type is refused, with that reason
+		filters = noFilters{g.noFilters}
+	}
+	r := guard.NewReleaser(guard.ReleaserOptions{Rules: g.policy, Source: high, Same: high, Target: low, Filters: filters.Pair, Words: g.words, Log: g.log})
 	r.Run(ctx)
 }
 

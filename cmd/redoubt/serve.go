@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,7 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
+	keepInherited(readyFDEnv, lifelineFDEnv, passphraseFDEnv)
 	st, err := node.OpenState(a.stateDir)
 	if err != nil {
 		return err
@@ -176,6 +178,16 @@ func followLifeline(stop func()) {
 		_, _ = io.Copy(io.Discard, f)
 		stop()
 	}()
+}
+
+// keepInherited keeps what we were handed from those whom we start: a guard starts its halves and its filters, and whoever waits for the end of a
+// pipe would wait for them.
+func keepInherited(envs ...string) {
+	for _, env := range envs {
+		if n, err := strconv.Atoi(os.Getenv(env)); err == nil {
+			syscall.CloseOnExec(n)
+		}
+	}
 }
 
 // inherited is a file that the environment names by number, once.

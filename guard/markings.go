@@ -1,0 +1,268 @@
+package guard
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Limits of the search for markings.
+const (
+	maxMarking    = 200  // bytes that may follow a classification: no manual shows more. A longer marking cannot be read, which ends a release
+	maxCandidates = 2000 // different ones in a view of a text: more is a text of markings, which is refused as such
+)
+
+// head is how a classification begins a marking.
+type head struct {
+	text   string // as it is looked for, upper case
+	name   string // as its policy parses it
+	policy *label.Policy
+	long   bool // a word, which says something by itself; else an abbreviation, which does only in parentheses or before //
+	lowest bool // of its policy
+}
+
+// findHeads collects the classifications of all policies, long and short, as words and written together.
+func (w *Words) findHeads() error {
+	known := map[string]bool{}
+	add := func(p *label.Policy, text, name string, long, lowest bool) {
+		text = strings.ToUpper(text)
+		if !known[text] { // what two policies spell alike is the first one's, and the own policy is first
+			known[text] = true
+			w.heads = append(w.heads, head{text, name, p, long, lowest})
+		}
+	}
+	for _, p := range w.policies {
+		for i, name := range p.Classifications() {
+			l, err := p.Parse(name)
+			if err != nil {
+				return fmt.Errorf("classification %s of policy %s: %w", name, p.Name(), err)
+			}
+			add(p, name, name, true, i == 0)
+			add(p, strings.ReplaceAll(name, " ", ""), name, true, i == 0)
+			add(p, strings.Trim(l.Portion(), "()"), name, false, i == 0)
+		}
+	}
+	// The longest first, so that TOP SECRET is not read as SECRET.
+	slices.SortStableFunc(w.heads, func(a, b head) int { return len(b.text) - len(a.text) })
+	return nil
+}
+
+// searchMarkings finds markings that the label does not dominate.
+func (w *Words) searchMarkings(text string, as label.Label) (found []redoubt.Finding) {
+	told := map[string]bool{}
+	add := func(rule, detail string) {
+		if !told[rule+detail] {
+			told[rule+detail] = true
+			found = append(found, finding(true, rule, detail))
+		}
+	}
+	looked := map[candidate]bool{}
+	for _, view := range views(text) {
+		for _, c := range w.candidates(view) {
+			if looked[c] {
+				continue
+			}
+			looked[c] = true
+			if len(looked) > 4*maxCandidates || len(told) >= redoubt.MaxReleaseReport {
+				add("too many markings to look at", "")
+				return found
+			}
+			switch l, err := w.read(c); {
+			case err != nil:
+				add("a marking that cannot be read", c.shown())
+			case as.Dominates(l):
+			case c.lowest && c.policy != w.own && l.Rank() == 0:
+			case c.policy == w.own || l.Policy() == w.own:
+				add("a marking above the label", c.shown())
+			case c.sure:
+				add("a marking of policy "+c.policy.Name(), c.shown())
+			default:
+				found = append(found, finding(false, "what may be a marking of policy "+c.policy.Name(), c.shown()))
+			}
+		}
+	}
+	return found
+}
+
+// views are the text as a reader may take it: as it stands, as one line, and with letters that were spaced put together.
+func views(text string) []string {
+	plain := plainText(text)
+	line := strings.Join(strings.Fields(plain), " ")
+	all := []string{plain, line, joinSpaced(plain), joinSpaced(line)}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// plainText folds styles and look-alikes and takes out what shows nothing; case and punctuation stay.
+func plainText(s string) string {
+	var b strings.Builder
+	b.Grow(len(s))
+	for _, r := range norm.NFKC.String(s) {
+		if Invisible(r) {
+			continue
+		}
+		if a, ok := alike[r]; ok {
+			r = a
+		}
+		if r == '\u2215' || r == '\u2044' || r == '\u29F8' {
+			r = '/'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// spaced are letters one by one with the same sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
+var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
+
+func joinSpaced(s string) string {
+	return spaced.ReplaceAllStringFunc(s, func(m string) string {
+		return strings.Map(func(r rune) rune {
+			if unicode.IsLetter(r) || r == '/' {
+				return r
+			}
+			return -1
+		}, m)
+	})
+}
+
+// candidate is a place where a marking may stand.
+type candidate struct {
+	head
+	before string // what stands before the classification and belongs to it: //GBR
+	rest   string // what follows it, to where the marking must end
+	sure   bool   // it has the form of a marking: alone on its line, in parentheses, or with //
+	strict bool   // what follows it is part of a marking beyond doubt: //
+}
+
+func (c candidate) shown() string { return c.before + c.name + c.rest }
+
+// candidates are the places of one view.
+func (w *Words) candidates(s string) (all []candidate) {
+	upper := []rune(s)
+	for i, r := range upper {
+		if u := unicode.ToUpper(r); utf8.RuneLen(u) == utf8.RuneLen(r) {
+			upper[i] = u
+		}
+	}
+	up := string(upper)
+	taken := map[int]bool{} // where a longer classification ends: a shorter one that ends there is its end
+	for _, h := range w.heads {
+		for from := 0; ; {
+			i := strings.Index(up[from:], h.text)
+			if i < 0 {
+				break
+			}
+			i += from
+			from = i + len(h.text)
+			if taken[from] {
+				continue
+			}
+			if c, ok := at(s, i, from, h); ok {
+				taken[from] = true
+				all = append(all, c)
+			}
+		}
+	}
+	return all
+}
+
+// around is what a marking that stands alone on its line may have beside it.
+const around = " \t*#-_=[]<>|\"'.:"
+
+// at decides whether what stands from i to end is the head of a marking.
+func at(s string, i, end int, h head) (candidate, bool) {
+	before, _ := utf8.DecodeLastRuneInString(s[:i])
+	after, _ := utf8.DecodeRuneInString(s[end:])
+	if isWord(before) || isWord(after) {
+		return candidate{}, false
+	}
+	word, rest := s[i:end], s[end:]
+	capitals := word == strings.ToUpper(word)
+	c := candidate{head: h, rest: stretch(rest)}
+	c.strict = strings.HasPrefix(strings.TrimLeft(rest, " "), "//")
+	line := s[max(0, i-maxMarking):i]
+	line = line[strings.LastIndexByte(line, '\n')+1:]
+	if j := strings.LastIndex(line, "//"); j >= 0 && len(line)-j < 64 && !strings.ContainsFunc(line[j+2:], func(r rune) bool { return !unicode.IsLetter(r) && r != ' ' }) {
+		c.before = line[j:]
+		c.sure = true
+	}
+	portion := before == '(' && after == ')'
+	switch {
+	case c.strict:
+		c.sure = true
+		return c, capitals || h.long || before == '(' || readable(c)
+	case portion:
+		// (c) and (s) are of a list or a plural; a short form with small letters of its own (VS-NfD) has capitals too.
+		c.sure = h.long || len(word) > 1
+		return c, h.long || strings.ContainsFunc(word, unicode.IsUpper)
+	case !h.long:
+		return c, c.before != "" && capitals && readable(c)
+	}
+	last, _, _ := strings.Cut(rest[:min(len(rest), maxMarking)], "\n")
+	said := strings.ToUpper(strings.TrimRight(line, around))
+	if strings.Trim(line, around) == "" && strings.Trim(last, around) == "" || strings.HasSuffix(said, "CLASSIFICATION") || strings.HasSuffix(said, "CLASSIFIED") {
+		c.sure = true
+	}
+	return c, c.sure || capitals
+}
+
+// readable reports whether all of it, up to the next space, is a marking.
+func readable(c candidate) bool {
+	first, _, _ := strings.Cut(strings.TrimLeft(c.rest, " "), " ")
+	_, err := c.policy.Parse(c.before + c.name + first)
+	return err == nil
+}
+
+func isWord(r rune) bool {
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
+}
+
+// stretch is what may belong to a marking after its classification: up to a parenthesis, a quote or the end of the line.
+func stretch(rest string) string {
+	rest = rest[:min(len(rest), maxMarking)]
+	if i := strings.IndexAny(rest, "()\n\r\"<>{}[];"); i >= 0 {
+		rest = rest[:i]
+	}
+	return strings.TrimRight(strings.ToValidUTF8(rest, ""), " \t.,:!?*#-_=|'")
+}
+
+// read gives the label of a candidate: of the longest beginning of it that is a marking, in the own policy where that knows it. It is an
+// error where what follows // is none.
+func (w *Words) read(c candidate) (label.Label, error) {
+	parse := func(s string) (label.Label, error) {
+		if c.policy != w.own {
+			if l, err := w.own.Parse("//" + strings.TrimLeft(s, "/")); err == nil {
+				return l, nil
+			}
+		}
+		return c.policy.Parse(s)
+	}
+	for rest := c.rest; ; {
+		l, err := parse(c.before + c.name + rest)
+		if err == nil {
+			if left := strings.TrimLeft(c.rest[len(rest):], " "); c.strict && strings.HasPrefix(left, "/") {
+				return label.Label{}, fmt.Errorf("%q is no part of a marking", left)
+			}
+			return l, nil
+		}
+		i := strings.LastIndexAny(rest, " ,/")
+		if i < 0 {
+			if c.before != "" { // what stood before was no part of it
+				c.before = ""
+				rest = c.rest
+				continue
+			}
+			return label.Label{}, err
+		}
+		rest = strings.TrimRight(rest[:i], " ,/")
+	}
+}

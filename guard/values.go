@@ -1,0 +1,236 @@
+package guard
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/csv"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"path"
+	"strings"
+	"unicode/utf8"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Limits of what is decoded to be searched: the filters' output has passed narrower ones.
+const (
+	maxMembers   = 10_000
+	maxValueSize = redoubt.MaxReleaseBytes // of all members of an archive together, unpacked
+	maxNested    = 3                       // archives in one another
+)
+
+// SearchContent is Search over content of a type: over its bytes as they stand, and over the values that a reader of the type decodes from
+// them. What cannot be decoded, and a type that is not known here, is fatal. Pictures have no text that is looked at: their reviewers see them.
+func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) []redoubt.Finding {
+	s := &search{left: maxValueSize}
+	if err := s.add(mediaType, content, 0); err != nil {
+		return []redoubt.Finding{finding(true, "what is to leave cannot be searched", err.Error())}
+	}
+	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
+	// bytes is another text.
+	found := w.Search(strings.Join(s.values, "\n"), as)
+	for _, text := range s.texts {
+		found = append(found, w.Search(text, as)...)
+	}
+	return trim(found)
+}
+
+// trim takes each finding once, fatal ones first, and not more than a report has.
+func trim(found []redoubt.Finding) (out []redoubt.Finding) {
+	seen := map[redoubt.Finding]bool{}
+	for _, fatal := range []bool{true, false} {
+		for _, f := range found {
+			if f.Fatal == fatal && !seen[f] && len(out) < redoubt.MaxReleaseReport {
+				seen[f] = true
+				out = append(out, f)
+			}
+		}
+	}
+	return out
+}
+
+// search collects what is to be searched.
+type search struct {
+	values []string // decoded
+	texts  []string // as they stand
+	left   int64
+	count  int
+}
+
+func (s *search) add(mediaType string, b []byte, depth int) error {
+	switch mediaType {
+	case "image/png", "image/jpeg", "application/pdf":
+		return nil
+	case "application/zip":
+		return s.archive(b, depth)
+	}
+	if !utf8.Valid(b) {
+		return fmt.Errorf("%s that is not UTF-8", mediaType)
+	}
+	s.texts = append(s.texts, string(b))
+	switch mediaType {
+	case "text/plain":
+		return nil
+	case "application/json":
+		return s.json(b)
+	case "application/xml":
+		return s.xml(b)
+	case "text/csv":
+		return s.csv(b)
+	}
+	return fmt.Errorf("the type %q is not known", mediaType)
+}
+
+// json takes keys, strings and numbers.
+func (s *search) json(b []byte) error {
+	if !json.Valid(b) { // the decoder's tokens end at a cut without a word
+		return errors.New("it is not JSON")
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	for {
+		t, err := d.Token()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch t := t.(type) {
+		case string:
+			s.values = append(s.values, t)
+		case json.Number:
+			s.values = append(s.values, string(t))
+		}
+	}
+}
+
+// xml takes names, attributes, text and whatever else may stand.
+func (s *search) xml(b []byte) error {
+	var run strings.Builder // text as it is shown, without the elements that it is divided by
+	d := xml.NewDecoder(bytes.NewReader(b))
+	for {
+		t, err := d.Token()
+		if err == io.EOF {
+			s.texts = append(s.texts, run.String())
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch t := t.(type) {
+		case xml.StartElement:
+			s.values = append(s.values, t.Name.Local)
+			for _, a := range t.Attr {
+				s.values = append(s.values, a.Name.Local, a.Value)
+			}
+		case xml.CharData:
+			s.values = append(s.values, string(t))
+			run.Write(t)
+		case xml.Comment:
+			s.values = append(s.values, string(t))
+		case xml.ProcInst:
+			s.values = append(s.values, t.Target, string(t.Inst))
+		case xml.Directive:
+			s.values = append(s.values, string(t))
+		}
+	}
+}
+
+func (s *search) csv(b []byte) error {
+	d := csv.NewReader(bytes.NewReader(b))
+	d.FieldsPerRecord = -1
+	for {
+		fields, err := d.Read()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.values = append(s.values, fields...)
+	}
+}
+
+// archive takes names and members, each by the type that its name says.
+func (s *search) archive(b []byte, depth int) error {
+	if depth == maxNested {
+		return fmt.Errorf("more than %d archives in one another", maxNested)
+	}
+	r, err := zip.NewReader(bytes.NewReader(b), int64(len(b)))
+	if err != nil {
+		return err
+	}
+	s.values = append(s.values, r.Comment)
+	for _, f := range r.File {
+		if s.count++; s.count > maxMembers {
+			return fmt.Errorf("more than %d members", maxMembers)
+		}
+		s.values = append(s.values, f.Name, f.Comment)
+		m, err := f.Open()
+		if err != nil {
+			return err
+		}
+		content, err := io.ReadAll(io.LimitReader(m, s.left+1))
+		m.Close()
+		if err != nil {
+			return err
+		}
+		if s.left -= int64(len(content)); s.left < 0 {
+			return fmt.Errorf("members of more than %d bytes", int64(maxValueSize))
+		}
+		if err := s.add(MemberType(f.Name), content, depth+1); err != nil {
+			return fmt.Errorf("%q: %w", f.Name, err)
+		}
+	}
+	return nil
+}
+
+// MemberType is the media type of a member of an archive, which its name says; "" where that says none that may be released.
+func MemberType(name string) string {
+	switch strings.ToLower(path.Ext(name)) {
+	case ".txt":
+		return "text/plain"
+	case ".json":
+		return "application/json"
+	case ".xml":
+		return "application/xml"
+	case ".csv":
+		return "text/csv"
+	case ".png":
+		return "image/png"
+	case ".jpg", ".jpeg":
+		return "image/jpeg"
+	case ".pdf":
+		return "application/pdf"
+	case ".zip":
+		return "application/zip"
+	}
+	return ""
+}
+
+// SearchNames is Search over what leaves beside the content: key, type, and the metadata's names and values. Encodings that such headers are
+// written in (RFC 2047) are undone.
+func (w *Words) SearchNames(key, contentType string, meta map[string]string, as label.Label) []redoubt.Finding {
+	texts := []string{key, contentType}
+	for name, value := range meta {
+		texts = append(texts, name, value)
+		if d, err := new(mime.WordDecoder).DecodeHeader(value); err == nil && d != value {
+			texts = append(texts, d)
+		}
+	}
+	var found []redoubt.Finding
+	for _, t := range texts {
+		found = append(found, w.Search(t, as)...)
+		if u := strings.NewReplacer("/", "\n", "_", " ", "-", " ").Replace(t); u != t { // a key's folders are lines, and its signs spaces
+			found = append(found, w.Search(u, as)...)
+		}
+	}
+	return trim(found)
+}

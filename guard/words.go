@@ -1,0 +1,248 @@
+package guard
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// Limits on the list of words.
+const (
+	MaxWords     = 10_000
+	MaxWordBytes = 256
+	minWordLen   = 3 // letters and digits of a word as it is searched for: shorter ones are in every text
+	minInWord    = 5 // of one that is found inside another word too
+)
+
+// Words searches what is to leave for the words of a list and for markings. It is immutable, and safe for use by many goroutines at once.
+//
+// What it finds it finds in plain sight and under the disguises that people and programs use: other cases, styles and widths of letters,
+// letters of other scripts that look alike, digits for letters, and words that are split by spaces, punctuation, line breaks and characters
+// that show nothing. It does not find what is enciphered, encoded, spelled wrong, translated or drawn.
+type Words struct {
+	words    []word           // sorted by their folded form, each once
+	plain    map[prefix][]int // numbers of the words that begin so, folded
+	disguise map[prefix][]int // and in leet
+	policies []*label.Policy  // own first
+	own      *label.Policy
+	heads    []head
+}
+
+// prefix is the first bytes of a word: as many as the shortest has.
+type prefix [minWordLen]byte
+
+// word is one of the list.
+type word struct {
+	shown  string
+	folded string // letters and digits, small
+	leet   string // the same, digits that stand for letters undone
+}
+
+// NewWords takes a list of words, and the policy that the labels of releases are of; its markings are searched for, and those of the built-in
+// policies beside it. Invalid: a word is too long, or has fewer than three letters and digits, or there are too many.
+func NewWords(list []string, policy *label.Policy) (*Words, error) {
+	fail := func(format string, args ...any) (*Words, error) {
+		return nil, &redoubt.Error{Op: "guard.NewWords", Kind: redoubt.Invalid, Err: fmt.Errorf(format, args...)}
+	}
+	if policy == nil {
+		return fail("no policy")
+	}
+	if len(list) > MaxWords {
+		return fail("%d words, and %d may be", len(list), MaxWords)
+	}
+	w := &Words{own: policy, policies: []*label.Policy{policy}}
+	for _, s := range list {
+		if len(s) > MaxWordBytes {
+			return fail("a word of %d bytes, and %d may be", len(s), MaxWordBytes)
+		}
+		f := fold(s)
+		if utf8.RuneCount(f.letters) < minWordLen {
+			return fail("the word %q has fewer than %d letters and digits", s, minWordLen)
+		}
+		w.words = append(w.words, word{shown: s, folded: string(f.letters), leet: string(f.leet())})
+	}
+	slices.SortFunc(w.words, func(a, b word) int { return strings.Compare(a.folded, b.folded) })
+	w.words = slices.CompactFunc(w.words, func(a, b word) bool { return a.folded == b.folded })
+	w.plain, w.disguise = map[prefix][]int{}, map[prefix][]int{}
+	for i, word := range w.words {
+		w.plain[prefix([]byte(word.folded))] = append(w.plain[prefix([]byte(word.folded))], i)
+		w.disguise[prefix([]byte(word.leet))] = append(w.disguise[prefix([]byte(word.leet))], i)
+	}
+	for _, name := range label.BuiltinNames() {
+		p, err := label.Builtin(name)
+		if err != nil {
+			return fail("policy %s: %w", name, err)
+		}
+		if p.Name() != policy.Name() {
+			w.policies = append(w.policies, p)
+		}
+	}
+	if err := w.findHeads(); err != nil {
+		return fail("%w", err)
+	}
+	return w, nil
+}
+
+// Search looks for words of the list and for markings in text that is to leave under a label. A word of the list, and a marking that the label
+// does not dominate, are fatal; what only may be one is told and not fatal. Findings are at most redoubt.MaxReleaseReport, fatal ones first.
+func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
+	found := append(w.searchWords(text), w.searchMarkings(text, as)...)
+	slices.SortStableFunc(found, func(a, b redoubt.Finding) int {
+		if a.Fatal == b.Fatal {
+			return 0
+		}
+		if a.Fatal {
+			return -1
+		}
+		return 1
+	})
+	return found[:min(len(found), redoubt.MaxReleaseReport)]
+}
+
+// finding is one of the step.
+func finding(fatal bool, rule, detail string) redoubt.Finding {
+	const most = 256
+	if len(detail) > most {
+		detail = strings.ToValidUTF8(detail[:most], "")
+	}
+	return redoubt.Finding{Step: "words", Rule: rule, Detail: strings.ToValidUTF8(detail, "?"), Fatal: fatal}
+}
+
+// searchWords finds each word once, where it stands most plainly.
+func (w *Words) searchWords(text string) (found []redoubt.Finding) {
+	if len(w.words) == 0 {
+		return nil
+	}
+	f := fold(text)
+	plain := f.find(f.letters, w.plain, func(i int) string { return w.words[i].folded }, false)
+	disguised := f.find(f.leet(), w.disguise, func(i int) string { return w.words[i].leet }, true)
+	for i, word := range w.words {
+		p, d := plain[i], disguised[i]
+		switch {
+		case p.how >= inside:
+			found = append(found, finding(true, "a word of the list", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
+		case d.how >= inside:
+			found = append(found, finding(true, "a word of the list, in digits for letters", fmt.Sprintf("%q at byte %d", word.shown, d.at)))
+		case p.how == across:
+			found = append(found, finding(false, "letters that make a word of the list, across words", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
+		}
+	}
+	return found
+}
+
+// folded is a text as a search sees it: its letters and digits and nothing between them.
+type folded struct {
+	letters []byte  // UTF-8
+	source  []int32 // of each byte of letters: the byte of the text that it comes from
+	begins  []bool  // of each byte: whether a word of the text begins there
+}
+
+// fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, all small.
+func fold(s string) folded {
+	f := folded{letters: make([]byte, 0, len(s)), source: make([]int32, 0, len(s)), begins: make([]bool, 0, len(s))}
+	begin := true
+	var buf [utf8.UTFMax]byte
+	plain := func(r rune, at int) {
+		if !unicode.In(r, unicode.L, unicode.N) && !stands(r) {
+			if !unicode.Is(unicode.M, r) && !Invisible(r) {
+				begin = true
+			}
+			return
+		}
+		n := utf8.EncodeRune(buf[:], letter(r))
+		for i := range n {
+			f.letters = append(f.letters, buf[i])
+			f.source = append(f.source, int32(at))
+			f.begins = append(f.begins, begin && i == 0)
+		}
+		begin = false
+	}
+	for i, r := range s {
+		if r < utf8.RuneSelf {
+			plain(r, i)
+			continue
+		}
+		for _, d := range norm.NFKD.String(string(r)) {
+			plain(d, i)
+		}
+	}
+	return f
+}
+
+// stands reports whether a sign stands for a letter in leet, so that it is kept where a word is looked for. It begins no word by itself.
+func stands(r rune) bool { return r == '$' || r == '@' }
+
+// leet is the letters with the digits and signs that stand for letters undone. Each is one byte, as is what it stands for.
+func (f folded) leet() []byte {
+	out := slices.Clone(f.letters)
+	for i, c := range out {
+		switch c {
+		case '0':
+			out[i] = 'o'
+		case '1', 'i':
+			out[i] = 'l'
+		case '3':
+			out[i] = 'e'
+		case '4', '@':
+			out[i] = 'a'
+		case '5', '$':
+			out[i] = 's'
+		case '7':
+			out[i] = 't'
+		}
+	}
+	return out
+}
+
+// how a word stands in a text.
+type how int
+
+const (
+	nowhere how = iota
+	across      // its letters follow one another, and words of the text begin and end within it
+	inside      // within one word of the text
+	whole       // it begins where a word begins and ends where one ends, whatever is between its letters
+)
+
+// place is where and how a word stands in a text.
+type place struct {
+	at  int // byte of the text
+	how how
+}
+
+// find gives, for each word that stands in letters, the plainest place. Of words in disguise, only places with a digit or sign count.
+func (f folded) find(letters []byte, words map[prefix][]int, spelled func(int) string, disguised bool) map[int]place {
+	best := map[int]place{}
+	for i := 0; i+minWordLen <= len(letters); i++ {
+		for _, n := range words[prefix(letters[i:])] {
+			word := spelled(n)
+			if len(word) > len(letters)-i || string(letters[i:i+len(word)]) != word {
+				continue
+			}
+			if h := f.stands(i, i+len(word), disguised); h > best[n].how {
+				best[n] = place{int(f.source[i]), h}
+			}
+		}
+	}
+	return best
+}
+
+// stands tells how the letters from i to end stand in the text.
+func (f folded) stands(i, end int, disguised bool) how {
+	switch {
+	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < 'a' }):
+		return nowhere
+	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
+		return whole
+	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):
+		return inside
+	}
+	return across
+}

@@ -1,0 +1,4 @@
+package sandbox
+
+// Instrumented is instrumented.
+const Instrumented = instrumented

@@ -1,0 +1,39 @@
+//go:build !linux
+
+package sandbox
+
+import (
+	"context"
+	"errors"
+
+	"redoubt"
+)
+
+// Process is a program that stands ready.
+type Process struct{}
+
+var errLinux = &redoubt.Error{Op: "sandbox.Start", Kind: redoubt.NotImplemented, Err: errors.New("programs are walled in on Linux alone")}
+
+// Enter does nothing here.
+func Enter(map[string]Worker) {}
+
+// Start refuses.
+func Start(Program) (*Process, error) { return nil, errLinux }
+
+// Run refuses.
+func Run(context.Context, Program, []byte) ([]byte, error) { return nil, errLinux }
+
+// Run refuses.
+func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLinux }
+
+// Said is empty.
+func (*Process) Said() string { return "" }
+
+// Kill does nothing.
+func (*Process) Kill() {}
+
+// Libraries is empty.
+func Libraries() []string { return nil }
+
+// Available refuses.
+func Available() ([]Mechanism, error) { return nil, errLinux }

@@ -1,0 +1,249 @@
+package sandbox
+
+import (
+	"bytes"
+	"context"
+	"crypto/fips140"
+	"debug/elf"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"redoubt"
+)
+
+// stubName is the name under which our binary is executed to wall itself in.
+const stubName = "redoubt-sandbox"
+
+// The descriptors of the stub, beside the standard three.
+const (
+	specFD   = 3 // what it is told
+	statusFD = 4 // what it tells: standing, or why not
+)
+
+// standing is what the stub writes when every wall is up.
+const standing = "standing\n"
+
+// nobody is who a program is where we are root.
+const nobody = 65534
+
+// Process is a program that is walled in and waits for its input. It is for one input.
+type Process struct {
+	name   string
+	limits Limits
+	cmd    *exec.Cmd
+	in     io.WriteCloser
+	out    io.ReadCloser
+	stderr *bounded
+	once   sync.Once // ends the process and reaps it
+	ended  error     // what Wait said
+}
+
+// Run starts p, gives it in, and gives back what it wrote. Whatever happens, nothing of it runs when Run has returned. The error is a
+// *redoubt.Error: Unavailable, nothing ran, and Hint says what the machine lacks; TooLarge, it wrote more than Limits.Output; Expired, it did
+// not end in time; Internal with an *Exit, it was killed or failed by itself.
+func Run(ctx context.Context, p Program, in []byte) ([]byte, error) {
+	r, err := Start(p)
+	if err != nil {
+		return nil, err
+	}
+	return r.Run(ctx, in)
+}
+
+// Start walls a program in and has it wait for its input; whoever starts one calls Run or Kill. Limits.Wall counts from Run, so that a
+// program may be started before its input is there.
+func Start(p Program) (*Process, error) {
+	fail := func(hint string, err error) (*Process, error) {
+		return nil, &redoubt.Error{Op: "sandbox.Start", Object: p.Name, Kind: redoubt.Unavailable, Hint: hint, Err: err}
+	}
+	if (p.Worker == "") == (p.Path == "") || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
+		return fail("", errors.New("a program is a worker, or an absolute path"))
+	}
+	l := p.Limits.orDefaults()
+	root := os.Geteuid() == 0
+	if p.Worker != "" && dynamic() {
+		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
+	}
+	told, err := json.Marshal(spec{Worker: p.Worker, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch,
+		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
+	if err != nil || len(told) > maxSpecBytes {
+		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))
+	}
+	r := &Process{name: p.Name, limits: l, stderr: &bounded{left: maxErrorBytes}}
+	theirSpec, spec, err := os.Pipe()
+	if err != nil {
+		return fail("", err)
+	}
+	defer theirSpec.Close()
+	defer spec.Close()
+	status, theirStatus, err := os.Pipe()
+	if err != nil {
+		return fail("", err)
+	}
+	defer status.Close()
+	defer theirStatus.Close()
+
+	r.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{stubName}, Env: stubEnv(), Dir: "/", Stderr: r.stderr, ExtraFiles: []*os.File{theirSpec, theirStatus}}
+	r.cmd.SysProcAttr = walls(root)
+	if r.in, err = r.cmd.StdinPipe(); err != nil {
+		return fail("", err)
+	}
+	if r.out, err = r.cmd.StdoutPipe(); err != nil {
+		return fail("", err)
+	}
+	if err := r.cmd.Start(); err != nil {
+		return fail("allow user namespaces: user.max_user_namespaces above 0, and no security module or container profile that forbids them", fmt.Errorf("namespaces: %w", err))
+	}
+	theirSpec.Close()
+	theirStatus.Close()
+	deadline := time.Now().Add(startTimeout)
+	spec.SetWriteDeadline(deadline)
+	status.SetReadDeadline(deadline)
+	_, err = spec.Write(told)
+	spec.Close()
+	said, err2 := io.ReadAll(io.LimitReader(status, 4096))
+	if err = errors.Join(err, err2); err != nil || string(said) != standing {
+		r.Kill()
+		why := strings.TrimSpace(strings.TrimPrefix(string(said), standing))
+		if why == "" {
+			why = fmt.Sprintf("the process ended before it stood (%v) %s", err, r.stderr)
+		}
+		return fail("redoubt doctor tells which mechanism is missing", errors.New(why))
+	}
+	return r, nil
+}
+
+// walls are the namespaces. Root maps itself, which it needs to read what it was given, and nobody, which it becomes; others map themselves.
+func walls(root bool) *syscall.SysProcAttr {
+	a := &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
+		Setsid:      true,
+		Pdeathsig:   syscall.SIGKILL,
+	}
+	if root {
+		a.UidMappings = append(a.UidMappings, syscall.SysProcIDMap{ContainerID: nobody, HostID: nobody, Size: 1})
+		a.GidMappings = append(a.GidMappings, syscall.SysProcIDMap{ContainerID: nobody, HostID: nobody, Size: 1})
+		a.GidMappingsEnableSetgroups = true
+	}
+	return a
+}
+
+// stubEnv is the environment of the stub, which is a Go program; the program that it executes gets Program.Env alone.
+func stubEnv() []string {
+	env := []string{"GOMAXPROCS=2", "GOTRACEBACK=none"}
+	if fips140.Enforced() {
+		return append(env, "GODEBUG=fips140=only")
+	}
+	if fips140.Enabled() {
+		return append(env, "GODEBUG=fips140=on")
+	}
+	return env
+}
+
+// Run gives the program its input, waits for its end and gives back its output. See the function Run for the error.
+func (r *Process) Run(ctx context.Context, in []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.limits.Wall)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { r.cmd.Process.Kill() })
+	defer stop()
+	fed := make(chan struct{})
+	go func() { // ends when everything is written, or the process has gone
+		defer close(fed)
+		_, err := io.Copy(r.in, bytes.NewReader(in))
+		_ = errors.Join(err, r.in.Close()) // a program need not read to the end; whether it did well it says by its exit code
+	}()
+	var out bytes.Buffer
+	n, err := io.Copy(&out, io.LimitReader(r.out, r.limits.Output+1))
+	if n > r.limits.Output || err != nil {
+		r.Kill()
+	}
+	r.wait()
+	<-fed
+	fail := func(k redoubt.Kind, err error) ([]byte, error) {
+		return nil, &redoubt.Error{Op: "sandbox.Run", Object: r.name, Kind: k, Err: err}
+	}
+	switch {
+	case n > r.limits.Output:
+		return fail(redoubt.TooLarge, fmt.Errorf("it wrote more than %d bytes", r.limits.Output))
+	case ctx.Err() != nil:
+		return fail(redoubt.Expired, errors.Join(ctx.Err(), fmt.Errorf("it did not end within %v", r.limits.Wall)))
+	case err != nil:
+		return fail(redoubt.Internal, err)
+	}
+	if r.ended != nil {
+		var e *exec.ExitError
+		if !errors.As(r.ended, &e) {
+			return fail(redoubt.Internal, r.ended)
+		}
+		x := &Exit{Code: e.ExitCode(), Stderr: r.stderr.String()}
+		if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+			x.Killed = ws.Signal().String()
+		}
+		return fail(redoubt.Internal, x)
+	}
+	return out.Bytes(), nil
+}
+
+// Said is the beginning of what the program wrote to standard error, after Run.
+func (r *Process) Said() string { return r.stderr.String() }
+
+// Kill ends the program and everything that it started.
+func (r *Process) Kill() {
+	r.cmd.Process.Kill()
+	r.wait()
+}
+
+// wait reaps the process, once. Standard output was read to its end, or is of no more use.
+func (r *Process) wait() {
+	r.once.Do(func() { r.ended = r.cmd.Wait() })
+}
+
+// bounded keeps the beginning of what is written to it.
+type bounded struct {
+	mu   sync.Mutex
+	kept bytes.Buffer
+	left int
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := min(len(p), b.left)
+	b.kept.Write(p[:n])
+	b.left -= n
+	return len(p), nil
+}
+
+func (b *bounded) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.ToValidUTF8(strings.TrimSpace(b.kept.String()), "?")
+}
+
+// dynamic reports whether our own binary needs libraries: one that was built with cgo, as for the race detector, does.
+var dynamic = sync.OnceValue(func() bool {
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+})
+
+// Libraries are the folders of a Debian machine that its programs load shared libraries from.
+func Libraries() []string {
+	triplet := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[runtime.GOARCH]
+	return []string{"/lib/" + triplet, "/lib64", "/lib/ld-linux-aarch64.so.1", "/usr/lib/" + triplet}
+}

@@ -1,0 +1,204 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// workerName is the name under which our binary is executed once more, inside, to be a worker.
+const workerName = "redoubt-sandbox-worker"
+
+// workerPath is where a worker's binary stands inside.
+const workerPath = "/redoubt"
+
+// Enter must be the first that main does in a program whose workers are to be run, with all of them. In a process that Start started it
+// never returns; in any other it does nothing.
+func Enter(workers map[string]Worker) {
+	switch os.Args[0] {
+	case stubName:
+		runtime.LockOSThread() // what follows holds for this thread, and it alone goes on into the program
+		wall, err := stub()
+		fmt.Fprintf(os.NewFile(statusFD, "status"), "%s: %v", wall, err)
+		os.Exit(126)
+	case workerName:
+		os.Exit(work(workers))
+	}
+}
+
+// stub walls the process in and executes the program. It returns only where something is missing, and tells which wall.
+func stub() (wall string, err error) {
+	s, err := readSpec()
+	if err != nil {
+		return "specification", err
+	}
+	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
+	if s.Worker != "" {
+		path, args, s.Env = workerPath, []string{workerName, s.Worker}, stubEnv()
+	}
+	if err := build(s); err != nil {
+		return "root folder", err
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return "no_new_privs", err
+	}
+	if err := limit(s); err != nil {
+		return "rlimits", err
+	}
+	if err := dropPrivileges(s.Nobody); err != nil {
+		return "privileges", err
+	}
+	if err := restrictFiles(s); err != nil {
+		return "landlock", err
+	}
+	// Whatever is open goes with the execution, this process's own and what its parent's parent may have left open.
+	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return "descriptors", err
+	}
+	if err := restrictCalls(); err != nil {
+		return "seccomp", err
+	}
+	if _, err := unix.Write(statusFD, []byte(standing)); err != nil {
+		return "status", err
+	}
+	return "execution of " + path, unix.Exec(path, args, s.Env)
+}
+
+func readSpec() (s spec, err error) {
+	f := os.NewFile(specFD, "specification")
+	if f == nil {
+		return s, errors.New("there is none")
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxSpecBytes+1))
+	if err == nil {
+		err = json.Unmarshal(b, &s)
+	}
+	return s, errors.Join(err, f.Close())
+}
+
+// limit sets the rlimits. That of memory is of private writable memory, and no other may be mapped (restrictCalls); the address space has
+// room beside it for what is never written: libraries, and what the Go runtime reserves, ours before the execution included.
+func limit(s spec) error {
+	data, space := uint64(s.Memory), uint64(s.Memory)+4<<30
+	if instrumented {
+		data, space = unix.RLIM_INFINITY, unix.RLIM_INFINITY
+	}
+	for _, l := range []struct {
+		what int
+		to   uint64
+	}{
+		{unix.RLIMIT_DATA, data}, {unix.RLIMIT_AS, space}, {unix.RLIMIT_CPU, uint64(s.CPU)}, {unix.RLIMIT_FSIZE, uint64(s.Scratch)},
+		{unix.RLIMIT_NOFILE, uint64(s.OpenFiles)}, {unix.RLIMIT_NPROC, uint64(s.Processes)}, {unix.RLIMIT_CORE, 0}, {unix.RLIMIT_MEMLOCK, 0}, {unix.RLIMIT_MSGQUEUE, 0},
+	} {
+		// Not syscall.Setrlimit, which for open files remembers the old limit and brings it back at execution.
+		if err := unix.Prlimit(0, l.what, &unix.Rlimit{Cur: l.to, Max: l.to}, nil); err != nil {
+			return fmt.Errorf("limit %d: %w", l.what, err)
+		}
+	}
+	return nil
+}
+
+// dropPrivileges makes this thread nobody, where that is mapped, and without any capability for good.
+func dropPrivileges(toNobody bool) error {
+	for c := uintptr(0); ; c++ {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err == unix.EINVAL && c > 0 {
+			break // past the last that this kernel knows
+		} else if err != nil {
+			return err
+		}
+	}
+	if toNobody {
+		for _, call := range []func() error{
+			func() error { return raw(unix.SYS_SETGROUPS, 0, 0, 0) },
+			func() error { return raw(unix.SYS_SETRESGID, nobody, nobody, nobody) },
+			func() error { return raw(unix.SYS_SETRESUID, nobody, nobody, nobody) },
+		} {
+			if err := call(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return err
+	}
+	// The user that the program runs as inside may be number 0 of its namespace: without these bits executing would give it capabilities back.
+	const noRoot = 1<<0 | 1<<1 | 1<<2 | 1<<3 // SECBIT_NOROOT, SECBIT_NO_SETUID_FIXUP, and both locked
+	if !toNobody {
+		if err := unix.Prctl(unix.PR_SET_SECUREBITS, noRoot, 0, 0, 0); err != nil {
+			return err
+		}
+	}
+	var none [2]unix.CapUserData
+	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
+}
+
+func raw(call, a, b, c uintptr) error {
+	if _, _, e := syscall.RawSyscall(call, a, b, c); e != 0 {
+		return e
+	}
+	return nil
+}
+
+// restrictFiles has Landlock allow reading what was given and, in the scratch folder, writing. Everything else that this kernel's Landlock
+// knows, network and signals included, is refused.
+func restrictFiles(s spec) error {
+	if abi, err := ll.LandlockGetABIVersion(); err != nil || abi < 1 {
+		return errors.Join(err, errors.New("the kernel has no Landlock; it needs 5.13 or later with landlock in its list of security modules"))
+	}
+	rules := []landlock.Rule{}
+	for _, p := range inside(s) {
+		info, err := os.Stat(p)
+		if err != nil {
+			continue // a link to what was not given
+		}
+		switch {
+		case p == null:
+			rules = append(rules, landlock.RWFiles(p))
+		case info.IsDir():
+			rules = append(rules, landlock.RODirs(p))
+		default:
+			rules = append(rules, landlock.ROFiles(p))
+		}
+	}
+	if s.Scratch > 0 {
+		rules = append(rules, landlock.RWDirs("/tmp"))
+	}
+	fd, flags, err := landlock.V9.BestEffort().NewRulesetFD(rules...)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return ll.LandlockRestrictSelf(fd, flags)
+}
+
+// work is one worker, inside: it may execute nothing more, then works.
+func work(workers map[string]Worker) int {
+	name := strings.Join(os.Args[1:], " ")
+	w := workers[name]
+	if name == probe {
+		w = answer
+	}
+	if w == nil {
+		fmt.Fprintf(os.Stderr, "there is no worker %q", name)
+		return 127
+	}
+	if err := restrictWorker(); err != nil {
+		fmt.Fprintf(os.Stderr, "seccomp: %v", err)
+		return 126
+	}
+	if err := w(os.Stdin, os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
