@@ -4,7 +4,9 @@
 //	type               first                            second
 //	text/plain         this package                     ICU (uconv)
 //	application/json   this package, JSON Schema        jq
+//	text/csv           this package, a table's schema   CPython's csv
 //	image/png          this package, noise              netpbm and libpng
+//	image/jpeg         this package, noise              libjpeg-turbo
 //
 // docs/filters.md tells what each verifies and rebuilds, and what neither can promise.
 //

@@ -15,7 +15,9 @@ import (
 const (
 	Text = "text/plain"
 	JSON = "application/json"
+	CSV  = "text/csv"
 	PNG  = "image/png"
+	JPEG = "image/jpeg"
 )
 
 // maxBetween bounds what goes into a filter and what goes on from one to the next: the contract's own limit.
@@ -23,14 +25,17 @@ const maxBetween = redoubt.MaxReleaseBytes
 
 // kinds are the types with the programs of their second filters.
 var kinds = []kind{
-	{Text, []tool{uconv}, same},
-	{JSON, []tool{jq}, sameJSON},
-	{PNG, []tool{pngtopam, pnmtopng}, barePNG},
+	{mediaType: Text, tools: []tool{uconv}, agree: same},
+	{mediaType: JSON, tools: []tool{jq}, agree: sameJSON},
+	{mediaType: CSV, tools: []tool{python}, input: csvInput, agree: sameCSV},
+	{mediaType: PNG, tools: []tool{pngtopam, pnmtopng}, agree: barePNG},
+	{mediaType: JPEG, tools: []tool{djpeg, cjpeg}, agree: bareJPEG},
 }
 
 type kind struct {
 	mediaType string
 	tools     []tool
+	input     func(guard.Content) ([]byte, error) // what the first program is given; nil: the content
 	agree     func(ctx context.Context, in, out []byte) error
 }
 
@@ -74,7 +79,7 @@ func New(o Options) (*Set, error) {
 		return byPath[p.Name]
 	}
 	for _, k := range kinds {
-		second := others{base: k.tools[0].base, agree: k.agree}
+		second := others{base: k.tools[0].base, input: k.input, agree: k.agree}
 		var missing error
 		for _, t := range k.tools {
 			missing = errors.Join(missing, t.there())

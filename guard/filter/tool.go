@@ -33,6 +33,10 @@ var (
 	jq       = tool{base: "jq", pkg: "jq", path: "/usr/bin/jq", version: []string{"--version"}, args: []string{"-c", "."}}
 	pngtopam = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pngtopam", version: []string{"--version"}, memory: 1 << 30, output: maxRawBytes}
 	pnmtopng = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pnmtopng", version: []string{"--version"}, args: []string{"-compression", "3"}, memory: 1 << 30, scratch: maxRawBytes}
+	djpeg    = tool{base: "libjpeg-turbo", pkg: "libjpeg-turbo-progs", path: "/usr/bin/djpeg", version: []string{"-version"}, args: []string{"-pnm"}, memory: 1 << 30, output: maxRawBytes}
+	cjpeg    = tool{base: "libjpeg-turbo", pkg: "libjpeg-turbo-progs", path: "/usr/bin/cjpeg", version: []string{"-version"}, args: []string{"-quality", "85", "-optimize"}, memory: 1 << 30}
+	python   = tool{base: "CPython", pkg: "python3-minimal", path: "/usr/bin/python3", version: []string{"-I", "-S", "--version"}, args: []string{"-I", "-S", "-c", csvScript}, memory: 1 << 30,
+		also: []string{"/usr/lib/python3.11", "/usr/lib/python3.12", "/usr/lib/python3.13", "/usr/lib/python3.14"}}
 )
 
 func (t tool) program() sandbox.Program {
@@ -73,6 +77,7 @@ func (t tool) says(ctx context.Context) (string, error) {
 type others struct {
 	base  string
 	pools []*pool
+	input func(guard.Content) ([]byte, error)
 	// agree holds what came out against what went in; nil error: it may leave.
 	agree func(ctx context.Context, in, out []byte) error
 }
@@ -82,6 +87,12 @@ func (o others) Name() string { return o.base }
 // Clean sends the content through the programs, one after another.
 func (o others) Clean(ctx context.Context, in guard.Content) ([]byte, []redoubt.Finding, error) {
 	out := in.Bytes
+	if o.input != nil {
+		var err error
+		if out, err = o.input(in); err != nil {
+			return nil, nil, denied(o.base, err)
+		}
+	}
 	for _, p := range o.pools {
 		var err error
 		if out, err = p.run(ctx, out); err != nil {
