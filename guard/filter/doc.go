@@ -4,6 +4,7 @@
 //	type               first                            second
 //	text/plain         this package                     ICU (uconv)
 //	application/json   this package, JSON Schema        jq
+//	application/xml    this package, XML Schema         libxml2 (xmllint)
 //	text/csv           this package, a table's schema   CPython's csv
 //	image/png          this package, noise              netpbm and libpng
 //	image/jpeg         this package, noise              libjpeg-turbo

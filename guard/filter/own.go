@@ -43,6 +43,7 @@ const (
 var doers = map[string]func(in, schema []byte, n *notes) ([]byte, error){
 	Text: cleanText,
 	JSON: cleanJSON,
+	XML:  cleanXML,
 	CSV:  cleanCSV,
 	PNG:  cleanPNG,
 	JPEG: cleanJPEG,

@@ -15,6 +15,7 @@ import (
 const (
 	Text = "text/plain"
 	JSON = "application/json"
+	XML  = "application/xml"
 	CSV  = "text/csv"
 	PNG  = "image/png"
 	JPEG = "image/jpeg"
@@ -27,6 +28,7 @@ const maxBetween = redoubt.MaxReleaseBytes
 var kinds = []kind{
 	{mediaType: Text, tools: []tool{uconv}, agree: same},
 	{mediaType: JSON, tools: []tool{jq}, agree: sameJSON},
+	{mediaType: XML, tools: []tool{xmllint}, fit: xmlProgram, agree: sameXML},
 	{mediaType: CSV, tools: []tool{python}, input: csvInput, agree: sameCSV},
 	{mediaType: PNG, tools: []tool{pngtopam, pnmtopng}, agree: barePNG},
 	{mediaType: JPEG, tools: []tool{djpeg, cjpeg}, agree: bareJPEG},
@@ -35,7 +37,8 @@ var kinds = []kind{
 type kind struct {
 	mediaType string
 	tools     []tool
-	input     func(guard.Content) ([]byte, error) // what the first program is given; nil: the content
+	input     func(guard.Content) ([]byte, error)                  // what the first program is given; nil: the content
+	fit       func(sandbox.Program, guard.Content) sandbox.Program // fits the programs to one content; nil: they are the same for all, and may wait
 	agree     func(ctx context.Context, in, out []byte) error
 }
 
@@ -79,7 +82,7 @@ func New(o Options) (*Set, error) {
 		return byPath[p.Name]
 	}
 	for _, k := range kinds {
-		second := others{base: k.tools[0].base, input: k.input, agree: k.agree}
+		second := others{base: k.tools[0].base, input: k.input, fit: k.fit, agree: k.agree}
 		var missing error
 		for _, t := range k.tools {
 			missing = errors.Join(missing, t.there())

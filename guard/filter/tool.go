@@ -31,6 +31,7 @@ var (
 	uconv = tool{base: "ICU", pkg: "icu-devtools", path: "/usr/bin/uconv", version: []string{"--version"},
 		args: []string{"-f", "utf-8", "-t", "utf-8", "--from-callback", "stop", "--to-callback", "stop", "-x", "::NFC; [[:Cc:][:Cf:][:Co:][:Cs:][:Cn:][:Zl:][:Zp:]-[\\u000A\\u0009]] > ;"}}
 	jq       = tool{base: "jq", pkg: "jq", path: "/usr/bin/jq", version: []string{"--version"}, args: []string{"-c", "."}}
+	xmllint  = tool{base: "libxml2", pkg: "libxml2-utils", path: "/usr/bin/xmllint", version: []string{"--version"}, args: []string{"--nonet", "--schema", schemaPath, "-"}}
 	pngtopam = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pngtopam", version: []string{"--version"}, memory: 1 << 30, output: maxRawBytes}
 	pnmtopng = tool{base: "netpbm and libpng", pkg: "netpbm", path: "/usr/bin/pnmtopng", version: []string{"--version"}, args: []string{"-compression", "3"}, memory: 1 << 30, scratch: maxRawBytes}
 	djpeg    = tool{base: "libjpeg-turbo", pkg: "libjpeg-turbo-progs", path: "/usr/bin/djpeg", version: []string{"-version"}, args: []string{"-pnm"}, memory: 1 << 30, output: maxRawBytes}
@@ -78,6 +79,7 @@ type others struct {
 	base  string
 	pools []*pool
 	input func(guard.Content) ([]byte, error)
+	fit   func(sandbox.Program, guard.Content) sandbox.Program
 	// agree holds what came out against what went in; nil error: it may leave.
 	agree func(ctx context.Context, in, out []byte) error
 }
@@ -95,7 +97,12 @@ func (o others) Clean(ctx context.Context, in guard.Content) ([]byte, []redoubt.
 	}
 	for _, p := range o.pools {
 		var err error
-		if out, err = p.run(ctx, out); err != nil {
+		if o.fit != nil {
+			out, err = sandbox.Run(ctx, o.fit(p.program, in), out)
+		} else {
+			out, err = p.run(ctx, out)
+		}
+		if err != nil {
 			return nil, nil, denied(o.base, unread(p.program.Path, err))
 		}
 	}
