@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-carry bench-lan bench-timing clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-timing clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -72,6 +72,10 @@ bench-link: build ## a home and its device over emulated links B and C, against 
 
 bench-link-full: build ## the same, and the peers on C, each load stopped at 900 s (needs root; about 40 minutes)
 	FULL=1 scripts/bench-link
+
+bench-filters: ## both filters of a type, processes waiting and not, and the search for words (two cores to itself; about a minute)
+	$(GO) test -run '^$$' -bench Pipeline -benchtime 5s ./guard/filter
+	$(GO) test -run '^$$' -bench Search ./guard
 
 bench-carry: ## carriage alone over emulated links, against each link's floor (needs root; about 20 minutes)
 	CARRY=1 scripts/bench-link

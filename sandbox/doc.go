@@ -13,7 +13,8 @@
 //	seccomp      what a computing program needs is allowed; what reaches out of the process kills it; all else is refused
 //
 // Nothing here is optional. Where the kernel lacks one of them, or forbids it, nothing runs, and the error says what is missing
-// ([Available] tells before). Process 1 of its process namespace is the program itself: when it is ended, so is everything that it started.
+// ([Available] tells before). Process 1 of its process namespace is the program itself: when it is ended, so is everything that it started. The
+// kernel spares such a process the signals that it sends itself, and those alone: a fault, a limit or a forbidden call ends it.
 //
 // The program's memory is that of a fresh process with an empty environment. It can still burn the processor time that it was given, and
 // write what it likes to its output: who reads that must hold it for hostile.

@@ -44,7 +44,7 @@ func stub() (wall string, err error) {
 	}
 	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
 	if s.Worker != "" {
-		path, args, s.Env = workerPath, []string{workerName, s.Worker}, stubEnv()
+		path, args, s.Env = workerPath, []string{workerName, s.Worker}, workerEnv(s.Memory)
 	}
 	if err := build(s); err != nil {
 		return "root folder", err
@@ -72,6 +72,11 @@ func stub() (wall string, err error) {
 		return "status", err
 	}
 	return "execution of " + path, unix.Exec(path, args, s.Env)
+}
+
+// workerEnv has the collector of garbage come seldom, since a worker lives for one input, and often as its memory runs out.
+func workerEnv(memory int64) []string {
+	return append(stubEnv(), "GOGC=400", fmt.Sprintf("GOMEMLIMIT=%d", memory*3/4))
 }
 
 func readSpec() (s spec, err error) {

@@ -4,7 +4,12 @@
 //	type               first                            second
 //	text/plain         this package                     ICU (uconv)
 //	application/json   this package, JSON Schema        jq
+//	application/xml    this package, XML Schema         libxml2 (xmllint)
+//	text/csv           this package, a table's schema   CPython's csv
 //	image/png          this package, noise              netpbm and libpng
+//	image/jpeg         this package, noise              libjpeg-turbo
+//	application/pdf    poppler: pages as pictures       this package, noise, a new PDF
+//	application/zip    this package, members by type    libarchive (bsdtar)
 //
 // docs/filters.md tells what each verifies and rebuilds, and what neither can promise.
 //

@@ -22,6 +22,9 @@ const (
 	maxRawBytes = 3*MaxPixels + 1024 // of an image in memory, and its header
 )
 
+// grayModel is the colour of pictures that have none.
+var grayModel = color.GrayModel
+
 // cleanPNG writes a picture anew: what is seen of it over white, with noise, and nothing else.
 func cleanPNG(in, _ []byte, n *notes) ([]byte, error) {
 	chunks, err := readChunks(in)

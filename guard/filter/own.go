@@ -43,7 +43,15 @@ const (
 var doers = map[string]func(in, schema []byte, n *notes) ([]byte, error){
 	Text: cleanText,
 	JSON: cleanJSON,
+	XML:  cleanXML,
+	CSV:  cleanCSV,
 	PNG:  cleanPNG,
+	JPEG: cleanJPEG,
+
+	pdfLook:  lookPDF,
+	pdfWrite: writePDF,
+	zipOpen:  openZIP,
+	zipBuild: buildZIP,
 }
 
 // Worker runs one of our own filters, and never returns, in a process that package sandbox started for it; in any other it does nothing. It

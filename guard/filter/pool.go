@@ -24,6 +24,12 @@ func newPool(p sandbox.Program, keep int) *pool { return &pool{program: p, keep:
 
 // run gives input to a process and waits for its output.
 func (p *pool) run(ctx context.Context, in []byte) ([]byte, error) {
+	out, _, err := p.runSaid(ctx, in)
+	return out, err
+}
+
+// runSaid is run, and what the process said on standard error.
+func (p *pool) runSaid(ctx context.Context, in []byte) (out []byte, said string, err error) {
 	p.mu.Lock()
 	var r *sandbox.Process
 	if n := len(p.ready); n > 0 {
@@ -32,12 +38,12 @@ func (p *pool) run(ctx context.Context, in []byte) ([]byte, error) {
 	p.mu.Unlock()
 	defer p.refill() // after the work, so that one starting does not take the processor of one that works
 	if r == nil {
-		var err error
 		if r, err = sandbox.Start(p.program); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 	}
-	return r.Run(ctx, in)
+	out, err = r.Run(ctx, in)
+	return out, r.Said(), err
 }
 
 // refill starts what is missing, in the background. A start that fails is told to whoever needs the process next.

@@ -15,7 +15,12 @@ import (
 const (
 	Text = "text/plain"
 	JSON = "application/json"
+	XML  = "application/xml"
+	CSV  = "text/csv"
 	PNG  = "image/png"
+	JPEG = "image/jpeg"
+	PDF  = "application/pdf"
+	ZIP  = "application/zip"
 )
 
 // maxBetween bounds what goes into a filter and what goes on from one to the next: the contract's own limit.
@@ -23,14 +28,22 @@ const maxBetween = redoubt.MaxReleaseBytes
 
 // kinds are the types with the programs of their second filters.
 var kinds = []kind{
-	{Text, []tool{uconv}, same},
-	{JSON, []tool{jq}, sameJSON},
-	{PNG, []tool{pngtopam, pnmtopng}, barePNG},
+	{mediaType: Text, tools: []tool{uconv}, agree: same},
+	{mediaType: JSON, tools: []tool{jq}, agree: sameJSON},
+	{mediaType: XML, tools: []tool{xmllint}, fit: xmlProgram, agree: sameXML},
+	{mediaType: CSV, tools: []tool{python}, input: csvInput, agree: sameCSV},
+	{mediaType: PNG, tools: []tool{pngtopam, pnmtopng}, agree: barePNG},
+	{mediaType: JPEG, tools: []tool{djpeg, cjpeg}, agree: bareJPEG},
+	{mediaType: PDF, tools: []tool{poppler}},
+	{mediaType: ZIP, tools: []tool{bsdtar}, trim: trimZIP, agree: sameZIP},
 }
 
 type kind struct {
 	mediaType string
 	tools     []tool
+	input     func(guard.Content) ([]byte, error)                  // what the first program is given; nil: the content
+	fit       func(sandbox.Program, guard.Content) sandbox.Program // fits the programs to one content; nil: they are the same for all, and may wait
+	trim      func(out []byte) []byte                              // takes off what the last program puts behind what it wrote; nil: nothing
 	agree     func(ctx context.Context, in, out []byte) error
 }
 
@@ -74,7 +87,7 @@ func New(o Options) (*Set, error) {
 		return byPath[p.Name]
 	}
 	for _, k := range kinds {
-		second := others{base: k.tools[0].base, agree: k.agree}
+		second := others{base: k.tools[0].base, input: k.input, fit: k.fit, trim: k.trim, agree: k.agree}
 		var missing error
 		for _, t := range k.tools {
 			missing = errors.Join(missing, t.there())
@@ -84,7 +97,15 @@ func New(o Options) (*Set, error) {
 			s.lacking[k.mediaType] = &redoubt.Error{Op: "filter", Object: k.mediaType, Kind: redoubt.Denied, Rule: "a filter of " + k.mediaType + " is not installed", Hint: hintOf(missing), Err: missing}
 			continue
 		}
-		s.pairs[k.mediaType] = guard.Pair{First: own{k.mediaType, share(ownProgram())}, Second: second}
+		ours := share(ownProgram())
+		switch k.mediaType {
+		case PDF: // who draws stands before who writes
+			s.pairs[PDF] = guard.Pair{First: pages{look: ours, draw: second.pools[0]}, Second: own{pdfWrite, ours}}
+		case ZIP:
+			s.pairs[ZIP] = guard.Pair{First: archive{ours, s.Pair}, Second: second}
+		default:
+			s.pairs[k.mediaType] = guard.Pair{First: own{k.mediaType, ours}, Second: second}
+		}
 	}
 	return s, nil
 }
