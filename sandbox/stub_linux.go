@@ -38,6 +38,7 @@ func Enter(workers map[string]Worker) {
 
 // stub walls the process in and executes the program. It returns only where something is missing, and tells which wall.
 func stub() (wall string, err error) {
+	unix.Umask(0o022) // whoever starts it may keep its own files to itself: the folders that are built here are for the program, which is somebody else
 	s, err := readSpec()
 	if err != nil {
 		return "specification", err
