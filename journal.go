@@ -58,7 +58,7 @@ type JournalEntry struct {
 	// Of a version and of an alteration:
 	Tags      []Tag
 	Retention Retention
-	Hold      bool
+	Hold      bool // of a removal: Of was erased, and who has it destroys its keys too
 }
 
 // Limits of what travels.

@@ -27,11 +27,12 @@ const (
 
 // Limits of releases.
 const (
-	MaxReleaseBytes   = 64 << 20           // of content, before and after the filters: both filters hold it in memory
-	MaxReleaseReason  = 1024               // bytes of a reason
-	MaxReleaseLife    = 7 * 24 * time.Hour // an approval that is older is of another week's facts
-	MaxReleaseReport  = 64                 // findings that are kept of one release
-	MaxReleasesListed = 1000               // in one page
+	MaxReleaseBytes   = 64 << 20                  // of content, before and after the filters: both filters hold it in memory
+	MaxReleaseReason  = 1024                      // bytes of a reason
+	MaxReleaseLife    = 7 * 24 * time.Hour        // an approval that is older is of another week's facts
+	MaxReleaseAhead   = 50 * 366 * 24 * time.Hour // that a declassification is approved ahead: what it rests on is looked at when it leaves
+	MaxReleaseReport  = 64                        // findings that are kept of one release
+	MaxReleasesListed = 1000                      // in one page
 )
 
 // RequestRelease asks that one version leave for a lower node, or for a wider audience in the same one.
@@ -44,6 +45,7 @@ type RequestRelease struct {
 	Keep    []string      `json:"keep,omitempty"`    // names of user metadata that are to leave too; none else does
 	Reason  string        `json:"reason"`
 	Life    time.Duration `json:"life,omitempty"` // until it dies; 0: MaxReleaseLife
+	After   time.Time     `json:"after,omitzero"` // it leaves at this time and not before: a declassification that is approved ahead
 }
 
 // Release is a release as who dominates its source's label sees it.
@@ -60,6 +62,7 @@ type Release struct {
 	Reason   string       `json:"reason"`
 	By       SubjectName  `json:"by"` // who asked
 	Made     time.Time    `json:"made"`
+	After    time.Time    `json:"after,omitzero"`
 	Expires  time.Time    `json:"expires"`
 	Findings []Finding    `json:"findings,omitempty"`
 	Keep     []string     `json:"keep,omitempty"`
@@ -93,10 +96,11 @@ type ReleaseStatement struct {
 	ContentType string            `json:"content_type"`
 	Meta        map[string]string `json:"meta,omitempty"`
 	SizeBytes   int64             `json:"size"`
-	SHA256      string            `json:"sha256"` // of the rebuilt content, hex
-	Label       string            `json:"label"`  // banner
-	Policy      string            `json:"policy"` // name and digest of the marking policy: an approval dies with it
-	Rules       string            `json:"rules"`  // SHA-256 of the guard's own policy, hex: an approval dies with it too
+	SHA256      string            `json:"sha256"`         // of the rebuilt content, hex
+	Label       string            `json:"label"`          // banner
+	Policy      string            `json:"policy"`         // name and digest of the marking policy: an approval dies with it
+	Rules       string            `json:"rules"`          // SHA-256 of the guard's own policy, hex: an approval dies with it too
+	After       time.Time         `json:"after,omitzero"` // the target takes it no earlier
 	Expires     time.Time         `json:"expires"`
 }
 

@@ -138,6 +138,8 @@ const (
 	ActionDenyRelease    Action = "DenyRelease"
 	ActionGuardRelease   Action = "GuardRelease"  // by a guard: fetch what is to be filtered or was approved, and say what came of it
 	ActionAcceptRelease  Action = "AcceptRelease" // of what two reviewers signed, from a guard
+	ActionRegrade        Action = "UpgradeLabel"  // by an officer
+	ActionSpill          Action = "TraceSpill"
 	ActionHandRaise      Action = "HandToGuard"   // what is to be raised, sealed, to a guard
 	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
 )

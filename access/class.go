@@ -49,11 +49,11 @@ func ClassOf(a redoubt.Action) Class {
 	case redoubt.ActionCreateBucket, redoubt.ActionDeleteBucket, redoubt.ActionPutBucket:
 		return ClassBucket
 	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
-		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionArchiveAudit, redoubt.ActionConfirmArchive:
+		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionArchiveAudit, redoubt.ActionConfirmArchive, redoubt.ActionSpill:
 		return ClassPeople
 	case redoubt.ActionRevokeGrant, redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus, redoubt.ActionEndDevice:
 		return ClassOfficer
-	case redoubt.ActionRotateKey, redoubt.ActionErase:
+	case redoubt.ActionRotateKey, redoubt.ActionErase, redoubt.ActionRegrade:
 		return ClassKeys
 	case redoubt.ActionBackup, redoubt.ActionCheck, redoubt.ActionReadMetrics, redoubt.ActionCutLink, redoubt.ActionSilenceLink, redoubt.ActionExportBundle, redoubt.ActionImportBundle:
 		return ClassAdmin

@@ -39,6 +39,7 @@ type Options struct {
 	Conflicts   redoubt.ConflictService
 	Bundles     redoubt.BundleService
 	Finds       redoubt.FindService
+	Spills      redoubt.SpillService
 
 	// Of a node that guards join to others; nil: of one that none does.
 	Releases      redoubt.ReleaseService
@@ -135,6 +136,10 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/bundles/export":        s.exportBundle,
 		"POST /v1/bundles/import":        s.importBundle,
 		"POST /v1/find":                  s.find,
+		"POST /v1/regrade":               s.regrade,
+		"POST /v1/spills":                s.reportSpill,
+		"GET /v1/spills":                 s.listSpills,
+		"GET /v1/spills/{id}":            s.showSpill,
 		"GET /metrics":                   s.metrics,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))

@@ -83,6 +83,7 @@ func (s *server) requestRelease(w http.ResponseWriter, r *http.Request, who redo
 		Keep    []string           `json:"keep"`
 		Reason  string             `json:"reason"`
 		Seconds int64              `json:"seconds"`
+		After   time.Time          `json:"after"`
 	}
 	if err := read(w, r, &in); err != nil {
 		return err
@@ -91,7 +92,7 @@ func (s *server) requestRelease(w http.ResponseWriter, r *http.Request, who redo
 		return &redoubt.Error{Op: "api", Kind: redoubt.Invalid, Hint: "a release lives 7 days at most"}
 	}
 	out, err := s.Releases.RequestRelease(r.Context(), who, redoubt.RequestRelease{Name: redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, Version: in.Version, To: in.To, Label: in.Label,
-		Key: in.As, Keep: in.Keep, Reason: in.Reason, Life: time.Duration(in.Seconds) * time.Second})
+		Key: in.As, Keep: in.Keep, Reason: in.Reason, Life: time.Duration(in.Seconds) * time.Second, After: in.After})
 	if err != nil {
 		return err
 	}

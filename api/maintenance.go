@@ -105,3 +105,49 @@ func (s *server) find(w http.ResponseWriter, r *http.Request, who redoubt.Creden
 	}
 	return answer(w, http.StatusOK, page)
 }
+
+func (s *server) regrade(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var q redoubt.Regrade
+	if err := read(w, r, &q); err != nil {
+		return err
+	}
+	out, err := s.Spills.Upgrade(r.Context(), who, q)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, out)
+}
+
+func (s *server) reportSpill(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Bucket  redoubt.BucketName `json:"bucket"`
+		Key     string             `json:"key"`
+		Version redoubt.VersionID  `json:"version"`
+		Reason  string             `json:"reason"`
+		Erase   bool               `json:"erase"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	out, err := s.Spills.ReportSpill(r.Context(), who, redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, in.Version, in.Reason, in.Erase)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusCreated, out)
+}
+
+func (s *server) listSpills(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	all, err := s.Spills.Spills(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]any{"spills": orEmpty(all)})
+}
+
+func (s *server) showSpill(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	out, err := s.Spills.Spill(r.Context(), who, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, out)
+}

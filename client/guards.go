@@ -18,7 +18,7 @@ import (
 // RequestRelease asks for a release of a version at the node.
 func (c *Client) RequestRelease(ctx context.Context, q redoubt.RequestRelease) (out redoubt.Release, err error) {
 	return out, c.call(ctx, "POST", "/v1/releases", map[string]any{"bucket": q.Name.Bucket, "key": q.Name.Key, "version": q.Version, "to": q.To, "label": q.Label,
-		"as": q.Key, "keep": q.Keep, "reason": q.Reason, "seconds": int64(q.Life / time.Second)}, &out)
+		"as": q.Key, "keep": q.Keep, "reason": q.Reason, "seconds": int64(q.Life / time.Second), "after": q.After}, &out)
 }
 
 // Releases lists releases, newest first.

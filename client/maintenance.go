@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net/url"
 
 	"redoubt"
 )
@@ -72,4 +73,28 @@ func (c *Client) Usage(ctx context.Context) ([]redoubt.LabelUsage, error) {
 // Find searches one page.
 func (c *Client) Find(ctx context.Context, q redoubt.FindObjects) (out redoubt.FindPage, err error) {
 	return out, c.call(ctx, "POST", "/v1/find", q, &out)
+}
+
+// Upgrade gives a version a higher label.
+func (c *Client) Upgrade(ctx context.Context, q redoubt.Regrade) (out redoubt.Regraded, err error) {
+	return out, c.call(ctx, "POST", "/v1/regrade", q, &out)
+}
+
+// ReportSpill finds a version and every copy of its content, and with erase destroys them.
+func (c *Client) ReportSpill(ctx context.Context, name redoubt.ObjectName, id redoubt.VersionID, reason string, erase bool) (out redoubt.SpillReport, err error) {
+	return out, c.call(ctx, "POST", "/v1/spills", map[string]any{"bucket": name.Bucket, "key": name.Key, "version": id, "reason": reason, "erase": erase}, &out)
+}
+
+// Spills lists the reports.
+func (c *Client) Spills(ctx context.Context) ([]redoubt.SpillReport, error) {
+	var out struct {
+		Spills []redoubt.SpillReport `json:"spills"`
+	}
+	err := c.call(ctx, "GET", "/v1/spills", nil, &out)
+	return out.Spills, err
+}
+
+// Spill tells how one stands now.
+func (c *Client) Spill(ctx context.Context, id string) (out redoubt.SpillReport, err error) {
+	return out, c.call(ctx, "GET", "/v1/spills/"+url.PathEscape(id), nil, &out)
 }

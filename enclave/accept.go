@@ -68,6 +68,9 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	if !e.clock().Before(p.Statement.Expires) || p.Statement.Expires.After(e.clock().Add(redoubt.MaxReleaseLife+2*time.Hour)) {
 		return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Expired, Rule: ruleExpired})
 	}
+	if e.clock().Before(p.Statement.After) {
+		return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"})
+	}
 	keys, err := e.identity.Reviewed(redoubt.ReleaseMessage(public), p.Approvals, p.Statement.Requester, label.Join(as, e.ceiling))
 	if err != nil {
 		return refuse(err)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"slices"
 
 	"redoubt"
@@ -215,6 +216,12 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 		return o, err
 	}
 	if x.Kind == redoubt.EntryRemoval {
+		if x.Hold { // erased where it was made: what opened it here goes too, behind the requests
+			d := duty{Set: n.set.id, Bucket: n.b.id, Parts: f.rec.parts, Version: f.rec.id[:]}
+			if err := d.add(batch, "version/"+hex.EncodeToString(f.rec.id[:])); err != nil {
+				return o, err
+			}
+		}
 		return outcome{versions: -1, bytes: -f.rec.size, charge: e.givenBack(f, x.Name.Key)}, e.remove(batch, n.b, f, x.Name.Key)
 	}
 	before := f.rec.charge(x.Name.Key)

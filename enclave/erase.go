@@ -191,7 +191,11 @@ func (e *Enclave) removeVersion(ctx context.Context, b *bucket, set *labelSet, k
 			return false, err
 		}
 	}
-	if err := e.noteRemoval(ctx, batch, b, f, key); err != nil {
+	note := e.noteRemoval
+	if keep == nil {
+		note = e.noteErasure
+	}
+	if err := note(ctx, batch, b, f, key); err != nil {
 		return false, err
 	}
 	if err := e.remove(batch, b, f, key); err != nil {

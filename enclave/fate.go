@@ -308,6 +308,15 @@ func (e *Enclave) noteEncoded(b *store.Batch, set *labelSet, was fates, entry *r
 
 // noteRemoval enters a removal that this node makes, at the working label that the version was made at.
 func (e *Enclave) noteRemoval(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string) error {
+	return e.noteGone(ctx, b, bucket, f, key, false)
+}
+
+// noteErasure is noteRemoval of what is erased: whoever took the version destroys the keys that opened it too.
+func (e *Enclave) noteErasure(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string) error {
+	return e.noteGone(ctx, b, bucket, f, key, true)
+}
+
+func (e *Enclave) noteGone(ctx context.Context, b *store.Batch, bucket *bucket, f found, key string, erase bool) error {
 	if bucket.id == systemBucketID || !e.linked() {
 		return nil
 	}
@@ -319,6 +328,7 @@ func (e *Enclave) noteRemoval(ctx context.Context, b *store.Batch, bucket *bucke
 	if err != nil {
 		return err
 	}
+	entry.Hold = erase
 	_, err = e.noteFate(b, f.set, was, entry, e.made(f.rec), nil, "")
 	return err
 }

@@ -15,7 +15,7 @@ func wellFormed(x *redoubt.JournalEntry) bool {
 		return false
 	}
 	if x.Kind != redoubt.EntryVersion {
-		if x.Author != "" || x.MD5 != "" || len(x.Attributes.Meta) > 0 || x.Base != (redoubt.Stamp{}) || x.Kind == redoubt.EntryRemoval && (len(x.Tags) > 0 || x.Hold) {
+		if x.Author != "" || x.MD5 != "" || len(x.Attributes.Meta) > 0 || x.Base != (redoubt.Stamp{}) || x.Kind == redoubt.EntryRemoval && len(x.Tags) > 0 {
 			return false
 		}
 		return !versionID(x.Of).isZero() && x.Of != x.Stamp && !x.Marker && x.SizeBytes == 0 && len(x.PartSizes) == 0 && x.Content == [32]byte{}

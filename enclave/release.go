@@ -72,6 +72,7 @@ type releaseEntry struct {
 	by    redoubt.SubjectName
 	to    redoubt.NodeName
 	guard redoubt.NodeName
+	after time.Time
 	state redoubt.ReleaseState // view
 }
 
@@ -102,7 +103,7 @@ func (e *Enclave) loadReleases() error {
 			if err != nil {
 				return errors.Join(&redoubt.Error{Op: "enclave.Open", Object: kindRelease, Kind: redoubt.Corrupt, Err: err}, it.Close())
 			}
-			e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State})
+			e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State, after: r.After})
 		}
 		if err := errors.Join(it.Err(), it.Close()); err != nil {
 			return err
@@ -165,7 +166,7 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 		x.state = r.State
 		e.releases.view.Unlock()
 	} else {
-		e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State})
+		e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State, after: r.After})
 	}
 	e.releases.news.wake()
 	return nil
@@ -223,6 +224,14 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if marks := consentMarks(f.set.label); len(marks) > 0 {
 		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
 	}
+	now := e.clock().UTC().Truncate(time.Second)
+	from := now
+	if q.After.After(now) {
+		from = q.After.UTC().Truncate(time.Second)
+	}
+	if from.After(now.Add(redoubt.MaxReleaseAhead)) {
+		return refuse(redoubt.Invalid, ruleExpired, "a release is approved 50 years ahead at most")
+	}
 	if hint := e.overRate(g, who.Subject); hint != "" {
 		return refuse(redoubt.QuotaExceeded, ruleRate, hint)
 	}
@@ -230,11 +239,13 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if err != nil {
 		return out, err
 	}
-	now := e.clock().UTC().Truncate(time.Second)
 	r := &releaseRecord{Guard: g.Name, Working: e.text(who.Working), Policy: e.policyName(), Rules: g.Rules, Release: redoubt.Release{ID: id, State: redoubt.ReleaseRequested, Name: q.Name,
 		Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), From: e.name, To: q.To, As: as.Banner(), Reason: q.Reason, By: who.Subject, Made: now,
-		Expires: now.Add(cmp.Or(q.Life, redoubt.MaxReleaseLife)).Add(time.Hour - 1).Truncate(time.Hour), // what leaves tells no minute
+		Expires: from.Add(cmp.Or(q.Life, redoubt.MaxReleaseLife)).Add(time.Hour - 1).Truncate(time.Hour), // what leaves tells no minute
 		Keep:    q.Keep, Key: cmp.Or(q.Key, q.Name.Key)}}
+	if from.After(now) {
+		r.After = from
+	}
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
 	ent.Detail = "release " + string(id) + " to " + string(q.To) + " as " + r.As

@@ -176,6 +176,9 @@ func (e *Enclave) PendingReleases(ctx context.Context, guard redoubt.Credential,
 		var ids []redoubt.ReleaseID
 		e.releases.view.Lock()
 		for _, x := range e.releases.order {
+			if x.state == redoubt.ReleaseApproved && e.clock().Before(x.after) {
+				continue // its time has not come
+			}
 			if x.state == state && string(x.guard) == string(guard.Subject) {
 				ids = append(ids, x.id)
 			}
@@ -286,7 +289,7 @@ func (e *Enclave) SubmitRelease(ctx context.Context, guard redoubt.Credential, i
 	}
 	r.Rebuilt, r.State = put.ID, redoubt.ReleaseReview
 	r.Statement = &redoubt.ReleaseStatement{Estate: e.estate, ID: r.ID, From: r.From, To: r.To, Requester: r.By, Bucket: e.releasedBucket(r), Key: r.Key, ContentType: v.ContentType,
-		Meta: kept, SizeBytes: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, Expires: r.Expires}
+		Meta: kept, SizeBytes: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, After: r.After, Expires: r.Expires}
 	ent.Bytes, ent.Detail = size.n, "release "+string(id)+" rebuilt, sha256 "+r.Statement.SHA256
 	return e.keepRelease(ctx, x.set, r, ent)
 }
@@ -341,6 +344,9 @@ func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, i
 	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseApproved)
 	if err != nil {
 		return p, nil, err
+	}
+	if e.clock().Before(r.After) {
+		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"})
 	}
 	if len(r.Approvals) != 2 {
 		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Corrupt})

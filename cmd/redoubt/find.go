@@ -13,8 +13,9 @@ func (a *app) findCommand() *cobra.Command {
 	var q redoubt.FindObjects
 	var maker, author, origin, bucket, since, until string
 	c := &cobra.Command{Use: "find [TEXT] --as SUBJECT@NODE", Short: "Search every bucket of a node, and so every enclave below it, for what the subject may see",
-		Long: `Finds current versions by text in their name or metadata, label, maker, author and time. Guards raise what is lower, so the highest
-enclave has one view of all; each hit tells the enclave and the bucket that it lives in, and where it is read here.`,
+		Long: `Finds current versions by text in their name or metadata, label, maker, author and time. Guards raise what is
+lower, so the highest enclave has one view of all; each hit tells the enclave and the bucket that it lives in,
+and where it is read here.`,
 		Example: `  redoubt find weather --as ts-analyst@topsecret
   redoubt find --label-is SECRET --since 24h --as ts-analyst@topsecret --json
   redoubt find --maker outpost --as s-analyst@secret`, Args: between(0, 1)}

@@ -17,9 +17,10 @@ import (
 
 func (a *app) guardCommand() *cobra.Command {
 	c := &cobra.Command{Use: "guard", Short: "What joins enclaves of different levels: how raises do, and what a guard is known by",
-		Long: `A guard raises everything in the lower enclave's buckets to the higher one by itself, where it appears as ORIGIN.BUCKET, and takes what two
-reviewers signed the other way (redoubt release). Nothing comes back from above: a number that is lost on the way shows at the higher
-enclave as a gap, and a person at the lower one feeds it again.`,
+		Long: `A guard raises everything in the lower enclave's buckets to the higher one by itself, where it appears as
+ORIGIN.BUCKET, and takes what two reviewers signed the other way (redoubt release). Nothing comes back from
+above: a number that is lost on the way shows at the higher enclave as a gap, and a person at the lower one
+feeds it again.`,
 		Example: `  redoubt guard status --as ts-analyst@secret
   redoubt guard refeed unclass-secret 5-6`}
 	c.AddCommand(a.guardStatus(), a.guardRefeed(), a.guardKey(), a.guardIntroduce())
@@ -71,9 +72,9 @@ func (a *app) guardRefeed() *cobra.Command {
 	var w who
 	var anew bool
 	c := &cobra.Command{Use: "refeed GUARD [NUMBERS]", Short: "Send numbers again that the higher enclave lacks",
-		Long: `Has the guard's low half send bundles again from its spool: the numbers that redoubt guard status shows as lacking at the higher enclave. It runs
-where the guard does. What the spool does not hold any more is raised anew, all of it, by the lower node's administrator: --anew.
-What is there already is not taken twice.`,
+		Long: `Has the guard's low half send bundles again from its spool: the numbers that redoubt guard status shows as
+lacking at the higher enclave. It runs where the guard does. What the spool does not hold any more is raised
+anew, all of it, by the lower node's administrator: --anew. What is there already is not taken twice.`,
 		Example: "  redoubt guard refeed unclass-secret 5-6,9\n  redoubt guard refeed unclass-secret --anew --as admin@unclass", Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if anew == (len(args) == 2) || anew != (w.as != "") {
@@ -129,8 +130,9 @@ func (a *app) guardKey() *cobra.Command {
 	var h holder
 	var file string
 	c := &cobra.Command{Use: "key GUARD --estate FILE", Short: "Make a guard's keys, and print the public halves for the estate",
-		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign. This makes them in the guard's
-state, at its first call, and prints low_key and high_key. What it is to pin of its enclaves redoubt node card prints on their machines.`,
+		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign.
+This makes them in the guard's state, at its first call, and prints low_key and high_key. What it is to pin of
+its enclaves redoubt node card prints on their machines.`,
 		Example: "  redoubt guard key low-high --estate estate.yaml --state /var/lib/redoubt", Args: exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			e, err := loadEstate(file)
@@ -191,8 +193,8 @@ func (a *app) guardIntroduce() *cobra.Command {
 
 func (a *app) nodeCard() *cobra.Command {
 	return a.jsonFlag(&cobra.Command{Use: "card NODE", Short: "What a guard is told of an enclave, and what the estate pins of it",
-		Long: `Prints a document with the node's public keys, its authority's certificate and its address: redoubt guard introduce takes it on the guard's
-machine. Its pin, for the estate, is told beside it.`,
+		Long: `Prints a document with the node's public keys, its authority's certificate and its address: redoubt guard
+introduce takes it on the guard's machine. Its pin, for the estate, is told beside it.`,
 		Example: "  redoubt node card secret > secret.card", Args: exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			st, err := a.state()

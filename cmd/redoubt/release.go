@@ -20,9 +20,9 @@ import (
 
 func (a *app) releaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "release", Short: "Let something out to a lower node, by two reviewers",
-		Long: `What is to leave for a lower node, or for a wider audience in the same one, is asked for, filtered and rebuilt by a guard,
-and signed by two different people with the role reviewer, neither of whom asked. What leaves is exactly what they saw; it
-appears at the target as FROM.BUCKET, and leaves a receipt that anybody can verify.`,
+		Long: `What is to leave for a lower node, or for a wider audience in the same one, is asked for, filtered and rebuilt
+by a guard, and signed by two different people with the role reviewer, neither of whom asked. What leaves is
+exactly what they saw; it appears at the target as FROM.BUCKET, and leaves a receipt that anybody can verify.`,
 		Example: `  redoubt release request s3://reports/plan.txt --from secret --to unclass --as-label UNCLASSIFIED --reason "press" --as s-analyst@secret
   redoubt release show ID --as reviewer@secret
   redoubt release approve ID --as reviewer@secret
@@ -44,14 +44,22 @@ func (a *app) releaseRequest() *cobra.Command {
 	var q redoubt.RequestRelease
 	var version string
 	var wait bool
+	var after string
 	c := &cobra.Command{Use: "request s3://BUCKET/KEY --from NODE --to NODE --as-label MARKING --reason TEXT --as SUBJECT@NODE", Short: "Ask for one version to be released",
-		Long: `Asks for the version that is current for the subject, or for --version. The guard between the two nodes takes it through its
-pipeline; then two reviewers are asked. Metadata and tags stay behind but for what --keep names; --key gives it another name.`,
+		Long: `Asks for the version that is current for the subject, or for --version. The guard between the two nodes takes
+it through its pipeline; then two reviewers are asked. Metadata and tags stay behind but for what --keep
+names; --key gives it another name.`,
 		Example: `  redoubt release request s3://reports/plan.txt --from secret --to unclass --as-label UNCLASSIFIED --reason "press" --as s-analyst@secret --wait
   redoubt release request s3://reports/plan.txt --from secret --to secret --as-label "SECRET//REL TO USA, GBR" --reason "liaison" --as s-analyst@secret --json`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			if redoubt.NodeName(from) != s.node {
 				return &usageError{message: "a release is asked for where the version is: --from " + string(s.node), hint: "--as " + string(s.subject) + "@" + from}
+			}
+			if after != "" {
+				var err error
+				if q.After, err = time.Parse(time.RFC3339, after); err != nil {
+					return &usageError{message: after + " is not a time", hint: "such as 2031-12-31T18:00:00Z"}
+				}
 			}
 			q.Name, q.Version, q.To = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version), redoubt.NodeName(to)
 			r, err := s.api.RequestRelease(ctx, q)
@@ -79,6 +87,7 @@ pipeline; then two reviewers are asked. Metadata and tags stay behind but for wh
 	c.Flags().StringVar(&q.Key, "key-there", "", "`key` under which it is to appear; default: the same")
 	c.Flags().StringSliceVar(&q.Keep, "keep", nil, "`names` of user metadata that leave too; they are reviewed")
 	c.Flags().DurationVar(&q.Life, "life", 0, "`time` until the request dies, 168h at most")
+	c.Flags().StringVar(&after, "after", "", "`time` before which it does not leave, RFC 3339: a declassification approved ahead")
 	c.Flags().BoolVar(&wait, "wait", false, "wait until the guard has rebuilt or refused it")
 	required(c, "from", "to", "as-label", "reason")
 	return a.jsonFlag(c)
@@ -167,9 +176,10 @@ func (a *app) releaseShow() *cobra.Command {
 	var file string
 	var all bool
 	c := &cobra.Command{Use: "show ID --as SUBJECT@NODE", Short: "Everything about a release, and the exact bytes that would leave",
-		Long: `Shows what was asked for, what the guard found, and what a reviewer signs: the name, type, metadata, label, target and digest,
-and the rebuilt content itself: text with what cannot be seen made visible, an image drawn in the terminal, anything else in
-hexadecimal. --content writes the bytes to a file to look at them with another program.`,
+		Long: `Shows what was asked for, what the guard found, and what a reviewer signs: the name, type, metadata, label,
+target and digest, and the rebuilt content itself: text with what cannot be seen made visible, an image drawn
+in the terminal, anything else in hexadecimal. --content writes the bytes to a file to look at them with
+another program.`,
 		Example: `  redoubt release show ID --as reviewer@secret
   redoubt release show ID --as reviewer@secret --content page.pdf`, Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
@@ -242,6 +252,9 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 			row("metadata "+name, value)
 		}
 		row("sha256", st.SHA256)
+		if !st.After.IsZero() {
+			row("leaves from", st.After.Local().Format("2006-01-02 15:04"))
+		}
 		row("dies", st.Expires.Local().Format("2006-01-02 15:04"))
 	}
 	for _, s := range r.Approvals {
@@ -262,9 +275,9 @@ func (a *app) releaseApprove() *cobra.Command {
 	var w who
 	var digest string
 	c := &cobra.Command{Use: "approve ID --as REVIEWER@NODE", Short: "Sign, with the reviewer's own key, that exactly these bytes may leave",
-		Long: `Fetches the bytes that would leave, holds them against the digest, and signs the digest with name, type, metadata, label, target and
-expiry. Look at them first: redoubt release show. With --sha256 nothing else than what was looked at is signed. The second signature
-sends it off.`,
+		Long: `Fetches the bytes that would leave, holds them against the digest, and signs the digest with name, type,
+metadata, label, target and expiry. Look at them first: redoubt release show. With --sha256 nothing else than
+what was looked at is signed. The second signature sends it off.`,
 		Example: "  redoubt release approve ID --as reviewer@secret\n  redoubt release approve ID --sha256 HEX --as reviewer-2@secret", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			r, err := s.api.Release(ctx, redoubt.ReleaseID(args[0]))
@@ -342,9 +355,9 @@ func (a *app) releaseReceipt() *cobra.Command {
 func (a *app) releaseVerify() *cobra.Command {
 	var content, key string
 	c := &cobra.Command{Use: "verify RECEIPT", Short: "Verify a receipt, offline: who has it needs nothing else",
-		Long: `Checks both reviewers' signatures and the node's, and with --content that a file is what was released. The node's key is the one that is
-known to be its own: --node-key gives it, else it is the one of this state; without either the receipt is whole, and not known to be of
-that node, which is said and is exit 1.`,
+		Long: `Checks both reviewers' signatures and the node's, and with --content that a file is what was released. The
+node's key is the one that is known to be its own: --node-key gives it, else it is the one of this state;
+without either the receipt is whole, and not known to be of that node, which is said and is exit 1.`,
 		Example: "  redoubt release verify receipt.json --content plan.txt\n  redoubt release verify receipt.json --node-key BASE64 --json", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyReceipt(args[0], content, key) }}
 	c.Flags().StringVar(&content, "content", "", "`file` that was released")

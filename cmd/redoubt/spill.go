@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"redoubt"
+)
+
+func (a *app) regradeCommand() *cobra.Command {
+	var w who
+	var q redoubt.Regrade
+	var version string
+	c := &cobra.Command{Use: "regrade s3://BUCKET/KEY --to MARKING --reason TEXT --as OFFICER@NODE", Short: "Give a version a higher label, at once: by a security officer",
+		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node that took it. What is to
+become lower, or open to more, is released instead, by two reviewers: redoubt release request, to the same node.`,
+		Example: "  redoubt regrade s3://reports/plan.txt --to SECRET --reason \"names a source\" --as officer@secret", Args: exactly(1),
+		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
+			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
+			out, err := s.api.Upgrade(ctx, q)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.print(out)
+			}
+			a.say("%s is %s; the version that was lower is erased: %s", p, out.Label, out.Erased)
+			_, err = fmt.Fprintln(a.out, out.Version)
+			return err
+		})}
+	w.flags(c)
+	c.Flags().StringVar(&q.Label, "to", "", "`marking` that it is to have")
+	c.Flags().StringVar(&q.Reason, "reason", "", "`text` for the audit log")
+	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
+	required(c, "to", "reason")
+	return a.jsonFlag(c)
+}
+
+func (a *app) spillCommand() *cobra.Command {
+	c := &cobra.Command{Use: "spill", Short: "Clean up what was labelled too low: find every copy, erase it, and say what is proven gone",
+		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass
+  redoubt spill show ID --as officer@unclass`}
+	c.AddCommand(a.spillReport(), a.spillShow(), a.spillLs())
+	return c
+}
+
+func (a *app) spillReport() *cobra.Command {
+	var w who
+	var version, reason, file string
+	var look bool
+	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version and every copy of its content",
+		Long: `Finds every version of the same content in every bucket of the node, whatever its label, takes them out at once, and destroys the keys that
+opened them; the same happens on every node that took one, when it is met next. The report says of each copy and each node what is proven
+gone and what is not yet, and is signed by the node; spill show brings it up to now. What came later under the same name is
+listed and left: look at it. With --find-only nothing is erased. Released copies are traced at the node that took them.`,
+		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
+  redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass`, Args: exactly(1),
+		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
+			out, err := s.api.ReportSpill(ctx, redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version), reason, !look)
+			if err != nil {
+				return err
+			}
+			return a.showSpill(out, file)
+		})}
+	w.flags(c)
+	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
+	c.Flags().StringVar(&reason, "reason", "", "`text` for the report and the audit log")
+	c.Flags().BoolVar(&look, "find-only", false, "find, and erase nothing")
+	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
+	required(c, "reason")
+	return a.jsonFlag(c)
+}
+
+func (a *app) spillShow() *cobra.Command {
+	var w who
+	var file string
+	c := &cobra.Command{Use: "show ID --as OFFICER@NODE", Short: "How a report stands now: what has gone since", Example: "  redoubt spill show ID --as officer@unclass", Args: exactly(1),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
+			out, err := s.api.Spill(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.showSpill(out, file)
+		})}
+	w.flags(c)
+	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
+	return a.jsonFlag(c)
+}
+
+func (a *app) spillLs() *cobra.Command {
+	var w who
+	c := &cobra.Command{Use: "ls --as OFFICER@NODE", Short: "The reports of a node", Example: "  redoubt spill ls --as officer@unclass", Args: exactly(0),
+		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
+			all, err := s.api.Spills(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.print(map[string]any{"spills": all})
+			}
+			t := a.table("ID", "MADE", "NAME", "COPIES", "PROVEN GONE", "BY", "REASON")
+			for _, r := range all {
+				t.row(r.ID, r.Made.Local().Format("2006-01-02 15:04"), place{r.Name.Bucket, r.Name.Key}.String(), strconv.Itoa(len(r.Copies)), yesNo(r.Proven), string(r.By), r.Reason)
+			}
+			return t.flush()
+		})}
+	w.flags(c)
+	return a.jsonFlag(c)
+}
+
+func yesNo(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "not yet"
+}
+
+// showSpill prints a report, and writes it where it is asked for.
+func (a *app) showSpill(r redoubt.SpillReport, file string) error {
+	if file != "" {
+		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			return err
+		}
+		was := a.out
+		a.out = f
+		err = a.print(r)
+		a.out = was
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	if a.json {
+		return a.print(r)
+	}
+	t := a.table("COPY", "VERSION", "LABEL", "MADE BY", "WHAT", "GONE HERE")
+	for _, c := range r.Copies {
+		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), c.Relation, yesNo(c.Gone))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	t = a.table("NODE", "HAD", "GONE", "NOT KNOWN")
+	for _, p := range r.Peers {
+		t.row(string(p.Node), strconv.Itoa(p.Had), strconv.Itoa(p.Gone), dash(p.Why))
+	}
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, l := range r.Releases {
+		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+	}
+	a.say("report %s: %s", r.ID, strings.Replace("proven gone: "+yesNo(r.Proven), "proven gone: yes", "all of it is proven gone", 1))
+	return nil
+}

@@ -1,0 +1,86 @@
+package redoubt
+
+import (
+	"context"
+	"time"
+)
+
+// Regrade asks for another label of a version, in place.
+type Regrade struct {
+	Name    ObjectName `json:"name"`
+	Version VersionID  `json:"version,omitempty"` // "": the current one
+	Label   string     `json:"label"`
+	Reason  string     `json:"reason"`
+}
+
+// Regraded is what became of it.
+type Regraded struct {
+	Version VersionID `json:"version"` // the new one
+	Label   string    `json:"label"`
+	Erased  VersionID `json:"erased"` // the old one, which is gone
+}
+
+// SpillCopy is a version that holds what was spilled, or may.
+type SpillCopy struct {
+	Bucket   BucketName `json:"bucket"`
+	Key      string     `json:"key"`
+	Version  VersionID  `json:"version"`
+	Label    string     `json:"label"`
+	Maker    NodeName   `json:"maker"`
+	Relation string     `json:"relation"` // "itself", "same content", or "later" (of the same name: look at it)
+	Gone     bool       `json:"gone"`     // its record and every key that opened it are destroyed here
+}
+
+// SpillPeer is a node that copies went to.
+type SpillPeer struct {
+	Node NodeName `json:"node"`
+	Had  int      `json:"had"`           // copies that it has acknowledged
+	Gone int      `json:"gone"`          // of them, those whose erasure it has acknowledged
+	Why  string   `json:"why,omitempty"` // of what is not known, or not yet so
+}
+
+// SpillRelease is a release of what was spilled: it is traced at the node that took it, by its own officers.
+type SpillRelease struct {
+	ID     ReleaseID  `json:"id"`
+	To     NodeName   `json:"to"`
+	Bucket BucketName `json:"bucket"`
+	Key    string     `json:"key"`
+}
+
+// SpillReport says where a version that was put too low went, what of it is proven gone, and what is not yet.
+type SpillReport struct {
+	ID       string         `json:"id"`
+	Node     NodeName       `json:"node"`
+	Name     ObjectName     `json:"name"`
+	Version  VersionID      `json:"version"`
+	Reason   string         `json:"reason"`
+	By       SubjectName    `json:"by"`
+	Made     time.Time      `json:"made"`
+	As       time.Time      `json:"as"` // when this was so
+	SHA256   string         `json:"sha256"`
+	Copies   []SpillCopy    `json:"copies"`
+	Peers    []SpillPeer    `json:"peers"`
+	Releases []SpillRelease `json:"releases"`
+	Proven   bool           `json:"proven"` // all of it is gone: here, and wherever it went
+	Key      string         `json:"key"`    // the node's, Ed25519, base64
+	Sig      string         `json:"sig"`    // over SpillMessage, base64
+}
+
+// SpillMessage is what a node signs of a report.
+func SpillMessage(r SpillReport) []byte {
+	r.Sig = ""
+	return message("redoubt spill report v1", r)
+}
+
+// SpillService is what security officers do about what was labelled too low. All of it takes a working label at the node's ceiling: what
+// is to be found may lie anywhere below.
+type SpillService interface {
+	// Upgrade gives a version a higher label: a new version of it, and the old one is erased, here and wherever it went. Denied: the label is not
+	// strictly higher (a lower one is a release, by two reviewers), or outside the range of bucket or node.
+	Upgrade(ctx context.Context, who Credential, q Regrade) (Regraded, error)
+	// ReportSpill finds a version and every copy of its content, erases them, and keeps a report. Without erase it only finds.
+	ReportSpill(ctx context.Context, who Credential, name ObjectName, id VersionID, reason string, erase bool) (SpillReport, error)
+	// Spill tells how a report stands now; Spills lists them, newest first.
+	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)
+	Spills(ctx context.Context, who Credential) ([]SpillReport, error)
+}
