@@ -210,7 +210,7 @@ func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action r
 	if err != nil {
 		return out, err
 	}
-	return b.take(ctx, who, action, verified, progress)
+	return b.take(ctx, who, action, link.Raise == redoubt.RaisedHere, verified, progress)
 }
 
 // explained tells who brought a file why it is refused: what this says of it she may know, for it is from the file's own head, or
@@ -228,7 +228,7 @@ func explained(err error) error {
 }
 
 // take takes a bundle that was verified.
-func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redoubt.Action, v *bundle.Bundle, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
+func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redoubt.Action, raised bool, v *bundle.Bundle, progress func(done, total int64)) (out redoubt.BundleImport, err error) {
 	peer := v.Maker
 	taking, err := b.o.Ledger.Taken(ctx, peer)
 	if err != nil {
@@ -239,7 +239,7 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 		last = taking.Receipt
 	}
 	mark := v.Mark(b.o.Node)
-	late := v.Kind != bundle.Receipt && mark.Numbering == last.Numbering && inGaps(taking.Gaps, mark.Serial)
+	late := raised && v.Kind != bundle.Receipt && mark.Numbering == last.Numbering && inGaps(taking.Gaps, mark.Serial)
 	var missing uint64
 	if !late {
 		if missing, err = v.Follows(b.o.Node, last); err != nil {
@@ -254,7 +254,7 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 	if err := m.run(ctx, &taking); err != nil {
 		return out, err
 	}
-	if v.Kind != bundle.Receipt {
+	if raised && v.Kind != bundle.Receipt {
 		taking.Gaps = m.gaps(taking.Gaps, last, mark, late)
 		if late {
 			taking.Last = last
