@@ -169,6 +169,7 @@ const (
 	TrustedInterface = "interface" // by a device: the TLS authority of its home, when it enrols and renews its lease
 	TrustedDevice    = "device"    // by a home: the device's own work
 	TrustedLower     = "lower"     // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
+	TrustedSide      = "side"      // by a guard: the TLS authority of an enclave that it joins
 	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
 	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
 )

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -42,6 +44,30 @@ type guardSide struct {
 	run       func(ctx context.Context, c HalfConfig) error // starts a half and waits for it
 	clock     func() time.Time
 	log       *slog.Logger
+
+	tell   func(trusts []redoubt.Trusted, halves []int) // what is known now; called by one at a time
+	mu     sync.Mutex                                   // guards what follows
+	trusts map[redoubt.NodeName]redoubt.Trusted
+	halves map[string]int
+}
+
+// learned notes whom the guard dials, and by what it verifies that enclave.
+func (g *guardSide) learned(c Card) {
+	g.note(func() {
+		g.trusts[c.Node] = redoubt.Trusted{Node: c.Node, As: redoubt.TrustedSide, Fingerprint: certificatePrint(c.CA), Dials: dialledBy(c.API)}
+	})
+}
+
+// note changes what is told, and tells it.
+func (g *guardSide) note(change func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change()
+	var trusts []redoubt.Trusted
+	for _, name := range sortedNames(g.trusts) {
+		trusts = append(trusts, g.trusts[name])
+	}
+	g.tell(trusts, slices.Sorted(maps.Values(g.halves)))
 }
 
 // roadConfig is the one-way road between the halves, as it is kept: whoever knows the key may put datagrams on it.
@@ -62,7 +88,7 @@ func (n *Node) openGuard(o Options, e *estate.Estate, declared estate.Node, ring
 		return nil, &redoubt.Error{Op: "node.openGuard", Object: string(declared.Guard.Low), Kind: redoubt.NotFound}
 	}
 	r := declared.Guard.Release
-	g := &guardSide{declared: declared, exercise: e.Exercise, state: o.State, dir: n.dir, seeds: map[redoubt.NodeName][]byte{}, clock: n.clock, log: n.log, run: o.Half,
+	g := &guardSide{tell: n.tellOfGuard, trusts: map[redoubt.NodeName]redoubt.Trusted{}, halves: map[string]int{}, declared: declared, exercise: e.Exercise, state: o.State, dir: n.dir, seeds: map[redoubt.NodeName][]byte{}, clock: n.clock, log: n.log, run: o.Half,
 		policy: guard.Rules{Digest: r.Rules(), Types: r.Types, Schemas: r.Schemas, Words: r.Words, Floor: low.Floor(), Limit: low.Ceiling(), Policy: e.MarkingPolicy(), High: declared.Guard.High, Low: declared.Guard.Low}}
 	if g.run == nil {
 		g.run = g.spawn
@@ -166,6 +192,7 @@ func (g *guardSide) half(side string) (HalfConfig, error) {
 	if err != nil {
 		return HalfConfig{}, err
 	}
+	g.learned(card)
 	return HalfConfig{Side: side, Guard: g.declared.Name, High: g.declared.Guard.High, Card: card, Seed: g.seeds[enclave], Road: g.road.Address, RoadKey: hex.EncodeToString(g.road.Key), Dir: filepath.Join(g.dir, side)}, nil
 }
 
@@ -198,6 +225,8 @@ func (g *guardSide) spawn(ctx context.Context, c HalfConfig) error {
 	if err != nil {
 		return err
 	}
+	g.note(func() { g.halves[c.Side] = cmd.Process.Pid })
+	defer g.note(func() { delete(g.halves, c.Side) })
 	defer context.AfterFunc(ctx, func() { cmd.Process.Signal(syscall.SIGTERM) })()
 	if _, err := ours.Write(append(told, '\n')); err != nil {
 		cmd.Process.Kill()

@@ -52,6 +52,8 @@ type Node struct {
 	runtime Runtime
 	clock   func() time.Time
 
+	telling sync.Mutex // held while runtime is changed and written, once the node serves
+
 	faces  []*face
 	peers  *peers
 	device *deviceSide // of a device
@@ -296,8 +298,21 @@ func (n *Node) Close() error {
 
 func (n *Node) closing(c func() error) { n.close = append(n.close, c) }
 
+// tellOfGuard writes whom a guard dials, and which processes it has.
+func (n *Node) tellOfGuard(trusts []redoubt.Trusted, halves []int) {
+	n.telling.Lock()
+	n.runtime.Trusts, n.runtime.Halves = trusts, halves
+	state := n.runtime.State
+	n.telling.Unlock()
+	if err := n.tell(state); err != nil {
+		n.log.Warn("what the guard dials is not told", slog.String("kind", redoubt.KindOf(err).Error()))
+	}
+}
+
 // tell writes the runtime file.
 func (n *Node) tell(state string) error {
+	n.telling.Lock()
+	defer n.telling.Unlock()
 	n.runtime.State = state
 	return writeJSON(runtimeFile(n.dir), n.runtime)
 }

@@ -144,17 +144,19 @@ func readJSON(path string, v any) error {
 
 // Runtime is what a running node tells of itself on disk: nothing that a marking or a name is in.
 type Runtime struct {
-	PID     int              `json:"pid"`
-	Started time.Time        `json:"started"`
-	State   string           `json:"state"` // "starting", "ready" or "failed"
-	S3URL   string           `json:"s3_url,omitempty"`
-	APIURL  string           `json:"api_url,omitempty"`
-	Peers   []string         `json:"peers,omitempty"` // addresses where devices meet it, UDP and TCP
-	Dials   []string         `json:"dials,omitempty"` // of a device: its home's addresses, which it dials
-	From    string           `json:"from,omitempty"`  // and the UDP address that it dials from
-	High    redoubt.NodeName `json:"high,omitempty"`  // of a guard: its higher enclave
-	Version string           `json:"version"`
-	Token   string           `json:"token,omitempty"` // of this run: opens GET /v1/node and nothing else (ADR 9)
+	PID     int               `json:"pid"`
+	Started time.Time         `json:"started"`
+	State   string            `json:"state"` // "starting", "ready" or "failed"
+	S3URL   string            `json:"s3_url,omitempty"`
+	APIURL  string            `json:"api_url,omitempty"`
+	Peers   []string          `json:"peers,omitempty"`  // addresses where devices meet it, UDP and TCP
+	Dials   []string          `json:"dials,omitempty"`  // of a device: its home's addresses, which it dials
+	From    string            `json:"from,omitempty"`   // and the UDP address that it dials from
+	High    redoubt.NodeName  `json:"high,omitempty"`   // of a guard: its higher enclave
+	Halves  []int             `json:"halves,omitempty"` // of a guard: the processes of its raise
+	Trusts  []redoubt.Trusted `json:"trusts,omitempty"` // of a guard, which nobody can ask
+	Version string            `json:"version"`
+	Token   string            `json:"token,omitempty"` // of this run: opens GET /v1/node and nothing else (ADR 9)
 }
 
 // The states of a node as status shows them.

@@ -110,6 +110,7 @@ func (a *app) examine(ctx context.Context, st node.State, declared *estate.Estat
 			checkStopped(d, st, n, a.trying(st, n.Name, h))
 		}
 	}
+	checkFilters(ctx, d, doc.Nodes)
 	if sovereign {
 		if d.Sovereignty, err = sovereigntyOf(st, e, doc); err != nil {
 			return nil, err

@@ -116,6 +116,14 @@ func (a *app) trying(st node.State, name redoubt.NodeName, h holder) keys.Unlock
 // checkNode asks a node's faces for their certificate, as a client would.
 func checkNode(d *diagnosis, st node.State, n nodeStatus) {
 	name := "node " + string(n.Name)
+	if n.APIURL == "" && n.S3URL == "" { // a guard, which listens nowhere
+		if len(n.halves) == 2 {
+			d.add("ok", name, "", "the guard and both halves of its raise run")
+		} else {
+			d.add("warn", name, "its log is "+st.LogFile(n.Name), "%d of the 2 halves of its raise run", len(n.halves))
+		}
+		return
+	}
 	cert, err := readCA(st.CAFile(n.Name))
 	if err != nil {
 		d.add("fail", name, "restart the node: it writes its certificate anew", "%v", err)

@@ -11,7 +11,7 @@ func declaredNodes(e *estate.Estate, doc estateStatus) (out []estate.Node) {
 		return nil
 	}
 	for _, n := range doc.Nodes {
-		if declared, ok := e.Node(n.Name); ok {
+		if declared, ok := e.Node(n.Name); ok && declared.Kind != estate.KindGuard {
 			out = append(out, declared)
 		}
 	}

@@ -88,6 +88,10 @@ func ownerOf(t redoubt.Trusted) string {
 		return "enclave " + string(t.Node) + ", its home"
 	case redoubt.TrustedInterface:
 		return "enclave " + string(t.Node) + ", its home's interface"
+	case redoubt.TrustedSide:
+		return "enclave " + string(t.Node) + ", which it joins"
+	case redoubt.TrustedLower:
+		return "enclave " + string(t.Node) + ", which is raised from"
 	case redoubt.TrustedDevice:
 		return "device " + string(t.Node)
 	case redoubt.TrustedNeighbour:
@@ -104,6 +108,8 @@ func trustRoots(n nodeStatus) (all []root) {
 			redoubt.TrustedInterface: "TLS authority of its home, for enrolment and another lease",
 			redoubt.TrustedDevice:    "key of a device, for the device's work",
 			redoubt.TrustedNeighbour: "key of a neighbour, beside a lease of their home's",
+			redoubt.TrustedSide:      "TLS authority of an enclave that it joins",
+			redoubt.TrustedLower:     "key of a lower enclave, for what a guard raises",
 			redoubt.TrustedMaker:     "key of a maker, for its work when another passes it on",
 		}[t.As]
 		all = append(all, root{What: "node " + string(n.Name) + " believes: " + cmp.Or(what, t.As), Owner: ownerOf(t), Fingerprint: t.Fingerprint})
@@ -122,10 +128,10 @@ func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
 		}
 	}
 	if undeclared > 0 {
-		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home nor a neighbour", undeclared)
+		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor an enclave that it joins", undeclared)
 		return
 	}
-	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home or a neighbour; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {
@@ -146,9 +152,13 @@ func sovereigntyOf(st node.State, e *estate.Estate, doc estateStatus) (*sovereig
 	s := &sovereignty{Outbound: []outbound{}, Listeners: []listener{}, Roots: []root{}}
 	for _, n := range doc.Nodes {
 		if n.PID != 0 {
-			listens, dials, err := sockets(n.PID)
-			if err != nil {
-				return nil, err
+			var listens, dials []string
+			for _, pid := range append([]int{n.PID}, n.halves...) {
+				l, d, err := sockets(pid)
+				if err != nil && pid == n.PID {
+					return nil, err
+				}
+				listens, dials = append(listens, l...), append(dials, d...)
 			}
 			for _, addr := range listens {
 				s.Listeners = append(s.Listeners, listener{string(n.Name), addr, faceAt(n, addr), "node " + string(n.Name)})
@@ -213,6 +223,8 @@ func faceAt(n nodeStatus, address string) string {
 		return "peers"
 	case address == n.from && address != "":
 		return "link"
+	case len(n.halves) > 0:
+		return "raise" // the road between the halves
 	}
 	for face, u := range map[string]string{"s3": n.S3URL, "api": n.APIURL} {
 		if p, err := url.Parse(u); err == nil && p.Host == address {

@@ -31,6 +31,7 @@ type nodeStatus struct {
 	Wiped  bool             `json:"wiped,omitempty"`     // by order of its home: it does not start any more
 
 	from   string            // that it dials from
+	halves []int             // of a guard: the processes of its raise
 	told   bool              // it has been asked, and said whom it believes and dials:
 	trusts []redoubt.Trusted // these
 }
@@ -125,6 +126,9 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 					doc.Links = append(doc.Links, linkName{name, n.Home})
 				}
 			}
+		}
+		if r.State == node.Ready && r.APIURL == "" { // a guard: what it dials stands with what it tells of itself
+			s.told, s.trusts, s.halves = true, r.Trusts, r.Halves
 		}
 		doc.Nodes[i] = s
 		if r.State == node.Ready && r.APIURL != "" {

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"redoubt"
+	"redoubt/estate"
+	"redoubt/guard/filter"
+)
+
+// checkFilters says which types a guard of this machine can release: those of which both filters are here, and whether the kernel walls them in.
+func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
+	if !slices.ContainsFunc(nodes, func(n nodeStatus) bool { return n.Kind == estate.KindGuard }) {
+		return
+	}
+	all, err := filter.Available(ctx)
+	if err != nil {
+		d.add("fail", "filters", hintFor(err), "nothing can be walled in here, so nothing is released: %s", plain(err))
+		return
+	}
+	lacking := map[string]bool{}
+	for _, b := range all {
+		if b.Err == nil {
+			continue
+		}
+		lacking[b.Type] = true
+		hint := ""
+		if e, ok := errors.AsType[*redoubt.Error](b.Err); ok {
+			hint = e.Hint
+		}
+		d.add("warn", "filters", hint, "%s is not released here: its filter %s is lacking", b.Type, b.Name)
+	}
+	types := 0
+	for _, t := range filter.Types() {
+		if !lacking[t] {
+			types++
+		}
+	}
+	d.add("ok", "filters", "", "%d of %d types have both filters here", types, len(filter.Types()))
+}
