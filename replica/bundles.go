@@ -95,6 +95,10 @@ func (b *Bundles) ExportBundle(ctx context.Context, who redoubt.Credential, q re
 		return out, err
 	}
 	defer release()
+	if link.Raise == redoubt.RaisedHere {
+		return out, &redoubt.Error{Op: "ExportBundle", Object: string(q.Peer), Kind: redoubt.Denied, Rule: "one-way (4.7)", Err: errors.New("that is a lower enclave: nothing goes down but by a release"),
+			Hint: "redoubt release request"}
+	}
 	to, err := keys.ParseRecipient(link.Recipient)
 	if err != nil {
 		return out, &redoubt.Error{Op: "ExportBundle", Object: string(q.Peer), Kind: redoubt.Invalid, Err: errors.New("the link has no key to seal bundles to"),
@@ -191,6 +195,9 @@ func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action r
 	}()
 	if bad != nil {
 		return out, bad
+	}
+	if link.Raise == redoubt.RaisedAway {
+		return out, &redoubt.Error{Op: "ImportBundle", Object: string(head.Maker), Kind: redoubt.Denied, Rule: bundle.RuleMaker, Err: errors.New("that is a higher enclave: nothing of it is taken but by a release")}
 	}
 	if action == redoubt.ActionTakeRaise && link.Raise != redoubt.RaisedHere {
 		return out, &redoubt.Error{Op: "TakeRaise", Object: string(head.Maker), Kind: redoubt.Denied, Rule: bundle.RuleMaker, Err: errors.New("nothing is raised from there")}

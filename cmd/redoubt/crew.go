@@ -87,7 +87,7 @@ func (a *app) muster(w crew) (team, error) {
 	return t, err
 }
 
-// readyNodes are the nodes of the state that run; enclaves leaves devices out.
+// readyNodes are the nodes of the state that run and can be asked, which guards cannot; enclaves leaves devices out.
 func (a *app) readyNodes(enclaves bool) ([]redoubt.NodeName, error) {
 	st, err := a.state()
 	if err != nil {
@@ -101,7 +101,7 @@ func (a *app) readyNodes(enclaves bool) ([]redoubt.NodeName, error) {
 	for _, n := range all {
 		if r, err := st.Runtime(n); err != nil {
 			return nil, err
-		} else if r.State == node.Ready && !(enclaves && len(r.Dials) > 0) {
+		} else if r.State == node.Ready && r.APIURL != "" && !(enclaves && len(r.Dials) > 0) {
 			ready = append(ready, n)
 		}
 	}

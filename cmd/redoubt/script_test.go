@@ -18,10 +18,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"redoubt"
+	"redoubt/guard/filter"
 	"redoubt/node"
 )
 
 func TestMain(m *testing.M) {
+	filter.Worker() // in a process that a guard's filter started, which is this binary
 	testscript.Main(m, map[string]func(){"redoubt": main})
 }
 

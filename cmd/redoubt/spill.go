@@ -18,8 +18,9 @@ func (a *app) regradeCommand() *cobra.Command {
 	var q redoubt.Regrade
 	var version string
 	c := &cobra.Command{Use: "regrade s3://BUCKET/KEY --to MARKING --reason TEXT --as OFFICER@NODE", Short: "Give a version a higher label, at once: by a security officer",
-		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node that took it. What is to
-become lower, or open to more, is released instead, by two reviewers: redoubt release request, to the same node.`,
+		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node
+that took it. What is to become lower, or open to more, is released instead, by two reviewers: redoubt release
+request, to the same node.`,
 		Example: "  redoubt regrade s3://reports/plan.txt --to SECRET --reason \"names a source\" --as officer@secret", Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
@@ -55,10 +56,11 @@ func (a *app) spillReport() *cobra.Command {
 	var version, reason, file string
 	var look bool
 	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version and every copy of its content",
-		Long: `Finds every version of the same content in every bucket of the node, whatever its label, takes them out at once, and destroys the keys that
-opened them; the same happens on every node that took one, when it is met next. The report says of each copy and each node what is proven
-gone and what is not yet, and is signed by the node; spill show brings it up to now. What came later under the same name is
-listed and left: look at it. With --find-only nothing is erased. Released copies are traced at the node that took them.`,
+		Long: `Finds every version of the same content in every bucket of the node, whatever its label, takes them out at
+once, and destroys the keys that opened them; the same happens on every node that took one, when it is met
+next. The report says of each copy and each node what is proven gone and what is not yet, and is signed by the
+node; spill show brings it up to now. What came later under the same name is listed and left: look at it. With
+--find-only nothing is erased. Released copies are traced at the node that took them.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
