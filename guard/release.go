@@ -168,10 +168,7 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 		}
 		in.Bytes = out
 	}
-	found, err := r.search(said(work), typ, in.Bytes, as)
-	if err != nil {
-		return nil, err
-	}
+	found := stepped("words", append(r.o.Words.SearchNames(work.Key, typ, work.Attributes.Meta, as), r.o.Words.SearchContent(typ, in.Bytes, as)...))
 	v.Findings = append(v.Findings, found...)
 	if len(v.Findings) > redoubt.MaxReleaseReport {
 		v.Findings = v.Findings[:redoubt.MaxReleaseReport]
@@ -181,15 +178,6 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 	}
 	v.ContentType = typ
 	return in.Bytes, nil
-}
-
-// said is what leaves beside the content, and is searched like it.
-func said(work redoubt.ReleaseWork) []string {
-	all := []string{work.Key}
-	for name, value := range work.Attributes.Meta {
-		all = append(all, name, value)
-	}
-	return all
 }
 
 func stepped(step string, all []redoubt.Finding) (out []redoubt.Finding) {

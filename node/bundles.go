@@ -58,7 +58,7 @@ func (p *peers) notes(ctx context.Context, peer redoubt.NodeName) ([]replica.Not
 
 // notedByFile takes what a home said in a bundle.
 func (p *peers) notedByFile(ctx context.Context, peer redoubt.NodeName, n replica.Note) error {
-	if p.device == nil && p.cloud.Links()[peer].Raise == redoubt.RaisedHere {
+	if p.device == nil && n.Kind == noteMakers && p.cloud.Links()[peer].Raise == redoubt.RaisedHere {
 		return p.raisedSaid(ctx, peer, n)
 	}
 	if p.device == nil || peer != p.device.home {

@@ -129,9 +129,6 @@ func (p *peers) raisedNotes() (out []replica.Note, err error) {
 
 // raisedSaid takes it.
 func (p *peers) raisedSaid(ctx context.Context, peer redoubt.NodeName, n replica.Note) error {
-	if n.Kind != noteMakers {
-		return nil
-	}
 	var w homesWord
 	if err := strictly(n.Body, &w); err != nil {
 		return err

@@ -293,6 +293,18 @@ func TestTheEnvironmentIsEmpty(t *testing.T) {
 	}
 }
 
+// Who starts a program may keep its own files to itself.
+func TestAMaskOfModesIsNotThePrograms(t *testing.T) {
+	defer unix.Umask(unix.Umask(0o077))
+	if out, err := run(t, sandbox.Program{Worker: "file", Files: map[string][]byte{"/given/file": []byte("schema")}}, ""); err != nil || out != "schema" {
+		t.Errorf("got %q and %v, want the file", out, err)
+	}
+	p := sandbox.Program{Path: "/bin/sh", Args: []string{"-c", "cat"}, ReadOnly: append(sandbox.Libraries(), "/usr/bin/cat", "/bin/cat")}
+	if out, err := run(t, p, "hello"); err != nil || out != "hello" {
+		t.Errorf("got %q and %v", out, err)
+	}
+}
+
 func TestFilesAndScratchAreWhatWasGiven(t *testing.T) {
 	if out, err := run(t, sandbox.Program{Worker: "file", Files: map[string][]byte{"/given/file": []byte("schema")}}, ""); err != nil || out != "schema" {
 		t.Errorf("got %q and %v, want the file", out, err)

@@ -23,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	filter.Worker() // in a process that a guard's filter started, which is this binary
+	filter.Worker() // a filter's process is this binary under another name, which no script calls
 	testscript.Main(m, map[string]func(){"redoubt": main})
 }
 
