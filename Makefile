@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-timing clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -82,6 +82,9 @@ bench-carry: ## carriage alone over emulated links, against each link's floor (n
 
 bench-lan: build ## what a device takes over a fast link, against what its store takes from clients (two cores to itself; about 3 minutes)
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -lan
+
+bench-raise: build ## what a guard raises into a higher enclave, against what the lower store takes from clients (about 3 minutes)
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -raise
 
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing

@@ -37,6 +37,7 @@ func main() {
 	flag.BoolVar(&o.full, "full", false, "with -nodes: the peers on C too")
 	flag.BoolVar(&o.fromHome, "from-home", false, "with -nodes: what is put at the home goes to the device, instead of the other way")
 	lan := flag.Bool("lan", false, "instead: measure what a device takes over a fast link against what the same store takes from clients")
+	raise := flag.Bool("raise", false, "instead: measure what a guard raises into a higher enclave against what the lower store takes from clients")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
@@ -48,6 +49,9 @@ func main() {
 	}
 	if *lan {
 		measured = runLAN
+	}
+	if *raise {
+		measured = runRaise
 	}
 	if err := measured(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "redoubt-bench:", err)
