@@ -75,6 +75,11 @@ func (c *chain) options(o *Options, name redoubt.NodeName, ceiling string, more 
 	o.Name, o.Kind, o.Estate, o.Origins, o.Clock = name, "enclave", "example", chainOrigins, c.hands.clock
 	o.Floor, o.Ceiling = parsed(c.t, "UNCLASSIFIED"), parsed(c.t, ceiling)
 	o.Buckets = append(o.Buckets, more...)
+	for device, home := range chainOrigins {
+		if device != home && home == name {
+			o.Devices = append(o.Devices, DeclaredDevice{Name: device, Floor: o.Floor, Ceiling: o.Ceiling, Lease: 24 * time.Hour})
+		}
+	}
 	o.People = nil
 	for _, p := range append(append([]redoubt.Person{}, testPeople...), chainPeople...) {
 		o.People = append(o.People, c.person(p))
@@ -90,6 +95,28 @@ func (c *chain) options(o *Options, name redoubt.NodeName, ceiling string, more 
 		o.Guards = append(o.Guards, g)
 		o.People = append(o.People, c.person(redoubt.Person{Name: redoubt.SubjectName(g.Name), Clearance: ceiling, Nation: "USA", Roles: []redoubt.Role{redoubt.RoleGuard}, Workload: true}))
 	}
+}
+
+// device opens a device of one of the three, enrolled and told of whom to believe.
+func (c *chain) device(name redoubt.NodeName, home *world) *world {
+	c.t.Helper()
+	ctx := context.Background()
+	w := open(c.t, func(o *Options) {
+		o.Name, o.Kind, o.Estate, o.Origins, o.Clock = name, "device", "example", chainOrigins, c.hands.clock
+		o.Floor, o.Ceiling, o.People, o.Buckets = home.floor, home.ceiling, home.o.People, nil
+		o.Links = []redoubt.Link{{Peer: home.name, Key: home.links.key, Bound: home.ceiling}}
+	})
+	w.keys = c.keys
+	inv, err := home.InviteDevice(ctx, home.as("officer", home.ceiling.Banner()), name)
+	if err == nil {
+		_, err = home.EnrolDevice(ctx, w.enrolRequest(inv.Token))
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	w.SetMakers(home.Makers())
+	carry(c.t, home, w)
+	return w
 }
 
 func (c *chain) person(p redoubt.Person) redoubt.Person {
