@@ -28,7 +28,8 @@ type BundleTaking struct {
 type JournalSpan struct {
 	Set      string
 	From, To uint64
-	Whole    bool // From is of no account: everything that the peer is to have was put in
+	Whole    bool  // From is of no account: everything that the peer is to have was put in
+	Part     Stamp // of a raise, beside Whole: everything up to this stamp, and what follows To once the rest has been put in too; zero: all
 }
 
 // BundleLedger is what a node keeps of the files that go between it and its peers, beside LinkState.

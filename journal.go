@@ -247,7 +247,7 @@ type Journal interface {
 	// up to. What does not travel over the link, what is gone or superseded, and what came from the peer is left out.
 	Since(ctx context.Context, peer NodeName, set string, after uint64, max int) (refs []JournalRef, upTo uint64, err error)
 	// Inventory calls each with the stamps of all that the peer is to have of a set, in ascending order, at one moment,
-	// and gives the journal's position at that moment. What is superseded is left out on both sides.
+	// and gives the journal's position at that moment, also where each ended it by an error. What is superseded is left out on both sides.
 	Inventory(ctx context.Context, peer NodeName, set string, each func(Stamp) error) (upTo uint64, err error)
 	// Refs tells of these stamps what Since does, without their positions; what does not travel, is gone or superseded is left out.
 	Refs(ctx context.Context, peer NodeName, set string, stamps []Stamp) ([]JournalRef, error)

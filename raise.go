@@ -34,6 +34,8 @@ type RaiseLedger interface {
 	Handed(ctx context.Context, peer NodeName, have BundleMark) (void []uint64, err error)
 	// HandOver keeps that a bundle was made, with the spans of the journal that are in it; durable on return.
 	HandOver(ctx context.Context, who Credential, peer NodeName, mark BundleMark, spans []JournalSpan) error
+	// Begun gives, by label sets, how far a whole was handed over that takes several bundles: their Part, and the To that its first was of.
+	Begun(ctx context.Context, peer NodeName) (map[string]JournalSpan, error)
 	// Awaits gives the number of the last bundle that was made and that no guard said it has.
 	Awaits(ctx context.Context, peer NodeName) (serial uint64, is bool, err error)
 }

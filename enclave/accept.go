@@ -2,12 +2,12 @@ package enclave
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"io"
 	"strings"
 	"time"
@@ -52,26 +52,23 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 		return refuse(err)
 	}
 	public := p.Statement.Public()
-	e.releases.accept.Lock()
-	defer e.releases.accept.Unlock()
-	before, err := e.accepted(as, p.Statement.ID)
-	if err != nil {
+	if out, is, err := e.takenBefore(ctx, op, as, public, ent); is || err != nil {
 		return out, err
 	}
-	if before != nil { // single use: the same once more writes nothing, and another one is refused
-		if before.Statement != public.Rest {
-			return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Conflict, Rule: "single-use (4.6)"})
-		}
-		ent.Rule = "single-use (4.6): taken before"
-		return before.Receipt, e.record(ctx, ent)
+	if _, err := e.reviewed(op, p, as); err != nil {
+		return refuse(err)
 	}
-	if !e.clock().Before(p.Statement.Expires) || p.Statement.Expires.After(e.clock().Add(redoubt.MaxReleaseLife+2*time.Hour)) {
-		return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Expired, Rule: ruleExpired})
+	w, err := e.takeReleased(ctx, op, b, as, &p.Statement, content)
+	if err != nil {
+		return out, e.noted(ctx, ent, err)
 	}
-	if e.clock().Before(p.Statement.After) {
-		return refuse(&redoubt.Error{Op: op, Object: string(p.Statement.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"})
+	defer w.discard()
+	e.releases.accept.Lock() // not before: a guard that stalls holds no other up
+	defer e.releases.accept.Unlock()
+	if out, is, err := e.takenBefore(ctx, op, as, public, ent); is || err != nil {
+		return out, err
 	}
-	keys, err := e.identity.Reviewed(redoubt.ReleaseMessage(public), p.Approvals, p.Statement.Requester, label.Join(as, e.ceiling))
+	keys, err := e.reviewed(op, p, as) // who signed may have ended while the content came
 	if err != nil {
 		return refuse(err)
 	}
@@ -81,10 +78,49 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	}
 	sig, err := e.links.sign(redoubt.ReceiptMessage(out))
 	if err != nil {
-		return out, err
+		return redoubt.ReleaseReceipt{}, e.noted(ctx, ent, err)
 	}
 	out.Sig = base64.StdEncoding.EncodeToString(sig)
-	return out, e.takeReleased(ctx, op, b, as, p, out, content, ent)
+	w.also = func(batch *store.Batch) error {
+		value, err := json.Marshal(acceptedRecord{Statement: out.Rest, Version: e.ids.versionID(w.rec.id), Receipt: out})
+		if err != nil {
+			return err
+		}
+		return e.putRecordAt(ctx, batch, as, kindAccepted+"/"+string(out.ID), value)
+	}
+	if _, err := w.commit(ctx, op, redoubt.Conditions{}, ent); err != nil {
+		return redoubt.ReleaseReceipt{}, e.noted(ctx, ent, err)
+	}
+	return out, nil
+}
+
+// reviewed holds a release against the time and the two who signed it, and gives their keys.
+func (e *Enclave) reviewed(op string, p redoubt.ReleasePackage, as label.Label) ([]ed25519.PublicKey, error) {
+	s := &p.Statement
+	if now := e.clock(); !now.Before(s.Expires) || s.Expires.After(now.Add(redoubt.MaxReleaseLife+2*time.Hour)) {
+		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Expired, Rule: ruleExpired}
+	}
+	if e.clock().Before(s.After) {
+		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"}
+	}
+	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, label.Join(as, e.ceiling))
+}
+
+// takenBefore holds a release against what was taken, once and for good: the same once more writes nothing and has the same receipt, and another
+// one is refused.
+func (e *Enclave) takenBefore(ctx context.Context, op string, as label.Label, public redoubt.ReleasePublic, ent *entry) (out redoubt.ReleaseReceipt, is bool, err error) {
+	before, err := e.accepted(as, public.ID)
+	switch {
+	case err != nil:
+		return out, false, e.noted(ctx, ent, err)
+	case before == nil:
+		return out, false, nil
+	case before.Statement != public.Rest:
+		ent.Allow, ent.Rule = false, "single-use (4.6)"
+		return out, true, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(public.ID), Kind: redoubt.Conflict, Rule: ent.Rule})
+	}
+	ent.Rule = "single-use (4.6): taken before"
+	return before.Receipt, true, e.record(ctx, ent)
 }
 
 // statementFits holds a statement against what this node knows: its estate, its guards, its policy, its buckets.
@@ -166,40 +202,33 @@ func (e *Enclave) accepted(as label.Label, id redoubt.ReleaseID) (*acceptedRecor
 	return nil, nil
 }
 
-// takeReleased writes the content as a version of this node's own, and that it was taken, in one commit. Content that is not what was signed
-// leaves nothing.
-func (e *Enclave) takeReleased(ctx context.Context, op string, b *bucket, as label.Label, p redoubt.ReleasePackage, receipt redoubt.ReleaseReceipt, content io.Reader, ent *entry) (err error) {
-	defer e.noteFailure(ctx, ent, &err)
-	s := &p.Statement
-	who := e.own(as)
-	w, err := e.write(ctx, b, redoubt.ObjectName{Bucket: s.Bucket, Key: s.Key}, as, who)
+// takeReleased takes the content in, as a version of this node's own that is yet to be committed. Content that is not what was signed leaves
+// nothing.
+func (e *Enclave) takeReleased(ctx context.Context, op string, b *bucket, as label.Label, s *redoubt.ReleaseStatement, content io.Reader) (_ *write, err error) {
+	w, err := e.write(ctx, b, redoubt.ObjectName{Bucket: s.Bucket, Key: s.Key}, as, e.own(as))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer w.discard()
+	defer func() {
+		if err != nil {
+			w.discard()
+		}
+	}()
 	w.rec.attrs = redoubt.Attributes{ContentType: s.ContentType, Meta: s.Meta}
 	w.rec.author = string(redoubt.SubjectName("guard." + string(s.From)))
 	if w.rec.retention, err = b.retention(op, redoubt.Retention{}, false, e.clock()); err != nil {
-		return err
+		return nil, err
 	}
-	if err := w.reserve(w.least()); err != nil {
-		return err
+	if err = w.reserve(w.least()); err != nil {
+		return nil, err
 	}
 	sum := sha256.New()
-	if err := w.read(ctx, io.TeeReader(io.LimitReader(content, s.SizeBytes+1), sum), s.SizeBytes); err != nil {
-		return err
+	if err = w.read(ctx, io.TeeReader(io.LimitReader(content, s.SizeBytes+1), sum), s.SizeBytes); err != nil {
+		return nil, err
 	}
-	want, err := hex.DecodeString(s.SHA256)
-	if err != nil || subtle.ConstantTimeCompare(sum.Sum(nil), want) != 1 {
-		return errors.Join(err, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.BadDigest, Rule: "content-as-signed (4.6)"})
+	want, bad := hex.DecodeString(s.SHA256)
+	if bad != nil || subtle.ConstantTimeCompare(sum.Sum(nil), want) != 1 {
+		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.BadDigest, Rule: "content-as-signed (4.6)"}
 	}
-	w.also = func(batch *store.Batch) error {
-		value, err := json.Marshal(acceptedRecord{Statement: receipt.Rest, Version: e.ids.versionID(w.rec.id), Receipt: receipt})
-		if err != nil {
-			return err
-		}
-		return e.putRecordAt(ctx, batch, as, kindAccepted+"/"+string(s.ID), value)
-	}
-	_, err = w.commit(ctx, op, redoubt.Conditions{}, ent)
-	return err
+	return w, nil
 }

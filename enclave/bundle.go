@@ -27,17 +27,49 @@ func (e *Enclave) Permit(ctx context.Context, who redoubt.Credential, action red
 	if err != nil {
 		return redoubt.Link{}, err
 	}
-	if err := e.record(ctx, ent); err != nil {
-		return redoubt.Link{}, err
+	l, err := e.link(string(action), peer)
+	if rule := e.carrier(who, action, l); err == nil && rule != "" {
+		ent.Allow, ent.Rule = false, rule
+		return redoubt.Link{}, e.noted(ctx, ent, &redoubt.Error{Op: string(action), Object: string(peer), Kind: redoubt.Denied, Rule: rule})
 	}
-	return e.link(string(action), peer)
+	if lost := e.record(ctx, ent); lost != nil {
+		return redoubt.Link{}, lost
+	}
+	return l, err
 }
+
+// carrier says by what rule somebody does not carry bundles over a link: a raise goes by the guard that the estate declares for it and by
+// nobody else, for a file that goes down tells what was taken, and one that goes up by another way takes a number that looks lost.
+func (e *Enclave) carrier(who redoubt.Credential, action redoubt.Action, l redoubt.Link) string {
+	pair := func(low, high redoubt.NodeName) string {
+		for _, g := range e.guards {
+			if string(g.Name) == string(who.Subject) && g.Low == low && g.High == high {
+				return ""
+			}
+		}
+		return ruleRaise
+	}
+	switch {
+	case action == redoubt.ActionHandRaise:
+		return pair(e.name, l.Peer)
+	case action == redoubt.ActionTakeRaise:
+		return pair(l.Peer, e.name)
+	case l.Raise != redoubt.NoRaise:
+		return ruleRaise
+	}
+	return ""
+}
+
+const ruleRaise = "raised-by-its-guard (4.7)"
 
 // Refuse records that nothing came of a bundle that was permitted.
 func (e *Enclave) Refuse(ctx context.Context, who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, err error) error {
 	ent := e.describe(ctx, ask{who: who, action: action, detail: "with " + string(peer)}, false, cmp.Or(ruleOf(err), ruleNumbered))
-	if action == redoubt.ActionTakeRaise {
-		e.blockRaise(peer, redoubt.KindOf(err).Error())
+	switch kind := redoubt.KindOf(err); kind {
+	case redoubt.QuotaExceeded, redoubt.DiskFull, redoubt.Unavailable: // what comes again; anything else holds nothing up
+		if action == redoubt.ActionTakeRaise {
+			e.blockRaise(peer, kind.Error())
+		}
 	}
 	return e.noted(ctx, ent, err)
 }

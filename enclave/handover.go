@@ -21,7 +21,8 @@ type handoverRecord struct {
 	Mark  redoubt.BundleMark
 	Spans []redoubt.JournalSpan
 	Void  []uint64
-	In    []uint64 // those of Void that Mark's bundle tells of
+	In    []uint64                       // those of Void that Mark's bundle tells of
+	Begun map[string]redoubt.JournalSpan `json:",omitempty"` // wholes of which a part was handed over
 }
 
 // Handed takes the guard's word for what it has; see redoubt.RaiseLedger.
@@ -38,7 +39,7 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 	}
 	if have.Serial == rec.Mark.Serial && have.Numbering == rec.Mark.Numbering && have.ID == rec.Mark.ID {
 		for _, s := range rec.Spans {
-			if err := e.Acknowledge(ctx, peer, s.Set, s.To); err != nil {
+			if err := e.handed(ctx, peer, s, &rec); err != nil {
 				return nil, err
 			}
 		}
@@ -49,8 +50,32 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 			rec.Void = rec.Void[len(rec.Void)-redoubt.MaxRaiseGaps:]
 		}
 	}
-	rec = handoverRecord{Void: rec.Void}
+	rec = handoverRecord{Void: rec.Void, Begun: rec.Begun}
 	return rec.Void, e.keepHandover(ctx, new(store.Batch), peer, rec, nil)
+}
+
+// handed takes a span for handed over. One that goes on behind what is not known any more says nothing: everything was asked for anew since.
+func (e *Enclave) handed(ctx context.Context, peer redoubt.NodeName, s redoubt.JournalSpan, rec *handoverRecord) error {
+	if s.Part != (redoubt.Stamp{}) {
+		if rec.Begun == nil {
+			rec.Begun = map[string]redoubt.JournalSpan{}
+		}
+		rec.Begun[s.Set] = s
+		return nil
+	}
+	at, known, err := e.Acknowledged(ctx, peer, s.Set)
+	if err != nil || !s.Whole && (!known || at < s.From) {
+		return err
+	}
+	delete(rec.Begun, s.Set)
+	return e.Acknowledge(ctx, peer, s.Set, s.To)
+}
+
+// Begun gives what was handed over in part; see redoubt.RaiseLedger.
+func (e *Enclave) Begun(_ context.Context, peer redoubt.NodeName) (map[string]redoubt.JournalSpan, error) {
+	var rec handoverRecord
+	_, err := e.bundleRecord(handoverKey(peer), &rec)
+	return rec.Begun, err
 }
 
 func (e *Enclave) keepHandover(ctx context.Context, b *store.Batch, peer redoubt.NodeName, rec handoverRecord, ent *entry) error {
@@ -88,7 +113,7 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 	}
 	b.Set(madeKey(peer), raw)
 	ent := e.describe(ctx, ask{who: who, action: redoubt.ActionHandRaise, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
-	return e.keepHandover(ctx, b, peer, handoverRecord{Mark: mark, Spans: spans, Void: rec.Void, In: rec.Void}, ent)
+	return e.keepHandover(ctx, b, peer, handoverRecord{Mark: mark, Spans: spans, Void: rec.Void, In: rec.Void, Begun: rec.Begun}, ent)
 }
 
 // Awaits tells of the last bundle that no guard said it has.
@@ -151,6 +176,13 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err := e.record(ctx, entry); err != nil {
 		return err
 	}
+	e.links.bundles.Lock()
+	defer e.links.bundles.Unlock()
+	var rec handoverRecord
+	made, err := e.bundleRecord(handoverKey(peer), &rec)
+	if err != nil {
+		return err
+	}
 	view := e.engine.View()
 	defer view.Close()
 	b := new(store.Batch)
@@ -165,7 +197,13 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err := it.Err(); err != nil {
 		return err
 	}
-	if err := e.commit(ctx, b, nil); err != nil {
+	if !made {
+		err = e.commit(ctx, b, nil)
+	} else {
+		rec.Spans, rec.Begun = nil, nil // what is on its way counts for nothing any more, and its number stands
+		err = e.keepHandover(ctx, b, peer, rec, nil)
+	}
+	if err != nil {
 		return err
 	}
 	e.links.grown.wake()

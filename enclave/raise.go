@@ -62,6 +62,21 @@ func (e *Enclave) raisedWell(l redoubt.Link, maker redoubt.NodeName) bool {
 	return l.Raise != redoubt.RaisedHere || known && e.foreign(maker)
 }
 
+// ofAnother says whether what another enclave's node removes or alters was made in a third one, or in this: it might not have come yet,
+// and would be gone before it does.
+func (e *Enclave) ofAnother(n *incoming) bool {
+	if !e.foreign(n.in.Entry.Maker) {
+		return false
+	}
+	own := e.originOf(n.in.Entry.Maker)
+	for node, origin := range e.origins {
+		if origin != own && n.stampedBy(n.of, node) {
+			return true
+		}
+	}
+	return false
+}
+
 // raisedMark has who is believed of what a lower enclave raises, by the names of makers.
 //
 //	m r peer        the keys of makers that a peer told of, JSON

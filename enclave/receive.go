@@ -323,7 +323,7 @@ const secondsADay = 24 * 60 * 60
 // What it is about must have the name and the working label that the entry gives, where it is here already; what is locked at the
 // home no device removes.
 func (e *Enclave) mayBecome(n *incoming) (redoubt.Kind, string, error) {
-	if !n.stampedBy(n.of, n.in.Entry.Maker) && !e.speaksForAll(n.in.Entry.Maker) {
+	if !n.stampedBy(n.of, n.in.Entry.Maker) && !e.speaksForAll(n.in.Entry.Maker) || e.ofAnother(n) {
 		return redoubt.Denied, ruleOwn, nil
 	}
 	raw, ok, err := e.engine.Get(stampKey(n.set.id, n.of))

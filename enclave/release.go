@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/access"
 	"redoubt/label"
 	"redoubt/store"
 )
@@ -50,6 +51,7 @@ const (
 	ruleOrigin     = "released-where-made (2.5)"
 	ruleConsent    = "originators-consent (1.5)"
 	ruleOtherGuard = "guard-of-the-release (4.6)"
+	ruleReceipt    = "receipt-of-the-target (4.6)"
 )
 
 const kindRelease = "release"
@@ -72,8 +74,14 @@ type releaseEntry struct {
 	by    redoubt.SubjectName
 	to    redoubt.NodeName
 	guard redoubt.NodeName
-	after time.Time
+	name  redoubt.ObjectName // of the source
+	ends  time.Time
+	after time.Time // it leaves no earlier
 	state redoubt.ReleaseState // view
+}
+
+func newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
+	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State}
 }
 
 // releaseRecord is a release as it is kept.
@@ -103,7 +111,7 @@ func (e *Enclave) loadReleases() error {
 			if err != nil {
 				return errors.Join(&redoubt.Error{Op: "enclave.Open", Object: kindRelease, Kind: redoubt.Corrupt, Err: err}, it.Close())
 			}
-			e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State, after: r.After})
+			e.releases.add(newReleaseEntry(set, &r))
 		}
 		if err := errors.Join(it.Err(), it.Close()); err != nil {
 			return err
@@ -161,15 +169,20 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 	if err := e.commit(ctx, b, ent); err != nil {
 		return err
 	}
+	e.showRelease(set, r)
+	return nil
+}
+
+// showRelease makes what was committed of a release visible. releases.mu is held.
+func (e *Enclave) showRelease(set *labelSet, r *releaseRecord) {
 	if x, _ := e.releases.find(r.ID); x != nil {
 		e.releases.view.Lock()
 		x.state = r.State
 		e.releases.view.Unlock()
 	} else {
-		e.releases.add(&releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, state: r.State, after: r.After})
+		e.releases.add(newReleaseEntry(set, r))
 	}
 	e.releases.news.wake()
-	return nil
 }
 
 // guardTo finds the guard by which something leaves for a node. A release within the node itself is any of its guards' to filter.
@@ -194,7 +207,14 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if err := validName(op, q.Name); err != nil {
 		return out, err
 	}
-	if q.Reason == "" || len(q.Reason) > redoubt.MaxReleaseReason || q.Life < 0 || q.Life > redoubt.MaxReleaseLife || len(q.Keep) > redoubt.MaxTags || len(q.Key) > redoubt.MaxKeyBytes {
+	key, kept := cmp.Or(q.Key, q.Name.Key), 0
+	if err := validName(op, redoubt.ObjectName{Bucket: q.Name.Bucket, Key: key}); err != nil {
+		return out, err
+	}
+	for _, name := range q.Keep {
+		kept += len(name)
+	}
+	if q.Reason == "" || len(q.Reason) > redoubt.MaxReleaseReason || q.Life < 0 || q.Life > redoubt.MaxReleaseLife || len(q.Keep) > redoubt.MaxTags || kept > redoubt.MaxMetadataBytes {
 		return out, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: fmt.Sprintf("a release has a reason of 1 to %d bytes and lives %s at most", redoubt.MaxReleaseReason, redoubt.MaxReleaseLife)}
 	}
 	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionRequestRelease, q.Name, q.Version)
@@ -221,7 +241,7 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	case f.rec.size > redoubt.MaxReleaseBytes:
 		return refuse(redoubt.TooLarge, ruleTarget, fmt.Sprintf("a release has at most %d bytes", redoubt.MaxReleaseBytes))
 	}
-	if marks := consentMarks(f.set.label); len(marks) > 0 {
+	if marks := append(consentMarks(f.set.label), consentMarks(as)...); len(marks) > 0 {
 		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
 	}
 	now := e.clock().UTC().Truncate(time.Second)
@@ -232,9 +252,6 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if from.After(now.Add(redoubt.MaxReleaseAhead)) {
 		return refuse(redoubt.Invalid, ruleExpired, "a release is approved 50 years ahead at most")
 	}
-	if hint := e.overRate(g, who.Subject); hint != "" {
-		return refuse(redoubt.QuotaExceeded, ruleRate, hint)
-	}
 	id, err := e.drawReleaseID()
 	if err != nil {
 		return out, err
@@ -242,12 +259,21 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	r := &releaseRecord{Guard: g.Name, Working: e.text(who.Working), Policy: e.policyName(), Rules: g.Rules, Release: redoubt.Release{ID: id, State: redoubt.ReleaseRequested, Name: q.Name,
 		Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), From: e.name, To: q.To, As: as.Banner(), Reason: q.Reason, By: who.Subject, Made: now,
 		Expires: from.Add(cmp.Or(q.Life, redoubt.MaxReleaseLife)).Add(time.Hour - 1).Truncate(time.Hour), // what leaves tells no minute
-		Keep:    q.Keep, Key: cmp.Or(q.Key, q.Name.Key)}}
+		Keep:    q.Keep, Key: key}}
 	if from.After(now) {
 		r.After = from
 	}
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
+	if hint := e.overRate(g, who); hint != "" {
+		return refuse(redoubt.QuotaExceeded, ruleRate, hint)
+	}
+	if rule, err := e.rests(newReleaseEntry(f.set, r), r); err != nil || rule != "" { // it would be dead before anybody looked at it
+		if err != nil {
+			return out, e.noted(ctx, ent, err)
+		}
+		return refuse(redoubt.Conflict, rule, why(rule))
+	}
 	ent.Detail = "release " + string(id) + " to " + string(q.To) + " as " + r.As
 	return r.Release, e.keepRelease(ctx, f.set, r, ent)
 }
@@ -271,8 +297,9 @@ func (e *Enclave) drawReleaseID() (redoubt.ReleaseID, error) {
 	return redoubt.ReleaseID(hex.EncodeToString(raw[:])), err
 }
 
-// overRate says what is spent of a guard's rates of a day, in words; "" is nothing.
-func (e *Enclave) overRate(g DeclaredGuard, who redoubt.SubjectName) string {
+// overRate says what is spent of a guard's rates of a day, in words; "" is nothing. What counts is what who asks may know of: a rate that
+// others spend above her would tell her so (RULES 3.3). releases.mu is held.
+func (e *Enclave) overRate(g DeclaredGuard, who redoubt.Credential) string {
 	since := e.clock().Add(-24 * time.Hour)
 	all, own := 0, 0
 	e.releases.view.Lock()
@@ -281,9 +308,9 @@ func (e *Enclave) overRate(g DeclaredGuard, who redoubt.SubjectName) string {
 		if x.made.Before(since) {
 			break
 		}
-		if x.guard == g.Name {
+		if x.guard == g.Name && who.Working.Dominates(x.set.label) {
 			all++
-			if x.by == who {
+			if x.by == who.Subject {
 				own++
 			}
 		}
@@ -347,79 +374,33 @@ func (e *Enclave) releaseFor(ctx context.Context, op string, who redoubt.Credent
 		return nil, nil, nil, e.noSuchRelease(ctx, a, missing)
 	}
 	a.name, a.object = r.Name, x.set.label
-	ent, err := e.decide(ctx, a)
-	if redoubt.KindOf(err) == redoubt.NotFound {
-		err = missing
+	d, ent := e.judge(ctx, a)
+	if !d.Known {
+		return nil, nil, nil, e.noted(ctx, ent, unknownRelease(d, missing))
 	}
-	return x, r, ent, err
+	return x, r, ent, e.known(ctx, d, a, ent)
 }
 
-// noSuchRelease answers for a release that is not there as the monitor answers for one that may not be known.
+// known is the end of a decision about a release that the caller may know of.
+func (e *Enclave) known(ctx context.Context, d access.Decision, a ask, ent *entry) error {
+	if d.Allow {
+		return nil
+	}
+	return e.noted(ctx, ent, e.refusal(d, a))
+}
+
+// noSuchRelease answers for a release that is not there as for one that may not be known.
 func (e *Enclave) noSuchRelease(ctx context.Context, a ask, missing error) error {
 	d, ent := e.judge(ctx, a) // no object: refused, on the record
+	return e.noted(ctx, ent, unknownRelease(d, missing))
+}
+
+// unknownRelease is the one answer for what is not there and for what may not be known; a credential that has ended is told so in either case.
+func unknownRelease(d access.Decision, missing error) error {
 	if d.Kind == redoubt.Expired || d.Kind == redoubt.Unauthenticated {
-		missing = &redoubt.Error{Op: a.op, Kind: d.Kind, Rule: d.Rule}
+		return &redoubt.Error{Op: "Release", Kind: d.Kind}
 	}
-	return e.noted(ctx, ent, missing)
-}
-
-// Releases lists those whose source's label the caller dominates, newest first. One that expired meanwhile is shown as it will be.
-func (e *Enclave) Releases(ctx context.Context, who redoubt.Credential, q redoubt.ListReleases) ([]redoubt.Release, error) {
-	const op = "Releases"
-	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionListBuckets, detail: "releases"})
-	if err != nil {
-		return nil, err
-	}
-	most := min(cmp.Or(q.Max, redoubt.MaxReleasesListed), redoubt.MaxReleasesListed)
-	var page []*releaseEntry
-	e.releases.view.Lock()
-	after := q.After == ""
-	for _, x := range slices.Backward(e.releases.order) {
-		if !after {
-			after = x.id == q.After && who.Working.Dominates(x.set.label)
-			continue
-		}
-		if who.Working.Dominates(x.set.label) && (q.State == "" || q.State == x.state) {
-			page = append(page, x)
-		}
-		if len(page) == 2*most { // some may be of buckets that are closed to the caller
-			break
-		}
-	}
-	e.releases.view.Unlock()
-	out := []redoubt.Release{}
-	for _, x := range page {
-		if len(out) == most {
-			break
-		}
-		r, err := e.readRelease(x)
-		if err != nil {
-			return nil, err
-		}
-		b, err := e.readable(op, r.Name.Bucket)
-		if err != nil {
-			continue
-		}
-		if d, _ := e.judge(ctx, ask{op: op, who: who, action: redoubt.ActionReadRelease, bucket: b, name: r.Name, object: x.set.label}); !d.Allow {
-			continue
-		}
-		out = append(out, e.shown(r))
-	}
-	entry.Count = uint32(max(len(out), 1))
-	return out, e.noteRead(ctx, entry)
-}
-
-// shown is a release as people see it now.
-func (e *Enclave) shown(r *releaseRecord) redoubt.Release {
-	if stillOpen(r.State) && !e.clock().Before(r.Expires) {
-		r.State, r.Why = redoubt.ReleaseDead, ruleExpired
-	}
-	return r.Release
-}
-
-// stillOpen says whether something may yet come of a release.
-func stillOpen(s redoubt.ReleaseState) bool {
-	return s == redoubt.ReleaseRequested || s == redoubt.ReleaseReview || s == redoubt.ReleaseApproved
+	return missing
 }
 
 // Release shows one.

@@ -1,9 +1,13 @@
 package enclave
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +17,7 @@ import (
 
 	"redoubt"
 	"redoubt/label"
+	"redoubt/store"
 )
 
 // What reviewers say to a release, and what a guard does with it, at its source.
@@ -249,15 +254,30 @@ func (e *Enclave) FetchRelease(ctx context.Context, guard redoubt.Credential, id
 	return work, o, e.noteRead(ctx, ent)
 }
 
-// SubmitRelease takes what the guard's pipeline came to: the rebuilt content, or why it is refused. Durable on return.
+// SubmitRelease takes what the guard's pipeline came to: the rebuilt content, or why it is refused. Durable on return. The content is taken in
+// before anything is locked, so that a guard which stalls holds nobody else up; content and statement are one commit.
 func (e *Enclave) SubmitRelease(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID, v redoubt.ReleaseVerdict, content io.Reader) (err error) {
 	const op = "SubmitRelease"
 	if err := fitVerdict(v); err != nil {
 		return err
 	}
+	var w *write
+	sum := sha256.New()
+	if v.Refused == "" {
+		x, ent, err := e.guardsTurn(ctx, op, guard, id, redoubt.ReleaseRequested)
+		if err == nil {
+			if w, err = e.takeRebuilt(ctx, op, x, v, io.TeeReader(content, sum)); err != nil {
+				err = e.noted(ctx, ent, err)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		defer w.discard()
+	}
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
-	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseRequested)
+	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseRequested) // it may have ended meanwhile
 	if err != nil {
 		return err
 	}
@@ -275,23 +295,55 @@ func (e *Enclave) SubmitRelease(ctx context.Context, guard redoubt.Credential, i
 	if err != nil {
 		return err
 	}
-	sum, size := sha256.New(), new(tally)
-	body := io.TeeReader(io.LimitReader(content, redoubt.MaxReleaseBytes+1), io.MultiWriter(sum, size))
-	put, err := e.PutObject(ctx, e.own(x.set.label), redoubt.PutObject{Name: redoubt.ObjectName{Bucket: RebuiltBucket, Key: string(id)}, SizeBytes: -1, Body: body, Attributes: redoubt.Attributes{ContentType: v.ContentType},
-		Finish: func() (redoubt.Checksums, string, error) {
-			if size.n > redoubt.MaxReleaseBytes {
-				return redoubt.Checksums{}, "", &redoubt.Error{Op: op, Kind: redoubt.TooLarge}
-			}
-			return redoubt.Checksums{}, "", nil
-		}})
-	if err != nil {
+	r.State = redoubt.ReleaseReview
+	r.Statement = &redoubt.ReleaseStatement{Estate: e.estate, ID: r.ID, From: r.From, To: r.To, Requester: r.By, Bucket: e.releasedBucket(r), Key: r.Key, ContentType: v.ContentType,
+		Meta: kept, SizeBytes: w.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, After: r.After, Expires: r.Expires}
+	w.also = func(b *store.Batch) error {
+		r.Rebuilt = e.ids.versionID(w.rec.id)
+		value, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		return e.putRecordAt(ctx, b, x.set.label, kindRelease+"/"+string(r.ID), value)
+	}
+	ent.Detail = "release " + string(id) + " rebuilt, sha256 " + r.Statement.SHA256
+	if _, err := w.commit(ctx, op, redoubt.Conditions{}, ent); err != nil {
 		return err
 	}
-	r.Rebuilt, r.State = put.ID, redoubt.ReleaseReview
-	r.Statement = &redoubt.ReleaseStatement{Estate: e.estate, ID: r.ID, From: r.From, To: r.To, Requester: r.By, Bucket: e.releasedBucket(r), Key: r.Key, ContentType: v.ContentType,
-		Meta: kept, SizeBytes: size.n, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, After: r.After, Expires: r.Expires}
-	ent.Bytes, ent.Detail = size.n, "release "+string(id)+" rebuilt, sha256 "+r.Statement.SHA256
-	return e.keepRelease(ctx, x.set, r, ent)
+	e.showRelease(x.set, r)
+	return nil
+}
+
+// guardsTurn is guardsWork for who goes on without the lock, and asks once more with it.
+func (e *Enclave) guardsTurn(ctx context.Context, op string, guard redoubt.Credential, id redoubt.ReleaseID, state redoubt.ReleaseState) (*releaseEntry, *entry, error) {
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, _, ent, err := e.guardsWork(ctx, op, guard, id, state)
+	return x, ent, err
+}
+
+// takeRebuilt takes in what would leave, for a commit that is yet to come.
+func (e *Enclave) takeRebuilt(ctx context.Context, op string, x *releaseEntry, v redoubt.ReleaseVerdict, content io.Reader) (*write, error) {
+	b, err := e.bucket(op, RebuiltBucket)
+	if err != nil {
+		return nil, err
+	}
+	w, err := e.write(ctx, b, redoubt.ObjectName{Bucket: RebuiltBucket, Key: string(x.id)}, x.set.label, e.own(x.set.label))
+	if err != nil {
+		return nil, err
+	}
+	w.rec.attrs = redoubt.Attributes{ContentType: v.ContentType}
+	if err = w.reserve(w.least()); err == nil {
+		err = w.read(ctx, io.LimitReader(content, redoubt.MaxReleaseBytes+1), -1)
+	}
+	if err == nil && w.rec.size > redoubt.MaxReleaseBytes {
+		err = &redoubt.Error{Op: op, Object: string(x.id), Kind: redoubt.TooLarge}
+	}
+	if err != nil {
+		w.discard()
+		return nil, err
+	}
+	return w, nil
 }
 
 // releasedBucket is where a release appears: under this node's name at another, in its own bucket here.
@@ -345,11 +397,11 @@ func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, i
 	if err != nil {
 		return p, nil, err
 	}
-	if e.clock().Before(r.After) {
-		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"})
-	}
 	if len(r.Approvals) != 2 {
 		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Corrupt})
+	}
+	if e.clock().Before(r.After) {
+		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"})
 	}
 	o, err := e.openRebuilt(ctx, x, r)
 	if err != nil {
@@ -383,22 +435,48 @@ func (e *Enclave) FinishRelease(ctx context.Context, guard redoubt.Credential, i
 	if err != nil {
 		return err
 	}
+	genuine := false
+	if receipt != nil {
+		if genuine, err = e.genuineReceipt(r, receipt); err != nil {
+			return e.noted(ctx, ent, err)
+		}
+	}
 	switch {
-	case receipt != nil && r.Statement != nil && receipt.ReleasePublic == r.Statement.Public() && (r.State == redoubt.ReleaseApproved || r.State == redoubt.ReleaseDead):
+	case genuine && r.State != redoubt.ReleaseReleased:
 		r.State, r.Why, r.Receipt = redoubt.ReleaseReleased, "", receipt // what was approved and taken has left, whatever was said since
 		ent.Detail = "release " + string(id) + " was taken by " + string(r.To)
 	case receipt == nil && refused != "" && r.State == redoubt.ReleaseApproved:
 		r.State, r.Why = redoubt.ReleaseRefused, string(r.To)+" did not take it: "+refused
 		ent.Detail = "release " + string(id) + " was not taken by " + string(r.To)
-	case r.State == redoubt.ReleaseReleased && receipt != nil:
+	case genuine:
 		return e.noteRead(ctx, ent) // said twice
+	case receipt != nil:
+		return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Denied, Rule: ruleReceipt})
 	default:
 		return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState})
 	}
 	return e.keepRelease(ctx, x.set, r, ent)
 }
 
-// tally counts what is written to it.
-type tally struct{ n int64 }
-
-func (c *tally) Write(p []byte) (int, error) { c.n += int64(len(p)); return len(p), nil }
+// genuineReceipt says whether the target signed for what two reviewers of this release signed: a guard's word for it is not enough.
+func (e *Enclave) genuineReceipt(r *releaseRecord, receipt *redoubt.ReleaseReceipt) (bool, error) {
+	key := e.links.key
+	if r.To != e.name {
+		l, err := e.link("FinishRelease", r.To)
+		if err != nil {
+			return false, &redoubt.Error{Op: "FinishRelease", Object: string(r.To), Kind: redoubt.Unavailable, Err: errors.New("the target's key is not known yet")}
+		}
+		key = l.Key
+	}
+	if r.Statement == nil || len(r.Approvals) != 2 || len(receipt.Reviewers) != 2 || receipt.Node != r.To || receipt.Key != base64.StdEncoding.EncodeToString(key) {
+		return false, nil
+	}
+	for i, by := range receipt.Reviewers {
+		if by.Sig != r.Approvals[i].Sig {
+			return false, nil
+		}
+	}
+	sig, err := base64.StdEncoding.Strict().DecodeString(receipt.Sig)
+	return err == nil && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, redoubt.ReceiptMessage(*receipt), sig) &&
+		bytes.Equal(redoubt.ReleaseMessage(receipt.ReleasePublic), redoubt.ReleaseMessage(r.Statement.Public())), nil
+}

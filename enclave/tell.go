@@ -365,7 +365,7 @@ func (e *Enclave) Inventory(ctx context.Context, peer redoubt.NodeName, text str
 			continue
 		}
 		if err := each(redoubt.Stamp(id)); err != nil {
-			return 0, err
+			return upTo, err
 		}
 	}
 	return upTo, it.Err()

@@ -215,7 +215,7 @@ func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action r
 	expect := bundle.Expect{Estate: b.o.Estate, Node: b.o.Node, Now: b.o.Clock(), Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return link.Key, nil }}
 	verified, err := bundle.Verify(ctx, file, size, expect, nil)
 	if err != nil {
-		return out, err
+		return out, again(action, err)
 	}
 	return b.take(ctx, who, action, link.Raise == redoubt.RaisedHere, verified, progress)
 }
@@ -250,7 +250,7 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 	var missing uint64
 	if !late {
 		if missing, err = v.Follows(b.o.Node, last); err != nil {
-			return out, err
+			return out, again(action, err)
 		}
 	}
 	id, err := b.o.Identity()
@@ -272,6 +272,23 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 	}
 	return redoubt.BundleImport{Peer: peer, Receipt: v.Kind == bundle.Receipt, Serial: mark.Serial, ID: hex.EncodeToString(mark.ID[:]), Missing: missing,
 		Counts: m.counts.seen(b.o.Policy, who)}, nil
+}
+
+// again says of a raised bundle that is refused whether bringing it again may help: of a number before the last there is nothing to take, for
+// it was taken, is a gap or is void; and one that expired stays so, unlike a credential.
+func again(action redoubt.Action, err error) error {
+	e, ok := errors.AsType[*redoubt.Error](err)
+	if !ok || action != redoubt.ActionTakeRaise {
+		return err
+	}
+	out := *e
+	switch e.Rule {
+	case bundle.RuleReordered:
+		out.Kind = redoubt.Exists
+	case bundle.RuleExpired:
+		out.Kind = redoubt.Denied
+	}
+	return &out
 }
 
 // stage copies a file to this node's disk, sealed as it came, where nobody changes it and from where it goes with its last reader.

@@ -21,9 +21,10 @@ type exporter struct {
 	plain  bool // the peer lacks bases: nothing is packed against one
 	raise  bool // nothing comes back: no ticket is written, and what was put in is kept here
 	void   []uint64
-	most   int64                 // of content in the bundle; 0: BundleOptions.MaxBytes
-	spans  []redoubt.JournalSpan // of a raise
-	seq    uint64                // of the last parcel
+	begun  map[string]redoubt.JournalSpan // of a raise: of what a part was handed over
+	most   int64                          // of content in the bundle; 0: BundleOptions.MaxBytes
+	spans  []redoubt.JournalSpan          // of a raise
+	seq    uint64                         // of the last parcel
 	marks  int
 	more   bool // the bundle is full
 }
@@ -125,7 +126,16 @@ func (x *exporter) set(ctx context.Context, set string) error {
 		}
 		return x.frames.write(mark{set, t}.encode())
 	}
-	if !known {
+	switch {
+	case !known && x.raise:
+		some := false
+		if span, some, err = x.begin(ctx, set); err == nil && some {
+			err = ticket()
+		}
+		if span.Part = (redoubt.Stamp{}); err != nil || x.more {
+			return err
+		}
+	case !known:
 		if span.To, err = x.whole(ctx, set); err != nil || x.more {
 			return err
 		}
@@ -138,19 +148,28 @@ func (x *exporter) set(ctx context.Context, set string) error {
 		if err != nil || len(refs) == 0 {
 			return err
 		}
-		stamps := make([]redoubt.Stamp, len(refs))
-		for i := range refs {
-			stamps[i] = refs[i].Stamp
+		last := len(refs) < pageEntries
+		if n := x.room(refs); n < len(refs) {
+			refs, upTo, last = refs[:n], refs[n-1].Position, false
 		}
-		if err := x.entries(ctx, set, stamps); err != nil {
+		if err := x.refs(ctx, set, refs); err != nil {
 			return err
 		}
 		span.To = upTo
-		if err := ticket(); err != nil || len(refs) < pageEntries {
+		if err := ticket(); err != nil || last {
 			return err
 		}
 	}
 	return nil
+}
+
+// refs writes what they are about.
+func (x *exporter) refs(ctx context.Context, set string, refs []redoubt.JournalRef) error {
+	stamps := make([]redoubt.Stamp, len(refs))
+	for i := range refs {
+		stamps[i] = refs[i].Stamp
+	}
+	return x.entries(ctx, set, stamps)
 }
 
 // whole writes all of a set that the peer is to have, and gives the position that this is of.

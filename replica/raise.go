@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -15,8 +16,8 @@ import (
 // A raise is bundles that go one way. Nothing comes back from above, so what the guard has on its own disk is taken for handed over, and a
 // bundle that is lost behind that is a gap in the numbers, which the far side shows and a person on this side feeds again.
 
-// maxRaiseBytes is of content in one bundle of a raise: enough that its seal and its signature cost little, and little enough that the first
-// of many is soon above.
+// maxRaiseBytes is of content in one bundle of a raise, before the entry that passes it: enough that its seal and its signature cost little,
+// and little enough that the first of many is soon above.
 const maxRaiseBytes = 16 << 20
 
 // noteVoid tells which numbers were never handed over: what was in them is in this bundle. Its body is numbers of 8 bytes.
@@ -86,7 +87,11 @@ func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer re
 		return mark, err
 	}
 	defer file.Abandon()
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, most: maxRaiseBytes}
+	begun, err := b.o.Raises.Begun(ctx, peer)
+	if err != nil {
+		return mark, err
+	}
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, begun: begun, most: maxRaiseBytes}
 	if err := x.run(ctx, false); err != nil {
 		return mark, err
 	}
@@ -113,8 +118,14 @@ func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName) error 
 	}
 }
 
+// hasToRaise looks whether there is something, and notes how far there is nothing: else the same would be looked through again, and the
+// journal kept for it.
 func (b *Bundles) hasToRaise(ctx context.Context, peer redoubt.NodeName) (bool, error) {
 	sets, err := b.o.Journal.Sets(ctx, peer)
+	if err != nil {
+		return false, err
+	}
+	begun, err := b.o.Raises.Begun(ctx, peer)
 	if err != nil {
 		return false, err
 	}
@@ -123,20 +134,93 @@ func (b *Bundles) hasToRaise(ctx context.Context, peer redoubt.NodeName) (bool, 
 		if err != nil {
 			return false, err
 		}
+		at := from
 		if !known {
-			some := false
-			_, err := b.o.Journal.Inventory(ctx, peer, set, func(redoubt.Stamp) error { some = true; return errFull })
-			if some || err != nil && err != errFull {
+			part, some := begun[set], false
+			at, err = b.o.Journal.Inventory(ctx, peer, set, func(s redoubt.Stamp) error {
+				if some = beyond(s, part); some {
+					return errFull
+				}
+				return nil
+			})
+			if some || err != nil {
 				return some, nilIf(err, errFull)
 			}
-			continue
+			if part.Part != (redoubt.Stamp{}) {
+				at = part.To
+			}
 		}
-		refs, _, err := b.o.Journal.Since(ctx, peer, set, from, 1)
+		refs, upTo, err := b.o.Journal.Since(ctx, peer, set, at, 1)
 		if err != nil || len(refs) > 0 {
 			return len(refs) > 0, err
 		}
+		if !known || upTo > from {
+			if err := b.o.State.Acknowledge(ctx, peer, set, upTo); err != nil {
+				return false, err
+			}
+		}
 	}
 	return false, nil
+}
+
+// beyond says whether a stamp is of what was not handed over yet of a whole.
+func beyond(s redoubt.Stamp, begun redoubt.JournalSpan) bool {
+	return bytes.Compare(s[:], begun.Part[:]) > 0
+}
+
+// room says how many entries, in their order, still go into a bundle of a raise that is not full: one at least.
+func (x *exporter) room(refs []redoubt.JournalRef) int {
+	left := x.most - x.frames.bytes
+	for i, r := range refs {
+		if x.raise && left <= 0 && i > 0 {
+			return i
+		}
+		left -= r.SizeBytes
+	}
+	return len(refs)
+}
+
+// begin writes what was not handed over yet of a whole, as far as it goes into the bundle. What is behind its last stamp is for the next.
+func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalSpan, some bool, err error) {
+	begun := x.begun[set]
+	span = redoubt.JournalSpan{Set: set, Whole: true}
+	var page []redoubt.Stamp
+	flush := func() error {
+		refs, err := x.b.o.Journal.Refs(ctx, x.peer, set, page)
+		for len(refs) > 0 && err == nil {
+			if x.full() {
+				return errFull
+			}
+			n := x.room(refs)
+			if err = x.refs(ctx, set, refs[:n]); err == nil {
+				span.Part, some, refs = refs[n-1].Stamp, true, refs[n:]
+			}
+		}
+		page = page[:0]
+		return err
+	}
+	span.To, err = x.b.o.Journal.Inventory(ctx, x.peer, set, func(s redoubt.Stamp) error {
+		if !beyond(s, begun) {
+			return nil
+		}
+		if page = append(page, s); len(page) < bundleItems {
+			return nil
+		}
+		return flush()
+	})
+	if err == nil {
+		err = flush()
+	}
+	if begun.Part != (redoubt.Stamp{}) {
+		span.To = begun.To
+	}
+	switch {
+	case err == nil:
+		span.Part, some = redoubt.Stamp{}, true
+	case err == errFull:
+		x.more, err = true, nil
+	}
+	return span, some, err
 }
 
 func nilIf(err, of error) error {

@@ -1,0 +1,480 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"redoubt"
+	"redoubt/bundle"
+)
+
+// low writes at unclass.
+func (c *chain) low(key, text string) redoubt.Version {
+	return c.unclass.put(c.unclass.as("u-analyst", ""), key, text, "")
+}
+
+// above reads what was raised to secret.
+func (c *chain) above(key string) string {
+	return c.secret.in(c.secret.as("s-analyst", "UNCLASSIFIED"), "unclass.reports", key)
+}
+
+// versions counts all of a raised key.
+func (c *chain) versions(w *world, bucket, key string) (n int) {
+	c.t.Helper()
+	page, err := w.ListVersions(context.Background(), w.as("ts-analyst", w.ceiling.Banner()), redoubt.ListVersions{Bucket: redoubt.BucketName(bucket), Prefix: key, Max: 1000})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return len(page.Versions)
+}
+
+func spans(all ...uint64) (out []redoubt.NumberSpan) {
+	for i := 0; i < len(all); i += 2 {
+		out = append(out, redoubt.NumberSpan{From: all[i], To: all[i+1]})
+	}
+	return out
+}
+
+func (c *chain) wantGaps(want ...uint64) {
+	c.t.Helper()
+	if got := c.status(c.secret, "unclass").Gaps; !slices.Equal(got, spans(want...)) {
+		c.t.Errorf("gaps %v, want %v", got, spans(want...))
+	}
+}
+
+func TestABundleThatTheGuardDoesNotKeepIsVoidAndComesInTheNext(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	if _, _, err := c.hand(c.unclass, c.secret); err != nil { // it died before it was on its disk
+		t.Fatal(err)
+	}
+	if s := c.status(c.unclass, "secret"); !s.Awaiting || s.Serial != 1 || s.Way != "up" {
+		t.Errorf("below: %+v, want one that nobody has", s)
+	}
+	c.low("b", "two")
+	if _, _, err := c.hand(c.unclass, c.secret); err != nil {
+		t.Fatal(err)
+	}
+	c.low("c", "three")
+	if got := c.raise(c.unclass, c.secret); got.Serial != 3 {
+		t.Errorf("bundle %d, want the third", got.Serial)
+	}
+	for key, want := range map[string]string{"a": "one", "b": "two", "c": "three"} {
+		if got := c.above(key); got != want || c.versions(c.secret, "unclass.reports", key) != 1 {
+			t.Errorf("%s is %q in %d versions", key, got, c.versions(c.secret, "unclass.reports", key))
+		}
+	}
+	c.wantGaps()
+	c.nothing(c.unclass, c.secret)
+	if s := c.status(c.unclass, "secret"); s.Awaiting {
+		t.Errorf("below: %+v, want nothing awaited", s)
+	}
+}
+
+func TestWhatWasVoidIsToldUntilTheGuardHasWhatTellsIt(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	c.raise(c.unclass, c.secret)
+	c.low("b", "two")
+	c.hand(c.unclass, c.secret)         // 2 is void
+	lost := c.next(c.unclass, c.secret) // 3 says so, and is lost behind the guard
+	c.low("c", "three")
+	c.raise(c.unclass, c.secret) // 4
+	c.wantGaps(2, 3)
+	if _, err := c.take(c.unclass, c.secret, lost); err != nil {
+		t.Fatal(err)
+	}
+	c.wantGaps()
+	if got := c.above("b"); got != "two" {
+		t.Errorf("b is %q", got)
+	}
+}
+
+func TestAGuardThatSaysItHasWhatItHasNotLosesNothingByIt(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	_, mark, err := c.hand(c.unclass, c.secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, have := range map[string]redoubt.BundleMark{
+		"another ID":        {Numbering: mark.Numbering, Serial: mark.Serial, ID: [32]byte{1}},
+		"another numbering": {Numbering: [16]byte{1}, Serial: mark.Serial, ID: mark.ID},
+		"a later number":    {Numbering: mark.Numbering, Serial: mark.Serial + 1, ID: mark.ID},
+		"nothing":           {},
+	} {
+		c.have["secret"] = have
+		file, next, err := c.hand(c.unclass, c.secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Serial != mark.Serial+1 {
+			t.Errorf("%s: bundle %d follows %d", what, next.Serial, mark.Serial)
+		}
+		if mark = next; len(file) == 0 {
+			t.Errorf("%s: what was not handed over did not come again", what)
+		}
+	}
+}
+
+func TestHandedOverIsWhatIsOnTheGuardsDiskThroughACrash(t *testing.T) {
+	c := openChain(t)
+	restart := func() {
+		raises := c.unclass.links.raises
+		c.unclass.restart(true)
+		if err := c.unclass.SetRaises(context.Background(), raises); err != nil {
+			t.Fatal(err)
+		}
+		c.files[c.unclass] = c.bundles(c.unclass)
+	}
+	c.low("a", "one")
+	restart() // before anything was made
+	c.hand(c.unclass, c.secret)
+	restart() // made, and not kept by the guard
+	file := c.next(c.unclass, c.secret)
+	restart() // kept by the guard, which has not said so yet
+	c.nothing(c.unclass, c.secret)
+	restart() // said
+	c.nothing(c.unclass, c.secret)
+	if out, err := c.take(c.unclass, c.secret, file); err != nil || out.Serial != 2 {
+		t.Fatalf("%+v, %v", out, err)
+	}
+	c.wantGaps()
+	if got := c.above("a"); got != "one" || c.versions(c.secret, "unclass.reports", "a") != 1 {
+		t.Errorf("a is %q", got)
+	}
+}
+
+func TestGapsAreNumberedAndClosedByWhatIsFedAgain(t *testing.T) {
+	c := openChain(t)
+	var files [][]byte
+	for i := range 6 {
+		c.low(fmt.Sprint(i), "text")
+		files = append(files, c.next(c.unclass, c.secret))
+	}
+	take := func(n int) {
+		t.Helper()
+		if _, err := c.take(c.unclass, c.secret, files[n-1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(2)
+	c.wantGaps(1, 1)
+	take(6)
+	c.wantGaps(1, 1, 3, 5)
+	if s := c.status(c.secret, "unclass"); s.Serial != 6 || s.Way != "here" || s.At.IsZero() {
+		t.Errorf("above: %+v", s)
+	}
+	take(4)
+	c.wantGaps(1, 1, 3, 3, 5, 5)
+	raises := c.secret.links.raises
+	c.secret.restart(true)
+	if err := c.secret.SetRaises(context.Background(), raises); err != nil {
+		t.Fatal(err)
+	}
+	c.files[c.secret] = c.bundles(c.secret)
+	take(1)
+	take(3)
+	take(5)
+	c.wantGaps()
+	for i := range 6 {
+		if c.above(fmt.Sprint(i)) != "text" || c.versions(c.secret, "unclass.reports", fmt.Sprint(i)) != 1 {
+			t.Errorf("%d is not there once", i)
+		}
+	}
+	for n := range files { // what is fed again needlessly
+		if _, err := c.take(c.unclass, c.secret, files[n]); !errors.Is(err, redoubt.Exists) {
+			t.Errorf("bundle %d once more: %v, want %v", n+1, err, redoubt.Exists)
+		}
+	}
+	if s := c.status(c.secret, "unclass"); s.Blocked != "" || s.Serial != 6 {
+		t.Errorf("above: %+v, want nothing blocked by repeats", s)
+	}
+}
+
+func TestGapsAreShownToWhoDominatesTheLowerCeiling(t *testing.T) {
+	c := openChain(t)
+	c.secret.put(c.secret.as("s-analyst", ""), "a", "one", "")
+	c.next(c.secret, c.ts)
+	c.secret.put(c.secret.as("s-analyst", ""), "b", "two", "")
+	c.raise(c.secret, c.ts)
+	for who, n := range map[redoubt.Credential]int{
+		c.ts.as("ts-analyst", ""):             1,
+		c.ts.as("ts-analyst", "SECRET"):       1,
+		c.ts.as("ts-analyst", "CONFIDENTIAL"): 0,
+		c.ts.as("u-analyst", ""):              0,
+	} {
+		all, err := c.ts.Raises(context.Background(), who)
+		if err != nil || len(all) != n {
+			t.Errorf("at %s: %+v, %v, want %d raises", who.Working.Banner(), all, err, n)
+		}
+	}
+	if got := c.status(c.ts, "secret").Gaps; !slices.Equal(got, spans(1, 1)) {
+		t.Errorf("gaps %v", got)
+	}
+}
+
+func TestARemovalThatWasRaisedStaysThoughWhatItRemovesIsFedLate(t *testing.T) {
+	c := openChain(t)
+	v := c.low("a", "spilt")
+	late := c.next(c.unclass, c.secret)
+	if _, err := c.unclass.DeleteObject(context.Background(), c.unclass.as("u-analyst", ""), redoubt.DeleteObject{Name: named("a"), ID: v.ID}); err != nil {
+		t.Fatal(err)
+	}
+	c.raise(c.unclass, c.secret)
+	c.wantGaps(1, 1)
+	c.secret.trim()
+	c.hands.add(300 * 24 * time.Hour)
+	c.secret.trim()
+	if _, err := c.take(c.unclass, c.secret, late); err != nil {
+		t.Fatal(err)
+	}
+	c.wantGaps()
+	if got := c.versions(c.secret, "unclass.reports", "a"); got != 0 {
+		t.Errorf("%d versions came back", got)
+	}
+}
+
+func TestWhatThereIsNoRoomForWaitsWholeAndSaysWhy(t *testing.T) {
+	c := openChain(t)
+	c.low("a", strings.Repeat("x", 5000))
+	c.low("b", strings.Repeat("y", 5000))
+	share := c.secret.set("UNCLASSIFIED").share
+	share.quota = share.used.Load() + 7000
+	file := c.next(c.unclass, c.secret)
+	if _, err := c.take(c.unclass, c.secret, file); !errors.Is(err, redoubt.QuotaExceeded) {
+		t.Fatalf("got %v, want %v", err, redoubt.QuotaExceeded)
+	}
+	if s := c.status(c.secret, "unclass"); s.Blocked != redoubt.QuotaExceeded.Error() || s.Serial != 0 {
+		t.Errorf("above: %+v, want it blocked by its quota", s)
+	}
+	c.low("c", "more") // the lower side feels nothing of it
+	behind := c.next(c.unclass, c.secret)
+	share.quota = 0
+	for _, f := range [][]byte{file, behind} {
+		if _, err := c.take(c.unclass, c.secret, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := c.status(c.secret, "unclass"); s.Blocked != "" || s.Serial != 2 || len(s.Gaps) > 0 {
+		t.Errorf("above: %+v, want all taken", s)
+	}
+	for _, key := range []string{"a", "b", "c"} {
+		if c.versions(c.secret, "unclass.reports", key) != 1 {
+			t.Errorf("%s is not there once", key)
+		}
+	}
+}
+
+func TestWhatIsRefusedForGoodBlocksNothing(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	file := c.next(c.unclass, c.secret)
+	forged := bytes.Clone(file)
+	forged[len(forged)-40] ^= 1
+	if _, err := c.take(c.unclass, c.secret, forged); redoubt.KindOf(err) != redoubt.Denied && redoubt.KindOf(err) != redoubt.Invalid {
+		t.Errorf("a forged bundle: %v", err)
+	}
+	if s := c.status(c.secret, "unclass"); s.Blocked != "" {
+		t.Errorf("a forged bundle blocks the raise: %+v", s)
+	}
+	if _, err := c.take(c.unclass, c.secret, file); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRaisingAnewBringsEverythingOnceMore(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	c.next(c.unclass, c.secret) // lost
+	c.low("b", "two")
+	c.raise(c.unclass, c.secret)
+	gone := c.low("c", "three")
+	c.raise(c.unclass, c.secret)
+	if _, err := c.unclass.DeleteObject(context.Background(), c.unclass.as("u-analyst", ""), redoubt.DeleteObject{Name: named("c"), ID: gone.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("u-analyst", ""), "secret"); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("an analyst raises anew: %v", err)
+	}
+	if err := c.secret.RaiseAnew(context.Background(), c.secret.as("admin", ""), "unclass"); !errors.Is(err, redoubt.NotFound) {
+		t.Errorf("the higher end raises anew: %v", err)
+	}
+	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
+		t.Fatal(err)
+	}
+	out := c.raise(c.unclass, c.secret)
+	if out.Serial != 4 {
+		t.Errorf("bundle %d, want the numbers to go on", out.Serial)
+	}
+	for key, n := range map[string]int{"a": 1, "b": 1, "c": 0} {
+		if got := c.versions(c.secret, "unclass.reports", key); got != n {
+			t.Errorf("%s is there %d times, want %d", key, got, n)
+		}
+	}
+	c.nothing(c.unclass, c.secret)
+}
+
+// TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles: a raise may begin over much, and be begun anew over more.
+func TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles(t *testing.T) {
+	c := openChain(t)
+	for i := range 5 {
+		c.low(fmt.Sprint(i), noise(9<<20))
+	}
+	goes := c.low("goes", "away")
+	drain := func() (bundles int) {
+		t.Helper()
+		for ; bundles < 12; bundles++ {
+			file, mark, err := c.handWithin(c.unclass, c.secret, 3*time.Second)
+			if errors.Is(err, redoubt.NotModified) {
+				return bundles
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.have["secret"] = mark; bundles == 0 { // it goes on below meanwhile
+				c.low("while", fmt.Sprint("version ", mark.Serial))
+				_ = c.unclass.del(c.unclass.as("u-analyst", ""), "goes", goes.ID)
+			}
+			if _, err := c.take(c.unclass, c.secret, file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Fatal("it does not end")
+		return 0
+	}
+	for i, least := range []int{3, 3} {
+		if n := drain(); n < least {
+			t.Errorf("raised in %d bundles, want at least %d", n, least)
+		}
+		for k := range 5 {
+			if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
+				t.Errorf("%d is there %d times", k, n)
+			}
+		}
+		if n, gone := c.versions(c.secret, "unclass.reports", "while"), c.versions(c.secret, "unclass.reports", "goes"); n != i+1 || gone != 0 {
+			t.Errorf("of what was written meanwhile there are %d, of what was removed %d", n, gone)
+		}
+		if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.wantGaps()
+}
+
+// TestWhatIsNotRaisedHoldsNoJournalUp: a guard that raises little, or releases alone, is waited for no longer than it takes to see so.
+func TestWhatIsNotRaisedHoldsNoJournalUp(t *testing.T) {
+	c := openChain(t)
+	u := c.unclass.as("u-analyst", "")
+	for range 2 {
+		for i := range 3 {
+			if _, err := c.unclass.PutObject(context.Background(), u, redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "locked", Key: fmt.Sprint(i)}, SizeBytes: -1}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.nothing(c.unclass, c.secret)
+		set := c.unclass.set("UNCLASSIFIED")
+		end, err := journalEnd(c.unclass.engine, set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if least, err := c.unclass.leastAcknowledged(set); err != nil || least != end || end == 0 {
+			t.Errorf("the journal is kept from %d on, of %d (%v)", least, end, err)
+		}
+	}
+	c.low("a", "one")
+	c.raise(c.unclass, c.secret)
+	if got := c.above("a"); got != "one" {
+		t.Errorf("a is %q", got)
+	}
+}
+
+func TestARaiseThatExpiredIsRefusedForGood(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	file := c.next(c.unclass, c.secret)
+	c.hands.add(bundle.MaxLife + time.Hour)
+	if _, err := c.take(c.unclass, c.secret, file); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("got %v, want %v: an expired credential is another matter", err, redoubt.Denied)
+	}
+}
+
+func TestOnlyTheGuardOfARaiseCarriesIt(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	c.low("a", "one")
+	c.secret.put(c.secret.as("s-analyst", ""), "b", "two", "")
+	file := c.next(c.unclass, c.secret)
+	hand := func(who redoubt.SubjectName) error {
+		ctx, cancel := context.WithTimeout(ctx, quiet)
+		defer cancel()
+		var out bytes.Buffer
+		_, err := c.files[c.secret].HandRaise(ctx, c.secret.as(who, ""), "topsecret", redoubt.BundleMark{}, &out)
+		if err != nil && out.Len() > 0 {
+			t.Errorf("%s was given %d bytes", who, out.Len())
+		}
+		return err
+	}
+	take := func(who redoubt.SubjectName) error {
+		_, err := c.files[c.secret].TakeRaise(ctx, c.secret.as(who, ""), bytes.NewReader(file))
+		return err
+	}
+	for _, who := range []redoubt.SubjectName{lowGuard, "admin", "s-analyst", "officer"} {
+		if err := hand(who); !errors.Is(err, redoubt.Denied) {
+			t.Errorf("%s is handed a bundle for topsecret: %v", who, err)
+		}
+	}
+	for _, who := range []redoubt.SubjectName{highGuard, "admin", "s-analyst", "officer"} {
+		if err := take(who); !errors.Is(err, redoubt.Denied) {
+			t.Errorf("%s brings a bundle from unclass: %v", who, err)
+		}
+	}
+	live := c.secret.as(highGuard, "")
+	if err := c.secret.RevokePerson(ctx, c.secret.as("officer", "SECRET"), highGuard, "taken over"); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if _, err := c.files[c.secret].HandRaise(ctx, live, "topsecret", redoubt.BundleMark{}, &out); err == nil || out.Len() > 0 {
+		t.Errorf("a revoked guard is given %d bytes: %v", out.Len(), err)
+	}
+	if err := take(lowGuard); err != nil {
+		t.Errorf("its own guard: %v", err)
+	}
+}
+
+// TestARaiseGoesByItsGuardAloneAndOneWay: a file that an administrator carries would bring down what was taken, and take numbers that look lost.
+func TestARaiseGoesByItsGuardAloneAndOneWay(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	c.low("a", "one")
+	file := c.next(c.unclass, c.secret)
+	for w, peer := range map[*world]redoubt.NodeName{c.unclass: "secret", c.secret: "unclass"} {
+		for _, receipt := range []bool{false, true} {
+			var out bytes.Buffer
+			_, err := c.files[w].ExportBundle(ctx, w.as("admin", ""), redoubt.ExportBundle{Peer: peer, Receipt: receipt}, &out)
+			if !errors.Is(err, redoubt.Denied) || out.Len() > 0 {
+				t.Errorf("%s exports %d bytes for %s (receipt %v): %v", w.name, out.Len(), peer, receipt, err)
+			}
+		}
+	}
+	if _, err := c.files[c.secret].ImportBundle(ctx, c.secret.as("admin", ""), bytes.NewReader(file), nil); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("an administrator imports what a guard carries: %v", err)
+	}
+	if _, err := c.take(c.unclass, c.secret, file); err != nil {
+		t.Error(err)
+	}
+	if last, err := c.unclass.Made(ctx, "secret"); err != nil || last.Serial != 1 {
+		t.Errorf("bundle %d was made (%v)", last.Serial, err)
+	}
+	var e *redoubt.Error
+	_, err := c.files[c.unclass].TakeRaise(ctx, c.unclass.as(lowGuard, ""), bytes.NewReader(file))
+	if !errors.As(err, &e) || e.Kind != redoubt.Denied || e.Rule == bundle.RuleSignature {
+		t.Errorf("its maker takes a bundle: %v", err)
+	}
+}

@@ -1,0 +1,92 @@
+package enclave
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"redoubt"
+)
+
+// The list of releases. What of them is in memory says which are shown; of the store no more is read than the page.
+
+// Releases lists those whose source's label the caller dominates, newest first. One that expired meanwhile is shown as it will be.
+func (e *Enclave) Releases(ctx context.Context, who redoubt.Credential, q redoubt.ListReleases) ([]redoubt.Release, error) {
+	const op = "Releases"
+	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionListBuckets, detail: "releases"})
+	if err != nil {
+		return nil, err
+	}
+	most := min(cmp.Or(q.Max, redoubt.MaxReleasesListed), redoubt.MaxReleasesListed)
+	out, from := []redoubt.Release{}, e.releases.before(q.After, who)
+	for len(out) < most && from > 0 {
+		var some []*releaseEntry
+		some, from = e.releases.look(from, most-len(out), func(x *releaseEntry) bool {
+			return who.Working.Dominates(x.set.label) && (q.State == "" || q.State == x.now(e.clock()))
+		})
+		for _, x := range some {
+			b, err := e.readable(op, x.name.Bucket)
+			if err != nil {
+				continue
+			}
+			if d, _ := e.judge(ctx, ask{op: op, who: who, action: redoubt.ActionReadRelease, bucket: b, name: x.name, object: x.set.label}); !d.Allow {
+				continue // of a bucket that is closed to the caller
+			}
+			r, err := e.readRelease(x)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, e.shown(r))
+		}
+	}
+	entry.Count = uint32(max(len(out), 1))
+	return out, e.noteRead(ctx, entry)
+}
+
+// before is how many releases are older than one, all where none is named; none where the caller may not know of that one.
+func (r *releases) before(id redoubt.ReleaseID, who redoubt.Credential) int {
+	r.view.Lock()
+	defer r.view.Unlock()
+	x := r.byID[id]
+	switch {
+	case id == "":
+		return len(r.order)
+	case x == nil || !who.Working.Dominates(x.set.label):
+		return 0
+	}
+	return slices.Index(r.order, x)
+}
+
+// look gives up to most of the first from releases, the newest first, and how many older ones are left to look at.
+func (r *releases) look(from, most int, which func(*releaseEntry) bool) (some []*releaseEntry, left int) {
+	r.view.Lock()
+	defer r.view.Unlock()
+	for ; from > 0 && len(some) < most; from-- {
+		if x := r.order[from-1]; which(x) {
+			some = append(some, x)
+		}
+	}
+	return some, from
+}
+
+// now is a release's state as people see it. releases.view is held.
+func (x *releaseEntry) now(at time.Time) redoubt.ReleaseState {
+	if stillOpen(x.state) && !at.Before(x.ends) {
+		return redoubt.ReleaseDead
+	}
+	return x.state
+}
+
+// shown is a release as people see it now.
+func (e *Enclave) shown(r *releaseRecord) redoubt.Release {
+	if stillOpen(r.State) && !e.clock().Before(r.Expires) {
+		r.State, r.Why = redoubt.ReleaseDead, ruleExpired
+	}
+	return r.Release
+}
+
+// stillOpen says whether something may yet come of a release.
+func stillOpen(s redoubt.ReleaseState) bool {
+	return s == redoubt.ReleaseRequested || s == redoubt.ReleaseReview || s == redoubt.ReleaseApproved
+}
