@@ -52,6 +52,7 @@ type BundleOptions struct {
 // Methods may be called at once; imports wait for one another, and so do exports.
 type Bundles struct {
 	o                    BundleOptions
+	codecs               Codecs
 	importing, exporting chan struct{}
 }
 

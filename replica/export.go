@@ -57,7 +57,10 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 	if receipt {
 		return x.frames.end()
 	}
-	x.packer = &packer{journal: o.Journal, peer: x.peer, codecs: new(Codecs)}
+	x.packer = &packer{journal: o.Journal, peer: x.peer, codecs: &x.b.codecs}
+	if x.raise { // between the halves of a guard the road carries as much as a core has time for
+		x.packer.rate = func() float64 { return quickRoad }
+	}
 	sets, err := o.Journal.Sets(ctx, x.peer)
 	if err != nil {
 		return err

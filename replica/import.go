@@ -43,7 +43,7 @@ func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error 
 	if err != nil {
 		return err
 	}
-	m.packer = &packer{journal: m.b.o.Journal, peer: m.peer, codecs: new(Codecs)}
+	m.packer = &packer{journal: m.b.o.Journal, peer: m.peer, codecs: &m.b.codecs}
 	if _, err := m.walk(ctx, m.take); err != nil {
 		return err
 	}
