@@ -74,7 +74,7 @@ func TestAPortThatIsTakenMeanwhileDoesNotKeepTwoOutpostsFromComingUp(t *testing.
 func twoOutposts(at string) string {
 	text := string(estate.ExampleText)
 	begin := strings.Index(text, "  - name: outpost")
-	end := begin + strings.Index(text[begin:], "\npeople:")
+	end := begin + strings.Index(text[begin:], "\n  - name: unclass-secret")
 	device := text[begin:end]
 	first := strings.Replace(device, "    lease: 72h\n", "    lease: 72h\n    peers: {listen: \""+at+"\"}\n", 1)
 	second := strings.Replace(strings.Replace(device, "name: outpost", "name: patrol", 1), "    lease: 72h\n", "    lease: 72h\n    meets: [outpost]\n", 1)

@@ -150,7 +150,8 @@ func TestEnclavesOnMachinesThatCannotReachOneAnother(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 
 	// The estate: everybody with a key of her own, two officers' signatures.
-	text := strings.Replace(string(estate.ExampleText), "exercise: true", "serial: 1", 1)
+	text := regexp.MustCompile(`(?s)  - name: unclass-secret.*?\npeople:`).ReplaceAllString(string(estate.ExampleText), "people:") // without its guards
+	text = strings.Replace(text, "exercise: true", "serial: 1", 1)
 	for _, m := range regexp.MustCompile(`(?m)^  - name: (\S+).*\n    clearance`).FindAllStringSubmatch(text, -1) {
 		public := strings.TrimSpace(desk.must("person", "key", path(m[1]+".key")))
 		if fields := strings.Fields(public); len(fields) > 0 {

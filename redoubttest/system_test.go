@@ -262,8 +262,13 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 		if n := first["outpost"]; n.Kind != "device" || n.State != "ready" || n.Range.Ceiling != "SECRET" {
 			t.Errorf("outpost: got %+v, want a device that is ready", n)
 		}
-		if len(nodes) != len(want)+1 {
-			t.Errorf("got %d nodes, want %d", len(nodes), len(want)+1)
+		for _, name := range []string{"unclass-secret", "secret-topsecret"} {
+			if n := first[name]; n.Kind != "guard" || n.State != "ready" || n.S3URL != "" || n.APIURL != "" {
+				t.Errorf("%s: got %+v, want a guard that is ready and listens nowhere", name, n)
+			}
+		}
+		if len(nodes) != len(want)+3 {
+			t.Errorf("got %d nodes, want %d", len(nodes), len(want)+3)
 		}
 	})
 
@@ -283,13 +288,16 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 				t.Errorf("%s: environment: %v", name, err)
 			}
 		}
-		if len(seen) != 4 {
-			t.Errorf("got %d processes, want 4", len(seen))
+		if len(seen) != 6 {
+			t.Errorf("got %d processes, want 6", len(seen))
 		}
 	})
 
 	t.Run("TLS 1.3 with post-quantum keys, and nothing in clear", func(t *testing.T) {
 		for name, n := range first {
+			if n.Kind == "guard" {
+				continue
+			}
 			for _, address := range []string{n.S3URL, n.APIURL} {
 				host := strings.TrimPrefix(address, "https://")
 				c, err := tls.Dial("tcp", host, &tls.Config{RootCAs: r.roots(name)})
@@ -310,6 +318,9 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 					t.Errorf("%s was believed without its authority", address)
 				}
 				for other := range first {
+					if first[other].Kind == "guard" {
+						continue
+					}
 					if c, err := tls.Dial("tcp", host, &tls.Config{RootCAs: r.roots(other)}); err == nil {
 						c.Close()
 						if other != name {
@@ -469,7 +480,7 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 		other.must("up", "--detach", "--no-samples")
 		for name, n := range other.status() {
 			mine := r.status()[name]
-			if n.State != "ready" || n.PID == mine.PID || n.S3URL == mine.S3URL || n.APIURL == mine.APIURL {
+			if n.State != "ready" || n.PID == mine.PID || n.Kind != "guard" && (n.S3URL == mine.S3URL || n.APIURL == mine.APIURL) {
 				t.Errorf("%s: %+v beside %+v", name, n, mine)
 			}
 			if mine.State != "ready" {
@@ -520,12 +531,12 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 			ended := make(chan struct{})
 			go func() { up.Wait(); close(ended) }()
 			defer func() { up.Process.Kill(); <-ended }()
-			until(t, "four nodes are ready", func() bool {
+			until(t, "all nodes are ready", func() bool {
 				if _, err := os.Stat(filepath.Join(r.state, ".exercise", "sealed")); err != nil {
 					return false
 				}
 				nodes := r.status()
-				return len(nodes) == 4 && !slices.ContainsFunc([]string{"unclass", "secret", "topsecret", "outpost"}, func(n string) bool { return nodes[n].State != "ready" })
+				return len(nodes) == 6 && !slices.ContainsFunc([]string{"unclass", "secret", "topsecret", "outpost", "unclass-secret", "secret-topsecret"}, func(n string) bool { return nodes[n].State != "ready" })
 			})
 			pids := r.pids()
 			if err := up.Process.Signal(c.sig); err != nil {
@@ -549,8 +560,7 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 
 func TestAnEstateThatNamesWhatIsNotBuiltIsRefused(t *testing.T) {
 	r := newEstate(t)
-	for key, reason := range map[string]string{"guards": "guards between enclaves are not built yet",
-		"links": "not built yet", "agreements": "not built yet", "price_book": "not built yet"} {
+	for key, reason := range map[string]string{"links": "not built yet", "agreements": "not built yet", "price_book": "not built yet"} {
 		path := r.file(key+".yaml", string(estate.ExampleText)+key+":\n  - name: something\n")
 		for _, args := range [][]string{{"estate", "check", path}, {"up", path, "--detach"}, {"serve", "secret", "--estate", path, "--state", r.state}} {
 			s := r.try(args...)
@@ -568,6 +578,7 @@ func TestAnEstateThatNamesWhatIsNotBuiltIsRefused(t *testing.T) {
 // which nobody dials. What is not here is looked at by a person before it is added.
 var namedHosts = map[string]string{
 	"www.xmlspif.org":     "namespace of SPIF",
+	"json-schema.org":     "names of the versions of JSON Schema",
 	"www.w3.org":          "namespaces of XML",
 	"ns.adobe.com":        "namespaces in the metadata of sample images",
 	"s3.amazonaws.com":    "namespace of S3's documents",
@@ -693,16 +704,18 @@ cmp "$T/f" "$T/g"
 	if err == nil {
 		err = json.Unmarshal(doctor, &d)
 	}
-	if s := d.Sovereignty; err != nil || len(s.Outbound) != 2 || len(s.Listeners) != 11 || len(s.Roots) < 3 {
+	if s := d.Sovereignty; err != nil || len(s.Outbound) != 6 || len(s.Listeners) != 15 || len(s.Roots) < 3 {
 		t.Errorf("doctor --sovereignty: %v: %s", err, doctor)
 	}
 	for _, o := range d.Sovereignty.Outbound {
-		if o.Node != "outpost" || !strings.HasPrefix(o.Owner, "enclave secret, its home") || !o.Told || o.Seen {
+		home := o.Node == "outpost" && strings.HasPrefix(o.Owner, "enclave secret, its home") && !o.Seen
+		side := strings.HasSuffix(o.Owner, ", which it joins") && strings.Contains(o.Node, strings.TrimSuffix(strings.TrimPrefix(o.Owner, "enclave "), ", which it joins"))
+		if !home && !side || !o.Told {
 			t.Errorf("dials %+v", o)
 		}
 	}
 	for _, l := range d.Sovereignty.Listeners {
-		if host, _, err := net.SplitHostPort(l.Address); err != nil || !net.ParseIP(host).IsLoopback() || !slices.Contains([]string{"s3", "api", "peers", "link"}, l.Face) {
+		if host, _, err := net.SplitHostPort(l.Address); err != nil || !net.ParseIP(host).IsLoopback() || !slices.Contains([]string{"s3", "api", "peers", "link", "raise"}, l.Face) {
 			t.Errorf("listens at %+v", l)
 		}
 	}

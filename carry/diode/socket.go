@@ -23,7 +23,11 @@ func Dial(address string) (*Socket, error) {
 	if to.IP.To4() != nil {
 		network = "udp4"
 	}
-	c, err := net.ListenUDP(network, nil)
+	var from *net.UDPAddr // of every address, but where it leads to this machine alone
+	if to.IP.IsLoopback() {
+		from = &net.UDPAddr{IP: to.IP}
+	}
+	c, err := net.ListenUDP(network, from)
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.Dial", Object: address, Kind: redoubt.Unavailable, Err: err}
 	}
