@@ -28,9 +28,12 @@ func (e *Enclave) Permit(ctx context.Context, who redoubt.Credential, action red
 		return redoubt.Link{}, err
 	}
 	l, err := e.link(string(action), peer)
-	if rule := e.carrier(who, action, l); err == nil && rule != "" {
+	if rule := e.carrier(who, action, peer, l.Raise); rule != "" {
 		ent.Allow, ent.Rule = false, rule
 		return redoubt.Link{}, e.noted(ctx, ent, &redoubt.Error{Op: string(action), Object: string(peer), Kind: redoubt.Denied, Rule: rule})
+	}
+	if err != nil && (action == redoubt.ActionHandRaise || action == redoubt.ActionTakeRaise) { // declared, and this node has just started
+		err = &redoubt.Error{Op: string(action), Object: string(peer), Kind: redoubt.Unavailable, Err: errors.New("the raise is not joined yet")}
 	}
 	if lost := e.record(ctx, ent); lost != nil {
 		return redoubt.Link{}, lost
@@ -38,26 +41,26 @@ func (e *Enclave) Permit(ctx context.Context, who redoubt.Credential, action red
 	return l, err
 }
 
-// carrier says by what rule somebody does not carry bundles over a link: a raise goes by the guard that the estate declares for it and by
-// nobody else, for a file that goes down tells what was taken, and one that goes up by another way takes a number that looks lost.
-func (e *Enclave) carrier(who redoubt.Credential, action redoubt.Action, l redoubt.Link) string {
-	pair := func(low, high redoubt.NodeName) string {
-		for _, g := range e.guards {
-			if string(g.Name) == string(who.Subject) && g.Low == low && g.High == high {
-				return ""
-			}
+// carrier says by what rule somebody does not carry bundles between this node and a peer: a raise goes by the guard that the estate declares
+// for it and by nobody else, for a file that goes down tells what was taken, and one that goes up by another way takes a number that looks lost.
+func (e *Enclave) carrier(who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, of redoubt.Raise) string {
+	low, high := peer, e.name
+	switch action {
+	case redoubt.ActionHandRaise:
+		low, high = e.name, peer
+	case redoubt.ActionTakeRaise:
+	default:
+		if of != redoubt.NoRaise {
+			return ruleRaise
 		}
-		return ruleRaise
+		return ""
 	}
-	switch {
-	case action == redoubt.ActionHandRaise:
-		return pair(e.name, l.Peer)
-	case action == redoubt.ActionTakeRaise:
-		return pair(l.Peer, e.name)
-	case l.Raise != redoubt.NoRaise:
-		return ruleRaise
+	for _, g := range e.guards {
+		if string(g.Name) == string(who.Subject) && g.Low == low && g.High == high {
+			return ""
+		}
 	}
-	return ""
+	return ruleRaise
 }
 
 const ruleRaise = "raised-by-its-guard (4.7)"

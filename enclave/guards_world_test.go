@@ -41,7 +41,9 @@ var chainPeople = []redoubt.Person{
 	{Name: "rev-1", Clearance: "TOP SECRET//SI/TK", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleReviewer}},
 	{Name: "rev-2", Clearance: "TOP SECRET//SI/TK", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleReviewer}},
 	{Name: "rev-3", Clearance: "TOP SECRET//SI/TK", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleReviewer, redoubt.RoleAnalyst}},
+	{Name: "u-rev", Clearance: "UNCLASSIFIED", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleReviewer}},
 	{Name: "s-rev", Clearance: "SECRET", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleReviewer}},
+	{Name: "officer-4", Clearance: "TOP SECRET//SI/TK", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleOfficer}},
 	{Name: "ts-admin", Clearance: "TOP SECRET//SI/TK", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleAdmin, redoubt.RoleStorage}},
 }
 

@@ -44,9 +44,28 @@ type Feeder struct {
 	o     FeederOptions
 	spool spool
 	have  redoubt.BundleMark // the newest in the spool; of the one that fetches
-	sent  redoubt.BundleMark // the newest that was sent whole; of the one that sends, as again is
+	sent  sent               // of the one that sends, as again is
 	again []repeat
 	fresh chan struct{} // something came into the spool
+}
+
+// sent is the newest that was sent whole of each numbering that the spool has.
+type sent []redoubt.BundleMark
+
+// has says whether a bundle was sent.
+func (all sent) has(m redoubt.BundleMark) bool {
+	return slices.ContainsFunc(all, func(last redoubt.BundleMark) bool { return last.Numbering == m.Numbering && m.Serial <= last.Serial })
+}
+
+// with is all with one more, without what the spool has no more.
+func (all sent) with(m redoubt.BundleMark, there []spooled) sent {
+	out := sent{m}
+	for _, last := range all {
+		if last.Numbering != m.Numbering && slices.ContainsFunc(there, func(b spooled) bool { return b.mark.Numbering == last.Numbering }) {
+			out = append(out, last)
+		}
+	}
+	return out
 }
 
 // repeat is a bundle that is to be sent once more.
@@ -137,25 +156,17 @@ func (f *Feeder) room() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	var sent redoubt.BundleMark
-	if err := f.spool.record(sentName, &sent); err != nil {
+	var done sent
+	if err := f.spool.record(sentName, &done); err != nil {
 		return false, err
 	}
 	var waiting int64
 	for _, b := range all {
-		if !before(b.mark, sent) {
+		if !done.has(b.mark) {
 			waiting += b.bytes
 		}
 	}
 	return waiting <= maxUnsent, nil
-}
-
-// before says whether a bundle was sent when that one was the newest that was.
-func before(m, sent redoubt.BundleMark) bool {
-	if m.Numbering != sent.Numbering {
-		return m.Created.Before(sent.Created)
-	}
-	return m.Serial <= sent.Serial
 }
 
 // send sends what is new, in its order, then what a person asked for, then what is due once more.
@@ -190,7 +201,7 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 		return err
 	}
 	for _, b := range all {
-		if before(b.mark, f.sent) {
+		if f.sent.has(b.mark) {
 			continue
 		}
 		if err := f.o.Send(ctx, b.path); err != nil {
@@ -200,8 +211,8 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 			f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
 			return nil // it is tried again
 		}
-		f.sent = b.mark
-		if err := f.spool.keep(sentName, b.mark); err != nil {
+		f.sent = f.sent.with(b.mark, all)
+		if err := f.spool.keep(sentName, f.sent); err != nil {
 			return err
 		}
 		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})
@@ -235,8 +246,8 @@ type Refeed struct {
 	Serials []redoubt.NumberSpan `json:"serials"` // of the newest numbering
 }
 
-// AskRefeed asks the feeder whose spool is in dir to send numbers again. NotFound: some of them are not in the spool any more; then nothing is
-// asked, and raising anew is what is left.
+// AskRefeed asks the feeder whose spool is in dir to send numbers again, those of them that it has: in a gap there may be numbers that never
+// were, and what is still lacking then is a gap still. NotFound: it has none of them any more; then raising anew is what is left.
 func AskRefeed(dir string, high redoubt.NodeName, serials []redoubt.NumberSpan) error {
 	s, err := openSpoolAsIs(dir)
 	if err != nil {
@@ -254,15 +265,19 @@ func AskRefeed(dir string, high redoubt.NodeName, serials []redoubt.NumberSpan) 
 		}
 		has[b.mark.Serial] = true
 	}
-	for _, span := range serials {
-		for n := span.From; n <= span.To; n++ {
-			if !has[n] {
-				return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("some of these numbers are not in the spool any more"),
-					Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
-			}
-		}
+	found := false
+	for n := range has {
+		found = found || inSpans(serials, n)
+	}
+	if !found {
+		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is in the spool any more"),
+			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
 	}
 	return s.keep(refeedName, Refeed{Serials: serials})
+}
+
+func inSpans(all []redoubt.NumberSpan, n uint64) bool {
+	return slices.ContainsFunc(all, func(s redoubt.NumberSpan) bool { return s.From <= n && n <= s.To })
 }
 
 // refeed sends what a person asked for.
@@ -281,7 +296,7 @@ func (f *Feeder) refeed(ctx context.Context) error {
 		return err
 	}
 	for _, b := range all {
-		if b.mark.Numbering != f.sent.Numbering || !slices.ContainsFunc(asked.Serials, func(s redoubt.NumberSpan) bool { return s.From <= b.mark.Serial && b.mark.Serial <= s.To }) {
+		if b.mark.Numbering != all[len(all)-1].mark.Numbering || !inSpans(asked.Serials, b.mark.Serial) {
 			continue
 		}
 		if err := f.o.Send(ctx, b.path); err != nil {
@@ -300,7 +315,7 @@ func (f *Feeder) forget() error {
 	}
 	var kept, files int64
 	for _, b := range slices.Backward(all) {
-		if !before(b.mark, f.sent) {
+		if !f.sent.has(b.mark) {
 			continue
 		}
 		kept += b.bytes

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -117,12 +118,13 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 		return err
 	}
 	v := redoubt.ReleaseVerdict{Rules: r.o.Rules.Digest}
-	out, err := r.pipeline(ctx, work, content, &v)
+	out, err := r.guarded(ctx, work, content, &v)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err != nil {
 		v.Refused, v.ContentType = refusal(err), ""
+		fit(&v)
 		if redoubt.KindOf(err) == redoubt.Denied {
 			r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
 		} else {
@@ -130,7 +132,59 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 		}
 		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
 	}
+	fit(&v)
 	return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, bytes.NewReader(out)))
+}
+
+// guarded is the pipeline, of which a step that panics has failed like any other.
+func (r *Releaser) guarded(ctx context.Context, work redoubt.ReleaseWork, content []byte, v *redoubt.ReleaseVerdict) (out []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			out, err = nil, &redoubt.Error{Op: "guard.Release", Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
+		}
+	}()
+	return r.pipeline(ctx, work, content, v)
+}
+
+// maxVerdictBytes is of a verdict as the source is told it, in ASCII: it goes in a header.
+const maxVerdictBytes = 40 << 10
+
+// fit has a verdict within the source's limits, by leaving out the last findings: one that does not fit would be brought again for ever.
+func fit(v *redoubt.ReleaseVerdict) {
+	v.Findings = v.Findings[:min(len(v.Findings), redoubt.MaxReleaseReport)]
+	for i := range v.Findings {
+		f := &v.Findings[i]
+		f.Step, f.Rule, f.Detail = cut(f.Step, 64), cut(f.Rule, 128), cut(f.Detail, 256)
+	}
+	for len(v.Findings) > 0 && asciiBytes(*v) > maxVerdictBytes {
+		v.Findings = v.Findings[:len(v.Findings)-1]
+	}
+}
+
+func cut(s string, most int) string {
+	if len(s) > most {
+		s = s[:most]
+	}
+	return strings.ToValidUTF8(s, "")
+}
+
+// asciiBytes is how long a verdict is as JSON in which what is not ASCII is escaped.
+func asciiBytes(v redoubt.ReleaseVerdict) (n int) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return maxVerdictBytes + 1
+	}
+	for _, r := range string(b) {
+		switch {
+		case r < 0x80:
+			n++
+		case r < 0x10000:
+			n += len(`\u0000`)
+		default:
+			n += 2 * len(`\u0000`)
+		}
+	}
+	return n
 }
 
 // passedOver is nil for what somebody else has ended meanwhile.
@@ -170,9 +224,6 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 	}
 	found := stepped("words", append(r.o.Words.SearchNames(work.Key, typ, work.Attributes.Meta, as), r.o.Words.SearchContent(typ, in.Bytes, as)...))
 	v.Findings = append(v.Findings, found...)
-	if len(v.Findings) > redoubt.MaxReleaseReport {
-		v.Findings = v.Findings[:redoubt.MaxReleaseReport]
-	}
 	if i := slices.IndexFunc(found, func(f redoubt.Finding) bool { return f.Fatal }); i >= 0 {
 		return nil, refuse("words", found[i].Rule, found[i].Detail)
 	}
@@ -183,9 +234,6 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 func stepped(step string, all []redoubt.Finding) (out []redoubt.Finding) {
 	for _, f := range all {
 		f.Step = step
-		if len(f.Detail) > 256 {
-			f.Detail = strings.ToValidUTF8(f.Detail[:256], "")
-		}
 		out = append(out, f)
 	}
 	return out

@@ -45,7 +45,16 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 		return nil, err
 	}
 	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1)}
-	return t, s.record(takenName, &t.last)
+	return t, errors.Join(s.record(takenName, &t.last), t.takeBack())
+}
+
+// takeBack has what was refused for good tried once more at each start: whoever mended the reason starts the guard anew.
+func (t *Taker) takeBack() error {
+	refused, err := filepath.Glob(filepath.Join(t.spool.dir, refusedName, "*"+bundleExt))
+	for _, path := range refused {
+		err = errors.Join(err, os.Rename(path, filepath.Join(t.spool.dir, filepath.Base(path))))
+	}
+	return diskFault(t.spool.dir, err)
 }
 
 // Came tells that a file is whole. It never waits.

@@ -1,0 +1,278 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+)
+
+// files is a folder as it is on disk.
+func files(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	all, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.Type().IsRegular() {
+			b, err := os.ReadFile(filepath.Join(dir, e.Name()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[e.Name()] = string(b)
+		}
+	}
+	return out
+}
+
+// put has a folder be as it was.
+func put(t *testing.T, dir string, as map[string]string) {
+	t.Helper()
+	for name := range files(t, dir) {
+		os.Remove(filepath.Join(dir, name))
+	}
+	for name, b := range as {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestWhatIsBelowIsAbove(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above}
+		low.write("a", "b")
+		feed(t, below, low, over, time.Second)
+		low.write("c")
+		feed(t, below, low, over, 5*time.Minute)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("a", "b", "c")
+		if !slices.IsSorted(high.taken) || len(high.taken) != 2 {
+			t.Errorf("taken %v", high.taken)
+		}
+		if left := files(t, above); len(left) != 1 { // its record
+			t.Errorf("above there is %v", slices.Collect(maps.Keys(left)))
+		}
+	})
+}
+
+// TestAFeederThatDiesAnywhereLosesNothing: its disk is put back to each state that it had after a write, and it goes on from there.
+func TestAFeederThatDiesAnywhereLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		states := map[string]func(before, after map[string]string) map[string]string{
+			"before anything": func(before, _ map[string]string) map[string]string { return before },
+			"while it came": func(before, _ map[string]string) map[string]string {
+				out := maps.Clone(before)
+				out["123"+partExt] = "half of"
+				return out
+			},
+			"before it said that it has it": func(before, after map[string]string) map[string]string {
+				out := maps.Clone(after)
+				delete(out, haveName)
+				delete(out, sentName)
+				for _, name := range []string{haveName, sentName} {
+					if b, ok := before[name]; ok {
+						out[name] = b
+					}
+				}
+				return out
+			},
+			"before it was sent": func(before, after map[string]string) map[string]string {
+				out := maps.Clone(after)
+				delete(out, sentName)
+				if b, ok := before[sentName]; ok {
+					out[sentName] = b
+				}
+				return out
+			},
+			"behind everything": func(_, after map[string]string) map[string]string { return after },
+		}
+		for name, state := range states {
+			low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+			high, over := newHighNode(t, low), &road{to: above}
+			var want []string
+			for i := range 3 {
+				item := fmt.Sprint("item ", i)
+				want = append(want, item)
+				before := files(t, below)
+				low.write(item)
+				feed(t, below, low, over, 500*time.Millisecond)
+				put(t, below, state(before, files(t, below)))
+			}
+			low.write("last")
+			feed(t, below, low, over, 10*time.Minute)
+			takeFor(t, above, high, time.Minute)
+			if high.wantAll(append(want, "last")...); t.Failed() {
+				t.Fatalf("it died %s; taken %v, void %v, sent %v", name, high.taken, high.void, over.sent)
+			}
+		}
+	})
+}
+
+func TestABundleThatIsCutOffIsNotHad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above}
+		low.write("a")
+		low.cut = 1000
+		feed(t, below, low, over, time.Minute)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("a")
+		if !high.void[1] || !slices.Equal(high.taken, []uint64{2}) {
+			t.Errorf("taken %v, void %v", high.taken, high.void)
+		}
+	})
+}
+
+func TestASourceThatIsAwayIsAskedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above, fails: 3}
+		low.away = redoubt.Unavailable
+		feed(t, below, low, over, 10*time.Minute)
+		if n := len(low.haves); n < 10 || n > 60 {
+			t.Errorf("in ten minutes it was asked %d times", n)
+		}
+		low.away = nil
+		low.write("a")
+		feed(t, below, low, over, time.Minute)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("a")
+	})
+}
+
+// TestNothingAboveChangesWhatIsSent: what is lost on the way, and what is not, is sent alike.
+func TestNothingAboveChangesWhatIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var all [][]string
+		for _, lost := range []map[string]int{nil, {"*": 1000}} {
+			low, over := newLowNode(t), &road{to: t.TempDir(), loses: lost}
+			low.last.Numbering = [16]byte{1}
+			low.write("a")
+			feed(t, t.TempDir(), low, over, 10*time.Minute)
+			all = append(all, over.sent)
+		}
+		if !slices.Equal(all[0], all[1]) || len(all[0]) != 1+len(repeats) {
+			t.Errorf("sent %v\nand, where all was lost, %v", all[0], all[1])
+		}
+	})
+}
+
+func TestAGapIsFedAgainByAPerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above, loses: map[string]int{"*": 1 + len(repeats)}}
+		low.write("a")
+		feed(t, below, low, over, 10*time.Minute)
+		low.cut = 1000 // number 2 never is
+		low.write("b")
+		feed(t, below, low, over, 10*time.Minute)
+		takeFor(t, above, high, time.Minute)
+		if !slices.Equal(high.taken, []uint64{3}) {
+			t.Fatalf("taken %v", high.taken)
+		}
+		var e *redoubt.Error
+		if err := AskRefeed(below, "high", []redoubt.NumberSpan{{From: 7, To: 9}}); !errors.As(err, &e) || e.Kind != redoubt.NotFound || !strings.Contains(e.Hint, "--anew") {
+			t.Errorf("numbers that are not there: %v", err)
+		}
+		if err := AskRefeed(filepath.Join(below, "none"), "high", nil); err == nil {
+			t.Error("a folder that is not there is fed again")
+		}
+		if err := AskRefeed(below, "high", []redoubt.NumberSpan{{From: 1, To: 2}}); err != nil { // a gap as it is shown above
+			t.Fatal(err)
+		}
+		n := over.sends(3)
+		feed(t, below, low, over, time.Second)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("a", "b")
+		if over.sends(3) != n {
+			t.Error("more was sent than was asked for")
+		}
+		if _, err := os.Stat(filepath.Join(below, refeedName)); err == nil {
+			t.Error("it is asked for still")
+		}
+	})
+}
+
+func TestWhatWasSentIsKeptAsFarAsThereIsRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below := newLowNode(t), t.TempDir()
+		over := &road{}
+		one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Keep: 3 * int64(len(one))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for i := range 6 {
+				time.Sleep(time.Second)
+				low.write(fmt.Sprint(i))
+			}
+		}()
+		during(t, time.Minute, f.Run)
+		bundles, err := f.spool.all("high")
+		if err != nil || len(bundles) != 3 {
+			t.Fatalf("%d are kept, %v", len(bundles), err)
+		}
+		for _, b := range bundles {
+			if b.mark.Serial <= 6-uint64(len(bundles)) {
+				t.Errorf("number %d is kept, and newer ones are not", b.mark.Serial)
+			}
+		}
+	})
+}
+
+// TestWhatIsNotSentIsNeverForgotten, however full the spool is; and what is sent of one numbering says nothing of another.
+func TestWhatIsNotSentIsNeverForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{fails: 1 << 30}
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Keep: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			low.write(fmt.Sprint(i))
+			during(t, time.Second, func(ctx context.Context) error { return f.Run(ctx) })
+		}
+		if all, _ := f.spool.all("high"); len(all) != 3 {
+			t.Errorf("%d wait to be sent", len(all))
+		}
+		over.fails, over.to = 0, above
+		feed(t, below, low, over, time.Minute)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("0", "1", "2")
+	})
+}
+
+// TestANumberingThatBeginsAnewIsSent, whatever the clock says: all within one second, and with a clock that was set back.
+func TestANumberingThatBeginsAnewIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, below := newLowNode(t), t.TempDir()
+		over := &road{}
+		low.write("a")
+		feed(t, below, low, over, 100*time.Millisecond)
+		low.last, low.mark, low.pending = redoubt.BundleMark{Numbering: [16]byte{2}}, redoubt.BundleMark{}, nil
+		low.write("b")
+		feed(t, below, low, over, 100*time.Millisecond)
+		if len(over.sent) != 2 {
+			t.Fatalf("sent %v", over.sent)
+		}
+		feed(t, below, low, over, 30*time.Second)
+		if n := len(over.sent); n > 2+2*len(repeats) {
+			t.Errorf("sent %d times: %v", n, over.sent)
+		}
+	})
+}

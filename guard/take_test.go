@@ -1,0 +1,195 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+)
+
+// made is bundles of consecutive numbers, by number.
+func made(t *testing.T, low *lowNode, n int) map[uint64][]byte {
+	t.Helper()
+	out, previous := map[uint64][]byte{}, [32]byte{}
+	for serial := uint64(1); serial <= uint64(n); serial++ {
+		m := redoubt.BundleMark{Numbering: [16]byte{1}, Serial: serial, Created: time.Now().UTC().Truncate(time.Second)}
+		out[serial], previous = low.bundle(m, previous, fmt.Sprintf("void[]|%d", serial))
+	}
+	return out
+}
+
+// come puts bundles in a folder, as a stage does.
+func come(t *testing.T, dir string, all map[uint64][]byte, which ...uint64) {
+	t.Helper()
+	for _, n := range which {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("b%d%s", n, bundleExt)), all[n], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestBundlesAreTakenInTheOrderOfTheirNumbersAndAGapIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 6)
+		come(t, dir, all, 3, 2, 1)
+		takeFor(t, dir, high, time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3}) {
+			t.Fatalf("taken %v", high.taken)
+		}
+		come(t, dir, all, 5, 6) // 4 is lacking
+		takeFor(t, dir, high, gapPatience-2*time.Second)
+		if len(high.taken) != 3 {
+			t.Errorf("taken %v before the gap was waited for", high.taken)
+		}
+		takeFor(t, dir, high, gapPatience+2*time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3, 5, 6}) {
+			t.Errorf("taken %v", high.taken)
+		}
+		come(t, dir, all, 4) // late
+		takeFor(t, dir, high, time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3, 5, 6, 4}) {
+			t.Errorf("taken %v", high.taken)
+		}
+	})
+}
+
+func TestWhatComesWhileItIsWaitedForIsTakenInItsTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 3)
+		come(t, dir, all, 1)
+		takeFor(t, dir, high, time.Second)
+		come(t, dir, all, 3)
+		go func() {
+			time.Sleep(10 * time.Second)
+			come(t, dir, all, 2)
+		}()
+		takeFor(t, dir, high, time.Minute)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3}) {
+			t.Errorf("taken %v", high.taken)
+		}
+	})
+}
+
+func TestWhatTheNodeCannotTakeNowIsKeptAndBroughtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, kind := range []redoubt.Kind{redoubt.QuotaExceeded, redoubt.DiskFull, redoubt.Unavailable, redoubt.Internal, redoubt.Unauthenticated, redoubt.Expired, redoubt.NotFound} {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := newHighNode(t, low), made(t, low, 2)
+			for range 20 {
+				high.fails = append(high.fails, kind)
+			}
+			come(t, dir, all, 1, 2)
+			takeFor(t, dir, high, time.Minute)
+			if n := len(files(t, dir)); n != 2 || len(high.taken) > 0 || high.came > 20 || high.came < 5 {
+				t.Errorf("%v: %d files are left, taken %v, brought %d times in a minute", kind, n, high.taken, high.came)
+			}
+			high.fails = nil
+			takeFor(t, dir, high, time.Minute)
+			if !slices.Equal(high.taken, []uint64{1, 2}) {
+				t.Errorf("%v: taken %v", kind, high.taken)
+			}
+		}
+	})
+}
+
+func TestWhatIsRefusedForGoodIsSetAsideAndTriedAtTheNextStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, kind := range []redoubt.Kind{redoubt.Denied, redoubt.Invalid, redoubt.Conflict, redoubt.Corrupt, redoubt.BadDigest, redoubt.TooLarge} {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := newHighNode(t, low), made(t, low, 2)
+			high.fails = []error{kind}
+			come(t, dir, all, 1, 2)
+			takeFor(t, dir, high, time.Minute)
+			if !slices.Equal(high.taken, []uint64{2}) {
+				t.Errorf("%v: taken %v, want it to hold nothing up", kind, high.taken)
+			}
+			if _, err := os.Stat(filepath.Join(dir, refusedName, "b1"+bundleExt)); err != nil {
+				t.Errorf("%v: %v", kind, err)
+			}
+			takeFor(t, dir, high, time.Minute) // the reason was mended
+			if !slices.Equal(high.taken, []uint64{2, 1}) {
+				t.Errorf("%v: taken %v after a start", kind, high.taken)
+			}
+		}
+	})
+}
+
+// TestATakerThatDiesAnywhereTakesNothingTwice: its folder is put back to each state that it had.
+func TestATakerThatDiesAnywhereTakesNothingTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 3)
+		come(t, dir, all, 1)
+		before := files(t, dir)
+		takeFor(t, dir, high, time.Second)
+		put(t, dir, before) // taken, and the file is still there, and no record
+		come(t, dir, all, 2)
+		takeFor(t, dir, high, time.Second)
+		after := files(t, dir)
+		come(t, dir, all, 2) // taken and recorded, and the file is still there
+		takeFor(t, dir, high, time.Second)
+		put(t, dir, after)
+		come(t, dir, all, 3)
+		takeFor(t, dir, high, time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3}) {
+			t.Errorf("taken %v", high.taken)
+		}
+		high.wantAll("1", "2", "3")
+		if n := len(files(t, dir)); n != 1 {
+			t.Errorf("%d files are left", n)
+		}
+	})
+}
+
+func TestWhatIsNoBundleForTheNodeIsPassedOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 1)
+		for name, b := range map[string]string{"a" + bundleExt: "no bundle", "empty" + bundleExt: "", "cut" + bundleExt: string(all[1][:len(all[1])/2]), "other.txt": string(all[1])} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(b), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		come(t, dir, all, 1)
+		takeFor(t, dir, high, 10*time.Second)
+		if !slices.Equal(high.taken, []uint64{1}) || high.came != 1 {
+			t.Errorf("taken %v of %d brought", high.taken, high.came)
+		}
+	})
+}
+
+func TestATakerIsToldOfWhatComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 1)
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(ctx) }()
+		synctest.Wait()
+		began := time.Now()
+		come(t, dir, all, 1)
+		for range 3 { // it never waits
+			k.Came()
+		}
+		synctest.Wait()
+		if !slices.Equal(high.taken, []uint64{1}) || !time.Now().Equal(began) {
+			t.Errorf("taken %v after %v", high.taken, time.Since(began))
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
