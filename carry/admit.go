@@ -44,10 +44,14 @@ func (e *Endpoint) takeShake(b []byte, from path) {
 		s.deliver(b, from)
 		return
 	}
-	if e.server == nil || f.level != levelInitial || !e.cookies.good(e.now(), o, f.cookie) {
+	if e.server == nil || f.level != levelInitial {
 		return
 	}
-	if s := e.admit(o); s != nil {
+	age, good := e.cookies.good(e.now(), o, f.cookie)
+	if !good {
+		return
+	}
+	if s := e.admit(o, age); s != nil {
 		s.deliver(b, from)
 		e.work.Go(func() { e.serve(s, o) })
 	}
@@ -59,11 +63,11 @@ func (e *Endpoint) begun(o opening) *shake {
 	return e.halfOpen[o]
 }
 
-// admit makes room for a handshake, or gives nil.
-func (e *Endpoint) admit(o opening) *shake {
+// admit makes room for a handshake, or gives nil. The cookie's age is the round trip, or more where something was lost.
+func (e *Endpoint) admit(o opening, age time.Duration) *shake {
 	host := hostOf(o.from.remote.Addr())
 	s := newShake(e)
-	s.path, s.remote, s.roundTrip = o.from, o.client, firstPatience
+	s.path, s.remote, s.roundTrip = o.from, o.client, min(max(age, time.Millisecond), firstPatience)
 	e.mu.Lock()
 	full := e.closed || len(e.halfOpen) >= maxHalfOpen || e.perHost[host] >= maxHalfOpenEach
 	if !full {
@@ -122,20 +126,14 @@ func (e *Endpoint) serve(s *shake, o opening) {
 	e.forget(s.local)
 }
 
-// listen exchanges fragments until TLS is done. It gives nil when time ran out.
+// listen exchanges fragments until TLS is done. It gives nil when time ran out. It only answers: a client that is gone, or cut off, gets
+// nothing repeated.
 func (s *shake) listen(ctx context.Context) error {
-	timer := time.NewTimer(firstPatience)
-	defer timer.Stop()
-	var flight time.Time // when the server's flight went first
-	repeated := false
+	var flight, last time.Time // when the server's flight went first, and when anything went
 	for !s.done {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-timer.C:
-			repeated = true
-			s.send()
-			timer.Reset(firstPatience)
 		case d := <-s.arrivals:
 			f, ok := decodeAny(d.b)
 			if !ok {
@@ -147,16 +145,22 @@ func (s *shake) listen(ctx context.Context) error {
 			if f.from != s.remote || f.level == levelVerdict {
 				continue
 			}
-			before := len(s.out[levelHandshake])
+			before, had := len(s.out[levelHandshake]), s.came
 			if err := s.take(f, d.b); err != nil {
 				return err
 			}
-			if len(s.out[levelHandshake]) > before {
-				flight = s.endpoint.now()
+			now := s.endpoint.now()
+			switch {
+			case len(s.out[levelHandshake]) > before:
+				flight, last = now, now
 				s.send()
-				timer.Reset(firstPatience)
-			} else if f.level == levelHandshake && !flight.IsZero() && !repeated {
-				s.roundTrip = min(s.roundTrip, max(s.endpoint.now().Sub(flight), time.Millisecond))
+			case s.came == had: // the client asks
+				if now.Sub(last) >= max(s.roundTrip, leastPatience) {
+					last = now
+					s.send()
+				}
+			case f.level == levelHandshake && flight.Equal(last) && !flight.IsZero():
+				s.roundTrip = min(s.roundTrip, max(now.Sub(flight), time.Millisecond))
 			}
 		}
 	}

@@ -63,6 +63,13 @@ func (s State) String() string {
 	return "down"
 }
 
+// Road is what is known of the narrowest hop of a road in our direction, once that was busy. It is worth keeping: who has to find it anew
+// sends too much at first. A Road that has changed since costs little: it is a hint of where the search for the rate ends.
+type Road struct {
+	BytesPerSec float64 `json:"bytes_per_sec"` // 0: not known
+	Loss        float64 `json:"loss"`          // the usual one, 0 to 1
+}
+
 // Stats describes one Conn. It counts bytes of all labels together: who may see it is for the caller to decide.
 type Stats struct {
 	State       State
@@ -70,6 +77,7 @@ type Stats struct {
 	LastHeard   time.Time     // when the last authentic datagram or record came
 	RTT         time.Duration // smoothed, of the best path; 0 before the first answer
 	BytesPerSec float64       // what the paths in use are believed to take in our direction, headers included; 0 over TCP
+	Road        Road          // the best path, as far as it was found
 
 	SentBytes, ReceivedBytes uint64                   // payloads of UDP or TCP with all overhead, this side's view
 	Lost                     uint64                   // datagrams believed lost; 0 over TCP

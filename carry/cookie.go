@@ -26,9 +26,10 @@ func (c *cookies) bake(now time.Time, o opening) (out cookie) {
 	return out
 }
 
-func (c *cookies) good(now time.Time, o opening, have cookie) bool {
-	age := now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(have[:8]))))
-	return hmac.Equal(have[8:], c.sum(have[:8], o)) && age >= 0 && age <= cookieLife
+// good checks a cookie, and tells how old it is: its way there and back, at least.
+func (c *cookies) good(now time.Time, o opening, have cookie) (age time.Duration, good bool) {
+	age = now.Sub(time.UnixMilli(int64(binary.BigEndian.Uint64(have[:8]))))
+	return age, hmac.Equal(have[8:], c.sum(have[:8], o)) && age >= 0 && age <= cookieLife
 }
 
 func (c *cookies) sum(at []byte, o opening) []byte {

@@ -12,6 +12,20 @@ import (
 // openEvery is how often an opening is repeated while nobody answers: a link may be down, and comes back unannounced.
 const openEvery = 500 * time.Millisecond
 
+// mostStrange is how many cookies in a row say that the server does not know the handshake: the first is the end of an
+// outage, and where another comes the answer to a question may be lost.
+const mostStrange = 3
+
+// mostOpened is how many openings an answer may be to: each has a connection ID of its own, so that a round trip is known although some
+// were lost, or went into an outage.
+const mostOpened = 8
+
+// opened is an opening that may be answered yet.
+type opened struct {
+	id connID
+	at time.Time
+}
+
 // Dial opens a Conn to the peer that is found at one of the remotes: the first to answer is used, and beside it those that share neither a
 // socket of ours nor a host of the peer with one in use; the others stand by. The configuration proves who we are and verifies the peer
 // (ServerName or a verification of its own). Dial returns when each side has verified the other, which takes three round trips; a link that is
@@ -67,17 +81,15 @@ func (e *Endpoint) attempt(ctx context.Context, config *tls.Config, paths []path
 	defer cancel()
 	s := newShake(e)
 	s.client = true
-	var ok bool
-	if s.local, ok = e.claim(s); !ok {
-		return nil, ended(op, errNoRoom)
-	}
 	established := false
 	defer func() {
 		if !established {
 			e.forget(s.local)
 		}
 	}()
-	if !s.askForCookie(ctx, paths) {
+	if asked, err := s.askForCookie(ctx, paths); err != nil {
+		return nil, ended(op, err)
+	} else if !asked {
 		return nil, nil
 	}
 	defer s.close()
@@ -110,41 +122,62 @@ func inUseFirst(paths []path, used path) []path {
 	return list
 }
 
-// askForCookie asks on every path until one answers.
-func (s *shake) askForCookie(ctx context.Context, paths []path) bool {
+// askForCookie asks on every path until one answers, which gives the handshake its connection ID. took is false when time ran out.
+func (s *shake) askForCookie(ctx context.Context, paths []path) (took bool, err error) {
+	e := s.endpoint
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	var asked time.Time
+	var all []opened
+	defer func() {
+		for _, o := range all {
+			if o.id != s.local {
+				e.forget(o.id)
+			}
+		}
+	}()
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return false, nil
 		case <-timer.C:
-			if asked.IsZero() {
-				asked = s.endpoint.now() // the first: an answer to it may come after others were sent
+			id, ok := e.claim(s)
+			if !ok {
+				return false, errNoRoom
 			}
+			if len(all) == mostOpened {
+				e.forget(all[0].id)
+				all = all[1:]
+			}
+			all = append(all, opened{id, e.now()})
 			for _, p := range paths {
-				s.endpoint.send(p, encodeOpen(s.local))
+				e.send(p, encodeOpen(id))
 			}
 			timer.Reset(openEvery)
 		case d := <-s.arrivals:
 			m, ok := decodeRetry(d.b)
-			if !ok || m.client != s.local {
+			if !ok {
 				continue
 			}
-			s.path, s.cookie = d.from, m.cookie
-			s.roundTrip = s.endpoint.now().Sub(asked)
-			return true
+			for _, o := range all {
+				if o.id == m.client {
+					s.local, s.path, s.cookie, s.roundTrip = o.id, d.from, m.cookie, e.now().Sub(o.at)
+					return true, nil
+				}
+			}
 		}
 	}
 }
 
-// converse exchanges fragments until the server's verdict. took is false when time ran out.
+// converse exchanges fragments until the server's verdict. took is false when time ran out. What is not answered is repeated once: then
+// the link may be down, and is asked small questions until there is an answer. Each other one is an opening: a server that answers that and
+// nothing else was restarted, or has no room, and it is begun anew.
 func (s *shake) converse(ctx context.Context) (took bool, err error) {
-	patience := max(s.roundTrip*3/2, leastPatience)
+	patience := func() time.Duration { return max(s.roundTrip*3/2, leastPatience) }
 	began := s.endpoint.now()
+	last, silent := began, 0 // when all went that was lacking, and what was not answered since
+	strange := 0             // cookies that came since the server was heard
 	s.send()
-	timer, life := time.NewTimer(patience), time.NewTimer(handshakeLife)
+	timer, life := time.NewTimer(patience()), time.NewTimer(handshakeLife)
 	defer timer.Stop()
 	defer life.Stop()
 	for {
@@ -154,9 +187,26 @@ func (s *shake) converse(ctx context.Context) (took bool, err error) {
 		case <-life.C:
 			return false, nil
 		case <-timer.C:
-			s.send()
-			timer.Reset(patience)
+			switch silent++; {
+			case silent == 1:
+				last = s.endpoint.now()
+				s.send()
+			case silent%2 == 0:
+				s.endpoint.send(s.path, encodeOpen(s.local))
+			default:
+				s.ask()
+			}
+			timer.Reset(patience())
 		case d := <-s.arrivals:
+			if m, ok := decodeRetry(d.b); ok && m.client == s.local && silent > 1 {
+				if strange++; strange >= mostStrange {
+					return false, nil
+				}
+				s.ask()
+				s.endpoint.send(s.path, encodeOpen(s.local))
+				timer.Reset(patience())
+				continue
+			}
 			f, ok := decodeAny(d.b)
 			if !ok || f.from == 0 {
 				if len(d.b) > 0 && d.b[0]&^1 == kindSealed && s.done {
@@ -167,6 +217,7 @@ func (s *shake) converse(ctx context.Context) (took bool, err error) {
 			if s.remote != 0 && f.from != s.remote || f.to != s.local {
 				continue
 			}
+			strange, silent = 0, min(silent, 1)
 			if f.level == levelVerdict {
 				verdict, known := s.verdict(f, d.b)
 				if known && !verdict {
@@ -185,10 +236,15 @@ func (s *shake) converse(ctx context.Context) (took bool, err error) {
 			if s.done && !doneBefore {
 				life.Reset(s.endpoint.config.MaxSilence) // the server may have taken us: that is not given up lightly
 			}
-			if len(s.out[levelHandshake]) > before || s.done != doneBefore {
-				s.roundTrip = max(min(s.roundTrip, s.endpoint.now().Sub(began)), time.Millisecond)
+			now := s.endpoint.now()
+			next := len(s.out[levelHandshake]) > before || s.done != doneBefore
+			if next {
+				s.roundTrip = max(min(s.roundTrip, now.Sub(began)), time.Millisecond)
+			}
+			if next || s.lacks() && now.Sub(last) >= patience() {
+				last, silent = now, 0
 				s.send()
-				timer.Reset(patience)
+				timer.Reset(patience())
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -34,6 +35,9 @@ type Config struct {
 	// either verify it against ClientCAs or by VerifyConnection or VerifyPeerCertificate. Nil: nobody can dial here.
 	Server *tls.Config
 
+	// Recall gives what an earlier Conn found of the road to a peer (Stats.Road); nil, or the zero Road: nothing is known.
+	Recall func(peer *x509.Certificate) Road
+
 	KeepAlive  time.Duration // between signs of life of the side that dialled, 15 s
 	MaxSilence time.Duration // without an authentic datagram; then a Conn ends, 10 min
 	Now        func() time.Time
@@ -52,6 +56,9 @@ func (c Config) filled() Config {
 	}
 	if c.Rand == nil {
 		c.Rand = rand.Reader
+	}
+	if c.Recall == nil {
+		c.Recall = func(*x509.Certificate) Road { return Road{} }
 	}
 	return c
 }

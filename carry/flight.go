@@ -43,6 +43,7 @@ type flight struct {
 	reorder  uint64 // how many later ones must have arrived before one is held for lost
 	lastSent time.Time
 	silent   time.Time // since when nothing was answered; zero: nothing waits for an answer
+	busy     time.Time // since when something waits for an answer without a pause
 }
 
 // Reordering is tolerated as RFC 9002 section 6.1.1 has it, and more where a path proves to reorder more.
@@ -59,7 +60,7 @@ func (f *flight) add(s sent) {
 	s.sentBytes = f.sentBytes
 	if s.eliciting {
 		if f.silent.IsZero() {
-			f.silent = s.at
+			f.silent, f.busy = s.at, s.at
 		}
 		f.bytes += s.size
 		f.waiting++

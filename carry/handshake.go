@@ -54,6 +54,7 @@ type shake struct {
 	out     [2][]byte
 	outDone [2]int // what the other side has of it
 	in      [2]incomingLevel
+	came    int         // bytes of in that came
 	seal    cipher.AEAD // of levelHandshake
 	open    cipher.AEAD
 
@@ -193,6 +194,7 @@ func (s *shake) take(f fragment, b []byte) error {
 	}
 	copy(in.buf[f.offset:], f.data)
 	in.got.add(uint64(f.offset), uint64(end))
+	s.came += len(f.data)
 	return s.feed()
 }
 
@@ -230,12 +232,22 @@ func (s *shake) send() {
 		}
 	}
 	if !sentAny {
-		level := uint8(levelInitial)
-		if s.seal != nil {
-			level = levelHandshake
-		}
-		s.sendFragment(level, s.outDone[level], nil)
+		s.ask()
 	}
+}
+
+// ask says what we have of the other side's, and nothing else: a small datagram, that the other side answers with what is lacking.
+func (s *shake) ask() {
+	level := uint8(levelInitial)
+	if s.seal != nil {
+		level = levelHandshake
+	}
+	s.sendFragment(level, s.outDone[level], nil)
+}
+
+// lacks tells whether the other side is not known to have all that we say.
+func (s *shake) lacks() bool {
+	return s.outDone[levelInitial] < len(s.out[levelInitial]) || s.seal != nil && s.outDone[levelHandshake] < len(s.out[levelHandshake])
 }
 
 func (s *shake) sendFragment(level uint8, offset int, data []byte) {

@@ -38,6 +38,7 @@ type pair struct {
 	a, b         *carry.Endpoint
 	connA, connB carry.Conn
 	clientTLS    *tls.Config
+	serverTLS    *tls.Config
 	ctx          context.Context
 }
 
@@ -58,13 +59,12 @@ func newPairOver(t *testing.T, seed uint64, there, back carrytest.Road) *pair {
 	p := &pair{t: t, network: carrytest.NewNetwork(seed, there), ctx: t.Context()}
 	p.network.SetOneWay(hostB, hostA, back)
 	p.socketA, p.socketB = p.network.Listen(hostA+":1"), p.network.Listen(hostB+":2")
-	var server *tls.Config
-	server, p.clientTLS = nodes(t)
+	p.serverTLS, p.clientTLS = nodes(t)
 	var err error
 	if p.a, err = carry.NewEndpoint(carry.Config{}, p.socketA); err != nil {
 		t.Fatal(err)
 	}
-	if p.b, err = carry.NewEndpoint(carry.Config{Server: server}, p.socketB); err != nil {
+	if p.b, err = carry.NewEndpoint(carry.Config{Server: p.serverTLS}, p.socketB); err != nil {
 		t.Fatal(err)
 	}
 	p.connect()

@@ -77,7 +77,8 @@ func (l *link) watch(w *way, now time.Time) time.Duration {
 	patience := w.patience()
 	tail := patience - now.Sub(later(w.flight.lastSent, w.flight.silent))
 	if tail <= 0 {
-		w.flight.tail(2, func(s *sent) { l.missed(w, s, now) })
+		w.tails = tailDatagrams
+		w.flight.tail(tailDatagrams, func(s *sent) { l.missed(w, s, now) })
 		if len(l.ways.list) > 1 || !l.out.sendable() { // what it carried may go by another way
 			l.sendPing(w, now)
 		}
@@ -85,6 +86,9 @@ func (l *link) watch(w *way, now time.Time) time.Duration {
 	}
 	return min(outage, tail)
 }
+
+// tailDatagrams are sent again when nothing is answered.
+const tailDatagrams = 2
 
 // patience is how long an answer may take: RFC 9002 section 6.2.1.
 func (w *way) patience() time.Duration {
@@ -211,8 +215,14 @@ func (l *link) sendProbe(w *way, now time.Time) {
 	w.probeTurn++
 }
 
+// How often a stretch of FLASH goes with any probe, and how many probes there are afterwards for one that it goes with.
+const (
+	flashOften = 10
+	flashThin  = 5
+)
+
 // flashToProbeWith takes turns among the FLASH that has not arrived: so it gets through to a peer
-// that only listens.
+// that only listens. A stretch that went often goes with one probe in flashThin from then on: most often nobody listens.
 func (l *link) flashToProbeWith(w *way) *stretch {
 	o := &l.out[redoubt.Flash]
 	const most = floorDatagram - sealedOverhead - ackFixed - ackBits/8 - 1 - pieceOverhead
@@ -223,7 +233,7 @@ func (l *link) flashToProbeWith(w *way) *stretch {
 	for _, way := range l.ways.list {
 		for i := range way.flight.records {
 			for _, c := range way.flight.records[i].carries {
-				if c.of == o && !o.has(c.span) && c.span.from >= o.floor() && c.span.to-c.span.from <= most {
+				if c.of == o && !o.has(c.span) && c.span.from >= o.floor() && c.span.to-c.span.from <= most && (c.probes < flashOften || w.probeTurn%flashThin == 0) {
 					open = append(open, c)
 				}
 			}
@@ -233,7 +243,9 @@ func (l *link) flashToProbeWith(w *way) *stretch {
 		return nil
 	}
 	l.flashTurn++
-	return open[l.flashTurn%len(open)]
+	st := open[l.flashTurn%len(open)]
+	st.probes++
+	return st
 }
 
 // sendSize tries a size.

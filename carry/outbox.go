@@ -25,6 +25,14 @@ func (b *outbox) sendable() bool {
 	return false
 }
 
+// queued is what was never sent.
+func (b *outbox) queued() (n int) {
+	for p := range b {
+		n += b[p].queued()
+	}
+	return n
+}
+
 // pick says which precedence the next datagram begins with: the highest that has something for this lane, unless a lower
 // one has waited while the others sent agedShare datagrams for each of its own. ok is false when there is nothing.
 func (b *outbox) pick(datagram int, may [redoubt.Precedences]portion, lane int) (p redoubt.Precedence, ok bool) {

@@ -35,6 +35,7 @@ type stretch struct {
 	span   span
 	copies int // under way
 	lane   int // that the first copy went by
+	probes int // that it went with
 }
 
 // portion says what of a stream a datagram may carry, by the path that it goes by: a bit for each kind.

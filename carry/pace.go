@@ -23,7 +23,8 @@ const (
 	growth       = 0.02 // of the estimate, a round without a line; and, after growPatience, as much more for each one in a row
 	growPatience = 3
 	mostGrowth   = 1.25
-	drainEvery   = 16 // rounds; one of them is sent slower, so that the line is seen to vanish
+	trialGrowth  = 1.3 // above what was recalled, without a line: a rate that was found a little low is not sought anew
+	drainEvery   = 16  // rounds; one of them is sent slower, so that the line is seen to vanish
 	drainGain    = 0.85
 	leastGain    = 0.5
 	drainShare   = 0.6 // of what is over, a round: the answer takes another round to show
@@ -50,6 +51,8 @@ type pacer struct {
 	stalls     int     // rounds of the start that brought nothing more
 	before     float64 // the best of the start so far
 	known      float64 // what the hop passed when it was busy last
+	recalled   float64 // where the start ends, of an earlier connection; 0: nowhere
+	onTrial    bool    // the rate is what was recalled, and the hop was not busy since
 	grown      int     // rounds in a row that the estimate grew
 	stubborn   int
 	lineBefore time.Duration
@@ -87,10 +90,32 @@ type mark struct {
 }
 
 func newPacer(roundTrip time.Duration) pacer {
-	p := pacer{starting: true, gain: 1}
-	p.rtt.add(max(roundTrip, time.Millisecond))
+	p := pacer{starting: true, gain: 1, rtt: guess(max(roundTrip, time.Millisecond))}
 	p.rate = firstDatagrams * (floorDatagram + ipOverhead) / min(p.rtt.smooth, firstTime).Seconds()
 	return p
+}
+
+// road is what the narrowest hop was found to be like; zero where it never was busy.
+func (p *pacer) road() Road {
+	if p.starting || p.known == 0 {
+		return Road{}
+	}
+	return Road{BytesPerSec: p.known, Loss: p.usualLoss}
+}
+
+// recall tells what an earlier connection found: the start ends at that rate, unless the hop then shows to take more.
+func (p *pacer) recall(r Road) {
+	if r.BytesPerSec >= leastRate && r.BytesPerSec <= greatestRate && r.Loss >= 0 && r.Loss <= mostUsualLoss {
+		p.recalled, p.usualLoss = r.BytesPerSec, r.Loss
+		p.settle()
+	}
+}
+
+// settle ends the start where the rate has come to what is recalled.
+func (p *pacer) settle() {
+	if p.recalled > 0 && p.starting && p.rate >= p.recalled {
+		p.starting, p.rate, p.known, p.onTrial = false, p.recalled, p.recalled, true
+	}
 }
 
 // restart forgets what was a property of the path left behind.
@@ -196,6 +221,7 @@ func (p *pacer) start(r round, passed, loss float64, size int) {
 		p.usualLoss = 0.5*p.usualLoss + 0.5*min(loss, mostUsualLoss)
 	}
 	p.rate = 2 * max(p.rate, passed)
+	p.settle()
 }
 
 // steer keeps the line near what is aimed for.
@@ -216,14 +242,17 @@ func (p *pacer) steer(r round, passed, loss float64, size int) {
 			p.rate = 0.25*p.rate + 0.75*passed
 			p.known = p.rate
 		}
-		p.grown = 0
+		p.grown, p.onTrial = 0, false
 	case r.limited || slow:
 	case loss > p.usualLoss+lossSuspect: // it drops without a line
 		p.rate, p.grown = min(p.rate, passed), 0
 	case p.rate < p.known:
 		p.rate = p.known
 	default:
-		p.grown++
+		if p.grown++; p.onTrial && p.rate > trialGrowth*p.recalled { // the road takes more than it did
+			p.starting, p.onTrial, p.recalled, p.before, p.stalls = true, false, 0, 0, 0
+			return
+		}
 		most := mostGrowth * passed * (1 - loss) / (1 - p.usualLoss)
 		p.rate = max(p.rate, min(p.rate*(1+growth*max(1, float64(p.grown-growPatience))), most))
 	}
@@ -271,13 +300,20 @@ func (p *pacer) sent(now time.Time, size int) {
 }
 
 // rtt is the round trip as RFC 9002 section 5 smooths it.
-type rtt struct{ smooth, vary, least time.Duration }
+type rtt struct {
+	smooth, vary, least time.Duration
+	guessed             bool // by a handshake or a proof, in which something may have been lost: a shorter first answer says better
+}
+
+func guess(roundTrip time.Duration) rtt {
+	return rtt{roundTrip, roundTrip / 2, roundTrip, true}
+}
 
 func (r *rtt) add(sample time.Duration) {
-	if r.smooth == 0 {
-		*r = rtt{sample, sample / 2, sample}
-		return
+	if r.guessed && sample < r.smooth {
+		*r = guess(sample)
 	}
+	r.guessed = false
 	r.least = min(r.least, sample)
 	d := r.smooth - sample
 	r.vary += (max(d, -d) - r.vary) / 4

@@ -42,6 +42,7 @@ type way struct {
 	ackAll   bool // the next ACK reports all it can
 	ping     bool // the peer is to hear that this way is in use
 	spare    int  // bytes that may be repeated
+	tails    int  // datagrams that may go although answers stay away
 
 	strangers []stranger
 	probes    [16][sealedHeader + 12]byte // how the last datagrams of probes began

@@ -72,9 +72,13 @@ func (l *link) sendQueued(now time.Time) time.Duration {
 	}
 }
 
+// worthSizing is how much has to wait at the side that was dialled for a larger datagram to be worth a probe of its size: many ends only ever
+// answer. Who dialled tries while the link is idle still.
+const worthSizing = 8 << 10
+
 // sendBy sends the next datagram by a way; sooner are those that it would arrive earlier by. It is data unless it tries a size.
 func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, data bool) {
-	if size := w.sizer.probe(now, w.pace.rate); size > 0 && w.inUse {
+	if size := w.sizer.probe(now, w.pace.rate); size > 0 && w.inUse && (l.dialled || l.out.queued() >= worthSizing) {
 		l.sendSize(w, now, size)
 		return true, false
 	}
@@ -93,6 +97,12 @@ func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, d
 	if w.flight.bytes >= window {
 		return false, false
 	}
+	if p != redoubt.Flash && w.lull(now) {
+		if w.tails == 0 {
+			return false, false
+		}
+		w.tails--
+	}
 	l.sendData(w, p, may, now)
 	if len(sooner) > 0 { // it is limited, too, by what it may not carry
 		last := &w.flight.records[len(w.flight.records)-1]
@@ -101,6 +111,20 @@ func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, d
 	}
 	return true, true
 }
+
+// lull tells whether answers stay away that should have come by now, four of them: then the path is down or the peer is dead, and what is sent
+// is lost. It is waited for a sign of life.
+func (w *way) lull(now time.Time) bool {
+	if w.flight.silent.IsZero() {
+		return false
+	}
+	spacing := time.Duration(float64(w.sizer.size) / w.pace.pacing() * float64(time.Second))
+	gap := max(4*(w.pace.rtt.ackDelay()+spacing)+2*w.pace.rtt.vary, leastLull)
+	return now.Sub(later(w.flight.silent, w.flight.busy.Add(w.pace.rtt.smooth))) > gap
+}
+
+// leastLull is what a busy machine may take to answer.
+const leastLull = 200 * time.Millisecond
 
 // may says what of each precedence may go by a way. The soonest takes all but second copies, which go by another if there is one. A later one
 // takes what is new, where the queue is so long that it arrives before the soonest ones would be done; one that stands by, second copies alone.

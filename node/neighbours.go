@@ -167,7 +167,7 @@ func (p *peers) openDoor() error {
 	}
 	tcp, udp := b.tcp, b.udp
 	var err error
-	config := carry.Config{Server: p.doorTLS()}
+	config := carry.Config{Server: p.doorTLS(), Recall: p.recall}
 	if d.udp, err = carry.NewEndpoint(config, udp); err != nil {
 		return errors.Join(err, tcp.Close(), udp.Close())
 	}
@@ -216,7 +216,7 @@ func (p *peers) dialNeighbours(ctx context.Context) {
 	mine := map[redoubt.NodeName]*meeting{} // that this side dialled
 	for {
 		select {
-		case <-time.After(jittered(dialPause)):
+		case <-time.After(jittered(lookPause)):
 		case <-ctx.Done():
 			return
 		}
@@ -259,7 +259,7 @@ func (p *peers) dialNeighbour(ctx context.Context, n redoubt.Neighbour) (*meetin
 	if err != nil {
 		return nil, err
 	}
-	return p.dialOnce(ctx, ctx, config, addresses)
+	return p.dialOnce(ctx, ctx, config, n.Device, addresses)
 }
 
 // neighbours are what the home told last.

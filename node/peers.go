@@ -37,6 +37,7 @@ type peers struct {
 	device *deviceSide // of a device; nil: an enclave
 
 	codecs replica.Codecs
+	roads  roads
 
 	udp  *carry.Endpoint // of a device: that it dials from
 	tcp  *carry.Listener
@@ -67,13 +68,8 @@ type meeting struct {
 	last    time.Time         // when it ended
 }
 
-// Times of meetings.
-const (
-	dialTimeout  = 20 * time.Second // of one road; then the other is tried
-	dialPause    = 2 * time.Second
-	dialPauseMax = 30 * time.Second
-	contactGrain = time.Minute // what is told of the last contact
-)
+// contactGrain is how finely the last contact is told.
+const contactGrain = time.Minute
 
 // cutsFile keeps which links are cut: an exercise's setting that outlives a restart.
 const cutsFile = "cuts"
@@ -84,6 +80,7 @@ const silentFile = "silent"
 func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
 	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, clock: clock, log: log,
 		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{})}
+	p.readRoads()
 	var cuts []redoubt.NodeName
 	if err := readJSON(filepath.Join(dir, cutsFile), &cuts); err != nil && !errors.Is(err, redoubt.NotFound) {
 		return nil, err
@@ -123,7 +120,7 @@ func peerCertificate(ring *keys.Keyring, from time.Time, life time.Duration, ext
 
 // listen takes peers in at an address, over UDP and TCP.
 func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
-	config := carry.Config{Server: p.serverTLS()}
+	config := carry.Config{Server: p.serverTLS(), Recall: p.recall}
 	var err error
 	if p.udp, err = carry.NewEndpoint(config, udp); err != nil {
 		return err
@@ -150,7 +147,7 @@ func (p *peers) callFrom() (string, error) {
 			sockets = append(sockets, s)
 		}
 	}
-	if p.udp, err = carry.NewEndpoint(carry.Config{}, sockets...); err != nil {
+	if p.udp, err = carry.NewEndpoint(carry.Config{Recall: p.recall}, sockets...); err != nil {
 		for _, s := range sockets {
 			err = errors.Join(err, s.Close())
 		}
@@ -207,6 +204,7 @@ func (p *peers) run() {
 		p.work.Go(func() { p.dialNeighbours(ctx) })
 	}
 	p.work.Go(func() { p.follow(ctx) })
+	p.work.Go(func() { p.rememberRoads(ctx) })
 }
 
 // close ends every meeting and waits.
@@ -355,93 +353,6 @@ func (p *peers) follow(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// dial keeps a device in a meeting with its home, over UDP, and over TCP where that is closed. A link that is restored is
-// dialled at once.
-func (p *peers) dial(ctx context.Context) {
-	pause := dialPause
-	why := "" // home was not met, as the log has it already
-	for {
-		restored, ok := p.waitRestored(ctx, p.device.home)
-		if !ok {
-			return
-		}
-		m, err := p.dialUntil(ctx, restored)
-		if m != nil {
-			<-m.ended
-			pause, why = dialPause, ""
-		} else if now := reason(err); now != why && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-			why = now
-			p.log.Info("home is not met; it is tried again until it is", slog.String("why", why))
-		}
-		select {
-		case <-time.After(jittered(pause)):
-			pause = min(2*pause, dialPauseMax)
-		case <-restored:
-			pause, why = dialPause, ""
-		case <-ctx.Done():
-		}
-	}
-}
-
-// dialUntil is dialOnce, given up when what may be dialled has changed meanwhile.
-func (p *peers) dialUntil(ctx context.Context, changed <-chan struct{}) (*meeting, error) {
-	dialling, stop := context.WithCancel(ctx)
-	defer stop()
-	p.work.Go(func() {
-		select {
-		case <-changed:
-			stop()
-		case <-dialling.Done():
-		}
-	})
-	return p.dialOnce(ctx, dialling, p.clientTLS(), p.device.addresses)
-}
-
-// jittered spreads those who were cut off together.
-func jittered(d time.Duration) time.Duration {
-	var b [1]byte
-	rand.Read(b[:])
-	return d/2 + d*time.Duration(b[0])/256
-}
-
-// dialOnce tries every road in turn, as long as dialling stands; a meeting lasts as long as ctx. Beside no meeting it returns why the
-// last road gave none.
-func (p *peers) dialOnce(ctx, dialling context.Context, config *tls.Config, to []netip.AddrPort) (*meeting, error) {
-	var why error
-	for _, road := range []string{"udp", "tcp"} {
-		conn, err := p.dialRoad(dialling, road, config, to)
-		if err != nil {
-			why = err
-			continue
-		}
-		if m := p.meet(ctx, conn, road); m != nil {
-			return m, nil
-		}
-		why = &redoubt.Error{Op: "carry.dial", Object: road, Kind: redoubt.Denied, Err: errors.New("the link is not one of ours any more")}
-	}
-	return nil, why
-}
-
-func (p *peers) dialRoad(ctx context.Context, road string, config *tls.Config, to []netip.AddrPort) (carry.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	if road == "udp" {
-		return p.udp.Dial(ctx, config, to...)
-	}
-	return carry.DialTCP(ctx, carry.Config{}, config, func(ctx context.Context) (net.Conn, error) {
-		var d net.Dialer
-		var errs error
-		for _, a := range to {
-			c, err := d.DialContext(ctx, "tcp", a.String())
-			if err == nil {
-				return c, nil
-			}
-			errs = errors.Join(errs, err)
-		}
-		return nil, errs
-	})
 }
 
 // waitRestored waits while a link is cut or silent, and returns what the next change closes.

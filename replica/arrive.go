@@ -29,10 +29,11 @@ type arrival struct {
 	passed chan error     // what came of that
 }
 
-// How much of a segment that is coming is kept: what has come in keepParts, and no less than minPart, so that its pieces are
-// not too many. On a fast link no segment takes as long, and nothing is written of it.
+// How much of a segment that is coming is kept: what has come in keepEach, or before a pause of keepPause, and no less than minPart, so that
+// its pieces are not too many. On a fast link no segment takes as long, and nothing is written of it.
 const (
-	keepParts = 100 * time.Millisecond
+	keepEach  = 100 * time.Millisecond
+	keepPause = 20 * time.Millisecond // on a road that loses, what was held up by a loss comes all at once, and then nothing for as long
 	minPart   = 4 << 10
 	firstRoom = 1 << 20 // made for a segment when its first piece has come: what it will be is only announced
 )
@@ -188,16 +189,42 @@ func (s *Session) takePiece(ctx context.Context, p redoubt.Precedence, msg []byt
 	if len(a.packed) == int(a.seg.Bytes) {
 		return s.takeWhole(ctx, p, a)
 	}
-	if time.Since(a.since) >= keepParts {
+	if time.Since(a.since) >= keepEach {
 		return s.keepPart(ctx, a)
+	}
+	return nil
+}
+
+// fresh says whether something has come of a segment that is to be kept and is not.
+func (a *arrival) fresh() bool {
+	return a != nil && !a.ended && a.seg.Bytes > 0 && int64(segmentHead+len(a.packed))-a.kept >= minPart && a.pipe == nil && a.in.Entry.Name.Bucket != redoubt.SystemBucket
+}
+
+// unkept says whether there is something to keep when nothing comes for a while.
+func (s *Session) unkept() bool {
+	for _, a := range s.begun {
+		if a.fresh() {
+			return true
+		}
+	}
+	return false
+}
+
+// keepParts keeps what has come of every segment.
+func (s *Session) keepParts(ctx context.Context) error {
+	for _, a := range s.begun {
+		if a.fresh() {
+			if err := s.keepPart(ctx, a); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
 // keepPart keeps what has come of a segment.
 func (s *Session) keepPart(ctx context.Context, a *arrival) error {
-	fresh := int64(segmentHead+len(a.packed)) - a.kept
-	if a.seg.Bytes == 0 || fresh < minPart || a.pipe != nil || a.in.Entry.Name.Bucket == redoubt.SystemBucket {
+	if !a.fresh() {
 		return nil
 	}
 	part := a.packed[max(a.kept-segmentHead, 0):]

@@ -16,19 +16,29 @@ const askAbove = 16 << 10
 // entryCost is about what an entry takes beside its content.
 const entryCost = 300
 
-// winnow leaves out of a page of the journal what the peer has.
-func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.JournalRef) ([]redoubt.JournalRef, error) {
-	if !s.asking[out.set] {
-		return refs, nil
-	}
-	ask, waits := inquiry{Set: out.set}, int64(0)
+// surelyLacking divides a page: the peer is not asked about flash, and about what it said that it has in part. Those go at once: the road would
+// be idle until the answer comes.
+func (s *Session) surelyLacking(set string, refs []redoubt.JournalRef) (sure, others []redoubt.JournalRef) {
+	s.keptMu.Lock()
+	defer s.keptMu.Unlock()
 	for _, r := range refs {
-		if r.Precedence != redoubt.Flash { // which does not wait for an answer
-			ask.Stamps = append(ask.Stamps, r.Stamp)
-			waits += r.SizeBytes + entryCost
+		if r.Precedence == redoubt.Flash || s.kept[r.Stamp].Set == set {
+			sure = append(sure, r)
+		} else {
+			others = append(others, r)
 		}
 	}
-	if len(refs) < pageEntries { // what comes behind this is new
+	return sure, others
+}
+
+// winnow leaves out of a page of the journal, the last one or not, what the peer has.
+func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.JournalRef, last bool) ([]redoubt.JournalRef, error) {
+	ask, waits := inquiry{Set: out.set}, int64(0)
+	for _, r := range refs {
+		ask.Stamps = append(ask.Stamps, r.Stamp)
+		waits += r.SizeBytes + entryCost
+	}
+	if last { // what comes behind this is new
 		delete(s.asking, out.set)
 	}
 	if waits < askAbove {
@@ -38,14 +48,11 @@ func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.Jour
 	if err != nil {
 		return nil, err
 	}
-	keep, i, all := refs[:0:0], 0, true
-	for _, r := range refs {
-		if r.Precedence != redoubt.Flash {
-			lacking := lacks[i]
-			if i++; !lacking {
-				all = false
-				continue
-			}
+	keep, all := refs[:0:0], true
+	for i, r := range refs {
+		if !lacks[i] {
+			all = false
+			continue
 		}
 		keep = append(keep, r)
 	}

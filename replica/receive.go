@@ -35,6 +35,19 @@ func (s *Session) next(ctx context.Context) (redoubt.Precedence, []byte, error) 
 		s.early = s.early[1:]
 		return first.p, first.msg, nil
 	}
+	if s.unkept() {
+		pause, stop := context.WithTimeout(ctx, keepPause)
+		p, msg, err := s.o.Conn.Receive(pause)
+		stop()
+		if err == nil {
+			return p, msg, nil
+		}
+		if ctx.Err() == nil && pause.Err() != nil {
+			if err := s.keepParts(ctx); err != nil {
+				return 0, nil, err
+			}
+		}
+	}
 	return s.o.Conn.Receive(ctx)
 }
 

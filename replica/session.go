@@ -294,17 +294,28 @@ func (s *Session) followSet(ctx context.Context, set string) (room bool, err err
 		if err != nil || upTo == after {
 			return true, err
 		}
-		if refs, err = s.winnow(ctx, out, refs); err != nil {
+		if s.asking[set] {
+			last := len(refs) < pageEntries
+			sure, others := s.surelyLacking(set, refs)
+			s.queue(out, after, sure) // while it is asked for the others
+			refs, err = s.winnow(ctx, out, others, last)
+		}
+		if err != nil {
 			return false, err
 		}
-		queued := make([]*ref, len(refs))
-		urgency := make([]redoubt.Precedence, len(refs))
-		for i, r := range refs {
-			queued[i], urgency[i] = &ref{at: r.Position, stamp: r.Stamp, size: r.SizeBytes}, r.Precedence
-		}
-		s.out.add(out, upTo, urgency, queued)
+		s.queue(out, upTo, refs)
 	}
 	return false, nil
+}
+
+// queue puts entries of a page of a set's journal in their queues; the journal has been read up to upTo.
+func (s *Session) queue(out *outgoing, upTo uint64, refs []redoubt.JournalRef) {
+	queued := make([]*ref, len(refs))
+	urgency := make([]redoubt.Precedence, len(refs))
+	for i, r := range refs {
+		queued[i], urgency[i] = &ref{at: r.Position, stamp: r.Stamp, size: r.SizeBytes}, r.Precedence
+	}
+	s.out.add(out, upTo, urgency, queued)
 }
 
 // discover reconciles a set and queues what the peer lacks.

@@ -68,6 +68,7 @@ type Socket struct {
 	mu   sync.Mutex
 	addr netip.AddrPort
 	tap  func(b []byte, to netip.AddrPort)
+	mute bool
 }
 
 type packet struct {
@@ -105,6 +106,13 @@ func (s *Socket) Tap(f func(b []byte, to netip.AddrPort)) {
 	s.tap = f
 }
 
+// Mute has the socket send nothing from now on, as when its node has lost its power.
+func (s *Socket) Mute() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute = true
+}
+
 // Addr is where the socket is now.
 func (s *Socket) Addr() netip.AddrPort {
 	s.mu.Lock()
@@ -126,8 +134,11 @@ func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
 func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	target := to.(*net.UDPAddr).AddrPort()
 	s.mu.Lock()
-	from, tap := s.addr, s.tap
+	from, tap, mute := s.addr, s.tap, s.mute
 	s.mu.Unlock()
+	if mute {
+		return len(b), nil
+	}
 	if tap != nil {
 		tap(b, target)
 	}
