@@ -36,7 +36,7 @@ const (
 
 // repeats is when a bundle that was sent is sent again, if nothing newer waits: a high half that was away for a few minutes is fed without
 // anybody having to ask. What arrived already costs the far side nothing.
-var repeats = []time.Duration{2 * time.Second, 20 * time.Second, 3 * time.Minute}
+var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
 
 // Feeder is the low half of a raise: it takes bundles from the low node into its spool, and sends each of them one way. One that is in the
 // spool is handed over: the low node makes no other of its content. Run is called once.
@@ -171,8 +171,6 @@ func (f *Feeder) room() (bool, error) {
 
 // send sends what is new, in its order, then what a person asked for, then what is due once more.
 func (f *Feeder) send(ctx context.Context) error {
-	tick := time.NewTicker(pollEvery)
-	defer tick.Stop()
 	for ctx.Err() == nil {
 		if err := f.sendNew(ctx); err != nil {
 			return err
@@ -186,13 +184,24 @@ func (f *Feeder) send(ctx context.Context) error {
 		if err := f.forget(); err != nil {
 			return err
 		}
+		next := time.NewTimer(f.nextLook())
 		select {
 		case <-f.fresh:
-		case <-tick.C:
+		case <-next.C:
 		case <-ctx.Done():
 		}
+		next.Stop()
 	}
 	return nil
+}
+
+// nextLook is how long there is nothing to do, as far as is known: until the first repeat is due.
+func (f *Feeder) nextLook() time.Duration {
+	d := pollEvery
+	for _, r := range f.again {
+		d = min(d, max(time.Until(r.at), 10*time.Millisecond))
+	}
+	return d
 }
 
 func (f *Feeder) sendNew(ctx context.Context) error {

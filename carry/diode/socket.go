@@ -51,5 +51,6 @@ func Listen(address string) (Source, net.Addr, error) {
 		return nil, nil, &redoubt.Error{Op: "diode.Listen", Object: address, Kind: redoubt.Unavailable, Err: err, Hint: "want HOST:PORT of this machine, which nothing else listens at"}
 	}
 	_ = c.(*net.UDPConn).SetReadBuffer(receiveBuffer) // less is less
+	widen(c.(*net.UDPConn), receiveBuffer)
 	return c, c.LocalAddr(), nil
 }

@@ -19,3 +19,14 @@ func deafen(c *net.UDPConn) {
 		unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 0)
 	})
 }
+
+// widen has the kernel queue bytes that come while this process does not run: more than it lets everybody, where we may.
+func widen(c *net.UDPConn, bytes int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) // takes CAP_NET_ADMIN; without it what was asked for before stays
+	})
+}

@@ -5,3 +5,5 @@ package diode
 import "net"
 
 func deafen(c *net.UDPConn) { c.SetReadBuffer(1) }
+
+func widen(*net.UDPConn, int) {}
