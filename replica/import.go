@@ -25,6 +25,10 @@ type importer struct {
 	counts   counts
 	progress func(done, total int64)
 
+	waiting      []redoubt.Received // of waitingSet, to be applied together
+	waitingSet   string
+	waitingBytes int64 // of content, as it is held
+
 	broken  map[string]bool   // sets of which something was not taken: later tickets are not given back
 	tickets map[string][]byte // the last of each other set
 	lacking bool
@@ -45,6 +49,9 @@ func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error 
 	}
 	m.packer = &packer{journal: m.b.o.Journal, peer: m.peer, codecs: &m.b.codecs}
 	if _, err := m.walk(ctx, m.take); err != nil {
+		return err
+	}
+	if err := m.applyGathered(ctx); err != nil {
 		return err
 	}
 	if !fresh {
@@ -154,6 +161,9 @@ func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) erro
 		return m.takeLarge(ctx, msg, rest)
 	case msgMark:
 		t, err := decodeMark(msg)
+		if err == nil {
+			err = m.applyGathered(ctx)
+		}
 		if err == nil && !m.broken[t.Set] {
 			m.tickets[t.Set] = bytes.Clone(t.Ticket)
 		}
@@ -162,9 +172,9 @@ func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) erro
 	return errMessage
 }
 
-// takeItems applies a message of small entries. One that is packed against another of the same message waits until that is applied.
+// takeItems takes a message of small entries.
 func (m *importer) takeItems(ctx context.Context, msg []byte) error {
-	all, err := decodeItems(msg)
+	all, err := decodeItems(bytes.Clone(msg))
 	if err != nil {
 		return err
 	}
@@ -172,31 +182,39 @@ func (m *importer) takeItems(ctx context.Context, msg []byte) error {
 	if err != nil {
 		return err
 	}
-	var in []redoubt.Received
 	for i := range all.Parcels {
-		r, state, err := m.packer.unpack(ctx, all.Set, &all.Parcels[i])
-		if err == nil && state == needsBase && len(in) > 0 {
-			if err = m.apply(ctx, all.Set, in); err == nil {
-				in = in[:0]
-				r, state, err = m.packer.unpack(ctx, all.Set, &all.Parcels[i])
+		r, ok, err := m.unpack(ctx, all.Set, &all.Parcels[i])
+		if err != nil || !ok {
+			if err != nil {
+				return err
 			}
-		}
-		if err != nil {
-			return err
-		}
-		if state != taken {
-			m.refuse(all.Set, state)
 			continue
 		}
 		if custodies != nil {
 			r.Custody = custodies[i]
 		}
-		in = append(in, r)
+		if err := m.gather(ctx, all.Set, r); err != nil {
+			return err
+		}
 	}
-	return m.apply(ctx, all.Set, in)
+	return nil
 }
 
-// takeLarge applies an entry whose content follows in pieces.
+// unpack makes of a parcel what is applied. One that is packed against another that waits has that applied first.
+func (m *importer) unpack(ctx context.Context, set string, p *parcel) (r redoubt.Received, ok bool, err error) {
+	r, state, err := m.packer.unpack(ctx, set, p)
+	if err == nil && state == needsBase && len(m.waiting) > 0 {
+		if err = m.applyGathered(ctx); err == nil {
+			r, state, err = m.packer.unpack(ctx, set, p)
+		}
+	}
+	if err == nil && state != taken {
+		m.refuse(set, state)
+	}
+	return r, state == taken, err
+}
+
+// takeLarge takes an entry whose content follows in pieces: with others as long as it is held in memory, and by itself beyond.
 func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader) error {
 	start, err := decodeBegin(bytes.Clone(msg))
 	if err != nil {
@@ -204,27 +222,54 @@ func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader)
 	}
 	content := &pieces{f: rest, seq: start.Parcel.Seq, left: start.Bytes}
 	p := start.Parcel
-	var r redoubt.Received
-	var state uint8
-	if p.Packing == packedPlain {
-		r, state, err = m.packer.unpack(ctx, start.Set, &parcel{Entry: p.Entry, Custody: p.Custody})
-		r.Content = content
-	} else {
-		if p.Content, err = io.ReadAll(content); err != nil {
+	if p.Packing == packedPlain && start.Bytes > gatherBytes {
+		r, ok, err := m.unpack(ctx, start.Set, &parcel{Entry: p.Entry, Custody: p.Custody})
+		if err == nil && ok {
+			r.Content = content
+			if err = m.applyGathered(ctx); err == nil {
+				err = m.apply(ctx, start.Set, []redoubt.Received{r})
+			}
+		}
+		if err == nil {
+			_, err = io.Copy(io.Discard, content) // of what was refused, or is here already
+		}
+		return err
+	}
+	if p.Content, err = io.ReadAll(content); err != nil {
+		return err
+	}
+	r, ok, err := m.unpack(ctx, start.Set, &p)
+	if err != nil || !ok {
+		return err
+	}
+	return m.gather(ctx, start.Set, r)
+}
+
+// What waits to be applied together: one commit and one sync for all of it.
+const (
+	gatherEntries = 512
+	gatherBytes   = 8 << 20
+)
+
+// gather has an entry wait for others of its label set.
+func (m *importer) gather(ctx context.Context, set string, r redoubt.Received) error {
+	if len(m.waiting) > 0 && set != m.waitingSet {
+		if err := m.applyGathered(ctx); err != nil {
 			return err
 		}
-		r, state, err = m.packer.unpack(ctx, start.Set, &p)
 	}
-	if err != nil {
-		return err
+	m.waiting, m.waitingSet, m.waitingBytes = append(m.waiting, r), set, m.waitingBytes+r.Entry.SizeBytes
+	if len(m.waiting) < gatherEntries && m.waitingBytes < gatherBytes {
+		return nil
 	}
-	if state != taken {
-		m.refuse(start.Set, state)
-	} else if err := m.apply(ctx, start.Set, []redoubt.Received{r}); err != nil {
-		return err
-	}
-	_, err = io.Copy(io.Discard, content) // of what was refused, or is here already
-	return err
+	return m.applyGathered(ctx)
+}
+
+// applyGathered applies what waits.
+func (m *importer) applyGathered(ctx context.Context) error {
+	in := m.waiting
+	m.waiting, m.waitingBytes = nil, 0
+	return m.apply(ctx, m.waitingSet, in)
 }
 
 // refuse counts an entry that could not be unpacked.
