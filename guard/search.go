@@ -58,6 +58,9 @@ func valuesOf(typ string, content []byte) (all []string, err error) {
 }
 
 func jsonTexts(content []byte) (all []string, err error) {
+	if !json.Valid(content) { // a decoder takes what ends in the middle for what has ended
+		return nil, errors.New("not one JSON text")
+	}
 	d := json.NewDecoder(bytes.NewReader(content))
 	d.UseNumber()
 	for {
