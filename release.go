@@ -32,6 +32,7 @@ const (
 	MaxReleaseLife    = 7 * 24 * time.Hour // an approval that is older is of another week's facts
 	MaxReleaseReport  = 64                 // findings that are kept of one release
 	MaxReleasesListed = 1000               // in one page
+	MaxReleaseTold    = 32 << 10           // of what is told beside the content (names, reason, metadata), as JSON in ASCII: it goes in a header
 )
 
 // RequestRelease asks that one version leave for a lower node, or for a wider audience in the same one.
