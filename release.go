@@ -30,9 +30,10 @@ const (
 	MaxReleaseBytes   = 64 << 20                  // of content, before and after the filters: both filters hold it in memory
 	MaxReleaseReason  = 1024                      // bytes of a reason
 	MaxReleaseLife    = 7 * 24 * time.Hour        // an approval that is older is of another week's facts
-	MaxReleaseAhead   = 50 * 366 * 24 * time.Hour // that a declassification is approved ahead: what it rests on is looked at when it leaves
 	MaxReleaseReport  = 64                        // findings that are kept of one release
 	MaxReleasesListed = 1000                      // in one page
+	MaxReleaseTold    = 32 << 10                  // of what is told beside the content (names, reason, metadata), as JSON in ASCII: it goes in a header
+	MaxReleaseAhead   = 50 * 366 * 24 * time.Hour // that a declassification is approved ahead: what it rests on is looked at when it leaves
 )
 
 // RequestRelease asks that one version leave for a lower node, or for a wider audience in the same one.

@@ -170,6 +170,17 @@ func held(r *http.Request) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(r.Context(), guardWait)
 }
 
+// begun bounds the waiting for the first byte, and nothing behind it: a bundle may take longer than that to be written.
+type begun struct {
+	*body
+	wait *time.Timer
+}
+
+func (b *begun) Write(p []byte) (int, error) {
+	b.wait.Stop()
+	return b.body.Write(p)
+}
+
 func (s *server) pendingReleases(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
 	ctx, cancel := held(r)
 	defer cancel()
@@ -310,11 +321,11 @@ func (s *server) handRaise(w http.ResponseWriter, r *http.Request, who redoubt.C
 	if err != nil {
 		return err
 	}
-	ctx, cancel := held(r)
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	out := &body{w: w, typ: octets}
 	w.Header().Set("Trailer", RaiseTrailer)
-	mark, err := s.RaiseSource.HandRaise(ctx, who, in.Peer, have, out)
+	mark, err := s.RaiseSource.HandRaise(ctx, who, in.Peer, have, &begun{out, time.AfterFunc(guardWait, cancel)})
 	if err != nil {
 		w.Header().Del("Trailer")
 		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {

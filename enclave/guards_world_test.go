@@ -117,7 +117,9 @@ func (c *chain) device(name redoubt.NodeName, home *world) *world {
 		c.t.Fatal(err)
 	}
 	w.SetMakers(home.Makers())
-	carry(c.t, home, w)
+	if _, refused := carry(c.t, home, w); len(refused) > 0 {
+		c.t.Errorf("%s refuses what it is told: %+v", name, refused)
+	}
 	return w
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -51,6 +52,7 @@ const (
 	ruleOrigin     = "released-where-made (2.5)"
 	ruleConsent    = "originators-consent (1.5)"
 	ruleOtherGuard = "guard-of-the-release (4.6)"
+	ruleTold       = "told-in-a-header (4.6)"
 	ruleReceipt    = "receipt-of-the-target (4.6)"
 )
 
@@ -76,7 +78,7 @@ type releaseEntry struct {
 	guard redoubt.NodeName
 	name  redoubt.ObjectName // of the source
 	ends  time.Time
-	after time.Time // it leaves no earlier
+	after time.Time            // it leaves no earlier
 	state redoubt.ReleaseState // view
 }
 
@@ -263,6 +265,9 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if from.After(now) {
 		r.After = from
 	}
+	if toldBytes(r.Release, keptOf(f.rec.attrs.Meta, q.Keep)) > redoubt.MaxReleaseTold {
+		return refuse(redoubt.TooLarge, ruleTold, "names, reason and metadata are too long together: keep less metadata, or ask under a shorter key")
+	}
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
 	if hint := e.overRate(g, who); hint != "" {
@@ -276,6 +281,37 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	}
 	ent.Detail = "release " + string(id) + " to " + string(q.To) + " as " + r.As
 	return r.Release, e.keepRelease(ctx, f.set, r, ent)
+}
+
+// keptOf is of a version's metadata what is asked to leave.
+func keptOf(meta map[string]string, keep []string) map[string]string {
+	if len(keep) == 0 {
+		return nil
+	}
+	out := maps.Clone(meta)
+	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(keep, name) })
+	return out
+}
+
+// toldBytes is how long values are as JSON in which what is not ASCII is escaped.
+func toldBytes(all ...any) (n int) {
+	for _, v := range all {
+		b, err := json.Marshal(v)
+		if err != nil {
+			return redoubt.MaxReleaseTold + 1
+		}
+		for _, r := range string(b) {
+			switch {
+			case r < 0x80:
+				n++
+			case r < 0x10000:
+				n += len(`\u0000`)
+			default:
+				n += 2 * len(`\u0000`)
+			}
+		}
+	}
+	return n
 }
 
 // consentMarks are those of a label that nobody but the originator may have leave (RULES 1.5).

@@ -11,8 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"redoubt"
@@ -371,9 +369,7 @@ func (e *Enclave) keptMeta(r *releaseRecord) (map[string]string, error) {
 	if err != nil || f.rec == nil {
 		return nil, errors.Join(err, redoubt.Conflict)
 	}
-	out := maps.Clone(f.rec.attrs.Meta)
-	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(r.Keep, name) })
-	return out, nil
+	return keptOf(f.rec.attrs.Meta, r.Keep), nil
 }
 
 // fitVerdict holds what a guard says to limits.

@@ -365,3 +365,23 @@ func TestMetadataIsDroppedUnlessItIsKept(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatIsToldBesideTheContentFitsInAHeader: what does not is refused before anybody works on it.
+func TestWhatIsToldBesideTheContentFitsInAHeader(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	who := c.ts.as("ts-analyst", "SECRET")
+	for value, fits := range map[string]bool{strings.Repeat("x", 8000): true, strings.Repeat("<", 8000): false, strings.Repeat("é", 4000): true} {
+		if _, err := c.ts.PutObject(ctx, who, redoubt.PutObject{Name: planRequest.Name, SizeBytes: 4, Body: strings.NewReader("text"), Attributes: redoubt.Attributes{Meta: map[string]string{"subject": value}}}); err != nil {
+			t.Fatal(err)
+		}
+		q := planRequest
+		if _, err := c.ts.RequestRelease(ctx, who, q); err != nil {
+			t.Errorf("what is dropped counts: %v", err)
+		}
+		q.Keep = []string{"subject"}
+		if _, err := c.ts.RequestRelease(ctx, who, q); fits != (err == nil) || !fits && ruleOf(err) != ruleTold {
+			t.Errorf("%.1s: %v", value, err)
+		}
+	}
+}

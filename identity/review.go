@@ -40,8 +40,7 @@ func (r *Registry) reviewer(message []byte, sig redoubt.Signature, requester red
 	case !p.clearance.Dominates(cleared):
 		return nil, refused(op, string(sig.Signer), RuleCleared, "a reviewer is cleared for what is released")
 	}
-	raw, err := base64.StdEncoding.Strict().DecodeString(sig.Sig)
-	if err != nil || !ed25519.Verify(p.key[:], message, raw) {
+	if len(sig.Sig) != base64.StdEncoding.EncodedLen(ed25519.SignatureSize) || !signedBy(p.key[:], message, sig.Sig) { // one form: line ends would be passed over
 		return nil, refused(op, string(sig.Signer), RuleSignature, "sign what is to leave as it is now: redoubt release show ID")
 	}
 	return p, nil

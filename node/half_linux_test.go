@@ -1,0 +1,182 @@
+package node
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"redoubt"
+	"redoubt/bundle"
+	"redoubt/estate"
+)
+
+// waiting is how many bytes lie unread in the UDP socket with a local port, as the kernel says, and whether there is such a socket.
+func waiting(t *testing.T, port uint16) (n int64, is bool) {
+	t.Helper()
+	for _, table := range []string{"/proc/self/net/udp", "/proc/self/net/udp6"} {
+		b, err := os.ReadFile(table)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			f := strings.Fields(line)
+			if len(f) < 5 || !strings.HasSuffix(f[1], fmt.Sprintf(":%04X", port)) {
+				continue
+			}
+			var tx, rx int64
+			if _, err := fmt.Sscanf(f[4], "%x:%x", &tx, &rx); err != nil {
+				t.Fatal(err)
+			}
+			n, is = n+rx, true
+		}
+	}
+	return n, is
+}
+
+// spooledBundle puts a genuine bundle where a low half has those that it is to send, and says for whom it is.
+func spooledBundle(t *testing.T, dir string) redoubt.NodeName {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
+	if err == nil {
+		err = os.MkdirAll(dir, 0o700)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "a.rbundle"), raw, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	sheet, err := bundle.Inspect(strings.NewReader(string(raw)), int64(len(raw)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sheet.To[0].Node
+}
+
+// TestALowHalfHearsNothing: what is sent to the socket that it sends from does not even come to lie there.
+func TestALowHalfHearsNothing(t *testing.T) {
+	above, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.Close()
+	dir := t.TempDir()
+	c := HalfConfig{Side: HalfLow, Guard: "guard", High: spooledBundle(t, dir), Road: above.LocalAddr().String(), RoadKey: hex.EncodeToString(make([]byte, 32)), Dir: dir}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- RunHalf(ctx, c, slog.New(slog.DiscardHandler)) }()
+	above.SetReadDeadline(time.Now().Add(30 * time.Second))
+	_, from, err := above.ReadFromUDPAddrPort(make([]byte, 1<<16))
+	if err != nil {
+		t.Fatalf("the low half sent nothing: %v", err)
+	}
+	for range 10 {
+		if _, err := above.WriteToUDPAddrPort([]byte("an answer"), from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, is := waiting(t, from.Port()); !is || n != 0 {
+		t.Errorf("%d bytes lie in the low half's socket (there is one: %v)", n, is)
+	}
+	// That this would have been seen:
+	open, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	to := open.LocalAddr().(*net.UDPAddr).AddrPort()
+	if _, err := above.WriteToUDPAddrPort([]byte("an answer"), netip.AddrPortFrom(to.Addr().Unmap(), to.Port())); err != nil {
+		t.Fatal(err)
+	}
+	if n, is := waiting(t, to.Port()); !is || n == 0 {
+		t.Error("an answer is not seen")
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAHighHalfSaysNothing: what sends to it has nothing come back, whether it is a bundle or not.
+func TestAHighHalfSaysNothing(t *testing.T) {
+	free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	road := free.LocalAddr().String()
+	free.Close()
+	c := HalfConfig{Side: HalfHigh, Guard: "guard", High: "high", Road: road, RoadKey: hex.EncodeToString(make([]byte, 32)), Dir: t.TempDir()}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- RunHalf(ctx, c, slog.New(slog.DiscardHandler)) }()
+	below, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer below.Close()
+	to := netip.MustParseAddrPort(road)
+	for is := false; !is; _, is = waiting(t, to.Port()) { // until it listens
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	for range 100 {
+		if _, err := below.WriteToUDPAddrPort([]byte(strings.Repeat("no datagram of ours ", 50)), to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := int64(1); n > 0; n, _ = waiting(t, to.Port()) { // until all was read
+		time.Sleep(time.Millisecond)
+	}
+	if n, is := waiting(t, below.LocalAddr().(*net.UDPAddr).AddrPort().Port()); !is || n != 0 {
+		t.Errorf("%d bytes came back", n)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAHalfIsToldOfItsOwnEnclaveAlone: what goes to its standard input holds nothing by which it could reach the other one.
+func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
+	s := State{dir: t.TempDir()}
+	g := &guardSide{declared: estate.Node{Name: "guard", Kind: estate.KindGuard, Guard: &estate.GuardSpec{Low: "low", High: "high"}}, exercise: true, state: s, dir: s.NodeDir("guard"),
+		seeds: map[redoubt.NodeName][]byte{"low": []byte("seed of low"), "high": []byte("seed of high")}, road: roadConfig{Address: "127.0.0.1:9", Key: []byte("road")}}
+	for _, name := range []redoubt.NodeName{"low", "high"} {
+		if err := os.MkdirAll(s.NodeDir(name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeJSON(filepath.Join(s.NodeDir(name), cardFile), Card{Node: name, Key: "key of " + string(name), Recipient: "recipient of " + string(name), CA: "CA of " + string(name), API: "https://" + string(name)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for side, other := range map[string]string{HalfLow: "high", HalfHigh: "low"} {
+		c, err := g.half(side)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{"key of ", "recipient of ", "CA of ", "https://"} {
+			if strings.Contains(string(raw), secret+other) {
+				t.Errorf("the half of %s is told of the %s%s", side, secret, other)
+			}
+		}
+		if string(c.Seed) != "seed of "+side || c.Card.Node != redoubt.NodeName(side) || filepath.Base(c.Dir) != side {
+			t.Errorf("the half of %s is told %s", side, raw)
+		}
+	}
+}
