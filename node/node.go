@@ -183,7 +183,7 @@ func (n *Node) listen(declared estate.Node, ring *keys.Keyring, h handlers) erro
 	}
 	n.faces = []*face{front, control}
 	n.runtime.S3URL, n.runtime.APIURL = front.url, control.url
-	if n.joins != nil {
+	if declared.Kind == estate.KindEnclave {
 		id, err := n.cloud.BundleIdentity()
 		if err != nil {
 			return err

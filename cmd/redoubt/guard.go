@@ -10,7 +10,6 @@ import (
 
 	"redoubt"
 	"redoubt/carry/diode"
-	"redoubt/estate"
 	"redoubt/guard"
 	"redoubt/node"
 )
@@ -128,44 +127,38 @@ func highOf(st node.State, name redoubt.NodeName) (redoubt.NodeName, error) {
 
 func (a *app) guardKey() *cobra.Command {
 	var h holder
-	var file string
-	c := &cobra.Command{Use: "key GUARD --estate FILE", Short: "Make a guard's keys, and print the public halves for the estate",
-		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign.
-This makes them in the guard's state, at its first call, and prints low_key and high_key. What it is to pin of
-its enclaves redoubt node card prints on their machines.`,
-		Example: "  redoubt guard key low-high --estate estate.yaml --state /var/lib/redoubt", Args: exactly(1),
+	var low, high string
+	c := &cobra.Command{Use: "key GUARD --low NODE --high NODE", Short: "Make a guard's keys, and print the public halves for the estate",
+		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign. This makes
+them in the guard's state, at its first call, and prints low_key and high_key. What it is to pin of its enclaves
+redoubt node card prints on their machines: bring the enclaves up first, then issue the estate with the guard.`,
+		Example: "  redoubt guard key low-high --low unclass --high secret --state /var/lib/redoubt", Args: exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			e, err := loadEstate(file)
-			if err != nil && e == nil {
-				return a.faultsOf(file, err)
-			}
-			n, ok := e.Node(redoubt.NodeName(args[0]))
-			if !ok || n.Kind != estate.KindGuard {
-				return &usageError{message: args[0] + " is no guard of " + file, hint: "redoubt estate show FILE lists the nodes"}
-			}
 			st, err := node.OpenState(a.stateDir)
 			if err != nil {
 				return err
 			}
-			unlock, err := a.opening(st, n.Name, h)
+			name := redoubt.NodeName(args[0])
+			unlock, err := a.opening(st, name, h)
 			if err != nil {
 				return err
 			}
-			low, high, err := node.GuardKeys(st, n.Name, n.Guard.Low, n.Guard.High, unlock)
+			lowKey, highKey, err := node.GuardKeys(st, name, redoubt.NodeName(low), redoubt.NodeName(high), unlock)
 			if err != nil {
 				return err
 			}
 			if a.json {
-				return a.print(map[string]string{"low_key": low, "high_key": high})
+				return a.print(map[string]string{"low_key": lowKey, "high_key": highKey})
 			}
 			t := a.table()
-			t.row("low_key:", low)
-			t.row("high_key:", high)
+			t.row("low_key:", lowKey)
+			t.row("high_key:", highKey)
 			return t.flush()
 		}}
-	c.Flags().StringVar(&file, "estate", "", "estate `file`")
 	h.makeFlags(c)
-	required(c, "estate")
+	c.Flags().StringVar(&low, "low", "", "its lower `enclave`")
+	c.Flags().StringVar(&high, "high", "", "its higher `enclave`")
+	required(c, "low", "high")
 	return a.jsonFlag(c)
 }
 
