@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -49,6 +49,9 @@ race: ## the concurrent packages under the race detector
 
 clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a running estate
 	scripts/clients
+
+ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a module of its own; fetches the SDK)
+	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
 
 sim: ## fleets of 200 devices in fake time, seed after seed for ten minutes; prints the simulated years that a minute buys
 	$(GO) test ./sim -run TestFleet -timeout 30m -args -sim.for 10m -sim.devices 200 -sim.steps 3000

@@ -19,7 +19,7 @@ var rows = [][]string{
 	{""}, // the root
 	{"keys"},
 	{"access", "audit", "bundle", "identity"},
-	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "sandbox"},
+	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "sandbox", "ztdf"},
 	{"enclave", "replica", "guard"},
 	{"s3", "api", "console", "client"},
 	{"node"},

@@ -142,4 +142,5 @@ const (
 	ActionSpill          Action = "TraceSpill"
 	ActionHandRaise      Action = "HandToGuard"   // what is to be raised, sealed, to a guard
 	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
+	ActionExportZTDF     Action = "ExportZTDF"    // a version leaves the estate as a file for a partner nation, by a reviewer
 )

@@ -26,6 +26,7 @@ const (
 	ClassSend           // shows versions of one label to a link's subject
 	ClassReceive        // takes a version, whole as it is, from a link's subject
 	ClassReview         // what reviewers say to a release, of one version
+	ClassExport         // what reviewers let out of the estate for who may read it already: of one version
 	ClassGuard          // what guards do at either of their enclaves; it opens what is under an open request, and nothing else
 )
 
@@ -69,6 +70,8 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassReceive
 	case redoubt.ActionApproveRelease, redoubt.ActionDenyRelease:
 		return ClassReview
+	case redoubt.ActionExportZTDF:
+		return ClassExport
 	case redoubt.ActionGuardRelease, redoubt.ActionAcceptRelease, redoubt.ActionHandRaise, redoubt.ActionTakeRaise:
 		return ClassGuard
 	}
@@ -78,7 +81,7 @@ func ClassOf(a redoubt.Action) Class {
 // touchesObjects says whether need to know applies: whether the class reaches keys of a bucket.
 func (c Class) touchesObjects() bool {
 	switch c {
-	case ClassRead, ClassList, ClassWrite, ClassUpload, ClassAbort, ClassAlter, ClassReview:
+	case ClassRead, ClassList, ClassWrite, ClassUpload, ClassAbort, ClassAlter, ClassReview, ClassExport:
 		return true
 	}
 	return false
@@ -123,6 +126,8 @@ func (c Class) rule() string {
 		return RuleLink
 	case ClassReview:
 		return "reviewer (4.6)"
+	case ClassExport:
+		return "export (1.5)"
 	case ClassGuard:
 		return "guard (4.6, 4.7)"
 	}

@@ -93,7 +93,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		return RuleNoBucket
 	}
 	switch class {
-	case ClassRead, ClassKeys, ClassReview:
+	case ClassRead, ClassKeys, ClassReview, ClassExport:
 		if r.Object != *working && !label.Dominates(working, &r.Object) {
 			return RuleNoReadUp
 		}
@@ -238,7 +238,7 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		}
 	case ClassExpire, ClassRecord:
 		return RuleOwnSubject
-	case ClassReview:
+	case ClassReview, ClassExport:
 		if !r.Subject.Has(redoubt.RoleReviewer) {
 			return RuleRole
 		}
@@ -258,7 +258,7 @@ func (m *Monitor) ownRoles(class Class, r *Request) string {
 	if bypasses(class, r) {
 		return RuleBypass
 	}
-	if class == ClassReview { // people answer for what is released
+	if class == ClassReview || class == ClassExport { // people answer for what leaves
 		return RuleRole
 	}
 	if class.touchesObjects() || class.changes() {
@@ -304,7 +304,7 @@ func (m *Monitor) refuse(class Class, r *Request, rule string) Decision {
 // differ from the answer for what does not exist.
 func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	switch class {
-	case ClassRead, ClassAlter, ClassReview:
+	case ClassRead, ClassAlter, ClassReview, ClassExport:
 		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
 	case ClassKeys, ClassSend, ClassGuard:
 		return r.Object.IsZero() && class == ClassGuard || label.Dominates(&r.Who.Working, &r.Object)

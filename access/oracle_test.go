@@ -24,6 +24,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	isA := func(names string) bool { return slices.Contains(strings.Fields(names), string(r.Action)) }
 	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease")
 	reviews := isA("ApproveRelease DenyRelease")
+	exports := isA("ExportZTDF")
 	guards := isA("GuardRelease AcceptRelease HandToGuard TakeFromGuard")
 	lists := isA("ListObjects ListObjectVersions ListMultipartUploads")
 	writes := isA("PutObject DeleteObject MultipartUpload")
@@ -39,7 +40,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
-	objects := reads || lists || writes || alters || aborts || reviews
+	objects := reads || lists || writes || alters || aborts || reviews || exports
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
@@ -50,7 +51,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	if objects || buckets || expires {
 		object("bucket", r.Bucket != nil)
 	}
-	if reads || erases || reviews {
+	if reads || erases || reviews || exports {
 		object("read up", above(w, r.Object))
 	}
 	if guards {
@@ -105,7 +106,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	}
 	switch {
 	case own:
-		object("role", objects && !reviews || buckets || settings || expires || records)
+		object("role", objects && !reviews && !exports || buckets || settings || expires || records)
 	case link:
 		object("link", sends || receives)
 		if r.Bucket != nil {
@@ -121,6 +122,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("role", !officers || has("officer"))
 		object("role", !admins || has("admin"))
 		object("role", !reviews || has("reviewer"))
+		object("role", !exports || has("reviewer"))
 		object("role", !guards || has("guard"))
 		object("role", !selves || r.Self || has("officer"))
 		object("own", !expires && !records)
@@ -355,7 +357,7 @@ func TestNothingIsReadUpAndNothingTellsOfIt(t *testing.T) {
 		}
 		d := m.Check(r)
 		switch ClassOf(r.Action) {
-		case ClassRead, ClassKeys:
+		case ClassRead, ClassKeys, ClassExport:
 			if d.Allow || d.Known {
 				rt.Fatalf("%s: got %+v for what is above %s", r.Action, d, r.Who.Working)
 			}

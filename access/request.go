@@ -37,6 +37,7 @@ type Bucket struct {
 //	Send      Object: the label of what is sent
 //	Receive   Bucket, Key, New, and Guarded where a guard wrote it, here or where it comes from
 //	Review    Bucket, Key, Object: the version that is to be released
+//	Export    Bucket, Key, Object: the version that is to leave
 //	Guard     Object, where it opens something; New, where it brings something
 type Request struct {
 	Now     time.Time

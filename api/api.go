@@ -40,6 +40,7 @@ type Options struct {
 	Bundles     redoubt.BundleService
 	Finds       redoubt.FindService
 	Spills      redoubt.SpillService
+	Exports     redoubt.ExportService
 
 	// Of a node that guards join to others; nil: of one that none does.
 	Releases      redoubt.ReleaseService
@@ -136,6 +137,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/bundles/export":        s.exportBundle,
 		"POST /v1/bundles/import":        s.importBundle,
 		"POST /v1/find":                  s.find,
+		"POST /v1/exports":               s.exportVersion,
 		"POST /v1/regrade":               s.regrade,
 		"POST /v1/spills":                s.reportSpill,
 		"GET /v1/spills":                 s.listSpills,

@@ -53,6 +53,7 @@ var calls = []struct {
 	{"POST", "/v1/check", "", "ada check", 200, `{"progress":{"done":1,"total":2}}` + "\n" + `{"report":{"node":"node","ok":true,"versions":2,"bytes":0,"faults":[]}}`},
 	{"POST", "/v1/backup", `{"recipient":"R"}`, "ada backup R", 200, strings.Repeat("\x00", 1<<20)},
 	{"POST", "/v1/bundles/export", `{"peer":"outpost","receipt":true,"seconds":60}`, "ada export bundle outpost 1m0s true", 200, "bundle"},
+	{"POST", "/v1/exports", `{"bucket":"b","key":"k","version":"v","nation":"GBR","reason":"r"}`, "ada export b/k v GBR r", 200, "content"},
 	{"POST", "/v1/compact", "", "ada compact", 204, ``},
 	{"GET", "/v1/usage", "", "ada usage", 200, `{"usage":[]}`},
 	{"GET", "/metrics", "", "ada usage", 200, ``},
@@ -438,5 +439,17 @@ func TestABundleComesAsItIsAndGoesWithItsReport(t *testing.T) {
 		if w := ask(New(options(t, f)), "POST", "/v1/bundles/export", bad); w.Code != http.StatusBadRequest {
 			t.Errorf("%s: %d", bad, w.Code)
 		}
+	}
+}
+
+func TestWhatIsToldOfAnExportIsOneHeaderOfASCII(t *testing.T) {
+	w := ask(New(options(t, &fake{})), "POST", "/v1/exports", `{"bucket":"b","key":"k","nation":"GBR","reason":"r"}`)
+	want := `{"version":"v","label":"SECRET//REL TO USA, GBR","classification":"","categories":[],"releasable_to":[],"xml":"<\u00e9/>","nation":"GBR","size":7,"sha256":"","made":"0001-01-01T00:00:00Z"}`
+	if got := w.Header().Get(ExportHeader); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	w = ask(New(options(t, &fake{fail: redoubt.Denied})), "POST", "/v1/exports", `{"bucket":"b","key":"k","nation":"GBR","reason":"r"}`)
+	if w.Code != 403 || w.Header().Get(ExportHeader) != "" || strings.Contains(w.Body.String(), "content") {
+		t.Errorf("refused: %d %q %s", w.Code, w.Header(), w.Body)
 	}
 }

@@ -228,7 +228,7 @@ func (f *fake) NodeInfo(context.Context) redoubt.NodeInfo {
 
 // options are those of a node whose services are all f.
 func options(t testing.TB, f *fake) Options {
-	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Archives: f, Keys: f, Maintenance: f, Bundles: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
+	return Options{Auth: f, Credentials: f, People: f, Grants: f, Audit: f, Archives: f, Keys: f, Maintenance: f, Bundles: f, Exports: f, Ceiling: mark(t, "TOP SECRET//SI/TK")}
 }
 
 // ask sends one request to the handler, as ada.
@@ -239,4 +239,17 @@ func ask(h http.Handler, method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, r)
 	return w
+}
+
+// kept is content in memory.
+type kept string
+
+func (h kept) Version() redoubt.Version { return redoubt.Version{} }
+func (h kept) Close() error             { return nil }
+func (h kept) Reader(int64, int64) io.Reader {
+	return strings.NewReader(string(h))
+}
+
+func (f *fake) ExportVersion(ctx context.Context, who redoubt.Credential, q redoubt.ExportVersion) (redoubt.Exported, redoubt.Object, error) {
+	return redoubt.Exported{Version: "v", Label: "SECRET//REL TO USA, GBR", XML: "<é/>", Nation: q.Nation, SizeBytes: 7}, kept("content"), f.note(ctx, who, "export", q.Name.String(), string(q.Version), q.Nation, q.Reason)
 }

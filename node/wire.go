@@ -76,7 +76,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
-	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud,
+	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud,
 		OwnerToken: n.runtime.Token, Trusts: n.peers.trusts, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if n.joins != nil {
 		control.Releases, control.ReleaseSource, control.ReleaseTarget, control.RaiseSource, control.RaiseTarget, control.Raises = cloud, cloud, cloud, files, files, cloud

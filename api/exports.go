@@ -1,0 +1,46 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"redoubt"
+)
+
+// ExportHeader comes before the content of a version that leaves the estate, as JSON: redoubt.Exported.
+const ExportHeader = "Redoubt-Export"
+
+// maxExportHeader bounds it: a label that names every nation has 12 KiB.
+const maxExportHeader = 64 << 10
+
+// exportVersion lets a version leave as a file, which its caller makes.
+func (s *server) exportVersion(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Bucket  redoubt.BucketName `json:"bucket"`
+		Key     string             `json:"key"`
+		Version redoubt.VersionID  `json:"version"`
+		Nation  string             `json:"nation"`
+		Reason  string             `json:"reason"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	told, o, err := s.Exports.ExportVersion(r.Context(), who, redoubt.ExportVersion{Name: redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, Version: in.Version, Nation: in.Nation, Reason: in.Reason})
+	if err != nil {
+		return err
+	}
+	told.Categories, told.ReleasableTo = orEmpty(told.Categories), orEmpty(told.ReleasableTo)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false) // it holds XML
+	if err = e.Encode(told); err == nil && b.Len() > maxExportHeader {
+		err = redoubt.TooLarge
+	}
+	if err != nil {
+		return errors.Join(err, o.Close())
+	}
+	w.Header().Set(ExportHeader, asciiJSON(bytes.TrimSuffix(b.Bytes(), []byte("\n"))))
+	return stream(w, o)
+}

@@ -1,0 +1,24 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+
+	"redoubt"
+)
+
+// ExportVersion has the node decide that a version may leave the estate for a partner nation. The content is what the caller makes a
+// file of, and closes; an error of it means that what was read is a part.
+func (c *Client) ExportVersion(ctx context.Context, q redoubt.ExportVersion) (out redoubt.Exported, content io.ReadCloser, err error) {
+	const path = "/v1/exports"
+	res, err := c.send(ctx, "POST", path, map[string]any{"bucket": q.Name.Bucket, "key": q.Name.Key, "version": q.Version, "nation": q.Nation, "reason": q.Reason})
+	if err != nil {
+		return out, nil, err
+	}
+	if err := json.Unmarshal([]byte(res.Header.Get("Redoubt-Export")), &out); err != nil {
+		res.Body.Close()
+		return out, nil, &redoubt.Error{Op: "POST " + path, Kind: redoubt.Unavailable, Err: err}
+	}
+	return out, res.Body, nil
+}

@@ -1,0 +1,82 @@
+package enclave
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// The rules that refuse an export, beside those of a release that hold for it too (ruleOrigin, ruleConsent).
+const (
+	ruleNation     = "nation-of-the-audience (1.5)"
+	ruleExportSize = "size-of-an-export"
+)
+
+// ExportVersion lets one version leave the estate: find, decide, hold against the label, digest, record, give; see redoubt.ExportService.
+func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q redoubt.ExportVersion) (out redoubt.Exported, _ redoubt.Object, err error) {
+	const op = "ExportVersion"
+	if err := validName(op, q.Name); err != nil {
+		return out, nil, err
+	}
+	if q.Reason == "" || len(q.Reason) > redoubt.MaxExportReason {
+		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: fmt.Sprintf("an export has a reason of 1 to %d bytes", redoubt.MaxExportReason)}
+	}
+	// Whether there is such a nation is known to everybody: it is said before anything is looked at, and tells of nothing.
+	if _, err := e.policy.Clearance(e.policy.Lowest().Banner(), q.Nation); err != nil || q.Nation != strings.ToUpper(q.Nation) || q.Nation == e.policy.Nation() {
+		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "name the partner nation by its code in policy " + e.policy.Name() + ", such as GBR, and not the own one"}
+	}
+	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionExportZTDF, q.Name, q.Version)
+	if err != nil {
+		return out, nil, err
+	}
+	l := f.set.label
+	ent.Detail = "to " + q.Nation + ": " + q.Reason
+	refuse := func(kind redoubt.Kind, rule, hint string) (redoubt.Exported, redoubt.Object, error) {
+		ent.Allow, ent.Rule = false, rule
+		return redoubt.Exported{}, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: kind, Rule: rule, Hint: hint})
+	}
+	switch marks := consentMarks(l); { // another owner's material is FGI (RULES 1.4)
+	case strings.IndexByte(string(b.Name), '.') >= 0:
+		return refuse(redoubt.Denied, ruleOrigin, "it is of another enclave: export it where it was made")
+	case len(marks) > 0:
+		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
+	case !l.ForAll() && !slices.Contains(l.ReleasableTo(), q.Nation):
+		return refuse(redoubt.Denied, ruleNation, l.Banner()+" is not releasable to "+q.Nation+": redoubt release request gives a version a wider audience, by two reviewers")
+	case f.rec.size > redoubt.MaxExportBytes:
+		return refuse(redoubt.TooLarge, ruleExportSize, fmt.Sprintf("an export has at most %d bytes", redoubt.MaxExportBytes))
+	}
+	made := time.Unix(0, f.rec.id.time()).UTC()
+	xml, err := l.To4774(label.Options4774{Kind: label.Originator4774, Created: made})
+	if err != nil {
+		return out, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Internal, Err: err})
+	}
+	o := &object{e: e, name: q.Name, set: f.set, rec: f.rec, latest: q.Version == ""}
+	sum := sha256.New()
+	if err = o.open(); err == nil {
+		_, err = io.Copy(sum, o.Reader(0, -1))
+	}
+	if err == nil { // durable before a byte leaves, with what leaves
+		ent.Version, ent.Bytes, ent.Detail = f.rec.id[:], f.rec.size, fmt.Sprintf("to %s, sha256 %x: %s", q.Nation, sum.Sum(nil), q.Reason)
+		err = e.record(ctx, ent)
+	} else {
+		err = e.noted(ctx, ent, err)
+	}
+	if err != nil {
+		o.Close()
+		return out, nil, err
+	}
+	out = redoubt.Exported{Version: e.ids.versionID(f.rec.id), Label: l.Banner(), Classification: l.Classification(), Categories: l.Categories(), ReleasableTo: l.ReleasableTo(), XML: string(xml),
+		Nation: q.Nation, ContentType: f.rec.attrs.ContentType, SizeBytes: f.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Made: made.Truncate(time.Second)}
+	if l.ForAll() {
+		out.ReleasableTo = []string{"ALL"}
+	}
+	return out, o, nil
+}
