@@ -92,6 +92,8 @@ func ownerOf(t redoubt.Trusted) string {
 		return "enclave " + string(t.Node) + ", which it joins"
 	case redoubt.TrustedLower:
 		return "enclave " + string(t.Node) + ", which is raised from"
+	case redoubt.TrustedPartner:
+		return "partner " + string(t.Node) + ", another estate's gateway, by an agreement"
 	case redoubt.TrustedDevice:
 		return "device " + string(t.Node)
 	case redoubt.TrustedNeighbour:
@@ -110,6 +112,7 @@ func trustRoots(n nodeStatus) (all []root) {
 			redoubt.TrustedNeighbour: "key of a neighbour, beside a lease of their home's",
 			redoubt.TrustedSide:      "TLS authority of an enclave that it joins",
 			redoubt.TrustedLower:     "key of a lower enclave, for what a guard raises",
+			redoubt.TrustedPartner:   "key or TLS authority of a partner's gateway, for what an agreement gives",
 			redoubt.TrustedMaker:     "key of a maker, for its work when another passes it on",
 		}[t.As]
 		all = append(all, root{What: "node " + string(n.Name) + " believes: " + cmp.Or(what, t.As), Owner: ownerOf(t), Fingerprint: t.Fingerprint})
