@@ -177,6 +177,8 @@ func (s *SignedAgreement) check(known []*label.Policy) error {
 		return errors.New("a serial begins at 1")
 	case len(a.Parties) != 2:
 		return errors.New("has two parties")
+	case !plainTime(a.NotBefore) || !plainTime(a.Expires):
+		return errors.New("times are written in UTC and whole seconds")
 	case !a.NotBefore.Before(a.Expires) || a.Expires.Sub(a.NotBefore) > MaxAgreementLife:
 		return errors.New("runs from not_before to expires, ten years at most")
 	case a.Parties[0].Estate >= a.Parties[1].Estate:
@@ -201,6 +203,12 @@ func (s *SignedAgreement) check(known []*label.Policy) error {
 		}
 	}
 	return nil
+}
+
+// plainTime says whether a time is written in the one way that an agreement has.
+func plainTime(t time.Time) bool {
+	_, offset := t.Zone()
+	return offset == 0 && t.Nanosecond() == 0
 }
 
 func policyNamed(ref string, known []*label.Policy) (*label.Policy, error) {
@@ -298,8 +306,8 @@ func (s *SignedAgreement) checkBetween(i int) error {
 		if _, err := theirs.Clearance(r.Clearance, r.Nation); err != nil {
 			return fmt.Errorf("%s: %w", r.Name, err)
 		}
-		if r.Expires.IsZero() {
-			return fmt.Errorf("%s: a clearance has an expiry", r.Name)
+		if r.Expires.IsZero() || !plainTime(r.Expires) {
+			return fmt.Errorf("%s: a clearance has an expiry, in UTC and whole seconds", r.Name)
 		}
 	}
 	if p.Gives == nil {
