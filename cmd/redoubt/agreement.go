@@ -328,6 +328,6 @@ sign another, with a higher serial.`,
 			return nil
 		})}
 	w.flags(c)
-	c.Flags().StringVar(&reason, "reason", "", "why, in one line, for the record")
+	c.Flags().StringVar(&reason, "reason", "", "why, one line of `text` for the record")
 	return c
 }
