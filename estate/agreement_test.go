@@ -307,17 +307,22 @@ func TestAnEstateTakesNoAgreementThatIsNotItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	same := one(func(*Agreement) {})
+	if _, err := withPact(t, same, ""); err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct {
 		file []byte
 		more string
 	}{
-		"unsigned":                        {file: unsigned.File()},
-		"of two others":                   {file: one(func(a *Agreement) { a.Parties[0].Estate = "south" })},
-		"under another policy":            {file: one(func(a *Agreement) { a.Parties[0].Policy, a.Parties[0].Gives = "NZL@1", nil; a.Parties[1].People = nil })},
-		"by officers of another making":   {file: one(func(a *Agreement) { a.Parties[0].Officers = []Officer{{"o1", public(51)}, {"o2", public(52)}} })},
-		"by people who are no officers":   {file: one(func(a *Agreement) { a.Parties[0].Officers[0].Name = "nobody" })},
-		"with a gateway that is not here": {file: one(func(a *Agreement) { a.Parties[0].Gateway.Node = "beta" })},
-		"with a bucket that is not here":  {file: one(func(a *Agreement) { a.Parties[0].Gives.Buckets[0] = "imagery" })},
+		"unsigned":                         {file: unsigned.File()},
+		"of two others":                    {file: one(func(a *Agreement) { a.Parties[0].Estate = "south" })},
+		"under another policy":             {file: one(func(a *Agreement) { a.Parties[0].Policy, a.Parties[0].Gives = "NZL@1", nil; a.Parties[1].People = nil })},
+		"by officers of another making":    {file: one(func(a *Agreement) { a.Parties[0].Officers = []Officer{{"o1", public(51)}, {"o2", public(52)}} })},
+		"by people who are no officers":    {file: one(func(a *Agreement) { a.Parties[0].Officers[0].Name = "nobody" })},
+		"with a gateway that is not here":  {file: one(func(a *Agreement) { a.Parties[0].Gateway.Node = "beta" })},
+		"with a person who is one of ours": {file: same, more: "  - {name: p, clearance: S, nation: USA, roles: [analyst], expires: 2040-01-01, public_key: " + public(40) + "}\n"},
+		"with a bucket that is not here":   {file: one(func(a *Agreement) { a.Parties[0].Gives.Buckets[0] = "imagery" })},
 	} {
 		_, err := withPact(t, tt.file, tt.more)
 		var faults Faults

@@ -221,6 +221,27 @@ func (r *reader) checkPartner(p Partner, path string) {
 			}
 		}
 	}
+	held := map[string]string{} // a key is one holder's, over all agreements
+	for _, person := range e.People {
+		held[person.PublicKey] = string(person.Name)
+	}
+	for _, s := range e.agreements {
+		if q, ok := e.partner(s); ok {
+			held[q.Other.Gateway.Key] = "the gateway of " + q.Other.Estate
+			for _, of := range q.Other.People {
+				held[of.Key] = q.Other.Estate + "." + of.Name
+			}
+		}
+	}
+	theirs := map[string]string{p.Other.Gateway.Key: "the gateway of " + p.Other.Estate}
+	for _, of := range p.Other.People {
+		theirs[of.Key] = p.Other.Estate + "." + of.Name
+	}
+	for key, whose := range theirs {
+		if other, taken := held[key]; taken {
+			r.faultAt(path, fmt.Sprintf("%s has the key of %s: two never share one", whose, other), "")
+		}
+	}
 	for _, o := range p.Own.Officers {
 		known, ok := e.Person(o.Name)
 		if !ok || !slices.Contains(known.Roles, redoubt.RoleOfficer) || known.PublicKey != "" && known.PublicKey != o.Key {

@@ -67,11 +67,26 @@ type gateway struct {
 	log      *slog.Logger
 }
 
-// openGateway joins what goes between estates; giving is what partners' gateways are handed by.
-func (n *Node) openGateway(e *estate.Estate, cloud *enclave.Enclave) (g *gateway, giving *replica.Bundles, err error) {
+// giving is what partners' gateways are handed by: each by a Bundles of its own, so that one who reads slowly keeps no other waiting.
+type giving struct {
+	to   map[redoubt.NodeName]*replica.Bundles
+	none *replica.Bundles // decides, and refuses, on record
+}
+
+// HandPartner is replica's; see redoubt.PartnerSource.
+func (g giving) HandPartner(ctx context.Context, who redoubt.Credential, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
+	files := g.to[redoubt.NodeName(who.Subject)]
+	if files == nil {
+		files = g.none
+	}
+	return files.HandPartner(ctx, who, have, w)
+}
+
+// openGateway joins what goes between estates.
+func (n *Node) openGateway(e *estate.Estate, cloud *enclave.Enclave) (g *gateway, out giving, err error) {
 	g = &gateway{node: n.name, cloud: cloud, partners: e.Partners(n.name), takes: map[redoubt.NodeName]*replica.Bundles{}, stage: filepath.Join(n.dir, stageDir), log: n.log}
 	if len(g.partners) == 0 {
-		return nil, nil, nil
+		return nil, out, nil
 	}
 	o := replica.BundleOptions{Identity: cloud.BundleIdentity, Sign: cloud.SignBundle, Clock: cloud.Now, Stage: g.stage, Log: n.log, Node: redoubt.PartnerName(e.Name, n.name)}
 	for _, p := range g.partners {
@@ -81,15 +96,19 @@ func (n *Node) openGateway(e *estate.Estate, cloud *enclave.Enclave) (g *gateway
 			continue
 		}
 		if err != nil {
-			return nil, nil, err
+			return nil, out, err
 		}
 		in := o
 		in.Estate, in.Policy, in.Journal, in.State, in.Ledger, in.Tickets = p.Other.Estate, p.Policy(), taking, taking, taking, taking
 		g.takes[peer] = replica.NewBundles(in)
 	}
-	out := cloud.PartnerGiving()
-	o.Estate, o.Policy, o.Journal, o.State, o.Ledger, o.Raises = e.Name, e.MarkingPolicy(), out, cloud, out, out
-	return g, replica.NewBundles(o), nil
+	all := cloud.PartnerGiving()
+	o.Estate, o.Policy, o.Journal, o.State, o.Ledger, o.Raises = e.Name, e.MarkingPolicy(), all, cloud, all, all
+	out.to, out.none = map[redoubt.NodeName]*replica.Bundles{}, replica.NewBundles(o)
+	for _, p := range g.partners {
+		out.to[redoubt.PartnerName(p.Other.Estate, p.Other.Gateway.Node)] = replica.NewBundles(o)
+	}
+	return g, out, nil
 }
 
 // serve fetches from every partner until ctx ends, and keeps the links in step with what is in force.

@@ -131,10 +131,10 @@ func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
 		}
 	}
 	if undeclared > 0 {
-		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor an enclave that it joins", undeclared)
+		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor a partner, nor an enclave that it joins", undeclared)
 		return
 	}
-	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour, a partner or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {
