@@ -171,6 +171,7 @@ const (
 	TrustedLower     = "lower"     // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
 	TrustedSide      = "side"      // by a guard: the TLS authority of an enclave that it joins
 	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
+	TrustedPartner   = "partner"   // by an agreement's gateway: another estate's, for what that gives
 	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
 )
 

@@ -150,6 +150,7 @@ type Link struct {
 	Ending        Ending            // of a device that has ended
 	Relays        bool              // between devices: what their home told the one goes on to the other
 	Raise         Raise             // one way, by a guard, and never met
+	Partner       bool              // of another estate, RaisedAway: what an agreement lets out, by its own rules alone
 }
 
 // Raise says which end of a raise a link is of. The zero Raise is of a link that is none.

@@ -27,6 +27,8 @@ const (
 
 	// RoleGuard is that of a guard at the two enclaves that it joins. No person has it: an estate's guards do.
 	RoleGuard Role = "guard"
+	// RolePartner is that of another estate's gateway at the node that an agreement names. No person has it: agreements give it.
+	RolePartner Role = "partner"
 )
 
 // Roles lists every Role that a person may have.
@@ -143,4 +145,8 @@ const (
 	ActionHandRaise      Action = "HandToGuard"   // what is to be raised, sealed, to a guard
 	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
 	ActionExportZTDF     Action = "ExportZTDF"    // a version leaves the estate as a file for a partner nation, by a reviewer
+
+	ActionHandPartner  Action = "HandToPartner"   // what an agreement lets out, sealed, to another estate's gateway
+	ActionTakePartner  Action = "TakeFromPartner" // the same from there, by the node's own subject, which asked for it
+	ActionEndAgreement Action = "EndAgreement"    // by an officer
 )

@@ -27,6 +27,7 @@ const (
 	ClassReceive        // takes a version, whole as it is, from a link's subject
 	ClassReview         // what reviewers say to a release, of one version
 	ClassExport         // what reviewers let out of the estate for who may read it already: of one version
+	ClassPartner        // what another estate's gateway does; it is handed what is sealed to it, and nothing else
 	ClassGuard          // what guards do at either of their enclaves; it opens what is under an open request, and nothing else
 )
 
@@ -52,7 +53,7 @@ func ClassOf(a redoubt.Action) Class {
 	case redoubt.ActionPropose, redoubt.ActionApprove, redoubt.ActionGrant, redoubt.ActionListPeople,
 		redoubt.ActionInviteDevice, redoubt.ActionListDevices, redoubt.ActionArchiveAudit, redoubt.ActionConfirmArchive, redoubt.ActionSpill:
 		return ClassPeople
-	case redoubt.ActionRevokeGrant, redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus, redoubt.ActionEndDevice:
+	case redoubt.ActionRevokeGrant, redoubt.ActionSearchAudit, redoubt.ActionVerifyAudit, redoubt.ActionKeyStatus, redoubt.ActionEndDevice, redoubt.ActionEndAgreement:
 		return ClassOfficer
 	case redoubt.ActionRotateKey, redoubt.ActionErase, redoubt.ActionRegrade:
 		return ClassKeys
@@ -62,7 +63,7 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassSelf
 	case redoubt.ActionExpire:
 		return ClassExpire
-	case redoubt.ActionSystemRecord, redoubt.ActionRenewLease:
+	case redoubt.ActionSystemRecord, redoubt.ActionRenewLease, redoubt.ActionTakePartner:
 		return ClassRecord
 	case redoubt.ActionSend:
 		return ClassSend
@@ -74,6 +75,8 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassExport
 	case redoubt.ActionGuardRelease, redoubt.ActionAcceptRelease, redoubt.ActionHandRaise, redoubt.ActionTakeRaise:
 		return ClassGuard
+	case redoubt.ActionHandPartner:
+		return ClassPartner
 	}
 	return ClassNone
 }
@@ -130,6 +133,8 @@ func (c Class) rule() string {
 		return "export (1.5)"
 	case ClassGuard:
 		return "guard (4.6, 4.7)"
+	case ClassPartner:
+		return "partner (4.2)"
 	}
 	return RuleNoAction
 }

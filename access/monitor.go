@@ -206,6 +206,11 @@ func (m *Monitor) roles(class Class, r *Request) string {
 	if isLink(r.Subject.Name) != (class == ClassSend || class == ClassReceive) {
 		return RuleLinkSubject
 	}
+	if r.Subject.Has(redoubt.RolePartner) && class != ClassPartner { // not even the names of buckets
+		if class != ClassSelf || !r.Self {
+			return RuleRole
+		}
+	}
 	switch class {
 	case ClassSend, ClassReceive:
 	case ClassRead, ClassList:
@@ -240,6 +245,10 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		return RuleOwnSubject
 	case ClassReview, ClassExport:
 		if !r.Subject.Has(redoubt.RoleReviewer) {
+			return RuleRole
+		}
+	case ClassPartner:
+		if !r.Subject.Has(redoubt.RolePartner) {
 			return RuleRole
 		}
 	case ClassGuard:

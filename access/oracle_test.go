@@ -26,6 +26,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	reviews := isA("ApproveRelease DenyRelease")
 	exports := isA("ExportZTDF")
 	guards := isA("GuardRelease AcceptRelease HandToGuard TakeFromGuard")
+	partners := isA("HandToPartner")
 	lists := isA("ListObjects ListObjectVersions ListMultipartUploads")
 	writes := isA("PutObject DeleteObject MultipartUpload")
 	alters := isA("PutObjectTagging PutObjectRetention DeleteObjectVersion BypassGovernanceRetention")
@@ -34,17 +35,17 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	settings := isA("HeadBucket ListBuckets GetBucketConfiguration LinkStatus")
 	erases := isA("RotateKey CryptoErase UpgradeLabel")
 	people := isA("ProposeChange ApproveChange GrantNeedToKnow ListPeople InviteDevice ListDevices ArchiveAudit ConfirmAuditArchive TraceSpill")
-	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice")
+	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice EndAgreement")
 	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink SilenceLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
-	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease")
+	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease TakeFromPartner")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
 	objects := reads || lists || writes || alters || aborts || reviews || exports
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
-	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards)
+	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards || partners)
 	object("live", r.Live == nil && r.Who.ID != "" && r.Who.Subject != "" && r.Who.Subject == r.Subject.Name)
 	object("time", !r.Now.IsZero() && r.Now.Before(r.Who.Expires) && r.Now.Before(r.Subject.Expires))
 	object("working", above(r.Subject.Clearance, w) && within(w, m.floor, m.ceiling))
@@ -124,6 +125,8 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("role", !reviews || has("reviewer"))
 		object("role", !exports || has("reviewer"))
 		object("role", !guards || has("guard"))
+		object("role", !partners || has("partner"))
+		object("another estate's", !has("partner") || partners || selves && r.Self)
 		object("role", !selves || r.Self || has("officer"))
 		object("own", !expires && !records)
 		if r.Bucket != nil {
@@ -235,6 +238,9 @@ func drawn(rt *rapid.T, t *testing.T, all []redoubt.Action) *Request {
 		r.New = some("New")
 	}
 	r.Subject.Roles = rapid.SliceOfN(rapid.SampledFrom(append(redoubt.Roles(), redoubt.RoleGuard)), 0, 6).Draw(rt, "roles")
+	if r.Action == redoubt.ActionHandPartner || seldom("another estate's") {
+		r.Subject.Roles = append(r.Subject.Roles, redoubt.RolePartner)
+	}
 	r.Guarded = rapid.Bool().Draw(rt, "guarded")
 	if ClassOf(r.Action) == ClassGuard && often("about nothing") {
 		r.Object, r.New = label.Label{}, label.Label{}

@@ -50,6 +50,10 @@ type Options struct {
 	RaiseTarget   redoubt.RaiseTarget
 	Raises        redoubt.RaiseService
 
+	// Of a node that is the gateway of agreements with other estates; nil: of one that is not.
+	Partners      redoubt.PartnerService
+	PartnerSource redoubt.PartnerSource
+
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
 	Ceiling  label.Label
@@ -147,6 +151,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		mux.HandleFunc(pattern, s.as(handle))
 	}
 	s.guardRoutes(mux)
+	s.partnerRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, redoubt.NotFound) })
 }
 

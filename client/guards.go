@@ -238,16 +238,24 @@ type markView struct {
 
 // HandRaise gets the next bundle to be raised.
 func (g Guard) HandRaise(ctx context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (m redoubt.BundleMark, err error) {
-	const path = "/v1/guard/raise/hand"
-	c, err := g.As(ctx)
+	return handed(ctx, g.As, "/v1/guard/raise/hand", map[string]any{"peer": peer, "have": viewMark(have)}, w)
+}
+
+func viewMark(m redoubt.BundleMark) (v markView) {
+	if m.Serial > 0 {
+		v = markView{hex.EncodeToString(m.Numbering[:]), m.Serial, hex.EncodeToString(m.ID[:]), m.Created}
+	}
+	return v
+}
+
+// handed gets a bundle, and its mark behind it.
+func handed(ctx context.Context, as func(context.Context) (*Client, error), path string, ask any, w io.Writer) (m redoubt.BundleMark, err error) {
+	c, err := as(ctx)
 	if err != nil {
 		return m, err
 	}
 	var v markView
-	if have.Serial > 0 {
-		v = markView{hex.EncodeToString(have.Numbering[:]), have.Serial, hex.EncodeToString(have.ID[:]), have.Created}
-	}
-	res, err := c.send(ctx, "POST", path, map[string]any{"peer": peer, "have": v})
+	res, err := c.send(ctx, "POST", path, ask)
 	if err != nil {
 		return m, err
 	}

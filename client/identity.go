@@ -25,13 +25,22 @@ func (c *Client) Ready(ctx context.Context) error {
 // Mint asks node for a credential of subject at a label ("": the highest that they share) for a life (0:
 // redoubt.DefaultCredentialLife). key, which is the subject's own, signs here and is not sent.
 func (c *Client) Mint(ctx context.Context, key ed25519.PrivateKey, subject redoubt.SubjectName, node redoubt.NodeName, label string, life time.Duration) (redoubt.Minted, error) {
+	return c.MintBy(ctx, func(message []byte) ([]byte, error) { return ed25519.Sign(key, message), nil }, subject, node, label, life)
+}
+
+// MintBy is Mint with a key that is not at hand: sign signs with it.
+func (c *Client) MintBy(ctx context.Context, sign func(message []byte) ([]byte, error), subject redoubt.SubjectName, node redoubt.NodeName, label string, life time.Duration) (redoubt.Minted, error) {
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:]) // never fails
 	req := redoubt.MintRequest{
 		Subject: subject, Node: node, Label: label, Seconds: int64(life / time.Second),
 		Issued: time.Now().UTC(), Nonce: base64.RawURLEncoding.EncodeToString(nonce[:]),
 	}
-	req.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(key, redoubt.MintMessage(req)))
+	sig, err := sign(redoubt.MintMessage(req))
+	if err != nil {
+		return redoubt.Minted{}, err
+	}
+	req.Signature = base64.StdEncoding.EncodeToString(sig)
 	var out redoubt.Minted
 	return out, c.With("").call(ctx, "POST", "/v1/credentials", req, &out)
 }

@@ -84,7 +84,9 @@ func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
 		req.Subject = redoubt.Subject{Name: a.who.Subject, Clearance: a.who.Working, Expires: a.who.Expires}
 	default:
 		req.Subject, _ = e.identity.Subject(a.who.Subject)
-		req.Live = e.identity.Live(a.who)
+		if req.Live = e.identity.Live(a.who); req.Live == nil {
+			req.Live = e.partnersLive(a.who.Subject)
+		}
 	}
 	d := e.monitor.Check(&req)
 	return d, e.describe(ctx, a, d.Allow, d.Rule)

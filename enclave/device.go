@@ -145,7 +145,7 @@ func (l *links) voicesOf() map[redoubt.NodeName]voice {
 func (e *Enclave) relink(ctx context.Context) error {
 	voices := e.links.voicesOf()
 	e.links.voices.Store(&voices)
-	all := slices.Concat(e.links.fixed, e.links.raises, e.links.neighbours)
+	all := slices.Concat(e.links.fixed, e.links.raises, e.partnerLinks(), e.links.neighbours)
 	for name, d := range e.links.declared {
 		r := e.links.devices[name]
 		if r == nil || !r.meets() {

@@ -37,6 +37,8 @@ type Options struct {
 	Devices        []DeclaredDevice                      // whose home it is
 	Estate         string                                // its name, which what is released names
 	Guards         []DeclaredGuard                       // that it is an end of
+	Agreements     []Agreement                           // with other estates, that it is the gateway of
+	Partners       []redoubt.Person                      // whom those name: gateways and people
 	Origins        map[redoubt.NodeName]redoubt.NodeName // of every enclave and device of the estate: the enclave that its content is of
 	IDKeys         []byte                                // of a device: its home's (redoubt.Enrolment); nil: keys of its own
 	Region         string
@@ -72,6 +74,7 @@ type Enclave struct {
 	estate   string
 	guards   []DeclaredGuard
 	releases releases
+	partners partners
 	links    links
 	texts    labelCache // label.Label -> string
 
@@ -139,6 +142,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.loadReleases(); err != nil {
 		return nil, err
 	}
+	if err := e.loadPartners(ctx, o.Agreements); err != nil {
+		return nil, err
+	}
 	if err := e.loadDevices(ctx, o.Devices); err != nil {
 		return nil, err
 	}
@@ -180,7 +186,7 @@ func (e *Enclave) deriveKeys(o Options) error {
 		return err
 	}
 	e.identity, err = identity.New(identity.Options{Node: o.Name, Policy: o.Policy, Floor: o.Floor, Ceiling: o.Ceiling,
-		Secret: derived["credentials"], People: o.People, Region: o.Region, Clock: o.Clock, Rand: o.Rand})
+		Secret: derived["credentials"], People: o.People, Partners: o.Partners, Region: o.Region, Clock: o.Clock, Rand: o.Rand})
 	return err
 }
 

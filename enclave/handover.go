@@ -112,7 +112,11 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 		return err
 	}
 	b.Set(madeKey(peer), raw)
-	ent := e.describe(ctx, ask{who: who, action: redoubt.ActionHandRaise, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
+	action := redoubt.ActionHandRaise
+	if l, err := e.link("HandOver", peer); err == nil && l.Partner {
+		action = redoubt.ActionHandPartner
+	}
+	ent := e.describe(ctx, ask{who: who, action: action, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
 	return e.keepHandover(ctx, b, peer, handoverRecord{Mark: mark, Spans: spans, Void: rec.Void, In: rec.Void, Begun: rec.Begun}, ent)
 }
 
@@ -131,7 +135,7 @@ func (e *Enclave) Raises(ctx context.Context, who redoubt.Credential) ([]redoubt
 	}
 	var out []redoubt.RaiseStatus
 	for _, l := range e.Links() {
-		if l.Raise == redoubt.NoRaise || !who.Working.Dominates(l.Bound) {
+		if l.Raise == redoubt.NoRaise || l.Partner || !who.Working.Dominates(l.Bound) {
 			continue
 		}
 		s := redoubt.RaiseStatus{Peer: l.Peer, Way: "up"}

@@ -67,6 +67,9 @@ func (e *Enclave) MintCredential(ctx context.Context, req redoubt.MintRequest) (
 	if err != nil {
 		return redoubt.Minted{}, err
 	}
+	if err := e.partnersLive(req.Subject); err != nil {
+		return redoubt.Minted{}, err
+	}
 	entry := e.describe(ctx, ask{who: who, action: redoubt.ActionMint}, true, "own key (4.1)")
 	if err := e.enact(ctx, new(store.Batch), entry, recs); err != nil {
 		return redoubt.Minted{}, err

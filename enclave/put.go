@@ -133,7 +133,11 @@ func (e *Enclave) unmarked(ctx context.Context, a ask, why error) error {
 func (e *Enclave) standing(who redoubt.Credential) (done func(), err error) {
 	e.standingMu.RLock()
 	if who.ID != ownCredential {
-		if err := e.identity.Live(who); redoubt.KindOf(err) == redoubt.Unauthenticated && err != nil {
+		err := e.partnersLive(who.Subject)
+		if live := e.identity.Live(who); redoubt.KindOf(live) == redoubt.Unauthenticated && live != nil {
+			err = live
+		}
+		if err != nil {
 			e.standingMu.RUnlock()
 			return nil, err
 		}

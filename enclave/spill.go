@@ -369,6 +369,8 @@ func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer,
 	switch {
 	case !carried:
 		return nil, nil
+	case l.Partner:
+		p.Why = "it was given to a partner by an agreement, and so is its erasure: whether it is gone there the partner knows"
 	case l.Raise == redoubt.RaisedAway:
 		p.Why = "what was handed to the guard is above: whether it is gone there is seen there, and nothing comes back"
 	case l.Ending != redoubt.NotEnding:

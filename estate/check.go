@@ -34,6 +34,7 @@ func (r *reader) check() {
 	r.checkAddresses()
 	r.checkPeople()
 	r.checkOfficers()
+	r.checkAgreements()
 }
 
 // checkOfficers asks for two officers who can work at each node's ceiling: the records of people lie there, and so does what two must

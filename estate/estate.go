@@ -35,14 +35,18 @@ const Version = 1
 
 // Estate is a checked estate. The zero Estate has no policy and nobody in it.
 type Estate struct {
-	Version  int              `json:"redoubt"`
-	Name     string           `json:"name"`
-	Serial   int64            `json:"serial,omitempty"`   // rises with each issue of a real estate, so that an old one cannot come back
-	Exercise bool             `json:"exercise,omitempty"` // made-up people whose keys the state may keep
-	Policy   PolicyRef        `json:"policy"`
-	Audit    *Audit           `json:"audit,omitempty"`
-	Nodes    []Node           `json:"nodes"`
-	People   []redoubt.Person `json:"people"`
+	Version    int              `json:"redoubt"`
+	Name       string           `json:"name"`
+	Serial     int64            `json:"serial,omitempty"`   // rises with each issue of a real estate, so that an old one cannot come back
+	Exercise   bool             `json:"exercise,omitempty"` // made-up people whose keys the state may keep
+	Policy     PolicyRef        `json:"policy"`
+	Audit      *Audit           `json:"audit,omitempty"`
+	Nodes      []Node           `json:"nodes"`
+	People     []redoubt.Person `json:"people"`
+	Agreements []AgreementRef   `json:"agreements,omitempty"` // with other estates
+
+	agreements     []*SignedAgreement
+	agreementFiles [][]byte // likewise, in the order of Agreements
 
 	policy *label.Policy
 	text   []byte // the file
@@ -235,18 +239,33 @@ func (e *Estate) WithKeys(keys map[redoubt.SubjectName]string) *Estate {
 
 // Document is an estate's sources, complete: what a state keeps of it, sealed.
 type Document struct {
-	Text []byte                         `json:"text"`
-	SPIF []byte                         `json:"spif,omitempty"`
-	Keys map[redoubt.SubjectName]string `json:"keys,omitempty"` // made for an exercise
-	Sigs []redoubt.Signature            `json:"signatures,omitempty"`
+	Text       []byte                         `json:"text"`
+	SPIF       []byte                         `json:"spif,omitempty"`
+	Agreements map[string][]byte              `json:"agreements,omitempty"` // by the names of their files
+	Keys       map[redoubt.SubjectName]string `json:"keys,omitempty"`       // made for an exercise
+	Sigs       []redoubt.Signature            `json:"signatures,omitempty"`
 }
 
 // Document gives the sources that e was read from.
-func (e *Estate) Document() Document { return Document{Text: e.text, SPIF: e.spif} }
+func (e *Estate) Document() Document {
+	d := Document{Text: e.text, SPIF: e.spif}
+	for i, ref := range e.Agreements {
+		if d.Agreements == nil {
+			d.Agreements = map[string][]byte{}
+		}
+		d.Agreements[ref.File] = e.agreementFiles[i]
+	}
+	return d
+}
 
 // Read reads a document that took effect before.
 func (d Document) Read() (*Estate, error) {
-	e, err := read(d.Text, func(string) ([]byte, error) { return d.SPIF, nil }, true)
+	e, err := read(d.Text, func(name string) ([]byte, error) {
+		if a, ok := d.Agreements[name]; ok {
+			return a, nil
+		}
+		return d.SPIF, nil
+	}, true)
 	if err != nil {
 		return nil, err
 	}

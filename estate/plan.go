@@ -54,7 +54,33 @@ func Plan(was, next *Estate) []Step {
 		steps = append(steps, Step{Do: "change", Noun: "audit", Name: "keep", What: was.AuditKeep().String() + " to " + next.AuditKeep().String(), Restart: true})
 	}
 	steps = append(steps, planNodes(was, next)...)
-	return append(steps, planPeople(was, next)...)
+	return append(append(steps, planAgreements(was, next)...), planPeople(was, next)...)
+}
+
+func planAgreements(was, next *Estate) (steps []Step) {
+	find := func(e *Estate, file string) string {
+		for _, a := range e.Agreements {
+			if a.File == file {
+				return a.Digest
+			}
+		}
+		return ""
+	}
+	for _, a := range next.Agreements {
+		switch find(was, a.File) {
+		case a.Digest:
+		case "":
+			steps = append(steps, Step{Do: "add", Noun: "agreement", Name: a.File, Restart: true})
+		default:
+			steps = append(steps, Step{Do: "change", Noun: "agreement", Name: a.File, Restart: true})
+		}
+	}
+	for _, a := range was.Agreements {
+		if find(next, a.File) == "" {
+			steps = append(steps, Step{Do: "remove", Noun: "agreement", Name: a.File, Restart: true})
+		}
+	}
+	return steps
 }
 
 func planNodes(was, next *Estate) []Step {

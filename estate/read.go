@@ -159,13 +159,13 @@ type reader struct {
 	*walker
 	open   func(name string) ([]byte, error)
 	taken  bool
+	files  map[string][]byte // that it names: agreements
 	estate *Estate
 }
 
 // notBuilt are the nouns of an estate whose work is not done yet.
 var notBuilt = []struct{ noun, why string }{
 	{"links", "links between enclaves are not built yet"},
-	{"agreements", "agreements with other parties are not built yet"},
 	{"price_book", "metering and price books are not built yet"},
 }
 
@@ -179,6 +179,7 @@ func (r *reader) root(n *yaml.Node) {
 		{"policy", true, r.policy},
 		{"audit", false, r.audit},
 		{"nodes", true, func(n *yaml.Node, p string) { r.list(n, p, MaxNodes, r.node) }},
+		{"agreements", false, func(n *yaml.Node, p string) { r.list(n, p, MaxAgreements, r.agreement) }},
 		{"people", true, func(n *yaml.Node, p string) { r.list(n, p, MaxPeople, r.person) }},
 	}
 	for _, noun := range notBuilt {

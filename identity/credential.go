@@ -131,7 +131,7 @@ func (r *Registry) prove(req redoubt.MintRequest, now time.Time) (*person, error
 	fail := func(cause, hint string) error {
 		return &redoubt.Error{Op: op, Object: string(req.Subject), Kind: redoubt.Unauthenticated, Hint: hint, Err: errors.New(cause)}
 	}
-	if len(req.Subject) > maxNameBytes || len(req.Node) > maxNameBytes || len(req.Label) > maxMarkingBytes || len(req.Signature) > 128 {
+	if len(req.Subject) > 2*maxNameBytes+1 || len(req.Node) > maxNameBytes || len(req.Label) > maxMarkingBytes || len(req.Signature) > 128 {
 		return nil, invalid(op, "", errors.New("a field is too long"))
 	}
 	if nonce, err := base64.RawURLEncoding.Strict().DecodeString(req.Nonce); err != nil || len(nonce) != nonceBytes {
@@ -195,7 +195,7 @@ func (r *Registry) takeCredential(rec Record) error {
 	if err := decode(rec, &in); err != nil {
 		return err
 	}
-	if in.ID != rec.Name || !validID(in.ID) || !validName(string(in.Subject)) || !in.Issued.Before(in.Expires) {
+	if in.ID != rec.Name || !validID(in.ID) || !validName(string(in.Subject)) && !validPartner(string(in.Subject)) || !in.Issued.Before(in.Expires) {
 		return errors.New("not a credential record")
 	}
 	key, err := publicKey(in.Key)

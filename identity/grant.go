@@ -67,7 +67,7 @@ func (r *Registry) Grants() []redoubt.Grant {
 
 func checkGrant(g redoubt.Grant) error {
 	switch {
-	case g.Subject != Everyone && !validName(string(g.Subject)):
+	case g.Subject != Everyone && !validName(string(g.Subject)) && !validPartner(string(g.Subject)):
 		return errors.New("a grant names one subject, or * for everyone")
 	case g.Bucket == "" || len(g.Bucket) > maxNameBytes || !utf8.ValidString(string(g.Bucket)) || g.Bucket == redoubt.SystemBucket:
 		return errors.New("a grant names one bucket")

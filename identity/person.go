@@ -42,14 +42,14 @@ func (p *person) has(role redoubt.Role, now time.Time) bool {
 
 // compile reads a person strictly. It does not look at other people.
 func (r *Registry) compile(in redoubt.Person) (*person, error) {
+	if !validName(string(in.Name)) {
+		return nil, errors.New("a name has 1 to 63 of a-z, 0-9 and -")
+	}
 	return r.compileAs(in, redoubt.Roles())
 }
 
 // compileAs is compile of somebody who may have these roles.
 func (r *Registry) compileAs(in redoubt.Person, known []redoubt.Role) (*person, error) {
-	if !validName(string(in.Name)) {
-		return nil, errors.New("a name has 1 to 63 of a-z, 0-9 and -")
-	}
 	p := &person{Person: in, grantedBy: map[redoubt.Role][]redoubt.SubjectName{}}
 	p.Roles = slices.Clone(in.Roles)
 	if len(in.Clearance) > maxMarkingBytes || len(in.Nation) > maxNameBytes || len(in.Roles) > MaxRolesPerPerson {
@@ -75,9 +75,24 @@ func (r *Registry) compileAs(in redoubt.Person, known []redoubt.Role) (*person, 
 
 // genesis takes a person of the signed estate; r is not yet shared.
 func (r *Registry) genesis(in redoubt.Person) error {
+	if !validName(string(in.Name)) {
+		return errors.New("a name has 1 to 63 of a-z, 0-9 and -")
+	}
+	return r.first(in, append(redoubt.Roles(), redoubt.RoleGuard)) // which nothing but a signed estate gives
+}
+
+// partner takes somebody whom a signed agreement names: a gateway, or one of the partner's people, who may be an analyst and no more.
+func (r *Registry) partner(in redoubt.Person) error {
+	if slices.Contains(in.Roles, redoubt.RolePartner) != validName(string(in.Name)) || !validName(string(in.Name)) && !validPartner(string(in.Name)) {
+		return errors.New("a partner's gateway is named ESTATE--NODE, and its people ESTATE.NAME")
+	}
+	return r.first(in, []redoubt.Role{redoubt.RoleAnalyst, redoubt.RolePartner})
+}
+
+func (r *Registry) first(in redoubt.Person, known []redoubt.Role) error {
 	revoked := in.Revoked
 	in.Revoked = false
-	p, err := r.compileAs(in, append(redoubt.Roles(), redoubt.RoleGuard)) // which nothing but a signed estate gives
+	p, err := r.compileAs(in, known)
 	if err != nil {
 		return err
 	}
@@ -221,6 +236,12 @@ func publicKey(text string) (key [ed25519.PublicKeySize]byte, err error) {
 func signedBy(key []byte, message []byte, text string) bool {
 	sig, err := base64.StdEncoding.Strict().DecodeString(text)
 	return err == nil && len(sig) == ed25519.SignatureSize && ed25519.Verify(key, message, sig)
+}
+
+// validPartner takes ESTATE.NAME, as another estate's people are called here.
+func validPartner(s string) bool {
+	estate, name, ok := strings.Cut(s, ".")
+	return ok && validName(estate) && validName(name)
 }
 
 func validName(s string) bool {

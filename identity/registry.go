@@ -25,6 +25,7 @@ type Options struct {
 	Floor, Ceiling label.Label      // the node's accredited range
 	Secret         []byte           // SecretBytes; secret access keys and tokens are derived from it
 	People         []redoubt.Person // of the signed genesis estate
+	Partners       []redoubt.Person // of signed agreements with other estates: their gateways and people
 	Region         string           // handed out with credentials
 	Clock          func() time.Time // nil: time.Now
 	Rand           io.Reader        // nil: crypto/rand
@@ -83,12 +84,17 @@ func New(o Options) (*Registry, error) {
 	}
 	seed := r.mac("unknown subject", "")
 	r.dummy = ed25519.NewKeyFromSeed(seed[:]).Public().(ed25519.PublicKey)
-	for _, p := range o.People {
-		if _, twice := r.person(p.Name); twice {
-			return nil, fmt.Errorf("identity: %s is declared twice", p.Name)
-		}
-		if err := r.genesis(p); err != nil {
-			return nil, fmt.Errorf("identity: %s: %w", p.Name, err)
+	for _, of := range []struct {
+		all  []redoubt.Person
+		take func(redoubt.Person) error
+	}{{o.People, r.genesis}, {o.Partners, r.partner}} {
+		for _, p := range of.all {
+			if _, twice := r.person(p.Name); twice {
+				return nil, fmt.Errorf("identity: %s is declared twice", p.Name)
+			}
+			if err := of.take(p); err != nil {
+				return nil, fmt.Errorf("identity: %s: %w", p.Name, err)
+			}
 		}
 	}
 	return r, nil

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -163,7 +164,7 @@ func (s State) PutExercise(e *estate.Estate) (*estate.Estate, error) {
 	}
 	doc := e.Document()
 	doc.Keys = map[redoubt.SubjectName]string{}
-	changed := !bytes.Equal(x.Estate.Text, doc.Text) || !bytes.Equal(x.Estate.SPIF, doc.SPIF)
+	changed := !bytes.Equal(x.Estate.Text, doc.Text) || !bytes.Equal(x.Estate.SPIF, doc.SPIF) || !maps.EqualFunc(x.Estate.Agreements, doc.Agreements, bytes.Equal)
 	for _, name := range e.Keyless() { // people, and guards for each of their sides
 		if x.Subjects[name] == nil {
 			seed := make([]byte, ed25519.SeedSize)

@@ -54,14 +54,15 @@ type Node struct {
 
 	telling sync.Mutex // held while runtime is changed and written, once the node serves
 
-	faces  []*face
-	peers  *peers
-	device *deviceSide // of a device
-	guard  *guardSide  // of a guard, which has none of the others
-	cloud  *enclave.Enclave
-	joins  func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
-	close  []func() error            // in the order of opening
-	wiped  chan struct{}             // closed when the keys were destroyed
+	faces   []*face
+	peers   *peers
+	device  *deviceSide // of a device
+	guard   *guardSide  // of a guard, which has none of the others
+	cloud   *enclave.Enclave
+	gateway *gateway                  // of an enclave with agreements
+	joins   func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
+	close   []func() error            // in the order of opening
+	wiped   chan struct{}             // closed when the keys were destroyed
 }
 
 // Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
@@ -254,6 +255,9 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 	}
 	if n.joins != nil {
 		wg.Go(func() { n.joins(guard) })
+	}
+	if n.gateway != nil {
+		wg.Go(func() { n.gateway.serve(guard) })
 	}
 	if err = n.tell(Ready); err == nil {
 		n.log.Info("node is ready", slog.Int("pid", os.Getpid()))

@@ -32,6 +32,7 @@ func bucketsOf(e *estate.Estate, declared estate.Node) []redoubt.Bucket {
 		return declared.Buckets
 	}
 	all := append(append([]redoubt.Bucket{}, declared.Buckets...), e.GuardBuckets(declared.Name)...)
+	all = append(all, e.PartnerBuckets(declared.Name)...)
 	for _, g := range e.Guards(declared.Name) {
 		if g.Guard.High == declared.Name {
 			return append(all, redoubt.Bucket{Name: enclave.RebuiltBucket, BucketSettings: redoubt.BucketSettings{ReadOnly: true, Closed: true}})

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -54,7 +55,15 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	if n.device != nil {
 		idKeys = n.device.kept.IDKeys
 	}
-	cloud, err := enclave.Open(ctx, enclave.Options{IDKeys: idKeys,
+	clock := o.Clock
+	if clock == nil {
+		clock = time.Now
+	}
+	agreements, err := compiledAgreements(e, n.name, clock)
+	if err != nil {
+		return handlers{}, errors.Join(err, engine.Close())
+	}
+	cloud, err := enclave.Open(ctx, enclave.Options{IDKeys: idKeys, Agreements: agreements, Partners: e.PartnerPeople(declared.Name),
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
 		Engine: engine, Keys: ring, People: append(slices.Clone(e.People), e.GuardPeople(declared.Name)...), Buckets: bucketsOf(e, declared),
 		Estate: e.Name, Origins: e.Origins(), Guards: declaredGuards(e, declared.Name), Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
@@ -72,12 +81,19 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	if err != nil {
 		return handlers{}, err
 	}
-	n.cloud = cloud
+	gate, giving, err := n.openGateway(e, cloud)
+	if err != nil {
+		return handlers{}, err
+	}
+	n.cloud, n.gateway = cloud, gate
 	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
 	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud,
-		OwnerToken: n.runtime.Token, Trusts: n.peers.trusts, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+		OwnerToken: n.runtime.Token, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+	if gate != nil {
+		control.Partners, control.PartnerSource = cloud, giving
+	}
 	if n.joins != nil {
 		control.Releases, control.ReleaseSource, control.ReleaseTarget, control.RaiseSource, control.RaiseTarget, control.Raises = cloud, cloud, cloud, files, files, cloud
 	}

@@ -258,7 +258,7 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return out, err
 	}
-	m := &importer{b: b, v: v, id: id, peer: peer, counts: newCounts(), progress: progress, whole: action == redoubt.ActionTakeRaise}
+	m := &importer{b: b, v: v, id: id, peer: peer, counts: newCounts(), progress: progress, whole: action == redoubt.ActionTakeRaise || action == redoubt.ActionTakePartner}
 	if err := m.run(ctx, &taking); err != nil {
 		return out, err
 	}

@@ -44,8 +44,11 @@ func decodeVoid(b []byte) (serials []uint64, err error) {
 }
 
 // HandRaise writes the next bundle for a guard to carry up; see redoubt.RaiseSource. It goes permit → what the guard has → wait → write → keep.
-func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (mark redoubt.BundleMark, err error) {
-	const action = redoubt.ActionHandRaise
+func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
+	return b.hand(ctx, who, redoubt.ActionHandRaise, peer, have, w)
+}
+
+func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (mark redoubt.BundleMark, err error) {
 	link, err := b.o.Ledger.Permit(ctx, who, action, peer)
 	if err != nil {
 		return mark, err
@@ -55,7 +58,7 @@ func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer re
 			err = b.o.Ledger.Refuse(ctx, who, action, peer, err)
 		}
 	}()
-	if link.Raise != redoubt.RaisedAway || b.o.Raises == nil {
+	if link.Raise != redoubt.RaisedAway || b.o.Raises == nil || link.Partner != (action == redoubt.ActionHandPartner) {
 		return mark, &redoubt.Error{Op: "HandRaise", Object: string(peer), Kind: redoubt.Denied, Err: errors.New("nothing is raised to that node")}
 	}
 	to, err := keys.ParseRecipient(link.Recipient)

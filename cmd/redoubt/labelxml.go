@@ -14,9 +14,11 @@ import (
 
 func (a *app) labelToXML() *cobra.Command {
 	var name, created string
+	var alternative bool
 	c := &cobra.Command{Use: "to-xml MARKING", Short: "Write a marking as a STANAG 4774 confidentiality label",
-		Example: `  redoubt label to-xml "SECRET//REL TO USA, GBR" > label.xml`,
-		Args:    exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
+		Example: `  redoubt label to-xml "SECRET//REL TO USA, GBR" > label.xml
+  redoubt label to-xml --policy GBR --alternative "SECRET//REL TO GBR, USA"`,
+		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := policy(name)
 			if err != nil {
 				return err
@@ -31,7 +33,11 @@ func (a *app) labelToXML() *cobra.Command {
 					return usage(cmd, "--created wants a time such as 2031-12-31T18:00:00Z")
 				}
 			}
-			xml, err := l.To4774(label.Options4774{Kind: label.Originator4774, Created: when})
+			kind := label.Originator4774
+			if alternative {
+				kind = label.Alternative4774
+			}
+			xml, err := l.To4774(label.Options4774{Kind: kind, Created: when})
 			if err != nil {
 				return &redoubt.Error{Kind: redoubt.Invalid, Err: err}
 			}
@@ -39,6 +45,7 @@ func (a *app) labelToXML() *cobra.Command {
 			return err
 		}}
 	policyFlag(c, &name)
+	c.Flags().BoolVar(&alternative, "alternative", false, "write it as an alternative label: what a partner's version has as redoubt-originator-label")
 	c.Flags().StringVar(&created, "created", "", "`time` of creation, RFC 3339; default now")
 	return c
 }

@@ -92,6 +92,8 @@ func ownerOf(t redoubt.Trusted) string {
 		return "enclave " + string(t.Node) + ", which it joins"
 	case redoubt.TrustedLower:
 		return "enclave " + string(t.Node) + ", which is raised from"
+	case redoubt.TrustedPartner:
+		return "partner " + string(t.Node) + ", another estate's gateway, by an agreement"
 	case redoubt.TrustedDevice:
 		return "device " + string(t.Node)
 	case redoubt.TrustedNeighbour:
@@ -110,6 +112,7 @@ func trustRoots(n nodeStatus) (all []root) {
 			redoubt.TrustedNeighbour: "key of a neighbour, beside a lease of their home's",
 			redoubt.TrustedSide:      "TLS authority of an enclave that it joins",
 			redoubt.TrustedLower:     "key of a lower enclave, for what a guard raises",
+			redoubt.TrustedPartner:   "key or TLS authority of a partner's gateway, for what an agreement gives",
 			redoubt.TrustedMaker:     "key of a maker, for its work when another passes it on",
 		}[t.As]
 		all = append(all, root{What: "node " + string(n.Name) + " believes: " + cmp.Or(what, t.As), Owner: ownerOf(t), Fingerprint: t.Fingerprint})
@@ -128,10 +131,10 @@ func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
 		}
 	}
 	if undeclared > 0 {
-		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor an enclave that it joins", undeclared)
+		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor a partner, nor an enclave that it joins", undeclared)
 		return
 	}
-	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour, a partner or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {
