@@ -156,6 +156,38 @@ func TestALinkThatCarriesTheLatestAloneSkipsWhatIsSuperseded(t *testing.T) {
 	})
 }
 
+func TestWhatIsTheNewestAgainWhenTheOneAfterItIsRemovedTravels(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home, device := twoStacks(t)
+		limited(t, home, device, nil, redoubt.Subscription{Bucket: "reports", In: true, Out: true, Latest: true})
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		for _, side := range []struct {
+			at, other *redoubttest.Stack
+			who, sees redoubt.Credential
+			key       string
+		}{{home, device, h, d, "at home"}, {device, home, d, h, "at the device"}} {
+			put(t, side.at, side.who, side.key, "first", "")
+			second := put(t, side.at, side.who, side.key, "second", "")
+			m := meet(home, device, 0)
+			synctest.Wait()
+			m.part() // the first is superseded, and stayed where it is
+			if _, err := side.at.DeleteObject(context.Background(), side.who, redoubt.DeleteObject{Name: second.Name, ID: second.ID}); err != nil {
+				t.Fatal(err)
+			}
+			m = meet(home, device, 0)
+			synctest.Wait()
+			m.part()
+			o, err := side.other.GetObject(context.Background(), side.sees, redoubt.ReadObject{Name: second.Name})
+			if err != nil {
+				t.Errorf("%s: the other side does not show the first, which is the newest again: %v", side.key, err)
+				continue
+			}
+			o.Close()
+		}
+		same(t, home, device, h, d)
+	})
+}
+
 func TestASubscriptionHasABoundOfItsOwn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		home, device := twoStacks(t)
