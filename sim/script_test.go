@@ -1,0 +1,48 @@
+package sim_test
+
+import "time"
+
+// scripts are histories that chance would draw too seldom: each is what one rule is for.
+var scripts = map[string]struct {
+	devices int
+	steps   []step
+}{
+	// Both sides alter a version, one after the other: a tag of its device, a hold of the home, another tag of the device.
+	"sides": {5, []step{
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5}, {what: "settle"},
+		{what: "tag", node: 5, subject: "s-analyst", key: "b/only", pick: 1}, {what: "settle"}, {what: "wait", span: time.Second},
+		{what: "hold", subject: "s-analyst", key: "b/only", pick: 4}, {what: "settle"}, {what: "wait", span: time.Second},
+		{what: "tag", node: 5, subject: "s-analyst", key: "b/only", pick: 2}, {what: "settle"},
+	}},
+	// What the home has for a device is more than its budget for a day.
+	"budget": {5, []step{
+		{what: "meet", node: 3}, {what: "settle"},
+		{what: "put", subject: "u-analyst", key: "a/k0", size: 300_000, pick: 4}, {what: "settle"},
+		{what: "put", subject: "u-analyst", key: "a/k1", size: 300_000, pick: 4}, {what: "settle"},
+	}},
+	// Somebody else has a device, and tells its neighbour of the same range that people were revoked.
+	"word": {5, []step{
+		{what: "meet", node: 4}, {what: "meet", node: 5}, {what: "settle"},
+		{what: "capture", node: 4}, {what: "forge", node: 4, pick: 1<<8 + 1},
+	}},
+	// A version goes from one device to its neighbour, is removed where it was made, and the home hears of that; the neighbour, away for
+	// years, does not. When the two compare, the removal must still be known.
+	"marks": {5, []step{
+		{what: "meet", node: 4}, {what: "meet", node: 5}, {what: "settle"},
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5, peer: 4, pick: toDevice4}, {what: "settle"}, {what: "part", node: 5}, {what: "part", node: 4},
+		{what: "off", node: 4, pick: 1},
+		{what: "remove", node: 5, subject: "s-analyst", key: "b/only", pick: 1},
+		{what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 5}, {what: "trim", node: 5},
+		{what: "years", span: year}, {what: "years", span: year}, {what: "years", span: year},
+		{what: "on", node: 5}, {what: "trim", node: 5}, {what: "on"}, {what: "meet", node: 5}, {what: "settle"}, // for its lease
+		{what: "part", node: 5}, {what: "on", node: 4}, {what: "forget", node: 4, peer: 5},
+		{what: "meet", node: 5, peer: 4, pick: toDevice4}, {what: "settle"},
+	}},
+}
+
+const (
+	year      = 365 * 24 * time.Hour
+	toDevice4 = 1 // of those that device 5 meets without the home
+)
