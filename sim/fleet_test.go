@@ -12,7 +12,8 @@ import (
 
 var (
 	seed    = flag.Uint64("sim.seed", 0, "try this seed alone")
-	seeds   = flag.Int("sim.seeds", 3, "how many seeds to try, from 1 on")
+	seeds   = flag.Uint64("sim.seeds", 3, "how many seeds to try")
+	from    = flag.Uint64("sim.from", 1, "the first seed of them")
 	devices = flag.Int("sim.devices", 20, "devices of a fleet")
 	steps   = flag.Int("sim.steps", 300, "steps of a history")
 	by      = flag.Int("sim.weights", 0, "with -sim.seed: which weights to draw by; 0: as the seed has it")
@@ -51,7 +52,7 @@ func TestFleet(t *testing.T) {
 		return
 	}
 	if *hunt > 0 {
-		for s := uint64(1); s <= *hunt && !t.Failed(); s++ {
+		for s := *from; s < *from+*hunt && !t.Failed(); s++ {
 			try(t, s, *devices, *steps, drawn(s))
 		}
 		return
@@ -67,10 +68,10 @@ func TestFleet(t *testing.T) {
 		n = 1
 	}
 	var simulated time.Duration
-	tried := 0
-	for s := uint64(1); *most == 0 && s <= uint64(n) || *most > 0 && time.Since(began) < *most; s++ {
+	tried := uint64(0)
+	for ; *most == 0 && tried < n || *most > 0 && time.Since(began) < *most; tried++ {
+		s := *from + tried
 		simulated += try(t, s, *devices, *steps, drawn(s))
-		tried++
 	}
 	spent := time.Since(began)
 	const year = 365 * 24 * time.Hour

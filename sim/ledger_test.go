@@ -98,10 +98,11 @@ func (l *ledger) uncertain(n, home *node) {
 // apart says whether nodes may differ in a version for good: its device removed it, and its home had locked it by then.
 func (f *fact) apart() bool { return f.locked && f.gone != nil && f.gone.index > 0 }
 
-// superseded says whether there is a newer version of its name and label, which stands.
+// superseded says whether there is a newer version of its name and label, which stands somewhere. That may be at one device alone, which
+// leaves the older out for it, and its home takes none of the newer since its maker ended: then the home has neither (docs/spec/replica.md).
 func (l *ledger) superseded(f *fact) bool {
 	for _, g := range l.newest[place{f.v.Name, f.v.Label}] {
-		if g != f && g.gone == nil && !g.v.Modified.Before(f.v.Modified) {
+		if g != f && (g.gone == nil || g.maybe || g.apart()) && !g.v.Modified.Before(f.v.Modified) {
 			return true
 		}
 	}
