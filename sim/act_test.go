@@ -206,7 +206,7 @@ func (w *world) alter(n *node, who redoubt.Credential, v redoubt.Version, s step
 	}
 	in := redoubt.AlterObject{Name: v.Name, ID: v.ID}
 	tags, hold := []redoubt.Tag{{Key: "step", Value: fmt.Sprint(s.pick)}}, s.pick%2 == 0
-	until := redoubt.Retention{Mode: "GOVERNANCE", Until: n.stack.Now().Add(time.Duration(1+s.pick%200) * 24 * time.Hour).Truncate(time.Second).UTC()}
+	until := redoubt.Retention{Mode: []string{"GOVERNANCE", "GOVERNANCE", compliance}[s.pick>>4%3], Until: n.stack.Now().Add(time.Duration(1+s.pick%200) * 24 * time.Hour).Truncate(time.Second).UTC()}
 	switch s.what {
 	case "tag":
 		in.Tags = &tags

@@ -16,10 +16,10 @@ import (
 )
 
 // holds is every version that a node has.
-func (n *node) holds() map[redoubt.VersionID]bool {
-	out := map[redoubt.VersionID]bool{}
+func (n *node) holds() map[redoubt.VersionID]line {
+	out := map[redoubt.VersionID]line{}
 	for _, l := range n.see(n.as("ts-analyst", ""), nil) {
-		out[l.id] = true
+		out[l.id] = l
 	}
 	return out
 }
@@ -93,10 +93,7 @@ func (w *world) compare() {
 
 // compareFacts looks for every version that was acknowledged and that a node is to have, and for those that were removed.
 func (w *world) compareFacts(n *node) {
-	held := map[redoubt.VersionID]line{}
-	for _, l := range n.see(n.as("ts-analyst", ""), nil) {
-		held[l.id] = l
-	}
+	held := n.holds()
 	for _, id := range w.ledger.order {
 		f := w.ledger.made[id]
 		l, here := held[id]
@@ -142,6 +139,9 @@ func (w *world) compareFact(n *node, f *fact, l line) {
 	}
 	if f.altered && hears(n, w.home(), f.v.Name, f.v.Label) && (f.hold && !l.v.Hold || l.v.Retention.Until.Before(f.until)) {
 		w.fault("%s holds %s %s with hold %v until %v, its home said %v until %v", n.name, f.v.Name, l.id, l.v.Hold, l.v.Retention.Until, f.hold, f.until)
+	}
+	if f.firm.After(time.Now()) && (n == f.firmAt || hears(n, f.firmAt, f.v.Name, f.v.Label)) && (l.v.Retention.Mode != compliance || l.v.Retention.Until.Before(f.firm)) {
+		w.fault("%s holds %s %s with %s until %v, %s said COMPLIANCE until %v", n.name, f.v.Name, l.id, l.v.Retention.Mode, l.v.Retention.Until, f.firmAt.name, f.firm)
 	}
 }
 
@@ -235,11 +235,11 @@ func (w *world) reconcile() {
 }
 
 // divided is under which names a device and its home differ for good: in what its home had locked when its device removed it, and in what
-// another device wrote or removed before it ended, of which its home takes no more word (ADR 23).
+// another device wrote, altered or removed before it ended, of which its home takes no more word (ADR 23).
 func (w *world) divided(n *node) map[redoubt.ObjectName]bool {
 	here, there, names := n.holds(), w.home().holds(), map[redoubt.ObjectName]bool{}
 	for id, f := range w.ledger.made {
-		if (f.maybe || f.apart()) && here[id] != there[id] && n.top.Dominates(f.v.Label) {
+		if (f.maybe || f.apart()) && here[id].text != there[id].text && n.top.Dominates(f.v.Label) {
 			names[f.v.Name] = true
 		}
 	}

@@ -2,6 +2,7 @@ package sim_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,13 +19,18 @@ type fact struct {
 	content string
 	tags    []string  // what its tags were told to be
 	gone    *node     // where it was removed for good; nil: nowhere
-	maybe   bool      // it, or its removal, may have been lost with the only state that had it
+	maybe   bool      // it, its removal or an alteration may have been lost with the only state that had it
+	by      []*node   // where it was altered
 	locked  bool      // at home, at some time
 	held    bool      // somebody ever said that it is on hold
 	hold    bool      // what the home said last
 	until   time.Time // and of how long it is retained
 	altered bool      // at home
+	firm    time.Time // until when somebody was told that COMPLIANCE keeps it: nothing lifts that
+	firmAt  *node
 }
+
+const compliance = "COMPLIANCE"
 
 // place is where versions supersede one another.
 type place struct {
@@ -78,18 +84,26 @@ func (l *ledger) altered(n *node, after redoubt.Version) {
 		return
 	}
 	f.tags = append(f.tags, fmt.Sprint(after.Tags))
+	f.by = append(f.by, n)
 	f.held = f.held || after.Hold
+	if r := after.Retention; r.Mode == compliance && r.Until.After(f.firm) {
+		f.firm, f.firmAt = r.Until, n
+	}
 	if n.index == 0 {
 		f.altered, f.hold, f.until = true, after.Hold, after.Retention.Until
 		f.locked = f.locked || after.Hold || after.Retention.Mode != ""
 	}
 }
 
-// uncertain marks what a device wrote or removed and its home has not heard of.
+// uncertain marks what a device wrote, altered or removed and its home has not heard of.
 func (l *ledger) uncertain(n, home *node) {
-	held := home.holds()
+	held, mine := home.holds(), map[redoubt.VersionID]line{}
+	if _, err := n.credential("ts-analyst", ""); err == nil { // else it is a year since the home told of her
+		mine = n.holds()
+	}
 	for id, f := range l.made {
-		if f.at == n && f.life == n.life && !held[id] || f.gone == n && held[id] {
+		_, there := held[id]
+		if f.at == n && f.life == n.life && !there || f.gone == n && there || slices.Contains(f.by, n) && mine[id].text != held[id].text {
 			f.maybe = true
 		}
 	}

@@ -31,6 +31,8 @@ var planted = []struct {
 		{"enclave/tell.go", "if !e.eitherWay(l, set, raw) || ", "if @ && redoubt.EntryKind(raw[0]) == redoubt.EntryAlteration {\n\t\treturn false, nil\n\t}\n\tif !e.eitherWay(l, set, raw) || "}}},
 	{"a device's word lifts what its home locked", 0, 0, "sides", []edit{
 		{"enclave/fate.go", "own.Hold || other.Hold}", "own.Hold || other.Hold && !@}"}}},
+	{"a later word lifts COMPLIANCE", 0, 0, "firm", []edit{
+		{"enclave/fate.go", "if f.until > 0 {", "if f.until > 0 && !@ {"}}},
 	{"clocks do not observe what comes", 1, 10, "", []edit{
 		{"enclave/apply.go", "last := s.clock.Load(); last < t;", "last := s.clock.Load(); last < t && !@;"}}},
 	{"the newest version counts as superseded", 1, 10, "", []edit{

@@ -15,6 +15,13 @@ var scripts = map[string]struct {
 		{what: "hold", subject: "s-analyst", key: "b/only", pick: 4}, {what: "settle"}, {what: "wait", span: time.Second},
 		{what: "tag", node: 5, subject: "s-analyst", key: "b/only", pick: 2}, {what: "settle"},
 	}},
+	// A device keeps a version for good, and its home, which has not heard, gives it a tag later.
+	"firm": {5, []step{
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 5},
+		{what: "retain", node: 5, subject: "s-analyst", key: "b/only", pick: inCompliance}, {what: "wait", span: time.Second},
+		{what: "tag", subject: "s-analyst", key: "b/only", pick: 1},
+	}},
 	// What the home has for a device is more than its budget for a day.
 	"budget": {5, []step{
 		{what: "meet", node: 3}, {what: "settle"},
@@ -45,4 +52,6 @@ var scripts = map[string]struct {
 const (
 	year      = 365 * 24 * time.Hour
 	toDevice4 = 1 // of those that device 5 meets without the home
+
+	inCompliance = 2 << 4 // by pick, retention of that mode
 )

@@ -244,10 +244,10 @@ func (w *world) endDevice(n *node, why string) {
 func (w *world) lose(n *node, how string) {
 	home := w.home()
 	home.start()
+	n.start()
 	w.ledger.uncertain(n, home)
 	switch how {
 	case "capture":
-		n.start()
 		n.captured = true
 		return
 	case "revoke":
