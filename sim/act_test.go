@@ -101,9 +101,23 @@ func (w *world) act(n *node, s step) {
 		if !w.allowed(n, s, err) || len(all) == 0 {
 			return
 		}
-		c := all[s.pick%uint64(len(all))]
-		_, err = n.stack.ResolveConflict(context.Background(), who, c.Name, c.Versions[len(c.Versions)-1].ID)
-		w.allowed(n, s, err)
+		w.resolve(n, who, all[s.pick%uint64(len(all))], s)
+	}
+}
+
+// resolve settles a conflict, by a version for each of the others': all of them are noted, also where it ended before the last.
+func (w *world) resolve(n *node, who redoubt.Credential, c redoubt.NameConflict, s step) {
+	before := map[redoubt.VersionID]bool{}
+	under := func(v redoubt.Version) bool { return v.Name == c.Name }
+	for _, l := range n.see(who, under) {
+		before[l.id] = true
+	}
+	_, err := n.stack.ResolveConflict(context.Background(), who, c.Name, c.Versions[len(c.Versions)-1].ID)
+	w.allowed(n, s, err)
+	for _, l := range n.see(who, under) { // of a marker a list has no maker
+		if !before[l.id] && w.ledger.made[l.id] == nil && (l.v.Marker || l.v.Maker == n.name) {
+			w.ledger.add(n, l.v, l.sum)
+		}
 	}
 }
 

@@ -246,10 +246,14 @@ func (w *world) divided(n *node) map[redoubt.ObjectName]bool {
 	return names
 }
 
-// isApart says whether a device may differ from its home in something that goes between them: comparing would find it each time.
+// isApart says whether a device may differ from its home in something that goes between them: comparing would find it each time. Of what
+// goes from the device alone it is not told what its home says.
 func (n *node) isApart() bool {
+	home := n.w.home()
 	for _, f := range n.w.ledger.made {
-		if f.apart() && n.top.Dominates(f.v.Label) && (n.carries(f.v.Name, f.v.Label, true) || n.carries(f.v.Name, f.v.Label, false)) {
+		in, out := n.carries(f.v.Name, f.v.Label, true), n.carries(f.v.Name, f.v.Label, false)
+		untold := out && !in && (f.gone == home || slices.Contains(f.by, home))
+		if n.top.Dominates(f.v.Label) && (untold || (in || out) && f.apart()) {
 			return true
 		}
 	}

@@ -64,6 +64,11 @@ func (l *ledger) wrote(n *node, v redoubt.Version, content string, token uint64)
 		l.tokens[token] = v.Label
 		l.mu.Unlock()
 	}
+	l.add(n, v, sum)
+}
+
+// add notes a version by its content's digest.
+func (l *ledger) add(n *node, v redoubt.Version, sum string) {
 	f := &fact{v: v, at: n, life: n.life, content: sum, tags: []string{fmt.Sprint(v.Tags)}}
 	l.made[v.ID] = f
 	l.order = append(l.order, v.ID)

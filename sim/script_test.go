@@ -22,6 +22,30 @@ var scripts = map[string]struct {
 		{what: "retain", node: 5, subject: "s-analyst", key: "b/only", pick: inCompliance}, {what: "wait", span: time.Second},
 		{what: "tag", subject: "s-analyst", key: "b/only", pick: 1},
 	}},
+	// A conflict is settled by a version of its own, which supersedes what was apart for a device that is sent the latest alone.
+	"resolve": {5, []step{
+		{what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 5},
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1}, {what: "wait", span: time.Second},
+		{what: "put", subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5}, {what: "settle"},
+		{what: "resolve", node: 5, subject: "s-analyst", pick: 1}, {what: "settle"},
+	}},
+	// The same, and what is kept is a marker.
+	"resolve-marker": {5, []step{
+		{what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 5},
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "delete", node: 5, subject: "s-analyst", key: "b/only", pick: 1}, {what: "wait", span: time.Second},
+		{what: "put", subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5}, {what: "settle"},
+		{what: "resolve", node: 5, subject: "s-analyst", pick: 1}, {what: "settle"},
+	}},
+	// What goes from a device alone its home gives another tag, which the device is not told.
+	"one-way": {5, []step{
+		{what: "put", node: 3, subject: "u-analyst", key: "b/only", size: 10, pick: inImagery},
+		{what: "meet", node: 3}, {what: "settle"},
+		{what: "tag", node: 3, subject: "u-analyst", key: "b/only", pick: inImagery}, {what: "settle"}, {what: "wait", span: time.Second},
+		{what: "tag", subject: "u-analyst", key: "b/only", pick: 1}, {what: "settle"},
+	}},
 	// What the home has for a device is more than its budget for a day.
 	"budget": {5, []step{
 		{what: "meet", node: 3}, {what: "settle"},
@@ -54,4 +78,5 @@ const (
 	toDevice4 = 1 // of those that device 5 meets without the home
 
 	inCompliance = 2 << 4 // by pick, retention of that mode
+	inImagery    = 7      // and this bucket
 )
