@@ -161,7 +161,7 @@ func (w *world) put(n *node, who redoubt.Credential, name redoubt.ObjectName, s 
 	v, err := n.stack.PutObject(context.Background(), who, redoubt.PutObject{Name: name, Label: marking, SizeBytes: int64(len(body)), Body: strings.NewReader(body),
 		Attributes: redoubt.Attributes{Precedence: []string{"", "flash", "priority", "immediate"}[s.pick%4]}})
 	if w.allowed(n, s, err) {
-		w.ledger.wrote(n, v, body, w.ledger.last)
+		w.ledger.wrote(n, v, body, w.ledger.number)
 		if before != "" && v.Label == who.Working && n.current(who, name) == before {
 			w.fault("%s: who wrote %s %s still sees what was there before, %s", n.name, name, v.ID, before)
 		}

@@ -229,7 +229,7 @@ func (w *world) reconcile() {
 		synctest.Wait()
 		n.partAll()
 		if sent := w.spoken.Load(); sent > 0 && len(w.divided(n)) == 0 {
-			w.fault("%s and home hold the same, and compared anew sent one another %d messages of entries", n.name, sent)
+			w.fault("%s and home hold the same, and compared anew sent one another %d messages of entries, the last %q", n.name, sent, w.ledger.last)
 		}
 	}
 }
@@ -247,13 +247,14 @@ func (w *world) divided(n *node) map[redoubt.ObjectName]bool {
 }
 
 // isApart says whether a device may differ from its home in something that goes between them: comparing would find it each time. Of what
-// goes from the device alone it is not told what its home says.
+// goes from the device alone it is not told what its home says; and of what became of a version it may have the word of one that has ended.
 func (n *node) isApart() bool {
 	home := n.w.home()
 	for _, f := range n.w.ledger.made {
 		in, out := n.carries(f.v.Name, f.v.Label, true), n.carries(f.v.Name, f.v.Label, false)
 		untold := out && !in && (f.gone == home || slices.Contains(f.by, home))
-		if n.top.Dominates(f.v.Label) && (untold || (in || out) && f.apart()) {
+		ended := f.maybe && (f.gone != nil || len(f.by) > 0)
+		if n.top.Dominates(f.v.Label) && (untold || (in || out) && (ended || f.apart())) {
 			return true
 		}
 	}
@@ -262,11 +263,12 @@ func (n *node) isApart() bool {
 
 // overhear looks for what is above a link's bound in what a node says over it.
 func (w *world) overhear(from, to *node, bound label.Label, msg []byte) {
-	if msg[0] == 'i' || msg[0] == 'o' {
-		w.spoken.Add(1)
-	}
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
+	if msg[0] == 'i' || msg[0] == 'o' {
+		w.spoken.Add(1)
+		w.ledger.last = bytes.Clone(msg[:min(len(msg), 400)])
+	}
 	for rest := msg; ; {
 		at := bytes.Index(rest, []byte(tokenMagic))
 		if at < 0 || len(rest) < at+len(tokenMagic)+8 {

@@ -40,20 +40,21 @@ type place struct {
 
 // ledger is what people were told.
 type ledger struct {
-	mu     sync.Mutex // guards tokens: who overhears runs beside
+	mu     sync.Mutex // guards tokens and last: who overhears runs beside
+	last   []byte     // the beginning of the last message of entries
 	made   map[redoubt.VersionID]*fact
 	order  []redoubt.VersionID
 	newest map[place][]*fact // all of a place
 	tokens []label.Label     // of the content with each number
-	last   uint64
+	number uint64            // the last one
 }
 
 func (l *ledger) token() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.last = uint64(len(l.tokens))
+	l.number = uint64(len(l.tokens))
 	l.tokens = append(l.tokens, label.Label{})
-	return l.last
+	return l.number
 }
 
 func (l *ledger) wrote(n *node, v redoubt.Version, content string, token uint64) {

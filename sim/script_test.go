@@ -46,6 +46,15 @@ var scripts = map[string]struct {
 		{what: "tag", node: 3, subject: "u-analyst", key: "b/only", pick: inImagery}, {what: "settle"}, {what: "wait", span: time.Second},
 		{what: "tag", subject: "u-analyst", key: "b/only", pick: 1}, {what: "settle"},
 	}},
+	// A device removes what it wrote and a neighbour took, and is revoked before its home has heard of either: the neighbour keeps the mark,
+	// which the home refuses.
+	"unheard": {5, []step{
+		{what: "meet", node: 3}, {what: "meet", node: 4}, {what: "settle"}, {what: "part", node: 3}, {what: "part", node: 4},
+		{what: "put", node: 3, subject: "u-analyst", key: "a/only", size: 10, pick: 1},
+		{what: "meet", node: 3, peer: 4, pick: toDevice4}, {what: "settle"},
+		{what: "remove", node: 3, subject: "u-analyst", key: "a/only", pick: 1}, {what: "settle"}, {what: "part", node: 3},
+		{what: "revoke", node: 3},
+	}},
 	// What the home has for a device is more than its budget for a day.
 	"budget": {5, []step{
 		{what: "meet", node: 3}, {what: "settle"},
@@ -75,7 +84,7 @@ var scripts = map[string]struct {
 
 const (
 	year      = 365 * 24 * time.Hour
-	toDevice4 = 1 // of those that device 5 meets without the home
+	toDevice4 = 1 // of those that devices 3 and 5 meet without the home
 
 	inCompliance = 2 << 4 // by pick, retention of that mode
 	inImagery    = 7      // and this bucket
