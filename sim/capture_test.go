@@ -78,14 +78,18 @@ func (w *world) forge(s step) {
 		to = w.home()
 	}
 	to.start()
-	if !mayMeet(n, to) {
+	if _, err := to.credential("ts-analyst", ""); err != nil || !mayMeet(n, to) { // it is a year since it was told of her: nobody can look
 		return
 	}
 	r := rand.New(rand.NewPCG(s.pick, 3))
 	for _, in := range w.forgeries(n, to, r) {
 		// What is forged may be refused or, where it is the device's own to say, taken. It may not break anything.
-		if _, err := to.stack.Apply(context.Background(), n.name, in); err != nil && redoubt.KindOf(err) != redoubt.NotFound {
+		no, err := to.stack.Apply(context.Background(), n.name, in)
+		if err != nil && redoubt.KindOf(err) != redoubt.NotFound {
 			w.fault("%s was broken by what %s sent: %v", to.name, n.name, err)
+		}
+		if x := in[0].Entry; err == nil && len(no) == 0 && x.Kind == redoubt.EntryVersion && x.Name.Bucket != redoubt.SystemBucket {
+			w.ledger.forged(n, to, x.Name)
 		}
 	}
 }
@@ -158,7 +162,7 @@ func (w *world) forgeries(n, to *node, r *rand.Rand) (all [][]redoubt.Received) 
 	}
 	ahead := become(redoubt.EntryVersion, pick().Entry)
 	ahead.Of, ahead.Marker = redoubt.Stamp{}, true
-	ahead.Stamp[2]++ // eleven days
+	ahead.Stamp[2]++ // by 18 minutes: who is ahead by more takes it
 	sign(ahead, nil)
 	replayed := pick() // as it is, twice
 	for range 2 {

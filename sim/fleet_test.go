@@ -36,6 +36,7 @@ var past = []struct {
 	{6, 6, 300, 1, "a session that broke while it compared acknowledged what had not been sent"},
 	{2, 6, 300, 1, "two removals of one version, each kept by the node that made it, were told again and again"},
 	{3, 6, 200, 2, "what was the newest again when the one after it was removed did not go over a link that carries the latest alone"},
+	{227, 5, 500, 4, "nobody noted what a captured device wrote ahead of time, to a node whose clock was ahead by more: it supersedes"},
 }
 
 func TestFleet(t *testing.T) {

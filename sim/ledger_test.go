@@ -68,6 +68,16 @@ func (l *ledger) wrote(n *node, v redoubt.Version, content string, token uint64)
 	l.add(n, v, sum)
 }
 
+// forged notes what a captured device made under a name and another node took. Its home may yet end it, and take none of that.
+func (l *ledger) forged(n, at *node, name redoubt.ObjectName) {
+	for _, x := range at.see(at.as("ts-analyst", ""), func(v redoubt.Version) bool { return v.Name == name }) {
+		if l.made[x.id] == nil {
+			l.add(n, x.v, x.sum)
+			l.made[x.id].maybe = true
+		}
+	}
+}
+
 // add notes a version by its content's digest.
 func (l *ledger) add(n *node, v redoubt.Version, sum string) {
 	f := &fact{v: v, at: n, life: n.life, content: sum, tags: []string{fmt.Sprint(v.Tags)}}
