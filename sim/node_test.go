@@ -43,7 +43,7 @@ type node struct {
 
 	meetings map[*meeting]bool
 	creds    map[string]redoubt.Credential
-	denied   map[redoubt.SubjectName]int // whom it was heard to refuse, and how often she had changed at home by then
+	heard    map[redoubt.SubjectName]int // of whose changes it has heard, at least up to which
 
 	captured, retired bool
 	disowned          bool // captured, and revoked by its home
@@ -183,7 +183,7 @@ func (n *node) fresh() {
 	n.w.states++
 	n.life++
 	n.disk, n.idKeys = redoubttest.NewDisk(n.w.t), nil
-	n.neighbours, n.denied = nil, map[redoubt.SubjectName]int{}
+	n.neighbours, n.heard = nil, map[redoubt.SubjectName]int{}
 	if n.index == 0 {
 		n.start()
 		return

@@ -12,10 +12,12 @@ import (
 // member is somebody whom two officers added at home after it all began.
 type member struct {
 	redoubt.Person
-	name    redoubt.SubjectName
-	changes int // of what she may do
-	gone    bool
+	name  redoubt.SubjectName
+	works []bool // whether she works below the home: before anybody had heard of her, and since each change
+	gone  bool
 }
+
+func (m *member) changes() int { return len(m.works) - 1 }
 
 // Members are given these in turn. With the roles of the home alone nobody is told of at a device, whatever her clearance; the category
 // of the last clearance is none of any device's.
@@ -36,7 +38,7 @@ func (w *world) staff(s step) {
 	home.start()
 	if s.what == "join" {
 		if len(w.people) < mostMembers {
-			m := &member{name: redoubt.SubjectName(fmt.Sprintf("sim-member-%d-%d", w.seed, len(w.people)))}
+			m := &member{works: []bool{false}, name: redoubt.SubjectName(fmt.Sprintf("sim-member-%d-%d", w.seed, len(w.people)))}
 			m.Person = redoubt.Person{Name: m.name, Clearance: clearances[s.pick%uint64(len(clearances))], Nation: "USA", Roles: works}
 			if s.pick%4 == 0 {
 				m.Roles = homeAlone
@@ -62,7 +64,7 @@ func (w *world) staff(s step) {
 		if err := home.stack.RevokePerson(context.Background(), home.as("officer", ""), m.name, "left"); err != nil {
 			w.fault("revoke %s: %v", m.name, err)
 		}
-		m.changes, m.gone = m.changes+1, true
+		m.works, m.gone = append(m.works, false), true
 	default: // she comes to work below the home, or does no more
 		was := m.Roles
 		if m.Roles = works; slices.Equal(was, works) {
@@ -91,7 +93,7 @@ func (w *world) change(m *member) bool {
 		w.fault("%s is not changed: %v", m.name, err)
 	}
 	if err == nil {
-		m.changes++
+		m.works = append(m.works, slices.Equal(m.Roles, works))
 	}
 	return err == nil
 }
@@ -114,19 +116,25 @@ func (n *node) enters(who redoubt.SubjectName) bool {
 	return err == nil
 }
 
-// ask tries whether a member is let in. Where she was refused she is not let in again until her home has changed what she may do.
+// ask tries whether a member is let in: as one of her changes has it, and at a device never as one before what it was known to have heard.
 func (w *world) ask(n *node, pick uint64) {
 	if len(w.people) == 0 {
 		return
 	}
 	m := w.people[pick%uint64(len(w.people))]
 	in := n.enters(m.name)
-	if in && m.gone && n.denied[m.name] == m.changes {
-		w.fault("%s lets %s in again, who was revoked, and whom it had refused", n.name, m.name)
+	if n.index == 0 {
+		if in != m.worksAt(n) {
+			w.fault("%s lets %s in: %v; revoked: %v", n.name, m.name, in, m.gone)
+		}
+		return
 	}
-	if !in && m.gone {
-		n.denied[m.name] = m.changes
+	later := slices.Index(m.works[n.heard[m.name]:], in)
+	if later < 0 {
+		w.fault("%s lets %s in: %v; since the change that it had heard of, number %d, she works there: %v", n.name, m.name, in, n.heard[m.name], m.works)
+		return
 	}
+	n.heard[m.name] += later
 }
 
 // comparePeople holds who is let in, and what is known of anybody, against what the officers at home have said.
@@ -164,7 +172,7 @@ func (w *world) comparePeople(n *node) {
 func (w *world) compareShown(n *node) {
 	texts := []string{secretCategory}
 	for _, m := range w.people {
-		if m.changes == 1 && !slices.Equal(m.Roles, works) || m.changes == 2 && m.gone && !slices.Equal(m.Roles, works) { // never was for any device
+		if m.changes() == 1 && !slices.Equal(m.Roles, works) || m.changes() == 2 && m.gone && !slices.Equal(m.Roles, works) { // never was for any device
 			texts = append(texts, string(m.name)+`"`)
 		}
 	}
