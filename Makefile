@@ -53,8 +53,9 @@ clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a
 ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a module of its own; fetches the SDK)
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
 
-sim: ## fleets of 200 devices in fake time, seed after seed for ten minutes; prints the simulated years that a minute buys
-	$(GO) test ./sim -run TestFleet -timeout 30m -args -sim.for 10m -sim.devices 200 -sim.steps 3000
+sim: FROM ?= 1
+sim: ## fleets of 200 devices in fake time, seed after seed from FROM on for ten minutes; prints the simulated years that a minute buys
+	$(GO) test ./sim -run TestFleet -timeout 30m -args -sim.for 10m -sim.devices 200 -sim.steps 3000 -sim.from $(FROM)
 
 soak: build ## crash loops for an hour: kill -9 and lost unsynced data, checked after each
 	$(GO) test -run Soak -timeout 3h ./redoubttest -args -soak 1h

@@ -3,12 +3,14 @@ package redoubttest_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"redoubt"
 	"redoubt/redoubttest"
+	"redoubt/replica"
 )
 
 // limited joins two stacks by a link with budgets for what home sends, and subscriptions as home has them.
@@ -153,6 +155,103 @@ func TestALinkThatCarriesTheLatestAloneSkipsWhatIsSuperseded(t *testing.T) {
 			}
 		}
 		m.part()
+	})
+}
+
+func TestWhatIsTheNewestAgainWhenTheOneAfterItIsRemovedTravels(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home, device := twoStacks(t)
+		limited(t, home, device, nil, redoubt.Subscription{Bucket: "reports", In: true, Out: true, Latest: true})
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		for _, side := range []struct {
+			at, other *redoubttest.Stack
+			who, sees redoubt.Credential
+			key       string
+		}{{home, device, h, d, "at home"}, {device, home, d, h, "at the device"}} {
+			put(t, side.at, side.who, side.key, "first", "")
+			second := put(t, side.at, side.who, side.key, "second", "")
+			m := meet(home, device, 0)
+			synctest.Wait()
+			m.part() // the first is superseded, and stayed where it is
+			if _, err := side.at.DeleteObject(context.Background(), side.who, redoubt.DeleteObject{Name: second.Name, ID: second.ID}); err != nil {
+				t.Fatal(err)
+			}
+			m = meet(home, device, 0)
+			synctest.Wait()
+			m.part()
+			o, err := side.other.GetObject(context.Background(), side.sees, redoubt.ReadObject{Name: second.Name})
+			if err != nil {
+				t.Errorf("%s: the other side does not show the first, which is the newest again: %v", side.key, err)
+				continue
+			}
+			o.Close()
+		}
+		same(t, home, device, h, d)
+	})
+}
+
+// turning is a journal in which something happens behind a reading of it, and behind the look-up of what was read.
+type turning struct {
+	redoubt.Journal
+	read, found func()
+}
+
+func (j *turning) Since(ctx context.Context, peer redoubt.NodeName, set string, after uint64, max int) ([]redoubt.JournalRef, uint64, error) {
+	refs, upTo, err := j.Journal.Since(ctx, peer, set, after, max)
+	if len(refs) > 0 && j.read != nil {
+		read := j.read
+		j.read = nil
+		read()
+	}
+	return refs, upTo, err
+}
+
+func (j *turning) Fetch(ctx context.Context, peer redoubt.NodeName, set string, stamps []redoubt.Stamp) ([]redoubt.JournalItem, error) {
+	items, err := j.Journal.Fetch(ctx, peer, set, stamps)
+	if slices.ContainsFunc(items, func(i redoubt.JournalItem) bool { return i.Superseded }) && j.found != nil {
+		found := j.found
+		j.found = nil
+		found()
+	}
+	return items, err
+}
+
+func TestWhatIsTheNewestAgainWhileItIsLeftOutTravels(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		home, device := twoStacks(t)
+		limited(t, home, device, nil, redoubt.Subscription{Bucket: "reports", In: true, Out: true, Latest: true})
+		h, d := home.As(home.Mint("s-analyst", "")), device.As(device.Mint("s-analyst", ""))
+		put(t, home, h, "before", "", "")
+		m := meet(home, device, 0)
+		synctest.Wait() // the two have compared: what follows is read from the journal
+		m.part()
+		var second redoubt.Version
+		left := false
+		journal := &turning{Journal: home, read: func() { second = put(t, home, h, "a", "second", "") }, found: func() {
+			left = true
+			if _, err := home.DeleteObject(context.Background(), h, redoubt.DeleteObject{Name: second.Name, ID: second.ID}); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Second) // until the journal has been read on
+		}}
+		put(t, home, h, "a", "first", "")
+		a, b := redoubttest.NewRoad(0)
+		ctx, stop := context.WithCancel(context.Background())
+		ended := make(chan error, 2)
+		for _, end := range []*replica.Session{
+			replica.New(replica.Options{Estate: "example", Node: home.Name(), Peer: device.Name(), Journal: journal, State: home, Conn: a}),
+			replica.New(replica.Options{Estate: "example", Node: device.Name(), Peer: home.Name(), Journal: device, State: device, Conn: b}),
+		} {
+			go func() { ended <- end.Run(ctx) }()
+		}
+		time.Sleep(time.Minute)
+		stop()
+		<-ended
+		<-ended
+		if !left {
+			t.Fatal("nothing was left out")
+		}
+		same(t, home, device, h, d)
 	})
 }
 

@@ -1,6 +1,7 @@
 package redoubttest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"path/filepath"
 	"testing"
@@ -32,6 +33,14 @@ func (d *Disk) Cut() { d.engine = d.engine.Reopen() }
 // Bytes is how many bytes the catalogue's keys and values have, the log aside.
 func (d *Disk) Bytes() (n int, err error) {
 	return n, d.scan(nil, func(key, value []byte) error { n += len(key) + len(value); return nil })
+}
+
+// Shows says whether any key or value of the catalogue has a text in it.
+func (d *Disk) Shows(text string) (found bool, err error) {
+	return found, d.scan(nil, func(key, value []byte) error {
+		found = found || bytes.Contains(key, []byte(text)) || bytes.Contains(value, []byte(text))
+		return nil
+	})
 }
 
 // Labels is every label that anything in the catalogue is kept under.

@@ -50,6 +50,7 @@ type Stack struct {
 	Handler http.Handler
 	Clock   *Clock
 	t       testing.TB
+	people  uint64 // the seed of the keys of people
 	keys    map[redoubt.SubjectName]ed25519.PrivateKey
 	rand    *Rand
 	name    redoubt.NodeName
@@ -125,10 +126,9 @@ func New(t testing.TB, o Options) *Stack {
 	eo := enclave.Options{Name: s.name, Policy: policy, Floor: parse(o.Floor, "UNCLASSIFIED"), Ceiling: parse(o.Ceiling, "TOP SECRET//SI/TK"),
 		Engine: o.Engine, Keys: o.Keys, Buckets: o.Buckets, Quotas: o.Quotas, Region: Region, Version: "test", Clock: now, Rand: s.rand,
 		Links: o.Links, IDKeys: o.IDKeys, Devices: o.Devices}
+	s.people = cmp.Or(o.PeopleSeed, o.Seed)
 	for _, p := range append(slices.Clone(People), o.People...) {
-		seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(p.Name), cmp.Or(o.PeopleSeed, o.Seed)))
-		s.keys[p.Name] = ed25519.NewKeyFromSeed(seed[:])
-		p.PublicKey = base64.StdEncoding.EncodeToString(s.keys[p.Name].Public().(ed25519.PublicKey))
+		p.PublicKey = s.Know(p.Name)
 		p.Expires = now().AddDate(1, 0, 0)
 		eo.People = append(eo.People, p)
 	}
@@ -138,6 +138,14 @@ func New(t testing.TB, o Options) *Stack {
 	s.Handler = s3.New(s3.Options{Objects: s.Enclave, Lists: s.Enclave, Uploads: s.Enclave, Buckets: s.Enclave, Auth: s.Enclave,
 		Policy: policy, Region: Region, Clock: now, UnsignedInClear: true})
 	return s
+}
+
+// Know makes the key that a subject signs with, a function of the seed and her name, and gives its public half: of somebody who
+// is no person of the Options.
+func (s *Stack) Know(who redoubt.SubjectName) (publicKey string) {
+	seed := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(who), s.people))
+	s.keys[who] = ed25519.NewKeyFromSeed(seed[:])
+	return base64.StdEncoding.EncodeToString(s.keys[who].Public().(ed25519.PublicKey))
 }
 
 // Name is the node's.

@@ -21,6 +21,7 @@ type ref struct {
 	from    int64 // content before it was sent in this session, when the day's budget was spent, and the peer keeps it
 	gone    int64 // content before it is on the road, as seq
 	put     bool  // by: it is idle or aside, and takes none of the room that all sets share
+	retold  bool  // the journal told of it once more since it was taken from its queue
 
 	wait time.Duration // after the last refusal for now; 0: there was none
 	due  time.Time     // when it is sent again
@@ -88,8 +89,9 @@ func (o *outbox) add(out *outgoing, upTo uint64, p []redoubt.Precedence, refs []
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for i, r := range refs {
-		if out.open[r.stamp] != nil {
-			continue // found by reconciliation, and in the journal too
+		if was := out.open[r.stamp]; was != nil {
+			was.retold = true // found by reconciliation, and in the journal too; or the newest of its name again
+			continue
 		}
 		r.set, r.urgency = out, p[i]
 		out.open[r.stamp] = r
@@ -171,25 +173,42 @@ func (o *outbox) take(p redoubt.Precedence, most int64) []*ref {
 	o.queues[p] = q[n:]
 	for _, r := range out {
 		o.seq++
-		r.seq = o.seq
+		r.seq, r.retold = o.seq, false
 		o.sent[r.seq] = r
 	}
 	return out
 }
 
-// done ends entries: acknowledged, refused for good, or gone.
+// done ends entries: acknowledged or refused for good.
 func (o *outbox) done(refs ...*ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, r := range refs {
-		if r.set.open[r.stamp] != r {
-			continue
-		}
-		delete(r.set.open, r.stamp)
-		delete(o.sent, r.seq)
-		o.unidle(r)
-		o.count--
+		o.end(r)
 	}
+	o.left()
+}
+
+func (o *outbox) end(r *ref) {
+	if r.set.open[r.stamp] != r {
+		return
+	}
+	delete(r.set.open, r.stamp)
+	delete(o.sent, r.seq)
+	o.unidle(r)
+	o.count--
+}
+
+// pass ends an entry that is not sent: it was gone or superseded when it was looked up. Where the journal has told of it since it was taken
+// from its queue, that may hold no more, and it is looked up again.
+func (o *outbox) pass(r *ref) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if r.retold && r.set.open[r.stamp] == r {
+		o.requeue(r.urgency, r)
+		return
+	}
+	o.end(r)
 	o.left()
 }
 
@@ -266,6 +285,10 @@ func (o *outbox) anew(r *ref) {
 func (o *outbox) again(p redoubt.Precedence, r *ref) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.requeue(p, r)
+}
+
+func (o *outbox) requeue(p redoubt.Precedence, r *ref) {
 	o.anew(r)
 	o.queues[p] = append([]*ref{r}, o.queues[p]...)
 	o.filled.Broadcast()

@@ -288,3 +288,32 @@ func TestASetThatWaitsForLongStopsNoOther(t *testing.T) {
 		})
 	}
 }
+
+func TestAnEntryThatIsToldOfAgainSinceItWasTakenIsLookedUpAgain(t *testing.T) {
+	for _, c := range []struct {
+		told  string
+		again bool
+	}{{"before it was taken", false}, {"since it was taken", true}, {"never again", false}} {
+		o := newOutbox()
+		out, _ := o.set("LOW")
+		tell := func(at uint64) {
+			o.add(out, at, []redoubt.Precedence{redoubt.Priority}, []*ref{{at: at, stamp: redoubt.Stamp{1}}})
+		}
+		tell(1)
+		if c.told == "before it was taken" { // the look-up that follows sees what the journal told of
+			tell(2)
+		}
+		r := drain(o, redoubt.Priority)[0]
+		if c.again {
+			tell(2)
+		}
+		o.pass(r)
+		if got := drain(o, redoubt.Priority); len(got) == 1 != c.again {
+			t.Errorf("told of %s: %d entries are looked up again", c.told, len(got))
+		}
+		o.pass(r) // nothing was told since
+		if !o.quiet() || len(o.sent) > 0 || len(out.open) > 0 {
+			t.Errorf("told of %s: it did not end", c.told)
+		}
+	}
+}

@@ -61,7 +61,7 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 		}
 	}
 	for _, gone := range byStamp { // removed since, and the removal is on its way too, or superseded
-		s.out.done(gone)
+		s.out.pass(gone)
 	}
 	if len(m.Parcels) == 0 {
 		return nil

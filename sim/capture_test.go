@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"time"
 
 	"redoubt"
 	"redoubt/replica"
@@ -69,18 +71,25 @@ func (w *world) forge(s step) {
 	if len(captured) == 0 {
 		return
 	}
-	n, to := captured[s.pick%uint64(len(captured))], w.nodes[s.peer]
-	if to.captured || to.retired || to.stack == nil {
+	n := captured[s.pick%uint64(len(captured))]
+	n.start()
+	to := n.neighbour(s.pick)
+	if s.pick>>8%3 == 0 || to == nil || !to.honest() {
 		to = w.home()
 	}
-	n.start()
 	to.start()
-	w.befriend(n, to)
+	if _, err := to.credential("ts-analyst", ""); err != nil || !mayMeet(n, to) { // it is a year since it was told of her: nobody can look
+		return
+	}
 	r := rand.New(rand.NewPCG(s.pick, 3))
 	for _, in := range w.forgeries(n, to, r) {
 		// What is forged may be refused or, where it is the device's own to say, taken. It may not break anything.
-		if _, err := to.stack.Apply(context.Background(), n.name, in); err != nil && redoubt.KindOf(err) != redoubt.NotFound {
+		no, err := to.stack.Apply(context.Background(), n.name, in)
+		if err != nil && redoubt.KindOf(err) != redoubt.NotFound {
 			w.fault("%s was broken by what %s sent: %v", to.name, n.name, err)
+		}
+		if x := in[0].Entry; err == nil && len(no) == 0 && x.Kind == redoubt.EntryVersion && x.Name.Bucket != redoubt.SystemBucket {
+			w.ledger.forged(n, to, x.Name)
 		}
 	}
 }
@@ -144,12 +153,16 @@ func (w *world) forgeries(n, to *node, r *rand.Rand) (all [][]redoubt.Received) 
 		x.Maker = n.name
 		sign(x, []byte("forged"))
 	}
-	system := become(redoubt.EntryVersion, pick().Entry)
-	system.Of, system.Name = redoubt.Stamp{}, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: "revocation/person/s-analyst"}
-	sign(system, []byte("{}"))
+	for _, who := range subjects { // its own word about people
+		system := become(redoubt.EntryVersion, pick().Entry)
+		word := fmt.Appendf(nil, `{"kind":"person","name":%q,"by":"officer","at":%q}`, who, n.stack.Now().UTC().Format(time.RFC3339))
+		system.Of, system.Name = redoubt.Stamp{}, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: "revocation/person/" + string(who)}
+		system.SizeBytes, system.Content = int64(len(word)), sha256.Sum256(word)
+		sign(system, word)
+	}
 	ahead := become(redoubt.EntryVersion, pick().Entry)
 	ahead.Of, ahead.Marker = redoubt.Stamp{}, true
-	ahead.Stamp[2]++ // eleven days
+	ahead.Stamp[2]++ // by 18 minutes: who is ahead by more takes it
 	sign(ahead, nil)
 	replayed := pick() // as it is, twice
 	for range 2 {

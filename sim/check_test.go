@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing/synctest"
 	"time"
 
@@ -16,73 +15,11 @@ import (
 	"redoubt/label"
 )
 
-// fact is a version that somebody was told is written.
-type fact struct {
-	v       redoubt.Version
-	at      *node
-	life    int // of the state that it was written in
-	content string
-	altered []string // what its tags and hold were told to be
-	gone    *node    // where it was removed for good; nil: nowhere
-	maybe   bool     // it, or its removal, may have been lost with the only state that had it
-}
-
-// ledger is what people were told.
-type ledger struct {
-	mu     sync.Mutex // guards tokens: who overhears runs beside
-	made   map[redoubt.VersionID]*fact
-	order  []redoubt.VersionID
-	tokens []label.Label // of the content with each number
-	last   uint64
-}
-
-func (l *ledger) token() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.last = uint64(len(l.tokens))
-	l.tokens = append(l.tokens, label.Label{})
-	return l.last
-}
-
-func (l *ledger) wrote(n *node, v redoubt.Version, content string, token uint64) {
-	sum := ""
-	if !v.Marker {
-		sum, _ = digest(strings.NewReader(content))
-		l.mu.Lock()
-		l.tokens[token] = v.Label
-		l.mu.Unlock()
-	}
-	l.made[v.ID] = &fact{v: v, at: n, life: n.life, content: sum, altered: []string{fmt.Sprint(v.Tags, v.Hold)}}
-	l.order = append(l.order, v.ID)
-}
-
-func (l *ledger) removed(n *node, id redoubt.VersionID) {
-	if f := l.made[id]; f != nil && f.gone == nil {
-		f.gone = n
-	}
-}
-
-func (l *ledger) altered(id redoubt.VersionID, as string) {
-	if f := l.made[id]; f != nil {
-		f.altered = append(f.altered, as)
-	}
-}
-
-// uncertain marks what a device wrote or removed and its home has not heard of.
-func (l *ledger) uncertain(n, home *node) {
-	held := home.holds()
-	for id, f := range l.made {
-		if f.at == n && f.life == n.life && !held[id] || f.gone == n && held[id] {
-			f.maybe = true
-		}
-	}
-}
-
 // holds is every version that a node has.
-func (n *node) holds() map[redoubt.VersionID]bool {
-	out := map[redoubt.VersionID]bool{}
+func (n *node) holds() map[redoubt.VersionID]line {
+	out := map[redoubt.VersionID]line{}
 	for _, l := range n.see(n.as("ts-analyst", ""), nil) {
-		out[l.id] = true
+		out[l.id] = l
 	}
 	return out
 }
@@ -94,13 +31,15 @@ type line struct {
 	name redoubt.ObjectName
 	of   label.Label
 	sum  string
-	how  string // tags and hold
+	v    redoubt.Version
+	tags string
+	last bool // it is current for the reader
 }
 
-// see is everything that a subject sees of a node, in order, of names that carried says yes to.
-func (n *node) see(who redoubt.Credential, carried func(redoubt.ObjectName) bool) (out []line) {
+// see is everything that a subject sees of a node, in order, of which carried says yes to.
+func (n *node) see(who redoubt.Credential, carried func(redoubt.Version) bool) (out []line) {
 	ctx := context.Background()
-	for _, bucket := range []redoubt.BucketName{"reports", "imagery"} {
+	for _, bucket := range []redoubt.BucketName{"reports", "imagery", "video"} {
 		q := redoubt.ListVersions{Bucket: bucket, Max: 1000}
 		for more := true; more; {
 			page, err := n.stack.ListVersions(ctx, who, q)
@@ -109,7 +48,7 @@ func (n *node) see(who redoubt.Credential, carried func(redoubt.ObjectName) bool
 				return nil
 			}
 			for _, v := range page.Versions {
-				if carried == nil || carried(v.Name) {
+				if carried == nil || carried(v) {
 					out = append(out, n.line(who, v))
 				}
 			}
@@ -120,7 +59,7 @@ func (n *node) see(who redoubt.Credential, carried func(redoubt.ObjectName) bool
 }
 
 func (n *node) line(who redoubt.Credential, v redoubt.Version) line {
-	l := line{id: v.ID, name: v.Name, of: v.Label, text: fmt.Sprintf("%s %s %s marker=%v latest=%v", v.Name, v.ID, v.Label.Banner(), v.Marker, v.Latest)}
+	l := line{v: v, id: v.ID, name: v.Name, of: v.Label, last: v.Latest, text: fmt.Sprintf("%s %s %s marker=%v", v.Name, v.ID, v.Label.Banner(), v.Marker)}
 	if v.Marker {
 		return l
 	}
@@ -133,72 +72,88 @@ func (n *node) line(who redoubt.Credential, v redoubt.Version) line {
 	if l.sum, err = digest(o.Reader(0, -1)); err != nil {
 		n.w.fault("%s: %s does not read: %v", n.name, v.ID, err)
 	}
-	full := o.Version()
-	l.how = fmt.Sprint(full.Tags, full.Hold)
-	l.text += fmt.Sprintf(" %s %s %s %s %s", l.sum, l.how, full.Author, full.Maker, full.ETag)
+	l.v = o.Version()
+	l.tags = fmt.Sprint(l.v.Tags)
+	l.text += fmt.Sprintf(" %s %s hold=%v %s %d %s %s %s", l.sum, l.tags, l.v.Hold, l.v.Retention.Mode, l.v.Retention.Until.Unix(), l.v.Author, l.v.Maker, l.v.ETag)
 	return l
-}
-
-// carries says whether a device is subscribed to a name in a direction.
-func (n *node) carries(name redoubt.ObjectName, in bool) bool {
-	return n.subs == nil || slices.ContainsFunc(n.subs, func(s redoubt.Subscription) bool {
-		return s.Bucket == name.Bucket && strings.HasPrefix(name.Key, s.Prefix) && (in && s.In || !in && s.Out)
-	})
 }
 
 // compare holds every node against what people were told, and against the home.
 func (w *world) compare() {
 	for _, n := range w.nodes {
-		if n.captured || n.retired {
+		if !n.honest() {
 			continue
 		}
 		w.compareFacts(n)
 		w.compareViews(n)
 		w.compareStore(n)
+		w.comparePeople(n)
 	}
 }
 
 // compareFacts looks for every version that was acknowledged and that a node is to have, and for those that were removed.
 func (w *world) compareFacts(n *node) {
-	held := map[redoubt.VersionID]line{}
-	for _, l := range n.see(n.as("ts-analyst", ""), nil) {
-		held[l.id] = l
-	}
+	held := n.holds()
 	for _, id := range w.ledger.order {
 		f := w.ledger.made[id]
 		l, here := held[id]
-		there := f.at == n && f.life == n.life || (f.at.index == 0 || f.at.carries(f.v.Name, false)) && (n.index == 0 || n.carries(f.v.Name, true))
+		own := f.at == n && f.life == n.life
 		switch {
-		case !n.label(n.bound).Dominates(f.v.Label):
+		case !n.top.Dominates(f.v.Label):
 			if here {
 				w.fault("%s holds %s %s, above its bound", n.name, f.v.Name, f.v.Label.Banner())
 			}
-		case f.maybe || !there:
-		case f.gone != nil && here:
-			w.fault("%s holds %s %s, which was removed at %s", n.name, f.v.Name, id, f.gone.name)
-		case f.gone == nil && !here:
-			w.fault("%s lacks %s %s %s, written at %s", n.name, f.v.Name, id, f.v.Label.Banner(), f.at.name)
-		case f.gone == nil && (l.of != f.v.Label || l.sum != f.content):
-			w.fault("%s holds %s %s as %s with content %s, written as %s with %s", n.name, f.v.Name, id, l.of.Banner(), l.sum, f.v.Label.Banner(), f.content)
-		case f.gone == nil && !f.v.Marker && !slices.Contains(f.altered, l.how):
-			w.fault("%s holds %s %s with %s, which nobody gave it: %v", n.name, f.v.Name, id, l.how, f.altered)
+		case f.maybe || f.apart() || !own && !hears(n, f.at, f.v.Name, f.v.Label):
+		case f.gone != nil:
+			if here && (n == f.gone || hears(n, f.gone, f.v.Name, f.v.Label)) {
+				w.fault("%s holds %s %s, which was removed at %s", n.name, f.v.Name, id, f.gone.name)
+			}
+		case !here:
+			if own || !w.mayLack(n, f) {
+				w.fault("%s lacks %s %s %s, written at %s", n.name, f.v.Name, id, f.v.Label.Banner(), f.at.name)
+			}
+		default:
+			w.compareFact(n, f, l)
 		}
 	}
 }
 
-// compareViews compares what each subject sees at a device with what she sees at home, of names that go both ways.
+// mayLack says whether a link that carries the latest alone is on the way of a version to a node, and a newer one of its place stands.
+func (w *world) mayLack(n *node, f *fact) bool {
+	return (n.latestOnly(f.v.Name, f.v.Label) || f.at.latestOnly(f.v.Name, f.v.Label)) && w.ledger.superseded(f)
+}
+
+// compareFact holds a version as a node has it against what was said of it.
+func (w *world) compareFact(n *node, f *fact, l line) {
+	if l.of != f.v.Label || l.sum != f.content {
+		w.fault("%s holds %s %s as %s with content %s, written as %s with %s", n.name, f.v.Name, l.id, l.of.Banner(), l.sum, f.v.Label.Banner(), f.content)
+	}
+	if f.v.Marker {
+		return
+	}
+	if !slices.Contains(f.tags, l.tags) {
+		w.fault("%s holds %s %s with %s, which nobody gave it: %v", n.name, f.v.Name, l.id, l.tags, f.tags)
+	}
+	if l.v.Hold && !f.held {
+		w.fault("%s holds %s %s on hold, which nobody said", n.name, f.v.Name, l.id)
+	}
+	if f.altered && hears(n, w.home(), f.v.Name, f.v.Label) && (f.hold && !l.v.Hold || l.v.Retention.Until.Before(f.until)) {
+		w.fault("%s holds %s %s with hold %v until %v, its home said %v until %v", n.name, f.v.Name, l.id, l.v.Hold, l.v.Retention.Until, f.hold, f.until)
+	}
+	if f.firm.After(time.Now()) && (n == f.firmAt || hears(n, f.firmAt, f.v.Name, f.v.Label)) && (l.v.Retention.Mode != compliance || l.v.Retention.Until.Before(f.firm)) {
+		w.fault("%s holds %s %s with %s until %v, %s said COMPLIANCE until %v", n.name, f.v.Name, l.id, l.v.Retention.Mode, l.v.Retention.Until, f.firmAt.name, f.firm)
+	}
+}
+
+// compareViews compares what each subject sees at a device with what she sees at home, of names that go both ways: all of it, or what
+// is current for her, where the link carries the latest alone.
 func (w *world) compareViews(n *node) {
 	if n.index == 0 {
 		return
 	}
-	divided := map[redoubt.ObjectName]bool{} // by what a device wrote before it ended: its home takes none of it from others (ADR 23)
-	for _, f := range w.ledger.made {
-		if f.maybe {
-			divided[f.v.Name] = true
-		}
-	}
-	both := func(name redoubt.ObjectName) bool {
-		return n.carries(name, true) && n.carries(name, false) && !divided[name]
+	divided := w.divided(n)
+	both := func(v redoubt.Version) bool {
+		return n.carries(v.Name, v.Label, true) && n.carries(v.Name, v.Label, false) && !divided[v.Name] && (v.Latest || !n.latestOnly(v.Name, v.Label))
 	}
 	for _, s := range subjects {
 		here, err := n.credential(s, "")
@@ -209,16 +164,19 @@ func (w *world) compareViews(n *node) {
 		if err != nil {
 			continue
 		}
-		a, b := n.texts(here, both), w.home().texts(there, both)
+		a, b := n.texts(n, here, both), w.home().texts(n, there, both)
 		if !slices.Equal(a, b) {
 			w.fault("%s sees at %s and at home, working at %s:\n%s", s, n.name, here.Working.Banner(), difference(a, b))
 		}
 	}
 }
 
-// texts is what a subject sees, but for what a captured device made after it was, which is its own to make.
-func (n *node) texts(who redoubt.Credential, carried func(redoubt.ObjectName) bool) (out []string) {
+// texts is what a subject sees of what a device carries; which version is current is left out where it carries some labels alone.
+func (n *node) texts(device *node, who redoubt.Credential, carried func(redoubt.Version) bool) (out []string) {
 	for _, l := range n.see(who, carried) {
+		if !device.limited(l.name) {
+			l.text += fmt.Sprintf(" latest=%v", l.last)
+		}
 		out = append(out, l.text)
 	}
 	return out
@@ -246,7 +204,7 @@ func (w *world) compareStore(n *node) {
 		w.fault("%s: %v", n.name, err)
 	}
 	for _, l := range all {
-		if !n.label(n.bound).Dominates(l) {
+		if !n.top.Dominates(l) {
 			w.fault("the store of %s, whose bound is %s, has the label %s", n.name, n.bound, l.Banner())
 		}
 	}
@@ -258,7 +216,7 @@ func (w *world) reconcile() {
 		return // marks of removals are being forgotten, by each node at its time
 	}
 	for _, n := range w.nodes[1:] {
-		if n.captured || n.retired {
+		if !n.honest() || n.isApart() {
 			continue
 		}
 		for _, x := range [][2]*node{{n, w.home()}, {w.home(), n}} {
@@ -267,35 +225,50 @@ func (w *world) reconcile() {
 			}
 		}
 		w.spoken.Store(0)
-		w.meet(n, w.home(), 0)
+		w.meet(n, w.home(), way{})
 		synctest.Wait()
 		n.partAll()
-		if sent := w.spoken.Load(); sent > 0 && !w.divided(n) {
-			w.fault("%s and home hold the same, and compared anew sent one another %d messages of entries", n.name, sent)
+		if sent := w.spoken.Load(); sent > 0 && len(w.divided(n)) == 0 {
+			w.fault("%s and home hold the same, and compared anew sent one another %d messages of entries, the last %q", n.name, sent, w.ledger.last)
 		}
 	}
 }
 
-// divided says whether a device has what another wrote before it ended, and its home does not take it.
-func (w *world) divided(n *node) bool {
-	home := map[redoubt.VersionID]bool{}
-	for _, l := range w.home().see(w.home().as("ts-analyst", ""), nil) {
-		home[l.id] = true
+// divided is under which names a device and its home differ for good: in what its home had locked when its device removed it, and in what
+// another device wrote, altered or removed before it ended, of which its home takes no more word (ADR 23).
+func (w *world) divided(n *node) map[redoubt.ObjectName]bool {
+	here, there, names := n.holds(), w.home().holds(), map[redoubt.ObjectName]bool{}
+	for id, f := range w.ledger.made {
+		if (f.maybe || f.apart()) && here[id].text != there[id].text && n.top.Dominates(f.v.Label) {
+			names[f.v.Name] = true
+		}
 	}
-	return slices.ContainsFunc(n.see(n.as("ts-analyst", ""), nil), func(l line) bool {
-		f := w.ledger.made[l.id]
-		return f != nil && f.maybe && !home[l.id]
-	})
+	return names
+}
+
+// isApart says whether a device may differ from its home in something that goes between them: comparing would find it each time. Of what
+// goes from the device alone it is not told what its home says; and of what became of a version it may have the word of one that has ended.
+func (n *node) isApart() bool {
+	home := n.w.home()
+	for _, f := range n.w.ledger.made {
+		in, out := n.carries(f.v.Name, f.v.Label, true), n.carries(f.v.Name, f.v.Label, false)
+		untold := out && !in && (f.gone == home || slices.Contains(f.by, home))
+		ended := f.maybe && (f.gone != nil || len(f.by) > 0)
+		if n.top.Dominates(f.v.Label) && (untold || (in || out) && (ended || f.apart())) {
+			return true
+		}
+	}
+	return false
 }
 
 // overhear looks for what is above a link's bound in what a node says over it.
-func (w *world) overhear(from, to *node, msg []byte) {
-	if msg[0] == 'i' || msg[0] == 'b' {
-		w.spoken.Add(1)
-	}
-	bound := from.linkBound(to)
+func (w *world) overhear(from, to *node, bound label.Label, msg []byte) {
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
+	if msg[0] == 'i' || msg[0] == 'o' {
+		w.spoken.Add(1)
+		w.ledger.last = bytes.Clone(msg[:min(len(msg), 400)])
+	}
 	for rest := msg; ; {
 		at := bytes.Index(rest, []byte(tokenMagic))
 		if at < 0 || len(rest) < at+len(tokenMagic)+8 {
@@ -319,17 +292,4 @@ func (w *world) overhear(from, to *node, msg []byte) {
 		}
 		rest = rest[at+len(policy):]
 	}
-}
-
-// linkBound is the bound of the link between two nodes.
-func (n *node) linkBound(to *node) label.Label {
-	if n.index == 0 {
-		return to.label(to.bound)
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if l, ok := n.friends[to.name]; ok {
-		return l.Bound
-	}
-	return n.label(n.bound)
 }

@@ -1,11 +1,9 @@
 package sim_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -22,11 +20,14 @@ import (
 
 // node is a home or a device. What it keeps outside of its disk is what package node would keep, sealed, beside it.
 type node struct {
-	w     *world
-	name  redoubt.NodeName
-	index int // 0: the home
-	bound string
-	subs  []redoubt.Subscription // from the device's side
+	w      *world
+	name   redoubt.NodeName
+	index  int // 0: the home
+	bound  string
+	top    label.Label            // the bound
+	subs   []redoubt.Subscription // from the device's side
+	budget map[string]int64       // of both sides of the link to the home
+	meets  []redoubt.NodeName     // without the home
 
 	disk   *redoubttest.Disk
 	stack  *redoubttest.Stack // nil: without power
@@ -34,28 +35,41 @@ type node struct {
 	skew   atomic.Int64       // of its clock
 	idKeys []byte
 	home   ed25519.PublicKey
-	makers map[redoubt.NodeName][]ed25519.PublicKey
+	lease  atomic.Int64 // when it ends, ns since 1970
 
-	mu       sync.Mutex
-	friends  map[redoubt.NodeName]redoubt.Link
+	mu         sync.Mutex // guards what sessions note
+	makers     map[redoubt.NodeName][]ed25519.PublicKey
+	neighbours []redoubt.Neighbour
+
 	meetings map[*meeting]bool
 	creds    map[string]redoubt.Credential
+	heard    map[redoubt.SubjectName]int // of whose changes it has heard, at least up to which
 
 	captured, retired bool
+	disowned          bool // captured, and revoked by its home
 }
+
+// honest says whether a node does as it should, and is there.
+func (n *node) honest() bool { return !n.captured && !n.retired }
 
 // world is a fleet and what its people were told.
 type world struct {
-	t      *testing.T
-	seed   uint64
-	began  time.Time
-	nodes  []*node
-	rand   *rand.Rand // of what is not drawn in advance: sizes and contents
-	ledger ledger
-	policy *label.Policy
-	states int
-	spoken atomic.Int64 // messages of entries
-	calm   atomic.Bool  // nothing breaks any more
+	t       *testing.T
+	seed    uint64
+	began   time.Time
+	nodes   []*node
+	byName  map[redoubt.NodeName]*node
+	people  []*member
+	codecs  *replica.Codecs  // of all: one each would be most of what a fleet has in memory
+	large   []string         // contents of several segments that were written
+	touched *redoubt.Version // what was altered last
+	rand    *rand.Rand       // of what is not drawn in advance: sizes and contents
+	ledger  ledger
+	policy  *label.Policy
+	low     label.Label // the floor
+	states  int
+	spoken  atomic.Int64 // messages of entries
+	calm    atomic.Bool  // nothing breaks any more
 
 	mu     sync.Mutex
 	faults []string
@@ -68,27 +82,47 @@ var bounds = []string{"SECRET", "CONFIDENTIAL", "SECRET//REL TO USA, GBR", "UNCL
 var carried = [][]redoubt.Subscription{
 	nil,
 	{{Bucket: "reports", Prefix: "a/", In: true, Out: true}, {Bucket: "reports", Prefix: "b/", In: true, Out: true}},
-	{{Bucket: "reports", Prefix: "a/", In: true, Out: true}},
+	{{Bucket: "reports", Prefix: "a/", In: true, Out: true, Latest: true}, {Bucket: "reports", Prefix: "b/", In: true, Out: true, Bound: "UNCLASSIFIED"},
+		{Bucket: "imagery", In: true, Out: true}},
 	{{Bucket: "reports", Prefix: "a/", In: true}, {Bucket: "reports", Prefix: "b/", In: true, Out: true}, {Bucket: "imagery", Out: true}},
+	{{Bucket: "reports", In: true, Out: true, Latest: true}},
 }
 
-const leaseLife = 30 * 24 * time.Hour
+// large content is in a bucket of its own, which few devices carry: it is what costs.
+var video = redoubt.Subscription{Bucket: "video", In: true, Out: true}
+
+const (
+	leaseLife = 30 * 24 * time.Hour
+	longLease = 5 * 365 * 24 * time.Hour
+)
+
+// leaseLife is how long a device works and meets neighbours that has not met its home.
+func (n *node) leaseLife() time.Duration {
+	if n.index%3 == 1 {
+		return longLease
+	}
+	return leaseLife
+}
 
 func newWorld(t *testing.T, seed uint64, devices int) *world {
 	policy, err := label.Builtin("USA")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, began: time.Now(), policy: policy, seed: seed, rand: rand.New(rand.NewPCG(seed, 99)), ledger: ledger{made: map[redoubt.VersionID]*fact{}}}
+	w := &world{t: t, began: time.Now(), policy: policy, low: parse(t, "UNCLASSIFIED"), seed: seed, rand: rand.New(rand.NewPCG(seed, 99)),
+		ledger: ledger{made: map[redoubt.VersionID]*fact{}, newest: map[place][]*fact{}}, byName: map[redoubt.NodeName]*node{}, codecs: new(replica.Codecs)}
 	for i := range devices + 1 {
-		n := &node{w: w, index: i, name: redoubt.NodeName(fmt.Sprintf("device-%d", i)), friends: map[redoubt.NodeName]redoubt.Link{}, meetings: map[*meeting]bool{}}
+		n := &node{w: w, index: i, name: redoubt.NodeName(fmt.Sprintf("device-%d", i)), meetings: map[*meeting]bool{}}
 		if i == 0 {
 			n.name, n.bound = "home", "TOP SECRET//SI/TK"
 		} else {
-			n.bound, n.subs = bounds[i%len(bounds)], carried[(i/len(bounds)+i)%len(carried)]
+			n.bound = bounds[i%len(bounds)]
+			n.declare(max(1, int64(devices)/10))
 		}
-		w.nodes = append(w.nodes, n)
+		n.top = parse(t, n.bound)
+		w.nodes, w.byName[n.name] = append(w.nodes, n), n
 	}
+	w.acquaint()
 	w.home().fresh()
 	for i := range 12 { // what is there before there is any link
 		w.play(step{what: "put", subject: subjects[i%len(subjects)], key: fmt.Sprintf("%c/k%d", 'a'+i%3, i%2), size: 100, pick: uint64(i)})
@@ -97,6 +131,39 @@ func newWorld(t *testing.T, seed uint64, devices int) *world {
 		n.fresh()
 	}
 	return w
+}
+
+// declare gives a device what the estate says of its link. The more there are, the more has to come in a day.
+func (n *node) declare(crowd int64) {
+	all := carried[(n.index/len(bounds)+n.index)%len(carried)]
+	if all == nil && n.index > 2*len(bounds) { // else every fifth would carry what is large
+		all = []redoubt.Subscription{{Bucket: "reports", In: true, Out: true}, {Bucket: "imagery", In: true, Out: true}}
+	}
+	for _, s := range all {
+		if s.Bound != "" {
+			s.Limit = parse(n.w.t, s.Bound)
+		}
+		n.subs = append(n.subs, s)
+	}
+	if n.subs != nil && n.index <= len(bounds) {
+		n.subs = append(n.subs, video)
+	}
+	if n.index%7 == 3 {
+		n.budget = map[string]int64{redoubt.QuotaOfOthers: crowd << 20, "UNCLASSIFIED": crowd * 200_000}
+	}
+}
+
+// acquaint says which devices may meet without the home: some that are near, where the ceiling of one dominates the other's.
+func (w *world) acquaint() {
+	for _, n := range w.nodes[1:] {
+		for _, far := range []int{1, 3, len(bounds)} {
+			if n.index+far < len(w.nodes) {
+				if other := w.nodes[n.index+far]; n.top.Dominates(other.top) || other.top.Dominates(n.top) {
+					n.meets = append(n.meets, other.name)
+				}
+			}
+		}
+	}
 }
 
 func (w *world) home() *node { return w.nodes[0] }
@@ -116,7 +183,7 @@ func (n *node) fresh() {
 	n.w.states++
 	n.life++
 	n.disk, n.idKeys = redoubttest.NewDisk(n.w.t), nil
-	n.friends = map[redoubt.NodeName]redoubt.Link{}
+	n.neighbours, n.heard = nil, map[redoubt.SubjectName]int{}
 	if n.index == 0 {
 		n.start()
 		return
@@ -140,6 +207,7 @@ func (n *node) fresh() {
 	}
 	n.stop(false)
 	n.idKeys, n.home = given.IDKeys, home.stack.JournalKey()
+	n.lease.Store(given.Lease.Expires.UnixNano())
 	n.start()
 }
 
@@ -149,42 +217,46 @@ func (n *node) start() {
 		return
 	}
 	o := redoubttest.Options{Seed: n.w.seed<<16 + uint64(n.index)<<8 + uint64(n.life), PeopleSeed: n.w.seed + 1, Name: n.name, Ceiling: n.bound, Disk: n.disk, Time: n.now, IDKeys: n.idKeys,
-		People: []redoubt.Person{{Name: "c-analyst", Clearance: "CONFIDENTIAL", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleAnalyst}}}}
+		Buckets: []redoubt.Bucket{lockable("reports"), lockable("imagery"), lockable("video")},
+		People:  []redoubt.Person{{Name: "c-analyst", Clearance: "CONFIDENTIAL", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleAnalyst}}}}
 	switch {
 	case n.index == 0:
 		for _, d := range n.w.nodes[1:] {
-			o.Devices = append(o.Devices, redoubttest.Device{Name: d.name, Floor: d.label("UNCLASSIFIED"), Ceiling: d.label(d.bound), Lease: leaseLife, Carries: d.subs})
+			o.Devices = append(o.Devices, redoubttest.Device{Name: d.name, Floor: n.w.low, Ceiling: d.top, Lease: d.leaseLife(), Carries: d.subs, Budget: d.budget, Meets: d.meets})
 		}
 	case n.home != nil:
 		o.Links = []redoubt.Link{n.homeLink()}
 	}
 	n.stack = redoubttest.New(n.w.t, o)
+	for _, m := range n.w.people {
+		n.stack.Know(m.name)
+	}
 	n.creds = map[string]redoubt.Credential{}
 	if n.index == 0 || n.home == nil {
 		return
 	}
 	n.stack.SetMakers(n.makers)
-	n.relink()
-}
-
-func (n *node) homeLink() redoubt.Link {
-	return redoubt.Link{Peer: "home", Key: n.home, Bound: n.label(n.bound), Subscriptions: n.subs}
-}
-
-// relink makes a device's links: to its home, and to the devices that it knows.
-func (n *node) relink() {
-	all := []redoubt.Link{n.homeLink()}
-	n.mu.Lock()
-	for _, l := range n.friends {
-		all = append(all, l)
-	}
-	n.mu.Unlock()
-	if err := n.stack.SetLinks(context.Background(), all); err != nil {
+	if err := n.stack.SetNeighbours(context.Background(), n.neighbours); err != nil {
 		n.w.t.Fatal(err)
 	}
 }
 
-func (n *node) label(marking string) label.Label { return parse(n.w.t, marking) }
+// clearance is the most that a person has at a device.
+func (n *node) clearance() label.Label {
+	l, err := n.w.policy.Clearance(n.bound, "USA")
+	if err != nil {
+		n.w.t.Fatal(err)
+	}
+	return l
+}
+
+func lockable(name redoubt.BucketName) redoubt.Bucket {
+	return redoubt.Bucket{Name: name, BucketSettings: redoubt.BucketSettings{Lock: redoubt.LockSettings{Enabled: true}}}
+}
+
+func (n *node) homeLink() redoubt.Link {
+	return redoubt.Link{Peer: "home", Key: n.home, Bound: n.top, Subscriptions: n.subs, Budget: n.budget}
+}
 
 // stop takes a node's power, by a crash or cleanly.
 func (n *node) stop(crash bool) {
@@ -199,176 +271,12 @@ func (n *node) stop(crash bool) {
 	n.stack = nil
 }
 
-// meeting is a session between two nodes over a road in memory.
-type meeting struct {
-	sides [2]*node
-	road  [2]*redoubttest.Road
-	stop  context.CancelFunc
-	done  sync.WaitGroup
-}
-
-// meet begins one, if both have power and a link. Like package node, each side ends its older meeting with the peer first.
-func (w *world) meet(a, b *node, limit int) {
-	w.meetBeside(a, b, limit, false)
-}
-
-// meetBeside may leave an older meeting of the two as it is.
-func (w *world) meetBeside(a, b *node, limit int, beside bool) {
-	if a.stack == nil || b.stack == nil || a == b || a.retired || b.retired {
-		return
-	}
-	w.befriend(a, b)
-	for m := range a.meetings {
-		if !beside && (m.sides[0] == b || m.sides[1] == b) {
-			m.part()
-		}
-	}
-	m := &meeting{sides: [2]*node{a, b}}
-	m.road[0], m.road[1] = redoubttest.NewRoad(limit)
-	ctx, stop := context.WithCancel(context.Background())
-	m.stop = stop
-	for i, n := range m.sides {
-		peer := m.sides[1-i]
-		m.road[i].Watch(func(msg []byte) { w.overhear(n, peer, msg) })
-		var conn replica.Conn = m.road[i]
-		if n.captured {
-			conn = &liar{Conn: conn, dice: rand.New(rand.NewPCG(w.rand.Uint64(), 1))}
-		}
-		end := replica.New(replica.Options{Estate: "example", Node: n.name, Peer: peer.name, Journal: n.stack, State: n.stack, Conn: conn, Met: n.met, Noted: n.noted(peer)})
-		m.done.Go(func() {
-			if err := end.Run(ctx); err != nil && w.calm.Load() && !n.captured && !peer.captured {
-				w.fault("%s: a meeting with %s that nothing disturbed ended: %v", n.name, peer.name, err)
-			}
-		})
-		n.meetings[m] = true
-	}
-}
-
-// befriend joins two devices that know one another's keys, within both their bounds and subscriptions.
-func (w *world) befriend(a, b *node) {
-	if a.index == 0 || b.index == 0 {
-		return
-	}
-	for _, x := range [2][2]*node{{a, b}, {b, a}} {
-		n, peer := x[0], x[1]
-		key := peer.stack.JournalKey()
-		if l, known := n.friends[peer.name]; known && bytes.Equal(l.Key, key) {
-			continue
-		}
-		bound := a.label(a.bound)
-		if other := b.label(b.bound); bound.Dominates(other) {
-			bound = other
-		} else if !other.Dominates(bound) {
-			bound = a.label("UNCLASSIFIED")
-		}
-		n.mu.Lock()
-		n.friends[peer.name] = redoubt.Link{Peer: peer.name, Key: key, Bound: bound, Subscriptions: common(a.subs, b.subs)}
-		n.mu.Unlock()
-		n.relink()
-	}
-}
-
-// common is what two devices both take and give.
-func common(a, b []redoubt.Subscription) (out []redoubt.Subscription) {
-	whole := []redoubt.Subscription{{Bucket: "reports", In: true, Out: true}, {Bucket: "imagery", In: true, Out: true}}
-	if a == nil {
-		a = whole
-	}
-	if b == nil {
-		b = whole
-	}
-	for _, x := range a {
-		for _, y := range b {
-			if x.Bucket == y.Bucket && x.In && x.Out && y.In && y.Out {
-				long, short := x.Prefix, y.Prefix
-				if len(long) < len(short) {
-					long, short = short, long
-				}
-				if strings.HasPrefix(long, short) {
-					out = append(out, redoubt.Subscription{Bucket: x.Bucket, Prefix: long, In: true, Out: true})
-				}
-			}
-		}
-	}
-	if out == nil { // nothing: a link without a subscription would carry everything
-		out = []redoubt.Subscription{{Bucket: "nothing"}}
-	}
-	return out
-}
-
-// met says what a home says at the beginning of a meeting, as package node does.
-func (n *node) met(ctx context.Context, s *replica.Session) error {
-	if n.index != 0 {
-		return nil
-	}
-	makers, err := json.Marshal(n.stack.Makers())
-	if err != nil {
-		return err
-	}
-	return s.Tell(ctx, "makers", makers)
-}
-
-func (n *node) noted(peer *node) func(context.Context, *replica.Session, string, []byte) error {
-	return func(_ context.Context, _ *replica.Session, kind string, body []byte) error {
-		if kind != "makers" || peer.index != 0 {
-			return nil
-		}
-		var makers map[redoubt.NodeName][]ed25519.PublicKey
-		if err := json.Unmarshal(body, &makers); err != nil {
-			return err
-		}
-		n.mu.Lock()
-		n.makers = makers
-		n.mu.Unlock()
-		n.stack.SetMakers(makers)
-		return nil
-	}
-}
-
-// part ends a meeting.
-func (m *meeting) part() {
-	m.stop()
-	m.done.Wait()
-	for _, n := range m.sides {
-		delete(n.meetings, m)
-	}
-}
-
-func (n *node) partAll() {
-	for m := range n.meetings {
-		m.part()
-	}
-}
-
-// connectAll gives everybody power, has every device meet the home, once and at the same time, and waits until nothing moves.
-// Devices do not meet one another any more: what one has of another the home has, or hears of now.
-func (w *world) connectAll() {
-	for _, n := range w.nodes {
-		n.partAll()
-		n.skew.Store(0)
-		n.start()
-	}
-	w.calm.Store(true)
-	for _, n := range w.nodes[1:] {
-		w.meet(n, w.home(), 0)
-	}
-	time.Sleep(40 * time.Minute) // clocks that were ahead are not any more, and what was refused for now was sent again
-	before := w.sizes()
-	time.Sleep(time.Minute)
-	if after := w.sizes(); after != before {
-		w.fault("the fleet does not settle:\n%s\n%s", before, after)
-	}
-	for _, n := range w.nodes {
-		n.partAll()
-	}
-}
-
 // sizes is how much every node holds, as a text.
 func (w *world) sizes() string {
 	var b strings.Builder
 	for _, n := range w.nodes {
 		n.start()
-		if !n.captured && !n.retired {
+		if n.honest() {
 			entries, err := n.disk.Entries()
 			if err != nil {
 				w.t.Fatal(err)

@@ -2,13 +2,8 @@ package sim_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -40,36 +35,64 @@ type step struct {
 	pick    uint64 // of several, which
 	size    int
 	limit   int // messages until the road breaks; 0: it does not
+	pace    int // bytes a second that it takes; 0: no limit
 	span    time.Duration
 }
 
 func (s step) String() string {
 	switch s.what {
-	case "put", "delete", "remove", "tag", "hold", "resolve":
+	case "put", "large", "delete", "remove", "tag", "hold", "retain", "resolve":
 		return fmt.Sprintf("%s by %s at node %d of %s (%d bytes, pick %d)", s.what, s.subject, s.node, s.key, s.size, s.pick)
 	case "meet", "again":
-		return s.what + fmt.Sprintf(": nodes %d and %d meet, for %d messages", s.node, s.peer, s.limit)
+		return s.what + fmt.Sprintf(": nodes %d and %d meet, for %d messages at %d bytes a second", s.node, s.peer, s.limit, s.pace)
 	case "wait", "years", "skew":
 		return fmt.Sprintf("%s %v at node %d", s.what, s.span, s.node)
 	}
 	return fmt.Sprintf("%s: node %d, peer %d, pick %d", s.what, s.node, s.peer, s.pick)
 }
 
-// weights is how often each thing happens.
-var weights = []struct {
+// weight is how often a thing happens.
+type weight struct {
 	what string
 	n    int
-}{
-	{"put", 60}, {"burst", 12}, {"delete", 10}, {"remove", 14}, {"tag", 16}, {"hold", 4}, {"resolve", 3},
-	{"meet", 60}, {"again", 6}, {"part", 10}, {"settle", 12}, {"wait", 16}, {"skew", 6}, {"forget", 4}, {"trim", 20},
-	{"crash", 6}, {"off", 6}, {"on", 6}, {"homeless", 2}, {"lose", 2}, {"years", 1}, {"ahead", 1}, {"capture", 1}, {"forge", 12}, {"revoke", 1},
 }
+
+// weights are what histories are drawn by: the first as all of them once were, so that what was found by it is found again; the
+// others in turn, by the seed.
+var weights = [][]weight{
+	{
+		{"put", 60}, {"burst", 12}, {"delete", 10}, {"remove", 14}, {"tag", 16}, {"hold", 4}, {"resolve", 3},
+		{"meet", 60}, {"again", 6}, {"part", 10}, {"settle", 12}, {"wait", 16}, {"skew", 6}, {"forget", 4}, {"trim", 20},
+		{"crash", 6}, {"off", 6}, {"on", 6}, {"homeless", 2}, {"lose", 2}, {"years", 1}, {"ahead", 1}, {"capture", 1}, {"forge", 12}, {"revoke", 1},
+	},
+	{ // some of everything
+		{"put", 60}, {"burst", 12}, {"large", 2}, {"delete", 10}, {"remove", 14}, {"tag", 16}, {"hold", 8}, {"retain", 4}, {"resolve", 3},
+		{"meet", 60}, {"neighbour", 16}, {"again", 6}, {"part", 10}, {"settle", 12}, {"wait", 16}, {"skew", 6}, {"forget", 4}, {"trim", 20},
+		{"crash", 6}, {"off", 6}, {"on", 6}, {"homeless", 2}, {"lose", 2}, {"years", 1}, {"ahead", 1}, {"capture", 1}, {"forge", 12}, {"revoke", 1}, {"disown", 1},
+		{"join", 3}, {"change", 3}, {"leave", 2}, {"ask", 10},
+	},
+	{ // in the field: the home is away, and devices meet one another
+		{"put", 60}, {"burst", 6}, {"large", 2}, {"delete", 6}, {"remove", 14}, {"tag", 20}, {"hold", 8}, {"retain", 2}, {"resolve", 3},
+		{"meet", 30}, {"neighbour", 70}, {"part", 10}, {"settle", 20}, {"wait", 16}, {"skew", 6}, {"forget", 2}, {"trim", 10},
+		{"crash", 6}, {"off", 4}, {"on", 6}, {"homeless", 12}, {"lose", 2}, {"ahead", 1}, {"capture", 3}, {"forge", 16}, {"disown", 1},
+		{"join", 4}, {"change", 6}, {"leave", 4}, {"ask", 20},
+	},
+	{ // in a drawer: years go by, and what everybody has heard of is forgotten
+		{"put", 40}, {"burst", 4}, {"delete", 6}, {"remove", 40}, {"tag", 10}, {"hold", 4}, {"retain", 4},
+		{"meet", 50}, {"neighbour", 50}, {"part", 16}, {"settle", 30}, {"wait", 10}, {"forget", 6}, {"trim", 50},
+		{"crash", 4}, {"off", 4}, {"on", 20}, {"lose", 1}, {"years", 8}, {"capture", 1}, {"forge", 4},
+		{"join", 2}, {"change", 3}, {"leave", 2}, {"ask", 6},
+	},
+}
+
+// drawn is by which weights a seed draws.
+func drawn(seed uint64) []weight { return weights[1+seed%3] }
 
 var subjects = []redoubt.SubjectName{"ts-analyst", "s-analyst", "c-analyst", "gbr-liaison", "u-analyst"}
 
 // draw makes a history of a seed.
-func draw(seed uint64, devices, steps int) (all []step) {
-	r := rand.New(rand.NewPCG(seed, 7))
+func draw(seed uint64, devices, steps int, weights []weight) (all []step) {
+	r, later := rand.New(rand.NewPCG(seed, 7)), rand.New(rand.NewPCG(seed, 8))
 	total := 0
 	for _, w := range weights {
 		total += w.n
@@ -97,6 +120,13 @@ func draw(seed uint64, devices, steps int) (all []step) {
 			s.span = time.Duration(r.IntN(240)-120) * time.Second
 		case "years":
 			s.span = time.Duration(30+r.IntN(400)) * 24 * time.Hour
+		case "large":
+			s.size = 9<<20 + later.IntN(11<<20)
+		}
+		if roll := later.IntN(8); s.limit > 0 && roll < 2 { // it breaks within large content
+			s.limit *= 40
+		} else if s.limit == 0 && roll < 2 {
+			s.pace = 16 << (10 + later.IntN(8))
 		}
 		all = append(all, s)
 	}
@@ -107,10 +137,8 @@ func draw(seed uint64, devices, steps int) (all []step) {
 func (w *world) play(s step) {
 	n, peer := w.nodes[s.node], w.nodes[s.peer]
 	switch s.what {
-	case "meet":
-		w.meet(n, peer, s.limit)
-	case "again":
-		w.meetBeside(n, peer, s.limit, true)
+	case "meet", "again", "neighbour":
+		w.encounter(n, peer, s)
 	case "part":
 		n.partAll()
 	case "settle":
@@ -155,14 +183,59 @@ func (w *world) play(s step) {
 			}
 		}
 	case "lose", "revoke", "capture":
-		if s.node > 0 && !n.captured && !n.retired {
+		if s.node > 0 && n.honest() {
 			w.lose(n, s.what)
 		}
+	case "disown":
+		w.disown(s.pick)
 	case "forge":
 		w.forge(s)
+	case "join", "change", "leave":
+		w.staff(s)
+	case "ask":
+		if n.stack != nil && !n.captured {
+			w.ask(n, s.pick)
+		}
 	default:
 		if n.stack != nil && !n.captured {
 			w.act(n, s)
+		}
+	}
+}
+
+// encounter has two nodes meet: of devices those that the first was told of.
+func (w *world) encounter(n, peer *node, s step) {
+	if s.what == "neighbour" || n.index > 0 && peer.index > 0 {
+		if peer = n.neighbour(s.pick); peer == nil {
+			return
+		}
+	}
+	w.meetBeside(n, peer, way{limit: s.limit, pace: s.pace}, s.what == "again")
+}
+
+// disown has the home revoke a device that somebody else has. Who has not heard of it meets it until its lease ends.
+func (w *world) disown(pick uint64) {
+	for i := range w.nodes {
+		n := w.nodes[(uint64(i)+pick)%uint64(len(w.nodes))]
+		if !n.captured || n.disowned {
+			continue
+		}
+		n.disowned = true
+		w.endDevice(n, "disowned")
+		return
+	}
+}
+
+// endDevice has the home end a device, and the meetings with it.
+func (w *world) endDevice(n *node, why string) {
+	home := w.home()
+	home.start()
+	if err := home.stack.EndDevice(context.Background(), home.as("officer", ""), n.name, false, false, why); err != nil {
+		w.t.Fatal(err)
+	}
+	for m := range home.meetings {
+		if m.sides[0] == n || m.sides[1] == n {
+			m.part()
 		}
 	}
 }
@@ -171,197 +244,19 @@ func (w *world) play(s step) {
 func (w *world) lose(n *node, how string) {
 	home := w.home()
 	home.start()
+	n.start()
 	w.ledger.uncertain(n, home)
 	switch how {
 	case "capture":
-		n.start()
 		n.captured = true
 		return
 	case "revoke":
 		n.retired = true
 	}
 	n.stop(true)
-	who := home.as("officer", "")
-	if err := home.stack.EndDevice(context.Background(), who, n.name, false, false, how); err != nil {
-		w.t.Fatal(err)
-	}
-	for m := range home.meetings {
-		if m.sides[0] == n || m.sides[1] == n {
-			m.part()
-		}
-	}
+	w.endDevice(n, how)
 	if how == "lose" {
 		n.home, n.makers = nil, nil
 		n.fresh()
 	}
-}
-
-// as is a subject's credential at a node.
-func (n *node) as(who redoubt.SubjectName, marking string) redoubt.Credential {
-	c, err := n.credential(who, marking)
-	if err != nil {
-		n.w.t.Fatalf("%s at %s %q: %v", who, n.name, marking, err)
-	}
-	return c
-}
-
-func (n *node) credential(who redoubt.SubjectName, marking string) (redoubt.Credential, error) {
-	id := string(who) + "@" + marking
-	if c, held := n.creds[id]; held && n.stack.Now().Before(c.Expires.Add(-time.Minute)) {
-		return c, nil
-	}
-	m, err := n.stack.TryMint(who, marking, redoubt.DefaultCredentialLife)
-	if err != nil {
-		return redoubt.Credential{}, err
-	}
-	c := n.stack.As(m)
-	n.creds[id] = c
-	return c, nil
-}
-
-// tokenMagic begins every content that is long enough, so that it is found wherever it shows in clear.
-const tokenMagic = "\xfe\xedsim\x00"
-
-// content is something nobody else wrote. The ledger knows its number.
-func (w *world) content(size int) string {
-	b := make([]byte, max(size, len(tokenMagic)+8))
-	for i := 0; i+8 <= len(b); i += 8 {
-		binary.BigEndian.PutUint64(b[i:], w.rand.Uint64())
-	}
-	copy(b, tokenMagic)
-	binary.BigEndian.PutUint64(b[len(tokenMagic):], w.ledger.token())
-	return string(b)
-}
-
-// act is what a person does at a node.
-func (w *world) act(n *node, s step) {
-	who, err := n.credential(s.subject, "")
-	if err != nil {
-		return // nobody of hers works there
-	}
-	bucket := redoubt.BucketName("reports")
-	if s.pick%7 == 0 {
-		bucket = "imagery"
-	}
-	name := redoubt.ObjectName{Bucket: bucket, Key: s.key}
-	switch s.what {
-	case "put":
-		w.put(n, who, name, s)
-	case "burst":
-		for i := range 12 {
-			s.size, s.pick = []int{10, 3000, 60_000}[i%3], s.pick+1
-			name.Key = fmt.Sprintf("%s-%d", s.key, i%4)
-			w.put(n, who, name, s)
-		}
-	case "delete":
-		gone, err := n.stack.DeleteObject(context.Background(), who, redoubt.DeleteObject{Name: name})
-		if w.allowed(n, s, err) {
-			w.ledger.wrote(n, redoubt.Version{Name: name, ID: gone.ID, Marker: true, Label: who.Working}, "", 0)
-		}
-	case "remove", "tag", "hold":
-		v, some := w.some(n, who, name, s.pick)
-		if !some {
-			return
-		}
-		w.alter(n, who, v, s)
-		if home := w.home(); home != n && home.stack != nil && s.pick%3 == 0 { // and the same, or something else, at home
-			if there, err := home.credential(s.subject, who.Working.Banner()); err == nil {
-				s.pick++
-				w.alter(home, there, v, s)
-			}
-		}
-	case "resolve":
-		all, err := n.stack.Conflicts(context.Background(), who)
-		if !w.allowed(n, s, err) || len(all) == 0 {
-			return
-		}
-		c := all[s.pick%uint64(len(all))]
-		_, err = n.stack.ResolveConflict(context.Background(), who, c.Name, c.Versions[len(c.Versions)-1].ID)
-		w.allowed(n, s, err)
-	}
-}
-
-// put writes, now and then above the working label.
-func (w *world) put(n *node, who redoubt.Credential, name redoubt.ObjectName, s step) {
-	marking := ""
-	if s.pick%5 == 0 {
-		marking = n.bound
-	}
-	body := w.content(s.size)
-	before := n.current(who, name)
-	v, err := n.stack.PutObject(context.Background(), who, redoubt.PutObject{Name: name, Label: marking, SizeBytes: int64(len(body)), Body: strings.NewReader(body),
-		Attributes: redoubt.Attributes{Precedence: []string{"", "flash", "priority", "immediate"}[s.pick%4]}})
-	if w.allowed(n, s, err) {
-		w.ledger.wrote(n, v, body, w.ledger.last)
-		if before != "" && v.Label == who.Working && n.current(who, name) == before {
-			w.fault("%s: who wrote %s %s still sees what was there before, %s", n.name, name, v.ID, before)
-		}
-	}
-}
-
-// current is what a subject sees under a name; "" is nothing.
-func (n *node) current(who redoubt.Credential, name redoubt.ObjectName) redoubt.VersionID {
-	o, err := n.stack.GetObject(context.Background(), who, redoubt.ReadObject{Name: name})
-	if err != nil {
-		return ""
-	}
-	defer o.Close()
-	return o.Version().ID
-}
-
-// allowed says whether something was done. What was refused is no fault; what broke is.
-func (w *world) allowed(n *node, s step, err error) bool {
-	switch redoubt.KindOf(err) {
-	case redoubt.Denied, redoubt.NotFound, redoubt.NoBucket, redoubt.Locked, redoubt.MethodNotAllowed, redoubt.Invalid, redoubt.QuotaExceeded, redoubt.Conflict:
-		return err == nil
-	}
-	if err != nil {
-		w.fault("%s: %v: %v", n.name, s, err)
-	}
-	return err == nil
-}
-
-// some is a version that a subject sees under a name.
-func (w *world) some(n *node, who redoubt.Credential, name redoubt.ObjectName, pick uint64) (redoubt.Version, bool) {
-	page, err := n.stack.ListVersions(context.Background(), who, redoubt.ListVersions{Bucket: name.Bucket, Prefix: name.Key, Max: 100})
-	if err != nil {
-		w.fault("%s: list: %v", n.name, err)
-	}
-	if pick%4 > 0 { // mostly one that a device may alter
-		if own := slices.DeleteFunc(slices.Clone(page.Versions), func(v redoubt.Version) bool { return v.Maker != n.name }); len(own) > 0 {
-			page.Versions = own
-		}
-	}
-	if len(page.Versions) == 0 {
-		return redoubt.Version{}, false
-	}
-	return page.Versions[pick%uint64(len(page.Versions))], true
-}
-
-func (w *world) alter(n *node, who redoubt.Credential, v redoubt.Version, s step) {
-	ctx := context.Background()
-	if s.what == "remove" {
-		_, err := n.stack.DeleteObject(ctx, who, redoubt.DeleteObject{Name: v.Name, ID: v.ID})
-		if w.allowed(n, s, err) {
-			w.ledger.removed(n, v.ID)
-		}
-		return
-	}
-	in := redoubt.AlterObject{Name: v.Name, ID: v.ID}
-	tags, hold := []redoubt.Tag{{Key: "step", Value: fmt.Sprint(s.pick)}}, s.pick%2 == 0
-	if s.what == "tag" {
-		in.Tags = &tags
-	} else {
-		in.Hold = &hold
-	}
-	after, err := n.stack.AlterObject(ctx, who, in)
-	if w.allowed(n, s, err) {
-		w.ledger.altered(v.ID, fmt.Sprint(after.Tags, after.Hold))
-	}
-}
-
-func digest(r io.Reader) (string, error) {
-	h := sha256.New()
-	_, err := io.Copy(h, r)
-	return fmt.Sprintf("%x", h.Sum(nil)[:8]), err
 }
