@@ -53,6 +53,7 @@ const (
 	RulePolicy    = "ztdf-policy"    // the policy is not the one that the payload key is bound to
 	RuleIntegrity = "ztdf-integrity" // root signature, segments or payload are not what was sealed
 	RuleAssertion = "ztdf-assertion" // there is no label, or it is not bound to this file
+	RuleDigest    = "ztdf-digest"    // the signature covers the segments' tags alone, and Options.Unbound is not set
 	RuleSigner    = "ztdf-signer"    // no pinned key signed the label
 	RuleLabel     = "ztdf-label"     // the label does not parse, or is in no policy that is known here
 )
@@ -66,6 +67,7 @@ func refused(kind redoubt.Kind, rule, format string, args ...any) error {
 // hints say what to do about a rule.
 var hints = map[string]string{
 	RuleKey:       "give the private key of the key access service that the file was made for: --kas-private",
+	RuleDigest:    "who has the file's key, as each recipient does, could have put other content under the signed label: ask the partner for a signed digest, or accept it with --accept-unbound",
 	RuleSigner:    "give the public key of who signs for the partner, which you have from the partner himself: --trust",
 	RuleAlgorithm: "docs/spec/ztdf.md lists the algorithms; a partner's RSA key has 3072 bits or more, his elliptic curve is P-256 or P-384",
 	RuleLabel:     "a label of another policy needs that policy, and an agreement that converts it: --policy, --agreement",

@@ -117,12 +117,21 @@ func keyID(key any) (string, error) {
 	return hex.EncodeToString(sum[:8]), err
 }
 
+// Check says whether something can be sealed to the recipient: a proper address and name, and a key that takes content.
+func (to Recipient) Check() error {
+	if !httpURL(to.URL) || len(to.KID) > MaxTextBytes || !printable(to.KID) {
+		return &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no address of a key access service, or its key has no proper name", clip(to.URL)), Hint: "such as https://kas.example.mil"}
+	}
+	switch to.Key.(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey:
+		return strongEnough(to.Key)
+	}
+	return badKey("signs, and takes no content")
+}
+
 // wrap makes the key access object of a payload key.
 func wrap(key []byte, to Recipient, policy string) (k keyAccess, err error) {
-	if !httpURL(to.URL) || len(to.KID) > MaxTextBytes || !printable(to.KID) {
-		return k, &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no address of a key access service", clip(to.URL)), Hint: "such as https://kas.example.mil"}
-	}
-	if err := strongEnough(to.Key); err != nil {
+	if err := to.Check(); err != nil {
 		return k, err
 	}
 	if to.KID == "" {
@@ -139,8 +148,6 @@ func wrap(key []byte, to Recipient, policy string) (k keyAccess, err error) {
 	case *ecdsa.PublicKey:
 		k.Type = "ec-wrapped"
 		wrapped, k.Ephemeral, err = wrapEC(key, pub)
-	default:
-		err = badKey("signs, and takes no content")
 	}
 	k.WrappedKey = b64.EncodeToString(wrapped)
 	return k, err

@@ -18,6 +18,7 @@ type Options struct {
 	Private  any             // *rsa.PrivateKey or *ecdsa.PrivateKey of the key access service: see ParsePrivate
 	Trust    []any           // public keys of who signs labels for the partner: see ParsePublic
 	Policies []*label.Policy // that a label may be of; none: every built-in one
+	Unbound  bool            // take a file whose signature does not cover the digests of payload and policy: see File.Whole
 }
 
 // File is a file that was opened: everything in it was authenticated.
@@ -88,7 +89,13 @@ func Open(r io.ReaderAt, size int64, o Options) (*File, error) {
 	if f.aead, err = gcm(key); err != nil {
 		return nil, err
 	}
-	return f, f.verify(said, m.Encryption.Policy)
+	if f.Whole = said.Payload != "" && said.Policy != ""; !f.Whole && !o.Unbound {
+		return nil, refused(redoubt.Denied, RuleDigest, "the signature covers the segments' tags alone, and no digest of payload and policy")
+	}
+	if err := f.verify(said, m.Encryption.Policy); err != nil {
+		return nil, err
+	}
+	return f, nil
 }
 
 // believe verifies the label and reads it.
@@ -107,7 +114,7 @@ func (f *File) believe(m *manifest, hashes []byte, o Options) (claims, error) {
 }
 
 // verify reads the whole payload and opens every segment of it. Where the signature covers the payload's digest and the policy's,
-// they are held against it: the segments' tags alone would not bind a payload against who has its key (docs/spec/ztdf.md).
+// they are held against it: the segments' tags alone do not bind a payload against who has its key (docs/spec/ztdf.md).
 func (f *File) verify(said claims, policy string) error {
 	sum, crc := sha512.New384(), crc32.NewIEEE()
 	r := f.reader(sum, crc)
@@ -127,7 +134,6 @@ func (f *File) verify(said claims, policy string) error {
 			return refused(redoubt.Denied, RuleIntegrity, "the %s is not the one that the label was signed for", d.what)
 		}
 	}
-	f.Whole = said.Payload != "" && said.Policy != ""
 	return nil
 }
 

@@ -132,7 +132,7 @@ func TestWhoHasThePayloadKeyCannotGiveTheLabelToOtherContent(t *testing.T) {
 
 	// A partner's file has no such digests: it is read, and said to be so.
 	p = takeApart(t, data)
-	if f, err := open(p.resign(edKey(), false).zip(), options()); err != nil || f.Whole {
+	if f, err := open(p.resign(edKey(), false).zip(), unbound()); err != nil || f.Whole {
 		t.Errorf("without digests: whole %v, %v", f != nil && f.Whole, err)
 	}
 }

@@ -74,6 +74,13 @@ func written(t testing.TB, c Content) []byte {
 // options are those that open what content writes.
 func options() Options { return Options{Private: p256(), Trust: []any{edKey().Public()}} }
 
+// unbound are those that open what a partner writes who signs no digest.
+func unbound() Options {
+	o := options()
+	o.Unbound = true
+	return o
+}
+
 func open(data []byte, o Options) (*File, error) {
 	return Open(bytes.NewReader(data), int64(len(data)), o)
 }

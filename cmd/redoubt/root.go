@@ -69,7 +69,7 @@ belongs to whoever runs it. An estate is declared in one file; each of its nodes
 	}{
 		{"run", []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.serveCommand(), a.nodeCommand(), a.estateCommand(), a.deviceCommand(), a.linkCommand(), a.guardCommand(), a.agreementCommand()}},
 		{"data", []*cobra.Command{a.envCommand(), a.putCommand(), a.getCommand(), a.lsCommand(), a.rmCommand(), a.versionsCommand(), a.findCommand(), a.conflictsCommand(), a.bundleCommand(), a.diodeCommand(), a.bucketCommand()}},
-		{"rule", []*cobra.Command{a.labelCommand(), a.personCommand(), a.grantCommand(), a.keyCommand(), a.releaseCommand(), a.regradeCommand(), a.spillCommand()}},
+		{"rule", []*cobra.Command{a.labelCommand(), a.personCommand(), a.grantCommand(), a.keyCommand(), a.releaseCommand(), a.ztdfCommand(), a.regradeCommand(), a.spillCommand()}},
 		{"look", []*cobra.Command{a.auditCommand(), a.whyCommand(), a.fsckCommand(), a.backupCommand(), a.restoreCommand(), a.stateCommand(), a.doctorCommand(), a.versionCommand()}},
 	} {
 		for _, c := range g.cmds {

@@ -218,7 +218,7 @@ func TestWhatOpenTDFWritesIsOpenedHere(t *testing.T) {
 			for what, body := range bodies {
 				for sized, in := range map[string]io.Reader{"of known length": strings.NewReader(body), "from a pipe": io.MultiReader(strings.NewReader(body))} {
 					data := theirs(t, client, in, url, typ, &key.PublicKey, alg, signer)
-					o := ztdf.Options{Private: key, Trust: []any{pub}}
+					o := ztdf.Options{Private: key, Trust: []any{pub}, Unbound: true} // they sign no digest
 					f, err := ztdf.Open(bytes.NewReader(data), int64(len(data)), o)
 					if err != nil {
 						t.Errorf("%s, %s, %s %s: %v", typ, alg, what, sized, err)
