@@ -20,6 +20,25 @@ import (
 	"redoubt/keys"
 )
 
+// TestMain runs beside the tests what fake time does not bear: the entropy of the cryptographic module is measured by a clock that moves.
+func TestMain(m *testing.M) {
+	go func() {
+		for do := range outside {
+			do()
+			done <- struct{}{}
+		}
+	}()
+	os.Exit(m.Run())
+}
+
+var outside, done = make(chan func()), make(chan struct{})
+
+// inRealTime runs do outside of the caller's bubble.
+func inRealTime(do func()) {
+	outside <- do
+	<-done
+}
+
 // lowNode hands over what it is told to hold, by the rules of a RaiseLedger: what the guard has is done with, anything else comes again.
 type lowNode struct {
 	t   *testing.T
@@ -39,8 +58,9 @@ type lowNode struct {
 }
 
 func newLowNode(t *testing.T) *lowNode {
-	id, err := keys.NewIdentity()
-	if err != nil {
+	var id *keys.Identity
+	var err error
+	if inRealTime(func() { id, err = keys.NewIdentity() }); err != nil {
 		t.Fatal(err)
 	}
 	return &lowNode{t: t, to: id, key: ed25519.NewKeyFromSeed(make([]byte, 32)), news: make(chan struct{}, 100), last: redoubt.BundleMark{Numbering: [16]byte{1}}}
@@ -100,13 +120,16 @@ func (n *lowNode) bundle(m redoubt.BundleMark, previous [32]byte, said string) (
 	var out bytes.Buffer
 	h := bundle.Head{Kind: bundle.Journal, Estate: "example", Maker: "low", Created: m.Created, Expires: m.Created.Add(time.Hour),
 		To: []bundle.Addressee{{Node: "high", Numbering: m.Numbering, Serial: m.Serial, Previous: previous}}}
-	w, err := bundle.NewWriter(&out, h, []keys.Recipient{n.to.Recipient()}, func(m []byte) ([]byte, error) { return ed25519.Sign(n.key, m), nil })
-	if err == nil {
-		_, err = w.Write([]byte(said))
-	}
-	if err == nil {
-		err = w.Finish(func(of [32]byte) error { id = of; return nil })
-	}
+	var err error
+	inRealTime(func() {
+		var w *bundle.Writer
+		if w, err = bundle.NewWriter(&out, h, []keys.Recipient{n.to.Recipient()}, func(m []byte) ([]byte, error) { return ed25519.Sign(n.key, m), nil }); err == nil {
+			_, err = w.Write([]byte(said))
+		}
+		if err == nil {
+			err = w.Finish(func(of [32]byte) error { id = of; return nil })
+		}
+	})
 	if err != nil {
 		n.t.Error(err)
 	}
