@@ -152,6 +152,7 @@ func TestAHighHalfSaysNothing(t *testing.T) {
 func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 	s := State{dir: t.TempDir()}
 	g := &guardSide{declared: estate.Node{Name: "guard", Kind: estate.KindGuard, Guard: &estate.GuardSpec{Low: "low", High: "high"}}, exercise: true, state: s, dir: s.NodeDir("guard"),
+		trusts: map[redoubt.NodeName]redoubt.Trusted{}, tell: func([]redoubt.Trusted, []int) {},
 		seeds: map[redoubt.NodeName][]byte{"low": []byte("seed of low"), "high": []byte("seed of high")}, road: roadConfig{Address: "127.0.0.1:9", Key: []byte("road")}}
 	for _, name := range []redoubt.NodeName{"low", "high"} {
 		if err := os.MkdirAll(s.NodeDir(name), 0o700); err != nil {
