@@ -297,7 +297,7 @@ func TestEachStepRefusesAlone(t *testing.T) {
 		"words: in the name":         {change: func(w *redoubt.ReleaseWork) { w.Key = "bluebird.txt" }, why: "words", asked: 2},
 		"words: in the metadata":     {change: func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"subject": "BLUEBIRD"} }, why: "words", asked: 2},
 		"words: in metadata's name":  {change: func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"bluebird": "x"} }, why: "words", asked: 2},
-		"words: what is unreadable":  {change: func(w *redoubt.ReleaseWork) { w.Key = "plan.json" }, second: says("{"), why: "words: not readable", asked: 2},
+		"words: what is unreadable":  {change: func(w *redoubt.ReleaseWork) { w.Key = "plan.json" }, second: says("{"), why: "words: what is to leave cannot be searched", asked: 2},
 		"words: escaped in a string": {change: func(w *redoubt.ReleaseWork) { w.Key = "plan.json" }, second: says(`{"a":"BL\u0055EBIRD"}`), why: "words", asked: 2},
 	} {
 		synctest.Test(t, func(t *testing.T) {
