@@ -29,6 +29,7 @@ type JournalSpan struct {
 	Set      string
 	From, To uint64
 	Whole    bool  // From is of no account: everything that the peer is to have was put in
+	Behind   Stamp // of a raise, beside Whole: up to this stamp it was put in bundles before
 	Part     Stamp // of a raise, beside Whole: everything up to this stamp, and what follows To once the rest has been put in too; zero: all
 }
 

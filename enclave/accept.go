@@ -47,13 +47,15 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	if perr != nil {
 		return refuse(&redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "label: " + perr.Error()})
 	}
-	b, err := e.statementFits(op, guard, &p.Statement, as)
-	if err != nil {
-		return refuse(err)
-	}
+	b, unfit := e.statementFits(op, guard, &p.Statement, as)
 	public := p.Statement.Public()
-	if out, is, err := e.takenBefore(ctx, op, as, public, ent); is || err != nil {
-		return out, err
+	if ruleOf(unfit) != ruleOtherGuard { // what was taken stays taken, whatever is otherwise here by now
+		if out, is, err := e.takenBefore(ctx, op, as, public, ent); is || err != nil {
+			return out, err
+		}
+	}
+	if unfit != nil {
+		return refuse(unfit)
 	}
 	if _, err := e.reviewed(op, p, as); err != nil {
 		return refuse(err)

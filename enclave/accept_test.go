@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -237,6 +238,13 @@ func TestWhatWasTakenIsTakenOnce(t *testing.T) {
 	if err := c.secret.del(c.secret.own(c.secret.floor), "plan", ""); err != nil {
 		t.Log(err)
 	}
+	guards := c.secret.guards
+	c.secret.guards = slices.Clone(guards)
+	for i := range c.secret.guards {
+		c.secret.guards[i].Rules = "others"
+	}
+	again("after the guard's rules have changed here") // else its source would be told that it was refused
+	c.secret.guards = guards
 	c.hands.add(redoubt.MaxReleaseLife + 3*time.Hour)
 	again("after its time")
 	c.secret.restartGuarded(c)

@@ -2,8 +2,10 @@ package enclave
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -37,9 +39,11 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 	if rec.Mark.Serial == 0 {
 		return rec.Void, nil
 	}
+	b := new(store.Batch) // of all: a number whose content is acknowledged must never be void
 	if have.Serial == rec.Mark.Serial && have.Numbering == rec.Mark.Numbering && have.ID == rec.Mark.ID {
+		begun := maps.Clone(rec.Begun)
 		for _, s := range rec.Spans {
-			if err := e.handed(ctx, peer, s, &rec); err != nil {
+			if err := e.handed(ctx, b, peer, s, begun, &rec); err != nil {
 				return nil, err
 			}
 		}
@@ -51,11 +55,16 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 		}
 	}
 	rec = handoverRecord{Void: rec.Void, Begun: rec.Begun}
-	return rec.Void, e.keepHandover(ctx, new(store.Batch), peer, rec, nil)
+	return rec.Void, e.keepHandover(ctx, b, peer, rec, nil)
 }
 
 // handed takes a span for handed over. One that goes on behind what is not known any more says nothing: everything was asked for anew since.
-func (e *Enclave) handed(ctx context.Context, peer redoubt.NodeName, s redoubt.JournalSpan, rec *handoverRecord) error {
+// begun is what was handed over in part before the bundle.
+func (e *Enclave) handed(ctx context.Context, b *store.Batch, peer redoubt.NodeName, s redoubt.JournalSpan, begun map[string]redoubt.JournalSpan, rec *handoverRecord) error {
+	at, known, err := e.Acknowledged(ctx, peer, s.Set)
+	if err != nil || s.Whole && s.Behind != begun[s.Set].Part || !s.Whole && (!known || at < s.From) {
+		return err
+	}
 	if s.Part != (redoubt.Stamp{}) {
 		if rec.Begun == nil {
 			rec.Begun = map[string]redoubt.JournalSpan{}
@@ -63,12 +72,11 @@ func (e *Enclave) handed(ctx context.Context, peer redoubt.NodeName, s redoubt.J
 		rec.Begun[s.Set] = s
 		return nil
 	}
-	at, known, err := e.Acknowledged(ctx, peer, s.Set)
-	if err != nil || !s.Whole && (!known || at < s.From) {
-		return err
-	}
 	delete(rec.Begun, s.Set)
-	return e.Acknowledge(ctx, peer, s.Set, s.To)
+	if !known || at < s.To {
+		b.Set(cursorKey(peer, s.Set), binary.BigEndian.AppendUint64(nil, s.To))
+	}
+	return nil
 }
 
 // Begun gives what was handed over in part; see redoubt.RaiseLedger.

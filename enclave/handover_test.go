@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/store"
 )
 
 // low writes at unclass.
@@ -391,5 +392,85 @@ func TestWhatIsNotRaisedHoldsNoJournalUp(t *testing.T) {
 	c.raise(c.unclass, c.secret)
 	if got := c.above("a"); got != "one" {
 		t.Errorf("a is %q", got)
+	}
+}
+
+// TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind: a whole that goes in parts may be asked for anew while one of them is made.
+func TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind(t *testing.T) {
+	c := openChain(t)
+	for i := range 3 {
+		c.low(fmt.Sprint(i), noise(9<<20))
+	}
+	c.next(c.unclass, c.secret) // the first part, which the guard has and which is lost
+	ctx, anew := context.Background(), false
+	file := func() []byte {
+		var out bytes.Buffer
+		mark, err := c.files[c.unclass].HandRaise(ctx, c.unclass.as(lowGuard, ""), "secret", c.have["secret"], writes(func(b []byte) (int, error) {
+			if !anew && out.Len() > 1<<20 { // it is being made
+				anew = true
+				if err := c.unclass.RaiseAnew(ctx, c.unclass.as("admin", ""), "secret"); err != nil {
+					t.Error(err)
+				}
+			}
+			return out.Write(b)
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.have["secret"] = mark
+		return out.Bytes()
+	}()
+	for n := 0; ; n++ {
+		if _, err := c.take(c.unclass, c.secret, file); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		var mark redoubt.BundleMark
+		if file, mark, err = c.handWithin(c.unclass, c.secret, 3*time.Second); errors.Is(err, redoubt.NotModified) {
+			break
+		}
+		if c.have["secret"] = mark; err != nil || n > 12 {
+			t.Fatal(n, err)
+		}
+	}
+	for k := range 3 {
+		if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
+			t.Errorf("%d is there %d times", k, n)
+		}
+	}
+}
+
+type writes func([]byte) (int, error)
+
+func (w writes) Write(b []byte) (int, error) { return w(b) }
+
+// TestWhatIsAcknowledgedIsNeverVoid: what the guard has on its disk is one commit. Were it two, a crash between them and the loss of that disk
+// would have the next bundle say that the number never was, and nothing would show as lacking.
+func TestWhatIsAcknowledgedIsNeverVoid(t *testing.T) {
+	for n := 0; ; n++ {
+		c := openChain(t)
+		c.low("a", "one")
+		c.next(c.unclass, c.secret)
+		seen, broken := 0, errors.New("no more power")
+		f := &faulty{Engine: c.unclass.engine, before: func(*store.Batch) error {
+			if seen++; seen > n {
+				return broken
+			}
+			return nil
+		}}
+		c.unclass.engine = f
+		_, err := c.unclass.Handed(context.Background(), "secret", c.have["secret"])
+		f.when(nil)
+		c.unclass.engine = f.Engine
+		c.unclass.restartGuarded(c)
+		c.have["secret"] = redoubt.BundleMark{} // the guard's disk is lost, and what was on it
+		c.low("b", "two")
+		c.raise(c.unclass, c.secret)
+		if a, gaps := c.versions(c.secret, "unclass.reports", "a"), c.status(c.secret, "unclass").Gaps; a == 0 && len(gaps) == 0 {
+			t.Fatalf("failed at commit %d: what was handed over is not there, and no gap is shown", n)
+		}
+		if err == nil {
+			return
+		}
 	}
 }

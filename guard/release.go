@@ -328,6 +328,11 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 	if err = errors.Join(err, rebuilt.Close()); err != nil {
 		return err
 	}
+	if p.Statement.Rules != r.o.Rules.Digest {
+		// One of the two has not heard yet of what the other goes by. Nothing is refused for that: the target may have it already, and an answer
+		// that was lost is asked for again once all three agree, or it dies at its source.
+		return &redoubt.Error{Op: "guard.Release", Object: string(id), Kind: redoubt.Unavailable, Rule: "policy: the guard's rules", Hint: "bring the enclaves and the guard up with the same estate"}
+	}
 	if why := r.mismatch(p, content); why != "" {
 		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, nil, why))
 	}
@@ -357,8 +362,8 @@ func (r *Releaser) mismatch(p redoubt.ReleasePackage, content []byte) string {
 		return "what is to leave is not what was signed"
 	case len(p.Approvals) != 2 || p.Approvals[0].Signer == p.Approvals[1].Signer || s.Requester == p.Approvals[0].Signer || s.Requester == p.Approvals[1].Signer:
 		return "two different reviewers, neither of whom asked, sign a release"
-	case s.Rules != r.o.Rules.Digest || s.From != r.o.Rules.High || s.To != r.o.Rules.Low && s.To != r.o.Rules.High:
-		return "it was signed under other rules than this guard's"
+	case s.From != r.o.Rules.High || s.To != r.o.Rules.Low && s.To != r.o.Rules.High:
+		return "it is not between this guard's two enclaves"
 	}
 	return ""
 }

@@ -186,7 +186,7 @@ func (x *exporter) room(refs []redoubt.JournalRef) int {
 // begin writes what was not handed over yet of a whole, as far as it goes into the bundle. What is behind its last stamp is for the next.
 func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalSpan, some bool, err error) {
 	begun := x.begun[set]
-	span = redoubt.JournalSpan{Set: set, Whole: true}
+	span = redoubt.JournalSpan{Set: set, Whole: true, Behind: begun.Part}
 	var page []redoubt.Stamp
 	flush := func() error {
 		refs, err := x.b.o.Journal.Refs(ctx, x.peer, set, page)
