@@ -1,8 +1,10 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
+	"time"
 
 	"redoubt"
 )
@@ -51,11 +53,11 @@ func (s *server) handPartner(w http.ResponseWriter, r *http.Request, who redoubt
 	if err != nil {
 		return err
 	}
-	ctx, cancel := held(r)
+	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	out := &body{w: w, typ: octets}
 	w.Header().Set("Trailer", RaiseTrailer)
-	mark, err := s.PartnerSource.HandPartner(ctx, who, have, out)
+	mark, err := s.PartnerSource.HandPartner(ctx, who, have, &begun{out, time.AfterFunc(guardWait, cancel)})
 	if err != nil {
 		w.Header().Del("Trailer")
 		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {

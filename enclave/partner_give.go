@@ -138,6 +138,14 @@ func (g PartnerGiving) Since(ctx context.Context, peer redoubt.NodeName, set str
 	return g.e.Since(ctx, peer, set, after, max)
 }
 
+// Refs likewise.
+func (g PartnerGiving) Refs(ctx context.Context, peer redoubt.NodeName, set string, stamps []redoubt.Stamp) ([]redoubt.JournalRef, error) {
+	if err := g.covers(peer, set); err != nil {
+		return nil, err
+	}
+	return g.e.Refs(ctx, peer, set, stamps)
+}
+
 // Inventory likewise.
 func (g PartnerGiving) Inventory(ctx context.Context, peer redoubt.NodeName, set string, each func(redoubt.Stamp) error) (uint64, error) {
 	if err := g.covers(peer, set); err != nil {
@@ -206,11 +214,6 @@ func outward(a *Agreement, x *redoubt.JournalEntry) redoubt.JournalEntry {
 func (g PartnerGiving) Changed() <-chan struct{} { return g.e.Changed() }
 
 // What else a journal does goes between nodes of one estate alone.
-
-// Refs refuses.
-func (g PartnerGiving) Refs(context.Context, redoubt.NodeName, string, []redoubt.Stamp) ([]redoubt.JournalRef, error) {
-	return nil, errNoJournal
-}
 
 // Apply refuses.
 func (g PartnerGiving) Apply(context.Context, redoubt.NodeName, []redoubt.Received) ([]redoubt.Refusal, error) {

@@ -1,7 +1,6 @@
 package enclave
 
 import (
-	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -12,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -384,148 +382,6 @@ func TestOneOfficerEndsAnAgreementForGood(t *testing.T) {
 	a.restart(false)
 	if rule, err := a.sends(a.key, a.says("anew", "x", "SECRET//REL TO GBR, USA"), "x"); rule != "" || err != nil {
 		t.Errorf("under another: %s, %v", rule, err)
-	}
-}
-
-// given is what a partner would be handed now.
-func (a *ally) given() (all []redoubt.JournalItem) {
-	a.t.Helper()
-	ctx := context.Background()
-	g := a.PartnerGiving()
-	sets, err := g.Sets(ctx, gbrGateway)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	for _, set := range sets {
-		var stamps []redoubt.Stamp
-		if _, err := g.Inventory(ctx, gbrGateway, set, func(s redoubt.Stamp) error { stamps = append(stamps, s); return nil }); err != nil {
-			a.t.Fatal(err)
-		}
-		items, err := g.Fetch(ctx, gbrGateway, set, stamps)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		all = append(all, items...)
-	}
-	return all
-}
-
-func TestAPartnerIsGivenWhatIsReleasableToItAndNothingElse(t *testing.T) {
-	a := openAlly(t, nil)
-	ctx := context.Background()
-	ts, s, u := a.as("ts-analyst", "UNCLASSIFIED"), a.as("s-analyst", "SECRET//REL TO USA, GBR"), a.as("u-analyst", "")
-	a.put(u, "public", "1", "UNCLASSIFIED")
-	a.put(s, "shared", "2", "")
-	want := []string{"public", "shared"}
-	look := func(after string) {
-		t.Helper()
-		var got []string
-		for _, item := range a.given() {
-			got = append(got, item.Entry.Name.Key)
-			x := &item.Entry
-			if x.Maker != "example--topsecret" || x.Made != x.Label || len(x.Tags) > 0 || x.Base != (redoubt.Stamp{}) || x.MD5 != "" {
-				t.Errorf("what goes out: %+v", *x)
-			}
-			b, err := x.MarshalBinary()
-			if err != nil || !item.Custody.Covers(b) || !item.Custody.Signed(x.Maker, a.JournalKey()) {
-				t.Errorf("%s is not as this gateway signed it: %v", x.Name, err)
-			}
-		}
-		if slices.Sort(got); !slices.Equal(got, want) {
-			t.Errorf("after %s: got %v, want %v", after, got, want)
-		}
-	}
-	look("what is releasable")
-	sets := func() string { all, err := a.PartnerGiving().Sets(ctx, gbrGateway); return fmt.Sprint(all, err) }
-	before := sets()
-	for _, marking := range []string{"SECRET//NOFORN", "SECRET", "TOP SECRET//REL TO USA, GBR", "SECRET//REL TO USA, AUS", "SECRET//SI//REL TO USA, GBR", "SECRET//ORCON/REL TO USA, GBR", "SECRET//PROPIN/REL TO USA, GBR",
-		"SECRET//REL TO USA, GBR/FISA", "//FRA SECRET//REL TO USA, FRA, GBR", "SECRET//FGI FRA//REL TO USA, GBR", "//GBR SECRET//REL TO USA, GBR"} {
-		a.put(ts, "kept "+marking, "x", marking)
-		look(marking)
-		if got := sets(); got != before {
-			t.Errorf("%s shows in the sets: %s, before %s", marking, got, before)
-		}
-	}
-	if _, err := a.PutObject(ctx, s, redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "private", Key: "x"}, Body: strings.NewReader("x"), SizeBytes: 1}); err != nil {
-		t.Fatal(err)
-	}
-	look("a bucket that is not agreed on")
-
-	x := a.says("ally", "hello", "SECRET//REL TO GBR, USA")
-	if rule, err := a.sends(a.key, x, "hello"); rule != "" || err != nil {
-		t.Fatal(rule, err)
-	}
-	look("what came of the partner itself")
-	if _, err := a.PutObject(ctx, s, redoubt.PutObject{Name: named("copied"), Body: strings.NewReader("x"), SizeBytes: 1, Attributes: redoubt.Attributes{Meta: map[string]string{redoubt.MetaOriginatorLabel: x.Label}}}); err != nil {
-		t.Fatal(err)
-	}
-	look("a copy of a partner's version, under a label of ours")
-}
-
-func TestAPartnersGatewayMayFetchForItselfAndDoNothingElse(t *testing.T) {
-	a := openAlly(t, nil)
-	ctx := context.Background()
-	gate := a.as(redoubt.SubjectName(gbrGateway), "")
-	a.put(a.as("u-analyst", ""), "public", "1", "UNCLASSIFIED")
-	if l, err := a.PartnerGiving().Permit(ctx, gate, redoubt.ActionHandPartner, gbrGateway); err != nil || !l.Partner {
-		t.Fatal(l, err)
-	}
-	for who, c := range map[string]redoubt.Credential{"a person": a.as("ts-analyst", ""), "an administrator": a.as("admin", ""), "the partner's person": a.as("gbr.alice", "")} {
-		if _, err := a.PartnerGiving().Permit(ctx, c, redoubt.ActionHandPartner, gbrGateway); !errors.Is(err, redoubt.Denied) {
-			t.Errorf("%s: %v", who, err)
-		}
-	}
-	if _, err := a.PartnerGiving().Permit(ctx, gate, redoubt.ActionHandPartner, "fra--orbite"); err == nil {
-		t.Error("it fetches for another partner")
-	}
-	if _, err := a.Permit(ctx, a.as("admin", ""), redoubt.ActionExportBundle, gbrGateway); !errors.Is(err, redoubt.Denied) {
-		t.Errorf("an administrator exports past the agreement: %v", err)
-	}
-	if _, err := a.ListBuckets(ctx, gate); !errors.Is(err, redoubt.Denied) {
-		t.Errorf("it lists buckets: %v", err)
-	}
-	if _, err := a.Agreements(ctx, gate); !errors.Is(err, redoubt.Denied) {
-		t.Errorf("it lists agreements: %v", err)
-	}
-	if _, _, err := a.read(gate, named("public")); err == nil {
-		t.Error("it reads an object")
-	}
-	if _, err := a.PutObject(ctx, gate, redoubt.PutObject{Name: named("x"), Body: bytes.NewReader(nil)}); err == nil {
-		t.Error("it writes one")
-	}
-}
-
-func TestAPartnersPersonIsWhatTheAgreementSaysAndNoMore(t *testing.T) {
-	a := openAlly(t, nil)
-	ctx := context.Background()
-	alice := a.as("gbr.alice", "")
-	if got := alice.Working.Banner(); got != "SECRET//REL TO USA, GBR" && !strings.Contains(got, "GBR") {
-		t.Errorf("she works at %s", got)
-	}
-	a.put(a.as("s-analyst", ""), "ours", "x", "SECRET//NOFORN")
-	if _, _, err := a.read(alice, named("ours")); !errors.Is(err, redoubt.NotFound) {
-		t.Errorf("what is not releasable to her: %v", err)
-	}
-	for _, marking := range []string{"SECRET", "TOP SECRET//REL TO USA, GBR"} {
-		req := redoubt.MintRequest{Subject: "gbr.alice", Node: a.name, Label: marking, Issued: a.clock(), Nonce: base64.RawURLEncoding.EncodeToString(make([]byte, 16))}
-		req.Signature = base64.StdEncoding.EncodeToString(ed25519.Sign(a.keys["gbr.alice"], redoubt.MintMessage(req)))
-		if _, err := a.MintCredential(ctx, req); !errors.Is(err, redoubt.Denied) {
-			t.Errorf("a credential at %s: %v", marking, err)
-		}
-	}
-	c := redoubt.Change{Kind: redoubt.ChangePerson, Node: a.name, Reason: "x", Made: a.clock(), Expires: a.clock().Add(time.Hour),
-		Person: &redoubt.Person{Name: "gbr.alice", Clearance: "TOP SECRET", Nation: "USA", Roles: []redoubt.Role{redoubt.RoleOfficer}, Expires: a.clock().Add(time.Hour), PublicKey: base64.StdEncoding.EncodeToString(a.keys["gbr.alice"].Public().(ed25519.PublicKey))}}
-	c.ID = redoubt.ChangeID(c)
-	c.Signatures = []redoubt.Signature{{Signer: "officer", Sig: base64.StdEncoding.EncodeToString(ed25519.Sign(a.keys["officer"], redoubt.ChangeMessage(c)))}}
-	if _, err := a.ProposeChange(ctx, a.as("officer", ""), c); !errors.Is(err, redoubt.Invalid) {
-		t.Errorf("officers make her another beside the agreement: %v", err)
-	}
-	if all, err := a.Agreements(ctx, alice); err != nil || len(all) != 1 || all[0].Numbers {
-		t.Errorf("she is told %+v, %v", all, err)
-	}
-	a.time.add(12 * time.Hour)
-	if _, _, err := a.read(alice, named("shared")); !errors.Is(err, redoubt.Expired) {
-		t.Errorf("after the agreement's time: %v", err)
 	}
 }
 
