@@ -410,7 +410,6 @@ func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 		"three signatures":    func(p *redoubt.ReleasePackage) { p.Approvals = append(p.Approvals, redoubt.Signature{Signer: "rev-3"}) },
 		"one reviewer twice":  func(p *redoubt.ReleasePackage) { p.Approvals[1] = p.Approvals[0] },
 		"by who asked":        func(p *redoubt.ReleasePackage) { p.Approvals[1].Signer = "ada" },
-		"under other rules":   func(p *redoubt.ReleasePackage) { p.Statement.Rules = "others" },
 		"from somewhere else": func(p *redoubt.ReleasePackage) { p.Statement.From = "unclass" },
 		"for another target":  func(p *redoubt.ReleasePackage) { p.Statement.To = "unclass" },
 	} {
