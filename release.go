@@ -99,7 +99,7 @@ type ReleaseStatement struct {
 	SizeBytes   int64             `json:"size"`
 	SHA256      string            `json:"sha256"`         // of the rebuilt content, hex
 	Label       string            `json:"label"`          // banner
-	Policy      string            `json:"policy"`         // name and digest of the marking policy: an approval dies with it
+	Policy      string            `json:"policy"`         // name and version of the marking policy: an approval dies with it
 	Rules       string            `json:"rules"`          // SHA-256 of the guard's own policy, hex: an approval dies with it too
 	After       time.Time         `json:"after,omitzero"` // the target takes it no earlier
 	Expires     time.Time         `json:"expires"`

@@ -17,6 +17,7 @@ import (
 // The rules that refuse an export, beside those of a release that hold for it too (ruleOrigin, ruleConsent).
 const (
 	ruleNation     = "nation-of-the-audience (1.5)"
+	ruleAuthor     = "another-than-its-author"
 	ruleExportSize = "size-of-an-export"
 )
 
@@ -50,6 +51,8 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
 	case !l.ForAll() && !slices.Contains(l.ReleasableTo(), q.Nation):
 		return refuse(redoubt.Denied, ruleNation, l.Banner()+" is not releasable to "+q.Nation+": redoubt release request gives a version a wider audience, by two reviewers")
+	case redoubt.SubjectName(f.rec.author) == who.Subject: // so nobody writes, labels and lets out alone
+		return refuse(redoubt.Denied, ruleAuthor, "you wrote it: another reviewer exports it")
 	case f.rec.size > redoubt.MaxExportBytes:
 		return refuse(redoubt.TooLarge, ruleExportSize, fmt.Sprintf("an export has at most %d bytes", redoubt.MaxExportBytes))
 	}

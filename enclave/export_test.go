@@ -137,3 +137,18 @@ func TestOnlyReviewersExportAndOnlyWhatTheyMayRead(t *testing.T) {
 		t.Errorf("of what is above: %v; of nothing: %v", hidden, nothing)
 	}
 }
+
+// TestNobodyWritesAndExportsAlone: rev-3 may do either.
+func TestNobodyWritesAndExportsAlone(t *testing.T) {
+	c := openChain(t)
+	q := exported(c)
+	c.ts.put(c.ts.as("rev-3", relGBR), "hers", "text", relGBR)
+	q.Name.Key = "hers"
+	_, _, err := c.ts.ExportVersion(context.Background(), c.ts.as("rev-3", "SECRET"), q)
+	wantRefusal(t, "by who wrote it", err, redoubt.Denied, ruleAuthor)
+	_, o, err := c.ts.ExportVersion(context.Background(), c.ts.as("rev-1", "SECRET"), q)
+	if err != nil {
+		t.Fatalf("by another: %v", err)
+	}
+	o.Close()
+}

@@ -65,7 +65,7 @@ func TestAGuardRaisesAndReleasesFromEndToEnd(t *testing.T) {
 			if err == nil {
 				err = os.Rename(coming, filepath.Join(above, filepath.Base(path)))
 			}
-			k.Came()
+			k.Came("")
 			return err
 		}})
 		if err != nil {

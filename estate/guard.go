@@ -36,11 +36,12 @@ type Pin struct {
 
 // ReleaseRules are what a guard holds every release to, before any person sees it.
 type ReleaseRules struct {
-	Types        []string          `json:"types"`             // media types; of those that the guard has two filters for
-	Words        []string          `json:"words,omitempty"`   // that never leave
-	Schemas      map[string]string `json:"schemas,omitempty"` // media type → the closed schema of its content
-	PerPersonDay int               `json:"per_person_day"`    // releases that one subject may ask for
-	PerDay       int               `json:"per_day"`
+	Buckets      []redoubt.BucketName `json:"buckets"`           // of the higher enclave, whose releases have a bucket in the lower; none in the file: those that the lower has one of the same name of
+	Types        []string             `json:"types"`             // media types; of those that the guard has two filters for
+	Words        []string             `json:"words,omitempty"`   // that never leave
+	Schemas      map[string]string    `json:"schemas,omitempty"` // media type → the closed schema of its content
+	PerPersonDay int                  `json:"per_person_day"`    // releases that one subject may ask for
+	PerDay       int                  `json:"per_day"`
 }
 
 // What a guard's release rules are where the estate does not say.
@@ -123,7 +124,8 @@ func RaisedName(low redoubt.NodeName, b redoubt.BucketName) redoubt.BucketName {
 }
 
 // GuardBuckets are the buckets that guards write in an enclave: those that are raised into it, and those that are released into it. They exist,
-// empty, from the start (RULES 2.5), so that whether anything came tells nothing.
+// empty, from the start (RULES 2.5), so that whether anything came tells nothing. Of the higher enclave's names the lower has those alone that
+// it has itself, or that the estate lets be known there.
 func (e *Estate) GuardBuckets(of redoubt.NodeName) []redoubt.Bucket {
 	var all []redoubt.Bucket
 	add := func(name redoubt.BucketName, floor, ceiling string) {
@@ -139,9 +141,9 @@ func (e *Estate) GuardBuckets(of redoubt.NodeName) []redoubt.Bucket {
 					add(name, from.Range.Floor, from.Range.Ceiling)
 				}
 			}
-		} else if high, ok := e.Node(g.Guard.High); ok {
-			for _, b := range high.Buckets {
-				add(redoubt.BucketName(high.Name)+"."+b.Name, "", "")
+		} else {
+			for _, b := range g.Guard.Release.Buckets {
+				add(redoubt.BucketName(g.Guard.High)+"."+b, "", "")
 			}
 		}
 	}
@@ -200,6 +202,10 @@ func (r *reader) releaseRules(n *yaml.Node, path string) *ReleaseRules {
 		}
 	}
 	r.mapping(n, path,
+		field{"buckets", false, func(n *yaml.Node, p string) {
+			out.Buckets = []redoubt.BucketName{}
+			r.list(n, p, MaxRaised, func(n *yaml.Node, p string) { out.Buckets = append(out.Buckets, redoubt.BucketName(r.text(n, p))) })
+		}},
 		field{"types", false, texts(&out.Types, MaxReleaseTypes)},
 		field{"words", false, texts(&out.Words, MaxWords)},
 		field{"per_person_day", false, func(n *yaml.Node, p string) { out.PerPersonDay = int(r.number(n, p, 1, MaxReleasesPerDay)) }},
@@ -268,6 +274,7 @@ func (r *reader) checkGuard(n *Node, path string, pairs map[[2]redoubt.NodeName]
 	if g.Release == nil {
 		g.Release = &ReleaseRules{Types: DefaultReleaseTypes(), PerPersonDay: DefaultReleasesPerPerson, PerDay: DefaultReleasesPerDay}
 	}
+	r.checkReleased(g.Release, low, high, path)
 	for name := range g.Pins {
 		if redoubt.NodeName(name) != g.Low && redoubt.NodeName(name) != g.High {
 			r.faultAt(path+".pins."+printable(name), "is neither of the guard's two enclaves", "")
@@ -278,6 +285,30 @@ func (r *reader) checkGuard(n *Node, path string, pairs map[[2]redoubt.NodeName]
 	}
 	if _, ok := r.estate.Person(redoubt.SubjectName(n.Name)); ok {
 		r.faultAt(path+".name", "a person is named so too", "")
+	}
+}
+
+// checkReleased fills in which buckets have releases, and looks at what the file names.
+func (r *reader) checkReleased(g *ReleaseRules, low, high Node, path string) {
+	has := func(n Node, name redoubt.BucketName) bool {
+		return slices.ContainsFunc(n.Buckets, func(b redoubt.Bucket) bool { return b.Name == name })
+	}
+	if g.Buckets == nil {
+		g.Buckets = []redoubt.BucketName{}
+		for _, b := range high.Buckets {
+			if has(low, b.Name) {
+				g.Buckets = append(g.Buckets, b.Name)
+			}
+		}
+	}
+	for i, b := range g.Buckets {
+		at := fmt.Sprintf("%s.release.buckets[%d]", path, i)
+		if !has(high, b) {
+			r.faultAt(at, printable(string(b))+" is not a bucket of "+string(high.Name), "")
+		}
+		if slices.Contains(g.Buckets[:i], b) {
+			r.faultAt(at, printable(string(b))+" is named twice", "")
+		}
 	}
 }
 

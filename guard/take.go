@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"redoubt"
@@ -31,9 +32,17 @@ type Taker struct {
 	last  redoubt.BundleMark // the newest that was taken
 	since time.Time          // since when a gap is waited for
 	came  chan struct{}
+	most  int64 // MaxWaiting
 }
 
 const takenName = "taken.json"
+
+// Limits of what the high half keeps, whatever the low one sends.
+const (
+	MaxWaiting      = 64 << 30 // bytes of whole bundles that the node takes not yet; what comes beyond them is a gap, to be fed again
+	maxRefusedBytes = 1 << 30
+	maxRefusedFiles = 256
+)
 
 // NewTaker opens the folder.
 func NewTaker(o TakerOptions) (*Taker, error) {
@@ -44,7 +53,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1)}
+	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
 	return t, errors.Join(s.record(takenName, &t.last), t.takeBack())
 }
 
@@ -57,8 +66,18 @@ func (t *Taker) takeBack() error {
 	return diskFault(t.spool.dir, err)
 }
 
-// Came tells that a file is whole. It never waits.
-func (t *Taker) Came() {
+// Came tells that a file is whole. It never waits for the node. Where too much waits for it already, the file is dropped.
+func (t *Taker) Came(path string) {
+	if all, err := t.spool.all(t.o.High); err == nil {
+		var held int64
+		for _, b := range all {
+			held += b.bytes
+		}
+		if held > t.most {
+			t.o.Log.Error("a bundle is dropped, for too much waits for the node: a person at the low side feeds it again", slog.String("file", filepath.Base(path)), slog.Int64("waiting", held))
+			os.Remove(path) // where that fails it waits too
+		}
+	}
 	select {
 	case t.came <- struct{}{}:
 	default:
@@ -115,8 +134,12 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 		t.o.Log.Warn("a number did not come; a person at the low side feeds it again", slog.Uint64("before", b.mark.Serial))
 	}
 	t.since = time.Time{}
-	if err := t.take(ctx, b); err != nil {
+	has, err := t.take(ctx, b)
+	if err != nil {
 		return false, err
+	}
+	if !has { // what its head says was never verified, so nothing follows from it
+		return true, nil
 	}
 	if b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial {
 		t.last = b.mark
@@ -134,28 +157,62 @@ func removed(err error) error {
 	return err
 }
 
-// take hands one to the node. What that refuses for good is set aside.
-func (t *Taker) take(ctx context.Context, b spooled) error {
+// take hands one to the node, and says whether that has it. What it refuses for good is set aside.
+func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 	f, err := os.Open(b.path)
 	if err != nil {
-		return diskFault(b.path, err)
+		return false, diskFault(b.path, err)
 	}
 	defer f.Close()
 	_, err = t.o.Target.TakeRaise(ctx, t.o.Guard, f)
 	switch redoubt.KindOf(err) {
 	case redoubt.Exists:
-		return nil
+		return true, nil
 	case redoubt.Invalid, redoubt.Denied, redoubt.Conflict, redoubt.TooLarge, redoubt.Corrupt, redoubt.BadDigest:
 		t.o.Log.Error("the node refused a bundle", slog.Uint64("serial", b.mark.Serial), slog.String("kind", redoubt.KindOf(err).Error()))
-		dir := filepath.Join(t.spool.dir, refusedName)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return diskFault(dir, err)
-		}
-		return diskFault(dir, os.Rename(b.path, filepath.Join(dir, filepath.Base(b.path))))
+		return false, t.setAside(b)
 	}
 	if err != nil {
 		t.o.Log.Warn("the node takes nothing now", slog.String("kind", redoubt.KindOf(err).Error()))
-		return errAway
+		return false, errAway
+	}
+	return true, nil
+}
+
+// setAside keeps one that was refused for takeBack, beside the newest of those that were before.
+func (t *Taker) setAside(b spooled) error {
+	dir := filepath.Join(t.spool.dir, refusedName)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return diskFault(dir, err)
+	}
+	if err := os.Rename(b.path, filepath.Join(dir, filepath.Base(b.path))); err != nil {
+		return diskFault(dir, err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return diskFault(dir, err)
+	}
+	type kept struct {
+		name string
+		size int64
+		at   time.Time
+	}
+	var all []kept
+	var held int64
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue // gone meanwhile
+		}
+		all, held = append(all, kept{e.Name(), info.Size(), info.ModTime()}), held+info.Size()
+	}
+	slices.SortFunc(all, func(a, b kept) int { return a.at.Compare(b.at) })
+	for len(all) > 1 && (held > maxRefusedBytes || len(all) > maxRefusedFiles) {
+		t.o.Log.Error("a bundle that the node refused before is dropped for room", slog.String("file", all[0].name))
+		if err := removed(os.Remove(filepath.Join(dir, all[0].name))); err != nil {
+			return diskFault(dir, err)
+		}
+		all, held = all[1:], held-all[0].size
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -181,7 +182,7 @@ func TestATakerIsToldOfWhatComes(t *testing.T) {
 		began := time.Now()
 		come(t, dir, all, 1)
 		for range 3 { // it never waits
-			k.Came()
+			k.Came("")
 		}
 		synctest.Wait()
 		if !slices.Equal(high.taken, []uint64{1}) || !time.Now().Equal(began) {
@@ -192,4 +193,65 @@ func TestATakerIsToldOfWhatComes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestAForgedNumberMovesNothing: what a bundle says of its number counts once the node has it, and not before.
+func TestAForgedNumberMovesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 6)
+		come(t, dir, all, 1)
+		takeFor(t, dir, high, time.Second)
+		all[99], _ = low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: math.MaxUint64, Created: time.Now().UTC().Truncate(time.Second)}, [32]byte{9}, "forged")
+		high.fails = []error{redoubt.Denied}
+		come(t, dir, all, 99)
+		takeFor(t, dir, high, 2*gapPatience)
+		come(t, dir, all, 2, 3, 4, 5, 6)
+		takeFor(t, dir, high, 10*time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3, 4, 5, 6}) {
+			t.Errorf("taken %v, want what came behind the forged one taken at once", high.taken)
+		}
+	})
+}
+
+// TestWhatWaitsAndWhatWasRefusedIsBounded, whatever comes over the road.
+func TestWhatWaitsAndWhatWasRefusedIsBounded(t *testing.T) {
+	low, dir := newLowNode(t), t.TempDir()
+	all := made(t, low, 3)
+	come(t, dir, all, 1, 2, 3)
+	k, err := NewTaker(TakerOptions{High: "high", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Came(filepath.Join(dir, "b3"+bundleExt))
+	if _, err := os.Stat(filepath.Join(dir, "b3"+bundleExt)); err != nil {
+		t.Fatalf("dropped where there is room: %v", err)
+	}
+	k.most = int64(len(all[1]))
+	k.Came(filepath.Join(dir, "b3"+bundleExt))
+	if left, err := filepath.Glob(filepath.Join(dir, "*"+bundleExt)); err != nil || len(left) != 2 {
+		t.Errorf("%q wait, want the newest dropped (%v)", left, err)
+	}
+	refused := filepath.Join(dir, refusedName)
+	if err := os.MkdirAll(refused, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxRefusedFiles {
+		path := filepath.Join(refused, fmt.Sprintf("old%d", i))
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Unix(int64(i+1), 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := k.setAside(spooled{path: filepath.Join(dir, "b1"+bundleExt)}); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(refused)
+	_, oldest := os.Stat(filepath.Join(refused, "old0"))
+	_, newest := os.Stat(filepath.Join(refused, "b1"+bundleExt))
+	if err != nil || len(left) != maxRefusedFiles || !os.IsNotExist(oldest) || newest != nil {
+		t.Errorf("%d are kept (%v), the oldest %v, the newest %v", len(left), err, oldest, newest)
+	}
 }

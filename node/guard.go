@@ -193,7 +193,15 @@ func (g *guardSide) half(side string) (HalfConfig, error) {
 		return HalfConfig{}, err
 	}
 	g.learned(card)
-	return HalfConfig{Side: side, Guard: g.declared.Name, High: g.declared.Guard.High, Card: card, Seed: g.seeds[enclave], Road: g.road.Address, RoadKey: hex.EncodeToString(g.road.Key), Dir: filepath.Join(g.dir, side)}, nil
+	c := HalfConfig{Side: side, Guard: g.declared.Name, High: g.declared.Guard.High, Card: card, Seed: g.seeds[enclave], Road: g.road.Address, RoadKey: hex.EncodeToString(g.road.Key), Dir: filepath.Join(g.dir, side)}
+	if side == HalfHigh { // a name and a public key is all that it is told of the other
+		low, err := cardFor(g.state, g.declared, g.declared.Guard.Low, g.exercise)
+		if err != nil {
+			return HalfConfig{}, err
+		}
+		c.Low, c.LowKey = low.Node, low.Key
+	}
+	return c, nil
 }
 
 // spawn runs a half as a process of its own, which ends with this one. What it is told goes by a pipe.

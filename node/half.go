@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"log/slog"
@@ -28,6 +30,8 @@ type HalfConfig struct {
 	High    redoubt.NodeName `json:"high"`
 	Card    Card             `json:"card"`
 	Seed    []byte           `json:"seed"`
+	Low     redoubt.NodeName `json:"low,omitempty"` // of the high half: whose bundles it takes, and what they are signed with
+	LowKey  string           `json:"low_key,omitempty"`
 	Road    string           `json:"road"`
 	RoadKey string           `json:"road_key"`
 	Dir     string           `json:"dir"`
@@ -96,9 +100,16 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil {
 		return err
 	}
-	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Tell: func(e diode.Event) {
-		if e.Kind == diode.Whole {
-			t.Came()
+	maker, err := base64.StdEncoding.DecodeString(c.LowKey)
+	if err != nil || len(maker) != ed25519.PublicKeySize {
+		return &redoubt.Error{Op: "node.runHigh", Object: string(c.Low), Kind: redoubt.Invalid, Err: errors.New("the lower enclave's key is no Ed25519 public key")}
+	}
+	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
+		switch {
+		case e.Kind == diode.Whole:
+			t.Came(e.File)
+		case e.Kind != diode.Began: // an alarm (RULES 4.7)
+			log.Error("the road brought what is not as it should be", slog.String("event", string(e.Kind)), slog.String("kind", kindOf(e.Err)))
 		}
 	}})
 	if err != nil {
@@ -117,4 +128,11 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	err = <-failed
 	stop()
 	return errors.Join(err, <-failed)
+}
+
+func kindOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return redoubt.KindOf(err).Error()
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -114,7 +115,7 @@ func TestAHighHalfSaysNothing(t *testing.T) {
 	}
 	road := free.LocalAddr().String()
 	free.Close()
-	c := HalfConfig{Side: HalfHigh, Guard: "guard", High: "high", Road: road, RoadKey: hex.EncodeToString(make([]byte, 32)), Dir: t.TempDir()}
+	c := HalfConfig{Side: HalfHigh, Guard: "guard", High: "high", Low: "low", LowKey: base64.StdEncoding.EncodeToString(make([]byte, 32)), Road: road, RoadKey: hex.EncodeToString(make([]byte, 32)), Dir: t.TempDir()}
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- RunHalf(ctx, c, slog.New(slog.DiscardHandler)) }()
@@ -169,6 +170,13 @@ func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 		}
 		raw, err := json.Marshal(c)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if side == HalfHigh && c.LowKey != "key of low" || side == HalfLow && c.LowKey != "" { // public: by it bundles of nobody else are refused
+			t.Errorf("the half of %s is told the key %q to know bundles by", side, c.LowKey)
+		}
+		c.LowKey = ""
+		if raw, err = json.Marshal(c); err != nil {
 			t.Fatal(err)
 		}
 		for _, secret := range []string{"key of ", "recipient of ", "CA of ", "https://"} {

@@ -37,3 +37,6 @@ func Libraries() []string { return nil }
 
 // Available refuses.
 func Available() ([]Mechanism, error) { return nil, errLinux }
+
+// Confine refuses.
+func Confine(write, read []string) error { return errLinux }

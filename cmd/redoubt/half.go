@@ -12,6 +12,7 @@ import (
 
 	"redoubt"
 	"redoubt/node"
+	"redoubt/sandbox"
 )
 
 // runHalf is one half of a guard's raise: a process that its guard starts, told what it needs by a line on its standard input, and that ends when
@@ -35,6 +36,10 @@ func runHalf(in io.Reader, errw io.Writer) int {
 		_, _ = io.Copy(io.Discard, r)
 		stop()
 	}()
+	// The two halves run as one user on one machine: confined, neither opens the other's folder, nor traces it or the guard that started both.
+	if err := sandbox.Confine([]string{c.Dir}, []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"}); err != nil {
+		log.Warn("this half is not walled off from the other", slog.String("kind", redoubt.KindOf(err).Error()))
+	}
 	if err := node.RunHalf(ctx, c, log); err != nil {
 		log.Error("the half ended", slog.String("kind", redoubt.KindOf(err).Error()))
 		return exitFailed

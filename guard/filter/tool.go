@@ -49,7 +49,7 @@ var (
 
 func (t tool) program() sandbox.Program {
 	return sandbox.Program{Name: t.path, Path: t.path, Args: t.args, Env: t.env, ReadOnly: append(sandbox.Libraries(), t.also...), Scratch: t.scratch,
-		Limits: sandbox.Limits{Memory: max(t.memory, 512<<20), CPU: 60 * time.Second, Wall: 60 * time.Second, Output: max(t.output, redoubt.MaxReleaseBytes)}}
+		Limits: sandbox.Limits{Memory: max(t.memory, 512<<20), CPU: 60 * time.Second, Wall: 60 * time.Second, Processes: 4, Output: max(t.output, redoubt.MaxReleaseBytes)}}
 }
 
 // there says whether the program is on this machine.
