@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -24,7 +24,7 @@ dist: ## static binaries for amd64 and arm64
 	for arch in amd64 arm64; do \
 	  GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/redoubt-linux-$$arch ./cmd/redoubt || exit 1; done
 
-test: deps check fips race clients ## everything that must hold before a commit lands
+test: deps check model-quick fips race clients ## everything that must hold before a commit lands
 
 deps: ## what the tests need from Debian and npm; asks nothing of a machine that has it
 	scripts/deps
@@ -52,6 +52,12 @@ clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a
 
 ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a module of its own; fetches the SDK)
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
+
+model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (two minutes)
+	scripts/model
+
+model-quick: ## the same faults, and smaller bounds
+	scripts/model quick
 
 sim: FROM ?= 1
 sim: ## fleets of 200 devices in fake time, seed after seed from FROM on for ten minutes; prints the simulated years that a minute buys
