@@ -37,6 +37,10 @@ func runHalf(in io.Reader, errw io.Writer) int {
 		stop()
 	}()
 	// The two halves run as one user on one machine: confined, neither opens the other's folder, nor traces it or the guard that started both.
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		log.Error("the half has no folder", slog.String("why", err.Error()))
+		return exitFailed
+	}
 	if err := sandbox.Confine([]string{c.Dir}, []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"}); err != nil {
 		log.Warn("this half is not walled off from the other", slog.String("kind", redoubt.KindOf(err).Error()))
 	}
