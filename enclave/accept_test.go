@@ -405,3 +405,26 @@ func (c *chain) rebuiltVersions(id redoubt.ReleaseID) (n int) {
 	}
 	return n
 }
+
+// TestTheTargetTakesNothingThatHides: a reviewer signs what she sees, and neither key nor metadata may have more.
+func TestTheTargetTakesNothingThatHides(t *testing.T) {
+	hidden := strings.Repeat("\U000E0141\U000E0142\uFE03", 80)
+	for what, change := range map[string]func(*redoubt.ReleaseStatement){
+		"selectors in the key":        func(s *redoubt.ReleaseStatement) { s.Key += hidden },
+		"a filler in the key":         func(s *redoubt.ReleaseStatement) { s.Key += "\u3164" },
+		"a key that is not in NFC":    func(s *redoubt.ReleaseStatement) { s.Key += "e\u0301" },
+		"the content type":            func(s *redoubt.ReleaseStatement) { s.ContentType += "\u2800" },
+		"a name of metadata":          func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject\u034F": "x"} },
+		"a value of metadata":         func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "x" + hidden} },
+		"an unusual space in a value": func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "a\u00A0b"} },
+	} {
+		c := openChain(t)
+		p, text := c.fetched(c.approved())
+		change(&p.Statement)
+		for i, by := range []redoubt.SubjectName{"rev-1", "rev-2"} {
+			p.Approvals[i] = c.signed(by, p.Statement)
+		}
+		_, err := c.accept(p, text)
+		wantRefusal(t, what, err, redoubt.Invalid, "well-formed-statement (4.6)")
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
@@ -206,6 +207,10 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 	if err != nil {
 		return nil, err
 	}
+	if f, hides := hidden(work.Key, work.Attributes.Meta); hides {
+		v.Findings = append(v.Findings, f)
+		return nil, refuse(f.Step, f.Rule, f.Detail)
+	}
 	pair, err := r.o.Filters(typ)
 	if err != nil {
 		return nil, err
@@ -287,6 +292,33 @@ func detect(content []byte, declared, key string) string {
 		return "text/csv"
 	}
 	return "text/plain"
+}
+
+// hidden finds what does not show all that it has, of what leaves beside the content: a reviewer would sign what she cannot see. It says where, and
+// not what stands there.
+func hidden(key string, meta map[string]string) (f redoubt.Finding, is bool) {
+	found := func(s, where string) bool {
+		at := redoubt.Hides(s)
+		switch {
+		case at >= 0:
+			f = redoubt.Finding{Rule: "what is not seen, or not written plainly", Detail: fmt.Sprintf("%s, at byte %d: write it anew", where, at)}
+		case LookAlike(s) != "":
+			f = redoubt.Finding{Rule: "letters of one script that look like those of another", Detail: where + ": write the word in one script"}
+		default:
+			return false
+		}
+		f.Step, f.Fatal = "names", true
+		return true
+	}
+	if found(key, "the key") {
+		return f, true
+	}
+	for i, name := range slices.Sorted(maps.Keys(meta)) {
+		if found(name, fmt.Sprintf("name %d of the kept metadata", i+1)) || found(meta[name], fmt.Sprintf("value %d of the kept metadata", i+1)) {
+			return f, true
+		}
+	}
+	return f, false
 }
 
 func refuse(step, rule, hint string) error {

@@ -373,6 +373,33 @@ func TestAVerdictAlwaysFits(t *testing.T) {
 	}
 }
 
+func TestWhatHidesInANameEndsTheReleaseAndIsNotRepeated(t *testing.T) {
+	hidden := strings.Repeat("\U000E0141\U000E0142\uFE03", 80)
+	for what, one := range map[string]struct {
+		change func(*redoubt.ReleaseWork)
+		where  string
+	}{
+		"the key":        {func(w *redoubt.ReleaseWork) { w.Key = "plan" + hidden }, "the key, at byte 4"},
+		"a filler":       {func(w *redoubt.ReleaseWork) { w.Key = "\u3164.txt" }, "the key, at byte 0"},
+		"another script": {func(w *redoubt.ReleaseWork) { w.Key = "p\u0430rt.txt" }, "the key"},
+		"a name":         {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b" + hidden: "x"} }, "name 2 of the kept metadata, at byte 1"},
+		"a value":        {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b": "x" + hidden} }, "value 2 of the kept metadata, at byte 1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, adds(""), adds(""))
+			of.ask("a", "text", one.change)
+			of.runs(t, time.Second)
+			v := of.verdicts["a"]
+			if of.rebuilt["a"] != nil || len(v.Findings) != 1 || !v.Findings[0].Fatal || v.Findings[0].Step != "names" || !strings.HasPrefix(v.Findings[0].Detail, one.where) || !strings.HasPrefix(v.Refused, "names: ") {
+				t.Errorf("%s: it came to %+v", what, v)
+			}
+			if told := fmt.Sprint(v); strings.Contains(told, "\U000E0141") || strings.Contains(told, "\u3164") || strings.Contains(told, "\u0430") {
+				t.Errorf("%s: the verdict repeats it: %+q", what, told)
+			}
+		})
+	}
+}
+
 // sign puts a release where two have signed it.
 func (of *office) sign(id redoubt.ReleaseID, change func(*redoubt.ReleasePackage)) {
 	of.mu.Lock()
