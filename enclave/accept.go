@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type acceptedRecord struct {
 	Statement string                 `json:"statement"` // ReleasePublic.Rest: of one ID there is one statement
 	Version   redoubt.VersionID      `json:"version"`
 	Receipt   redoubt.ReleaseReceipt `json:"receipt"`
+	Void      bool                   `json:"void,omitempty"` // it was not taken, and is not to be: its guard told its source so
 }
 
 // AcceptRelease takes what two reviewers signed: decide → statement → signatures → content → one commit with the receipt; see
@@ -116,12 +118,63 @@ func (e *Enclave) takenBefore(ctx context.Context, op string, as label.Label, pu
 		return out, false, e.noted(ctx, ent, err)
 	case before == nil:
 		return out, false, nil
-	case before.Statement != public.Rest:
+	case before.Statement != public.Rest || before.Void:
 		ent.Allow, ent.Rule = false, "single-use (4.6)"
 		return out, true, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(public.ID), Kind: redoubt.Conflict, Rule: ent.Rule})
 	}
 	ent.Rule = "single-use (4.6): taken before"
 	return before.Receipt, true, e.record(ctx, ent)
+}
+
+// ReleaseTaken says whether a release was taken. One that was not is void from here on, so that nothing which is still on its way, or held up
+// within this node, makes a lie of the answer.
+func (e *Enclave) ReleaseTaken(ctx context.Context, guard redoubt.Credential, p redoubt.ReleasePublic) (out redoubt.ReleaseReceipt, taken bool, err error) {
+	const op = "ReleaseTaken"
+	as, perr := e.policy.Parse(p.Label)
+	ent, err := e.decide(ctx, ask{op: op, who: guard, action: redoubt.ActionAcceptRelease, fresh: as, detail: "release " + string(p.ID) + ": was it taken"})
+	if err != nil {
+		return out, false, err
+	}
+	declared := slices.ContainsFunc(e.guards, func(d DeclaredGuard) bool {
+		return string(d.Name) == string(guard.Subject) && (d.Low == e.name || d.High == e.name)
+	})
+	kind, rule := redoubt.Denied, ""
+	switch rest, err := hex.DecodeString(p.Rest); {
+	case !declared:
+		rule = ruleOtherGuard
+	case p.Estate != e.estate || p.To != e.name:
+		rule = "for-this-node (4.6)"
+	case perr != nil || !e.ceiling.Dominates(as):
+		rule = "within-bucket-range (2.1)"
+	case !validReleaseID(p.ID) || err != nil || len(rest) != sha256.Size:
+		kind, rule = redoubt.Invalid, "well-formed-statement (4.6)"
+	}
+	if rule != "" {
+		ent.Allow, ent.Rule = false, rule
+		return out, false, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(p.ID), Kind: kind, Rule: rule})
+	}
+	e.releases.accept.Lock()
+	defer e.releases.accept.Unlock()
+	before, err := e.accepted(as, p.ID)
+	switch {
+	case err != nil:
+		return out, false, e.noted(ctx, ent, err)
+	case before != nil && !before.Void && before.Statement == p.Rest:
+		ent.Rule = "single-use (4.6): taken before"
+		return before.Receipt, true, e.record(ctx, ent)
+	case before != nil: // void already, or another statement has the ID for good
+		return out, false, e.record(ctx, ent)
+	}
+	value, err := json.Marshal(acceptedRecord{Statement: p.Rest, Void: true})
+	if err != nil {
+		return out, false, err
+	}
+	b := new(store.Batch)
+	if err := e.putRecordAt(ctx, b, as, kindAccepted+"/"+string(p.ID), value); err != nil {
+		return out, false, e.noted(ctx, ent, err)
+	}
+	ent.Detail = "release " + string(p.ID) + " was not taken, and is not from here on"
+	return out, false, e.commit(ctx, b, ent)
 }
 
 // statementFits holds a statement against what this node knows: its estate, its guards, its policy, its buckets.

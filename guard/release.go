@@ -356,6 +356,13 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 	if err != nil {
 		return passedOver(err)
 	}
+	target, who := r.o.Target, r.o.AtLow
+	if p.Statement.To == r.o.Rules.High {
+		target, who = r.o.Same, r.o.AtHigh
+	}
+	if p.Settle {
+		return r.settle(ctx, target, who, p.Statement.Public())
+	}
 	content, err := io.ReadAll(io.LimitReader(rebuilt.Reader(0, -1), redoubt.MaxReleaseBytes+1))
 	if err = errors.Join(err, rebuilt.Close()); err != nil {
 		return err
@@ -368,10 +375,6 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 	if why := r.mismatch(p, content); why != "" {
 		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, nil, why))
 	}
-	target, who := r.o.Target, r.o.AtLow
-	if p.Statement.To == r.o.Rules.High {
-		target, who = r.o.Same, r.o.AtHigh
-	}
 	receipt, err := target.AcceptRelease(ctx, who, p, bytes.NewReader(content))
 	switch redoubt.KindOf(err) {
 	case redoubt.Denied, redoubt.Expired, redoubt.Invalid, redoubt.Conflict, redoubt.BadDigest, redoubt.NoBucket, redoubt.TooLarge:
@@ -383,6 +386,18 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 		return err
 	}
 	return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, &receipt, ""))
+}
+
+// settle ends what ended at its source after it was given to this guard: by the receipt, where the target has it, and otherwise for good.
+func (r *Releaser) settle(ctx context.Context, target redoubt.ReleaseTarget, who redoubt.Credential, p redoubt.ReleasePublic) error {
+	receipt, taken, err := target.ReleaseTaken(ctx, who, p)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, p.ID, &receipt, ""))
+	}
+	return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, p.ID, nil, "it was not taken before"))
 }
 
 // mismatch holds what is to leave against what was signed and against this guard's own rules, as the target will once more.

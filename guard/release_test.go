@@ -32,8 +32,9 @@ type desk struct {
 	accepted []redoubt.ReleaseID
 	same     int // of accepted, by the source itself
 	finished map[redoubt.ReleaseID]string
-	fails    map[string][]error // by method, of the next calls
-	refuses  error              // of the target
+	fails    map[string][]error  // by method, of the next calls
+	refuses  error               // of the target
+	has      []redoubt.ReleaseID // of the target, before
 }
 
 func newDesk() *desk {
@@ -119,7 +120,16 @@ func (d *desk) FetchApproved(_ context.Context, _ redoubt.Credential, id redoubt
 	if err := d.fail("FetchApproved"); err != nil {
 		return redoubt.ReleasePackage{}, nil, err
 	}
+	if d.packages[id].Settle {
+		return d.packages[id], nil, nil
+	}
 	return d.packages[id], held{b: d.content[id]}, nil
+}
+
+func (d *desk) ReleaseTaken(_ context.Context, _ redoubt.Credential, p redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return redoubt.ReleaseReceipt{ReleasePublic: p}, slices.Contains(d.has, p.ID), d.fail("ReleaseTaken")
 }
 
 func (d *desk) FinishRelease(_ context.Context, _ redoubt.Credential, id redoubt.ReleaseID, receipt *redoubt.ReleaseReceipt, refused string) error {
@@ -429,6 +439,28 @@ func TestWhatWasSignedIsTakenOver(t *testing.T) {
 	})
 }
 
+// TestWhatEndedIsAskedForAndNotBrought, under whatever rules: only whether it was taken is still open.
+func TestWhatEndedIsAskedForAndNotBrought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := openOffice(t, adds("1"), adds("2"))
+		of.has = []redoubt.ReleaseID{"a", "c"}
+		for _, id := range []redoubt.ReleaseID{"a", "b", "c"} {
+			of.sign(id, func(p *redoubt.ReleasePackage) {
+				p.Settle, p.Statement.Rules = true, "others"
+				if id == "c" {
+					p.Statement.To = "topsecret"
+				}
+			})
+		}
+		of.fails["ReleaseTaken"] = []error{redoubt.Unavailable, redoubt.Denied, redoubt.Unavailable}
+		of.fails["FinishRelease"] = []error{redoubt.Unavailable}
+		of.runs(t, 5*time.Minute)
+		if of.finished["a"] != "receipt" || of.finished["b"] != "it was not taken before" || of.finished["c"] != "receipt" || len(of.accepted) > 0 {
+			t.Errorf("it ended %v, brought %v", of.finished, of.accepted)
+		}
+	})
+}
+
 func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 	for what, change := range map[string]func(*redoubt.ReleasePackage){
 		"other content":       func(p *redoubt.ReleasePackage) { p.Statement.SHA256 = strings.Repeat("0", 64) },
@@ -437,7 +469,6 @@ func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 		"three signatures":    func(p *redoubt.ReleasePackage) { p.Approvals = append(p.Approvals, redoubt.Signature{Signer: "rev-3"}) },
 		"one reviewer twice":  func(p *redoubt.ReleasePackage) { p.Approvals[1] = p.Approvals[0] },
 		"by who asked":        func(p *redoubt.ReleasePackage) { p.Approvals[1].Signer = "ada" },
-		"under other rules":   func(p *redoubt.ReleasePackage) { p.Statement.Rules = "others" },
 		"from somewhere else": func(p *redoubt.ReleasePackage) { p.Statement.From = "unclass" },
 		"for another target":  func(p *redoubt.ReleasePackage) { p.Statement.To = "unclass" },
 	} {
