@@ -126,10 +126,11 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 	if err != nil {
 		v.Refused, v.ContentType = refusal(err), ""
 		fit(&v)
-		if redoubt.KindOf(err) == redoubt.Denied {
-			r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
+		what := []any{slog.String("release", string(id)), slog.String("step", stepOf(err)), slog.String("kind", redoubt.KindOf(err).Error())}
+		if redoubt.KindOf(err) == redoubt.Denied { // why is of the source's label, and in the verdict alone
+			r.o.Log.Info("a release was refused", what...)
 		} else {
-			r.o.Log.Error("a filter failed, and the release was refused", slog.String("why", err.Error()))
+			r.o.Log.Error("a filter failed, and the release was refused", what...)
 		}
 		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
 	}
@@ -141,7 +142,7 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 func (r *Releaser) guarded(ctx context.Context, work redoubt.ReleaseWork, content []byte, v *redoubt.ReleaseVerdict) (out []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			out, err = nil, &redoubt.Error{Op: "guard.Release", Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
+			out, err = nil, &redoubt.Error{Op: opRelease, Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
 		}
 	}()
 	return r.pipeline(ctx, work, content, v)
@@ -321,15 +322,30 @@ func hidden(key string, meta map[string]string) (f redoubt.Finding, is bool) {
 	return f, false
 }
 
+// opRelease is the operation of every step's own refusals.
+const opRelease = "guard.Release"
+
 func refuse(step, rule, hint string) error {
-	return &redoubt.Error{Op: "guard.Release", Kind: redoubt.Denied, Rule: step + ": " + rule, Hint: hint}
+	return &redoubt.Error{Op: opRelease, Kind: redoubt.Denied, Rule: step + ": " + rule, Hint: hint}
 }
 
-func ruleOf(err error) string {
-	if e, ok := errors.AsType[*redoubt.Error](err); ok {
-		return e.Rule
+// stepOf is the step that an error ended, as this package and the filters name theirs: nothing of what was looked at is in it.
+func stepOf(err error) string {
+	e, ok := errors.AsType[*redoubt.Error](err)
+	if !ok {
+		return ""
 	}
-	return ""
+	step, _, _ := strings.Cut(e.Rule, ":")
+	switch {
+	case e.Op != opRelease:
+		step = e.Op
+		if !strings.HasPrefix(step, "filter ") || len(step) > 64 {
+			return "filter"
+		}
+	case !slices.Contains([]string{"policy", "type", "names", "words"}, step) && !strings.HasPrefix(step, "filter "):
+		return ""
+	}
+	return step
 }
 
 // refusal is an error in words for who asked. A filter that failed is told of as that alone.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -405,6 +406,43 @@ func TestWhatHidesInANameEndsTheReleaseAndIsNotRepeated(t *testing.T) {
 			}
 			if told := fmt.Sprint(v); strings.Contains(told, "\U000E0141") || strings.Contains(told, "\u3164") || strings.Contains(told, "\u0430") {
 				t.Errorf("%s: the verdict repeats it: %+q", what, told)
+			}
+		})
+	}
+}
+
+// TestALogOfRefusalsHasNoContent: it lies in clear on the guard's disk.
+func TestALogOfRefusalsHasNoContent(t *testing.T) {
+	const secret = "AGENT-NAME-IN-CLEAR"
+	gives := func(err error) func(Content) ([]byte, []redoubt.Finding, error) {
+		return func(Content) ([]byte, []redoubt.Finding, error) {
+			return []byte(secret), []redoubt.Finding{{Rule: secret, Detail: secret}}, err
+		}
+	}
+	panics := func(Content) ([]byte, []redoubt.Finding, error) { panic(secret) }
+	for what, one := range map[string]struct {
+		clean  func(Content) ([]byte, []redoubt.Finding, error)
+		change func(*redoubt.ReleaseWork)
+		step   string
+	}{
+		"a filter's refusal":  {clean: gives(&redoubt.Error{Op: "filter redoubt", Kind: redoubt.Denied, Rule: secret, Hint: secret}), step: `step="filter redoubt"`},
+		"a filter's failure":  {clean: gives(&redoubt.Error{Op: "filter jq", Kind: redoubt.Internal, Err: errors.New(secret)}), step: `step="filter jq"`},
+		"an error of no kind": {clean: gives(errors.New(secret)), step: `step=""`},
+		"another's error":     {clean: gives(&redoubt.Error{Op: secret, Object: secret, Kind: redoubt.Internal}), step: "step=filter"},
+		"a panic":             {clean: panics, step: `step=""`},
+		"a word in the name":  {clean: adds(""), change: func(w *redoubt.ReleaseWork) { w.Key = secret + "-bluebird" }, step: "step=words"},
+		"a label":             {change: func(w *redoubt.ReleaseWork) { w.As = secret }, step: "step=policy"},
+		"a hidden name":       {change: func(w *redoubt.ReleaseWork) { w.Key = secret + "\u3164" }, step: "step=names"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, one.clean, adds(""))
+			var log bytes.Buffer
+			of.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+			of.r = NewReleaser(of.o)
+			of.ask("a1b2", "text "+secret, one.change)
+			of.runs(t, time.Second)
+			if got := log.String(); of.verdicts["a1b2"].Refused == "" || strings.Contains(got, secret) || !strings.Contains(got, "release=a1b2") || !strings.Contains(got, one.step) {
+				t.Errorf("%s: refused %q, and the log has %s", what, of.verdicts["a1b2"].Refused, got)
 			}
 		})
 	}
