@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"redoubt"
@@ -51,9 +50,6 @@ type ReleaserOptions struct {
 // Releaser takes requests through the pipeline, and approved releases to the target. Run is called once.
 type Releaser struct{ o ReleaserOptions }
 
-// atOnce is how many releases are filtered at once: each holds its content twice, and a filter's process.
-const atOnce = 2
-
 // NewReleaser makes it. It starts nothing.
 func NewReleaser(o ReleaserOptions) *Releaser {
 	if o.Log == nil {
@@ -65,52 +61,17 @@ func NewReleaser(o ReleaserOptions) *Releaser {
 // Run works until ctx ends. Whatever fails is tried again or refused; nothing passes by failing.
 func (r *Releaser) Run(ctx context.Context) {
 	var work sync.WaitGroup
-	work.Go(func() { r.each(ctx, redoubt.ReleaseRequested, r.filter) })
-	work.Go(func() { r.each(ctx, redoubt.ReleaseApproved, r.transfer) })
+	work.Go(func() { r.work(ctx, redoubt.ReleaseRequested, r.filter) })
+	work.Go(func() { r.work(ctx, redoubt.ReleaseApproved, r.transfer) })
 	work.Wait()
-}
-
-// each works on all releases that wait in a state, some at once.
-func (r *Releaser) each(ctx context.Context, state redoubt.ReleaseState, do func(context.Context, redoubt.ReleaseID) error) {
-	pause := time.Duration(0)
-	var last []redoubt.ReleaseID
-	for ctx.Err() == nil {
-		ids, err := r.o.Source.PendingReleases(ctx, r.o.AtHigh, state)
-		var mu sync.Mutex
-		var group sync.WaitGroup
-		places := make(chan struct{}, atOnce)
-		for _, id := range ids {
-			places <- struct{}{}
-			group.Go(func() {
-				defer func() { <-places }()
-				if one := do(ctx, id); one != nil {
-					mu.Lock()
-					err = errors.Join(err, one)
-					mu.Unlock()
-				}
-			})
-		}
-		group.Wait()
-		if err == nil && (len(ids) == 0 || !slices.Equal(ids, last)) {
-			pause, last = 0, ids
-			continue
-		}
-		if err == nil { // the same again, and nothing came of it
-			wait(ctx, 250*time.Millisecond)
-			continue
-		}
-		if ctx.Err() == nil {
-			pause = min(max(2*pause, 250*time.Millisecond), againMax)
-			r.o.Log.Warn("releases wait", slog.String("state", string(state)), slog.String("kind", redoubt.KindOf(err).Error()))
-			wait(ctx, pause)
-		}
-	}
 }
 
 // filter takes one request through the pipeline: fetch → policy → type → filter → filter → words → verdict. Every step is always invoked;
 // there is no way round one.
-func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
-	work, source, err := r.o.Source.FetchRelease(ctx, r.o.AtHigh, id)
+func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID, _ func(lane) bool) error {
+	fetch, cancel := context.WithTimeout(ctx, deadline(redoubt.MaxReleaseBytes))
+	defer cancel()
+	work, source, err := r.o.Source.FetchRelease(fetch, r.o.AtHigh, id)
 	if err != nil {
 		return passedOver(err)
 	}
@@ -123,6 +84,8 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	submit, cancel := context.WithTimeout(ctx, deadline(int64(len(out))))
+	defer cancel()
 	if err != nil {
 		v.Refused, v.ContentType = refusal(err), ""
 		fit(&v)
@@ -132,10 +95,10 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 		} else {
 			r.o.Log.Error("a filter failed, and the release was refused", what...)
 		}
-		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
+		return passedOver(r.o.Source.SubmitRelease(submit, r.o.AtHigh, id, v, nil))
 	}
 	fit(&v)
-	return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, bytes.NewReader(out)))
+	return passedOver(r.o.Source.SubmitRelease(submit, r.o.AtHigh, id, v, bytes.NewReader(out)))
 }
 
 // guarded is the pipeline, of which a step that panics has failed like any other.
@@ -367,7 +330,9 @@ func refusal(err error) string {
 
 // transfer takes what two reviewers signed to the target: fetch → digest → target → receipt. It may be cut off anywhere: the target takes a
 // release once, and gives the same receipt for it again.
-func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
+func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID, moves func(lane) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline(redoubt.MaxReleaseBytes))
+	defer cancel()
 	p, rebuilt, err := r.o.Source.FetchApproved(ctx, r.o.AtHigh, id)
 	if err != nil {
 		return passedOver(err)
@@ -375,6 +340,12 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 	target, who := r.o.Target, r.o.AtLow
 	if p.Statement.To == r.o.Rules.High {
 		target, who = r.o.Same, r.o.AtHigh
+	}
+	if !moves(lane(p.Statement.To)) {
+		if rebuilt != nil {
+			return errors.Join(errLater, rebuilt.Close())
+		}
+		return errLater
 	}
 	if p.Settle {
 		return r.settle(ctx, target, who, p.Statement.Public())

@@ -499,6 +499,66 @@ func TestWhatEndedIsAskedForAndNotBrought(t *testing.T) {
 	})
 }
 
+// stalled is a lower enclave that takes what it is asked and never answers, until it heals.
+type stalled struct {
+	*desk
+	heals time.Time
+	asked *int
+}
+
+func (d stalled) AcceptRelease(ctx context.Context, g redoubt.Credential, p redoubt.ReleasePackage, content io.Reader) (redoubt.ReleaseReceipt, error) {
+	if time.Now().After(d.heals) {
+		return d.desk.AcceptRelease(ctx, g, p, content)
+	}
+	d.mu.Lock()
+	*d.asked++
+	d.mu.Unlock()
+	<-ctx.Done()
+	return redoubt.ReleaseReceipt{}, ctx.Err()
+}
+
+// TestASilentTargetHoldsUpNothingElse, neither what stays within the higher enclave nor itself for ever.
+func TestASilentTargetHoldsUpNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of, asked, began := openOffice(t, adds("1"), adds("2")), 0, time.Now()
+		of.o.Target = stalled{of.desk, began.Add(2 * time.Hour), &asked}
+		of.r = NewReleaser(of.o)
+		within := func(p *redoubt.ReleasePackage) { p.Statement.To = "topsecret" }
+		for _, id := range []redoubt.ReleaseID{"a1", "a2", "a3", "a4"} {
+			of.sign(id, nil)
+		}
+		of.sign("b1", within)
+		go func() {
+			time.Sleep(time.Minute)
+			of.sign("b2", within)
+		}()
+		of.runs(t, 2*time.Minute)
+		if of.finished["b1"] != "receipt" || of.finished["b2"] != "receipt" || len(of.finished) != 2 || asked != atOnce {
+			t.Errorf("within minutes ended %v, asked %d times", of.finished, asked)
+		}
+		of.runs(t, 3*time.Hour)
+		if len(of.finished) != 6 || asked < 4 {
+			t.Errorf("after it came back ended %v, asked %d times before", of.finished, asked)
+		}
+	})
+}
+
+// TestOneThatFailsHoldsUpNoOther: the first fails again and again.
+func TestOneThatFailsHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := openOffice(t, adds("1"), adds("2"))
+		of.sign("a", func(p *redoubt.ReleasePackage) { p.Statement.Rules = "others" }) // it waits for rules that agree
+		go func() {
+			time.Sleep(time.Hour)
+			of.sign("b", nil)
+		}()
+		of.runs(t, time.Hour+10*time.Second)
+		if of.finished["b"] != "receipt" || len(of.finished) != 1 {
+			t.Errorf("ended %v", of.finished)
+		}
+	})
+}
+
 func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 	for what, change := range map[string]func(*redoubt.ReleasePackage){
 		"other content":       func(p *redoubt.ReleasePackage) { p.Statement.SHA256 = strings.Repeat("0", 64) },
