@@ -106,7 +106,13 @@ func (e *Enclave) reviewed(op string, p redoubt.ReleasePackage, as label.Label) 
 	if e.clock().Before(s.After) {
 		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"}
 	}
-	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, label.Join(as, e.ceiling))
+	cleared := label.Join(as, e.ceiling)
+	if s.From == e.name { // it is known here what they read, and no more was asked of them when they signed
+		if x, _ := e.releases.find(s.ID); x != nil {
+			cleared = label.Join(as, x.set.label)
+		}
+	}
+	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, cleared)
 }
 
 // takenBefore holds a release against what was taken, once and for good: the same once more writes nothing and has the same receipt, and another

@@ -428,3 +428,31 @@ func TestTheTargetTakesNothingThatHides(t *testing.T) {
 		wantRefusal(t, what, err, redoubt.Invalid, "well-formed-statement (4.6)")
 	}
 }
+
+// TestWithinOneEnclaveReviewersAreClearedForTheSource: what is asked of them when they sign is asked at the end, and no more.
+func TestWithinOneEnclaveReviewersAreClearedForTheSource(t *testing.T) {
+	c := openChain(t)
+	id := c.ask(func(q *redoubt.RequestRelease) { q.To, q.Label = "topsecret", "CONFIDENTIAL" }).ID
+	c.rebuilt(id, "the plan")
+	for _, by := range []redoubt.SubjectName{"s-rev", "rev-2"} {
+		if err := c.approve(by, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, text := c.fetched(id)
+	accept := func(p redoubt.ReleasePackage) error {
+		_, err := c.ts.AcceptRelease(context.Background(), c.ts.as(highGuard, ""), p, strings.NewReader(text))
+		return err
+	}
+	other := redoubt.ReleasePackage{Statement: p.Statement}
+	other.Statement.ID = "00000000000000000000000000000001" // of a release that is not here nothing is known: the ceiling is asked for
+	for _, by := range []redoubt.SubjectName{"s-rev", "rev-2"} {
+		other.Approvals = append(other.Approvals, c.signed(by, other.Statement))
+	}
+	if err := accept(other); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("of a release that is not here: %v", err)
+	}
+	if err := accept(p); err != nil {
+		t.Errorf("two who are cleared for the source: %v", err)
+	}
+}
