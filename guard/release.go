@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -224,7 +225,8 @@ func (r *Releaser) policy(work redoubt.ReleaseWork, content []byte) (label.Label
 	return as, nil
 }
 
-// typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused.
+// typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused,
+// and so is a name by which another program would open it: text of an HTML key is no text where it arrives.
 func (r *Releaser) typeOf(work redoubt.ReleaseWork, content []byte) (string, error) {
 	typ := detect(content, work.Attributes.ContentType, work.Key)
 	if typ == "" {
@@ -233,7 +235,20 @@ func (r *Releaser) typeOf(work redoubt.ReleaseWork, content []byte) (string, err
 	if !slices.Contains(r.o.Rules.Types, typ) {
 		return "", refuse("type", "type not allowed", typ+" does not leave here; what does: "+strings.Join(r.o.Rules.Types, ", "))
 	}
+	if ext := path.Ext(work.Key); ext != "" && MemberType(work.Key) != typ {
+		return "", refuse("type", "a name of another type", "the key ends in "+strconv.Quote(ext)+", by which it would be opened as something else than "+typ+": ask under a key that ends in "+suffixOf(typ)+", or has no dot")
+	}
 	return typ, nil
+}
+
+// suffixOf is how a key of a type ends.
+func suffixOf(typ string) string {
+	for _, ext := range []string{".txt", ".json", ".xml", ".csv", ".png", ".jpg", ".pdf", ".zip"} {
+		if MemberType(ext) == typ {
+			return ext
+		}
+	}
+	return ".txt"
 }
 
 // detect gives a media type; "" where it is not one that any guard knows.

@@ -448,6 +448,32 @@ func TestALogOfRefusalsHasNoContent(t *testing.T) {
 	}
 }
 
+// TestAKeyClaimsNoOtherType: what a name makes of a text where it arrives is nothing that a filter of texts looked for.
+func TestAKeyClaimsNoOtherType(t *testing.T) {
+	png := "\x89PNG\r\n\x1a\n"
+	for _, one := range []struct {
+		key, content string
+		passes       bool
+	}{
+		{"plan", "text", true}, {"plan.txt", "text", true}, {"PLAN.TXT", "text", true}, {"x.html.txt", "text", true}, {"v1.2/plan", "text", true}, {"plan.json", "{}", true},
+		{"p.png", png, true}, {"p", png, true},
+		{"x.html", "hello <script>alert(1)</script>", false}, {"x.HTML", "text", false}, {"x.svg", "x <svg onload=alert(1)>", false}, {"x.bat", "text", false}, {"x.ps1", "text", false}, {"x.hta", "text", false},
+		{"x.bat ", "text", false}, {"x.bat.", "text", false}, {".profile", "text", false}, {"x.pdf", "text", false}, {"x.png", "text", false}, {"p.jpg", png, false}, {"p.txt", png, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, adds(""), adds(""))
+			of.o.Rules.Types = append(of.o.Rules.Types, "image/png")
+			of.r = NewReleaser(of.o)
+			of.ask("a", one.content, func(w *redoubt.ReleaseWork) { w.Key = one.key })
+			of.runs(t, time.Second)
+			why := of.verdicts["a"].Refused
+			if one.passes != (why == "") || !one.passes && !strings.HasPrefix(why, "type: a name of another type: ") || one.passes != (of.rebuilt["a"] != nil) {
+				t.Errorf("%q under %q: refused %q", one.content, one.key, why)
+			}
+		})
+	}
+}
+
 // sign puts a release where two have signed it.
 func (of *office) sign(id redoubt.ReleaseID, change func(*redoubt.ReleasePackage)) {
 	of.mu.Lock()
