@@ -154,6 +154,9 @@ func ReceiptMessage(r ReleaseReceipt) []byte {
 type ReleasePackage struct {
 	Statement ReleaseStatement `json:"statement"`
 	Approvals []Signature      `json:"approvals"`
+
+	// Settle says that it is given to nobody any more: its guard had it before, and asks the target whether that took it (ReleaseTaken).
+	Settle bool `json:"settle,omitempty"`
 }
 
 // ListReleases selects releases; zero fields do not restrict.
@@ -198,16 +201,17 @@ type ReleaseVerdict struct {
 // ReleaseSource is what a guard asks of the node that something leaves. It is given the content of a version under an open
 // request for it, and of no other.
 type ReleaseSource interface {
-	// PendingReleases gives those that wait for this guard in a state: ReleaseRequested or ReleaseApproved. It waits until there is
-	// one, or ctx ends (then none and no error).
+	// PendingReleases gives those that wait for this guard in a state: ReleaseRequested or ReleaseApproved. With what is approved come those that
+	// ended after the guard was given them, until it has said whether they left. It waits until there is one, or ctx ends (then none and no error).
 	PendingReleases(ctx context.Context, guard Credential, state ReleaseState) ([]ReleaseID, error)
 	// FetchRelease opens the source version of a requested release.
 	FetchRelease(ctx context.Context, guard Credential, id ReleaseID) (ReleaseWork, Object, error)
 	// SubmitRelease takes what the pipeline came to. content is read to its end where the verdict is no refusal.
 	SubmitRelease(ctx context.Context, guard Credential, id ReleaseID, v ReleaseVerdict, content io.Reader) error
-	// FetchApproved gives what two reviewers signed, after everything that it rests on was looked at once more.
+	// FetchApproved gives what two reviewers signed, after everything that it rests on was looked at once more, and keeps that it did. Of one that
+	// ended since it was given first there is the statement alone, to be settled, and no Object.
 	FetchApproved(ctx context.Context, guard Credential, id ReleaseID) (ReleasePackage, Object, error)
-	// FinishRelease takes the target's receipt, or (refused) why the target would not have it.
+	// FinishRelease takes the target's receipt, or (refused) why the target would not have it, or that it had not taken what was to be settled.
 	FinishRelease(ctx context.Context, guard Credential, id ReleaseID, receipt *ReleaseReceipt, refused string) error
 }
 
@@ -216,4 +220,6 @@ type ReleaseTarget interface {
 	// AcceptRelease takes a released content. What it took it never takes again: the same package once more gives the same receipt
 	// and writes nothing, and another one of the same ID is Conflict.
 	AcceptRelease(ctx context.Context, guard Credential, p ReleasePackage, content io.Reader) (ReleaseReceipt, error)
+	// ReleaseTaken gives the receipt of a release that was taken. One that was not is never taken afterwards: that is durable on return.
+	ReleaseTaken(ctx context.Context, guard Credential, p ReleasePublic) (r ReleaseReceipt, taken bool, err error)
 }

@@ -50,6 +50,7 @@ func (s *server) guardRoutes(mux *http.ServeMux) {
 		"GET /v1/guard/releases/{id}/approved":  s.fetchApproved,
 		"POST /v1/guard/releases/{id}/finished": s.finishRelease,
 		"POST /v1/guard/accept":                 s.acceptRelease,
+		"POST /v1/guard/taken":                  s.releaseTaken,
 		"POST /v1/guard/raise/hand":             s.handRaise,
 		"POST /v1/guard/raise/take":             s.takeRaise,
 	} {
@@ -191,16 +192,24 @@ func (s *server) pendingReleases(w http.ResponseWriter, r *http.Request, who red
 	return answer(w, http.StatusOK, map[string]any{"releases": orEmpty(ids)})
 }
 
-// withHeader answers content with what is told of it.
+// withHeader answers content, if there is any, with what is told of it.
 func withHeader(w http.ResponseWriter, told any, o redoubt.Object) error {
 	b, err := json.Marshal(told)
 	if err == nil && len(b) > maxReleaseHeader {
 		err = redoubt.TooLarge
 	}
+	if err != nil && o != nil {
+		err = errors.Join(err, o.Close())
+	}
 	if err != nil {
-		return errors.Join(err, o.Close())
+		return err
 	}
 	w.Header().Set(ReleaseHeader, asciiJSON(b))
+	if o == nil {
+		w.Header().Set("Content-Type", octets)
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
 	return stream(w, o)
 }
 
@@ -282,6 +291,21 @@ func (s *server) acceptRelease(w http.ResponseWriter, r *http.Request, who redou
 		return err
 	}
 	return answer(w, http.StatusOK, out)
+}
+
+func (s *server) releaseTaken(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var p redoubt.ReleasePublic
+	if err := read(w, r, &p); err != nil {
+		return err
+	}
+	out, taken, err := s.ReleaseTarget.ReleaseTaken(r.Context(), who, p)
+	if err != nil {
+		return err
+	}
+	if !taken {
+		return answer(w, http.StatusOK, map[string]any{"taken": false})
+	}
+	return answer(w, http.StatusOK, map[string]any{"taken": true, "receipt": out})
 }
 
 // markView is a bundle's mark as it travels.

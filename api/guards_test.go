@@ -59,6 +59,9 @@ func (f guardFake) AcceptRelease(ctx context.Context, who redoubt.Credential, p 
 	b, _ := io.ReadAll(content)
 	return redoubt.ReleaseReceipt{}, f.note(ctx, who, "accept", string(p.Statement.ID), string(b))
 }
+func (f guardFake) ReleaseTaken(ctx context.Context, who redoubt.Credential, p redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	return redoubt.ReleaseReceipt{}, p.SizeBytes > 0, f.note(ctx, who, "taken", string(p.ID))
+}
 func (f guardFake) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
 	if err := f.note(ctx, who, "hand", string(peer), fmt.Sprint(have.Serial)); err != nil || f.hand == nil {
 		return redoubt.BundleMark{}, err
@@ -110,6 +113,8 @@ var guardCalls = []struct {
 	{"GET", "/v1/guard/releases/ab/approved", "", "", "ada approved ab", 200, "approved"},
 	{"POST", "/v1/guard/releases/ab/finished", "", `{"receipt":null,"refused":"no"}`, "ada finish ab false no", 204, ""},
 	{"POST", "/v1/guard/accept", `{"statement":{"estate":"","id":"ab","from":"","to":"","requester":"","bucket":"","key":"","content_type":"","size":0,"sha256":"","label":"","policy":"","rules":"","expires":"2026-03-01T12:00:00Z"},"approvals":[]}`, "content", "ada accept ab content", 200, "*"},
+	{"POST", "/v1/guard/taken", "", `{"estate":"e","id":"ab","to":"low","sha256":"","size":0,"label":"U","expires":"2026-03-01T12:00:00Z","rest":""}`, "ada taken ab", 200, `{"taken":false}`},
+	{"POST", "/v1/guard/taken", "", `{"estate":"e","id":"ab","to":"low","sha256":"","size":1,"label":"U","expires":"2026-03-01T12:00:00Z","rest":""}`, "ada taken ab", 200, "*"},
 	{"POST", "/v1/guard/raise/take", "none", "bundle", "ada take bundle", 200, `{"missing":0,"serial":3}`},
 }
 

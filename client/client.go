@@ -58,6 +58,11 @@ func (c *Client) With(token string) *Client {
 	return &d
 }
 
+// AnswersWithin has every call fail to which the node, asked in full, does not begin to answer in time. It is called before any other.
+func (c *Client) AnswersWithin(d time.Duration) {
+	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = d
+}
+
 // Close closes connections that are idle.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

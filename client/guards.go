@@ -229,6 +229,29 @@ func (g Guard) AcceptRelease(ctx context.Context, _ redoubt.Credential, p redoub
 	return out, g.push(ctx, "/v1/guard/accept", p, content, &out)
 }
 
+// ReleaseTaken asks the target whether it took a release.
+func (g Guard) ReleaseTaken(ctx context.Context, _ redoubt.Credential, p redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	const path = "/v1/guard/taken"
+	c, err := g.As(ctx)
+	if err != nil {
+		return redoubt.ReleaseReceipt{}, false, err
+	}
+	var out struct {
+		Taken   *bool                   `json:"taken"`
+		Receipt *redoubt.ReleaseReceipt `json:"receipt"`
+	}
+	if err := c.call(ctx, "POST", path, p, &out); err != nil {
+		return redoubt.ReleaseReceipt{}, false, err
+	}
+	if out.Taken == nil || *out.Taken != (out.Receipt != nil) { // an answer that says neither ends nothing
+		return redoubt.ReleaseReceipt{}, false, &redoubt.Error{Op: "POST " + path, Kind: redoubt.Unavailable, Err: errors.New("the answer is not whole")}
+	}
+	if !*out.Taken {
+		return redoubt.ReleaseReceipt{}, false, nil
+	}
+	return *out.Receipt, true, nil
+}
+
 type markView struct {
 	Numbering string    `json:"numbering,omitempty"`
 	Serial    uint64    `json:"serial"`

@@ -57,6 +57,11 @@ func (g *guarded) SubmitRelease(_ context.Context, _ redoubt.Credential, id redo
 	return g.tell(id, v, string(b))
 }
 func (g *guarded) FetchApproved(_ context.Context, _ redoubt.Credential, id redoubt.ReleaseID) (redoubt.ReleasePackage, redoubt.Object, error) {
+	if id == "ended" {
+		settle := pack
+		settle.Settle = true
+		return settle, nil, g.tell(id)
+	}
 	return pack, object{g.content}, g.tell(id)
 }
 func (g *guarded) FinishRelease(_ context.Context, _ redoubt.Credential, id redoubt.ReleaseID, r *redoubt.ReleaseReceipt, refused string) error {
@@ -65,6 +70,12 @@ func (g *guarded) FinishRelease(_ context.Context, _ redoubt.Credential, id redo
 func (g *guarded) AcceptRelease(_ context.Context, _ redoubt.Credential, p redoubt.ReleasePackage, content io.Reader) (redoubt.ReleaseReceipt, error) {
 	b, _ := io.ReadAll(content)
 	return receipt, g.tell(p, string(b))
+}
+func (g *guarded) ReleaseTaken(_ context.Context, _ redoubt.Credential, p redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	if p.ID == "none" {
+		return redoubt.ReleaseReceipt{}, false, g.tell(p)
+	}
+	return receipt, true, g.tell(p)
 }
 func (g *guarded) HandRaise(_ context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
 	if err := g.tell(peer, have); err != nil {
@@ -156,6 +167,20 @@ func TestAGuardIsToldAndTellsExactlyWhatIsMeant(t *testing.T) {
 		t.Errorf("accepted %+v, %v", r, err)
 	}
 	g.wantGot(t, "accept", pack, "text")
+	p, o, err = at.FetchApproved(ctx, who, "ended")
+	if err != nil || !p.Settle || p.Statement.Public() != pack.Statement.Public() || read(o) != "" {
+		t.Errorf("to be settled: %+v, %v", p, err)
+	}
+	g.wantGot(t, "to be settled", redoubt.ReleaseID("ended"))
+	r, taken, err := at.ReleaseTaken(ctx, who, pack.Statement.Public())
+	if err != nil || !taken || !reflect.DeepEqual(r, receipt) {
+		t.Errorf("taken %+v, %v, %v", r, taken, err)
+	}
+	g.wantGot(t, "taken", pack.Statement.Public())
+	if r, taken, err = at.ReleaseTaken(ctx, who, redoubt.ReleasePublic{ID: "none"}); err != nil || taken || !reflect.DeepEqual(r, redoubt.ReleaseReceipt{}) {
+		t.Errorf("not taken %+v, %v, %v", r, taken, err)
+	}
+	g.wantGot(t, "not taken", redoubt.ReleasePublic{ID: "none"})
 	if err := at.FinishRelease(ctx, who, "ab", &receipt, ""); err != nil {
 		t.Fatal(err)
 	}

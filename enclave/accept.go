@@ -9,9 +9,9 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"redoubt"
 	"redoubt/label"
@@ -28,6 +28,7 @@ type acceptedRecord struct {
 	Statement string                 `json:"statement"` // ReleasePublic.Rest: of one ID there is one statement
 	Version   redoubt.VersionID      `json:"version"`
 	Receipt   redoubt.ReleaseReceipt `json:"receipt"`
+	Void      bool                   `json:"void,omitempty"` // it was not taken, and is not to be: its guard told its source so
 }
 
 // AcceptRelease takes what two reviewers signed: decide → statement → signatures → content → one commit with the receipt; see
@@ -105,7 +106,13 @@ func (e *Enclave) reviewed(op string, p redoubt.ReleasePackage, as label.Label) 
 	if e.clock().Before(s.After) {
 		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"}
 	}
-	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, label.Join(as, e.ceiling))
+	cleared := label.Join(as, e.ceiling)
+	if s.From == e.name { // it is known here what they read, and no more was asked of them when they signed
+		if x, _ := e.releases.find(s.ID); x != nil {
+			cleared = label.Join(as, x.set.label)
+		}
+	}
+	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, cleared)
 }
 
 // takenBefore holds a release against what was taken, once and for good: the same once more writes nothing and has the same receipt, and another
@@ -117,12 +124,63 @@ func (e *Enclave) takenBefore(ctx context.Context, op string, as label.Label, pu
 		return out, false, e.noted(ctx, ent, err)
 	case before == nil:
 		return out, false, nil
-	case before.Statement != public.Rest:
+	case before.Statement != public.Rest || before.Void:
 		ent.Allow, ent.Rule = false, "single-use (4.6)"
 		return out, true, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(public.ID), Kind: redoubt.Conflict, Rule: ent.Rule})
 	}
 	ent.Rule = "single-use (4.6): taken before"
 	return before.Receipt, true, e.record(ctx, ent)
+}
+
+// ReleaseTaken says whether a release was taken. One that was not is void from here on, so that nothing which is still on its way, or held up
+// within this node, makes a lie of the answer.
+func (e *Enclave) ReleaseTaken(ctx context.Context, guard redoubt.Credential, p redoubt.ReleasePublic) (out redoubt.ReleaseReceipt, taken bool, err error) {
+	const op = "ReleaseTaken"
+	as, perr := e.policy.Parse(p.Label)
+	ent, err := e.decide(ctx, ask{op: op, who: guard, action: redoubt.ActionAcceptRelease, fresh: as, detail: "release " + string(p.ID) + ": was it taken"})
+	if err != nil {
+		return out, false, err
+	}
+	declared := slices.ContainsFunc(e.guards, func(d DeclaredGuard) bool {
+		return string(d.Name) == string(guard.Subject) && (d.Low == e.name || d.High == e.name)
+	})
+	kind, rule := redoubt.Denied, ""
+	switch rest, err := hex.DecodeString(p.Rest); {
+	case !declared:
+		rule = ruleOtherGuard
+	case p.Estate != e.estate || p.To != e.name:
+		rule = "for-this-node (4.6)"
+	case perr != nil || !e.ceiling.Dominates(as):
+		rule = "within-bucket-range (2.1)"
+	case !validReleaseID(p.ID) || err != nil || len(rest) != sha256.Size:
+		kind, rule = redoubt.Invalid, "well-formed-statement (4.6)"
+	}
+	if rule != "" {
+		ent.Allow, ent.Rule = false, rule
+		return out, false, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(p.ID), Kind: kind, Rule: rule})
+	}
+	e.releases.accept.Lock()
+	defer e.releases.accept.Unlock()
+	before, err := e.accepted(as, p.ID)
+	switch {
+	case err != nil:
+		return out, false, e.noted(ctx, ent, err)
+	case before != nil && !before.Void && before.Statement == p.Rest:
+		ent.Rule = "single-use (4.6): taken before"
+		return before.Receipt, true, e.record(ctx, ent)
+	case before != nil: // void already, or another statement has the ID for good
+		return out, false, e.record(ctx, ent)
+	}
+	value, err := json.Marshal(acceptedRecord{Statement: p.Rest, Void: true})
+	if err != nil {
+		return out, false, err
+	}
+	b := new(store.Batch)
+	if err := e.putRecordAt(ctx, b, as, kindAccepted+"/"+string(p.ID), value); err != nil {
+		return out, false, e.noted(ctx, ent, err)
+	}
+	ent.Detail = "release " + string(p.ID) + " was not taken, and is not from here on"
+	return out, false, e.commit(ctx, b, ent)
 }
 
 // statementFits holds a statement against what this node knows: its estate, its guards, its policy, its buckets.
@@ -148,7 +206,7 @@ func (e *Enclave) statementFits(op string, guard redoubt.Credential, s *redoubt.
 		return bad(redoubt.Denied, rulePolicy)
 	case s.From != e.name && prefix != string(s.From) || s.From == e.name && strings.IndexByte(string(s.Bucket), '.') >= 0:
 		return bad(redoubt.Denied, "reserved-name (2.5)")
-	case !validReleaseID(s.ID) || err != nil || len(digest) != sha256.Size || s.SizeBytes < 0 || s.SizeBytes > redoubt.MaxReleaseBytes || validName(op, name) != nil || !fitText(s.ContentType, 128) || !fitMeta(s.Meta):
+	case !validReleaseID(s.ID) || err != nil || len(digest) != sha256.Size || s.SizeBytes < 0 || s.SizeBytes > redoubt.MaxReleaseBytes || validName(op, name) != nil || redoubt.Hides(s.Key) >= 0 || !fitText(s.ContentType, 128) || !fitMeta(s.Meta):
 		return bad(redoubt.Invalid, "well-formed-statement (4.6)")
 	}
 	b, err := e.bucket(op, s.Bucket)
@@ -166,9 +224,8 @@ func validReleaseID(id redoubt.ReleaseID) bool {
 	return err == nil && len(raw) == 16 && hex.EncodeToString(raw) == string(id)
 }
 
-func fitText(s string, most int) bool {
-	return len(s) <= most && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) < 0
-}
+// fitText holds a text to its length, and to showing all that it has: what hides in a name leaves unseen by both reviewers.
+func fitText(s string, most int) bool { return len(s) <= most && redoubt.Hides(s) < 0 }
 
 func fitMeta(m map[string]string) bool {
 	bytes := 0

@@ -405,3 +405,54 @@ func (c *chain) rebuiltVersions(id redoubt.ReleaseID) (n int) {
 	}
 	return n
 }
+
+// TestTheTargetTakesNothingThatHides: a reviewer signs what she sees, and neither key nor metadata may have more.
+func TestTheTargetTakesNothingThatHides(t *testing.T) {
+	hidden := strings.Repeat("\U000E0141\U000E0142\uFE03", 80)
+	for what, change := range map[string]func(*redoubt.ReleaseStatement){
+		"selectors in the key":        func(s *redoubt.ReleaseStatement) { s.Key += hidden },
+		"a filler in the key":         func(s *redoubt.ReleaseStatement) { s.Key += "\u3164" },
+		"a key that is not in NFC":    func(s *redoubt.ReleaseStatement) { s.Key += "e\u0301" },
+		"the content type":            func(s *redoubt.ReleaseStatement) { s.ContentType += "\u2800" },
+		"a name of metadata":          func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject\u034F": "x"} },
+		"a value of metadata":         func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "x" + hidden} },
+		"an unusual space in a value": func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "a\u00A0b"} },
+	} {
+		c := openChain(t)
+		p, text := c.fetched(c.approved())
+		change(&p.Statement)
+		for i, by := range []redoubt.SubjectName{"rev-1", "rev-2"} {
+			p.Approvals[i] = c.signed(by, p.Statement)
+		}
+		_, err := c.accept(p, text)
+		wantRefusal(t, what, err, redoubt.Invalid, "well-formed-statement (4.6)")
+	}
+}
+
+// TestWithinOneEnclaveReviewersAreClearedForTheSource: what is asked of them when they sign is asked at the end, and no more.
+func TestWithinOneEnclaveReviewersAreClearedForTheSource(t *testing.T) {
+	c := openChain(t)
+	id := c.ask(func(q *redoubt.RequestRelease) { q.To, q.Label = "topsecret", "CONFIDENTIAL" }).ID
+	c.rebuilt(id, "the plan")
+	for _, by := range []redoubt.SubjectName{"s-rev", "rev-2"} {
+		if err := c.approve(by, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, text := c.fetched(id)
+	accept := func(p redoubt.ReleasePackage) error {
+		_, err := c.ts.AcceptRelease(context.Background(), c.ts.as(highGuard, ""), p, strings.NewReader(text))
+		return err
+	}
+	other := redoubt.ReleasePackage{Statement: p.Statement}
+	other.Statement.ID = "00000000000000000000000000000001" // of a release that is not here nothing is known: the ceiling is asked for
+	for _, by := range []redoubt.SubjectName{"s-rev", "rev-2"} {
+		other.Approvals = append(other.Approvals, c.signed(by, other.Statement))
+	}
+	if err := accept(other); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("of a release that is not here: %v", err)
+	}
+	if err := accept(p); err != nil {
+		t.Errorf("two who are cleared for the source: %v", err)
+	}
+}

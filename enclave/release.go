@@ -80,10 +80,11 @@ type releaseEntry struct {
 	ends  time.Time
 	after time.Time            // it leaves no earlier
 	state redoubt.ReleaseState // view
+	given bool                 // view: see releaseRecord.Fetched
 }
 
 func newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
-	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State}
+	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State, given: !r.Fetched.IsZero()}
 }
 
 // releaseRecord is a release as it is kept.
@@ -94,6 +95,15 @@ type releaseRecord struct {
 	Rebuilt redoubt.VersionID `json:"rebuilt,omitempty"`
 	Policy  string            `json:"policy"`
 	Rules   string            `json:"rules"`
+
+	// Fetched is when its guard was first given what is to leave: from then on it may have left. It is zero again once the guard has said that it did
+	// not, and why.
+	Fetched time.Time `json:"fetched,omitzero"`
+}
+
+// maybeLeft says of a release that ended whether it may have left before: its guard was given it, and has not said what came of it.
+func maybeLeft(state redoubt.ReleaseState, given bool) bool {
+	return given && (state == redoubt.ReleaseDead || state == redoubt.ReleaseDenied)
 }
 
 // loadReleases reads them all at start.
@@ -179,7 +189,7 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 func (e *Enclave) showRelease(set *labelSet, r *releaseRecord) {
 	if x, _ := e.releases.find(r.ID); x != nil {
 		e.releases.view.Lock()
-		x.state = r.State
+		x.state, x.given = r.State, !r.Fetched.IsZero()
 		e.releases.view.Unlock()
 	} else {
 		e.releases.add(newReleaseEntry(set, r))

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"redoubt"
@@ -82,6 +83,9 @@ func (x *releaseEntry) now(at time.Time) redoubt.ReleaseState {
 func (e *Enclave) shown(r *releaseRecord) redoubt.Release {
 	if stillOpen(r.State) && !e.clock().Before(r.Expires) {
 		r.State, r.Why = redoubt.ReleaseDead, ruleExpired
+	}
+	if maybeLeft(r.State, !r.Fetched.IsZero()) {
+		r.Why = strings.TrimPrefix(r.Why+"; its guard had it already, and asks "+string(r.To)+" whether it was taken", "; ")
 	}
 	return r.Release
 }

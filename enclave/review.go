@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"redoubt"
 	"redoubt/label"
@@ -176,20 +177,7 @@ func (e *Enclave) PendingReleases(ctx context.Context, guard redoubt.Credential,
 	}
 	for {
 		news := e.releases.news.wait()
-		var ids []redoubt.ReleaseID
-		e.releases.view.Lock()
-		for _, x := range e.releases.order {
-			if x.state == redoubt.ReleaseApproved && e.clock().Before(x.after) {
-				continue // its time has not come
-			}
-			if x.state == state && string(x.guard) == string(guard.Subject) {
-				ids = append(ids, x.id)
-			}
-			if len(ids) == redoubt.MaxReleasesListed {
-				break
-			}
-		}
-		e.releases.view.Unlock()
+		ids := e.releases.due(guard.Subject, state, e.clock())
 		if len(ids) > 0 {
 			return ids, nil
 		}
@@ -201,8 +189,39 @@ func (e *Enclave) PendingReleases(ctx context.Context, guard redoubt.Credential,
 	}
 }
 
+// due are those that wait for a guard in a state, the oldest first.
+func (r *releases) due(guard redoubt.SubjectName, state redoubt.ReleaseState, at time.Time) (ids []redoubt.ReleaseID) {
+	r.view.Lock()
+	defer r.view.Unlock()
+	for _, x := range r.order {
+		if x.state == redoubt.ReleaseApproved && at.Before(x.after) {
+			continue // its time has not come
+		}
+		if (x.state == state || state == redoubt.ReleaseApproved && maybeLeft(x.state, x.given)) && string(x.guard) == string(guard) {
+			ids = append(ids, x.id)
+		}
+		if len(ids) == redoubt.MaxReleasesListed {
+			break
+		}
+	}
+	return ids
+}
+
 // guardsWork finds a release that a guard may work on, in a state, and holds it against what it rests on.
 func (e *Enclave) guardsWork(ctx context.Context, op string, guard redoubt.Credential, id redoubt.ReleaseID, state redoubt.ReleaseState) (*releaseEntry, *releaseRecord, *entry, error) {
+	x, r, ent, err := e.guardsOwn(ctx, op, guard, id)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if r.State != state {
+		ent.Allow, ent.Rule = false, ruleState
+		return nil, nil, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState})
+	}
+	return x, r, ent, e.stillRests(ctx, op, x, r, ent)
+}
+
+// guardsOwn finds a release of a guard's, and decides that it may work on it.
+func (e *Enclave) guardsOwn(ctx context.Context, op string, guard redoubt.Credential, id redoubt.ReleaseID) (*releaseEntry, *releaseRecord, *entry, error) {
 	x, _ := e.releases.find(id)
 	a := ask{op: op, who: guard, action: redoubt.ActionGuardRelease, detail: "release " + string(id)}
 	if x != nil {
@@ -212,21 +231,15 @@ func (e *Enclave) guardsWork(ctx context.Context, op string, guard redoubt.Crede
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	refuse := func(kind redoubt.Kind, rule string) (*releaseEntry, *releaseRecord, *entry, error) {
-		ent.Allow, ent.Rule = false, rule
-		return nil, nil, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: kind, Rule: rule})
-	}
 	if x == nil || string(x.guard) != string(guard.Subject) {
-		return refuse(redoubt.NotFound, ruleOtherGuard)
+		ent.Allow, ent.Rule = false, ruleOtherGuard
+		return nil, nil, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.NotFound, Rule: ruleOtherGuard})
 	}
 	r, err := e.readRelease(x)
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	if r.State != state {
-		return refuse(redoubt.Conflict, ruleState)
-	}
-	return x, r, ent, e.stillRests(ctx, op, x, r, ent)
+	return x, r, ent, nil
 }
 
 // FetchRelease opens the source version of a requested release for its guard.
@@ -384,14 +397,31 @@ func fitVerdict(v redoubt.ReleaseVerdict) error {
 	return nil
 }
 
-// FetchApproved gives what two reviewers signed to its guard, after everything that it rests on was looked at once more.
+// FetchApproved gives what two reviewers signed to its guard, after everything that it rests on was looked at once more. That it did is durable
+// before the guard has it: it may leave from then on, and one that ends afterwards is settled by asking its target, whatever becomes of the guard.
 func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, id redoubt.ReleaseID) (p redoubt.ReleasePackage, _ redoubt.Object, err error) {
 	const op = "FetchApproved"
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
-	x, r, ent, err := e.guardsWork(ctx, op, guard, id, redoubt.ReleaseApproved)
+	x, r, ent, err := e.guardsOwn(ctx, op, guard, id)
 	if err != nil {
 		return p, nil, err
+	}
+	settle := redoubt.ReleasePackage{Settle: true}
+	if maybeLeft(r.State, !r.Fetched.IsZero()) {
+		settle.Statement, settle.Approvals = *r.Statement, r.Approvals
+		return settle, nil, e.noteRead(ctx, ent)
+	}
+	if r.State != redoubt.ReleaseApproved {
+		ent.Allow, ent.Rule = false, ruleState
+		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState})
+	}
+	if err := e.stillRests(ctx, op, x, r, ent); err != nil {
+		if !maybeLeft(r.State, !r.Fetched.IsZero()) || redoubt.KindOf(err) != redoubt.Denied {
+			return p, nil, err
+		}
+		settle.Statement, settle.Approvals = *r.Statement, r.Approvals
+		return settle, nil, nil // that it is dead is on record
 	}
 	if len(r.Approvals) != 2 {
 		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Corrupt})
@@ -403,8 +433,17 @@ func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, i
 	if err != nil {
 		return p, nil, e.noted(ctx, ent, err)
 	}
+	p = redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals}
 	ent.Bytes = o.Version().SizeBytes
-	return redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals}, o, e.noteRead(ctx, ent)
+	if !r.Fetched.IsZero() {
+		return p, o, e.noteRead(ctx, ent)
+	}
+	r.Fetched = e.clock().UTC().Truncate(time.Second)
+	ent.Detail = "release " + string(id) + " was given to its guard"
+	if err := e.keepRelease(ctx, x.set, r, ent); err != nil {
+		return redoubt.ReleasePackage{}, nil, errors.Join(err, o.Close())
+	}
+	return p, o, nil
 }
 
 // FinishRelease takes the target's receipt, or why it would not have it.
@@ -442,8 +481,11 @@ func (e *Enclave) FinishRelease(ctx context.Context, guard redoubt.Credential, i
 		r.State, r.Why, r.Receipt = redoubt.ReleaseReleased, "", receipt // what was approved and taken has left, whatever was said since
 		ent.Detail = "release " + string(id) + " was taken by " + string(r.To)
 	case receipt == nil && refused != "" && r.State == redoubt.ReleaseApproved:
-		r.State, r.Why = redoubt.ReleaseRefused, string(r.To)+" did not take it: "+refused
+		r.State, r.Why, r.Fetched = redoubt.ReleaseRefused, string(r.To)+" did not take it: "+refused, time.Time{}
 		ent.Detail = "release " + string(id) + " was not taken by " + string(r.To)
+	case receipt == nil && refused != "" && maybeLeft(r.State, !r.Fetched.IsZero()):
+		r.Fetched = time.Time{}
+		ent.Detail = "release " + string(id) + " was not taken by " + string(r.To) + " before it ended"
 	case genuine:
 		return e.noteRead(ctx, ent) // said twice
 	case receipt != nil:

@@ -106,7 +106,7 @@ func plainText(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for _, r := range norm.NFKC.String(s) {
-		if Invisible(r) {
+		if redoubt.Invisible(r) {
 			continue
 		}
 		if a, ok := alike[r]; ok {

@@ -61,6 +61,10 @@ func (a answers) AcceptRelease(context.Context, redoubt.Credential, redoubt.Rele
 	return redoubt.ReleaseReceipt{}, a.err
 }
 
+func (a answers) ReleaseTaken(context.Context, redoubt.Credential, redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	return redoubt.ReleaseReceipt{}, false, a.err
+}
+
 // TestAGuardThatGoesByOtherRulesRefusesNothingThatTheTargetMayHave: its source would have it refused for good, though it was taken before the
 // guard ended and its estate was changed.
 func TestAGuardThatGoesByOtherRulesRefusesNothingThatTheTargetMayHave(t *testing.T) {

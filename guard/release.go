@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"mime"
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"redoubt"
@@ -50,9 +51,6 @@ type ReleaserOptions struct {
 // Releaser takes requests through the pipeline, and approved releases to the target. Run is called once.
 type Releaser struct{ o ReleaserOptions }
 
-// atOnce is how many releases are filtered at once: each holds its content twice, and a filter's process.
-const atOnce = 2
-
 // NewReleaser makes it. It starts nothing.
 func NewReleaser(o ReleaserOptions) *Releaser {
 	if o.Log == nil {
@@ -64,52 +62,17 @@ func NewReleaser(o ReleaserOptions) *Releaser {
 // Run works until ctx ends. Whatever fails is tried again or refused; nothing passes by failing.
 func (r *Releaser) Run(ctx context.Context) {
 	var work sync.WaitGroup
-	work.Go(func() { r.each(ctx, redoubt.ReleaseRequested, r.filter) })
-	work.Go(func() { r.each(ctx, redoubt.ReleaseApproved, r.transfer) })
+	work.Go(func() { r.work(ctx, redoubt.ReleaseRequested, r.filter) })
+	work.Go(func() { r.work(ctx, redoubt.ReleaseApproved, r.transfer) })
 	work.Wait()
-}
-
-// each works on all releases that wait in a state, some at once.
-func (r *Releaser) each(ctx context.Context, state redoubt.ReleaseState, do func(context.Context, redoubt.ReleaseID) error) {
-	pause := time.Duration(0)
-	var last []redoubt.ReleaseID
-	for ctx.Err() == nil {
-		ids, err := r.o.Source.PendingReleases(ctx, r.o.AtHigh, state)
-		var mu sync.Mutex
-		var group sync.WaitGroup
-		places := make(chan struct{}, atOnce)
-		for _, id := range ids {
-			places <- struct{}{}
-			group.Go(func() {
-				defer func() { <-places }()
-				if one := do(ctx, id); one != nil {
-					mu.Lock()
-					err = errors.Join(err, one)
-					mu.Unlock()
-				}
-			})
-		}
-		group.Wait()
-		if err == nil && (len(ids) == 0 || !slices.Equal(ids, last)) {
-			pause, last = 0, ids
-			continue
-		}
-		if err == nil { // the same again, and nothing came of it
-			wait(ctx, 250*time.Millisecond)
-			continue
-		}
-		if ctx.Err() == nil {
-			pause = min(max(2*pause, 250*time.Millisecond), againMax)
-			r.o.Log.Warn("releases wait", slog.String("state", string(state)), slog.String("kind", redoubt.KindOf(err).Error()))
-			wait(ctx, pause)
-		}
-	}
 }
 
 // filter takes one request through the pipeline: fetch → policy → type → filter → filter → words → verdict. Every step is always invoked;
 // there is no way round one.
-func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
-	work, source, err := r.o.Source.FetchRelease(ctx, r.o.AtHigh, id)
+func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID, _ func(lane) bool) error {
+	fetch, cancel := context.WithTimeout(ctx, deadline(redoubt.MaxReleaseBytes))
+	defer cancel()
+	work, source, err := r.o.Source.FetchRelease(fetch, r.o.AtHigh, id)
 	if err != nil {
 		return passedOver(err)
 	}
@@ -122,25 +85,28 @@ func (r *Releaser) filter(ctx context.Context, id redoubt.ReleaseID) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	submit, cancel := context.WithTimeout(ctx, deadline(int64(len(out))))
+	defer cancel()
 	if err != nil {
 		v.Refused, v.ContentType = refusal(err), ""
 		fit(&v)
-		if redoubt.KindOf(err) == redoubt.Denied {
-			r.o.Log.Info("a release was refused", slog.String("rule", ruleOf(err)))
+		what := []any{slog.String("release", string(id)), slog.String("step", stepOf(err)), slog.String("kind", redoubt.KindOf(err).Error())}
+		if redoubt.KindOf(err) == redoubt.Denied { // why is of the source's label, and in the verdict alone
+			r.o.Log.Info("a release was refused", what...)
 		} else {
-			r.o.Log.Error("a filter failed, and the release was refused", slog.String("why", err.Error()))
+			r.o.Log.Error("a filter failed, and the release was refused", what...)
 		}
-		return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, nil))
+		return passedOver(r.o.Source.SubmitRelease(submit, r.o.AtHigh, id, v, nil))
 	}
 	fit(&v)
-	return passedOver(r.o.Source.SubmitRelease(ctx, r.o.AtHigh, id, v, bytes.NewReader(out)))
+	return passedOver(r.o.Source.SubmitRelease(submit, r.o.AtHigh, id, v, bytes.NewReader(out)))
 }
 
 // guarded is the pipeline, of which a step that panics has failed like any other.
 func (r *Releaser) guarded(ctx context.Context, work redoubt.ReleaseWork, content []byte, v *redoubt.ReleaseVerdict) (out []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			out, err = nil, &redoubt.Error{Op: "guard.Release", Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
+			out, err = nil, &redoubt.Error{Op: opRelease, Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
 		}
 	}()
 	return r.pipeline(ctx, work, content, v)
@@ -206,6 +172,10 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 	if err != nil {
 		return nil, err
 	}
+	if f, hides := hidden(work.Key, work.Attributes.Meta); hides {
+		v.Findings = append(v.Findings, f)
+		return nil, refuse(f.Step, f.Rule, f.Detail)
+	}
 	pair, err := r.o.Filters(typ)
 	if err != nil {
 		return nil, err
@@ -255,7 +225,8 @@ func (r *Releaser) policy(work redoubt.ReleaseWork, content []byte) (label.Label
 	return as, nil
 }
 
-// typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused.
+// typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused,
+// and so is a name by which another program would open it: text of an HTML key is no text where it arrives.
 func (r *Releaser) typeOf(work redoubt.ReleaseWork, content []byte) (string, error) {
 	typ := detect(content, work.Attributes.ContentType, work.Key)
 	if typ == "" {
@@ -264,7 +235,20 @@ func (r *Releaser) typeOf(work redoubt.ReleaseWork, content []byte) (string, err
 	if !slices.Contains(r.o.Rules.Types, typ) {
 		return "", refuse("type", "type not allowed", typ+" does not leave here; what does: "+strings.Join(r.o.Rules.Types, ", "))
 	}
+	if ext := path.Ext(work.Key); ext != "" && MemberType(work.Key) != typ {
+		return "", refuse("type", "a name of another type", "the key ends in "+strconv.Quote(ext)+", by which it would be opened as something else than "+typ+": ask under a key that ends in "+suffixOf(typ)+", or has no dot")
+	}
 	return typ, nil
+}
+
+// suffixOf is how a key of a type ends.
+func suffixOf(typ string) string {
+	for _, ext := range []string{".txt", ".json", ".xml", ".csv", ".png", ".jpg", ".pdf", ".zip"} {
+		if MemberType(ext) == typ {
+			return ext
+		}
+	}
+	return ".txt"
 }
 
 // detect gives a media type; "" where it is not one that any guard knows.
@@ -289,15 +273,57 @@ func detect(content []byte, declared, key string) string {
 	return "text/plain"
 }
 
-func refuse(step, rule, hint string) error {
-	return &redoubt.Error{Op: "guard.Release", Kind: redoubt.Denied, Rule: step + ": " + rule, Hint: hint}
+// hidden finds what does not show all that it has, of what leaves beside the content: a reviewer would sign what she cannot see. It says where, and
+// not what stands there.
+func hidden(key string, meta map[string]string) (f redoubt.Finding, is bool) {
+	found := func(s, where string) bool {
+		at := redoubt.Hides(s)
+		switch {
+		case at >= 0:
+			f = redoubt.Finding{Rule: "what is not seen, or not written plainly", Detail: fmt.Sprintf("%s, at byte %d: write it anew", where, at)}
+		case LookAlike(s) != "":
+			f = redoubt.Finding{Rule: "letters of one script that look like those of another", Detail: where + ": write the word in one script"}
+		default:
+			return false
+		}
+		f.Step, f.Fatal = "names", true
+		return true
+	}
+	if found(key, "the key") {
+		return f, true
+	}
+	for i, name := range slices.Sorted(maps.Keys(meta)) {
+		if found(name, fmt.Sprintf("name %d of the kept metadata", i+1)) || found(meta[name], fmt.Sprintf("value %d of the kept metadata", i+1)) {
+			return f, true
+		}
+	}
+	return f, false
 }
 
-func ruleOf(err error) string {
-	if e, ok := errors.AsType[*redoubt.Error](err); ok {
-		return e.Rule
+// opRelease is the operation of every step's own refusals.
+const opRelease = "guard.Release"
+
+func refuse(step, rule, hint string) error {
+	return &redoubt.Error{Op: opRelease, Kind: redoubt.Denied, Rule: step + ": " + rule, Hint: hint}
+}
+
+// stepOf is the step that an error ended, as this package and the filters name theirs: nothing of what was looked at is in it.
+func stepOf(err error) string {
+	e, ok := errors.AsType[*redoubt.Error](err)
+	if !ok {
+		return ""
 	}
-	return ""
+	step, _, _ := strings.Cut(e.Rule, ":")
+	switch {
+	case e.Op != opRelease:
+		step = e.Op
+		if !strings.HasPrefix(step, "filter ") || len(step) > 64 {
+			return "filter"
+		}
+	case !slices.Contains([]string{"policy", "type", "names", "words"}, step) && !strings.HasPrefix(step, "filter "):
+		return ""
+	}
+	return step
 }
 
 // refusal is an error in words for who asked. A filter that failed is told of as that alone.
@@ -319,10 +345,25 @@ func refusal(err error) string {
 
 // transfer takes what two reviewers signed to the target: fetch → digest → target → receipt. It may be cut off anywhere: the target takes a
 // release once, and gives the same receipt for it again.
-func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
+func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID, moves func(lane) bool) error {
+	ctx, cancel := context.WithTimeout(ctx, deadline(redoubt.MaxReleaseBytes))
+	defer cancel()
 	p, rebuilt, err := r.o.Source.FetchApproved(ctx, r.o.AtHigh, id)
 	if err != nil {
 		return passedOver(err)
+	}
+	target, who := r.o.Target, r.o.AtLow
+	if p.Statement.To == r.o.Rules.High {
+		target, who = r.o.Same, r.o.AtHigh
+	}
+	if !moves(lane(p.Statement.To)) {
+		if rebuilt != nil {
+			return errors.Join(errLater, rebuilt.Close())
+		}
+		return errLater
+	}
+	if p.Settle {
+		return r.settle(ctx, target, who, p.Statement.Public())
 	}
 	content, err := io.ReadAll(io.LimitReader(rebuilt.Reader(0, -1), redoubt.MaxReleaseBytes+1))
 	if err = errors.Join(err, rebuilt.Close()); err != nil {
@@ -336,10 +377,6 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 	if why := r.mismatch(p, content); why != "" {
 		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, nil, why))
 	}
-	target, who := r.o.Target, r.o.AtLow
-	if p.Statement.To == r.o.Rules.High {
-		target, who = r.o.Same, r.o.AtHigh
-	}
 	receipt, err := target.AcceptRelease(ctx, who, p, bytes.NewReader(content))
 	switch redoubt.KindOf(err) {
 	case redoubt.Denied, redoubt.Expired, redoubt.Invalid, redoubt.Conflict, redoubt.BadDigest, redoubt.NoBucket, redoubt.TooLarge:
@@ -351,6 +388,18 @@ func (r *Releaser) transfer(ctx context.Context, id redoubt.ReleaseID) error {
 		return err
 	}
 	return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, id, &receipt, ""))
+}
+
+// settle ends what ended at its source after it was given to this guard: by the receipt, where the target has it, and otherwise for good.
+func (r *Releaser) settle(ctx context.Context, target redoubt.ReleaseTarget, who redoubt.Credential, p redoubt.ReleasePublic) error {
+	receipt, taken, err := target.ReleaseTaken(ctx, who, p)
+	if err != nil {
+		return err
+	}
+	if taken {
+		return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, p.ID, &receipt, ""))
+	}
+	return passedOver(r.o.Source.FinishRelease(ctx, r.o.AtHigh, p.ID, nil, "it was not taken before"))
 }
 
 // mismatch holds what is to leave against what was signed and against this guard's own rules, as the target will once more.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -32,8 +33,9 @@ type desk struct {
 	accepted []redoubt.ReleaseID
 	same     int // of accepted, by the source itself
 	finished map[redoubt.ReleaseID]string
-	fails    map[string][]error // by method, of the next calls
-	refuses  error              // of the target
+	fails    map[string][]error  // by method, of the next calls
+	refuses  error               // of the target
+	has      []redoubt.ReleaseID // of the target, before
 }
 
 func newDesk() *desk {
@@ -119,7 +121,16 @@ func (d *desk) FetchApproved(_ context.Context, _ redoubt.Credential, id redoubt
 	if err := d.fail("FetchApproved"); err != nil {
 		return redoubt.ReleasePackage{}, nil, err
 	}
+	if d.packages[id].Settle {
+		return d.packages[id], nil, nil
+	}
 	return d.packages[id], held{b: d.content[id]}, nil
+}
+
+func (d *desk) ReleaseTaken(_ context.Context, _ redoubt.Credential, p redoubt.ReleasePublic) (redoubt.ReleaseReceipt, bool, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return redoubt.ReleaseReceipt{ReleasePublic: p}, slices.Contains(d.has, p.ID), d.fail("ReleaseTaken")
 }
 
 func (d *desk) FinishRelease(_ context.Context, _ redoubt.Credential, id redoubt.ReleaseID, receipt *redoubt.ReleaseReceipt, refused string) error {
@@ -373,6 +384,96 @@ func TestAVerdictAlwaysFits(t *testing.T) {
 	}
 }
 
+func TestWhatHidesInANameEndsTheReleaseAndIsNotRepeated(t *testing.T) {
+	hidden := strings.Repeat("\U000E0141\U000E0142\uFE03", 80)
+	for what, one := range map[string]struct {
+		change func(*redoubt.ReleaseWork)
+		where  string
+	}{
+		"the key":        {func(w *redoubt.ReleaseWork) { w.Key = "plan" + hidden }, "the key, at byte 4"},
+		"a filler":       {func(w *redoubt.ReleaseWork) { w.Key = "\u3164.txt" }, "the key, at byte 0"},
+		"another script": {func(w *redoubt.ReleaseWork) { w.Key = "p\u0430rt.txt" }, "the key"},
+		"a name":         {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b" + hidden: "x"} }, "name 2 of the kept metadata, at byte 1"},
+		"a value":        {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b": "x" + hidden} }, "value 2 of the kept metadata, at byte 1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, adds(""), adds(""))
+			of.ask("a", "text", one.change)
+			of.runs(t, time.Second)
+			v := of.verdicts["a"]
+			if of.rebuilt["a"] != nil || len(v.Findings) != 1 || !v.Findings[0].Fatal || v.Findings[0].Step != "names" || !strings.HasPrefix(v.Findings[0].Detail, one.where) || !strings.HasPrefix(v.Refused, "names: ") {
+				t.Errorf("%s: it came to %+v", what, v)
+			}
+			if told := fmt.Sprint(v); strings.Contains(told, "\U000E0141") || strings.Contains(told, "\u3164") || strings.Contains(told, "\u0430") {
+				t.Errorf("%s: the verdict repeats it: %+q", what, told)
+			}
+		})
+	}
+}
+
+// TestALogOfRefusalsHasNoContent: it lies in clear on the guard's disk.
+func TestALogOfRefusalsHasNoContent(t *testing.T) {
+	const secret = "AGENT-NAME-IN-CLEAR"
+	gives := func(err error) func(Content) ([]byte, []redoubt.Finding, error) {
+		return func(Content) ([]byte, []redoubt.Finding, error) {
+			return []byte(secret), []redoubt.Finding{{Rule: secret, Detail: secret}}, err
+		}
+	}
+	panics := func(Content) ([]byte, []redoubt.Finding, error) { panic(secret) }
+	for what, one := range map[string]struct {
+		clean  func(Content) ([]byte, []redoubt.Finding, error)
+		change func(*redoubt.ReleaseWork)
+		step   string
+	}{
+		"a filter's refusal":  {clean: gives(&redoubt.Error{Op: "filter redoubt", Kind: redoubt.Denied, Rule: secret, Hint: secret}), step: `step="filter redoubt"`},
+		"a filter's failure":  {clean: gives(&redoubt.Error{Op: "filter jq", Kind: redoubt.Internal, Err: errors.New(secret)}), step: `step="filter jq"`},
+		"an error of no kind": {clean: gives(errors.New(secret)), step: `step=""`},
+		"another's error":     {clean: gives(&redoubt.Error{Op: secret, Object: secret, Kind: redoubt.Internal}), step: "step=filter"},
+		"a panic":             {clean: panics, step: `step=""`},
+		"a word in the name":  {clean: adds(""), change: func(w *redoubt.ReleaseWork) { w.Key = secret + "-bluebird" }, step: "step=words"},
+		"a label":             {change: func(w *redoubt.ReleaseWork) { w.As = secret }, step: "step=policy"},
+		"a hidden name":       {change: func(w *redoubt.ReleaseWork) { w.Key = secret + "\u3164" }, step: "step=names"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, one.clean, adds(""))
+			var log bytes.Buffer
+			of.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+			of.r = NewReleaser(of.o)
+			of.ask("a1b2", "text "+secret, one.change)
+			of.runs(t, time.Second)
+			if got := log.String(); of.verdicts["a1b2"].Refused == "" || strings.Contains(got, secret) || !strings.Contains(got, "release=a1b2") || !strings.Contains(got, one.step) {
+				t.Errorf("%s: refused %q, and the log has %s", what, of.verdicts["a1b2"].Refused, got)
+			}
+		})
+	}
+}
+
+// TestAKeyClaimsNoOtherType: what a name makes of a text where it arrives is nothing that a filter of texts looked for.
+func TestAKeyClaimsNoOtherType(t *testing.T) {
+	png := "\x89PNG\r\n\x1a\n"
+	for _, one := range []struct {
+		key, content string
+		passes       bool
+	}{
+		{"plan", "text", true}, {"plan.txt", "text", true}, {"PLAN.TXT", "text", true}, {"x.html.txt", "text", true}, {"v1.2/plan", "text", true}, {"plan.json", "{}", true},
+		{"p.png", png, true}, {"p", png, true},
+		{"x.html", "hello <script>alert(1)</script>", false}, {"x.HTML", "text", false}, {"x.svg", "x <svg onload=alert(1)>", false}, {"x.bat", "text", false}, {"x.ps1", "text", false}, {"x.hta", "text", false},
+		{"x.bat ", "text", false}, {"x.bat.", "text", false}, {".profile", "text", false}, {"x.pdf", "text", false}, {"x.png", "text", false}, {"p.jpg", png, false}, {"p.txt", png, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, adds(""), adds(""))
+			of.o.Rules.Types = append(of.o.Rules.Types, "image/png")
+			of.r = NewReleaser(of.o)
+			of.ask("a", one.content, func(w *redoubt.ReleaseWork) { w.Key = one.key })
+			of.runs(t, time.Second)
+			why := of.verdicts["a"].Refused
+			if one.passes != (why == "") || !one.passes && !strings.HasPrefix(why, "type: a name of another type: ") || one.passes != (of.rebuilt["a"] != nil) {
+				t.Errorf("%q under %q: refused %q", one.content, one.key, why)
+			}
+		})
+	}
+}
+
 // sign puts a release where two have signed it.
 func (of *office) sign(id redoubt.ReleaseID, change func(*redoubt.ReleasePackage)) {
 	of.mu.Lock()
@@ -398,6 +499,88 @@ func TestWhatWasSignedIsTakenOver(t *testing.T) {
 		of.runs(t, 5*time.Minute)
 		if of.finished["a"] != "receipt" || of.finished["b"] != "receipt" || of.same == 0 || len(of.accepted) < 2 {
 			t.Errorf("it ended %v, taken %v", of.finished, of.accepted)
+		}
+	})
+}
+
+// TestWhatEndedIsAskedForAndNotBrought, under whatever rules: only whether it was taken is still open.
+func TestWhatEndedIsAskedForAndNotBrought(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := openOffice(t, adds("1"), adds("2"))
+		of.has = []redoubt.ReleaseID{"a", "c"}
+		for _, id := range []redoubt.ReleaseID{"a", "b", "c"} {
+			of.sign(id, func(p *redoubt.ReleasePackage) {
+				p.Settle, p.Statement.Rules = true, "others"
+				if id == "c" {
+					p.Statement.To = "topsecret"
+				}
+			})
+		}
+		of.fails["ReleaseTaken"] = []error{redoubt.Unavailable, redoubt.Denied, redoubt.Unavailable}
+		of.fails["FinishRelease"] = []error{redoubt.Unavailable}
+		of.runs(t, 5*time.Minute)
+		if of.finished["a"] != "receipt" || of.finished["b"] != "it was not taken before" || of.finished["c"] != "receipt" || len(of.accepted) > 0 {
+			t.Errorf("it ended %v, brought %v", of.finished, of.accepted)
+		}
+	})
+}
+
+// stalled is a lower enclave that takes what it is asked and never answers, until it heals.
+type stalled struct {
+	*desk
+	heals time.Time
+	asked *int
+}
+
+func (d stalled) AcceptRelease(ctx context.Context, g redoubt.Credential, p redoubt.ReleasePackage, content io.Reader) (redoubt.ReleaseReceipt, error) {
+	if time.Now().After(d.heals) {
+		return d.desk.AcceptRelease(ctx, g, p, content)
+	}
+	d.mu.Lock()
+	*d.asked++
+	d.mu.Unlock()
+	<-ctx.Done()
+	return redoubt.ReleaseReceipt{}, ctx.Err()
+}
+
+// TestASilentTargetHoldsUpNothingElse, neither what stays within the higher enclave nor itself for ever.
+func TestASilentTargetHoldsUpNothingElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of, asked, began := openOffice(t, adds("1"), adds("2")), 0, time.Now()
+		of.o.Target = stalled{of.desk, began.Add(2 * time.Hour), &asked}
+		of.r = NewReleaser(of.o)
+		within := func(p *redoubt.ReleasePackage) { p.Statement.To = "topsecret" }
+		for _, id := range []redoubt.ReleaseID{"a1", "a2", "a3", "a4"} {
+			of.sign(id, nil)
+		}
+		of.sign("b1", within)
+		go func() {
+			time.Sleep(time.Minute)
+			of.sign("b2", within)
+		}()
+		of.runs(t, 2*time.Minute)
+		if of.finished["b1"] != "receipt" || of.finished["b2"] != "receipt" || len(of.finished) != 2 || asked != atOnce {
+			t.Errorf("within minutes ended %v, asked %d times", of.finished, asked)
+		}
+		of.runs(t, 3*time.Hour)
+		if len(of.finished) != 6 || asked < 4 {
+			t.Errorf("after it came back ended %v, asked %d times before", of.finished, asked)
+		}
+	})
+}
+
+// TestOneThatFailsHoldsUpNoOther: the first fails again and again.
+func TestOneThatFailsHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		of := openOffice(t, adds("1"), adds("2"))
+		of.sign("a", func(p *redoubt.ReleasePackage) { p.Statement.Rules = "others" }) // it waits for rules that agree
+		go func() {
+			time.Sleep(time.Hour)
+			of.sign("b", nil)
+		}()
+		of.runs(t, time.Hour+10*time.Second)
+		if of.finished["b"] != "receipt" || len(of.finished) != 1 {
+			t.Errorf("ended %v", of.finished)
 		}
 	})
 }

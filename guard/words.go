@@ -151,7 +151,7 @@ func fold(s string) folded {
 	var buf [utf8.UTFMax]byte
 	plain := func(r rune, at int) {
 		if !unicode.In(r, unicode.L, unicode.N) && !stands(r) {
-			if !unicode.Is(unicode.M, r) && !Invisible(r) {
+			if !unicode.Is(unicode.M, r) && !redoubt.Invisible(r) {
 				begin = true
 			}
 			return

@@ -283,6 +283,9 @@ type dialler struct {
 // credentialLife is how long a guard's credential lives: it is made anew when half of that is over.
 const credentialLife = time.Hour
 
+// answerMost is how long an enclave may think: questions are held open for 20 s, and a raised bundle is applied before it is answered.
+const answerMost = 10 * time.Minute
+
 func (d *dialler) client(ctx context.Context) (*client.Client, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -301,6 +304,7 @@ func (d *dialler) client(ctx context.Context) (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	anybody.AnswersWithin(answerMost)
 	sign := d.sign
 	if sign == nil {
 		key := ed25519.NewKeyFromSeed(d.seed)

@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/term"
+
+	"redoubt"
 )
 
 // How much of a content is shown without --all.
@@ -58,7 +60,7 @@ func (a *app) part(content []byte, all bool, most int, show func([]byte) string)
 	return nil
 }
 
-// visible is text in which nothing hides: control, format and unassigned characters, and what is not UTF-8, stand as escapes.
+// visible is text in which nothing hides: control, invisible, format and unassigned characters, and what is not UTF-8, stand as escapes.
 func visible(s string) string {
 	var out strings.Builder
 	for i, r := range s {
@@ -67,7 +69,7 @@ func visible(s string) string {
 			out.WriteRune(r)
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&out, `\x%02x`, s[i])
-		case unicode.IsGraphic(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && (r == ' ' || !unicode.Is(unicode.Zs, r)):
+		case unicode.IsGraphic(r) && !redoubt.Invisible(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && (r == ' ' || !unicode.Is(unicode.Zs, r)):
 			out.WriteRune(r)
 		default:
 			q := strconv.QuoteRuneToASCII(r)

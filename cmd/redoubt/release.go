@@ -233,7 +233,7 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 	t := a.table()
 	row := func(what, value string) {
 		if value != "" {
-			t.row(what, visible(value))
+			t.row(visible(what), visible(value))
 		}
 	}
 	row("release", string(r.ID))

@@ -71,11 +71,11 @@ func refused(t *testing.T, s *filter.Set, c guard.Content, rule string) {
 	t.Helper()
 	out, _, err := both(t, s, c)
 	var e *redoubt.Error
-	if !errors.As(err, &e) || e.Kind != redoubt.Denied || !strings.Contains(e.Rule, rule) || out != nil {
+	if !errors.As(err, &e) || e.Kind != redoubt.Denied || !strings.Contains(e.Rule+": "+e.Hint, rule) || out != nil {
 		t.Errorf("%.80q: got %.80q and %v, want it refused for %q", c.Bytes, out, err, rule)
 	}
-	if e != nil && len(e.Rule) > 300 {
-		t.Errorf("the rule has %d bytes", len(e.Rule))
+	if e != nil && len(e.Hint) > 600 {
+		t.Errorf("the reason has %d bytes", len(e.Hint))
 	}
 }
 

@@ -3,10 +3,15 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"redoubt"
 	"redoubt/sandbox"
 )
+
+// ruleContent refuses whatever a filter would not write anew. Why is of the source's label, for it may repeat the content: it goes in the hint, which
+// is kept with the release, and neither in the rule nor in any log.
+const ruleContent = "content that does not pass"
 
 // refusal is why a content does not pass: an error of a filter that understood it, or could not.
 type refusal struct {
@@ -39,7 +44,7 @@ func clip(s string) string {
 func denied(filter string, err error) error {
 	var r *refusal
 	if errors.As(err, &r) {
-		return &redoubt.Error{Op: "filter " + filter, Kind: redoubt.Denied, Rule: r.Rule, Hint: r.Hint}
+		return &redoubt.Error{Op: "filter " + filter, Kind: redoubt.Denied, Rule: ruleContent, Hint: strings.TrimSuffix(r.Rule+"; "+r.Hint, "; ")}
 	}
 	if redoubt.KindOf(err) == redoubt.Denied {
 		return err

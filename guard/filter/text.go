@@ -8,11 +8,9 @@ import (
 
 	"golang.org/x/text/unicode/norm"
 
+	"redoubt"
 	"redoubt/guard"
 )
-
-// maxMarks is how many combining marks may stand on one letter: more are no writing of any language, and room for a payload.
-const maxMarks = 6
 
 // cleanText writes text anew: UTF-8 in NFC, lines that end in a line feed and in nothing that is not seen before it.
 func cleanText(in, _ []byte, n *notes) ([]byte, error) {
@@ -75,7 +73,7 @@ func cleanString(s string, n *notes, keep string) (string, error) {
 			return "", refuse("write it without marks of direction", "a mark that turns the direction of what is read, %s", at())
 		case unicode.Is(unicode.Cc, r):
 			return "", refuse("", "a control character, %s", at())
-		case guard.Invisible(r):
+		case redoubt.Invisible(r):
 			n.add("invisible characters were taken out", at())
 		case r == '\u2028' || r == '\u2029':
 			n.add("separators of lines were made line feeds", at())
@@ -102,8 +100,8 @@ func cleanString(s string, n *notes, keep string) (string, error) {
 	for i, r := range out {
 		if !unicode.Is(unicode.M, r) {
 			marks = 0
-		} else if marks++; marks > maxMarks {
-			return "", refuse("", "more than %d marks on one letter, at byte %d", maxMarks, i)
+		} else if marks++; marks > redoubt.MaxMarks {
+			return "", refuse("", "more than %d marks on one letter, at byte %d", redoubt.MaxMarks, i)
 		}
 	}
 	if w := guard.LookAlike(out); w != "" {

@@ -138,6 +138,9 @@ func inMember(name string, err error) error {
 	}
 	var e *redoubt.Error
 	if errors.As(err, &e) && e.Kind == redoubt.Denied {
+		if e.Rule == ruleContent {
+			return refuse("", "%s: %s", name, e.Hint)
+		}
 		return refuse(e.Hint, "%s: %s", name, e.Rule)
 	}
 	return fmt.Errorf("%s: %w", name, err)
