@@ -264,7 +264,7 @@ func (e *Enclave) beginSpill(ctx context.Context, who redoubt.Credential, b *buc
 
 // endSpill brings a report to its end, if it is not there, and tells how it stands.
 func (e *Enclave) endSpill(ctx context.Context, id string) (out redoubt.SpillReport, err error) {
-	if err := e.fulfil(ctx, spillDuty+id); err != nil {
+	if err := e.finishSpill(ctx, id); err != nil {
 		return out, err
 	}
 	r, err := e.spill(id)

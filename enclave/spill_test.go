@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"redoubt"
+	"redoubt/store"
 )
 
 // spill reports a version of the plan at topsecret, by its officer; "" is the current one.
@@ -203,4 +204,179 @@ func TestAReleaseWithoutAReceiptMayHaveLeft(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantReleases(c.stands(r.ID), "")
+}
+
+// TestASpillOutlivesACrashAnywhere fails each commit behind the one that closes the version in turn. After a restart the report is there and the
+// version is not; asked for again, or behind the requests, it comes to its end.
+func TestASpillOutlivesACrashAnywhere(t *testing.T) {
+	for failAt := 0; ; failAt++ {
+		var f *faulty
+		w := open(t, withFaults(&f))
+		ctx, s := context.Background(), w.as("s-analyst", "")
+		v := w.put(s, "spilt", "do not keep", "")
+		w.put(s, "copy", "do not keep", "")
+		w.upload(s, "parts", "", 3)
+		w.put(s, "kept", "keep", "")
+		closed, n := false, 0
+		f.when(func(b *store.Batch) error {
+			if closed {
+				if n++; n > failAt {
+					return errPulled
+				}
+			}
+			closed = closed || len(b.Unlinks) > 0
+			return nil
+		})
+		_, err := w.ReportSpill(ctx, w.spillOfficer(), named("spilt"), "", "too low", true)
+		w.restart(true)
+		if got := w.get(s, "spilt"); got != "" {
+			t.Fatalf("failing at %d: got %q after the report was on record", failAt, got)
+		}
+		before, e := w.Spills(ctx, w.spillOfficer())
+		if e != nil || len(before) != 1 {
+			t.Fatalf("failing at %d: got %+v, %v, want the report", failAt, before, e)
+		}
+		if before[0].Proven && err != nil && slices.Contains(relations(before[0]), "same content left") {
+			t.Errorf("failing at %d: it is proven before it is at its end", failAt)
+		}
+		if failAt%2 == 0 {
+			if e := w.fulfilAll(ctx); e != nil {
+				t.Fatal(e)
+			}
+		}
+		again, e := w.ReportSpill(ctx, w.spillOfficer(), named("spilt"), v.ID, "asked again", true)
+		if e != nil {
+			t.Fatalf("failing at %d: %v", failAt, e)
+		}
+		wantSpill(t, again, true, "itself gone", "same content gone", "upload gone")
+		if again.ID != before[0].ID || again.Reason != "too low" {
+			t.Errorf("failing at %d: another report was begun: %+v", failAt, again)
+		}
+		if e := w.fulfilAll(ctx); e != nil {
+			t.Fatal(e)
+		}
+		if got := w.get(s, "kept"); got != "keep" {
+			t.Errorf("got %q, want keep", got)
+		}
+		view := w.engine.View()
+		it := view.Scan(dutyMark, after(dutyMark))
+		if it.Next() {
+			t.Errorf("failing at %d: a duty is left: %s", failAt, it.Key())
+		}
+		it.Close()
+		view.Close()
+		if err == nil {
+			if failAt < 5 {
+				t.Errorf("only %d steps were tried", failAt)
+			}
+			return
+		}
+	}
+}
+
+// TestASpillThatFailedIsNotTakenForTheVersionBefore: asked again without a version, it goes on with what was begun.
+func TestASpillThatFailedIsNotTakenForTheVersionBefore(t *testing.T) {
+	var f *faulty
+	w := open(t, withFaults(&f))
+	ctx, s := context.Background(), w.as("s-analyst", "")
+	w.put(s, "plan", "clean", "")
+	v := w.put(s, "plan", "spilt", "")
+	closed := false
+	f.when(func(b *store.Batch) error {
+		if closed {
+			return errPulled
+		}
+		closed = len(b.Unlinks) > 0
+		return nil
+	})
+	if _, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true); err == nil {
+		t.Fatal("it did not fail")
+	}
+	f.when(nil)
+	r, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true)
+	if err != nil || r.Version != v.ID || !r.Proven {
+		t.Errorf("got %+v, %v, want the report of %s", r, err, v.ID)
+	}
+	if got := w.get(s, "plan"); got != "clean" {
+		t.Errorf("the version before: got %q", got)
+	}
+}
+
+// TestAReportedVersionIsClosedBeforeCopiesAreSearchedFor.
+func TestAReportedVersionIsClosedBeforeCopiesAreSearchedFor(t *testing.T) {
+	var f *faulty
+	w := open(t, withFaults(&f))
+	s := w.as("s-analyst", "")
+	w.put(s, "plan", "spilt", "")
+	w.put(s, "copy", "spilt", "")
+	var first []int
+	f.when(func(b *store.Batch) error {
+		if len(b.Unlinks) > 0 {
+			marks := 0
+			for _, x := range b.Writes {
+				if strings.HasPrefix(string(x.Key), string(dutyKey(spillDuty))) {
+					marks++
+				}
+			}
+			first = append(first, marks)
+		}
+		return nil
+	})
+	if _, err := w.ReportSpill(context.Background(), w.spillOfficer(), named("plan"), "", "too low", true); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(first, []int{1, 0}) {
+		t.Errorf("got %v: the first thing taken out is not in the commit that keeps the report", first)
+	}
+}
+
+func TestASpillEndsTheUploadsThatMayHoldIt(t *testing.T) {
+	w := open(t, nil)
+	ctx, s, low := context.Background(), w.as("s-analyst", ""), w.as("u-analyst", "")
+	w.put(s, "plan", "the plan, dirty", "")
+	begin := func(who redoubt.Credential, key, body string) (redoubt.Upload, []redoubt.CompletePart) {
+		u, list := w.upload(who, key, "")
+		if body != "" {
+			list = append(list, w.part(who, u, 1, []byte(body)))
+		}
+		return u, list
+	}
+	type upload struct {
+		who  redoubt.Credential
+		body string
+		ends bool
+	}
+	uploads := map[string]upload{
+		"whole":       {s, "the plan, dirty", true},
+		"lower":       {low, "the plan, dirty", true},
+		"piece":       {s, "the plan", true},
+		"other":       {s, "the plan, clean", false}, // of its length, and another
+		"longer":      {s, "the plan, dirty, and more", false},
+		"of no parts": {s, "", false},
+	}
+	begun, lists := map[string]redoubt.Upload{}, map[string][]redoubt.CompletePart{}
+	for key, u := range uploads {
+		begun[key], lists[key] = begin(u.who, key, u.body)
+	}
+	before := w.epochs("SECRET")
+	r, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSpill(t, r, true, "itself gone", "upload gone", "upload gone", "upload gone")
+	if now := w.epochs("SECRET"); slices.Contains(now, before[0]) {
+		t.Errorf("epochs %v became %v: keys of parts are left", before, now)
+	}
+	for key, u := range uploads {
+		if u.body == "" {
+			lists[key] = append(lists[key], w.part(u.who, begun[key], 1, []byte("begun before, and put after")))
+		}
+		_, err := w.complete(u.who, begun[key], lists[key])
+		if u.ends {
+			want(t, err, redoubt.NotFound)
+		} else if err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	w.charges()
 }

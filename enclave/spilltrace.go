@@ -28,55 +28,63 @@ var errSpillFull = errors.New("the report is full")
 
 // finishSpill does what is left to do of a report; of one that is at its end nothing is.
 func (e *Enclave) finishSpill(ctx context.Context, id string) error {
-	marks, err := e.wipeOut(ctx, id)
-	if err != nil {
+	if err := e.wipeOut(ctx, id); err != nil {
 		return err
-	}
-	return e.fulfilThese(ctx, marks)
-}
-
-// wipeOut finds and takes out everything, and names the duties to end its keys.
-func (e *Enclave) wipeOut(ctx context.Context, id string) (marks []string, err error) {
-	e.spillMu.Lock()
-	defer e.spillMu.Unlock()
-	if _, due, err := e.engine.Get(dutyKey(spillDuty + id)); err != nil || !due {
-		return nil, err
 	}
 	r, err := e.spill(id)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if len(r.Found) > 0 && !r.Found[0].Done { // it went with the report's first commit
+	return e.fulfilThese(ctx, r.duties())
+}
+
+// wipeOut finds and takes out everything, as long as the report's duty stands.
+func (e *Enclave) wipeOut(ctx context.Context, id string) error {
+	e.spillMu.Lock()
+	defer e.spillMu.Unlock()
+	if _, due, err := e.engine.Get(dutyKey(spillDuty + id)); err != nil || !due {
+		return err
+	}
+	r, err := e.spill(id)
+	if err != nil {
+		return err
+	}
+	if !r.Found[0].Done { // it went with the report's first commit
 		if err := e.settled(r, 0); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	for _, find := range []spillSearch{e.traceUploads, e.traceVersions, e.traceRebuilt} {
 		had := len(r.Copies)
 		if err := find(ctx, r); err != nil {
-			return nil, err
+			return err
 		}
 		if len(r.Copies) > had {
 			if err := e.keepSpill(ctx, r, nil); err != nil {
-				return nil, err
+				return err
 			}
 		}
 		for i := range r.Copies {
 			if err := e.wipe(ctx, r, i); err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
+	return e.keepSpill(ctx, r, func(b *store.Batch) { b.Delete(dutyKey(spillDuty + r.ID)) })
+}
+
+// duties names those that end the keys of what was taken out.
+func (r *spillRecord) duties() (names []string) {
 	for i, c := range r.Copies {
-		switch c.Relation {
+		switch stamp := hex.EncodeToString(r.Found[i].Stamp); c.Relation {
 		case "later":
 		case "upload":
-			marks = append(marks, uploadDuty+hex.EncodeToString(r.Found[i].Stamp))
+			names = append(names, uploadDuty+stamp)
 		default:
-			marks = append(marks, "version/"+hex.EncodeToString(r.Found[i].Stamp))
+			names = append(names, "version/"+stamp)
 		}
 	}
-	return marks, e.keepSpill(ctx, r, func(b *store.Batch) { b.Delete(dutyKey(spillDuty + r.ID)) })
+	return names
 }
 
 // wipe takes one out of what is listed: what is only later under the name an officer looks at first.
