@@ -380,3 +380,56 @@ func TestASpillEndsTheUploadsThatMayHoldIt(t *testing.T) {
 	}
 	w.charges()
 }
+
+// TestWhatAnUpgradeLeavesToDoIsDoneAfterACrash: all that was committed is that the version is gone, and the duty.
+func TestWhatAnUpgradeLeavesToDoIsDoneAfterACrash(t *testing.T) {
+	c := openChain(t)
+	ctx, id := context.Background(), c.inReview()
+	b, f, _, err := c.ts.lookAt(ctx, "Upgrade", c.ts.spillOfficer(), redoubt.ActionRegrade, planRequest.Name, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	act := c.ts.ownAct(f.set.label, redoubt.ActionErase, planRequest.Name)
+	gone, err := c.ts.removeVersion(ctx, b, f.set, planRequest.Name.Key, f.rec.id, act, nil, func(batch *store.Batch) error {
+		return duty{Source: &source{Name: planRequest.Name, Version: c.ts.ids.versionID(f.rec.id)}}.add(batch, sourceDuty+"it")
+	})
+	if err != nil || !gone {
+		t.Fatal(gone, err)
+	}
+	c.ts.restartGuarded(c)
+	if err := c.ts.fulfilAll(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c.wantState(id, redoubt.ReleaseDead, ruleChanged)
+	c.wantNoRebuilt(id)
+}
+
+// TestADamagedVersionHoldsNoSpillUp: it may be a copy, so the report is not proven.
+func TestADamagedVersionHoldsNoSpillUp(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	w.put(s, "plan", "spilt", "")
+	w.put(s, "copy", "spilt", "")
+	w.put(s, "damaged", "other", "")
+	b := (*w.buckets.Load())["reports"]
+	set := w.set("SECRET")
+	key := headKey(b.id, set.id, "damaged")
+	raw, _, err := w.engine.Get(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := decodeRecord(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.pieces[0].bound[0] ^= 1 // its seal is of another version
+	w.overwrite(key, rec.encode(nil))
+	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), named("plan"), "", "too low", true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSpill(t, r, false, "itself gone", "same content gone")
+	if !strings.Contains(r.Why, "reports/damaged") {
+		t.Errorf("got %q, want the version that does not read back", r.Why)
+	}
+}

@@ -251,7 +251,7 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 }
 
 // sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is
-// a newer record, or none.
+// a newer record, or none; what is still without a key nobody opens. One that is damaged holds nothing else up, and leaves the report unproven.
 func (e *Enclave) sameContent(b *bucket, name redoubt.ObjectName, f found, r *spillRecord) (bool, error) {
 	sum, _, err := e.contentDigest(name, f, f.rec.size, 0)
 	if redoubt.KindOf(err) == redoubt.Erased {
@@ -260,6 +260,13 @@ func (e *Enclave) sameContent(b *bucket, name redoubt.ObjectName, f found, r *sp
 			return false, lerr
 		}
 		sum, _, err = e.contentDigest(name, now, now.rec.size, 0)
+	}
+	switch redoubt.KindOf(err) {
+	case redoubt.Erased:
+		return false, nil
+	case redoubt.Corrupt:
+		r.Why = "a version of its length does not read back, and may be a copy: " + name.String() + " " + string(e.ids.versionID(f.rec.id))
+		return false, nil
 	}
 	return hex.EncodeToString(sum[:]) == r.SHA256, err
 }
