@@ -19,8 +19,8 @@ func (a *app) regradeCommand() *cobra.Command {
 	var version string
 	c := &cobra.Command{Use: "regrade s3://BUCKET/KEY --to MARKING --reason TEXT --as OFFICER@NODE", Short: "Give a version a higher label, at once: by a security officer",
 		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node
-that took it. Releases of it that are open end, and what a guard rebuilt of it is erased too. What is to become lower, or open to more, is released instead, by two reviewers: redoubt release
-request, to the same node.`,
+that took it. Releases of it that are open end, and what a guard rebuilt of it is erased too. What is to become
+lower, or open to more, is released instead, by two reviewers: redoubt release request, to the same node.`,
 		Example: "  redoubt regrade s3://reports/plan.txt --to SECRET --reason \"names a source\" --as officer@secret", Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
