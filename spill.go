@@ -20,14 +20,14 @@ type Regraded struct {
 	Erased  VersionID `json:"erased"` // the old one, which is gone
 }
 
-// SpillCopy is a version that holds what was spilled, or may.
+// SpillCopy is a version that holds what was spilled, or may; or an upload in progress whose parts may.
 type SpillCopy struct {
 	Bucket   BucketName `json:"bucket"`
 	Key      string     `json:"key"`
-	Version  VersionID  `json:"version"`
+	Version  VersionID  `json:"version"` // of an upload its ID
 	Label    string     `json:"label"`
 	Maker    NodeName   `json:"maker"`
-	Relation string     `json:"relation"` // "itself", "same content", or "later" (of the same name: look at it)
+	Relation string     `json:"relation"` // "itself", "same content", "rebuilt" (by a guard, of one of those), "upload", or "later" (of the same name: look at it)
 	Gone     bool       `json:"gone"`     // its record and every key that opened it are destroyed here
 }
 
@@ -36,15 +36,17 @@ type SpillPeer struct {
 	Node NodeName `json:"node"`
 	Had  int      `json:"had"`           // copies that it has acknowledged
 	Gone int      `json:"gone"`          // of them, those whose erasure it has acknowledged
+	May  int      `json:"may,omitempty"` // copies that it may have beside them: nothing was heard of it since
 	Why  string   `json:"why,omitempty"` // of what is not known, or not yet so
 }
 
-// SpillRelease is a release of what was spilled: it is traced at the node that took it, by its own officers.
+// SpillRelease is a release of what was spilled that left, or may have: it is traced at the node that took it, by its own officers.
 type SpillRelease struct {
 	ID     ReleaseID  `json:"id"`
 	To     NodeName   `json:"to"`
 	Bucket BucketName `json:"bucket"`
 	Key    string     `json:"key"`
+	Why    string     `json:"why,omitempty"` // it is not known whether it left; "": the target has signed that it took it
 }
 
 // SpillReport says where a version that was put too low went, what of it is proven gone, and what is not yet.
@@ -61,9 +63,10 @@ type SpillReport struct {
 	Copies   []SpillCopy    `json:"copies"`
 	Peers    []SpillPeer    `json:"peers"`
 	Releases []SpillRelease `json:"releases"`
-	Proven   bool           `json:"proven"` // all of it is gone: here, and wherever it went
-	Key      string         `json:"key"`    // the node's, Ed25519, base64
-	Sig      string         `json:"sig"`    // over SpillMessage, base64
+	Proven   bool           `json:"proven"`        // all of it is gone: here, and wherever it went
+	Why      string         `json:"why,omitempty"` // of what the report does not cover, or not yet
+	Key      string         `json:"key"`           // the node's, Ed25519, base64
+	Sig      string         `json:"sig"`           // over SpillMessage, base64
 }
 
 // SpillMessage is what a node signs of a report.
@@ -75,10 +78,13 @@ func SpillMessage(r SpillReport) []byte {
 // SpillService is what security officers do about what was labelled too low. All of it takes a working label at the node's ceiling: what
 // is to be found may lie anywhere below.
 type SpillService interface {
-	// Upgrade gives a version a higher label: a new version of it, and the old one is erased, here and wherever it went. Denied: the label is not
+	// Upgrade gives a version a higher label: a new version of it, and the old one is erased, here and wherever it went; its open releases end,
+	// and what was rebuilt of it is erased too. Denied: the label is not
 	// strictly higher (a lower one is a release, by two reviewers), or outside the range of bucket or node.
 	Upgrade(ctx context.Context, who Credential, q Regrade) (Regraded, error)
-	// ReportSpill finds a version and every copy of its content, erases them, and keeps a report. Without erase it only finds.
+	// ReportSpill finds a version and every copy of its content, erases them, and keeps a report. Without erase it only finds. The version is out
+	// of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up again by the node, and by
+	// who asks once more for the same version: the report then is the same one.
 	ReportSpill(ctx context.Context, who Credential, name ObjectName, id VersionID, reason string, erase bool) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)

@@ -83,6 +83,7 @@ type Enclave struct {
 	peopleMu   sync.Mutex   // serialises what changes people: planned, committed, applied
 	standingMu sync.RWMutex // held shared by who commits under a credential, alone while a revocation takes effect
 	rotateMu   sync.Mutex   // one rotation or erasure at a time
+	spillMu    sync.Mutex   // one spill at a time is brought to its end
 	archiveMu  sync.RWMutex // held shared by who reads the whole log back, alone while it lets go of entries
 
 	stop context.CancelFunc

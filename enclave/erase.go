@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +28,7 @@ type duty struct {
 	Clocks  map[uint32]int64   `json:"clocks,omitempty"`  // of the sets when it was ordered: what is newer stays
 	Keyed   bool               `json:"keyed,omitempty"`   // records and keys are gone; what is left is to scrub
 	Name    redoubt.BucketName `json:"name,omitempty"`    // of Bucket, for the record
+	Source  *source            `json:"source,omitempty"`  // whose releases end; nothing else is set then
 }
 
 // dutyMark starts the keys of the duties.
@@ -47,6 +47,9 @@ func (d duty) add(b *store.Batch, name string) error {
 
 // fulfil brings a duty to its end: keys first, so that nothing opens any more, then the bytes. One that is done already is no error.
 func (e *Enclave) fulfil(ctx context.Context, name string) error {
+	if is, err := e.behindDuty(ctx, name); is {
+		return err
+	}
 	d, ok, err := e.settleKeys(ctx, name)
 	if err != nil || !ok {
 		return err
@@ -165,7 +168,7 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 		return e.noted(ctx, entry, b.missing(op, name))
 	}
 	entry.Version = f.rec.id[:]
-	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}, "version/"+hex.EncodeToString(f.rec.id[:])
+	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}, versionDuty(f.rec.id)
 	gone, err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil, func(batch *store.Batch) error { return d.add(batch, mark) })
 	if err != nil {
 		return e.noted(ctx, entry, err)

@@ -1,12 +1,8 @@
 package enclave
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,19 +11,18 @@ import (
 	"time"
 
 	"redoubt"
-	"redoubt/label"
 	"redoubt/store"
 )
 
 const (
 	kindSpill     = "spill"
 	ruleUpgrade   = "upgrade (2.6)"
-	maxSpills     = 1000 // that are listed
+	maxSpills     = 1000 // that are listed; copies of one
 	maxSpillBytes = 1 << 20
 )
 
 // Upgrade gives a version a higher label: decide → hold against ranges → write it anew → in the same commit take the old one out. Its keys are
-// destroyed after that, here and by whoever took it; see redoubt.SpillService.
+// destroyed after that, here and by whoever took it, and its releases end with what was rebuilt of it; see redoubt.SpillService.
 func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt.Regrade) (out redoubt.Regraded, err error) {
 	const op = "Upgrade"
 	if err := validName(op, q.Name); err != nil {
@@ -75,13 +70,16 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	if err := w.read(ctx, content.Reader(0, -1), old.size); err != nil {
 		return out, err
 	}
-	mark := "version/" + hex.EncodeToString(old.id[:])
+	mark, rest := versionDuty(old.id), sourceDuty+hex.EncodeToString(old.id[:])
 	w.also = func(batch *store.Batch) error { // the name's lock is held
 		now, err := e.byID(e.engine, b, f.set.label, q.Name.Key, e.ids.versionID(old.id))
 		if err != nil || now.rec == nil {
 			return errors.Join(err, b.missing(op, q.Name))
 		}
 		if err := (duty{Set: f.set.id, Bucket: b.id, Parts: old.parts, Version: old.id[:]}).add(batch, mark); err != nil {
+			return err
+		}
+		if err := (duty{Source: &source{Name: q.Name, Version: e.ids.versionID(old.id)}}).add(batch, rest); err != nil {
 			return err
 		}
 		if err := e.noteErasure(ctx, batch, b, now, q.Name.Key); err != nil {
@@ -94,24 +92,64 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 		return out, err
 	}
 	e.removed(f, q.Name.Key)
-	return redoubt.Regraded{Version: v.ID, Label: to.Banner(), Erased: e.ids.versionID(old.id)}, e.fulfil(ctx, mark)
+	return redoubt.Regraded{Version: v.ID, Label: to.Banner(), Erased: e.ids.versionID(old.id)}, e.fulfilThese(ctx, []string{mark, rest})
 }
 
 // spillRecord is a report as it is kept: what was found, and what its progress is read off.
 type spillRecord struct {
 	redoubt.SpillReport
-	Found []spillFound `json:"found"`
+	Found  []spillFound `json:"found"` // of Copies, each; the first is the version itself
+	Size   int64        `json:"size"`
+	Erases bool         `json:"erases,omitempty"` // not to find alone
+
+	bytes int // of Copies and Found as they are kept; 0: not counted yet
 }
 
 // spillFound is where one copy stood in its label set's journal, and where its erasure does.
 type spillFound struct {
 	Set    string `json:"set"`
+	Made   string `json:"made,omitempty"` // of an upload: the set that it was begun at
 	Stamp  []byte `json:"stamp"`
 	At     uint64 `json:"at"` // 0: the journal has let go of it, so every peer of then has it
 	Erased uint64 `json:"erased"`
+	Done   bool   `json:"done,omitempty"` // it was taken out: what is left of its keys is a duty
 }
 
-// ReportSpill finds every copy, erases them and keeps a report; see redoubt.SpillService.
+// whyMore is of a report that is full. What it lists is erased.
+const whyMore = "there are more copies than one report takes: report one of those that are left, or erase the label or the bucket (redoubt key erase-all)"
+
+// add lists a copy that is not listed yet; false: the report is full.
+func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
+	if slices.ContainsFunc(r.Copies, func(x redoubt.SpillCopy) bool {
+		return x.Bucket == c.Bucket && x.Key == c.Key && x.Version == c.Version
+	}) {
+		return true
+	}
+	if r.bytes == 0 {
+		r.bytes = toldBytes(r.Copies, r.Found)
+	}
+	n := toldBytes(c, f)
+	if len(r.Copies) == maxSpills || r.bytes+n > maxSpillBytes/2 {
+		r.Why = whyMore
+		return false
+	}
+	r.bytes += n
+	r.Copies, r.Found = append(r.Copies, c), append(r.Found, f)
+	return true
+}
+
+// erased are the listed versions that go, by their names.
+func (r *spillRecord) erased() versions {
+	of := versions{}
+	for _, c := range r.Copies {
+		if c.Relation != "later" && c.Relation != "upload" {
+			of.add(redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}, c.Version)
+		}
+	}
+	return of
+}
+
+// ReportSpill closes the version, in one commit with the report, then finds every copy and erases it; see redoubt.SpillService.
 func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID, reason string, erase bool) (out redoubt.SpillReport, err error) {
 	const op = "ReportSpill"
 	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSpill, name: name, detail: reason})
@@ -120,6 +158,14 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, name 
 	}
 	if err := e.record(ctx, ent); err != nil {
 		return out, err
+	}
+	if erase {
+		if begun, err := e.spillOf(name, id); err != nil || begun != "" {
+			if err != nil {
+				return out, err
+			}
+			return e.endSpill(ctx, begun)
+		}
 	}
 	b, err := e.readable(op, name.Bucket)
 	if err != nil {
@@ -144,241 +190,109 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, name 
 	var raw [8]byte
 	rand.Read(raw[:])
 	now := e.clock().UTC().Truncate(time.Second)
-	r := &spillRecord{SpillReport: redoubt.SpillReport{ID: hex.EncodeToString(raw[:]), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: reason, By: who.Subject, Made: now,
+	r := &spillRecord{Size: f.rec.size, Erases: erase, SpillReport: redoubt.SpillReport{ID: hex.EncodeToString(raw[:]), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: reason, By: who.Subject, Made: now,
 		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
-	if err := e.trace(ctx, who.Working, name, f, sum, r); err != nil {
+	if err := e.listVersion(r, name, f, "itself"); err != nil {
 		return out, err
 	}
 	if erase {
-		if err := e.wipeOut(ctx, who, r); err != nil {
+		if err := e.beginSpill(ctx, who, b, f, r); err != nil {
+			return out, err
+		}
+		return e.endSpill(ctx, r.ID)
+	}
+	for _, find := range []spillSearch{e.traceUploads, e.traceVersions, e.traceRebuilt} {
+		if err := find(ctx, r); err != nil {
 			return out, err
 		}
 	}
-	if err := e.keepSpill(ctx, r); err != nil {
+	if err := e.keepSpill(ctx, r, nil); err != nil {
 		return out, err
 	}
 	return e.asItStands(r)
 }
 
-// trace finds every version of the same content, what stands later under the same name, and what was released of them.
-func (e *Enclave) trace(ctx context.Context, working label.Label, name redoubt.ObjectName, of found, sum [32]byte, r *spillRecord) error {
-	view := e.engine.View()
-	defer view.Close()
-	for _, b := range *e.buckets.Load() {
-		if b.id == systemBucketID {
-			continue
+// spillOf finds the report that erases a version: of one that is named any, and else the one of the name that is not at its end. "": none.
+func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report string, err error) {
+	err = e.Records(context.Background(), kindSpill, func(_ string, value []byte) error {
+		r := new(spillRecord)
+		if err := strictJSON(value, r); err != nil {
+			return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.Corrupt, Err: err}
 		}
-		for _, set := range e.look(lookVersions, working) {
-			err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
-				var head record
-				if _, _, err := head.decodeHead(raw); err != nil {
-					return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.Corrupt, Err: err}
-				}
-				later := b.Name == name.Bucket && key == name.Key && head.id.newer(of.rec.id)
-				if head.marker || head.size != of.rec.size && !later {
-					return ctx.Err()
-				}
-				rec, err := decodeRecord(raw)
-				if err != nil {
-					return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.Corrupt, Err: err}
-				}
-				relation := "later"
-				if head.id == of.rec.id && set == of.set {
-					relation = "itself"
-				} else if head.size == of.rec.size {
-					same, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}, rec.size, 0)
-					if err != nil {
-						return err
-					}
-					if same == sum {
-						relation = "same content"
-					} else if !later {
-						return nil
-					}
-				}
-				at, err := e.journalPlace(view, set, rec.id)
-				if err != nil {
-					return err
-				}
-				r.Copies = append(r.Copies, redoubt.SpillCopy{Bucket: b.Name, Key: key, Version: e.ids.versionID(rec.id), Label: set.label.Banner(), Maker: redoubt.NodeName(rec.maker), Relation: relation})
-				r.Found = append(r.Found, spillFound{Set: set.name, Stamp: rec.id[:], At: at})
-				if len(r.Copies) > maxSpills {
-					return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.TooLarge, Hint: "more copies than one report takes: erase the label or the bucket (redoubt key erase)"}
-				}
-				return nil
-			})
-			if err != nil {
+		if !r.Erases || r.Name != name || id != "" && r.Version != id {
+			return nil
+		}
+		if id == "" {
+			if _, due, err := e.engine.Get(dutyKey(spillDuty + r.ID)); err != nil || !due {
 				return err
 			}
 		}
-	}
-	return e.traceReleases(r)
+		report = r.ID
+		return nil
+	})
+	return report, err
 }
 
-// journalPlace is where a version stands in its set's journal; 0 where the journal has let go of it.
-func (e *Enclave) journalPlace(view store.View, set *labelSet, id versionID) (uint64, error) {
-	prefix := setKey(recJournal, set.id)
-	it := view.Scan(store.NumberedKey(prefix, 1), nextPrefix(prefix))
-	defer it.Close()
-	for it.Next() {
-		if k := it.Key(); len(k) == len(prefix)+8 && bytes.HasPrefix(it.Value(), id[:]) {
-			return binary.BigEndian.Uint64(k[len(prefix):]), nil
-		}
-	}
-	return 0, it.Err()
-}
-
-// traceReleases finds what was released of the copies.
-func (e *Enclave) traceReleases(r *spillRecord) error {
-	e.releases.view.Lock()
-	all := slices.Clone(e.releases.order)
-	e.releases.view.Unlock()
-	for _, x := range all {
-		rel, err := e.readRelease(x)
-		if err != nil {
-			return err
-		}
-		if rel.Receipt == nil || !slices.ContainsFunc(r.Copies, func(c redoubt.SpillCopy) bool {
-			return c.Bucket == rel.Name.Bucket && c.Key == rel.Name.Key && c.Version == rel.Version
-		}) {
-			continue
-		}
-		r.Releases = append(r.Releases, redoubt.SpillRelease{ID: rel.ID, To: rel.To, Bucket: rel.Statement.Bucket, Key: rel.Statement.Key})
-	}
-	return nil
-}
-
-// wipeOut erases what was found: itself and what has the same content. What is only later under the name an officer looks at first.
-func (e *Enclave) wipeOut(ctx context.Context, who redoubt.Credential, r *spillRecord) error {
-	for i, c := range r.Copies {
-		if c.Relation == "later" {
-			continue
-		}
-		err := e.EraseVersion(ctx, who, redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}, c.Version, "spill "+r.ID+": "+r.Reason)
-		if err != nil && redoubt.KindOf(err) != redoubt.NotFound {
-			return err
-		}
-		set, err := e.setNamed(r.Found[i].Set)
-		if err != nil {
-			return err
-		}
-		if r.Found[i].Erased, err = journalEnd(e.engine, set); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (e *Enclave) setNamed(name string) (*labelSet, error) {
-	l, err := label.ParseText([]byte(name), e.policy)
+// beginSpill takes the version itself out, in the commit that keeps the report and the duty to bring it to its end.
+func (e *Enclave) beginSpill(ctx context.Context, who redoubt.Credential, b *bucket, f found, r *spillRecord) error {
+	ent, err := e.decide(ctx, ask{op: "EraseVersion", who: who, action: redoubt.ActionErase, bucket: b, name: r.Name, object: f.set.label, detail: "spill " + r.ID + ": " + r.Reason})
 	if err != nil {
-		return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+		return err
 	}
-	if set := e.sets.table.Load().byLabel[l]; set != nil {
-		return set, nil
+	ent.Version = f.rec.id[:]
+	if _, err := e.sets.of(ctx, e.recordLabel(kindSpill)); err != nil {
+		return err
 	}
-	return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt}
+	gone, err := e.removeVersion(ctx, b, f.set, r.Name.Key, f.rec.id, ent, nil, func(batch *store.Batch) error {
+		d := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}
+		if err := d.add(batch, versionDuty(f.rec.id)); err != nil {
+			return err
+		}
+		if err := (duty{}).add(batch, spillDuty+r.ID); err != nil {
+			return err
+		}
+		return e.putSpill(ctx, batch, r)
+	})
+	if err == nil && !gone {
+		err = b.missing("ReportSpill", r.Name)
+	}
+	if err != nil {
+		return e.noted(ctx, ent, err)
+	}
+	return nil
 }
 
-func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord) error {
+// endSpill brings a report to its end, if it is not there, and tells how it stands.
+func (e *Enclave) endSpill(ctx context.Context, id string) (out redoubt.SpillReport, err error) {
+	if err := e.finishSpill(ctx, id); err != nil {
+		return out, err
+	}
+	r, err := e.spill(id)
+	if err != nil {
+		return out, err
+	}
+	return e.asItStands(r)
+}
+
+func (e *Enclave) putSpill(ctx context.Context, b *store.Batch, r *spillRecord) error {
 	value, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	if len(value) > maxSpillBytes {
-		return redoubt.TooLarge
-	}
-	return e.PutRecord(ctx, kindSpill, r.ID, value)
+	return e.putRecord(ctx, b, kindSpill, r.ID, value)
 }
 
-// asItStands brings a report up to now, and signs it.
-func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
-	out := r.SpillReport
-	out.As, out.Key = e.clock().UTC().Truncate(time.Second), base64.StdEncoding.EncodeToString(e.links.key)
-	out.Copies, out.Peers, out.Proven = slices.Clone(r.Copies), nil, true
-	for i := range out.Copies {
-		c := &out.Copies[i]
-		gone, err := e.goneHere(c, r.Found[i])
-		if err != nil {
-			return out, err
-		}
-		c.Gone = gone
-		out.Proven = out.Proven && (gone || c.Relation == "later")
+// keepSpill keeps what a report has come to; what more belongs to the commit is added by with.
+func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord, with func(*store.Batch)) error {
+	defer e.locks.lock(systemBucketID, kindSpill+"/"+r.ID)()
+	b := new(store.Batch)
+	if err := e.putSpill(ctx, b, r); err != nil {
+		return err
 	}
-	for _, l := range e.Links() {
-		p, err := e.spillPeer(l, r)
-		if err != nil {
-			return out, err
-		}
-		if p == nil {
-			continue
-		}
-		out.Peers = append(out.Peers, *p)
-		out.Proven = out.Proven && p.Why == "" && p.Had == p.Gone
+	if with != nil {
+		with(b)
 	}
-	slices.SortFunc(out.Peers, func(a, b redoubt.SpillPeer) int { return cmp.Compare(a.Node, b.Node) })
-	out.Proven = out.Proven && len(out.Releases) == 0
-	sig, err := e.links.sign(redoubt.SpillMessage(out))
-	out.Sig = base64.StdEncoding.EncodeToString(sig)
-	return out, err
-}
-
-// goneHere says whether a copy's record is gone and nothing is left to do of the erasure of its keys.
-func (e *Enclave) goneHere(c *redoubt.SpillCopy, f spillFound) (bool, error) {
-	b, err := e.readable("spill", c.Bucket)
-	if err != nil {
-		return false, nil
-	}
-	set, err := e.setNamed(f.Set)
-	if err != nil {
-		return false, err
-	}
-	left, err := e.byID(e.engine, b, set.label, c.Key, c.Version)
-	if err != nil || left.rec != nil {
-		return false, err
-	}
-	_, due, err := e.engine.Get(dutyKey("version/" + hex.EncodeToString(f.Stamp)))
-	return !due, err
-}
-
-// spillPeer is how far a peer has the copies, and their erasure; nil: none went there.
-func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer, error) {
-	p := &redoubt.SpillPeer{Node: l.Peer}
-	carried := false
-	for i, c := range r.Copies {
-		set, err := e.setNamed(r.Found[i].Set)
-		if err != nil {
-			return nil, err
-		}
-		if c.Relation == "later" || !l.Bound.Dominates(set.label) || !e.travels(l, redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}, set.label, false) {
-			continue
-		}
-		carried = true
-		at, known, err := e.acknowledged(cursorKey(l.Peer, set.name))
-		if err != nil {
-			return nil, err
-		}
-		f := r.Found[i]
-		if c.Maker == l.Peer || f.At == 0 || known && at >= f.At {
-			p.Had++
-			if f.Erased > 0 && known && at >= f.Erased {
-				p.Gone++
-			}
-		}
-	}
-	switch {
-	case !carried:
-		return nil, nil
-	case l.Partner:
-		p.Why = "it was given to a partner by an agreement, and so is its erasure: whether it is gone there the partner knows"
-	case l.Raise == redoubt.RaisedAway:
-		p.Why = "what was handed to the guard is above: whether it is gone there is seen there, and nothing comes back"
-	case l.Ending != redoubt.NotEnding:
-		p.Why = "the device has ended: what it holds is behind its lease and its keys"
-	case p.Gone < p.Had:
-		p.Why = "it has not been met since: the erasure waits for it"
-	}
-	return p, nil
+	return e.commit(ctx, b, e.ownAct(e.recordLabel(kindSpill), redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kindSpill + "/" + r.ID}))
 }
 
 // Spill tells how one stands now.

@@ -364,7 +364,10 @@ func (e *Enclave) AbortUpload(ctx context.Context, who redoubt.Credential, name 
 	return u.abort(ctx, entry)
 }
 
-func (u *upload) abort(ctx context.Context, entry *entry) (err error) {
+func (u *upload) abort(ctx context.Context, entry *entry) error { return u.end(ctx, entry, nil) }
+
+// end forgets an upload and its parts. What more belongs to the commit is added by with.
+func (u *upload) end(ctx context.Context, entry *entry, with func(*store.Batch) error) (err error) {
 	e := u.e
 	defer e.noteFailure(ctx, entry, &err)
 	unlock := e.locks.lock(u.b.id, u.name.Key)
@@ -373,6 +376,11 @@ func (u *upload) abort(ctx context.Context, entry *entry) (err error) {
 		return err
 	}
 	batch, back := new(store.Batch), hold{set: u.made}
+	if with != nil {
+		if err := with(batch); err != nil {
+			return err
+		}
+	}
 	freed, cost, err := u.drop(batch, nil)
 	if err != nil {
 		return err

@@ -19,8 +19,8 @@ func (a *app) regradeCommand() *cobra.Command {
 	var version string
 	c := &cobra.Command{Use: "regrade s3://BUCKET/KEY --to MARKING --reason TEXT --as OFFICER@NODE", Short: "Give a version a higher label, at once: by a security officer",
 		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node
-that took it. What is to become lower, or open to more, is released instead, by two reviewers: redoubt release
-request, to the same node.`,
+that took it. Releases of it that are open end, and what a guard rebuilt of it is erased too. What is to become
+lower, or open to more, is released instead, by two reviewers: redoubt release request, to the same node.`,
 		Example: "  redoubt regrade s3://reports/plan.txt --to SECRET --reason \"names a source\" --as officer@secret", Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
@@ -56,11 +56,16 @@ func (a *app) spillReport() *cobra.Command {
 	var version, reason, file string
 	var look bool
 	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version and every copy of its content",
-		Long: `Finds every version of the same content in every bucket of the node, whatever its label, takes them out at
-once, and destroys the keys that opened them; the same happens on every node that took one, when it is met
-next. The report says of each copy and each node what is proven gone and what is not yet, and is signed by the
-node; spill show brings it up to now. What came later under the same name is listed and left: look at it. With
---find-only nothing is erased. Released copies are traced at the node that took them.`,
+		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node,
+whatever its label, and takes them out too, with what a guard rebuilt of them; their open releases end. Uploads in
+progress that hold a part as long as the content and equal to it, or any shorter one, are ended, whoever began them.
+The keys that opened all of it are destroyed; the same happens on every node that took a copy, when it is met next.
+
+The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
+show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
+sooner. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
+at the node that took them. What is interrupted the node goes on with; the same command shows the same report. With
+--find-only nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
@@ -148,15 +153,22 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	t = a.table("NODE", "HAD", "GONE", "NOT KNOWN")
+	t = a.table("NODE", "HAD", "MAY HAVE", "GONE", "NOT KNOWN")
 	for _, p := range r.Peers {
-		t.row(string(p.Node), strconv.Itoa(p.Had), strconv.Itoa(p.Gone), dash(p.Why))
+		t.row(string(p.Node), strconv.Itoa(p.Had), strconv.Itoa(p.May), strconv.Itoa(p.Gone), dash(p.Why))
 	}
 	if err := t.flush(); err != nil {
 		return err
 	}
 	for _, l := range r.Releases {
+		if l.Why != "" {
+			a.say("release %s of s3://%s/%s at %s: %s; redoubt spill report there too, if it is there", l.ID, l.Bucket, l.Key, l.To, l.Why)
+			continue
+		}
 		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+	}
+	if r.Why != "" {
+		a.say("%s", r.Why)
 	}
 	a.say("report %s: %s", r.ID, strings.Replace("proven gone: "+yesNo(r.Proven), "proven gone: yes", "all of it is proven gone", 1))
 	return nil

@@ -1,0 +1,348 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// How a spill is brought to its end: what may hold the content is found and listed, the list is kept, and what is on it goes. Uploads come
+// first, so that one which is completed meanwhile is found as a version; what a guard rebuilt comes last, when there is nothing left to rebuild
+// it of. Each step may be done twice: a crash anywhere is gone on from by the duty that stands from the first commit.
+
+const (
+	spillDuty  = "spill/"
+	uploadDuty = "upload/"
+)
+
+// spillSearch lists what it finds.
+type spillSearch func(context.Context, *spillRecord) error
+
+var errSpillFull = errors.New("the report is full")
+
+// finishSpill does what is left to do of a report; of one that is at its end nothing is.
+func (e *Enclave) finishSpill(ctx context.Context, id string) error {
+	if err := e.wipeOut(ctx, id); err != nil {
+		return err
+	}
+	r, err := e.spill(id)
+	if err != nil {
+		return err
+	}
+	return e.fulfilThese(ctx, r.duties())
+}
+
+// wipeOut finds and takes out everything, as long as the report's duty stands.
+func (e *Enclave) wipeOut(ctx context.Context, id string) error {
+	e.spillMu.Lock()
+	defer e.spillMu.Unlock()
+	if _, due, err := e.engine.Get(dutyKey(spillDuty + id)); err != nil || !due {
+		return err
+	}
+	r, err := e.spill(id)
+	if err != nil {
+		return err
+	}
+	if !r.Found[0].Done { // it went with the report's first commit
+		if err := e.settled(r, 0); err != nil {
+			return err
+		}
+	}
+	for _, find := range []spillSearch{e.traceUploads, e.traceVersions, e.traceRebuilt} {
+		had := len(r.Copies)
+		if err := find(ctx, r); err != nil {
+			return err
+		}
+		if len(r.Copies) > had {
+			if err := e.keepSpill(ctx, r, nil); err != nil {
+				return err
+			}
+		}
+		for i := range r.Copies {
+			if err := e.wipe(ctx, r, i); err != nil {
+				return err
+			}
+		}
+	}
+	return e.keepSpill(ctx, r, func(b *store.Batch) { b.Delete(dutyKey(spillDuty + r.ID)) })
+}
+
+// duties names those that end the keys of what was taken out.
+func (r *spillRecord) duties() (names []string) {
+	for i, c := range r.Copies {
+		switch stamp := hex.EncodeToString(r.Found[i].Stamp); c.Relation {
+		case "later":
+		case "upload":
+			names = append(names, uploadDuty+stamp)
+		default:
+			names = append(names, "version/"+stamp)
+		}
+	}
+	return names
+}
+
+// wipe takes one out of what is listed: what is only later under the name an officer looks at first.
+func (e *Enclave) wipe(ctx context.Context, r *spillRecord, i int) (err error) {
+	c, f := r.Copies[i], r.Found[i]
+	name := redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}
+	if f.Done || c.Relation == "later" {
+		return nil
+	}
+	if len(f.Stamp) != len(versionID{}) {
+		return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	if c.Relation == "upload" {
+		err = e.wipeUpload(ctx, name, f, "spill "+r.ID)
+	} else {
+		_, err = e.takeOut(ctx, name, versionID(f.Stamp), "spill "+r.ID)
+	}
+	if err != nil {
+		return err
+	}
+	return e.settled(r, i)
+}
+
+// settled notes that one was taken out, and that the journal has it by now.
+func (e *Enclave) settled(r *spillRecord, i int) error {
+	set, err := e.setNamed(r.Found[i].Set)
+	if err != nil {
+		return err
+	}
+	at, err := journalEnd(e.engine, set)
+	r.Found[i].Erased, r.Found[i].Done = at, err == nil
+	return err
+}
+
+// wipeUpload ends an upload, and puts the end of its parts' keys on record. One that ended meanwhile had keys too.
+func (e *Enclave) wipeUpload(ctx context.Context, name redoubt.ObjectName, f spillFound, detail string) error {
+	b, err := e.readable("spill", name.Bucket)
+	if err != nil {
+		return err
+	}
+	set, err := e.setNamed(f.Set)
+	if err != nil {
+		return err
+	}
+	made, err := e.setNamed(f.Made)
+	if err != nil {
+		return err
+	}
+	id, d := versionID(f.Stamp), duty{Set: set.id, Bucket: b.id, Parts: true}
+	with := func(batch *store.Batch) error { return d.add(batch, uploadDuty+hex.EncodeToString(f.Stamp)) }
+	raw, ok, err := e.engine.Get(uploadKey(b.id, made.id, name.Key, id))
+	if err != nil {
+		return err
+	}
+	if ok {
+		u, err := e.decodeUpload(b, made, name, id, raw)
+		if err != nil {
+			return err
+		}
+		ent := e.ownAct(set.label, redoubt.ActionErase, name)
+		ent.Detail = detail
+		if err := u.end(ctx, ent, with); err == nil || redoubt.KindOf(err) != redoubt.NotFound {
+			return err
+		}
+	}
+	batch := new(store.Batch)
+	if err := with(batch); err != nil {
+		return err
+	}
+	return e.commit(ctx, batch, nil)
+}
+
+// traceUploads finds the uploads in progress, whatever their label and whoever began them, whose parts may be the content or a piece of it.
+func (e *Enclave) traceUploads(ctx context.Context, r *spillRecord) error {
+	view := e.engine.View()
+	defer view.Close()
+	err := e.eachUpload(view, func(u *upload) error {
+		holds, err := u.mayHold(ctx, r)
+		if err != nil || !holds {
+			return err
+		}
+		c := redoubt.SpillCopy{Bucket: u.b.Name, Key: u.name.Key, Version: redoubt.VersionID(e.ids.token(u.id)), Label: u.set.label.Banner(), Maker: e.name, Relation: "upload"}
+		if !r.add(c, spillFound{Set: u.set.name, Made: u.made.name, Stamp: bytes.Clone(u.id[:])}) {
+			return errSpillFull
+		}
+		return nil
+	})
+	if errors.Is(err, errSpillFull) {
+		return nil
+	}
+	return err
+}
+
+// mayHold says whether parts of an upload may be a report's content, or a piece of it. A part of its length is compared with it. A shorter
+// one may be any piece, cut anywhere, and is not compared with all of them; one that is longer, or empty, is none. So what is completed of parts
+// that were there before is never the content again, as a copy is one: whole.
+func (u *upload) mayHold(ctx context.Context, r *spillRecord) (holds bool, err error) {
+	err = u.eachPart(0, func(_ int, p *partRecord) error {
+		if holds || p.Size == 0 || p.Size > r.Size {
+			return ctx.Err()
+		}
+		if p.Size < r.Size {
+			holds = true
+			return nil
+		}
+		rec := &record{id: p.Bound, size: p.Size, sums: p.Sums, pieces: []piece{p.piece()}, parts: true}
+		sum, _, err := u.e.contentDigest(u.name, found{set: u.set, rec: rec}, p.Size, 0)
+		holds = err != nil || hex.EncodeToString(sum[:]) == r.SHA256 // what does not open is not known to be anything else
+		return ctx.Err()
+	})
+	return holds, err
+}
+
+// traceVersions finds every version of the same content, and what stands later under the same name.
+func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
+	of, ok := e.ids.parse(string(r.Version))
+	if !ok {
+		return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	view := e.engine.View()
+	defer view.Close()
+	for _, b := range *e.buckets.Load() {
+		if b.id == systemBucketID {
+			continue
+		}
+		for _, set := range e.look(lookVersions, e.ceiling) {
+			err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
+				var head record
+				if _, _, err := head.decodeHead(raw); err != nil {
+					return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+				}
+				later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
+				if head.marker || head.size != r.Size && !later {
+					return ctx.Err()
+				}
+				rec, err := decodeRecord(raw)
+				if err != nil {
+					return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+				}
+				f, name := found{set: set, rec: rec}, redoubt.ObjectName{Bucket: b.Name, Key: key}
+				relation := "later"
+				if head.size == r.Size {
+					same, err := e.sameContent(b, name, f, r)
+					if err != nil {
+						return err
+					}
+					if same {
+						relation = "same content"
+					} else if !later {
+						return nil
+					}
+				}
+				return e.listVersion(r, name, f, relation)
+			})
+			if errors.Is(err, errSpillFull) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is
+// a newer record, or none; what is still without a key nobody opens. One that is damaged holds nothing else up, and leaves the report unproven.
+func (e *Enclave) sameContent(b *bucket, name redoubt.ObjectName, f found, r *spillRecord) (bool, error) {
+	sum, _, err := e.contentDigest(name, f, f.rec.size, 0)
+	if redoubt.KindOf(err) == redoubt.Erased {
+		now, lerr := e.byID(e.engine, b, f.set.label, name.Key, e.ids.versionID(f.rec.id))
+		if lerr != nil || now.rec == nil {
+			return false, lerr
+		}
+		sum, _, err = e.contentDigest(name, now, now.rec.size, 0)
+	}
+	switch redoubt.KindOf(err) {
+	case redoubt.Erased:
+		return false, nil
+	case redoubt.Corrupt:
+		r.Why = "a version of its length does not read back, and may be a copy: " + name.String() + " " + string(e.ids.versionID(f.rec.id))
+		return false, nil
+	}
+	return hex.EncodeToString(sum[:]) == r.SHA256, err
+}
+
+// traceRebuilt finds what guards rebuilt of the versions that go; where they have gone, their open releases end.
+func (e *Enclave) traceRebuilt(ctx context.Context, r *spillRecord) (err error) {
+	var of []*releaseRecord
+	if r.Erases {
+		of, err = e.endReleases(ctx, r.erased())
+	} else {
+		_, of, err = e.releasesOf(r.erased())
+	}
+	if err != nil {
+		return err
+	}
+	for _, rel := range of {
+		id, ok := e.ids.parse(string(rel.Rebuilt))
+		b, err := e.readable("spill", RebuiltBucket)
+		if !ok || err != nil {
+			continue // nothing was rebuilt yet
+		}
+		f, err := e.byID(e.engine, b, e.ceiling, string(rel.ID), rel.Rebuilt)
+		if err != nil {
+			return err
+		}
+		if f.rec == nil {
+			f = found{set: e.sets.byTag(id.tag()), rec: &record{id: id, maker: string(e.name)}}
+		}
+		if f.set == nil {
+			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		if err := e.listVersion(r, rebuiltName(rel.ID), f, "rebuilt"); err != nil {
+			if errors.Is(err, errSpillFull) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// listVersion lists a version with its place in the journal.
+func (e *Enclave) listVersion(r *spillRecord, name redoubt.ObjectName, f found, relation string) error {
+	view := e.engine.View()
+	defer view.Close()
+	at, err := e.journalPlace(view, f.set, f.rec.id)
+	if err != nil {
+		return err
+	}
+	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation}
+	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at}) {
+		return errSpillFull
+	}
+	return nil
+}
+
+// journalPlace is where a version stands in its set's journal; 0 where the journal has let go of it.
+func (e *Enclave) journalPlace(view store.View, set *labelSet, id versionID) (uint64, error) {
+	prefix := setKey(recJournal, set.id)
+	it := view.Scan(store.NumberedKey(prefix, 1), nextPrefix(prefix))
+	defer it.Close()
+	for it.Next() {
+		if k := it.Key(); len(k) == len(prefix)+8 && bytes.HasPrefix(it.Value(), id[:]) {
+			return binary.BigEndian.Uint64(k[len(prefix):]), nil
+		}
+	}
+	return 0, it.Err()
+}
+
+func (e *Enclave) setNamed(name string) (*labelSet, error) {
+	l, err := label.ParseText([]byte(name), e.policy)
+	if err != nil {
+		return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+	}
+	if set := e.sets.table.Load().byLabel[l]; set != nil {
+		return set, nil
+	}
+	return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt}
+}
