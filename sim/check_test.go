@@ -252,8 +252,8 @@ func (n *node) isApart() bool {
 	home := n.w.home()
 	for _, f := range n.w.ledger.made {
 		in, out := n.carries(f.v.Name, f.v.Label, true), n.carries(f.v.Name, f.v.Label, false)
-		untold := out && !in && (f.gone == home || slices.Contains(f.by, home))
-		ended := f.maybe && (f.gone != nil || len(f.by) > 0)
+		untold := out && !in && slices.Contains(f.by, home)
+		ended := f.maybe && len(f.by) > 0
 		if n.top.Dominates(f.v.Label) && (untold || (in || out) && (ended || f.apart())) {
 			return true
 		}

@@ -20,7 +20,7 @@ type fact struct {
 	tags    []string  // what its tags were told to be
 	gone    *node     // where it was removed for good; nil: nowhere
 	maybe   bool      // it, its removal or an alteration may have been lost with the only state that had it
-	by      []*node   // where it was altered
+	by      []*node   // where it was altered or removed
 	locked  bool      // at home, at some time
 	held    bool      // somebody ever said that it is on hold
 	hold    bool      // what the home said last
@@ -88,7 +88,11 @@ func (l *ledger) add(n *node, v redoubt.Version, sum string) {
 }
 
 func (l *ledger) removed(n *node, id redoubt.VersionID) {
-	if f := l.made[id]; f != nil && f.gone == nil {
+	f := l.made[id]
+	if f == nil {
+		return
+	}
+	if f.by = append(f.by, n); f.gone == nil {
 		f.gone = n
 	}
 }

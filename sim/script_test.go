@@ -46,6 +46,13 @@ var scripts = map[string]struct {
 		{what: "tag", node: 3, subject: "u-analyst", key: "b/only", pick: inImagery}, {what: "settle"}, {what: "wait", span: time.Second},
 		{what: "tag", subject: "u-analyst", key: "b/only", pick: 1}, {what: "settle"},
 	}},
+	// Such a version is removed at both: of two removals the older stands, and that is the home's.
+	"one-way-gone": {5, []step{
+		{what: "put", node: 3, subject: "u-analyst", key: "b/only", size: 10, pick: inImagery},
+		{what: "meet", node: 3}, {what: "settle"}, {what: "part", node: 3},
+		{what: "remove", subject: "u-analyst", key: "b/only", pick: 4 * inImagery}, {what: "wait", span: time.Second},
+		{what: "remove", node: 3, subject: "u-analyst", key: "b/only", pick: inImagery}, {what: "meet", node: 3}, {what: "settle"},
+	}},
 	// A device removes what it wrote and a neighbour took, and is revoked before its home has heard of either: the neighbour keeps the mark,
 	// which the home refuses.
 	"unheard": {5, []step{
