@@ -18,6 +18,39 @@ import (
 	"redoubt/store"
 )
 
+// statementChanges are what might be another in a statement.
+var statementChanges = map[string]func(*redoubt.ReleaseStatement){
+	"estate":       func(s *redoubt.ReleaseStatement) { s.Estate = "other" },
+	"id":           func(s *redoubt.ReleaseStatement) { s.ID = "00000000000000000000000000000001" },
+	"no id":        func(s *redoubt.ReleaseStatement) { s.ID = "" },
+	"from":         func(s *redoubt.ReleaseStatement) { s.From = "unclass" },
+	"to":           func(s *redoubt.ReleaseStatement) { s.To = "topsecret" },
+	"requester":    func(s *redoubt.ReleaseStatement) { s.Requester = "s-analyst" },
+	"bucket":       func(s *redoubt.ReleaseStatement) { s.Bucket = "unclass.reports" },
+	"plain bucket": func(s *redoubt.ReleaseStatement) { s.Bucket = "reports" },
+	"no bucket":    func(s *redoubt.ReleaseStatement) { s.Bucket = "topsecret.none" },
+	"system":       func(s *redoubt.ReleaseStatement) { s.Bucket = redoubt.SystemBucket },
+	"rebuilt":      func(s *redoubt.ReleaseStatement) { s.Bucket = RebuiltBucket },
+	"key":          func(s *redoubt.ReleaseStatement) { s.Key = "other" },
+	"no key":       func(s *redoubt.ReleaseStatement) { s.Key = "" },
+	"type":         func(s *redoubt.ReleaseStatement) { s.ContentType = "text/html" },
+	"meta":         func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"a": "b"} },
+	"much meta": func(s *redoubt.ReleaseStatement) {
+		s.Meta = map[string]string{"a": strings.Repeat("b", redoubt.MaxMetadataBytes)}
+	},
+	"size":         func(s *redoubt.ReleaseStatement) { s.SizeBytes++ },
+	"no size":      func(s *redoubt.ReleaseStatement) { s.SizeBytes = -1 },
+	"digest":       func(s *redoubt.ReleaseStatement) { s.SHA256 = strings.Repeat("0", 64) },
+	"no digest":    func(s *redoubt.ReleaseStatement) { s.SHA256 = "" },
+	"label":        func(s *redoubt.ReleaseStatement) { s.Label = "CONFIDENTIAL" },
+	"high label":   func(s *redoubt.ReleaseStatement) { s.Label = "TOP SECRET" },
+	"no label":     func(s *redoubt.ReleaseStatement) { s.Label = "" },
+	"policy":       func(s *redoubt.ReleaseStatement) { s.Policy = "USA@2" },
+	"rules":        func(s *redoubt.ReleaseStatement) { s.Rules = "others" },
+	"expires":      func(s *redoubt.ReleaseStatement) { s.Expires = s.Expires.Add(time.Hour) },
+	"long expires": func(s *redoubt.ReleaseStatement) { s.Expires = s.Expires.Add(365 * 24 * time.Hour) },
+}
+
 // TestTheTargetTakesExactlyWhatTwoReviewersSigned, whatever a guard that was taken over brings.
 func TestTheTargetTakesExactlyWhatTwoReviewersSigned(t *testing.T) {
 	c := openChain(t)
@@ -29,37 +62,7 @@ func TestTheTargetTakesExactlyWhatTwoReviewersSigned(t *testing.T) {
 		return out
 	}
 	// Each field of the statement, one at a time. The signatures are over what it was.
-	for what, change := range map[string]func(*redoubt.ReleaseStatement){
-		"estate":       func(s *redoubt.ReleaseStatement) { s.Estate = "other" },
-		"id":           func(s *redoubt.ReleaseStatement) { s.ID = "00000000000000000000000000000001" },
-		"no id":        func(s *redoubt.ReleaseStatement) { s.ID = "" },
-		"from":         func(s *redoubt.ReleaseStatement) { s.From = "unclass" },
-		"to":           func(s *redoubt.ReleaseStatement) { s.To = "topsecret" },
-		"requester":    func(s *redoubt.ReleaseStatement) { s.Requester = "s-analyst" },
-		"bucket":       func(s *redoubt.ReleaseStatement) { s.Bucket = "unclass.reports" },
-		"plain bucket": func(s *redoubt.ReleaseStatement) { s.Bucket = "reports" },
-		"no bucket":    func(s *redoubt.ReleaseStatement) { s.Bucket = "topsecret.none" },
-		"system":       func(s *redoubt.ReleaseStatement) { s.Bucket = redoubt.SystemBucket },
-		"rebuilt":      func(s *redoubt.ReleaseStatement) { s.Bucket = RebuiltBucket },
-		"key":          func(s *redoubt.ReleaseStatement) { s.Key = "other" },
-		"no key":       func(s *redoubt.ReleaseStatement) { s.Key = "" },
-		"type":         func(s *redoubt.ReleaseStatement) { s.ContentType = "text/html" },
-		"meta":         func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"a": "b"} },
-		"much meta": func(s *redoubt.ReleaseStatement) {
-			s.Meta = map[string]string{"a": strings.Repeat("b", redoubt.MaxMetadataBytes)}
-		},
-		"size":         func(s *redoubt.ReleaseStatement) { s.SizeBytes++ },
-		"no size":      func(s *redoubt.ReleaseStatement) { s.SizeBytes = -1 },
-		"digest":       func(s *redoubt.ReleaseStatement) { s.SHA256 = strings.Repeat("0", 64) },
-		"no digest":    func(s *redoubt.ReleaseStatement) { s.SHA256 = "" },
-		"label":        func(s *redoubt.ReleaseStatement) { s.Label = "CONFIDENTIAL" },
-		"high label":   func(s *redoubt.ReleaseStatement) { s.Label = "TOP SECRET" },
-		"no label":     func(s *redoubt.ReleaseStatement) { s.Label = "" },
-		"policy":       func(s *redoubt.ReleaseStatement) { s.Policy = "USA@2" },
-		"rules":        func(s *redoubt.ReleaseStatement) { s.Rules = "others" },
-		"expires":      func(s *redoubt.ReleaseStatement) { s.Expires = s.Expires.Add(time.Hour) },
-		"long expires": func(s *redoubt.ReleaseStatement) { s.Expires = s.Expires.Add(365 * 24 * time.Hour) },
-	} {
+	for what, change := range statementChanges {
 		if _, err := c.accept(altered(change), text); err == nil {
 			t.Errorf("another %s than was signed is taken", what)
 		}
@@ -111,6 +114,20 @@ func TestTheTargetTakesExactlyWhatTwoReviewersSigned(t *testing.T) {
 	c.charged()
 	if _, err := c.accept(p, text); err != nil {
 		t.Errorf("what was signed: %v", err)
+	}
+}
+
+// TestTheTargetRefusesWhatItKnowsBetterWhoeverSigned: reviewers sign what they are shown at the source.
+func TestTheTargetRefusesWhatItKnowsBetterWhoeverSigned(t *testing.T) {
+	theirs := []string{"id", "requester", "key", "type", "meta", "label", "expires"} // for reviewers to say, and for nobody else to know
+	for what, change := range statementChanges {
+		c := openChain(t)
+		p, text := c.fetched(c.approved())
+		change(&p.Statement)
+		p.Approvals = []redoubt.Signature{c.signed("rev-1", p.Statement), c.signed("rev-2", p.Statement)}
+		if _, err := c.accept(p, text); (err == nil) != slices.Contains(theirs, what) {
+			t.Errorf("another %s, signed by two: %v", what, err)
+		}
 	}
 }
 

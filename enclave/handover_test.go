@@ -229,9 +229,17 @@ func TestARemovalThatWasRaisedStaysThoughWhatItRemovesIsFedLate(t *testing.T) {
 	}
 	c.raise(c.unclass, c.secret)
 	c.wantGaps(1, 1)
+	c.raise(c.secret, c.ts)
+	c.nothing(c.secret, c.ts) // so that nobody is waited for
 	c.secret.trim()
+	if kept := c.secret.removals("UNCLASSIFIED"); kept != 1 {
+		t.Fatalf("%d removals are known", kept)
+	}
 	c.hands.add(300 * 24 * time.Hour)
 	c.secret.trim()
+	if kept := c.secret.removals("UNCLASSIFIED"); kept != 1 {
+		t.Fatalf("%d removals are known after a year", kept)
+	}
 	if _, err := c.take(c.unclass, c.secret, late); err != nil {
 		t.Fatal(err)
 	}
@@ -289,85 +297,6 @@ func TestWhatIsRefusedForGoodBlocksNothing(t *testing.T) {
 	}
 }
 
-func TestRaisingAnewBringsEverythingOnceMore(t *testing.T) {
-	c := openChain(t)
-	c.low("a", "one")
-	c.next(c.unclass, c.secret) // lost
-	c.low("b", "two")
-	c.raise(c.unclass, c.secret)
-	gone := c.low("c", "three")
-	c.raise(c.unclass, c.secret)
-	if _, err := c.unclass.DeleteObject(context.Background(), c.unclass.as("u-analyst", ""), redoubt.DeleteObject{Name: named("c"), ID: gone.ID}); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("u-analyst", ""), "secret"); !errors.Is(err, redoubt.Denied) {
-		t.Errorf("an analyst raises anew: %v", err)
-	}
-	if err := c.secret.RaiseAnew(context.Background(), c.secret.as("admin", ""), "unclass"); !errors.Is(err, redoubt.NotFound) {
-		t.Errorf("the higher end raises anew: %v", err)
-	}
-	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
-		t.Fatal(err)
-	}
-	out := c.raise(c.unclass, c.secret)
-	if out.Serial != 4 {
-		t.Errorf("bundle %d, want the numbers to go on", out.Serial)
-	}
-	for key, n := range map[string]int{"a": 1, "b": 1, "c": 0} {
-		if got := c.versions(c.secret, "unclass.reports", key); got != n {
-			t.Errorf("%s is there %d times, want %d", key, got, n)
-		}
-	}
-	c.nothing(c.unclass, c.secret)
-}
-
-// TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles: a raise may begin over much, and be begun anew over more.
-func TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles(t *testing.T) {
-	c := openChain(t)
-	for i := range 5 {
-		c.low(fmt.Sprint(i), noise(9<<20))
-	}
-	goes := c.low("goes", "away")
-	drain := func() (bundles int) {
-		t.Helper()
-		for ; bundles < 12; bundles++ {
-			file, mark, err := c.handWithin(c.unclass, c.secret, 3*time.Second)
-			if errors.Is(err, redoubt.NotModified) {
-				return bundles
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.have["secret"] = mark; bundles == 0 { // it goes on below meanwhile
-				c.low("while", fmt.Sprint("version ", mark.Serial))
-				_ = c.unclass.del(c.unclass.as("u-analyst", ""), "goes", goes.ID)
-			}
-			if _, err := c.take(c.unclass, c.secret, file); err != nil {
-				t.Fatal(err)
-			}
-		}
-		t.Fatal("it does not end")
-		return 0
-	}
-	for i, least := range []int{3, 3} {
-		if n := drain(); n < least {
-			t.Errorf("raised in %d bundles, want at least %d", n, least)
-		}
-		for k := range 5 {
-			if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
-				t.Errorf("%d is there %d times", k, n)
-			}
-		}
-		if n, gone := c.versions(c.secret, "unclass.reports", "while"), c.versions(c.secret, "unclass.reports", "goes"); n != i+1 || gone != 0 {
-			t.Errorf("of what was written meanwhile there are %d, of what was removed %d", n, gone)
-		}
-		if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.wantGaps()
-}
-
 // TestWhatIsNotRaisedHoldsNoJournalUp: a guard that raises little, or releases alone, is waited for no longer than it takes to see so.
 func TestWhatIsNotRaisedHoldsNoJournalUp(t *testing.T) {
 	c := openChain(t)
@@ -394,55 +323,6 @@ func TestWhatIsNotRaisedHoldsNoJournalUp(t *testing.T) {
 		t.Errorf("a is %q", got)
 	}
 }
-
-// TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind: a whole that goes in parts may be asked for anew while one of them is made.
-func TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind(t *testing.T) {
-	c := openChain(t)
-	for i := range 3 {
-		c.low(fmt.Sprint(i), noise(9<<20))
-	}
-	c.next(c.unclass, c.secret) // the first part, which the guard has and which is lost
-	ctx, anew := context.Background(), false
-	file := func() []byte {
-		var out bytes.Buffer
-		mark, err := c.files[c.unclass].HandRaise(ctx, c.unclass.as(lowGuard, ""), "secret", c.have["secret"], writes(func(b []byte) (int, error) {
-			if !anew && out.Len() > 1<<20 { // it is being made
-				anew = true
-				if err := c.unclass.RaiseAnew(ctx, c.unclass.as("admin", ""), "secret"); err != nil {
-					t.Error(err)
-				}
-			}
-			return out.Write(b)
-		}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c.have["secret"] = mark
-		return out.Bytes()
-	}()
-	for n := 0; ; n++ {
-		if _, err := c.take(c.unclass, c.secret, file); err != nil {
-			t.Fatal(err)
-		}
-		var err error
-		var mark redoubt.BundleMark
-		if file, mark, err = c.handWithin(c.unclass, c.secret, 3*time.Second); errors.Is(err, redoubt.NotModified) {
-			break
-		}
-		if c.have["secret"] = mark; err != nil || n > 12 {
-			t.Fatal(n, err)
-		}
-	}
-	for k := range 3 {
-		if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
-			t.Errorf("%d is there %d times", k, n)
-		}
-	}
-}
-
-type writes func([]byte) (int, error)
-
-func (w writes) Write(b []byte) (int, error) { return w(b) }
 
 // TestWhatIsAcknowledgedIsNeverVoid: what the guard has on its disk is one commit. Were it two, a crash between them and the loss of that disk
 // would have the next bundle say that the number never was, and nothing would show as lacking.
@@ -473,4 +353,21 @@ func TestWhatIsAcknowledgedIsNeverVoid(t *testing.T) {
 			return
 		}
 	}
+}
+
+// removals counts what is known to have been removed of a label.
+func (w *world) removals(marking string) (n int) {
+	w.t.Helper()
+	set := w.set(marking)
+	view := w.engine.View()
+	defer view.Close()
+	prefix := setKey(recStamp, set.id)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		if redoubt.EntryKind(it.Value()[0]) == redoubt.EntryRemoval {
+			n++
+		}
+	}
+	return n
 }

@@ -311,3 +311,29 @@ func TestWhatWasReleasedIntoAnEnclaveIsNotRaisedFromIt(t *testing.T) {
 		t.Errorf("%d entries would go up, %v", len(refs), err)
 	}
 }
+
+// TestARaiseBringsNothingOfThisEnclavesOwn, even where it is genuine, and the link carries everything.
+func TestARaiseBringsNothingOfThisEnclavesOwn(t *testing.T) {
+	c := openChain(t)
+	far := c.device("ts-device", c.ts)
+	who := c.ts.as("u-analyst", "")
+	v := c.ts.put(who, "c", "plan", "")
+	set := "USA@1 UNCLASSIFIED"
+	refs, _, err := c.ts.Since(context.Background(), far.name, set, 0, 99)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var in []redoubt.Received
+	for _, r := range received(t, fetch(t, c.ts, far, set, refs)) {
+		if r.Entry.Name.Bucket == "reports" {
+			in = append(in, r)
+		}
+	}
+	l := (*c.ts.links.table.Load())["secret"]
+	l.Subscriptions = nil
+	c.ts.link(nil, l)
+	refused, err := c.ts.Apply(context.Background(), "secret", in)
+	if err != nil || len(in) != 1 || len(refused) != 1 || refused[0].Rule != ruleMaker {
+		t.Errorf("of %d of its own, %v was made here: refused %+v, %v", len(in), v.ID, refused, err)
+	}
+}

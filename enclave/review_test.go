@@ -385,3 +385,37 @@ func TestWhatIsToldBesideTheContentFitsInAHeader(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsApprovedAheadLeavesNoEarlier(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	after := c.hands.clock().Add(30 * 24 * time.Hour)
+	id := c.ask(func(q *redoubt.RequestRelease) { q.After = after }).ID
+	c.rebuilt(id, "the plan")
+	for _, by := range []redoubt.SubjectName{"rev-1", "rev-2"} {
+		if err := c.approve(by, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guard := c.ts.as(highGuard, "")
+	if _, _, err := c.ts.FetchApproved(ctx, guard, id); !errors.Is(err, redoubt.Unavailable) {
+		t.Errorf("the guard is given it ahead: %v", err)
+	}
+	r := c.show(id)
+	if _, err := c.accept(redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals}, "the plan"); err == nil || c.released() != "" {
+		t.Errorf("the target takes it ahead: %v", err)
+	}
+	early := *r.Statement
+	early.After = time.Time{}
+	if _, err := c.accept(redoubt.ReleasePackage{Statement: early, Approvals: r.Approvals}, "the plan"); err == nil || c.released() != "" {
+		t.Errorf("the target takes it as if it were not: %v", err)
+	}
+	c.hands.add(30*24*time.Hour + time.Second)
+	p, text := c.fetched(id)
+	if _, err := c.accept(p, text); err != nil || c.released() != "the plan" {
+		t.Errorf("when its time has come: %v", err)
+	}
+	if _, err := c.ts.RequestRelease(ctx, c.ts.as("ts-analyst", "SECRET"), redoubt.RequestRelease{Name: planRequest.Name, To: "secret", Label: "UNCLASSIFIED", Reason: "r", After: c.hands.clock().Add(redoubt.MaxReleaseAhead + time.Hour)}); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("too far ahead: %v", err)
+	}
+}

@@ -1,0 +1,153 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"redoubt"
+)
+
+func TestRaisingAnewBringsEverythingOnceMore(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	c.next(c.unclass, c.secret) // lost
+	c.low("b", "two")
+	c.raise(c.unclass, c.secret)
+	gone := c.low("c", "three")
+	c.raise(c.unclass, c.secret)
+	if _, err := c.unclass.DeleteObject(context.Background(), c.unclass.as("u-analyst", ""), redoubt.DeleteObject{Name: named("c"), ID: gone.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("u-analyst", ""), "secret"); !errors.Is(err, redoubt.Denied) {
+		t.Errorf("an analyst raises anew: %v", err)
+	}
+	if err := c.secret.RaiseAnew(context.Background(), c.secret.as("admin", ""), "unclass"); !errors.Is(err, redoubt.NotFound) {
+		t.Errorf("the higher end raises anew: %v", err)
+	}
+	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
+		t.Fatal(err)
+	}
+	out := c.raise(c.unclass, c.secret)
+	if out.Serial != 4 {
+		t.Errorf("bundle %d, want the numbers to go on", out.Serial)
+	}
+	for key, n := range map[string]int{"a": 1, "b": 1, "c": 0} {
+		if got := c.versions(c.secret, "unclass.reports", key); got != n {
+			t.Errorf("%s is there %d times, want %d", key, got, n)
+		}
+	}
+	c.nothing(c.unclass, c.secret)
+}
+
+// TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles: a raise may begin over much, and be begun anew over more.
+func TestWhatIsThereAlreadyIsRaisedThoughItFillsManyBundles(t *testing.T) {
+	c := openChain(t)
+	for i := range 5 {
+		c.low(fmt.Sprint(i), noise(9<<20))
+	}
+	goes := c.low("goes", "away")
+	drain := func() (bundles int) {
+		t.Helper()
+		for ; bundles < 12; bundles++ {
+			file, mark, err := c.handWithin(c.unclass, c.secret, 3*time.Second)
+			if errors.Is(err, redoubt.NotModified) {
+				return bundles
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.have["secret"] = mark; bundles == 0 { // it goes on below meanwhile
+				c.low("while", fmt.Sprint("version ", mark.Serial))
+				_ = c.unclass.del(c.unclass.as("u-analyst", ""), "goes", goes.ID)
+			}
+			if _, err := c.take(c.unclass, c.secret, file); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Fatal("it does not end")
+		return 0
+	}
+	for i, least := range []int{3, 3} {
+		if n := drain(); n < least {
+			t.Errorf("raised in %d bundles, want at least %d", n, least)
+		}
+		for k := range 5 {
+			if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
+				t.Errorf("%d is there %d times", k, n)
+			}
+		}
+		if n, gone := c.versions(c.secret, "unclass.reports", "while"), c.versions(c.secret, "unclass.reports", "goes"); n != i+1 || gone != 0 {
+			t.Errorf("of what was written meanwhile there are %d, of what was removed %d", n, gone)
+		}
+		if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.wantGaps()
+}
+
+// TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind: a whole that goes in parts may be asked for anew while one of them is made.
+func TestAskingAnewWhileABundleIsMadeForgetsWhatItGoesOnBehind(t *testing.T) {
+	c := openChain(t)
+	for i := range 3 {
+		c.low(fmt.Sprint(i), noise(9<<20))
+	}
+	c.next(c.unclass, c.secret) // the first part, which the guard has and which is lost
+	ctx, anew := context.Background(), false
+	file := func() []byte {
+		var out bytes.Buffer
+		mark, err := c.files[c.unclass].HandRaise(ctx, c.unclass.as(lowGuard, ""), "secret", c.have["secret"], writes(func(b []byte) (int, error) {
+			if !anew && out.Len() > 1<<20 { // it is being made
+				anew = true
+				if err := c.unclass.RaiseAnew(ctx, c.unclass.as("admin", ""), "secret"); err != nil {
+					t.Error(err)
+				}
+			}
+			return out.Write(b)
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.have["secret"] = mark
+		return out.Bytes()
+	}()
+	for n := 0; ; n++ {
+		if _, err := c.take(c.unclass, c.secret, file); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		var mark redoubt.BundleMark
+		if file, mark, err = c.handWithin(c.unclass, c.secret, 3*time.Second); errors.Is(err, redoubt.NotModified) {
+			break
+		}
+		if c.have["secret"] = mark; err != nil || n > 12 {
+			t.Fatal(n, err)
+		}
+	}
+	for k := range 3 {
+		if n := c.versions(c.secret, "unclass.reports", fmt.Sprint(k)); n != 1 {
+			t.Errorf("%d is there %d times", k, n)
+		}
+	}
+}
+
+type writes func([]byte) (int, error)
+
+func (w writes) Write(b []byte) (int, error) { return w(b) }
+
+// TestAskingAnewTakesBackAWholeThatIsOnItsWay: what was made before says nothing of what is to come again.
+func TestAskingAnewTakesBackAWholeThatIsOnItsWay(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	c.next(c.unclass, c.secret) // a whole, and lost behind the guard
+	if err := c.unclass.RaiseAnew(context.Background(), c.unclass.as("admin", ""), "secret"); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.raise(c.unclass, c.secret); got.Serial != 2 || c.above("a") != "one" {
+		t.Errorf("bundle %d, and a is %q", got.Serial, c.above("a"))
+	}
+}
