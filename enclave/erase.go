@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -169,14 +170,17 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 	}
 	entry.Version = f.rec.id[:]
 	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}, versionDuty(f.rec.id)
-	gone, err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil, func(batch *store.Batch) error { return d.add(batch, mark) })
+	rest := sourceDuty + hex.EncodeToString(f.rec.id[:]) // its releases, and what was rebuilt of it
+	gone, err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil, func(batch *store.Batch) error {
+		return errors.Join(d.add(batch, mark), duty{Source: &source{Name: name, Version: e.ids.versionID(f.rec.id)}}.add(batch, rest))
+	})
 	if err != nil {
 		return e.noted(ctx, entry, err)
 	}
 	if !gone {
 		return e.noted(ctx, entry, b.missing(op, name))
 	}
-	return e.fulfil(ctx, mark)
+	return e.fulfilThese(ctx, []string{mark, rest})
 }
 
 // removeVersion takes one version out of the catalogue, if it is still there and keep, asked with the

@@ -122,6 +122,20 @@ func TestAnUpgradeTakesWhatTheGuardRebuilt(t *testing.T) {
 	}
 }
 
+func TestAnErasureTakesWhatTheGuardRebuilt(t *testing.T) {
+	c := openChain(t)
+	id := c.inReview()
+	v, err := c.ts.HeadObject(context.Background(), c.ts.as("ts-analyst", "SECRET"), redoubt.ReadObject{Name: planRequest.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ts.EraseVersion(context.Background(), c.ts.spillOfficer(), planRequest.Name, v.ID, "spilled"); err != nil {
+		t.Fatal(err)
+	}
+	c.wantState(id, redoubt.ReleaseDead, ruleChanged)
+	c.wantNoRebuilt(id)
+}
+
 // wordless carries everything to a device as carry does, and nothing that it acknowledges comes back.
 func wordless(t *testing.T, from, to *world) {
 	t.Helper()
