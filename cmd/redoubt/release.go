@@ -48,7 +48,7 @@ func (a *app) releaseRequest() *cobra.Command {
 	c := &cobra.Command{Use: "request s3://BUCKET/KEY --from NODE --to NODE --as-label MARKING --reason TEXT --as SUBJECT@NODE", Short: "Ask for one version to be released",
 		Long: `Asks for the version that is current for the subject, or for --version. The guard between the two nodes takes
 it through its pipeline; then two reviewers are asked. Metadata and tags stay behind but for what --keep
-names; --key gives it another name.`,
+names; --key-there gives it another name.`,
 		Example: `  redoubt release request s3://reports/plan.txt --from secret --to unclass --as-label UNCLASSIFIED --reason "press" --as s-analyst@secret --wait
   redoubt release request s3://reports/plan.txt --from secret --to secret --as-label "SECRET//REL TO USA, GBR" --reason "liaison" --as s-analyst@secret --json`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
