@@ -36,6 +36,9 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 	if err != nil || !ok {
 		return nil, err
 	}
+	if set, err := e.setBack(ctx, peer); err != nil || set {
+		return nil, err
+	}
 	if rec.Mark.Serial == 0 {
 		return rec.Void, nil
 	}
@@ -56,6 +59,40 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 	}
 	rec = handoverRecord{Void: rec.Void, Begun: rec.Begun}
 	return rec.Void, e.keepHandover(ctx, b, peer, rec, nil)
+}
+
+// setBack begins a raise anew where this state is a backup that was restored: what its positions, its numbers and its void ones say is of another
+// life. The far side takes nothing twice, and drops the gaps of the life before, since all of it comes again.
+func (e *Enclave) setBack(ctx context.Context, peer redoubt.NodeName) (bool, error) {
+	life, err := e.Life(ctx)
+	if err != nil {
+		return false, err
+	}
+	var was madeRecord
+	if ok, err := e.bundleRecord(madeKey(peer), &was); err != nil || !ok || was.Life == life {
+		return false, err
+	}
+	b := new(store.Batch)
+	if err := e.forgetPositions(b, peer); err != nil {
+		return false, err
+	}
+	b.Delete(madeKey(peer))
+	return true, e.keepHandover(ctx, b, peer, handoverRecord{}, nil)
+}
+
+// forgetPositions makes unknown how far a peer has each set.
+func (e *Enclave) forgetPositions(b *store.Batch, peer redoubt.NodeName) error {
+	view := e.engine.View()
+	defer view.Close()
+	prefix := peerKey(peer)
+	it := view.Scan(prefix, after(prefix))
+	defer it.Close()
+	for it.Next() {
+		if len(it.Key()) > len(prefix) {
+			b.Delete(slices.Clone(it.Key()))
+		}
+	}
+	return it.Err()
 }
 
 // handed takes a span for handed over. One that goes on behind what is not known any more says nothing: everything was asked for anew since.
@@ -195,18 +232,8 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err != nil {
 		return err
 	}
-	view := e.engine.View()
-	defer view.Close()
-	b := new(store.Batch)
-	prefix := peerKey(peer)
-	it := view.Scan(prefix, after(prefix))
-	defer it.Close()
-	for it.Next() {
-		if len(it.Key()) > len(prefix) { // how far it has each set; the numbers go on
-			b.Delete(slices.Clone(it.Key()))
-		}
-	}
-	if err := it.Err(); err != nil {
+	b := new(store.Batch) // the numbers go on
+	if err := e.forgetPositions(b, peer); err != nil {
 		return err
 	}
 	if !made {

@@ -77,6 +77,37 @@ func TestABundleThatTheGuardDoesNotKeepIsVoidAndComesInTheNext(t *testing.T) {
 	}
 }
 
+// TestALowerEnclaveThatWasSetBackRaisesEverythingAnew: a backup is restored that has positions, a void number and a bundle on its way.
+func TestALowerEnclaveThatWasSetBackRaisesEverythingAnew(t *testing.T) {
+	c := openChain(t)
+	c.low("a", "one")
+	_, first, err := c.hand(c.unclass, c.secret) // it is lost on the road, and the guard takes it for sent
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.unclass.Handed(context.Background(), "secret", first); err != nil {
+		t.Fatal(err)
+	}
+	c.have["secret"] = first
+	c.low("b", "two")
+	if _, _, err := c.hand(c.unclass, c.secret); err != nil { // void
+		t.Fatal(err)
+	}
+	if void, err := c.unclass.Handed(context.Background(), "secret", first); err != nil || !slices.Equal(void, []uint64{2}) {
+		t.Fatalf("void are %v, %v", void, err)
+	}
+	c.unclass.lose()
+	if void, err := c.unclass.Handed(context.Background(), "secret", first); err != nil || len(void) != 0 {
+		t.Errorf("numbers of another life are void: %v, %v", void, err)
+	}
+	for c.above("b") == "" || c.above("a") == "" {
+		if got := c.raise(c.unclass, c.secret); got.Serial > 2 {
+			t.Fatalf("a is %q and b is %q after bundle %d", c.above("a"), c.above("b"), got.Serial)
+		}
+	}
+	c.nothing(c.unclass, c.secret)
+}
+
 func TestWhatWasVoidIsToldUntilTheGuardHasWhatTellsIt(t *testing.T) {
 	c := openChain(t)
 	c.low("a", "one")

@@ -261,7 +261,9 @@ func (m *importer) gaps(was []redoubt.NumberSpan, last, now redoubt.BundleMark, 
 		gaps = append(slices.Clone(gaps), redoubt.NumberSpan{From: last.Serial + 1, To: now.Serial - 1})
 	}
 	for _, n := range m.void {
-		gaps = without(gaps, n)
+		if n < now.Serial { // of this numbering, and before it: nothing else was void when it was written
+			gaps = without(gaps, n)
+		}
 	}
 	for len(gaps) > redoubt.MaxRaiseGaps {
 		gaps[1].From = gaps[0].From

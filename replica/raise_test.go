@@ -41,7 +41,9 @@ func TestGapsAreWhatIsLacking(t *testing.T) {
 		{"an older one void", numbers(2, 4), at(5), at(6), false, []uint64{3}, numbers(2, 2, 4, 4)},
 		{"void that was taken", numbers(2, 3), at(5), at(6), false, []uint64{1, 5, 6, 9}, numbers(2, 3)},
 		{"a late one", numbers(2, 4), at(9), at(3), true, nil, numbers(2, 2, 4, 4)},
-		{"a late one at the edge", numbers(2, 4), at(9), at(2), true, []uint64{4}, numbers(3, 3)},
+		{"a late one at the edge", numbers(2, 4), at(9), at(2), true, nil, numbers(3, 4)},
+		{"void before a late one", numbers(2, 4), at(9), at(4), true, []uint64{3}, numbers(2, 2)},
+		{"void behind itself, as of another numbering", numbers(2, 4), at(9), at(2), true, []uint64{2, 3, 4}, numbers(3, 4)},
 		{"another numbering", numbers(2, 4), at(9), redoubt.BundleMark{Numbering: [16]byte{2}, Serial: 1}, false, nil, nil},
 		{"another numbering later", numbers(2, 4), at(9), redoubt.BundleMark{Numbering: [16]byte{2}, Serial: 3}, false, []uint64{1}, numbers(2, 2)},
 	} {
