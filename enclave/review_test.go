@@ -389,8 +389,8 @@ func TestWhatIsToldBesideTheContentFitsInAHeader(t *testing.T) {
 func TestWhatIsApprovedAheadLeavesNoEarlier(t *testing.T) {
 	c := openChain(t)
 	ctx := context.Background()
-	after := c.hands.clock().Add(30 * 24 * time.Hour)
-	id := c.ask(func(q *redoubt.RequestRelease) { q.After = after }).ID
+	after := c.hands.clock().Add(3 * 24 * time.Hour) // and a day: the target would take it as far as its end goes
+	id := c.ask(func(q *redoubt.RequestRelease) { q.After, q.Life = after, 24*time.Hour }).ID
 	c.rebuilt(id, "the plan")
 	for _, by := range []redoubt.SubjectName{"rev-1", "rev-2"} {
 		if err := c.approve(by, id); err != nil {
@@ -410,7 +410,7 @@ func TestWhatIsApprovedAheadLeavesNoEarlier(t *testing.T) {
 	if _, err := c.accept(redoubt.ReleasePackage{Statement: early, Approvals: r.Approvals}, "the plan"); err == nil || c.released() != "" {
 		t.Errorf("the target takes it as if it were not: %v", err)
 	}
-	c.hands.add(30*24*time.Hour + time.Second)
+	c.hands.add(3*24*time.Hour + time.Second)
 	p, text := c.fetched(id)
 	if _, err := c.accept(p, text); err != nil || c.released() != "the plan" {
 		t.Errorf("when its time has come: %v", err)
