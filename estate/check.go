@@ -27,6 +27,9 @@ func (r *reader) check() {
 	for i := range e.Nodes {
 		path := fmt.Sprintf("nodes[%d]", i)
 		taken(r, names, e.Nodes[i].Name, path+".name", "node")
+		if e.Nodes[i].Name == guardsName {
+			r.faultAt(path+".name", "buckets that begin with guard. are guards' own", "choose another name")
+		}
 		r.checkNode(&e.Nodes[i], path)
 	}
 	r.checkDevices()

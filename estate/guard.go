@@ -58,6 +58,9 @@ const (
 // DefaultReleaseTypes need no schema of the estate's.
 func DefaultReleaseTypes() []string { return []string{"text/plain", "image/png", "image/jpeg"} }
 
+// guardsName is ORIGIN of the buckets that guards keep for themselves (enclave.RebuiltBucket), so no node and no partner has it.
+const guardsName = "guard"
+
 // KindGuard is the kind of a node that joins two enclaves.
 const KindGuard = "guard"
 

@@ -2,6 +2,7 @@ package estate_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"redoubt"
@@ -52,5 +53,13 @@ func TestTheLowerEnclaveHasNoNameOfTheHigherOneThatItWasNotGiven(t *testing.T) {
 		if _, err := estate.Read([]byte(twoLevels(more)), nil); err == nil {
 			t.Errorf("%q is taken", more)
 		}
+	}
+}
+
+// TestNoNodeHasTheNameThatGuardsKeepTheirBucketsUnder: what is raised from it would lie where guards keep what they rebuilt.
+func TestNoNodeHasTheNameThatGuardsKeepTheirBucketsUnder(t *testing.T) {
+	text := strings.ReplaceAll(strings.ReplaceAll(twoLevels(""), "name: low,", "name: guard,"), "low: low", "low: guard")
+	if _, err := estate.Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "guards' own") {
+		t.Errorf("an enclave named guard: %v", err)
 	}
 }
