@@ -560,7 +560,7 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 
 func TestAnEstateThatNamesWhatIsNotBuiltIsRefused(t *testing.T) {
 	r := newEstate(t)
-	for key, reason := range map[string]string{"links": "not built yet", "agreements": "not built yet", "price_book": "not built yet"} {
+	for key, reason := range map[string]string{"links": "not built yet", "price_book": "not built yet"} {
 		path := r.file(key+".yaml", string(estate.ExampleText)+key+":\n  - name: something\n")
 		for _, args := range [][]string{{"estate", "check", path}, {"up", path, "--detach"}, {"serve", "secret", "--estate", path, "--state", r.state}} {
 			s := r.try(args...)

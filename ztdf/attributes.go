@@ -18,7 +18,7 @@ const (
 // releasable to, as NAMESPACE/attr/NAME/value/VALUE. They stand for the label and are not the label: that is in the assertion.
 func Attributes(namespace, classification string, categories, releasableTo []string) ([]string, error) {
 	if !httpURL(namespace) || strings.HasSuffix(namespace, "/") || strings.Contains(namespace, "/attr/") {
-		return nil, &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no namespace of attributes", clip(namespace)), Hint: "such as https://label.example.mil; the partner's service knows it"}
+		return nil, &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no namespace of attributes", clip(namespace)), Hint: "such as https://label.gbr.example; the partner's service knows it"}
 	}
 	var out []string
 	add := func(name, value string) {

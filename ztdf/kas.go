@@ -120,7 +120,7 @@ func keyID(key any) (string, error) {
 // Check says whether something can be sealed to the recipient: a proper address and name, and a key that takes content.
 func (to Recipient) Check() error {
 	if !httpURL(to.URL) || len(to.KID) > MaxTextBytes || !printable(to.KID) {
-		return &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no address of a key access service, or its key has no proper name", clip(to.URL)), Hint: "such as https://kas.example.mil"}
+		return &redoubt.Error{Op: "ztdf", Kind: redoubt.Invalid, Err: fmt.Errorf("%q is no address of a key access service, or its key has no proper name", clip(to.URL)), Hint: "such as https://kas.gbr.example; the partner says which"}
 	}
 	switch to.Key.(type) {
 	case *rsa.PublicKey, *ecdsa.PublicKey:

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"syscall"
@@ -41,7 +43,7 @@ func runHalf(in io.Reader, errw io.Writer) int {
 		log.Error("the half has no folder", slog.String("why", err.Error()))
 		return exitFailed
 	}
-	if err := sandbox.Confine([]string{c.Dir}, []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"}); err != nil {
+	if err := sandbox.Confine([]string{c.Dir}, resolvers(c.Card.API)); err != nil {
 		log.Warn("this half is not walled off from the other", slog.String("kind", redoubt.KindOf(err).Error()))
 	}
 	if err := node.RunHalf(ctx, c, log); err != nil {
@@ -49,4 +51,16 @@ func runHalf(in io.Reader, errw io.Writer) int {
 		return exitFailed
 	}
 	return 0
+}
+
+// resolvers are the files by which the name in a URL is looked up; none where it is an address.
+func resolvers(at string) []string {
+	u, err := url.Parse(at)
+	if err != nil {
+		return nil
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err == nil {
+		return nil
+	}
+	return []string{"/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/gai.conf"}
 }

@@ -29,7 +29,7 @@ func (a *app) ztdfCommand() *cobra.Command {
 label signed by its originator. What leaves so has left the estate: only a reviewer lets it out, for a nation
 that may read it already, and the node has it on record first. What comes in is believed by the public key of
 who signs for the partner, which you have from the partner himself; a key in the file is never looked at.`,
-		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.example.mil --reason "exercise" --as reviewer@secret
+		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.gbr.example --reason "exercise" --as reviewer@secret
   redoubt ztdf import plan.ztdf s3://reports/plan.txt --kas-private kas.key --trust gbr-signer.pem --as s-analyst@secret
   redoubt ztdf signer --as reviewer@secret > usa-signer.pem`}
 	c.AddCommand(a.ztdfExport(), a.ztdfImport(), a.ztdfSigner())
@@ -51,7 +51,7 @@ func (a *app) ztdfExport() *cobra.Command {
 audience must contain the nation (exit 3 otherwise): a release gives it a wider one first. ORCON, PROPIN, FISA,
 FGI and other owners' material does not leave without the originator. The node records digest, nation and reason
 before it gives the content; the file is sealed here. It is signed with the subject's own key, or with --sign-key.`,
-		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.example.mil --reason "exercise" --as reviewer@secret --json`,
+		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.gbr.example --reason "exercise" --as reviewer@secret --json`,
 		Args:    exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			content, err := a.exportContent(o) // what is wrong on this side is said before the node is asked
 			if err != nil {
