@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -74,9 +75,11 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 	}
 	started, err := a.startDown(ctx, st, e, names, o)
 	leave := func() {
+		var all sync.WaitGroup // at once: a node waits for what guards that still run have asked it and not been answered
 		for _, p := range started {
-			p.stop()
+			all.Go(p.stop)
 		}
+		all.Wait()
 	}
 	if err != nil {
 		leave()
