@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,6 +47,7 @@ func TestUDPIsTakenWhereTheLinkWasDownAndTCPWhereUDPIsClosed(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began, p := time.Now(), &peers{}
+				var mu sync.Mutex // of made: both roads may open at one time
 				var made []*dialledConn
 				d, err := p.dialRoads(t.Context(), c.alone, func(ctx context.Context, road string) (carry.Conn, error) {
 					opens := map[string]time.Duration{"udp": c.udp, "tcp": c.tcp}[road]
@@ -60,8 +62,11 @@ func TestUDPIsTakenWhereTheLinkWasDownAndTCPWhereUDPIsClosed(t *testing.T) {
 					if road == "udp" && c.refuses {
 						return nil, refused
 					}
-					made = append(made, &dialledConn{})
-					return made[len(made)-1], nil
+					conn := &dialledConn{}
+					mu.Lock()
+					made = append(made, conn)
+					mu.Unlock()
+					return conn, nil
 				})
 				took := time.Since(began)
 				if d.road != c.want || (err == nil) != (c.want != "") || took < c.after || took > c.until {
