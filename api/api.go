@@ -54,6 +54,8 @@ type Options struct {
 	Partners      redoubt.PartnerService
 	PartnerSource redoubt.PartnerSource
 
+	Stopping context.Context // ends when the node stops, and with it what guards have asked and not been answered; nil: never
+
 	// Ceiling is the node's. Metrics of the whole node show to who dominates it alone, for they count what
 	// is done at every label (RULES 3.4).
 	Ceiling  label.Label

@@ -166,25 +166,55 @@ func (s *server) raiseAnew(w http.ResponseWriter, r *http.Request, who redoubt.C
 	return done(w, s.Raises.RaiseAnew(r.Context(), who, redoubt.NodeName(r.PathValue("peer"))))
 }
 
-// held bounds a question that is held open until there is something to answer.
-func held(r *http.Request) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(r.Context(), guardWait)
+// held bounds a question that is held open until there is something to answer, or the node stops. waits ends that bound, and not ctx.
+func (s *server) held(r *http.Request) (ctx context.Context, cancel context.CancelFunc, waits func()) {
+	ctx, cancel = context.WithCancel(r.Context())
+	timer, stops := time.AfterFunc(guardWait, cancel), func() bool { return true }
+	if s.Stopping != nil {
+		stops = context.AfterFunc(s.Stopping, cancel)
+	}
+	return ctx, cancel, func() {
+		timer.Stop()
+		stops()
+	}
 }
 
-// begun bounds the waiting for the first byte, and nothing behind it: a bundle may take longer than that to be written.
+// begun ends the waiting with the first byte: a bundle may take longer than that to be written.
 type begun struct {
 	*body
-	wait *time.Timer
+	waits func()
 }
 
 func (b *begun) Write(p []byte) (int, error) {
-	b.wait.Stop()
+	b.waits()
 	return b.body.Write(p)
 }
 
-func (s *server) pendingReleases(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
-	ctx, cancel := held(r)
+// hand answers the next bundle, once there is one, and its mark behind it.
+func (s *server) hand(w http.ResponseWriter, r *http.Request, next func(context.Context, io.Writer) (redoubt.BundleMark, error)) error {
+	ctx, cancel, waits := s.held(r)
 	defer cancel()
+	defer waits()
+	out := &body{w: w, typ: octets}
+	w.Header().Set("Trailer", RaiseTrailer)
+	mark, err := next(ctx, &begun{out, waits})
+	if err != nil {
+		w.Header().Del("Trailer")
+		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {
+			w.WriteHeader(http.StatusNoContent)
+			return nil
+		}
+		return out.end(err)
+	}
+	told, err := json.Marshal(viewMark(mark))
+	w.Header().Set(RaiseTrailer, string(told))
+	return out.end(err)
+}
+
+func (s *server) pendingReleases(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	ctx, cancel, waits := s.held(r)
+	defer cancel()
+	defer waits()
 	ids, err := s.ReleaseSource.PendingReleases(ctx, who, redoubt.ReleaseState(r.URL.Query().Get("state")))
 	if err != nil {
 		return err
@@ -345,22 +375,9 @@ func (s *server) handRaise(w http.ResponseWriter, r *http.Request, who redoubt.C
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	out := &body{w: w, typ: octets}
-	w.Header().Set("Trailer", RaiseTrailer)
-	mark, err := s.RaiseSource.HandRaise(ctx, who, in.Peer, have, &begun{out, time.AfterFunc(guardWait, cancel)})
-	if err != nil {
-		w.Header().Del("Trailer")
-		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return out.end(err)
-	}
-	told, err := json.Marshal(viewMark(mark))
-	w.Header().Set(RaiseTrailer, string(told))
-	return out.end(err)
+	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+		return s.RaiseSource.HandRaise(ctx, who, in.Peer, have, to)
+	})
 }
 
 func (s *server) takeRaise(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {

@@ -208,6 +208,39 @@ func TestReleasesAreAskedForWithinTheirLimits(t *testing.T) {
 	}
 }
 
+// TestANodeThatStopsAnswersWhatWaitsAndFinishesWhatBegan: it would otherwise stop as late as a guard's question ends.
+func TestANodeThatStopsAnswersWhatWaitsAndFinishesWhatBegan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := guardFake{fake: &fake{}}
+		writes := false
+		f.hand = func(ctx context.Context, w io.Writer) (redoubt.BundleMark, error) {
+			if writes {
+				io.WriteString(w, "x")
+				select {
+				case <-ctx.Done():
+					return redoubt.BundleMark{}, ctx.Err()
+				case <-time.After(time.Minute):
+					return redoubt.BundleMark{Serial: 4}, nil
+				}
+			}
+			<-ctx.Done()
+			return redoubt.BundleMark{}, redoubt.NotModified
+		}
+		for _, writes = range []bool{false, true} {
+			o := guardOptions(t, f)
+			var stop context.CancelFunc
+			o.Stopping, stop = context.WithCancel(t.Context())
+			began := time.Now()
+			time.AfterFunc(time.Second, stop)
+			w := askGuard(New(o), "POST", "/v1/guard/raise/hand", "", `{"peer":"high","have":{"serial":0}}`, good)
+			took := time.Since(began)
+			if !writes && (w.Code != http.StatusNoContent || took != time.Second) || writes && (w.Code != http.StatusOK || took != time.Minute) {
+				t.Errorf("writing %v: %d after %v", writes, w.Code, took)
+			}
+		}
+	})
+}
+
 // TestABundleIsWaitedForAndThenTakesItsTime: a guard's question ends when nothing has come, and not while what came is written.
 func TestABundleIsWaitedForAndThenTakesItsTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -2,9 +2,8 @@ package api
 
 import (
 	"context"
-	"encoding/json"
+	"io"
 	"net/http"
-	"time"
 
 	"redoubt"
 )
@@ -53,20 +52,7 @@ func (s *server) handPartner(w http.ResponseWriter, r *http.Request, who redoubt
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	out := &body{w: w, typ: octets}
-	w.Header().Set("Trailer", RaiseTrailer)
-	mark, err := s.PartnerSource.HandPartner(ctx, who, have, &begun{out, time.AfterFunc(guardWait, cancel)})
-	if err != nil {
-		w.Header().Del("Trailer")
-		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {
-			w.WriteHeader(http.StatusNoContent)
-			return nil
-		}
-		return out.end(err)
-	}
-	told, err := json.Marshal(viewMark(mark))
-	w.Header().Set(RaiseTrailer, string(told))
-	return out.end(err)
+	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+		return s.PartnerSource.HandPartner(ctx, who, have, to)
+	})
 }

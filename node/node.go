@@ -63,12 +63,16 @@ type Node struct {
 	joins   func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
 	close   []func() error            // in the order of opening
 	wiped   chan struct{}             // closed when the keys were destroyed
+
+	stopping context.Context // ends when the node begins to stop
+	stop     context.CancelFunc
 }
 
 // Open brings up a node: lock, keys, estate, store, enclave, listeners. On return it is bound to its
 // addresses and nothing is served yet. Unavailable: it runs already. Erased: it was wiped by order of its home.
 func Open(ctx context.Context, o Options) (_ *Node, err error) {
 	n := &Node{dir: o.State.NodeDir(o.Name), name: o.Name, clock: o.Clock, wiped: make(chan struct{})}
+	n.stopping, n.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if n.clock == nil {
 		n.clock = time.Now
 	}
@@ -272,6 +276,7 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 		}
 	}
 	unguard()
+	n.stop()
 	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	for _, f := range n.faces {
@@ -289,6 +294,7 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 
 // Close gives back everything, the last opened first. Closing twice is no error.
 func (n *Node) Close() error {
+	n.stop()
 	var err error
 	for _, c := range slices.Backward(n.close) {
 		err = errors.Join(err, c())

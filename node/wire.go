@@ -90,7 +90,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
 	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud,
-		OwnerToken: n.runtime.Token, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if gate != nil {
 		control.Partners, control.PartnerSource = cloud, giving
 	}
