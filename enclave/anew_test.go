@@ -151,3 +151,20 @@ func TestAskingAnewTakesBackAWholeThatIsOnItsWay(t *testing.T) {
 		t.Errorf("bundle %d, and a is %q", got.Serial, c.above("a"))
 	}
 }
+
+// TestTheLossOfTheLastBundleShows: a while later an empty one follows, once, and its number tells.
+func TestTheLossOfTheLastBundleShows(t *testing.T) {
+	c := openChain(t)
+	c.beat = 10 * time.Millisecond
+	c.files[c.unclass] = c.bundles(c.unclass)
+	c.low("a", "one")
+	c.raise(c.unclass, c.secret)
+	c.low("b", "two")
+	c.next(c.unclass, c.secret) // the guard has it, and the road loses it
+	c.wantGaps()
+	if out, err := c.take(c.unclass, c.secret, c.next(c.unclass, c.secret)); err != nil || out.Serial != 3 {
+		t.Fatalf("bundle %d, %v; want an empty third", out.Serial, err)
+	}
+	c.wantGaps(2, 2)
+	c.nothing(c.unclass, c.secret)
+}

@@ -25,6 +25,7 @@ type chain struct {
 	files               map[*world]*replica.Bundles
 	keys                map[redoubt.SubjectName]ed25519.PrivateKey
 	have                map[redoubt.NodeName]redoubt.BundleMark // of each guard's low half
+	beat                time.Duration                           // of what is made by bundles from then on; 0: as a node has it
 }
 
 const (
@@ -136,7 +137,7 @@ func (c *chain) person(p redoubt.Person) redoubt.Person {
 // bundles is what makes and takes bundles at a node, with the notes that a node adds.
 func (c *chain) bundles(w *world) *replica.Bundles {
 	return replica.NewBundles(replica.BundleOptions{Estate: "example", Node: w.name, Policy: w.policy, Journal: w, State: w, Ledger: w, Tickets: w, Raises: w,
-		Identity: w.BundleIdentity, Sign: w.SignBundle, Clock: w.clock, Stage: c.t.TempDir(),
+		Identity: w.BundleIdentity, Sign: w.SignBundle, Clock: w.clock, Stage: c.t.TempDir(), Beat: c.beat,
 		Notes: func(context.Context, redoubt.NodeName) ([]replica.Note, error) {
 			b, err := json.Marshal(w.Makers())
 			return []replica.Note{{Kind: "makers", Body: b}}, err

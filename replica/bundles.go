@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -42,6 +43,7 @@ type BundleOptions struct {
 	Stage    string              // folder where a file lies, sealed as it came, while it is verified and taken
 	MaxBytes int64               // of content in one bundle; 0: as much as a bundle may have
 	Raises   redoubt.RaiseLedger // of a node that hands to a guard; else nil
+	Beat     time.Duration       // how long after the last bundle of a raise an empty one follows; 0: raiseBeat
 	// Notes gives what this node has to say to a peer beside its journal, and Noted takes what a peer says; nil: nothing.
 	Notes func(ctx context.Context, peer redoubt.NodeName) ([]Note, error)
 	Noted func(ctx context.Context, peer redoubt.NodeName, n Note) error
@@ -54,6 +56,9 @@ type Bundles struct {
 	o                    BundleOptions
 	codecs               Codecs
 	importing, exporting chan struct{}
+
+	beatsMu sync.Mutex
+	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
 }
 
 // maxContent leaves room for what sealing adds.
@@ -67,7 +72,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	return &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1)}
+	return &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), beats: map[redoubt.NodeName]time.Time{}}
 }
 
 func acquire(ctx context.Context, place chan struct{}) (release func(), err error) {

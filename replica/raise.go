@@ -2,11 +2,13 @@ package replica
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"slices"
+	"time"
 
 	"redoubt"
 	"redoubt/bundle"
@@ -74,7 +76,8 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	if err := b.waitToRaise(ctx, peer); err != nil {
+	empty, err := b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+	if err != nil {
 		return mark, err
 	}
 	if release, err = acquire(ctx, b.exporting); err != nil {
@@ -102,22 +105,60 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		mark.ID = id
 		return b.o.Raises.HandOver(ctx, who, peer, mark, x.spans)
 	})
+	if err == nil {
+		b.handedOver(peer, empty && len(x.counts) == 0)
+	}
 	return mark, err
 }
 
-// waitToRaise waits until there is something that was not handed over.
-func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName) error {
+// raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
+// nothing newer would show it otherwise.
+const raiseBeat = time.Minute
+
+// waitToRaise waits until there is something that was not handed over, or (empty) it is time for a bundle of nothing.
+func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats bool) (empty bool, err error) {
+	var beat <-chan time.Time // never
+	if beats {
+		if at := b.beatAt(peer); !at.IsZero() {
+			timer := time.NewTimer(time.Until(at))
+			defer timer.Stop()
+			beat = timer.C
+		}
+	}
 	for {
 		changed := b.o.Journal.Changed()
 		is, err := b.hasToRaise(ctx, peer)
 		if err != nil || is {
-			return err
+			return false, err
 		}
 		select {
 		case <-changed:
+		case <-beat:
+			return true, nil
 		case <-ctx.Done():
-			return redoubt.NotModified
+			return false, redoubt.NotModified
 		}
+	}
+}
+
+// beatAt says when an empty bundle is due. What was handed over before this process began counts as handed over now.
+func (b *Bundles) beatAt(peer redoubt.NodeName) time.Time {
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	at, known := b.beats[peer]
+	if !known {
+		at = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
+		b.beats[peer] = at
+	}
+	return at
+}
+
+func (b *Bundles) handedOver(peer redoubt.NodeName, empty bool) {
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
+	if empty {
+		b.beats[peer] = time.Time{}
 	}
 }
 
