@@ -64,7 +64,8 @@ type releases struct {
 	accept sync.Mutex // serialises what is taken of them, likewise
 	view   sync.Mutex // guards what follows
 	byID   map[redoubt.ReleaseID]*releaseEntry
-	order  []*releaseEntry // oldest first
+	order  []*releaseEntry               // oldest first
+	bySet  map[*labelSet][]*releaseEntry // likewise: what people ask costs nothing for what lies above them (3.2)
 	news   broadcast
 }
 
@@ -72,6 +73,7 @@ type releases struct {
 type releaseEntry struct {
 	id    redoubt.ReleaseID
 	set   *labelSet
+	seq   int // in order
 	made  time.Time
 	by    redoubt.SubjectName
 	to    redoubt.NodeName
@@ -108,7 +110,8 @@ func maybeLeft(state redoubt.ReleaseState, given bool) bool {
 
 // loadReleases reads them all at start.
 func (e *Enclave) loadReleases() error {
-	e.releases.byID = map[redoubt.ReleaseID]*releaseEntry{}
+	e.releases.byID, e.releases.bySet = map[redoubt.ReleaseID]*releaseEntry{}, map[*labelSet][]*releaseEntry{}
+	var all []*releaseEntry
 	view := e.engine.View()
 	defer view.Close()
 	for _, set := range e.sets.all() {
@@ -123,21 +126,25 @@ func (e *Enclave) loadReleases() error {
 			if err != nil {
 				return errors.Join(&redoubt.Error{Op: "enclave.Open", Object: kindRelease, Kind: redoubt.Corrupt, Err: err}, it.Close())
 			}
-			e.releases.add(newReleaseEntry(set, &r))
+			all = append(all, newReleaseEntry(set, &r))
 		}
 		if err := errors.Join(it.Err(), it.Close()); err != nil {
 			return err
 		}
 	}
-	slices.SortStableFunc(e.releases.order, func(a, b *releaseEntry) int { return a.made.Compare(b.made) })
+	slices.SortStableFunc(all, func(a, b *releaseEntry) int { return a.made.Compare(b.made) })
+	for _, x := range all {
+		e.releases.add(x)
+	}
 	return nil
 }
 
 func (r *releases) add(x *releaseEntry) {
 	r.view.Lock()
 	defer r.view.Unlock()
-	r.byID[x.id] = x
+	r.byID[x.id], x.seq = x, len(r.order)
 	r.order = append(r.order, x)
+	r.bySet[x.set] = append(r.bySet[x.set], x)
 }
 
 func (r *releases) find(id redoubt.ReleaseID) (*releaseEntry, redoubt.ReleaseState) {
@@ -350,14 +357,19 @@ func (e *Enclave) overRate(g DeclaredGuard, who redoubt.Credential) string {
 	all, own := 0, 0
 	e.releases.view.Lock()
 	defer e.releases.view.Unlock()
-	for _, x := range slices.Backward(e.releases.order) {
-		if x.made.Before(since) {
-			break
+	for set, some := range e.releases.bySet {
+		if !who.Working.Dominates(set.label) {
+			continue
 		}
-		if x.guard == g.Name && who.Working.Dominates(x.set.label) {
-			all++
-			if x.by == who.Subject {
-				own++
+		for _, x := range slices.Backward(some) {
+			if x.made.Before(since) {
+				break
+			}
+			if x.guard == g.Name {
+				all++
+				if x.by == who.Subject {
+					own++
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/label"
 )
 
 // The list of releases. What of them is in memory says which are shown; of the store no more is read than the page.
@@ -23,9 +24,7 @@ func (e *Enclave) Releases(ctx context.Context, who redoubt.Credential, q redoub
 	out, from := []redoubt.Release{}, e.releases.before(q.After, who)
 	for len(out) < most && from > 0 {
 		var some []*releaseEntry
-		some, from = e.releases.look(from, most-len(out), func(x *releaseEntry) bool {
-			return who.Working.Dominates(x.set.label) && (q.State == "" || q.State == x.now(e.clock()))
-		})
+		some, from = e.releases.look(from, most-len(out), who.Working, func(x *releaseEntry) bool { return q.State == "" || q.State == x.now(e.clock()) })
 		for _, x := range some {
 			b, err := e.readable(op, x.name.Bucket)
 			if err != nil {
@@ -56,17 +55,45 @@ func (r *releases) before(id redoubt.ReleaseID, who redoubt.Credential) int {
 	case x == nil || !who.Working.Dominates(x.set.label):
 		return 0
 	}
-	return slices.Index(r.order, x)
+	return x.seq
 }
 
-// look gives up to most of the first from releases, the newest first, and how many older ones are left to look at.
-func (r *releases) look(from, most int, which func(*releaseEntry) bool) (some []*releaseEntry, left int) {
+// look gives up to most of the first from releases that are at labels which by dominates, the newest first, and how many older ones are left to
+// look at. Those of each label set are in their order: they are merged.
+func (r *releases) look(from, most int, by label.Label, which func(*releaseEntry) bool) (some []*releaseEntry, left int) {
 	r.view.Lock()
 	defer r.view.Unlock()
-	for ; from > 0 && len(some) < most; from-- {
-		if x := r.order[from-1]; which(x) {
+	var sets [][]*releaseEntry
+	for set, all := range r.bySet {
+		if by.Dominates(set.label) {
+			n, _ := slices.BinarySearchFunc(all, from, func(x *releaseEntry, seq int) int { return cmp.Compare(x.seq, seq) })
+			sets = append(sets, all[:n])
+		}
+	}
+	last := func(all []*releaseEntry) int {
+		if len(all) == 0 {
+			return -1
+		}
+		return all[len(all)-1].seq
+	}
+	if len(sets) == 0 {
+		return nil, 0
+	}
+	for len(some) < most {
+		newest := 0
+		for i := range sets {
+			if last(sets[i]) > last(sets[newest]) {
+				newest = i
+			}
+		}
+		if from = max(last(sets[newest]), 0); last(sets[newest]) < 0 {
+			break
+		}
+		n := len(sets[newest]) - 1
+		if x := sets[newest][n]; which(x) {
 			some = append(some, x)
 		}
+		sets[newest] = sets[newest][:n]
 	}
 	return some, from
 }
