@@ -137,7 +137,8 @@ func (w *world) compareFact(n *node, f *fact, l line) {
 	if l.v.Hold && !f.held {
 		w.fault("%s holds %s %s on hold, which nobody said", n.name, f.v.Name, l.id)
 	}
-	if f.altered && hears(n, w.home(), f.v.Name, f.v.Label) && (f.hold && !l.v.Hold || l.v.Retention.Until.Before(f.until)) {
+	lifted := f.until.After(time.Now()) && l.v.Retention.Until.Before(f.until) // what is over need not stand
+	if f.altered && hears(n, w.home(), f.v.Name, f.v.Label) && (f.hold && !l.v.Hold || lifted) {
 		w.fault("%s holds %s %s with hold %v until %v, its home said %v until %v", n.name, f.v.Name, l.id, l.v.Hold, l.v.Retention.Until, f.hold, f.until)
 	}
 	if f.firm.After(time.Now()) && (n == f.firmAt || hears(n, f.firmAt, f.v.Name, f.v.Label)) && (l.v.Retention.Mode != compliance || l.v.Retention.Until.Before(f.firm)) {

@@ -22,6 +22,15 @@ var scripts = map[string]struct {
 		{what: "retain", node: 5, subject: "s-analyst", key: "b/only", pick: inCompliance}, {what: "wait", span: time.Second},
 		{what: "tag", subject: "s-analyst", key: "b/only", pick: 1},
 	}},
+	// A version is retained for two days, and when that is over its home and its device alter it: what is over stands no longer.
+	"over": {5, []step{
+		{what: "put", node: 5, subject: "s-analyst", key: "b/only", size: 10, pick: 1},
+		{what: "meet", node: 5}, {what: "settle"},
+		{what: "retain", node: 5, subject: "s-analyst", key: "b/only", pick: 1}, {what: "settle"},
+		{what: "years", span: 60 * 24 * time.Hour}, {what: "meet", node: 5}, {what: "settle"},
+		{what: "tag", subject: "s-analyst", key: "b/only", pick: 1}, {what: "settle"}, {what: "wait", span: time.Second},
+		{what: "tag", node: 5, subject: "s-analyst", key: "b/only", pick: 2}, {what: "settle"},
+	}},
 	// A conflict is settled by a version of its own, which supersedes what was apart for a device that is sent the latest alone.
 	"resolve": {5, []step{
 		{what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 5},
