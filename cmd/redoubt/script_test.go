@@ -51,6 +51,7 @@ func TestCommands(t *testing.T) {
 			"port":    port,
 			"appears": appears,
 			"becomes": becomes,
+			"damage":  damage,
 		},
 	})
 }
@@ -92,6 +93,22 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("got exit code %d, want %d", got, want)
 	}
+}
+
+// damage FILE OFFSET: the byte there becomes another one.
+func damage(ts *testscript.TestScript, neg bool, args []string) {
+	offset, err := strconv.Atoi(args[1])
+	if err != nil || neg {
+		ts.Fatalf("usage: damage FILE OFFSET")
+	}
+	path := ts.MkAbs(args[0])
+	content, err := os.ReadFile(path)
+	ts.Check(err)
+	if offset >= len(content) {
+		ts.Fatalf("%s has %d bytes alone", args[0], len(content))
+	}
+	content[offset] ^= 1
+	ts.Check(os.WriteFile(path, content, 0o600))
 }
 
 // ready STATE NODE...: waits until the nodes are ready and up has let go of the state; ! ready until they are not.
