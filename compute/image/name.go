@@ -10,11 +10,8 @@ import (
 	"redoubt"
 )
 
-// Limits of names.
-const (
-	MaxRepositoryBytes = 255 // of BUCKET/NAME: what docker takes
-	MaxTagBytes        = 128 // OCI Distribution 1.1
-)
+// MaxTagBytes bounds a tag (OCI Distribution 1.1).
+const MaxTagBytes = 128
 
 // Digest is a SHA-256. The zero Digest is nothing's.
 type Digest [sha256.Size]byte
@@ -64,29 +61,16 @@ type Repository struct {
 	Name   string // one or more components, with slashes between
 }
 
-// component is one part of a repository's name (OCI Distribution 1.1). None begins with "_", as the keys under a repository do, and none is
-// "." or "..".
-const component = `[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*`
-
-var (
-	repositoryForm = regexp.MustCompile(`^` + component + `(?:/` + component + `)+$`)
-	tagForm        = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
-)
-
-// reserved are no buckets of images: /v2/models and /v2/health are those of the Open Inference Protocol on the same listener.
-var reserved = map[string]bool{"models": true, "health": true}
-
-// Reserved says whether a path behind /v2/ that begins with first belongs to another protocol.
-func Reserved(first string) bool { return reserved[first] }
+var tagForm = regexp.MustCompile(`^[a-zA-Z0-9_][a-zA-Z0-9._-]*$`)
 
 // ParseRepository reads BUCKET/NAME.
 func ParseRepository(s string) (Repository, error) {
-	if len(s) > MaxRepositoryBytes || !repositoryForm.MatchString(s) {
-		return Repository{}, invalid("repository", "a repository is BUCKET/NAME, each of a-z and 0-9, with single . _ or - within")
-	}
 	bucket, name, _ := strings.Cut(s, "/")
-	if Reserved(bucket) {
+	if redoubt.ReservedRepository(bucket) {
 		return Repository{}, invalid("repository", "no images lie in a bucket called %s: use another", bucket)
+	}
+	if !redoubt.ValidRepository(s) {
+		return Repository{}, invalid("repository", "a repository is BUCKET/NAME, each of a-z and 0-9, with single . _ or - within")
 	}
 	return Repository{Bucket: redoubt.BucketName(bucket), Name: name}, nil
 }
