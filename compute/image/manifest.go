@@ -137,17 +137,17 @@ func ReadManifest(b []byte, typ string) (*Manifest, error) {
 	return m, nil
 }
 
-// settleType finds the media type: what the document says, what came with it, or what it looks like.
+// settleType finds the media type: what the document says, or what it looks like. What came with it is the same.
 func (m *Manifest) settleType(typ string) error {
 	if m.MediaType != "" && typ != "" && m.MediaType != typ {
 		return invalid("manifest", "it came as another media type than it says it is")
 	}
-	if m.MediaType == "" {
-		m.MediaType = typ
-	}
-	if m.MediaType == "" {
+	if m.MediaType == "" { // OCI does not ask for it, Docker does
 		if m.MediaType = TypeManifest; m.Manifests != nil && m.Config == nil {
 			m.MediaType = TypeIndex
+		}
+		if typ != "" && typ != m.MediaType {
+			return invalid("manifest", "it does not say what it is, and came as something else than it looks like")
 		}
 	}
 	switch m.MediaType {
