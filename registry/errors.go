@@ -134,8 +134,11 @@ func (c *call) fail(err error) {
 		panic(http.ErrAbortHandler)
 	}
 	h := c.w.Header()
-	for _, name := range []string{"Content-Length", "Content-Range", "Accept-Ranges", "Docker-Content-Digest", "Etag", labelHeader} {
+	for _, name := range []string{"Content-Length", "Accept-Ranges", "Docker-Content-Digest", "Etag", labelHeader} {
 		h.Del(name)
+	}
+	if status != http.StatusRequestedRangeNotSatisfiable {
+		h.Del("Content-Range")
 	}
 	switch status {
 	case http.StatusUnauthorized:

@@ -173,9 +173,10 @@ func (c *call) more(s *session) error {
 			return as("BLOB_UPLOAD_INVALID", &redoubt.Error{Op: "registry", Kind: redoubt.RangeInvalid, Rule: "the range does not go on from what has come"})
 		}
 	}
-	broke, err := c.g.take(c.ctx, s, c.r.Body)
+	kept := context.WithoutCancel(c.ctx) // a client that is gone will ask for what it sent
+	broke, err := c.g.take(kept, s, c.r.Body)
 	if err != nil {
-		c.g.drop(context.WithoutCancel(c.ctx), s)
+		c.g.drop(kept, s)
 		return err
 	}
 	if broke {
