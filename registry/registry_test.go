@@ -54,7 +54,9 @@ type answer struct {
 
 // code is the first error code of the answer.
 func (a answer) code() string {
-	var p struct{ Errors []struct{ Code, Message string } }
+	var p struct {
+		Errors []struct{ Code, Message string }
+	}
 	if json.Unmarshal([]byte(a.body), &p) != nil || len(p.Errors) == 0 {
 		return ""
 	}

@@ -148,7 +148,7 @@ func (g *Registry) forget(s *session) {
 	g.mu.Unlock()
 }
 
-// Close ends the sessions that are open. No request may be under way.
+// Close ends the sessions that are open; one that a request uses, when that is done. No request may begin any more.
 func (g *Registry) Close() error {
 	g.mu.Lock()
 	g.closed = true
