@@ -14,9 +14,9 @@ func (a *app) envCommand() *cobra.Command {
 	var w who
 	var form string
 	c := &cobra.Command{Use: "env SUBJECT@NODE", Short: "A fresh credential, as lines for the shell or as a client's settings",
-		Long: `Makes a credential at a working label with the subject's own key, and prints what a client of objects (S3) or of container
-images (OCI) needs. What is printed holds secrets: it goes to your shell and is kept nowhere; what a client of images logs in with, it keeps
-in its own file until it is logged out.
+		Long: `Makes a credential at a working label with the subject's own key, and prints what a client of objects (S3) or of
+container images (OCI) needs. What is printed holds secrets: it goes to your shell and is kept nowhere; what a client of
+images logs in with, it keeps in its own file until it logs out.
 
   --client aws      environment of aws-cli and every AWS SDK (the default)
   --client rclone   environment; the remote is called redoubt
@@ -33,7 +33,8 @@ in its own file until it is logged out.
   eval "$(redoubt env s-analyst@secret --label "SECRET//REL TO USA, GBR" --client rclone)" && rclone ls redoubt:reports
   redoubt env u-analyst@unclass --client s3cmd > s3cmd.conf
   curl -K <(redoubt env u-analyst@unclass --client curl) "$AWS_ENDPOINT_URL/reports/gettysburg.txt"
-  eval "$(redoubt env s-analyst@secret --client skopeo)" && skopeo copy oci:./tool "docker://$REDOUBT_REGISTRY/reports/tool:v1"`,
+  eval "$(redoubt env s-analyst@secret --client skopeo)"
+  skopeo copy oci:./tool "docker://$REDOUBT_REGISTRY/reports/tool:v1"`,
 		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			w.as = args[0]
 			print, ok := envForms[form]
