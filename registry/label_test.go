@@ -3,10 +3,12 @@ package registry_test
 import (
 	"bytes"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,6 +229,15 @@ func TestAnUploadEndsWhenNothingComes(t *testing.T) {
 		if uploads() != 1 {
 			t.Error("there is no upload under way")
 		}
+		// One that is being used does not end, however long that takes.
+		req := httptest.NewRequest("PATCH", at, &slow{wait: 90 * time.Minute})
+		req.SetBasicAuth("x", m.Token)
+		w := httptest.NewRecorder()
+		s.Images.ServeHTTP(w, req)
+		synctest.Wait()
+		if code := patch(1); w.Code != 202 || code != 202 {
+			t.Fatalf("after a request of 90 minutes: %d, then %d", w.Code, code)
+		}
 		time.Sleep(time.Hour + time.Second)
 		synctest.Wait()
 		if code := patch(1); code != http.StatusNotFound || uploads() != 0 {
@@ -234,4 +245,72 @@ func TestAnUploadEndsWhenNothingComes(t *testing.T) {
 		}
 		s.Stop()
 	})
+}
+
+// slow gives one byte after a while.
+type slow struct {
+	wait time.Duration
+	done bool
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	if s.done {
+		return 0, io.EOF
+	}
+	time.Sleep(s.wait)
+	s.done, p[0] = true, 'x'
+	return 1, nil
+}
+
+func TestOneCredentialHasSoManyRequestsAtOnce(t *testing.T) {
+	s := newSite(t, redoubttest.Options{})
+	c, other := s.as("s-analyst", ""), s.as("s-analyst", "")
+	var busy sync.WaitGroup
+	release, waiting := make(chan struct{}), make(chan struct{}, 64)
+	for range 64 {
+		busy.Go(func() {
+			req := httptest.NewRequest("POST", "/v2/reports/a/blobs/uploads/?digest="+image.DigestOf(nil).String(), gate{waiting, release})
+			req.SetBasicAuth("x", c.minted.Token)
+			w := httptest.NewRecorder()
+			s.Images.ServeHTTP(w, req)
+			if w.Code != 201 {
+				t.Errorf("got %d %s", w.Code, w.Body)
+			}
+		})
+	}
+	for range 64 {
+		<-waiting
+	}
+	a := c.want(429, "TOOMANYREQUESTS", "GET", "/v2/", nil)
+	if a.header.Get("Retry-After") == "" {
+		t.Error("it is not told when to try again")
+	}
+	other.want(200, "", "GET", "/v2/", nil)
+	close(release)
+	busy.Wait()
+	c.want(200, "", "GET", "/v2/", nil)
+}
+
+// gate is an empty body that ends when it may.
+type gate struct {
+	waiting chan<- struct{}
+	release <-chan struct{}
+}
+
+func (g gate) Read([]byte) (int, error) {
+	g.waiting <- struct{}{}
+	<-g.release
+	return 0, io.EOF
+}
+
+func TestALabelsShareBoundsItsImages(t *testing.T) {
+	s := newSite(t, redoubttest.Options{Quotas: map[string]int64{"SECRET": 8 << 20}})
+	c := s.as("s-analyst", "")
+	b := noise(9<<20, 1)
+	c.want(403, "DENIED", "POST", "/v2/reports/a/blobs/uploads/?digest="+image.DigestOf(b).String(), bytes.NewReader(b))
+	at := c.start("reports/a")
+	c.want(403, "DENIED", "PATCH", at, bytes.NewReader(b))
+	c.want(404, "BLOB_UPLOAD_UNKNOWN", "GET", at, nil)
+	c.blob("reports/a", b[:6<<20]) // what was refused takes no room
+	s.as("u-analyst", "").blob("reports/a", b)
 }

@@ -96,6 +96,7 @@ func (g *Registry) use(who redoubt.Credential, repo image.Repository, id string)
 		s.mu.Unlock()
 		return nil, nil, errUploadUnknown
 	}
+	g.disarm(s)
 	return s, func() {
 		if !s.over {
 			g.extend(s)
@@ -108,10 +109,15 @@ func (g *Registry) use(who redoubt.Credential, repo image.Repository, id string)
 func (g *Registry) extend(s *session) {
 	life := g.life(s.who)
 	s.due = time.Now().Add(life)
-	if !s.end.Stop() {
-		g.ending.Add(1) // the end that was set is waiting for the lock, and will find that it is not due
-	}
+	g.ending.Add(1)
 	s.end.Reset(life)
+}
+
+// disarm takes back the end that is set, if it is not waiting for the lock already: then it will find that it is not due. s.mu is held.
+func (g *Registry) disarm(s *session) {
+	if s.end.Stop() {
+		g.ending.Done()
+	}
 }
 
 // expire ends a session that nobody has used for its life.
@@ -140,9 +146,7 @@ func (g *Registry) forget(s *session) {
 	s.over = true
 	clear(s.held)
 	s.held = nil
-	if s.end.Stop() {
-		g.ending.Done()
-	}
+	g.disarm(s)
 	g.mu.Lock()
 	delete(g.sessions, s.id)
 	g.mu.Unlock()
