@@ -46,19 +46,19 @@ const (
 
 // SubmitJob asks for a job. One of Module and Image is set.
 type SubmitJob struct {
-	Module  string        `json:"module,omitempty"` // SHA-256 of a WebAssembly module that was put before (PutModule), hex
-	Image   string        `json:"image,omitempty"`  // BUCKET/NAME:TAG or BUCKET/NAME@sha256:DIGEST of this node's registry
-	Args    []string      `json:"args,omitempty"`   // without the program's own name
-	Env     []string      `json:"env,omitempty"`    // NAME=VALUE
-	In      []JobInput    `json:"in,omitempty"`     // what is under /in
-	Out     JobInput      `json:"out,omitzero"`     // where what is written under /out goes; no bucket: nowhere
-	Max     string        `json:"max,omitempty"`    // marking: how far it may rise; "": not above START
-	Timeout time.Duration `json:"timeout,omitempty"`
-	Retries int           `json:"retries,omitempty"` // further attempts after one that failed
-	Limits  JobLimits     `json:"limits,omitzero"`
-	Driver  string        `json:"driver,omitempty"`  // "": that of the estate for this kind of program
-	Network []string      `json:"network,omitempty"` // HOST:PORT of the estate that it may reach; none: no network
-	From    string        `json:"from,omitempty"`    // what started it: "schedule NAME" or "trigger NAME"; told, not asked for
+	Module  string     `json:"module,omitempty"`  // SHA-256 of a WebAssembly module that was put before (PutModule), hex
+	Image   string     `json:"image,omitempty"`   // BUCKET/NAME:TAG or BUCKET/NAME@sha256:DIGEST of this node's registry
+	Args    []string   `json:"args,omitempty"`    // without the program's own name
+	Env     []string   `json:"env,omitempty"`     // NAME=VALUE
+	In      []JobInput `json:"in,omitempty"`      // what is under /in
+	Out     JobInput   `json:"out,omitzero"`      // where what is written under /out goes; no bucket: nowhere
+	Max     string     `json:"max,omitempty"`     // marking: how far it may rise; "": not above START
+	Seconds int64      `json:"seconds,omitempty"` // that one attempt may run; DefaultJobTime
+	Retries int        `json:"retries,omitempty"` // further attempts after one that failed
+	Limits  JobLimits  `json:"limits,omitzero"`
+	Driver  string     `json:"driver,omitempty"`  // "": that of the estate for this kind of program
+	Network []string   `json:"network,omitempty"` // HOST:PORT of the estate that it may reach; none: no network
+	From    string     `json:"from,omitempty"`    // what started it: "schedule NAME" or "trigger NAME"; told, not asked for
 }
 
 // JobInput is a part of a bucket: every key that begins with Prefix.
@@ -177,7 +177,7 @@ type JobRun interface {
 type JobExit struct {
 	Code  int    // -1: it did not end by itself
 	Why   string // where Code is not 0, or outputs cannot be taken: the reason, and what to do
-	Retry bool   // it was no fault of the program: it does not count as an attempt
+	Retry bool   // it was no fault of the program: it is begun anew; with a Why only so often, without one (a node that stops) always
 }
 
 // JobDesk is what an engine that runs jobs is handed of an enclave.

@@ -41,6 +41,8 @@ type Options struct {
 	Finds       redoubt.FindService
 	Spills      redoubt.SpillService
 	Exports     redoubt.ExportService
+	Jobs        redoubt.JobService // nil: of a node that runs none
+	Schedules   redoubt.ScheduleService
 
 	// Of a node that guards join to others; nil: of one that none does.
 	Releases      redoubt.ReleaseService
@@ -153,6 +155,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		mux.HandleFunc(pattern, s.as(handle))
 	}
 	s.guardRoutes(mux)
+	s.jobRoutes(mux)
 	s.partnerRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, redoubt.NotFound) })
 }

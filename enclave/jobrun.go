@@ -138,7 +138,9 @@ func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
 		j.mu.Unlock()
 		return nil
 	}
-	s.Lost++
+	if why != "" {
+		s.Lost++
+	}
 	s.Attempt--
 	if s.State, s.Label = redoubt.JobSubmitted, ""; s.Lost >= maxLostAttempts {
 		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s, %d times", why, s.Lost)

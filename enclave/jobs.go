@@ -410,7 +410,7 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		return bad("a job runs a WebAssembly module or an image: one of --wasm and --image")
 	case len(q.In) > redoubt.MaxJobInputs:
 		return bad("a job has at most %d inputs", redoubt.MaxJobInputs)
-	case q.Timeout < 0 || q.Timeout > redoubt.MaxJobTime:
+	case q.Seconds < 0 || q.Seconds > int64(redoubt.MaxJobTime/time.Second):
 		return bad("a job may run for at most %s", redoubt.MaxJobTime)
 	case q.Retries < 0 || q.Retries > redoubt.MaxJobRetries:
 		return bad("a job is tried again at most %d times", redoubt.MaxJobRetries)

@@ -499,7 +499,7 @@ func TestWhatIsWrongWithAJobIsSaid(t *testing.T) {
 		"output to a guard's":    {func(q *redoubt.SubmitJob) { q.Out.Bucket = JobBucket }, redoubt.Denied},
 		"a variable without =":   {func(q *redoubt.SubmitJob) { q.Env = []string{"x"} }, redoubt.Invalid},
 		"an argument with a NUL": {func(q *redoubt.SubmitJob) { q.Args = []string{"a\x00b"} }, redoubt.Invalid},
-		"too long":               {func(q *redoubt.SubmitJob) { q.Timeout = redoubt.MaxJobTime + 1 }, redoubt.Invalid},
+		"too long":               {func(q *redoubt.SubmitJob) { q.Seconds = int64(redoubt.MaxJobTime/time.Second) + 1 }, redoubt.Invalid},
 		"too often":              {func(q *redoubt.SubmitJob) { q.Retries = redoubt.MaxJobRetries + 1 }, redoubt.Invalid},
 		"too much":               {func(q *redoubt.SubmitJob) { q.Args = []string{strings.Repeat("x", redoubt.MaxJobSpecBytes)} }, redoubt.TooLarge},
 	} {

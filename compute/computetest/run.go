@@ -85,7 +85,7 @@ func (r *Run) Cancel() { r.once.Do(func() { close(r.canceled) }) }
 
 // Task is the attempt as a driver is given it, with the limits that spec leaves out filled in.
 func (r *Run) Task(spec redoubt.SubmitJob) compute.Task {
-	t := compute.Task{JobRun: r, Spec: spec, Limits: spec.Limits, Timeout: spec.Timeout}
+	t := compute.Task{JobRun: r, Spec: spec, Limits: spec.Limits, Timeout: time.Duration(spec.Seconds) * time.Second}
 	if t.Timeout == 0 {
 		t.Timeout = time.Minute
 	}
