@@ -36,6 +36,9 @@ func (f guardFake) OpenRebuilt(ctx context.Context, who redoubt.Credential, id r
 func (f guardFake) ApproveRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, sig string) (redoubt.Release, error) {
 	return redoubt.Release{ID: id}, f.note(ctx, who, "approve", string(id), sig)
 }
+func (f guardFake) ConsentRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, sig string) (redoubt.Release, error) {
+	return redoubt.Release{ID: id}, f.note(ctx, who, "consent", string(id), sig)
+}
 func (f guardFake) DenyRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, reason string) (redoubt.Release, error) {
 	return redoubt.Release{ID: id}, f.note(ctx, who, "deny", string(id), reason)
 }
