@@ -404,7 +404,7 @@ func TestAConsentToAnExportDiesWithWhatItRestsOn(t *testing.T) {
 	c.ts.put(c.ts.as("rev-3", relGBR), "plan", "the plan", "SECRET//ORCON/REL TO USA, GBR")
 	q.Version = ""
 	wantRefusal(t, "by who consents", c.export("rev-3", q), redoubt.Denied, ruleAuthor)
-	if _, err := c.ts.copied(c.ts.as("ts-analyst", "SECRET"), "plan", "copy", "", nil); err != nil {
+	if _, err := c.ts.copied(c.ts.as("ts-analyst", relGBR), "plan", "copy", "", nil); err != nil {
 		t.Fatal(err)
 	}
 	q.Name.Key = "copy"
