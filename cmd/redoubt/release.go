@@ -305,7 +305,8 @@ func (a *app) releaseApprove() *cobra.Command {
 	c := &cobra.Command{Use: "approve ID --as REVIEWER@NODE", Short: "Sign, with the reviewer's own key, that exactly these bytes may leave",
 		Long: `Fetches the bytes that would leave, holds them against the digest, and signs the digest with name, type,
 metadata, label, target and expiry. Look at them first: redoubt release show. With --sha256 nothing else than
-what was looked at is signed. The second signature sends it off, or the originator's consent where that is awaited.`,
+what was looked at is signed. The second signature sends it off, or the originator's consent where that is
+awaited.`,
 		Example: "  redoubt release approve ID --as reviewer@secret\n  redoubt release approve ID --sha256 HEX --as reviewer-2@secret", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			r, err := a.signRelease(ctx, s, w, redoubt.ReleaseID(args[0]), digest, redoubt.ReleaseMessage, s.api.ApproveRelease)
@@ -369,9 +370,10 @@ func (a *app) releaseReceipt() *cobra.Command {
 func (a *app) releaseVerify() *cobra.Command {
 	var content, key string
 	c := &cobra.Command{Use: "verify RECEIPT", Short: "Verify a receipt, offline: who has it needs nothing else",
-		Long: `Checks both reviewers' signatures, the originator's consent where there is one, and the node's, and with --content that a file is what was released. The
-node's key is the one that is known to be its own: --node-key gives it, else it is the one of this state;
-without either the receipt is whole, and not known to be of that node, which is said and is exit 1.`,
+		Long: `Checks both reviewers' signatures, the originator's consent where there is one, and the node's, and with
+--content that a file is what was released. The node's key is the one that is known to be its own: --node-key
+gives it, else it is the one of this state; without either the receipt is whole, and not known to be of that
+node, which is said and is exit 1.`,
 		Example: "  redoubt release verify receipt.json --content plan.txt\n  redoubt release verify receipt.json --node-key BASE64 --json", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyReceipt(args[0], content, key) }}
 	c.Flags().StringVar(&content, "content", "", "`file` that was released")
