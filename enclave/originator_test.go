@@ -410,3 +410,23 @@ func TestAConsentToAnExportDiesWithWhatItRestsOn(t *testing.T) {
 	q.Name.Key = "copy"
 	wantRefusal(t, "by whose it is", c.export("rev-3", q), redoubt.Denied, ruleAuthor)
 }
+
+// TestASettledConflictIsItsOriginatorsAsBefore: who keeps one of two versions writes it anew, and it is not hers.
+func TestASettledConflictIsItsOriginatorsAsBefore(t *testing.T) {
+	p := openPair(t, "SECRET", nil)
+	ctx := context.Background()
+	p.home.put(p.home.as("s-analyst", orcon), "plan", "from home", "")
+	p.device.put(p.device.as("s-analyst", orcon), "plan", "from the device", "")
+	carry(t, p.device, p.home)
+	v, err := p.home.ResolveConflict(ctx, p.home.as("ts-analyst", orcon), named("plan"), "")
+	if err != nil || v.Author != "ts-analyst" || v.Attributes.Meta[redoubt.MetaOriginator] != "s-analyst" {
+		t.Errorf("it is %+v, %v", v, err)
+	}
+	if _, refused := carry(t, p.home, p.device); len(refused) > 0 {
+		t.Errorf("refused %+v", refused)
+	}
+	there, err := p.device.HeadObject(ctx, p.device.as("s-analyst", ""), redoubt.ReadObject{Name: named("plan")})
+	if err != nil || there.Attributes.Meta[redoubt.MetaOriginator] != "s-analyst" {
+		t.Errorf("where it travelled it is %+v, %v", there, err)
+	}
+}
