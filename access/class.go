@@ -35,7 +35,7 @@ const (
 // ClassOf is the table of all actions. An action that it does not name has ClassNone.
 func ClassOf(a redoubt.Action) Class {
 	switch a { // a switch, not a map: it is compiled to a search and costs no hash on every decision
-	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock, redoubt.ActionRequestRelease, redoubt.ActionReadRelease:
+	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock, redoubt.ActionRequestRelease, redoubt.ActionReadRelease, redoubt.ActionConsent:
 		return ClassRead
 	case redoubt.ActionPutObject, redoubt.ActionDeleteObject:
 		return ClassWrite

@@ -22,7 +22,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		}
 	}
 	isA := func(names string) bool { return slices.Contains(strings.Fields(names), string(r.Action)) }
-	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease")
+	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease ConsentToRelease")
 	reviews := isA("ApproveRelease DenyRelease")
 	exports := isA("ExportZTDF")
 	guards := isA("GuardRelease AcceptRelease HandToGuard TakeFromGuard")

@@ -146,6 +146,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/bundles/import":        s.importBundle,
 		"POST /v1/find":                  s.find,
 		"POST /v1/exports":               s.exportVersion,
+		"POST /v1/exports/consent":       s.consentExport,
 		"POST /v1/regrade":               s.regrade,
 		"POST /v1/spills":                s.reportSpill,
 		"GET /v1/spills":                 s.listSpills,

@@ -200,8 +200,8 @@ func (e *Engine) flushIndex() error {
 		if err := e.fs.brokenBy(); err != nil {
 			return err
 		}
-		if p := e.trouble.Load(); p != nil {
-			return diskError("store.Maintain", *p)
+		if err := e.trouble.Load(); err != nil {
+			return diskError("store.Maintain", err)
 		}
 		select {
 		case <-flushed:
