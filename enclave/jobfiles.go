@@ -81,14 +81,12 @@ func (r *jobRun) Stat(ctx context.Context, path string) (redoubt.JobFile, error)
 	if f, err := w.find(ctx, under); err != nil {
 		return redoubt.JobFile{}, err
 	} else if f.rec != nil {
-		r.rise(f.set.label)
-		return jobFile(name, f), nil
+		return jobFile(name, f), r.rise(f)
 	}
 	if f, _, err := w.first(ctx, under+"/"); err != nil {
 		return redoubt.JobFile{}, err
 	} else if f.rec != nil {
-		r.rise(f.set.label)
-		return redoubt.JobFile{Name: name, Dir: true}, nil
+		return redoubt.JobFile{Name: name, Dir: true}, r.rise(f)
 	}
 	return redoubt.JobFile{}, notThere(op, path)
 }
@@ -148,7 +146,9 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 	if err := e.noteRead(ctx, ent); err != nil {
 		return f, nil, err
 	}
-	r.rise(f.set.label)
+	if err := r.rise(f); err != nil {
+		return f, nil, err
+	}
 	o := &object{e: e, name: name, set: f.set, rec: f.rec}
 	if err := o.open(); err != nil {
 		o.Close()
@@ -384,7 +384,9 @@ func (w *walker) names(ctx context.Context, dir, prefix string, all *[]redoubt.J
 		if len(*all) >= redoubt.MaxJobListed {
 			return &redoubt.Error{Op: "List", Object: "/in/" + string(w.b.Name) + "/" + dir, Kind: redoubt.TooLarge, Err: errors.New("the directory holds too much")}
 		}
-		w.r.rise(f.set.label)
+		if err := w.r.rise(f); err != nil {
+			return err
+		}
 		name, _, below := strings.Cut(key[len(dir):], "/")
 		if below {
 			*all = append(*all, redoubt.JobFile{Name: name, Dir: true})

@@ -27,13 +27,14 @@ type jobRun struct {
 	ended chan struct{}
 	once  sync.Once
 
-	mu     sync.Mutex
-	label  label.Label
-	log    []byte
-	logged int64
-	more   broadcast // of the log
-	outs   []*write
-	size   int64 // of what the commit of outs carries itself
+	mu         sync.Mutex
+	label      label.Label
+	originator redoubt.SubjectName // of what it was told that needs a consent to leave; "": it was told of nothing such
+	log        []byte
+	logged     int64
+	more       broadcast // of the log
+	outs       []*write
+	size       int64 // of what the commit of outs carries itself
 }
 
 // maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
@@ -158,11 +159,24 @@ func (e *Enclave) jobEntry(j *job, detail string) *entry {
 	return e.describe(context.Background(), ask{who: e.asJob(j, j.max.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID) + " " + detail}, true, "job (5.1)")
 }
 
-// rise has the job's label rise by what it is told next.
-func (r *jobRun) rise(by label.Label) {
+// rise has the job's label rise by a version that it is told of next. Of one that its originator alone may let leave it is kept whose that is.
+func (r *jobRun) rise(f found) error {
+	var originator redoubt.SubjectName
+	if len(redoubt.ConsentMarks(f.set.label)) > 0 {
+		rec, err := decodeRecord(f.raw)
+		if err != nil {
+			return &redoubt.Error{Op: "job", Kind: redoubt.Corrupt, Err: err}
+		}
+		originator = originatorOf(rec)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.label = label.Join(r.label, by)
+	r.label = label.Join(r.label, f.set.label)
+	if r.originator != "" && originator != "" && originator != r.originator {
+		originator = redoubt.SeveralOriginators
+	}
+	r.originator = cmp.Or(originator, r.originator)
+	return nil
 }
 
 // now is the label so far, and how much was written to the log.
@@ -237,7 +251,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 		return err
 	}
 	r.mu.Lock()
-	at, n := r.label, len(r.outs)
+	at, n, originator := r.label, len(r.outs), cmp.Or(r.originator, r.j.By)
 	r.mu.Unlock()
 	if n >= redoubt.MaxJobOutputs {
 		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a job writes at most %d files: put them into an archive", redoubt.MaxJobOutputs)}
@@ -259,6 +273,9 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	w, err := e.write(ctx, b, name, l, who)
 	if err != nil {
 		return err
+	}
+	if len(redoubt.ConsentMarks(l)) > 0 {
+		w.rec.attrs = withOriginator(w.rec.attrs, originator, r.j.By)
 	}
 	if err := r.take(ctx, w, size, content); err != nil {
 		w.discard()

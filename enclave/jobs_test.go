@@ -663,3 +663,38 @@ func TestATriggerStartsOneJobForEachNewVersionThatItDominates(t *testing.T) {
 		t.Errorf("after a restart for %s", got)
 	}
 }
+
+func TestAnOutputNamesWhoseItsMarkedInputsAre(t *testing.T) {
+	ctx := context.Background()
+	for name, c := range map[string]struct {
+		read []string
+		want string
+	}{
+		"nothing": {nil, ""}, "one": {[]string{"hers"}, "s-analyst"}, "its own alone": {[]string{"own"}, ""}, "two": {[]string{"hers", "own"}, redoubt.SeveralOriginators}, "not marked": {[]string{"free"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, nil)
+			job := w.as("ts-analyst", "SECRET//NOFORN")
+			w.put(w.as("s-analyst", "SECRET//NOFORN"), "hers", "x", "SECRET//ORCON/NOFORN")
+			w.put(job, "own", "x", "SECRET//ORCON/NOFORN")
+			w.put(w.as("s-analyst", "SECRET//NOFORN"), "free", "x", "")
+			w.submit(job, nil)
+			r := w.run()
+			for _, key := range c.read {
+				read(t, r, "reports/"+key)
+			}
+			putOut(t, r, "x", "derived")
+			finish(t, r, redoubt.JobExit{})
+			v, err := w.HeadObject(ctx, job, redoubt.ReadObject{Name: named("out/x")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := v.Attributes.Meta[redoubt.MetaOriginator]; got != c.want {
+				t.Errorf("its originator is %q, want %q; it is %s", got, c.want, v.Label.Banner())
+			}
+			if marked := len(redoubt.ConsentMarks(v.Label)) > 0; marked != (c.want != "" || name == "its own alone") {
+				t.Errorf("it is %s", v.Label.Banner())
+			}
+		})
+	}
+}
