@@ -107,6 +107,25 @@ func TestABlobIsMountedFromWhatTheCallerMayRead(t *testing.T) {
 		}
 		low.want(404, "BLOB_UNKNOWN", "GET", "/v2/imagery/high/blobs/"+d.String(), nil)
 	}
+	// A copy keeps what handling marks its source has, which are in no comparison of labels.
+	marked := []byte("marked")
+	r := image.Repository{Bucket: "reports", Name: "marked"}
+	if _, err := s.PutObject(t.Context(), s.As(high.minted), redoubt.PutObject{Name: r.Blob(image.DigestOf(marked)), Label: "SECRET//ORCON/NOFORN", Body: bytes.NewReader(marked), SizeBytes: int64(len(marked))}); err != nil {
+		t.Fatal(err)
+	}
+	high.want(201, "", "POST", "/v2/imagery/high/blobs/uploads/?mount="+image.DigestOf(marked).String()+"&from=reports/marked", nil)
+	if a := high.want(200, "", "HEAD", "/v2/imagery/high/blobs/"+image.DigestOf(marked).String(), nil); a.header.Get("Redoubt-Label") != "SECRET//ORCON/NOFORN" {
+		t.Errorf("the copy of what is marked is %s", a.header.Get("Redoubt-Label"))
+	}
+	// What is not what its digest says is not copied.
+	for _, b := range [][]byte{[]byte("else"), noise(100_000, 1)} {
+		d := image.DigestOf(append([]byte("not "), b...))
+		if _, err := s.PutObject(t.Context(), s.As(high.minted), redoubt.PutObject{Name: r.Blob(d), Body: bytes.NewReader(b), SizeBytes: int64(len(b))}); err != nil {
+			t.Fatal(err)
+		}
+		high.want(202, "", "POST", "/v2/imagery/high/blobs/uploads/?mount="+d.String()+"&from=reports/marked", nil)
+		high.want(404, "", "HEAD", "/v2/imagery/high/blobs/"+d.String(), nil)
+	}
 	for _, from := range []string{"", "reports/none", "nobucket/none", "../x", "reports"} {
 		if a := high.do("POST", "/v2/imagery/high/blobs/uploads/?mount="+image.DigestOf(nil).String()+"&from="+from, nil); a.status != 202 || a.header.Get("Location") == "" {
 			t.Errorf("from %q: %s", from, a)

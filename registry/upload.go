@@ -58,8 +58,8 @@ func (c *call) created(what string, d image.Digest) error {
 	return nil
 }
 
-// mount copies a blob that the caller may read in another repository. Whatever stands in the way, the client is told to send the blob itself,
-// in one and the same answer (done is false).
+// mount copies a blob that the caller may read in another repository, with the label of a copy. Whatever is not there to be copied, the client is
+// told to send the blob itself, in one and the same answer (done is false).
 func (c *call) mount(digest, from string) (done bool, err error) {
 	d, err := image.ParseDigest(digest)
 	if err != nil {
@@ -77,11 +77,13 @@ func (c *call) mount(digest, from string) (done bool, err error) {
 	if v.SizeBytes > redoubt.MaxPutBytes || summed(&v, d) != nil {
 		return false, nil
 	}
-	// The copy has the join of the working label and the bucket's default, and the working label dominates what was read (RULES 2.4).
-	if err := c.g.putBlob(c.ctx, c.who, c.repo, d, v.SizeBytes, content.Reader(0, -1)); err != nil {
-		if redoubt.KindOf(err) == redoubt.BadDigest {
+	if v.Checksums.SHA256 == "" || v.Checksums.Composite { // what it is is found out by reading it
+		if _, err := io.Copy(io.Discard, image.Verify(content.Reader(0, -1), d, v.SizeBytes)); err != nil {
 			return false, nil
 		}
+	}
+	_, err = c.g.Objects.CopyObject(c.ctx, c.who, redoubt.CopyObject{Source: v.Name, SourceID: v.ID, Target: c.repo.Blob(d), SumAlgorithm: "SHA256"})
+	if err != nil {
 		return false, err
 	}
 	return true, c.created("blobs", d)
