@@ -165,23 +165,23 @@ func (s *Services) take(ctx context.Context, p *pool, call redoubt.ServiceCall, 
 		p.mu.Unlock()
 	}()
 	for {
+		if n := p.newest(); n > 0 && n < call.Service.Revision && p.starting == 0 && p.bad < call.Service.Revision && !time.Now().Before(p.after) {
+			p.starting++ // behind the one that serves meanwhile
+			go s.begin(p, call, spec)
+		}
 		if x := p.free(); x != nil {
 			return x, nil
 		}
-		begin := p.starting == 0 || p.starting < p.waiting
-		if n := p.count(call.Service.Revision) + p.starting; begin && n < spec.Most && p.bad < call.Service.Revision {
-			if wait := time.Until(p.after); wait > 0 && p.faults > 0 {
-				p.failed++
-				return nil, p.faulty(wait)
-			}
+		wait := time.Until(p.after)
+		switch room := p.count(call.Service.Revision)+p.starting < spec.Most; {
+		case p.faults > 0 && wait > 0 && len(p.all) == 0:
+			p.failed++
+			return nil, p.faulty(wait)
+		case room && p.bad < call.Service.Revision && p.starting < p.waiting && wait <= 0:
 			p.starting++
 			go s.begin(p, call, spec)
-		} else if p.bad >= call.Service.Revision && len(p.all) == 0 {
-			if wait := time.Until(p.after); wait > 0 {
-				p.failed++
-				return nil, p.faulty(wait)
-			}
-			p.bad = 0 // try it once more
+		case len(p.all) == 0 && p.starting == 0:
+			p.bad = 0 // it is tried once more
 			continue
 		}
 		wake := p.wake
@@ -213,12 +213,17 @@ func (p *pool) count(revision int) (n int) {
 	return n
 }
 
+// newest is the newest revision that there is an instance of; 0: there is none. p.mu is held.
+func (p *pool) newest() (n int) {
+	for _, x := range p.all {
+		n = max(n, x.revision)
+	}
+	return n
+}
+
 // free takes an instance that has room, of the newest revision there is one of. p.mu is held.
 func (p *pool) free() *running {
-	newest := 0
-	for _, x := range p.all {
-		newest = max(newest, x.revision)
-	}
+	newest := p.newest()
 	for _, x := range p.all {
 		if x.revision == newest && x.calls < x.atOnce {
 			x.calls++
@@ -308,13 +313,9 @@ func (s *Services) give(p *pool, x *running, err error, idle time.Duration) {
 	if err != nil {
 		p.failed++
 	}
-	newest := 0
-	for _, o := range p.all {
-		newest = max(newest, o.revision)
-	}
 	switch {
 	case x.gone:
-	case x.calls == 0 && x.revision < newest:
+	case x.calls == 0 && x.revision < p.newest():
 		s.drop(p, x)
 	case x.calls == 0:
 		x.idle.Reset(idle)
