@@ -220,7 +220,7 @@ func (g *guardSide) spawn(ctx context.Context, c HalfConfig) error {
 		return err
 	}
 	defer ours.Close() // while it is open the half lives
-	cmd := &exec.Cmd{Path: exe, Args: []string{"redoubt", HalfCommand}, Stdin: theirs, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	cmd := &exec.Cmd{Path: exe, Args: []string{"redoubt", HalfCommand, c.Side}, Stdin: theirs, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	log, err := os.OpenFile(g.state.LogFile(g.declared.Name)+"."+c.Side, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		theirs.Close()

@@ -1,11 +1,13 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
 	"os"
 	"time"
@@ -39,9 +41,10 @@ type HalfConfig struct {
 
 // The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
 const (
-	roadRate     = 800_000_000 // bits a second
+	roadRate     = 1_600_000_000 // bits a second
 	roadLoss     = 0.05
 	roadDatagram = 8192 // bytes; a loopback and a jumbo frame carry it whole
+	calm         = 8    // what is sent again has that part of the rate: both halves may have other work
 )
 
 // RunHalf runs one half until ctx ends.
@@ -71,12 +74,20 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	if err != nil {
 		return err
 	}
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string) error { return sendOneWay(ctx, s, path) }})
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string, again bool) error {
+		if s.Pace(roadRate); again {
+			s.Pace(roadRate / calm)
+		}
+		return sendOneWay(ctx, s, path)
+	}})
 	if err != nil {
 		return err
 	}
 	return f.Run(ctx)
 }
+
+// inMemory is how large a bundle is read whole before it is sent.
+const inMemory = 32 << 20
 
 func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
 	f, err := os.Open(path)
@@ -88,7 +99,15 @@ func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
 	if err != nil {
 		return err
 	}
-	load, err := s.Load(ctx, f, st.Size(), nil, nil)
+	file := io.ReaderAt(f)
+	if st.Size() <= inMemory { // as a bundle of a raise is, but for one with a large version in it
+		whole := make([]byte, st.Size())
+		if _, err := io.ReadFull(f, whole); err != nil {
+			return err
+		}
+		file = bytes.NewReader(whole)
+	}
+	load, err := s.Load(ctx, file, st.Size(), nil, nil)
 	if err != nil {
 		return err
 	}

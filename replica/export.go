@@ -166,13 +166,27 @@ func (x *exporter) set(ctx context.Context, set string) error {
 	return nil
 }
 
+// fetchBytes is of how much content is fetched at once: so much the journal keeps of what it has to read to sign for it (enclave.keptContent),
+// and what it does not keep is read twice.
+const fetchBytes = 1 << 20
+
 // refs writes what they are about.
 func (x *exporter) refs(ctx context.Context, set string, refs []redoubt.JournalRef) error {
-	stamps := make([]redoubt.Stamp, len(refs))
-	for i := range refs {
-		stamps[i] = refs[i].Stamp
+	for len(refs) > 0 {
+		var stamps []redoubt.Stamp
+		for left := int64(fetchBytes); len(stamps) < len(refs); {
+			r := refs[len(stamps)]
+			if left -= r.SizeBytes; left < 0 && len(stamps) > 0 {
+				break
+			}
+			stamps = append(stamps, r.Stamp)
+		}
+		refs = refs[len(stamps):]
+		if err := x.entries(ctx, set, stamps); err != nil {
+			return err
+		}
 	}
-	return x.entries(ctx, set, stamps)
+	return nil
 }
 
 // whole writes all of a set that the peer is to have, and gives the position that this is of.

@@ -42,7 +42,7 @@ func (s *Socket) Write(p []byte) (int, error) { return s.c.WriteTo(p, s.to) }
 func (s *Socket) Close() error { return s.c.Close() }
 
 // receiveBuffer is asked of the kernel, which gives as much as it allows: it is what may come while this process does not run.
-const receiveBuffer = 8 << 20
+const receiveBuffer = 64 << 20
 
 // Listen opens a way in.
 func Listen(address string) (Source, net.Addr, error) {
