@@ -248,7 +248,11 @@ func (b *Bundle) afterReceipt(last redoubt.BundleMark) error {
 // Open gives the content, as a stream that ends with io.EOF only where the content ends. It reads the file a second time and
 // gives nothing that is not what was verified.
 func (b *Bundle) Open(who *keys.Identity) (io.Reader, error) {
-	plain, err := keys.OpenWith(who, &verified{b: b})
+	sealed := io.Reader(&verified{b: b})
+	if b.steady {
+		sealed = io.NewSectionReader(b.file, int64(len(b.head)), b.SealedBytes)
+	}
+	plain, err := keys.OpenWith(who, sealed)
 	if err != nil {
 		return nil, sealedFault(err)
 	}
@@ -287,7 +291,7 @@ func (v *verified) Read(p []byte) (int, error) {
 		if err := readAt(v.b.file, v.rest, int64(len(v.b.head))+at); err != nil {
 			return 0, err
 		}
-		if !v.b.steady && sha256.Sum256(v.rest) != v.b.leaves[v.next] {
+		if sha256.Sum256(v.rest) != v.b.leaves[v.next] {
 			v.next, v.rest = len(v.b.leaves), nil
 			return 0, &redoubt.Error{Op: "bundle.Open", Kind: redoubt.Corrupt, Rule: RuleSignature, Err: errors.New("the file changed after it was verified")}
 		}

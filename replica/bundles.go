@@ -57,8 +57,7 @@ type Bundles struct {
 	o                    BundleOptions
 	codecs               Codecs
 	importing, exporting chan struct{}
-	memory               chan struct{} // of what is held there while it is imported
-	buffers              sync.Pool     // of *bytes.Buffer, for that
+	memory               chan *bytes.Buffer // for what is held there while it is imported
 
 	beatsMu sync.Mutex
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
@@ -75,7 +74,11 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	return &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan struct{}, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}}
+	for range stagedAtOnce {
+		b.memory <- new(bytes.Buffer)
+	}
+	return b
 }
 
 func acquire(ctx context.Context, place chan struct{}) (release func(), err error) {
@@ -309,19 +312,15 @@ const (
 
 // stage copies what comes, sealed as it is, to where nobody changes it. end lets go of it.
 func (b *Bundles) stage(ctx context.Context, head []byte, r io.Reader) (at io.ReaderAt, size int64, end func(), err error) {
+	var whole *bytes.Buffer
 	select {
-	case b.memory <- struct{}{}:
+	case whole = <-b.memory:
 	default:
 		return b.stageFile(ctx, head, r)
 	}
-	whole, ok := b.buffers.Get().(*bytes.Buffer)
-	if !ok {
-		whole = new(bytes.Buffer)
-	}
 	end = func() {
 		whole.Reset()
-		b.buffers.Put(whole)
-		<-b.memory
+		b.memory <- whole
 	}
 	whole.Write(head)
 	n, err := io.Copy(whole, io.LimitReader(&ctxReader{ctx, r}, stagedInMemory+1))
