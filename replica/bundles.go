@@ -61,6 +61,7 @@ type Bundles struct {
 
 	beatsMu sync.Mutex
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
+	gathers map[redoubt.NodeName]time.Time // when the next bundle of a raise may follow
 }
 
 // maxContent leaves room for what sealing adds.
@@ -74,7 +75,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}}
 	for range stagedAtOnce {
 		b.memory <- new(bytes.Buffer)
 	}
