@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
@@ -36,12 +37,13 @@ type HalfConfig struct {
 	LowKey  string           `json:"low_key,omitempty"`
 	Road    string           `json:"road"`
 	RoadKey string           `json:"road_key"`
+	From    string           `json:"from,omitempty"` // of the low half: the address that it sends from
+	Pace    int64            `json:"pace,omitempty"` // bits a second
 	Dir     string           `json:"dir"`
 }
 
 // The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
 const (
-	roadRate     = 1_600_000_000 // bits a second
 	roadLoss     = 0.05
 	roadDatagram = 8192 // bytes; a loopback and a jumbo frame carry it whole
 	calm         = 8    // what is sent again has that part of the rate: both halves may have other work
@@ -65,18 +67,19 @@ func RunHalf(ctx context.Context, c HalfConfig, log *slog.Logger) error {
 }
 
 func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
-	socket, err := diode.Dial(c.Road)
+	socket, err := diode.Dial(c.Road, c.From)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	s, err := diode.NewSender(socket, diode.Plan{Rate: roadRate, Datagram: roadDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
+	pace := cmp.Or(c.Pace, usualPace)
+	s, err := diode.NewSender(socket, diode.Plan{Rate: pace, Datagram: roadDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
 	if err != nil {
 		return err
 	}
 	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string, again bool) error {
-		if s.Pace(roadRate); again {
-			s.Pace(roadRate / calm)
+		if s.Pace(pace); again {
+			s.Pace(max(pace/calm, diode.MinRate))
 		}
 		return sendOneWay(ctx, s, path)
 	}})

@@ -97,7 +97,7 @@ func TestNothingReachesTheSender(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := closed.LocalAddr().String()
-	s, err := Dial(at)
+	s, err := Dial(at, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestNothingReachesTheSender(t *testing.T) {
 			t.Errorf("a refusal came back: %v", err)
 		}
 	}
-	if _, err := Dial("no address"); err == nil {
+	if _, err := Dial("no address", ""); err == nil {
 		t.Error("no address is one")
 	}
 }
