@@ -10,6 +10,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -44,9 +46,9 @@ type HalfConfig struct {
 
 // The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
 const (
-	roadLoss     = 0.05
-	roadDatagram = 8192 // bytes; a loopback and a jumbo frame carry it whole
-	calm         = 8    // what is sent again has that part of the rate: both halves may have other work
+	roadLoss  = 0.05
+	mostAtOne = 8192 // bytes in a datagram; a loopback and a jumbo frame carry it whole
+	calm      = 8    // what is sent again has that part of the rate: both halves may have other work
 )
 
 // RunHalf runs one half until ctx ends.
@@ -66,6 +68,29 @@ func RunHalf(ctx context.Context, c HalfConfig, log *slog.Logger) error {
 	return runHigh(ctx, c, key, at, log)
 }
 
+// roadDatagram is the greatest datagram that goes whole: nobody on the road says what does not.
+func roadDatagram(c HalfConfig) int {
+	to, err := netip.ParseAddrPort(c.Road)
+	from, err2 := netip.ParseAddr(c.From)
+	switch {
+	case err == nil && to.Addr().IsLoopback():
+		return mostAtOne
+	case err != nil || err2 != nil:
+		return diode.DefaultDatagram
+	}
+	const headers = 40 + 8 // of IPv6, the longer, and UDP
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == from.Unmap() {
+				return max(diode.MinDatagram, min(mostAtOne, i.MTU-headers))
+			}
+		}
+	}
+	return diode.DefaultDatagram
+}
+
 func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
 	socket, err := diode.Dial(c.Road, c.From)
 	if err != nil {
@@ -73,7 +98,7 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	}
 	defer socket.Close()
 	pace := cmp.Or(c.Pace, usualPace)
-	s, err := diode.NewSender(socket, diode.Plan{Rate: pace, Datagram: roadDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
+	s, err := diode.NewSender(socket, diode.Plan{Rate: pace, Datagram: roadDatagram(c), Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
 	if err != nil {
 		return err
 	}
