@@ -102,12 +102,7 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	if err != nil {
 		return err
 	}
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string, again bool) error {
-		if s.Pace(pace); again {
-			s.Pace(max(pace/calm, diode.MinRate))
-		}
-		return sendOneWay(ctx, s, path)
-	}})
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: (&oneWay{Sender: s, pace: pace}).send})
 	if err != nil {
 		return err
 	}
@@ -117,7 +112,18 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 // inMemory is how large a bundle is read whole before it is sent.
 const inMemory = 32 << 20
 
-func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
+// oneWay sends files, one after the other.
+type oneWay struct {
+	*diode.Sender
+	pace int64  // bits a second
+	buf  []byte // of a file that is held in memory
+}
+
+// send sends one, that was sent before (again) with time.
+func (s *oneWay) send(ctx context.Context, path string, again bool) error {
+	if s.Pace(s.pace); again {
+		s.Pace(max(s.pace/calm, diode.MinRate))
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -129,7 +135,10 @@ func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
 	}
 	file := io.ReaderAt(f)
 	if st.Size() <= inMemory { // as a bundle of a raise is, but for one with a large version in it
-		whole := make([]byte, st.Size())
+		if int64(len(s.buf)) < st.Size() {
+			s.buf = make([]byte, st.Size())
+		}
+		whole := s.buf[:st.Size()]
 		if _, err := io.ReadFull(f, whole); err != nil {
 			return err
 		}

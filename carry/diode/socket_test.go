@@ -124,6 +124,9 @@ func TestNothingReachesTheSender(t *testing.T) {
 			t.Errorf("a refusal came back: %v", err)
 		}
 	}
+	if _, err := Dial("127.0.0.1:9", "no address"); err == nil {
+		t.Error("a source that is no address is taken")
+	}
 	if _, err := Dial("no address", ""); err == nil {
 		t.Error("no address is one")
 	}
