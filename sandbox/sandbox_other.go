@@ -5,6 +5,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"io"
 
 	"redoubt"
 )
@@ -25,6 +26,11 @@ func Run(context.Context, Program, []byte) ([]byte, error) { return nil, errLinu
 
 // Run refuses.
 func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLinux }
+
+// Talk refuses.
+func (*Process) Talk(context.Context, func(io.Writer, io.Reader) error) (said, ended error) {
+	return errLinux, errLinux
+}
 
 // Said is empty.
 func (*Process) Said() string { return "" }

@@ -91,8 +91,8 @@ func (e *Engine) compactDropped(ctx context.Context) error {
 		return nil
 	}
 	from, to := userKey(nil, store.AppendKey(e.compacted)), userKey(nil, store.AppendKey(first))
-	if err := e.idx.Compact(ctx, from, to, false); err != nil {
-		return indexError(err)
+	if err := e.compactIndex(ctx, from, to); err != nil {
+		return err
 	}
 	e.compacted = first
 	return nil
@@ -200,8 +200,8 @@ func (e *Engine) flushIndex() error {
 		if err := e.fs.brokenBy(); err != nil {
 			return err
 		}
-		if p := e.trouble.Load(); p != nil {
-			return diskError("store.Maintain", *p)
+		if err := e.trouble.Load(); err != nil {
+			return diskError("store.Maintain", err)
 		}
 		select {
 		case <-flushed:
@@ -209,6 +209,38 @@ func (e *Engine) flushIndex() error {
 		case <-changed:
 		}
 	}
+}
+
+// compactIndex rewrites a range of the index. What fails pebble would repeat without end: then it is left to itself, as a flush is.
+func (e *Engine) compactIndex(ctx context.Context, from, to []byte) error {
+	within, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		for {
+			e.changedMu.Lock()
+			changed := e.changed
+			e.changedMu.Unlock()
+			if err := e.fs.brokenBy(); err != nil {
+				cancel(err)
+			}
+			if err := e.trouble.Load(); err != nil {
+				cancel(diskError("store.Maintain", err))
+			}
+			select {
+			case <-within.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	err := e.idx.Compact(within, from, to, false)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil && within.Err() != nil:
+		return context.Cause(within)
+	}
+	return indexError(err)
 }
 
 // durableSeq is the last frame that the index holds on disk.

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// more is what takes processes, links and devices.
+func more() map[string]func(string) error {
+	return map[string]func(string) error{
+		"symlink": func(at string) error { return os.Symlink("/etc/passwd", at) },
+		"fifo":    func(at string) error { return syscall.Mkfifo(at, 0o644) },
+		"device":  func(at string) error { fmt.Println(syscall.Mknod(at, syscall.S_IFCHR|0o666, 1<<8|3)); return nil },
+		"socket":  func(at string) error { _, err := net.Listen("unix", at); fmt.Println(err); return nil },
+		"setuid":  func(at string) error { return os.Chmod(at, 0o4755|os.ModeSetuid) },
+		"user":    func(string) error { fmt.Println(os.Getuid(), os.Getgid()); return nil },
+		"pwd":     func(string) error { d, err := os.Getwd(); fmt.Println(d); return err },
+		"host":    func(string) error { h, err := os.Hostname(); fmt.Println(h); return err },
+		"dial": func(to string) error {
+			c, err := net.DialTimeout("tcp", to, 2*time.Second)
+			if err == nil {
+				c.Close()
+				return fmt.Errorf("%s answered", to)
+			}
+			fmt.Println("refused")
+			return nil
+		},
+		"net": func(string) error {
+			all, err := net.Interfaces()
+			for _, i := range all {
+				if i.Flags&net.FlagLoopback == 0 {
+					fmt.Println(i.Name)
+				}
+			}
+			return err
+		},
+		// leave starts another that writes on, and does not wait for it.
+		"leave": func(at string) error {
+			c := exec.Command("/proc/self/exe", "deaf", at)
+			return c.Start()
+		},
+		"deaf": func(at string) error {
+			signal.Ignore(syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT)
+			for i := 0; ; i++ {
+				if err := os.WriteFile(at, []byte(fmt.Sprint(i)), 0o644); err != nil {
+					return err
+				}
+			}
+		},
+		// bomb starts two of itself, each of which does, and waits.
+		"bomb": func(string) error {
+			for range 2 {
+				if err := exec.Command("/proc/self/exe", "bomb", "").Start(); err != nil {
+					return fmt.Errorf("refused: %w", err)
+				}
+			}
+			select {}
+		},
+		"mmap": func(name string) error {
+			f, err := os.Open(name)
+			if err != nil {
+				return err
+			}
+			b, err := syscall.Mmap(int(f.Fd()), 0, 10, syscall.PROT_READ, syscall.MAP_PRIVATE)
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Printf("%s\n", b)
+			return err
+		},
+		"hardlink": func(s string) error { return os.Link(s, s+".link") },
+	}
+}

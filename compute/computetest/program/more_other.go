@@ -1,0 +1,5 @@
+//go:build !linux
+
+package main
+
+func more() map[string]func(string) error { return nil }
