@@ -200,6 +200,7 @@ func TestNothingIsRepeatedWhileMuchComes(t *testing.T) {
 			low.write(fmt.Sprint("item ", i))
 			time.Sleep(repeats[0] / 2)
 		}
+		synctest.Wait()
 		if n := len(over.sent); n != many || len(began) != 0 {
 			t.Errorf("while much came %d were sent, and %d repeats begun, want %d and none", n, len(began), many)
 		}
