@@ -120,8 +120,10 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([
 		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
 			return nil, exit, err
 		}
-		if err := t.Keep(ctx, name, made); err != nil && redoubt.KindOf(err) != redoubt.QuotaExceeded {
-			return nil, compute.Exit{}, err
+		if err := t.Keep(ctx, name, made); err != nil {
+			if k := redoubt.KindOf(err); k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // then it is compiled once more another time
+				return nil, compute.Exit{}, err
+			}
 		}
 	}
 	d.mu.Lock()
