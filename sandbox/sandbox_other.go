@@ -5,6 +5,7 @@ package sandbox
 import (
 	"context"
 	"errors"
+	"io"
 
 	"redoubt"
 )
@@ -25,6 +26,9 @@ func Run(context.Context, Program, []byte) ([]byte, error) { return nil, errLinu
 
 // Run refuses.
 func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLinux }
+
+// Stream refuses.
+func (*Process) Stream(context.Context, io.Reader, io.Writer) error { return errLinux }
 
 // Said is empty.
 func (*Process) Said() string { return "" }

@@ -17,10 +17,12 @@ func more() map[string]func(string) error {
 		"fifo":    func(at string) error { return syscall.Mkfifo(at, 0o644) },
 		"device":  func(at string) error { fmt.Println(syscall.Mknod(at, syscall.S_IFCHR|0o666, 1<<8|3)); return nil },
 		"socket":  func(at string) error { _, err := net.Listen("unix", at); fmt.Println(err); return nil },
-		"setuid":  func(at string) error { return os.Chmod(at, 0o4755|os.ModeSetuid) },
-		"user":    func(string) error { fmt.Println(os.Getuid(), os.Getgid()); return nil },
-		"pwd":     func(string) error { d, err := os.Getwd(); fmt.Println(d); return err },
-		"host":    func(string) error { h, err := os.Hostname(); fmt.Println(h); return err },
+		// nameless makes a file whose name is no text.
+		"nameless": func(dir string) error { return os.WriteFile(dir+"/\xff\xfe", []byte("x"), 0o644) },
+		"setuid":   func(at string) error { return os.Chmod(at, 0o4755|os.ModeSetuid) },
+		"user":     func(string) error { fmt.Println(os.Getuid(), os.Getgid()); return nil },
+		"pwd":      func(string) error { d, err := os.Getwd(); fmt.Println(d); return err },
+		"host":     func(string) error { h, err := os.Hostname(); fmt.Println(h); return err },
 		"dial": func(to string) error {
 			c, err := net.DialTimeout("tcp", to, 2*time.Second)
 			if err == nil {

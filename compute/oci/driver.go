@@ -1,0 +1,39 @@
+package oci
+
+import (
+	"time"
+
+	"redoubt"
+)
+
+// Options say what a driver may use. The zero value of a number is the default beside it; there is no "unlimited".
+type Options struct {
+	Images     Images
+	ImageBytes int64         // that one image may have unpacked; 8 GiB
+	CacheBytes int64         // of unpacked images that are kept in memory while nothing uses them; 2 GiB
+	Warm       int           // sandboxes that are kept while nothing runs in them, about 70 MiB each; 4
+	WarmFor    time.Duration // how long each is kept; one minute
+}
+
+func (o *Options) defaults() {
+	def := func(v *int64, d int64) {
+		if *v <= 0 {
+			*v = d
+		}
+	}
+	def(&o.ImageBytes, 8<<30)
+	def(&o.CacheBytes, 2<<30)
+	if o.Warm <= 0 {
+		o.Warm = 4
+	}
+	if o.WarmFor <= 0 {
+		o.WarmFor = time.Minute
+	}
+}
+
+// Name is the driver's, in SubmitJob.Driver and in what people are told.
+const Name = "gvisor"
+
+func unavailable(hint string, err error) error {
+	return &redoubt.Error{Op: "oci.New", Kind: redoubt.Unavailable, Hint: hint, Err: err}
+}

@@ -1,0 +1,167 @@
+package oci_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/compute/computetest"
+	"redoubt/compute/oci"
+)
+
+func TestMain(m *testing.M) {
+	oci.Enter()
+	os.Exit(m.Run())
+}
+
+// registry finds images among the objects of the run itself.
+type registry struct{}
+
+func (registry) Manifest(ctx context.Context, t compute.Task, ref string) ([]byte, error) {
+	return read(ctx, t, redoubt.ObjectName{Bucket: "images", Key: ref})
+}
+
+func (registry) Blob(ctx context.Context, t compute.Task, _, digest string) (redoubt.Content, int64, error) {
+	v, c, err := t.Object(ctx, redoubt.ObjectName{Bucket: "images", Key: digest})
+	return c, v.SizeBytes, err
+}
+
+func read(ctx context.Context, t compute.Task, name redoubt.ObjectName) ([]byte, error) {
+	v, c, err := t.Object(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	b := make([]byte, v.SizeBytes)
+	_, err = c.Reader(0, -1).Read(b)
+	return b, err
+}
+
+// entry is one of a layer. A name that ends in a slash is a folder.
+type entry struct {
+	name, content string
+	h             tar.Header
+}
+
+func layer(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, e := range entries {
+		h := e.h
+		h.Name, h.Size = e.name, int64(len(e.content))
+		if h.Mode == 0 {
+			h.Mode = 0o755
+		}
+		if h.Typeflag == 0 {
+			h.Typeflag = tar.TypeReg
+			if strings.HasSuffix(e.name, "/") {
+				h.Typeflag = tar.TypeDir
+			}
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(e.content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func gzipped(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	w, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+type object map[string]any
+
+// image puts an image of layers into a run, and gives what names it. change may alter its configuration and manifest.
+func image(t testing.TB, r *computetest.Run, conf object, change func(config, manifest object), layers ...[]byte) string {
+	t.Helper()
+	var diffs []string
+	var descriptors []object
+	for _, l := range layers {
+		packed := gzipped(t, l)
+		diffs = append(diffs, digest(l))
+		descriptors = append(descriptors, object{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest(packed), "size": len(packed)})
+		r.SetObject(redoubt.ObjectName{Bucket: "images", Key: digest(packed)}, packed)
+	}
+	config := object{"architecture": runtime.GOARCH, "os": "linux", "config": conf, "rootfs": object{"type": "layers", "diff_ids": diffs}}
+	manifest := object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": descriptors}
+	if change != nil {
+		change(config, manifest)
+	}
+	c := marshal(t, config)
+	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: digest(c)}, c)
+	manifest["config"] = object{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(c), "size": len(c)}
+	m := marshal(t, manifest)
+	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: "images/test:v1"}, m)
+	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: "images/test@" + digest(m)}, m)
+	return "images/test:v1"
+}
+
+func marshal(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// withProgram is an image that holds a program alone.
+func withProgram(t *testing.T, r *computetest.Run, program []byte) redoubt.SubmitJob {
+	l := layer(t, entry{name: "bin/"}, entry{name: "bin/program", content: string(program)})
+	return redoubt.SubmitJob{Image: image(t, r, object{"Entrypoint": []string{"/bin/program"}}, nil, l)}
+}
+
+func newDriver(t *testing.T) compute.Driver {
+	t.Helper()
+	d, err := oci.New(oci.Options{Images: registry{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func TestContract(t *testing.T) {
+	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: withProgram, Processes: true})
+}
+
+var _ = fmt.Sprint
