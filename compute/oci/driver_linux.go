@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,6 +27,7 @@ type Driver struct {
 	roots *roots
 	pool  *pool
 	probe func() error
+	made  atomic.Int64 // sandboxes
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -134,6 +136,7 @@ func (d *Driver) box(t compute.Task) (*box, error) {
 	if b := d.pool.take(key); b != nil {
 		return b, nil
 	}
+	d.made.Add(1)
 	b, err := newBox(spec)
 	if err == nil {
 		b.key = key

@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"os"
 	"runtime"
 	"strings"
@@ -163,5 +162,3 @@ func newDriver(t *testing.T) compute.Driver {
 func TestContract(t *testing.T) {
 	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: withProgram, Processes: true})
 }
-
-var _ = fmt.Sprint
