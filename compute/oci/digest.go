@@ -2,7 +2,6 @@ package oci
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"hash"
 	"io"
@@ -14,8 +13,6 @@ func sumOf(b []byte) string {
 }
 
 func newSum() hash.Hash { return sha256.New() }
-
-func beUint32(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
 
 // digested gives what it reads, and at its end an error where that is not what its digest says.
 type digested struct {

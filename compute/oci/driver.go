@@ -31,6 +31,10 @@ func (o *Options) defaults() {
 	}
 }
 
+// unpackWorker is the name of the process that unpacks images (package layers). It is walled in (package sandbox): what it reads is the tenant's, and
+// a fault in a decompressor finds nothing.
+const unpackWorker = "oci-unpack"
+
 // Name is the driver's, in SubmitJob.Driver and in what people are told.
 const Name = "gvisor"
 

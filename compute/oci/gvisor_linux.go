@@ -26,6 +26,8 @@ import (
 	runsc "gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
+
+	"redoubt/compute/oci/layers"
 )
 
 // sentryName is how our binary is executed to be gVisor's kernel of a sandbox. The kernel's own helper is executed as /proc/self/exe.
@@ -279,26 +281,11 @@ func sealed(f *os.File) (*os.File, error) {
 
 // pauseRoot is the root of the program that only waits.
 func pauseRoot() (*os.File, error) {
-	var out bytes.Buffer
-	b := newBlocks(&out)
-	program := pauseProgram()
-	root := newDir(nil, 0)
-	file := &inode{mode: modeFile | 0o555, size: int64(len(program))}
-	root.children["pause"] = file
-	for _, d := range []string{"proc", "dev", "sys", "tmp"} {
-		root.children[d] = newDir(root, 0)
-	}
-	file.block = 1
-	if _, err := b.Write(program); err != nil {
-		return nil, err
-	}
-	super, err := b.finish(root)
+	image, err := layers.Program("pause", pauseProgram(), "proc", "dev", "sys", "tmp")
 	if err != nil {
 		return nil, err
 	}
-	image := make([]byte, blockSize, blockSize+out.Len())
-	copy(image[superAt:], super)
-	f, err := memfile("pause", append(image, out.Bytes()...))
+	f, err := memfile("pause", image)
 	if err != nil {
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,6 +14,7 @@ import (
 
 	"redoubt"
 	"redoubt/compute"
+	"redoubt/compute/oci/layers"
 )
 
 // Images finds what a reference names: a registry over labelled objects. What it opens it opens through Task.Object, so that it counts as read, and
@@ -29,6 +29,7 @@ type Images interface {
 
 // Limits of what describes an image.
 const (
+	maxLayers        = 127
 	maxManifestBytes = 4 << 20
 	maxConfigBytes   = 1 << 20
 	maxIndexed       = 256
@@ -188,7 +189,7 @@ func (m *manifest) check() error {
 		return faultf("the image has %d layers, and may have %d", len(m.Layers), maxLayers)
 	}
 	for _, d := range append([]descriptor{m.Config}, m.Layers...) {
-		if !digestForm.MatchString(d.Digest) || d.Size < 0 || d.Size > maxImageBytes {
+		if !digestForm.MatchString(d.Digest) || d.Size < 0 || d.Size > layers.MaxBytes {
 			return faultf("the image's manifest names a blob by something other than sha256, or of an impossible size")
 		}
 	}
@@ -262,7 +263,7 @@ type process struct {
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // process joins what the image says and what was submitted: arguments stand in for the image's own (CMD) and follow its program (ENTRYPOINT).
-func (im *image) process(spec redoubt.SubmitJob, u unpacked) (p process, err error) {
+func (im *image) process(spec redoubt.SubmitJob, u layers.Told) (p process, err error) {
 	c := im.config.Config
 	tail := c.Cmd
 	if len(spec.Args) > 0 {
@@ -297,20 +298,20 @@ func (im *image) process(spec redoubt.SubmitJob, u unpacked) (p process, err err
 	return p, nil
 }
 
-// unpackSpec is what the image's unpacking is told.
-func (im *image) unpackSpec(limit int64) unpackSpec {
-	s := unpackSpec{User: im.config.Config.User, Limit: limit, Dirs: []string{"in", "out", "tmp", "proc", "dev", "sys"}}
-	if _, err := cleanName(im.config.Config.WorkingDir); err == nil {
+// spec is what the image's unpacking is told.
+func (im *image) spec(limit int64) layers.Spec {
+	s := layers.Spec{User: im.config.Config.User, Limit: limit, Dirs: []string{"in", "out", "tmp", "proc", "dev", "sys"}}
+	if layers.Inside(im.config.Config.WorkingDir) {
 		s.Dirs = append(s.Dirs, im.config.Config.WorkingDir)
 	}
 	for i, l := range im.manifest.Layers {
-		s.Layers = append(s.Layers, layerSpec{Size: l.Size, Media: l.MediaType, DiffID: im.config.RootFS.DiffIDs[i]})
+		s.Layers = append(s.Layers, layers.Layer{Size: l.Size, Media: l.MediaType, DiffID: im.config.RootFS.DiffIDs[i]})
 	}
 	return s
 }
 
-// layers reads all layers in order, and checks each digest before it says that all is read.
-type layers struct {
+// blobs reads all layers in order, and checks each digest before it says that all is read.
+type blobs struct {
 	ctx    context.Context
 	images Images
 	task   compute.Task
@@ -320,7 +321,7 @@ type layers struct {
 	close  func() error
 }
 
-func (l *layers) Read(p []byte) (int, error) {
+func (l *blobs) Read(p []byte) (int, error) {
 	for {
 		if l.open == nil {
 			if l.next == len(l.im.manifest.Layers) {
@@ -345,19 +346,10 @@ func (l *layers) Read(p []byte) (int, error) {
 }
 
 // Close closes what is open.
-func (l *layers) Close() (err error) {
+func (l *blobs) Close() (err error) {
 	if l.open != nil {
 		err = l.close()
 	}
 	l.open, l.close = nil, nil
 	return err
-}
-
-// header is what stands before the layers.
-func header(s unpackSpec) (io.Reader, error) {
-	b, err := json.Marshal(s)
-	if err != nil || len(b) > maxUnpackSpec {
-		return nil, errors.Join(err, faultf("the image's description is too long"))
-	}
-	return bytes.NewReader(append(beUint32(len(b)), b...)), nil
 }

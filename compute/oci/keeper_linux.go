@@ -20,6 +20,7 @@ import (
 	"gvisor.dev/gvisor/pkg/unet"
 
 	"redoubt"
+	"redoubt/compute/oci/layers"
 	"redoubt/sandbox"
 )
 
@@ -46,7 +47,7 @@ func Enter() {
 		sentry()
 	}
 	if len(os.Args) < 2 || os.Args[1] == unpackWorker {
-		sandbox.Enter(map[string]sandbox.Worker{unpackWorker: unpack})
+		sandbox.Enter(map[string]sandbox.Worker{unpackWorker: layers.Unpack})
 	}
 }
 

@@ -21,6 +21,10 @@ import (
 
 func TestMain(m *testing.M) {
 	oci.Enter()
+	if os.Getenv(asNode) != "" {
+		node()
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,9 +1,11 @@
 package oci
 
 import (
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,6 +31,7 @@ type outFS struct {
 const (
 	maxOutFiles = 100_000
 	maxOutName  = 255
+	maxTarget   = 4095 // of a symbolic link
 )
 
 // outNode is a file, folder or link.
@@ -285,7 +288,7 @@ func (f *outFile) Mknod(mode linux.FileMode, uid lisafs.UID, gid lisafs.GID, nam
 // Symlink implements lisafs.ControlFDImpl.
 func (f *outFile) Symlink(name, target string, uid lisafs.UID, gid lisafs.GID) (*lisafs.ControlFD, lisafs.Statx, error) {
 	fd, s, _, err := f.make(name, unix.S_IFLNK|0o777, uid, gid, func(n *outNode) error {
-		if len(target) > maxTargetBytes {
+		if len(target) > maxTarget {
 			return unix.ENAMETOOLONG
 		}
 		n.target = target
@@ -532,7 +535,7 @@ func (o *outOpen) Getdent64(count uint32, seek0 bool, record func(lisafs.Dirent6
 		return unix.ENOTDIR
 	}
 	if seek0 || o.names == nil {
-		o.names, o.next = sortedKeys(o.n.children), 0
+		o.names, o.next = sortedNames(o.n.children), 0
 	}
 	for used := 0; o.next < len(o.names); o.next++ {
 		name := o.names[o.next]
@@ -554,7 +557,7 @@ func (fs *outFS) walk(tell func(name string, n *outNode) error) error {
 	defer fs.mu.Unlock()
 	var down func(dir string, n *outNode) error
 	down = func(dir string, n *outNode) error {
-		for _, name := range sortedKeys(n.children) {
+		for _, name := range sortedNames(n.children) {
 			c, at := n.children[name], path.Join(dir, name)
 			if len(at) > maxPathBytes {
 				continue
@@ -571,3 +574,5 @@ func (fs *outFS) walk(tell func(name string, n *outNode) error) error {
 	}
 	return down("", fs.root)
 }
+
+func sortedNames(children map[string]*outNode) []string { return slices.Sorted(maps.Keys(children)) }

@@ -1,9 +1,8 @@
 package oci
 
 import (
+	"bytes"
 	"context"
-	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,9 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"redoubt/compute"
+	"redoubt/compute/oci/layers"
 	"redoubt/sandbox"
 )
 
@@ -21,7 +19,7 @@ import (
 type root struct {
 	file  *os.File
 	bytes int64
-	told  unpacked
+	told  layers.Told
 
 	key  string
 	used int // runs
@@ -117,28 +115,27 @@ func (c *roots) close() {
 
 // unpackImage has a process that is walled in make one file system of an image's layers.
 func (d *Driver) unpackImage(ctx context.Context, t compute.Task, im *image) (*root, error) {
-	spec := im.unpackSpec(d.o.ImageBytes)
-	head, err := header(spec)
+	head, err := layers.Header(im.spec(d.o.ImageBytes))
 	if err != nil {
-		return nil, err
+		return nil, &fault{err.Error()}
 	}
 	f, err := memfile("image", nil)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if _, err := f.Seek(blockSize, io.SeekStart); err != nil {
+	if _, err := f.Seek(layers.Begin, io.SeekStart); err != nil {
 		return nil, err
 	}
 	p, err := sandbox.Start(sandbox.Program{Name: unpackWorker, Worker: unpackWorker, Limits: sandbox.Limits{
-		Memory: 768 << 20, CPU: 30 * time.Minute, Wall: 30 * time.Minute, Output: d.o.ImageBytes + maxImageFiles*256, Processes: 64,
+		Memory: 768 << 20, CPU: 30 * time.Minute, Wall: 30 * time.Minute, Output: d.o.ImageBytes + layers.MaxFiles*256, Processes: 64,
 	}})
 	if err != nil {
 		return nil, err
 	}
 	defer p.Kill()
-	in := &layers{ctx: ctx, images: d.o.Images, task: t, im: im}
-	err = p.Stream(ctx, io.MultiReader(head, in), f)
+	in := &blobs{ctx: ctx, images: d.o.Images, task: t, im: im}
+	err = p.Stream(ctx, io.MultiReader(bytes.NewReader(head), in), f)
 	err = errors.Join(err, in.Close())
 	var own *fault
 	var x *sandbox.Exit
@@ -150,42 +147,14 @@ func (d *Driver) unpackImage(ctx context.Context, t compute.Task, im *image) (*r
 	case errors.As(err, &x) && x.Code == 1 && x.Killed == "":
 		return nil, faultf("the image cannot be unpacked: %.500s", x.Stderr)
 	case errors.As(err, &x):
-		return nil, faultf("the image cannot be unpacked: it takes more memory or time than an image may: %v", err)
+		return nil, faultf("the image cannot be unpacked: it takes more memory or time than an image may")
 	case err != nil:
 		return nil, err
 	}
 	r := &root{}
-	if r.bytes, err = seal(f, &r.told); err != nil {
+	if r.told, r.bytes, err = layers.Seal(f); err != nil {
 		return nil, fmt.Errorf("what was unpacked is malformed: %w", err)
 	}
 	r.file, err = sealed(f)
 	return r, err
-}
-
-// seal puts the superblock where it belongs, and reads what was told behind it.
-func seal(f *os.File, told *unpacked) (bytes int64, err error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		return 0, err
-	}
-	var n [4]byte
-	if _, err := f.ReadAt(n[:], end-4); err != nil {
-		return 0, err
-	}
-	size := int64(binary.BigEndian.Uint32(n[:]))
-	bytes = end - 4 - size - superBytes
-	if size > maxUnpackSpec || bytes < blockSize {
-		return 0, errors.New("no superblock")
-	}
-	tail := make([]byte, superBytes+size)
-	if _, err := f.ReadAt(tail, bytes); err != nil {
-		return 0, err
-	}
-	if err := json.Unmarshal(tail[superBytes:], told); err != nil {
-		return 0, err
-	}
-	if _, err := f.WriteAt(tail[:superBytes], superAt); err != nil {
-		return 0, err
-	}
-	return bytes, unix.Ftruncate(int(f.Fd()), bytes)
 }

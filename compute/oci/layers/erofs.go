@@ -1,9 +1,11 @@
-package oci
+package layers
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -28,7 +30,7 @@ const (
 	typeFile, typeDir, typeLink  = 1, 2, 7
 	modeFile, modeDir, modeLink  = 0o100000, 0o040000, 0o120000
 	layoutPlain, layoutInline    = 1 | 0<<1, 1 | 2<<1 // with extended inodes
-	maxImageBytes                = int64(1) << 40     // far below what a block's number holds
+	MaxBytes                     = int64(1) << 40     // of an image, far below what a block's number holds
 	maxNameBytes, maxTargetBytes = 255, 4095
 )
 
@@ -87,7 +89,7 @@ func (b *blocks) align() (uint32, error) {
 			return 0, err
 		}
 	}
-	if b.next > maxImageBytes {
+	if b.next > MaxBytes {
 		return 0, errors.New("the image is too large")
 	}
 	return uint32(b.next >> blockBits), nil
@@ -104,7 +106,7 @@ func (b *blocks) finish(root *inode) ([]byte, error) {
 		}
 		seen[n] = true
 		all = append(all, n)
-		for _, name := range sortedKeys(n.children) {
+		for _, name := range sortedNames(n.children) {
 			walk(n.children[name])
 		}
 	}
@@ -210,18 +212,11 @@ func (n *inode) encode() []byte {
 	return p
 }
 
-func sortedKeys[V any](children map[string]V) []string {
-	names := make([]string, 0, len(children))
-	for name := range children {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, strings.Compare)
-	return names
-}
+func sortedNames(children map[string]*inode) []string { return slices.Sorted(maps.Keys(children)) }
 
 // entries are the names of a folder in EROFS's order, "." and ".." among them.
 func (n *inode) entries() []string {
-	names := append(sortedKeys(n.children), ".", "..")
+	names := append(sortedNames(n.children), ".", "..")
 	slices.SortFunc(names, strings.Compare)
 	return names
 }
@@ -272,4 +267,25 @@ func dirData(n *inode) []byte {
 		out = append(out, block...)
 	}
 	return out
+}
+
+// Program gives an image that holds one program, in whose place a sandbox waits, and the folders that are mounted on.
+func Program(name string, content []byte, dirs ...string) ([]byte, error) {
+	var out bytes.Buffer
+	b := newBlocks(&out)
+	root := newDir(nil, 0)
+	root.children[name] = &inode{mode: modeFile | 0o555, size: int64(len(content)), block: 1}
+	for _, d := range dirs {
+		root.children[d] = newDir(root, 0)
+	}
+	if _, err := b.Write(content); err != nil {
+		return nil, err
+	}
+	super, err := b.finish(root)
+	if err != nil {
+		return nil, err
+	}
+	image := make([]byte, blockSize, blockSize+out.Len())
+	copy(image[superAt:], super)
+	return append(image, out.Bytes()...), nil
 }

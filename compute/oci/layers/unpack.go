@@ -1,4 +1,7 @@
-package oci
+// Package layers makes one read-only file system of the layers of a container image, in one pass and without a file system's help: archives
+// go in, and the bytes of an EROFS image come out. So it needs no privilege, no owner of a file is anybody on the machine, and no name in an
+// archive is ever a path here. What it reads is hostile, and it is for a process that is walled in: its caller is package oci's unpacker.
+package layers
 
 import (
 	"archive/tar"
@@ -11,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -19,37 +23,33 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// unpackWorker is the name of the process that makes one file system of an image's layers. It is walled in (package sandbox): what it reads
-// is the tenant's, and a fault in a decompressor or here finds nothing.
-const unpackWorker = "oci-unpack"
-
 // Limits of images.
 const (
-	maxLayers        = 127
-	maxImageFiles    = 400_000 // a distribution with all its documentation has 100,000
-	maxImageDepth    = 128     // folders within folders
-	maxSymlinks      = 40      // followed on the way to one name, as by the kernel
-	maxAccountsBytes = 1 << 20 // of /etc/passwd and /etc/group each
-	maxUnpackSpec    = 1 << 20
+	MaxFiles         = 400_000   // a distribution with all its documentation has 100,000
+	maxImageDepth    = 128       // folders within folders
+	maxSymlinks      = 40        // followed on the way to one name, as by the kernel
+	maxAccountsBytes = 1 << 20   // of /etc/passwd and /etc/group each
+	maxSpecBytes     = 1 << 20   // of what the unpacker is told, and of what it tells
 	maxWindow        = 128 << 20 // of zstd, as its own tool has without being asked for more
 )
 
-// unpackSpec is what the worker is told before the layers, each of which follows in full, the lowest first.
-type unpackSpec struct {
-	Layers []layerSpec `json:"layers"`
-	User   string      `json:"user"`  // of the configuration: USER[:GROUP], names or numbers
-	Dirs   []string    `json:"dirs"`  // made where they are not there: mount points, the working directory
-	Limit  int64       `json:"limit"` // bytes of the root
+// Spec is what an unpacker is told before the layers, each of which follows in full, the lowest first.
+type Spec struct {
+	Layers []Layer  `json:"layers"`
+	User   string   `json:"user"`  // of the configuration: USER[:GROUP], names or numbers
+	Dirs   []string `json:"dirs"`  // made where they are not there: mount points, the working directory
+	Limit  int64    `json:"limit"` // bytes of the root
 }
 
-type layerSpec struct {
+// Layer is one of a Spec.
+type Layer struct {
 	Size   int64  `json:"size"`
 	Media  string `json:"media"`
 	DiffID string `json:"diff_id"` // sha256:HEX of what is unpacked
 }
 
-// unpacked is what the worker tells at its end.
-type unpacked struct {
+// Told is what an unpacker tells at its end.
+type Told struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups"`
@@ -57,10 +57,10 @@ type unpacked struct {
 	Left   []string `json:"left"` // what of the image was left out; the first of it
 }
 
-// unpack is the worker: it reads an unpackSpec and layers, and writes an EROFS image from block 1 on, its superblock, what it tells and that one's
-// length.
-func unpack(in io.Reader, out io.Writer) error {
-	var s unpackSpec
+// Unpack reads what Header wrote and the layers, and writes an EROFS image from block 1 on, its superblock, what it tells and that one's
+// length: what Seal takes.
+func Unpack(in io.Reader, out io.Writer) error {
+	var s Spec
 	if err := readSpec(in, &s); err != nil {
 		return err
 	}
@@ -92,13 +92,13 @@ func unpack(in io.Reader, out io.Writer) error {
 	return err
 }
 
-func readSpec(in io.Reader, s *unpackSpec) error {
+func readSpec(in io.Reader, s *Spec) error {
 	var n [4]byte
 	if _, err := io.ReadFull(in, n[:]); err != nil {
 		return err
 	}
 	size := binary.BigEndian.Uint32(n[:])
-	if size > maxUnpackSpec {
+	if size > maxSpecBytes {
 		return errors.New("the specification is too long")
 	}
 	b := make([]byte, size)
@@ -131,7 +131,7 @@ func newDir(parent *inode, layer int) *inode {
 }
 
 // layer reads one layer in full, whatever its archive says, and checks what it unpacks to.
-func (u *unpacker) layer(in io.Reader, i int, l layerSpec) error {
+func (u *unpacker) layer(in io.Reader, i int, l Layer) error {
 	packed := &io.LimitedReader{R: in, N: l.Size}
 	plain, done, err := decompress(packed, l.Media)
 	if err != nil {
@@ -139,7 +139,7 @@ func (u *unpacker) layer(in io.Reader, i int, l layerSpec) error {
 	}
 	defer done()
 	sum := sha256.New()
-	bounded := &boundedReader{r: io.TeeReader(plain, sum), left: u.limit + int64(maxImageFiles)*1024}
+	bounded := &boundedReader{r: io.TeeReader(plain, sum), left: u.limit + int64(MaxFiles)*1024}
 	if err := u.archive(tar.NewReader(bounded), i); err != nil {
 		return err
 	}
@@ -237,8 +237,8 @@ func (u *unpacker) entry(t *tar.Reader, h *tar.Header, layer int) error {
 	if err != nil {
 		return err
 	}
-	if u.files++; u.files > maxImageFiles {
-		return fmt.Errorf("the image has more than %d files", maxImageFiles)
+	if u.files++; u.files > MaxFiles {
+		return fmt.Errorf("the image has more than %d files", MaxFiles)
 	}
 	n := &inode{mode: uint32(h.Mode) & 0o1777, uid: id(h.Uid), gid: id(h.Gid), mtime: h.ModTime.Unix(), layer: layer}
 	if len(names) == 0 {
@@ -391,8 +391,8 @@ func (u *unpacker) dir(names []string, layer int) (*inode, error) {
 			continue
 		}
 		if c == nil || !c.isDir() {
-			if u.files++; u.files > maxImageFiles {
-				return nil, fmt.Errorf("the image has more than %d files", maxImageFiles)
+			if u.files++; u.files > MaxFiles {
+				return nil, fmt.Errorf("the image has more than %d files", MaxFiles)
 			}
 			c = newDir(at, layer)
 			at.children[names[i]] = c
@@ -413,7 +413,7 @@ func (u *unpacker) makeDir(name string, layer int) error {
 }
 
 // who finds out whom the program runs as.
-func (u *unpacker) who(user string) (t unpacked, err error) {
+func (u *unpacker) who(user string) (t Told, err error) {
 	user, group, hasGroup := strings.Cut(user, ":")
 	if user == "" {
 		user = "0"
@@ -476,4 +476,49 @@ func (u *unpacker) lines(a accounts, name string, fields int) (all [][]string) {
 		}
 	}
 	return all
+}
+
+// Header writes what stands before the layers.
+func Header(s Spec) ([]byte, error) {
+	b, err := json.Marshal(s)
+	if err == nil && len(b) > maxSpecBytes {
+		err = errors.New("the image's description is too long")
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...), err
+}
+
+// Begin is where in a file what Unpack writes begins.
+const Begin = blockSize
+
+// Seal makes an image of a file that holds from Begin on what Unpack wrote: the superblock goes where it belongs, and what was told is cut off.
+func Seal(f *os.File) (t Told, bytes int64, err error) {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return t, 0, err
+	}
+	var n [4]byte
+	if _, err := f.ReadAt(n[:], end-4); err != nil {
+		return t, 0, err
+	}
+	size := int64(binary.BigEndian.Uint32(n[:]))
+	if bytes = end - 4 - size - superBytes; size > maxSpecBytes || bytes < blockSize {
+		return t, 0, errors.New("no superblock")
+	}
+	tail := make([]byte, superBytes+size)
+	if _, err := f.ReadAt(tail, bytes); err != nil {
+		return t, 0, err
+	}
+	if err := json.Unmarshal(tail[superBytes:], &t); err != nil {
+		return t, 0, err
+	}
+	if _, err := f.WriteAt(tail[:superBytes], superAt); err != nil {
+		return t, 0, err
+	}
+	return t, bytes, f.Truncate(bytes)
+}
+
+// Inside reports whether a folder's name, as an image gives it, stays within the image.
+func Inside(name string) bool {
+	_, err := cleanName(name)
+	return err == nil
 }

@@ -1,15 +1,18 @@
-package oci
+package layers
 
 import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"crypto/sha256"
 	"encoding/binary"
-	"encoding/json"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -54,40 +57,51 @@ func archive(t testing.TB, all ...one) []byte {
 	return b.Bytes()
 }
 
+func digest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
 // unpackAll applies layers, and gives the image as the node has it after seal, and what was told.
-func unpackAll(t testing.TB, spec unpackSpec, packed ...[]byte) (image []byte, told unpacked, err error) {
+func unpackAll(t testing.TB, spec Spec, packed ...[]byte) (image []byte, told Told, err error) {
 	t.Helper()
 	if spec.Limit == 0 {
 		spec.Limit = 64 << 20
 	}
-	b, err := json.Marshal(spec)
+	in, err := Header(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...)
 	for _, l := range packed {
 		in = append(in, l...)
 	}
 	var out bytes.Buffer
-	if err := unpack(bytes.NewReader(in), &out); err != nil {
+	if err := Unpack(bytes.NewReader(in), &out); err != nil {
 		return nil, told, err
 	}
-	image = append(make([]byte, blockSize), out.Bytes()...)
-	n := int(binary.BigEndian.Uint32(image[len(image)-4:]))
-	tail := image[len(image)-4-n : len(image)-4]
-	image = image[:len(image)-4-n]
-	super := slices.Clone(image[len(image)-superBytes:])
-	image = image[:len(image)-superBytes]
-	copy(image[superAt:], super)
-	return image, told, json.Unmarshal(tail, &told)
+	f, err := os.Create(filepath.Join(t.TempDir(), "image"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(out.Bytes(), Begin); err != nil {
+		t.Fatal(err)
+	}
+	told, size, err := Seal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image = make([]byte, size)
+	_, err = f.ReadAt(image, 0)
+	return image, told, err
 }
 
 // apply applies plain layers, and tells of each path what it is.
 func apply(t testing.TB, layers ...[]byte) (map[string]string, error) {
 	t.Helper()
-	spec := unpackSpec{}
+	spec := Spec{}
 	for _, l := range layers {
-		spec.Layers = append(spec.Layers, layerSpec{Size: int64(len(l)), Media: "tar", DiffID: "sha256:" + sumOf(l)})
+		spec.Layers = append(spec.Layers, Layer{Size: int64(len(l)), Media: "tar", DiffID: digest(l)})
 	}
 	image, _, err := unpackAll(t, spec, layers...)
 	if err != nil {
@@ -223,7 +237,7 @@ func TestWhatAnImageMayNotHoldIsLeftOutOrRefused(t *testing.T) {
 	l := archive(t, one{name: "null", kind: tar.TypeChar}, one{name: "disk", kind: tar.TypeBlock}, one{name: "pipe", kind: tar.TypeFifo}, one{name: "su", content: "s", mode: 0o6755}, one{name: "tmp/", mode: 0o1777})
 	got, err := apply(t, l)
 	same(t, got, err, map[string]string{"/su": "100755 0/0 x1 s", "/tmp": "41777 0/0 x2"})
-	_, told, err := unpackAll(t, unpackSpec{Layers: []layerSpec{{Size: int64(len(l)), DiffID: "sha256:" + sumOf(l)}}}, l)
+	_, told, err := unpackAll(t, Spec{Layers: []Layer{{Size: int64(len(l)), DiffID: digest(l)}}}, l)
 	if err != nil || !slices.Equal(told.Left, []string{"null", "disk", "pipe"}) {
 		t.Errorf("got %q and %v", told.Left, err)
 	}
@@ -254,8 +268,8 @@ func TestWhatAnImageMayNotHoldIsLeftOutOrRefused(t *testing.T) {
 
 func TestAnImageIsBounded(t *testing.T) {
 	l := archive(t, one{name: "a", content: strings.Repeat("a", 40<<10)}, one{name: "b", content: strings.Repeat("b", 40<<10)})
-	spec := func(limit int64) unpackSpec {
-		return unpackSpec{Limit: limit, Layers: []layerSpec{{Size: int64(len(l)), DiffID: "sha256:" + sumOf(l)}}}
+	spec := func(limit int64) Spec {
+		return Spec{Limit: limit, Layers: []Layer{{Size: int64(len(l)), DiffID: digest(l)}}}
 	}
 	if _, _, err := unpackAll(t, spec(84<<10+blockSize), l); err != nil {
 		t.Error(err)
@@ -263,7 +277,7 @@ func TestAnImageIsBounded(t *testing.T) {
 	if _, _, err := unpackAll(t, spec(80<<10+blockSize-1), l); err == nil {
 		t.Error("an image that is too large is taken")
 	}
-	u := &unpacker{out: newBlocks(io.Discard), copying: make([]byte, 1), limit: 1 << 20, root: newDir(nil, -1), files: maxImageFiles}
+	u := &unpacker{out: newBlocks(io.Discard), copying: make([]byte, 1), limit: 1 << 20, root: newDir(nil, -1), files: MaxFiles}
 	if err := u.archive(tar.NewReader(bytes.NewReader(l)), 0); err == nil {
 		t.Error("more files than there may be are taken")
 	}
@@ -292,19 +306,19 @@ func TestCompressionsAndDigests(t *testing.T) {
 			t.Fatal(out, err)
 		}
 	}
-	for media, packed := range map[string][]byte{layerTypes[0]: plain, layerTypes[1]: g.Bytes(), layerTypes[2]: z.Bytes(), layerTypes[4]: g.Bytes()} {
-		spec := unpackSpec{Layers: []layerSpec{{Size: int64(len(packed)), Media: media, DiffID: "sha256:" + sumOf(plain)}}}
+	for media, packed := range map[string][]byte{"application/vnd.oci.image.layer.v1.tar": plain, "application/vnd.oci.image.layer.v1.tar+gzip": g.Bytes(), "application/vnd.oci.image.layer.v1.tar+zstd": z.Bytes(), "application/vnd.docker.image.rootfs.diff.tar.gzip": g.Bytes()} {
+		spec := Spec{Layers: []Layer{{Size: int64(len(packed)), Media: media, DiffID: digest(plain)}}}
 		image, _, err := unpackAll(t, spec, packed)
 		if err != nil {
 			t.Errorf("%s: %v", media, err)
 		} else if got := describe(t, image)["/f"]; !strings.HasSuffix(got, "content content ") {
 			t.Errorf("%s: got %.80q", media, got)
 		}
-		spec.Layers[0].DiffID = "sha256:" + sumOf(nil)
+		spec.Layers[0].DiffID = digest(nil)
 		if _, _, err := unpackAll(t, spec, packed); err == nil {
 			t.Errorf("%s: a layer that unpacks to something else is taken", media)
 		}
-		spec.Layers[0].DiffID = "sha256:" + sumOf(plain)
+		spec.Layers[0].DiffID = digest(plain)
 		spec.Layers[0].Size++
 		if _, _, err := unpackAll(t, spec, packed); err == nil {
 			t.Errorf("%s: a layer that is too short is taken", media)
@@ -336,20 +350,20 @@ func TestALargeFolderAndLongLinksAreWrittenAsTheFormatSays(t *testing.T) {
 func TestAUserIsFoundInTheImage(t *testing.T) {
 	l := archive(t, one{name: "etc/passwd", content: "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\nbad:x:-1:0:::\nshort\n"},
 		one{name: "etc/group", content: "root:x:0:\nwheel:x:10:app,root\nstaff:x:50:other\n"})
-	for user, want := range map[string]unpacked{
+	for user, want := range map[string]Told{
 		"": {Home: "/root"}, "root": {Home: "/root", Groups: []uint32{10}}, "app": {UID: 1000, GID: 1001, Groups: []uint32{10}, Home: "/home/app"},
 		"1000": {UID: 1000, GID: 1001, Groups: []uint32{10}, Home: "/home/app"}, "7": {UID: 7, Home: "/"}, "app:staff": {UID: 1000, GID: 50, Home: "/home/app"}, "7:8": {UID: 7, GID: 8, Home: "/"},
 	} {
 		if user == "" {
 			want.Groups = []uint32{10}
 		}
-		_, told, err := unpackAll(t, unpackSpec{User: user, Layers: []layerSpec{{Size: int64(len(l)), DiffID: "sha256:" + sumOf(l)}}}, l)
+		_, told, err := unpackAll(t, Spec{User: user, Layers: []Layer{{Size: int64(len(l)), DiffID: digest(l)}}}, l)
 		if err != nil || fmt.Sprint(told) != fmt.Sprint(want) {
 			t.Errorf("%q: got %+v and %v, want %+v", user, told, err, want)
 		}
 	}
 	for _, user := range []string{"nobody", "app:nobody", "-1", "99999999999"} {
-		if _, told, err := unpackAll(t, unpackSpec{User: user, Layers: []layerSpec{{Size: int64(len(l)), DiffID: "sha256:" + sumOf(l)}}}, l); err == nil {
+		if _, told, err := unpackAll(t, Spec{User: user, Layers: []Layer{{Size: int64(len(l)), DiffID: digest(l)}}}, l); err == nil {
 			t.Errorf("%q: got %+v, want it refused", user, told)
 		}
 	}
