@@ -30,13 +30,15 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
+	group *group
+	oom   bool   // the kernel ended something of it for its memory; known after kill
 	key   string // of the pool
 	timer *time.Timer
 	runs  int
 }
 
 // newBox starts a keeper and its sandbox. As root, both are nobody outside of their namespaces.
-func newBox(spec bootSpec) (b *box, err error) {
+func newBox(spec bootSpec, in *groups) (b *box, err error) {
 	theirs, conn, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
@@ -67,6 +69,13 @@ func newBox(spec bootSpec) (b *box, err error) {
 		conn.Close()
 		files.Close()
 		return nil, unavailable("allow user namespaces, and let others execute this program (chmod o+x)", err)
+	}
+	if b.group, err = in.make(spec); err != nil {
+		b.group = nil // the watcher bounds it
+	}
+	if err := b.group.add(b.cmd.Process.Pid); err != nil { // it waits to be told to start anything
+		b.kill()
+		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(bootTimeout))
 	err = b.wire.sendJSON(doBoot, 0, spec)
@@ -127,7 +136,9 @@ func (b *box) kill() {
 			b.timer.Stop()
 		}
 		b.cmd.Process.Kill()
-		<-b.ended
+		<-b.ended // and with it all that was in its process namespace
+		b.oom = b.group.killed()
+		b.group.remove()
 		b.conn.Close()
 		b.files.Close()
 	})

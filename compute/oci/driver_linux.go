@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"debug/elf"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -19,15 +20,17 @@ import (
 
 	"redoubt"
 	"redoubt/compute"
+	"redoubt/sandbox"
 )
 
 // Driver runs container images on gVisor. It holds processes and memory until Close.
 type Driver struct {
-	o     Options
-	roots *roots
-	pool  *pool
-	probe func() error
-	made  atomic.Int64 // sandboxes
+	o      Options
+	groups *groups
+	roots  *roots
+	pool   *pool
+	probe  func() error
+	made   atomic.Int64 // sandboxes
 
 	mu     sync.Mutex // guards closed
 	closed bool
@@ -42,9 +45,12 @@ func New(o Options) (*Driver, error) {
 		return nil, errors.New("oci: no registry")
 	}
 	o.defaults()
-	d := &Driver{o: o, roots: newRoots(o.CacheBytes), pool: &pool{max: o.Warm, keep: o.WarmFor}}
+	d := &Driver{o: o, groups: findGroups(), roots: newRoots(o.CacheBytes), pool: &pool{max: o.Warm, keep: o.WarmFor}}
 	d.probe = sync.OnceValue(func() error {
-		b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16})
+		if dynamic() {
+			return unavailable("build it with CGO_ENABLED=0, as make build does", errors.New("this binary needs shared libraries, and there are none in a sandbox"))
+		}
+		b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16}, d.groups)
 		if err == nil {
 			b.kill()
 		}
@@ -53,8 +59,27 @@ func New(o Options) (*Driver, error) {
 	return d, nil
 }
 
+// dynamic reports whether our own binary needs shared libraries.
+func dynamic() bool {
+	f, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
+
 // Available starts a sandbox, once, and tells why it did not stand.
 func (d *Driver) Available() error { return d.probe() }
+
+// Details say what holds a program's limits here.
+func (d *Driver) Details() []sandbox.Mechanism {
+	m := sandbox.Mechanism{Name: "gVisor", OK: true, Detail: "a sandbox was started"}
+	if err := d.Available(); err != nil {
+		m.OK, m.Detail = false, err.Error()
+	}
+	return []sandbox.Mechanism{m, {Name: "limits of images", OK: m.OK, Detail: d.groups.String()}}
+}
 
 // Close ends all runs, and everything that is kept.
 func (d *Driver) Close() error {
@@ -92,6 +117,9 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 }
 
 func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err error) {
+	if err := d.Available(); err != nil {
+		return x, err
+	}
 	if len(t.Spec.Network) > 0 {
 		return x, faultf("images have no network yet: leave --network out")
 	}
@@ -115,7 +143,7 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 		}
 		b.runs++
 		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}}
-		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p, Disk: t.Limits.Disk}, root.file)
+		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p}, root.file)
 		// A label that could rise may have: then nothing of the sandbox is used again.
 		if job := t.Job(); err == nil && r.clean && job.Start == job.Max {
 			d.pool.give(b)
@@ -131,13 +159,13 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 
 // box gives a sandbox for a task: one of its own share that is idle, or a new one.
 func (d *Driver) box(t compute.Task) (*box, error) {
-	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes}
+	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk}
 	key := fmt.Sprintf("%s\x00%v", t.Share(), spec)
 	if b := d.pool.take(key); b != nil {
 		return b, nil
 	}
 	d.made.Add(1)
-	b, err := newBox(spec)
+	b, err := newBox(spec, d.groups)
 	if err == nil {
 		b.key = key
 	}
@@ -216,6 +244,9 @@ func (r *run) run(s runSpec, root *os.File) (x compute.Exit, err error) {
 	}
 	if r.ctx.Err() != nil {
 		return x, r.ctx.Err()
+	}
+	if err != nil && r.b.oom {
+		return compute.Exit{Code: -1, Why: outOfMemory(r.t.Limits.Memory)}, nil
 	}
 	if err != nil {
 		return x, sandboxError(err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"redoubt/compute"
+	"redoubt/sandbox"
 )
 
 // Driver refuses.
@@ -26,6 +27,11 @@ func (*Driver) Available() error { return errLinux }
 // Run refuses.
 func (*Driver) Run(context.Context, compute.Task) (compute.Exit, error) {
 	return compute.Exit{}, errLinux
+}
+
+// Details say that there are none.
+func (*Driver) Details() []sandbox.Mechanism {
+	return []sandbox.Mechanism{{Name: "gVisor", Detail: errLinux.Error()}}
 }
 
 // Close does nothing.

@@ -12,3 +12,17 @@ func KillIdle(d *Driver) {
 		<-b.ended
 	}
 }
+
+// Dynamic reports whether the tests were built with cgo, as for the race detector: then nothing runs.
+var Dynamic = dynamic
+
+// WithoutGroups has a driver do without control groups, as where none may be had.
+func WithoutGroups(d *Driver) { d.groups = &groups{why: "not in this test"} }
+
+// GroupsOf gives the folders in which a driver makes control groups for memory: none, where none may be had.
+func GroupsOf(d *Driver) string {
+	if d.groups.v2 != "" {
+		return d.groups.v2
+	}
+	return d.groups.v1["memory"]
+}

@@ -174,12 +174,12 @@ func (g *gvisor) call(method string, arg, result any) error {
 }
 
 // start starts a program in a container of its own. files are its root, and the connections for /in and /out.
-func (g *gvisor) start(r runSpec, stdio, files []*os.File) error {
+func (g *gvisor) start(r runSpec, disk int64, stdio, files []*os.File) error {
 	if err := g.call(boot.ContMgrCreateSubcontainer, &boot.CreateArgs{CID: r.ID}, nil); err != nil {
 		return err
 	}
 	return g.call(boot.ContMgrStartSubcontainer, &boot.StartArgs{
-		Spec: containerSpec(r), Conf: g.conf, CID: r.ID, GoferMountConfs: mountConfs(r), FilePayload: urpc.FilePayload{Files: append(stdio, files...)},
+		Spec: containerSpec(r, disk), Conf: g.conf, CID: r.ID, GoferMountConfs: mountConfs(disk), FilePayload: urpc.FilePayload{Files: append(stdio, files...)},
 	}, nil)
 }
 
@@ -213,7 +213,7 @@ func (g *gvisor) memory() (*os.File, error) {
 }
 
 // containerSpec is what gVisor is told of one program.
-func containerSpec(r runSpec) *specs.Spec {
+func containerSpec(r runSpec, disk int64) *specs.Spec {
 	// What root has in most engines, but for raw sockets and devices.
 	caps := []string{"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_SETGID", "CAP_SETUID", "CAP_SETPCAP", "CAP_KILL", "CAP_SYS_CHROOT"}
 	p := r.Process
@@ -229,8 +229,8 @@ func containerSpec(r runSpec) *specs.Spec {
 		Mounts: []specs.Mount{
 			{Destination: "/in", Type: "bind", Source: "/in", Options: []string{"bind", "ro"}},
 			{Destination: "/out", Type: "bind", Source: "/out", Options: []string{"bind", "rw"}},
-			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + strconv.FormatInt(r.Disk, 10)}},
-			{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + strconv.FormatInt(r.Disk, 10)}},
+			{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + strconv.FormatInt(disk, 10)}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "tmpfs", Options: []string{"mode=1777", "size=" + strconv.FormatInt(disk, 10)}},
 		},
 		Linux: &specs.Linux{Namespaces: firstNamespaces},
 	}
@@ -241,9 +241,9 @@ func containerSpec(r runSpec) *specs.Spec {
 }
 
 // mountConfs say where the root, /in and /out come from, in that order.
-func mountConfs(r runSpec) []specutils.GoferMountConf {
+func mountConfs(disk int64) []specutils.GoferMountConf {
 	return []specutils.GoferMountConf{
-		{Lower: specutils.Erofs, Upper: specutils.MemoryOverlay, Size: strconv.FormatInt(r.Disk, 10)},
+		{Lower: specutils.Erofs, Upper: specutils.MemoryOverlay, Size: strconv.FormatInt(disk, 10)},
 		{Lower: specutils.Lisafs, Upper: specutils.NoOverlay},
 		{Lower: specutils.Lisafs, Upper: specutils.NoOverlay},
 	}

@@ -95,11 +95,7 @@ func TestAnUnpackedImageIsOneSharesAlone(t *testing.T) {
 }
 
 func TestTheCacheOfImagesIsBounded(t *testing.T) {
-	d, err := oci.New(oci.Options{Images: registry{}, CacheBytes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := driverWith(t, oci.Options{CacheBytes: 1})
 	for range 2 {
 		r := computetest.NewRun(nil)
 		spec := withProgram(t, r, []byte(program(t)))
@@ -112,11 +108,7 @@ func TestTheCacheOfImagesIsBounded(t *testing.T) {
 
 // What is wrong with an image is told to who submitted the job, and nothing runs.
 func TestAnImageThatCannotBeTakenIsTheSubmittersFault(t *testing.T) {
-	d, err := oci.New(oci.Options{Images: registry{}, ImageBytes: 64 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := driverWith(t, oci.Options{ImageBytes: 64 << 20})
 	good := layer(t, entry{name: "bin/program", content: program(t)})
 	conf := object{"Entrypoint": []string{"/bin/program"}, "Cmd": []string{"say", "ran"}}
 	for _, c := range []struct {
@@ -223,11 +215,7 @@ func readObject(t *testing.T, r *computetest.Run, key string) []byte {
 
 // A sandbox is kept for the next run of its share, and only where the label could not rise.
 func TestASandboxServesOneShare(t *testing.T) {
-	d, err := oci.New(oci.Options{Images: registry{}, WarmFor: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := driverWith(t, oci.Options{WarmFor: time.Hour})
 	p := []byte(program(t))
 	for i, c := range []struct {
 		by    redoubt.SubjectName

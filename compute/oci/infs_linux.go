@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"hash/maphash"
 	"path"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,28 @@ type inFS struct {
 	ask  func(kind byte, payload []byte) ([]byte, unix.Errno) // of the node
 	tell func(kind byte, payload []byte)
 	seed maphash.Seed
+
+	mu   sync.Mutex // guards held; taken while an inOpen's is held
+	held []*inOpen  // those that have a piece, the oldest first
+}
+
+// maxPieces are the pieces that are read ahead and kept at once, of all open files together.
+const maxPieces = 32
+
+// holds notes that o has a piece, and takes the oldest's away where there are too many. One that is being read keeps its own.
+func (fs *inFS) holds(o *inOpen) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	fs.held = append(slices.DeleteFunc(fs.held, func(h *inOpen) bool { return h == o }), o)
+	for i := 0; len(fs.held) > maxPieces && i < len(fs.held)-1; {
+		if h := fs.held[i]; h.mu.TryLock() {
+			h.piece = nil
+			h.mu.Unlock()
+			fs.held = slices.Delete(fs.held, i, i+1)
+		} else {
+			i++
+		}
+	}
 }
 
 var inMessages = []lisafs.MID{
@@ -190,6 +213,9 @@ func (o *inOpen) FD() *lisafs.OpenFD { return &o.OpenFD }
 
 // Close implements lisafs.OpenFDImpl.
 func (o *inOpen) Close() {
+	o.f.fs.mu.Lock()
+	o.f.fs.held = slices.DeleteFunc(o.f.fs.held, func(h *inOpen) bool { return h == o })
+	o.f.fs.mu.Unlock()
 	if o.handle != 0 {
 		o.f.fs.tell(askClose, binary.BigEndian.AppendUint64(nil, o.handle))
 	}
@@ -233,6 +259,7 @@ func (o *inOpen) fetch(off int64) error {
 		return unix.EIO
 	}
 	o.at, o.piece = off, b
+	o.f.fs.holds(o)
 	return nil
 }
 

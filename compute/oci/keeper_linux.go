@@ -236,7 +236,7 @@ func (k *keeper) run(r runSpec) error {
 	if err := os.Mkdir(outDir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount("out", outDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", r.Disk, maxOutFiles+16)); err != nil {
+	if err := unix.Mount("out", outDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", k.boot.Disk, maxOutFiles+16)); err != nil {
 		return fmt.Errorf("a file system in memory: %w", err)
 	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
@@ -260,7 +260,7 @@ func (k *keeper) run(r runSpec) error {
 		return os.Remove(outDir)
 	}
 	given := append(stdio, root, inEnd, outEnd)
-	err = k.g.start(r, stdio, []*os.File{root, inEnd, outEnd})
+	err = k.g.start(r, k.boot.Disk, stdio, []*os.File{root, inEnd, outEnd})
 	for _, f := range given {
 		f.Close()
 	}

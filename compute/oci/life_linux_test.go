@@ -115,6 +115,7 @@ func mounts(t *testing.T) string {
 }
 
 func TestNothingIsLeftOfANodeThatIsKilled(t *testing.T) {
+	newDriver(t) // whether one may be had
 	before := mounts(t)
 	p := filepath.Join(t.TempDir(), "program")
 	if err := os.WriteFile(p, []byte(program(t)), 0o600); err != nil {
@@ -178,11 +179,7 @@ func TestNothingIsLeftWhenRunHasReturned(t *testing.T) {
 
 // A sandbox that is kept holds nothing of the run but itself, and goes with its time or the driver.
 func TestASandboxThatIsKeptGoesWithItsTime(t *testing.T) {
-	d, err := oci.New(oci.Options{Images: registry{}, WarmFor: time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
+	d := driverWith(t, oci.Options{WarmFor: time.Millisecond})
 	r := computetest.NewRun(nil)
 	spec := withProgram(t, r, []byte(program(t)))
 	spec.Args = []string{"say", "x"}

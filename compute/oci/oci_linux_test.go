@@ -151,7 +151,16 @@ func withProgram(t *testing.T, r *computetest.Run, program []byte) redoubt.Submi
 
 func newDriver(t *testing.T) compute.Driver {
 	t.Helper()
-	d, err := oci.New(oci.Options{Images: registry{}})
+	return driverWith(t, oci.Options{})
+}
+
+func driverWith(t *testing.T, o oci.Options) *oci.Driver {
+	t.Helper()
+	if oci.Dynamic() {
+		t.Skip("built with cgo: a sandbox needs a static binary")
+	}
+	o.Images = registry{}
+	d, err := oci.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,8 @@ const (
 	niceness      = 10  // of all that runs in a sandbox, below the node
 	sentryThreads = 512 // that gVisor has beside those of its programs, at most
 
+	sentryBytes = 256 << 20 // of memory that gVisor may have for itself, and a quarter of its programs'
+
 	memoryEvery    = 10 * time.Millisecond
 	processesEvery = 50 * time.Millisecond
 )
@@ -74,12 +76,28 @@ func (w *watcher) memory() {
 			w.kill("its memory could not be watched: " + err.Error())
 			return false
 		}
-		if used <= w.k.boot.Memory {
-			return true
+		if used > w.k.boot.Memory {
+			w.kill(outOfMemory(w.k.boot.Memory))
+			return false
 		}
-		w.kill(outOfMemory(w.k.boot.Memory))
-		return false
+		// What the kernel of the sandbox keeps for its programs (open files, names, sockets) is its own, and bounded too.
+		if own, err := ownBytes(w.k.g.cmd.Process.Pid); err == nil && own > sentryBytes+w.k.boot.Memory/4 {
+			w.kill(outOfMemory(w.k.boot.Memory))
+			return false
+		}
+		return true
 	})
+}
+
+// ownBytes is the memory of a process that is no file's.
+func ownBytes(pid int) (int64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	if err != nil {
+		return 0, err
+	}
+	var size, resident, shared int64
+	_, err = fmt.Sscan(string(b), &size, &resident, &shared)
+	return (resident - shared) * int64(os.Getpagesize()), err
 }
 
 func outOfMemory(limit int64) string {

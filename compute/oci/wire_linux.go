@@ -122,13 +122,13 @@ type bootSpec struct {
 	Memory    int64   `json:"memory"`
 	CPUs      float64 `json:"cpus"`
 	Processes int     `json:"processes"`
+	Disk      int64   `json:"disk"`
 }
 
 // runSpec is one run in a sandbox.
 type runSpec struct {
 	ID      string  `json:"id"`
 	Process process `json:"process"`
-	Disk    int64   `json:"disk"`
 }
 
 // ending is how a program ended.

@@ -75,6 +75,14 @@ func more() map[string]func(string) error {
 			_, err = fmt.Printf("%s\n", b)
 			return err
 		},
+		// folders makes folders until it may not.
+		"folders": func(string) error {
+			for i := 0; ; i++ {
+				if err := os.Mkdir(fmt.Sprintf("/tmp/%d", i), 0o755); err != nil {
+					return err
+				}
+			}
+		},
 		"hardlink": func(s string) error { return os.Link(s, s+".link") },
 	}
 }
