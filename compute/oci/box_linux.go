@@ -119,7 +119,7 @@ func keeperWalls() *syscall.SysProcAttr {
 }
 
 func keeperEnv() []string {
-	env := []string{"GOTRACEBACK=none"}
+	env := []string{"GOTRACEBACK=none", "GOGC=400"}
 	switch {
 	case fips140.Enforced():
 		return append(env, "GODEBUG=fips140=only")

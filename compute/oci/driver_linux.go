@@ -426,14 +426,16 @@ func (p *pieces) Read(b []byte) (int, error) {
 
 // answer is what a question about /in is answered with.
 func (r *run) answer(f frame) []byte {
+	if f.kind == askRead {
+		b, err := r.read(f.payload)
+		binary.BigEndian.PutUint32(b, uint32(errno(err)))
+		return b
+	}
 	b, err := r.reply(f)
 	return append(binary.BigEndian.AppendUint32(nil, uint32(errno(err))), b...)
 }
 
 func (r *run) reply(f frame) ([]byte, error) {
-	if f.kind == askRead {
-		return r.read(f.payload)
-	}
 	name := string(f.payload)
 	if len(name) > maxPathBytes || name != "" && path.Clean("/"+name) != "/"+name {
 		return nil, unix.EINVAL
@@ -478,28 +480,30 @@ func infoOf(f redoubt.JobFile) fileInfo {
 	return i
 }
 
+// read gives a part of an input behind four bytes that are for the error number.
 func (r *run) read(q []byte) ([]byte, error) {
+	const head = 4
 	if len(q) != 24 {
-		return nil, unix.EINVAL
+		return make([]byte, head), unix.EINVAL
 	}
 	number, off, n := binary.BigEndian.Uint64(q), binary.BigEndian.Uint64(q[8:]), binary.BigEndian.Uint64(q[16:])
 	r.mu.Lock()
 	h := r.handles[number]
 	r.mu.Unlock()
 	if h == nil || n > pieceBytes || off > 1<<62 {
-		return nil, unix.EBADF
+		return make([]byte, head), unix.EBADF
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.c == nil {
-		return nil, unix.EBADF
+		return make([]byte, head), unix.EBADF
 	}
-	b := make([]byte, n)
-	m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b)
+	b := make([]byte, head+n)
+	m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b[head:])
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		err = nil
 	}
-	return b[:m], err
+	return b[:head+m], err
 }
 
 func (r *run) closeHandle(number uint64) {

@@ -35,7 +35,7 @@ func (fs *inFS) holds(o *inOpen) {
 	fs.held = append(slices.DeleteFunc(fs.held, func(h *inOpen) bool { return h == o }), o)
 	for i := 0; len(fs.held) > maxPieces && i < len(fs.held)-1; {
 		if h := fs.held[i]; h.mu.TryLock() {
-			h.piece = nil
+			h.piece, h.ahead = nil, nil
 			h.mu.Unlock()
 			fs.held = slices.Delete(fs.held, i, i+1)
 		} else {
@@ -205,6 +205,7 @@ type inOpen struct {
 	mu    sync.Mutex
 	at    int64 // where piece begins
 	piece []byte
+	ahead chan piece // the piece after that, on its way: the program reads in order
 	list  []fileInfo
 	next  int
 }
@@ -246,21 +247,49 @@ func (o *inOpen) Read(buf []byte, off uint64) (n uint64, err error) {
 	return n, nil
 }
 
-// fetch gets the piece that begins at off. A file is read ahead a whole piece at a time.
+// piece is a part of a file.
+type piece struct {
+	at  int64
+	b   []byte
+	err error
+}
+
+// fetch has the piece that begins at off be there. Where a program reads in order, the one behind it is asked for before the program needs it.
 func (o *inOpen) fetch(off int64) error {
+	inOrder := off > 0 && off == o.at+int64(len(o.piece))
+	var p piece
+	if o.ahead != nil {
+		p = <-o.ahead
+		o.ahead = nil
+	}
+	if p.b == nil || p.at != off {
+		p = o.part(off)
+	}
+	if p.err != nil {
+		return p.err
+	}
+	o.at, o.piece = off, p.b
+	o.f.fs.holds(o)
+	if next := off + int64(len(p.b)); inOrder && next < o.size {
+		ahead := make(chan piece, 1)
+		go func() { ahead <- o.part(next) }() // ends with its answer
+		o.ahead = ahead
+	}
+	return nil
+}
+
+func (o *inOpen) part(off int64) piece {
 	want := min(pieceBytes, o.size-off)
 	q := binary.BigEndian.AppendUint64(nil, o.handle)
 	q = binary.BigEndian.AppendUint64(q, uint64(off))
 	b, errno := o.f.fs.ask(askRead, binary.BigEndian.AppendUint64(q, uint64(want)))
-	if errno != 0 {
-		return errno
+	switch {
+	case errno != 0:
+		return piece{err: errno}
+	case int64(len(b)) != want:
+		return piece{err: unix.EIO}
 	}
-	if int64(len(b)) != want {
-		return unix.EIO
-	}
-	o.at, o.piece = off, b
-	o.f.fs.holds(o)
-	return nil
+	return piece{at: off, b: b}
 }
 
 // Getdent64 implements lisafs.OpenFDImpl. The node lists the folder when its first entry is asked for.
