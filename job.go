@@ -21,6 +21,9 @@ const (
 	JobCanceled  JobState = "canceled"
 )
 
+// Final says whether a job of this state has ended for good.
+func (s JobState) Final() bool { return s == JobDone || s == JobFailed || s == JobCanceled }
+
 // Limits of jobs.
 const (
 	MaxModuleBytes   = 256 << 20 // of a WebAssembly module
@@ -33,25 +36,29 @@ const (
 	DefaultJobTime   = time.Hour
 	MaxJobsListed    = 1000
 	MaxJobListed     = 100_000 // entries of one directory under /in
+	MaxJobsWaiting   = 100_000 // of one START
+	MaxSchedules     = 1000    // of one label
+	ModuleLife       = 30 * 24 * time.Hour
+	JobLife          = 90 * 24 * time.Hour // from its submission, until nothing tells of a job any more but the audit log and its outputs
 	DefaultJobMemory = 512 << 20
 	DefaultJobDisk   = 1 << 30
 )
 
 // SubmitJob asks for a job. One of Module and Image is set.
 type SubmitJob struct {
-	Module  string        `json:"module,omitempty"` // SHA-256 of a WebAssembly module that was put before (PutModule), hex
-	Image   string        `json:"image,omitempty"`  // BUCKET/NAME:TAG or BUCKET/NAME@sha256:DIGEST of this node's registry
-	Args    []string      `json:"args,omitempty"`   // without the program's own name
-	Env     []string      `json:"env,omitempty"`    // NAME=VALUE
-	In      []JobInput    `json:"in,omitempty"`     // what is under /in
-	Out     JobInput      `json:"out,omitzero"`     // where what is written under /out goes; no bucket: nowhere
-	Max     string        `json:"max,omitempty"`    // marking: how far it may rise; "": not above START
-	Timeout time.Duration `json:"timeout,omitempty"`
-	Retries int           `json:"retries,omitempty"` // further attempts after one that failed
-	Limits  JobLimits     `json:"limits,omitzero"`
-	Driver  string        `json:"driver,omitempty"`  // "": that of the estate for this kind of program
-	Network []string      `json:"network,omitempty"` // HOST:PORT of the estate that it may reach; none: no network
-	From    string        `json:"from,omitempty"`    // what started it: "schedule NAME" or "trigger NAME"; told, not asked for
+	Module  string     `json:"module,omitempty"`  // SHA-256 of a WebAssembly module that was put before (PutModule), hex
+	Image   string     `json:"image,omitempty"`   // BUCKET/NAME:TAG or BUCKET/NAME@sha256:DIGEST of this node's registry
+	Args    []string   `json:"args,omitempty"`    // without the program's own name
+	Env     []string   `json:"env,omitempty"`     // NAME=VALUE
+	In      []JobInput `json:"in,omitempty"`      // what is under /in
+	Out     JobInput   `json:"out,omitzero"`      // where what is written under /out goes; no bucket: nowhere
+	Max     string     `json:"max,omitempty"`     // marking: how far it may rise; "": not above START
+	Seconds int64      `json:"seconds,omitempty"` // that one attempt may run; DefaultJobTime
+	Retries int        `json:"retries,omitempty"` // further attempts after one that failed
+	Limits  JobLimits  `json:"limits,omitzero"`
+	Driver  string     `json:"driver,omitempty"`  // "": that of the estate for this kind of program
+	Network []string   `json:"network,omitempty"` // HOST:PORT of the estate that it may reach; none: no network
+	From    string     `json:"from,omitempty"`    // what started it: "schedule NAME" or "trigger NAME"; told, not asked for
 }
 
 // JobInput is a part of a bucket: every key that begins with Prefix.
@@ -105,8 +112,8 @@ type ListJobs struct {
 // JobService is what people do with jobs. Every method is decided and recorded. A job whose START the credential does not dominate is NotFound,
 // in the words for one that never was.
 type JobService interface {
-	// PutModule keeps a WebAssembly module at the working label, and gives its SHA-256 in hex.
-	PutModule(ctx context.Context, who Credential, module io.Reader) (digest string, err error)
+	// PutModule keeps a WebAssembly module at the working label under its SHA-256 in hex, for ModuleLife. BadDigest: it has another.
+	PutModule(ctx context.Context, who Credential, digest string, module io.Reader) error
 	// HasModule says whether a module is there that the working label dominates.
 	HasModule(ctx context.Context, who Credential, digest string) (bool, error)
 	SubmitJob(ctx context.Context, who Credential, q SubmitJob) (Job, error)
@@ -151,6 +158,11 @@ type JobRun interface {
 	Module(ctx context.Context) (Content, int64, error)
 	// Object opens a version that belongs to the program itself (a layer of its image) at START: it counts as read.
 	Object(ctx context.Context, name ObjectName) (Version, Content, error)
+	// Lane is that of JobDesk.NextJob.
+	Lane() string
+	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at START, for the share. NotFound: nothing is.
+	Kept(ctx context.Context, name string) ([]byte, error)
+	Keep(ctx context.Context, name string, content []byte) error
 	// Log takes what the program writes to standard output (1) and standard error (2). It takes everything, and keeps MaxJobLogBytes.
 	Log(stream int, text []byte)
 	// Put takes one output, once the program has ended and reads no more. Nothing of it shows before Finish.
@@ -165,17 +177,16 @@ type JobRun interface {
 type JobExit struct {
 	Code  int    // -1: it did not end by itself
 	Why   string // where Code is not 0, or outputs cannot be taken: the reason, and what to do
-	Retry bool   // it was no fault of the program: it does not count as an attempt
+	Retry bool   // it was no fault of the program: it is begun anew; with a Why only so often, without one (a node that stops) always
 }
 
 // JobDesk is what an engine that runs jobs is handed of an enclave.
 type JobDesk interface {
 	// NextJob waits for a job that is to run, and begins an attempt of it. One that was running when the enclave stopped comes again, or is
-	// reported where it has no attempts left. accept says what can be run now.
-	NextJob(ctx context.Context, accept func(share string, q SubmitJob) bool) (JobRun, error)
-	// Kept and Keep hold what an engine has made for a share, and may need again: sealed, and at the share's START.
-	Kept(ctx context.Context, share, name string) ([]byte, error)
-	Keep(ctx context.Context, share, name string, content []byte) error
+	// reported where that has happened too often. accept says what can be run now: lane tells apart the jobs of different MAX, so that none waits
+	// for what goes on above it. Whoever accepts more than it did before calls Retry.
+	NextJob(ctx context.Context, accept func(lane string, q SubmitJob) bool) (JobRun, error)
+	Retry()
 }
 
 // ScheduleName names what starts jobs: 1 to 63 of a-z, 0-9 and "-".

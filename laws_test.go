@@ -17,14 +17,14 @@ import (
 var rows = [][]string{
 	{"label"},
 	{""}, // the root
-	{"keys"},
+	{"keys", "sandbox"},
 	{"access", "audit", "bundle", "identity"},
-	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "sandbox", "ztdf"},
+	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "ztdf"},
 	{"enclave", "replica", "guard"},
 	{"s3", "api", "console", "client"},
 	{"node"},
 	{"redoubttest"},
-	{"cmd", "sim"},
+	{"cmd", "sim", "examples"},
 }
 
 // trusted packages take nothing but the standard library, golang.org/x and one another.

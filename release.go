@@ -69,6 +69,11 @@ type Release struct {
 	Keep     []string     `json:"keep,omitempty"`
 	Key      string       `json:"key"`
 
+	// Of one that needs its originator's consent (RULES 1.5):
+	Originator SubjectName `json:"originator,omitempty"`  // who alone may give it
+	ConsentFor []string    `json:"consent_for,omitempty"` // ConsentMarks of the source's label and of the one asked for
+	Consent    *Signature  `json:"consent,omitempty"`     // hers, over ConsentMessage of the statement; nil: it was not given
+
 	// Once it was rebuilt:
 	Statement *ReleaseStatement `json:"statement,omitempty"` // what reviewers sign, and nothing else
 	Approvals []Signature       `json:"approvals,omitempty"`
@@ -84,8 +89,13 @@ type Finding struct {
 	Fatal  bool   `json:"fatal,omitempty"`  // it ended the release
 }
 
-// ReleaseStatement is exactly what leaves and under what terms. Both reviewers sign ReleaseMessage of it, and the target
-// holds everything that arrives against it. Nothing in it is of the source but what is to leave.
+// AwaitsConsent says whether a release stands in review and its originator has not said yes.
+func (r *Release) AwaitsConsent() bool {
+	return r.State == ReleaseReview && len(r.ConsentFor) > 0 && r.Consent == nil
+}
+
+// ReleaseStatement is exactly what leaves and under what terms. Both reviewers sign ReleaseMessage of it, its originator ConsentMessage where
+// her consent is needed, and the target holds everything that arrives against it. Nothing in it is of the source but what is to leave.
 type ReleaseStatement struct {
 	Estate      string            `json:"estate"`
 	ID          ReleaseID         `json:"id"`
@@ -103,6 +113,10 @@ type ReleaseStatement struct {
 	Rules       string            `json:"rules"`          // SHA-256 of the guard's own policy, hex: an approval dies with it too
 	After       time.Time         `json:"after,omitzero"` // the target takes it no earlier
 	Expires     time.Time         `json:"expires"`
+
+	// Of one that needs its originator's consent; else empty.
+	Originator SubjectName `json:"originator,omitempty"` // no reviewer of it
+	Consent    []string    `json:"consent,omitempty"`    // the marks that ask for it, of the source's label too
 }
 
 // ReleasePublic is what may be shown of a statement to anybody: what left, as what, to where.
@@ -127,18 +141,20 @@ func (s ReleaseStatement) Public() ReleasePublic {
 // signatures; Rest in it binds everything else.
 func ReleaseMessage(p ReleasePublic) []byte { return message("redoubt release v1", p) }
 
-// Pseudonym is a reviewer in a receipt: a public key without a name.
+// Pseudonym is a person in a receipt: a public key without a name.
 type Pseudonym struct {
 	Key string `json:"key"` // Ed25519, base64
-	Sig string `json:"sig"` // over ReleaseMessage, base64
+	Sig string `json:"sig"` // over ReleaseMessage, of an originator over ConsentMessage, base64
 }
 
 // ReleaseReceipt proves to anybody, offline, that the target took a content under a label because two reviewers signed for
-// it. Node vouches that the two keys are those of two different reviewers of the estate, neither of whom asked.
+// it, and its originator where her consent was needed. Node vouches that the two keys are those of two different reviewers of the estate, neither
+// of whom asked or is the originator, and that nothing lacks a consent that it needed.
 type ReleaseReceipt struct {
 	ReleasePublic
 	Taken     time.Time   `json:"taken"`
 	Reviewers []Pseudonym `json:"reviewers"`
+	Consent   *Pseudonym  `json:"consent,omitempty"` // nil: none was needed
 	Node      NodeName    `json:"node"`
 	Key       string      `json:"key"` // the node's, Ed25519, base64: to be compared with one that is known already
 	Sig       string      `json:"sig"` // the node's, over ReceiptMessage, base64
@@ -154,6 +170,7 @@ func ReceiptMessage(r ReleaseReceipt) []byte {
 type ReleasePackage struct {
 	Statement ReleaseStatement `json:"statement"`
 	Approvals []Signature      `json:"approvals"`
+	Consent   *Signature       `json:"consent,omitempty"`
 
 	// Settle says that it is given to nobody any more: its guard had it before, and asks the target whether that took it (ReleaseTaken).
 	Settle bool `json:"settle,omitempty"`
@@ -180,7 +197,10 @@ type ReleaseService interface {
 	// ApproveRelease takes a reviewer's signature over ReleaseMessage of the statement. Denied: she asked, signed already, is no
 	// reviewer or is not cleared for the source. Conflict: the release is not in review. What it rests on is looked at anew each time.
 	ApproveRelease(ctx context.Context, who Credential, id ReleaseID, sig string) (Release, error)
-	// DenyRelease ends one: any reviewer who might approve it, and who asked for it.
+	// ConsentRelease takes the originator's signature over ConsentMessage of the statement, before, between or behind the reviewers'. Denied: she is
+	// not the originator. Conflict: the release is not in review, needs no consent or has it. What it rests on is looked at anew.
+	ConsentRelease(ctx context.Context, who Credential, id ReleaseID, sig string) (Release, error)
+	// DenyRelease ends one: any reviewer who might approve it, who asked for it, and the originator whose consent it needs.
 	DenyRelease(ctx context.Context, who Credential, id ReleaseID, reason string) (Release, error)
 }
 

@@ -138,13 +138,20 @@ const (
 	ActionReadRelease    Action = "ReadRelease"    // what is asked for, and the bytes that would leave
 	ActionApproveRelease Action = "ApproveRelease" // by a reviewer, as DenyRelease is
 	ActionDenyRelease    Action = "DenyRelease"
-	ActionGuardRelease   Action = "GuardRelease"  // by a guard: fetch what is to be filtered or was approved, and say what came of it
-	ActionAcceptRelease  Action = "AcceptRelease" // of what two reviewers signed, from a guard
-	ActionRegrade        Action = "UpgradeLabel"  // by an officer
+	ActionConsent        Action = "ConsentToRelease" // by the originator: to a release, or to an export
+	ActionGuardRelease   Action = "GuardRelease"     // by a guard: fetch what is to be filtered or was approved, and say what came of it
+	ActionAcceptRelease  Action = "AcceptRelease"    // of what two reviewers signed, from a guard
+	ActionRegrade        Action = "UpgradeLabel"     // by an officer
 	ActionSpill          Action = "TraceSpill"
 	ActionHandRaise      Action = "HandToGuard"   // what is to be raised, sealed, to a guard
 	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
 	ActionExportZTDF     Action = "ExportZTDF"    // a version leaves the estate as a file for a partner nation, by a reviewer
+
+	ActionSubmitJob   Action = "SubmitJob" // and a schedule of jobs
+	ActionReadJob     Action = "ReadJob"
+	ActionCancelJob   Action = "CancelJob"
+	ActionCallService Action = "CallService"
+	ActionRunJob      Action = "RunJob" // beginning and end of an attempt, as its subject
 
 	ActionHandPartner  Action = "HandToPartner"   // what an agreement lets out, sealed, to another estate's gateway
 	ActionTakePartner  Action = "TakeFromPartner" // the same from there, by the node's own subject, which asked for it

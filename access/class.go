@@ -28,13 +28,14 @@ const (
 	ClassReview         // what reviewers say to a release, of one version
 	ClassExport         // what reviewers let out of the estate for who may read it already: of one version
 	ClassPartner        // what another estate's gateway does; it is handed what is sealed to it, and nothing else
+	ClassJob            // what a subject does with jobs: Object is what is read of one, MadeAt of one to be ended, New its MAX
 	ClassGuard          // what guards do at either of their enclaves; it opens what is under an open request, and nothing else
 )
 
 // ClassOf is the table of all actions. An action that it does not name has ClassNone.
 func ClassOf(a redoubt.Action) Class {
 	switch a { // a switch, not a map: it is compiled to a search and costs no hash on every decision
-	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock, redoubt.ActionRequestRelease, redoubt.ActionReadRelease:
+	case redoubt.ActionGetObject, redoubt.ActionHeadObject, redoubt.ActionGetTags, redoubt.ActionGetLock, redoubt.ActionRequestRelease, redoubt.ActionReadRelease, redoubt.ActionConsent:
 		return ClassRead
 	case redoubt.ActionPutObject, redoubt.ActionDeleteObject:
 		return ClassWrite
@@ -75,6 +76,8 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassExport
 	case redoubt.ActionGuardRelease, redoubt.ActionAcceptRelease, redoubt.ActionHandRaise, redoubt.ActionTakeRaise:
 		return ClassGuard
+	case redoubt.ActionSubmitJob, redoubt.ActionReadJob, redoubt.ActionCancelJob, redoubt.ActionRunJob, redoubt.ActionCallService:
+		return ClassJob
 	case redoubt.ActionHandPartner:
 		return ClassPartner
 	}
@@ -133,6 +136,8 @@ func (c Class) rule() string {
 		return "export (1.5)"
 	case ClassGuard:
 		return "guard (4.6, 4.7)"
+	case ClassJob:
+		return "job (5.1)"
 	case ClassPartner:
 		return "partner (4.2)"
 	}

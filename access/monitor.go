@@ -158,6 +158,20 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		case !label.Dominates(&r.Bucket.Ceiling, &r.New) || !label.Dominates(&r.New, &r.Bucket.Floor):
 			return RuleBucketRange
 		}
+	case ClassJob:
+		switch {
+		case !r.Object.IsZero() && !label.Dominates(working, &r.Object):
+			return RuleNoReadUp
+		case !r.MadeAt.IsZero() && !same(working, &r.MadeAt):
+			return RuleSameWorking
+		case r.New.IsZero():
+		case !label.Dominates(&r.New, working):
+			return RuleNoWriteDown
+		case !label.Dominates(&r.Subject.Clearance, &r.New):
+			return RuleWithin
+		case !m.inRange(&r.New):
+			return RuleNodeRange
+		}
 	case ClassGuard:
 		// What it opens or brings lies within its clearance, which is the node's range; a raise is sealed, and is about no one label.
 		if !r.Object.IsZero() && !label.Dominates(working, &r.Object) {
@@ -223,6 +237,10 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		}
 		if bypasses(class, r) {
 			return m.bypass(r)
+		}
+	case ClassJob:
+		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleAdmin, redoubt.RoleStorage) {
+			return RuleRole
 		}
 	case ClassSettings:
 	case ClassBucket:
@@ -315,8 +333,8 @@ func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 	switch class {
 	case ClassRead, ClassAlter, ClassReview, ClassExport:
 		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
-	case ClassKeys, ClassSend, ClassGuard:
-		return r.Object.IsZero() && class == ClassGuard || label.Dominates(&r.Who.Working, &r.Object)
+	case ClassKeys, ClassSend, ClassGuard, ClassJob:
+		return r.Object.IsZero() && (class == ClassGuard || class == ClassJob) || label.Dominates(&r.Who.Working, &r.Object)
 	case ClassUpload, ClassAbort:
 		return rule != RuleSameWorking && m.needToKnow(class, r) == ""
 	}

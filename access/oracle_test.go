@@ -22,7 +22,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		}
 	}
 	isA := func(names string) bool { return slices.Contains(strings.Fields(names), string(r.Action)) }
-	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease")
+	reads := isA("GetObject HeadObject GetObjectTagging GetObjectRetention RequestRelease ReadRelease ConsentToRelease")
 	reviews := isA("ApproveRelease DenyRelease")
 	exports := isA("ExportZTDF")
 	guards := isA("GuardRelease AcceptRelease HandToGuard TakeFromGuard")
@@ -38,6 +38,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice EndAgreement")
 	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink SilenceLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
+	jobs := isA("SubmitJob ReadJob CancelJob RunJob CallService")
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease TakeFromPartner")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
@@ -45,7 +46,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
-	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards || partners)
+	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards || partners || jobs)
 	object("live", r.Live == nil && r.Who.ID != "" && r.Who.Subject != "" && r.Who.Subject == r.Subject.Name)
 	object("time", !r.Now.IsZero() && r.Now.Before(r.Who.Expires) && r.Now.Before(r.Subject.Expires))
 	object("working", above(r.Subject.Clearance, w) && within(w, m.floor, m.ceiling))
@@ -58,6 +59,15 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	if guards {
 		object("read up", r.Object.IsZero() || above(w, r.Object))
 		object("beyond node", r.New.IsZero() || within(r.New, m.floor, m.ceiling))
+	}
+	if jobs {
+		object("read up", r.Object.IsZero() || above(w, r.Object))
+		object("made at", r.MadeAt.IsZero() || above(w, r.MadeAt) && above(r.MadeAt, w))
+		if !r.New.IsZero() {
+			object("write down", above(r.New, w))
+			object("beyond clearance", above(r.Subject.Clearance, r.New))
+			object("beyond node", within(r.New, m.floor, m.ceiling))
+		}
 	}
 	if isA("PutObject DeleteObject MultipartUpload") {
 		object("write down", above(r.New, w))
@@ -119,6 +129,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("link", !sends && !receives)
 		object("role", !(reads || lists) || has("analyst reviewer admin storage"))
 		object("role", !(writes || alters || aborts) || has("analyst admin storage"))
+		object("role", !jobs || has("analyst admin storage"))
 		object("role", !buckets || has("storage"))
 		object("role", !officers || has("officer"))
 		object("role", !admins || has("admin"))

@@ -38,6 +38,7 @@ type Bucket struct {
 //	Receive   Bucket, Key, New, and Guarded where a guard wrote it, here or where it comes from
 //	Review    Bucket, Key, Object: the version that is to be released
 //	Export    Bucket, Key, Object: the version that is to leave
+//	Job       Object: what is read of one; MadeAt: of one that is ended; New: the MAX of one that is submitted or run
 //	Guard     Object, where it opens something; New, where it brings something
 type Request struct {
 	Now     time.Time

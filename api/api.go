@@ -41,6 +41,10 @@ type Options struct {
 	Finds       redoubt.FindService
 	Spills      redoubt.SpillService
 	Exports     redoubt.ExportService
+	Jobs        redoubt.JobService // nil: of a node that runs none
+	Schedules   redoubt.ScheduleService
+	Services    redoubt.ServiceService
+	Host        redoubt.ServiceHost
 
 	// Of a node that guards join to others; nil: of one that none does.
 	Releases      redoubt.ReleaseService
@@ -144,6 +148,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/bundles/import":        s.importBundle,
 		"POST /v1/find":                  s.find,
 		"POST /v1/exports":               s.exportVersion,
+		"POST /v1/exports/consent":       s.consentExport,
 		"POST /v1/regrade":               s.regrade,
 		"POST /v1/spills":                s.reportSpill,
 		"GET /v1/spills":                 s.listSpills,
@@ -153,6 +158,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		mux.HandleFunc(pattern, s.as(handle))
 	}
 	s.guardRoutes(mux)
+	s.jobRoutes(mux)
 	s.partnerRoutes(mux)
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, redoubt.NotFound) })
 }

@@ -250,6 +250,10 @@ func (h kept) Reader(int64, int64) io.Reader {
 	return strings.NewReader(string(h))
 }
 
+func (f *fake) ConsentExport(ctx context.Context, who redoubt.Credential, q redoubt.ConsentExport) (redoubt.ExportConsent, error) {
+	return redoubt.ExportConsent{Version: q.Version, Nation: q.Nation}, f.note(ctx, who, "consent-export", q.Name.String(), string(q.Version), q.Nation, q.KAS, q.SHA256, q.Expires.Format(time.RFC3339), q.Sig)
+}
+
 func (f *fake) ExportVersion(ctx context.Context, who redoubt.Credential, q redoubt.ExportVersion) (redoubt.Exported, redoubt.Object, error) {
-	return redoubt.Exported{Version: "v", Label: "SECRET//REL TO USA, GBR", XML: "<é/>", Nation: q.Nation, SizeBytes: 7}, kept("content"), f.note(ctx, who, "export", q.Name.String(), string(q.Version), q.Nation, q.Reason)
+	return redoubt.Exported{Version: "v", Label: "SECRET//REL TO USA, GBR", XML: "<é/>", Nation: q.Nation, SizeBytes: 7}, kept("content"), f.note(ctx, who, "export", q.Name.String(), string(q.Version), q.Nation, q.Reason+q.KAS)
 }

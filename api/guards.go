@@ -40,6 +40,7 @@ func (s *server) guardRoutes(mux *http.ServeMux) {
 		"GET /v1/releases/{id}":          s.showRelease,
 		"GET /v1/releases/{id}/content":  s.rebuilt,
 		"POST /v1/releases/{id}/approve": s.approveRelease,
+		"POST /v1/releases/{id}/consent": s.consentRelease,
 		"POST /v1/releases/{id}/deny":    s.denyRelease,
 		"GET /v1/raises":                 s.listRaises,
 		"POST /v1/raises/{peer}/anew":    s.raiseAnew,
@@ -127,13 +128,22 @@ func stream(w http.ResponseWriter, o redoubt.Object) error {
 }
 
 func (s *server) approveRelease(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	return signRelease(w, r, who, s.Releases.ApproveRelease)
+}
+
+func (s *server) consentRelease(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	return signRelease(w, r, who, s.Releases.ConsentRelease)
+}
+
+// signRelease takes somebody's signature to where it belongs.
+func signRelease(w http.ResponseWriter, r *http.Request, who redoubt.Credential, give func(context.Context, redoubt.Credential, redoubt.ReleaseID, string) (redoubt.Release, error)) error {
 	var in struct {
 		Signature string `json:"signature"`
 	}
 	if err := read(w, r, &in); err != nil {
 		return err
 	}
-	out, err := s.Releases.ApproveRelease(r.Context(), who, releaseID(r), in.Signature)
+	out, err := give(r.Context(), who, releaseID(r), in.Signature)
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,9 @@ func (f guardFake) OpenRebuilt(ctx context.Context, who redoubt.Credential, id r
 func (f guardFake) ApproveRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, sig string) (redoubt.Release, error) {
 	return redoubt.Release{ID: id}, f.note(ctx, who, "approve", string(id), sig)
 }
+func (f guardFake) ConsentRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, sig string) (redoubt.Release, error) {
+	return redoubt.Release{ID: id}, f.note(ctx, who, "consent", string(id), sig)
+}
 func (f guardFake) DenyRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, reason string) (redoubt.Release, error) {
 	return redoubt.Release{ID: id}, f.note(ctx, who, "deny", string(id), reason)
 }
@@ -104,6 +107,7 @@ var guardCalls = []struct {
 	{"GET", "/v1/releases/ab", "", "", "ada show ab", 200, "*"},
 	{"GET", "/v1/releases/ab/content", "", "", "ada open ab", 200, "rebuilt"},
 	{"POST", "/v1/releases/ab/approve", "", `{"signature":"s"}`, "ada approve ab s", 200, "*"},
+	{"POST", "/v1/releases/ab/consent", "", `{"signature":"s"}`, "ada consent ab s", 200, "*"},
 	{"POST", "/v1/releases/ab/deny", "", `{"reason":"r"}`, "ada deny ab r", 200, "*"},
 	{"GET", "/v1/raises", "", "", "ada raises", 200, `{"raises":[]}`},
 	{"POST", "/v1/raises/high/anew", "", "", "ada anew high", 204, ""},

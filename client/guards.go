@@ -75,6 +75,11 @@ func (c *Client) ApproveRelease(ctx context.Context, id redoubt.ReleaseID, sig s
 	return out, c.call(ctx, "POST", releasePath(id, "/approve"), map[string]string{"signature": sig}, &out)
 }
 
+// ConsentRelease gives the originator's signature.
+func (c *Client) ConsentRelease(ctx context.Context, id redoubt.ReleaseID, sig string) (out redoubt.Release, err error) {
+	return out, c.call(ctx, "POST", releasePath(id, "/consent"), map[string]string{"signature": sig}, &out)
+}
+
 // DenyRelease ends a release.
 func (c *Client) DenyRelease(ctx context.Context, id redoubt.ReleaseID, reason string) (out redoubt.Release, err error) {
 	return out, c.call(ctx, "POST", releasePath(id, "/deny"), map[string]string{"reason": reason}, &out)

@@ -58,7 +58,7 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	if unfit != nil {
 		return refuse(unfit)
 	}
-	if _, err := e.reviewed(op, p, as); err != nil {
+	if _, _, err := e.reviewed(op, p, as); err != nil {
 		return refuse(err)
 	}
 	w, err := e.takeReleased(ctx, op, b, as, &p.Statement, content)
@@ -71,13 +71,17 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	if out, is, err := e.takenBefore(ctx, op, as, public, ent); is || err != nil {
 		return out, err
 	}
-	keys, err := e.reviewed(op, p, as) // who signed may have ended while the content came
+	keys, originator, err := e.reviewed(op, p, as) // who signed may have ended while the content came
 	if err != nil {
 		return refuse(err)
 	}
 	out = redoubt.ReleaseReceipt{ReleasePublic: public, Taken: e.clock().UTC().Truncate(time.Second), Node: e.name, Key: base64.StdEncoding.EncodeToString(e.links.key)}
 	for i, k := range keys {
 		out.Reviewers = append(out.Reviewers, redoubt.Pseudonym{Key: base64.StdEncoding.EncodeToString(k), Sig: p.Approvals[i].Sig})
+	}
+	if p.Consent != nil {
+		out.Consent = &redoubt.Pseudonym{Key: base64.StdEncoding.EncodeToString(originator), Sig: p.Consent.Sig}
+		ent.Detail += ", by consent of " + string(p.Consent.Signer) + " for " + strings.Join(p.Statement.Consent, ", ")
 	}
 	sig, err := e.links.sign(redoubt.ReceiptMessage(out))
 	if err != nil {
@@ -97,22 +101,53 @@ func (e *Enclave) AcceptRelease(ctx context.Context, guard redoubt.Credential, p
 	return out, nil
 }
 
-// reviewed holds a release against the time and the two who signed it, and gives their keys.
-func (e *Enclave) reviewed(op string, p redoubt.ReleasePackage, as label.Label) ([]ed25519.PublicKey, error) {
+// reviewed holds a release against the time, the two who signed it and its originator, and gives their keys.
+func (e *Enclave) reviewed(op string, p redoubt.ReleasePackage, as label.Label) (reviewers []ed25519.PublicKey, originator ed25519.PublicKey, err error) {
 	s := &p.Statement
 	if now := e.clock(); !now.Before(s.Expires) || s.Expires.After(now.Add(redoubt.MaxReleaseLife+2*time.Hour)) {
-		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Expired, Rule: ruleExpired}
+		return nil, nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Expired, Rule: ruleExpired}
 	}
 	if e.clock().Before(s.After) {
-		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"}
+		return nil, nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Unavailable, Rule: ruleExpired, Hint: "its time has not come"}
 	}
-	cleared := label.Join(as, e.ceiling)
+	cleared, source := label.Join(as, e.ceiling), as
 	if s.From == e.name { // it is known here what they read, and no more was asked of them when they signed
 		if x, _ := e.releases.find(s.ID); x != nil {
-			cleared = label.Join(as, x.set.label)
+			source = label.Join(as, x.set.label)
+			cleared = source
 		}
 	}
-	return e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, cleared)
+	if originator, err = e.consented(op, p, source); err != nil {
+		return nil, nil, err
+	}
+	reviewers, err = e.identity.Reviewed(redoubt.ReleaseMessage(s.Public()), p.Approvals, s.Requester, cleared)
+	return reviewers, originator, err
+}
+
+// consented holds a release against its originator's consent, and gives her key; nil: none is needed. Which marks of the source's label ask for it is
+// in what the reviewers signed, and those of what is known here of both labels are among them.
+func (e *Enclave) consented(op string, p redoubt.ReleasePackage, known label.Label) (ed25519.PublicKey, error) {
+	s := &p.Statement
+	bad := func(hint string) (ed25519.PublicKey, error) {
+		return nil, &redoubt.Error{Op: op, Object: string(s.ID), Kind: redoubt.Denied, Rule: ruleConsent, Hint: hint}
+	}
+	marks := redoubt.ConsentMarks(known)
+	switch {
+	case slices.Contains(marks, redoubt.MarkFGI) || slices.ContainsFunc(s.Consent, func(m string) bool { return !slices.Contains([]string{"FISA", "ORCON", "PROPIN"}, m) }):
+		return bad("another nation's consent cannot be proved here")
+	case slices.ContainsFunc(marks, func(m string) bool { return !slices.Contains(s.Consent, m) }) || !slices.IsSorted(s.Consent) || (len(s.Consent) > 0) != (s.Originator != ""):
+		return bad("the statement does not say what its label asks a consent for, or by whom")
+	case (len(s.Consent) > 0) != (p.Consent != nil):
+		return bad("the originator's consent is lacking, or none is asked for")
+	case p.Consent == nil:
+		return nil, nil
+	}
+	for _, sig := range p.Approvals {
+		if err := e.identity.NotOriginator(sig.Signer, s.Originator); err != nil {
+			return nil, err
+		}
+	}
+	return e.identity.Consented(redoubt.ConsentMessage(s.Public()), *p.Consent, s.Originator, known)
 }
 
 // takenBefore holds a release against what was taken, once and for good: the same once more writes nothing and has the same receipt, and another
@@ -231,7 +266,7 @@ func fitMeta(m map[string]string) bool {
 	bytes := 0
 	for name, value := range m {
 		bytes += len(name) + len(value)
-		if !fitText(name, redoubt.MaxMetadataBytes) || !fitText(value, redoubt.MaxMetadataBytes) || name == "" {
+		if name == redoubt.MetaOriginator || !fitText(name, redoubt.MaxMetadataBytes) || !fitText(value, redoubt.MaxMetadataBytes) || name == "" {
 			return false
 		}
 	}
@@ -275,6 +310,9 @@ func (e *Enclave) takeReleased(ctx context.Context, op string, b *bucket, as lab
 	}()
 	w.rec.attrs = redoubt.Attributes{ContentType: s.ContentType, Meta: s.Meta}
 	w.rec.author = string(redoubt.SubjectName("guard." + string(s.From)))
+	if len(redoubt.ConsentMarks(as)) > 0 { // it is hers here too; else her name stays above
+		w.rec.attrs = withOriginator(w.rec.attrs, s.Originator, "")
+	}
 	if w.rec.retention, err = b.retention(op, redoubt.Retention{}, false, e.clock()); err != nil {
 		return nil, err
 	}

@@ -154,6 +154,9 @@ func bucketName(name redoubt.BucketName) bool {
 	return bucketNames.MatchString(string(name)) && !strings.HasPrefix(string(name), "xn--") && !strings.HasSuffix(string(name), "-s3alias")
 }
 
+// ownBucket says whether a bucket is the node's own: what was rebuilt for its reviewers, what belongs to its jobs. Nothing of it travels or is found.
+func ownBucket(name redoubt.BucketName) bool { return name == RebuiltBucket || name == JobBucket }
+
 // guardsName says whether a guard may write a bucket of this name: ORIGIN.BUCKET.
 func guardsName(name redoubt.BucketName) bool {
 	origin, bucket, dotted := strings.Cut(string(name), ".")
@@ -241,7 +244,7 @@ func (e *Enclave) ListBuckets(ctx context.Context, who redoubt.Credential) ([]re
 	}
 	var out []redoubt.Bucket
 	for name, b := range *e.buckets.Load() {
-		if !b.deleted && name != redoubt.SystemBucket {
+		if !b.deleted && name != redoubt.SystemBucket && name != JobBucket {
 			out = append(out, b.Bucket)
 		}
 	}

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"crypto/fips140"
 	"crypto/md5"
@@ -88,6 +89,9 @@ func (u *upload) join(ctx context.Context, in redoubt.CompleteUpload) (w *write,
 		author: string(u.rec.Author), maker: string(u.e.name), attrs: u.rec.Attrs, tags: u.rec.Tags, retention: u.rec.Retention,
 		hold: u.rec.Hold, parts: true}}
 	keep = map[store.BlobRef]bool{}
+	if len(redoubt.ConsentMarks(u.set.label)) > 0 {
+		w.rec.attrs = withOriginator(w.rec.attrs, u.originator(chosen), u.rec.Author)
+	}
 	for _, p := range chosen {
 		w.rec.pieces = append(w.rec.pieces, p.piece())
 		w.rec.size += p.Size
@@ -97,6 +101,17 @@ func (u *upload) join(ctx context.Context, in redoubt.CompleteUpload) (w *write,
 		return nil, nil, err
 	}
 	return w, keep, w.rec.sumParts(u, chosen, in.Checksums)
+}
+
+// originator names whose all of the parts are.
+func (u *upload) originator(parts []*partRecord) redoubt.SubjectName {
+	of := func(p *partRecord) redoubt.SubjectName { return cmp.Or(p.Originator, u.rec.Author) }
+	for _, p := range parts[1:] {
+		if of(p) != of(parts[0]) {
+			return redoubt.SeveralOriginators
+		}
+	}
+	return of(parts[0])
 }
 
 // fits compares the size that the client stated, where it did.

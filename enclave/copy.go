@@ -25,6 +25,7 @@ func (e *Enclave) CopyObject(ctx context.Context, who redoubt.Credential, in red
 	if in.ReplaceAttributes != nil {
 		put.Attributes = *in.ReplaceAttributes
 	}
+	put.Attributes = copiedFrom(src.rec, src.set.label, who.Subject, put.Attributes)
 	if in.ReplaceTags != nil {
 		put.Tags = *in.ReplaceTags
 	}
@@ -89,6 +90,9 @@ func (e *Enclave) markCopy(op string, b *bucket, who redoubt.Credential, asked s
 	}
 	if !l.Dominates(least) {
 		return label.Label{}, &redoubt.Error{Op: op, Kind: redoubt.Denied, Rule: "a copy's label is at least the join of its sources (2.4)"}
+	}
+	if !keepsConsentMarks(l, least) {
+		return label.Label{}, &redoubt.Error{Op: op, Kind: redoubt.Denied, Rule: ruleKeepsMarks, Hint: "ask for " + least.Banner() + ", or for no label"}
 	}
 	return l, nil
 }

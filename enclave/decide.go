@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"redoubt"
@@ -84,12 +85,28 @@ func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
 		req.Subject = redoubt.Subject{Name: a.who.Subject, Clearance: a.who.Working, Expires: a.who.Expires}
 	default:
 		req.Subject, _ = e.identity.Subject(a.who.Subject)
-		if req.Live = e.identity.Live(a.who); req.Live == nil {
+		if req.Live = e.live(a.who); req.Live == nil {
 			req.Live = e.partnersLive(a.who.Subject)
 		}
 	}
 	d := e.monitor.Check(&req)
 	return d, e.describe(ctx, a, d.Allow, d.Rule)
+}
+
+// live says what is known of a credential now: nil, or why it is not good. That of a job, a schedule or a service is as good as its subject, and
+// as what it was made with.
+func (e *Enclave) live(who redoubt.Credential) error {
+	kind, made, stands := strings.Cut(who.ID, ":") // which no access key has
+	switch {
+	case !stands:
+		return e.identity.Live(who)
+	case kind == "job":
+		made = e.jobs.credential(redoubt.JobID(made))
+	}
+	if _, known := e.identity.Subject(who.Subject); !known || made == "" || e.identity.Ended(made) {
+		return &redoubt.Error{Op: "job", Kind: redoubt.Unauthenticated}
+	}
+	return nil
 }
 
 // describe makes the audit entry of a decision.

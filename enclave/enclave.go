@@ -74,6 +74,8 @@ type Enclave struct {
 	estate   string
 	guards   []DeclaredGuard
 	releases releases
+	jobs     jobs
+	services services
 	partners partners
 	links    links
 	texts    labelCache // label.Label -> string
@@ -134,13 +136,16 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.loadIdentity(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.loadBuckets(ctx, o.Buckets); err != nil {
+	if err := e.loadBuckets(ctx, append([]redoubt.Bucket{{Name: JobBucket, BucketSettings: jobSettings()}}, o.Buckets...)); err != nil {
 		return nil, err
 	}
 	if err := e.signBatches(); err != nil {
 		return nil, err
 	}
 	if err := e.loadReleases(); err != nil {
+		return nil, err
+	}
+	if err := e.loadJobs(ctx); err != nil {
 		return nil, err
 	}
 	if err := e.loadPartners(ctx, o.Agreements); err != nil {
@@ -252,6 +257,8 @@ func (e *Enclave) behind(ctx context.Context) {
 	every(lifecycleFirst, lifecycleEvery, "lifecycle", e.Expire)
 	every(markEvery, markEvery, "time", e.markTime)
 	every(trimEvery, trimEvery, "journal", e.Trim)
+	every(lifecycleFirst, lifecycleEvery, "jobs", e.pruneJobs)
+	run(func() { e.runSchedules(ctx) })
 }
 
 const (

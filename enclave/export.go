@@ -17,6 +17,7 @@ import (
 // The rules that refuse an export, beside those of a release that hold for it too (ruleOrigin, ruleConsent).
 const (
 	ruleNation     = "nation-of-the-audience (1.5)"
+	ruleKAS        = "key-of-the-consent (1.5)"
 	ruleAuthor     = "another-than-its-author"
 	ruleExportSize = "size-of-an-export"
 )
@@ -30,9 +31,11 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	if q.Reason == "" || len(q.Reason) > redoubt.MaxExportReason {
 		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: fmt.Sprintf("an export has a reason of 1 to %d bytes", redoubt.MaxExportReason)}
 	}
-	// Whether there is such a nation is known to everybody: it is said before anything is looked at, and tells of nothing.
-	if _, err := e.policy.Clearance(e.policy.Lowest().Banner(), q.Nation); err != nil || q.Nation != strings.ToUpper(q.Nation) || q.Nation == e.policy.Nation() {
-		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "name the partner nation by its code in policy " + e.policy.Name() + ", such as GBR, and not the own one"}
+	if err := e.validNation(op, q.Nation); err != nil {
+		return out, nil, err
+	}
+	if q.KAS != "" && !validDigest(q.KAS) {
+		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: ruleKAS}
 	}
 	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionExportZTDF, q.Name, q.Version)
 	if err != nil {
@@ -44,17 +47,24 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 		ent.Allow, ent.Rule = false, rule
 		return redoubt.Exported{}, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: kind, Rule: rule, Hint: hint})
 	}
-	switch marks := consentMarks(l); { // another owner's material is FGI (RULES 1.4)
+	marks, originator, unproved := e.consentTo(op, f.rec, l, l) // another owner's material is FGI (RULES 1.4)
+	switch {
 	case strings.IndexByte(string(b.Name), '.') >= 0:
 		return refuse(redoubt.Denied, ruleOrigin, "it is of another enclave: export it where it was made")
-	case len(marks) > 0:
-		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
+	case unproved != nil:
+		ent.Allow, ent.Rule = false, ruleConsent
+		return out, nil, e.noted(ctx, ent, unproved)
 	case !l.ForAll() && !slices.Contains(l.ReleasableTo(), q.Nation):
 		return refuse(redoubt.Denied, ruleNation, l.Banner()+" is not releasable to "+q.Nation+": redoubt release request gives a version a wider audience, by two reviewers")
-	case redoubt.SubjectName(f.rec.author) == who.Subject: // so nobody writes, labels and lets out alone
+	case redoubt.SubjectName(f.rec.author) == who.Subject || originator == who.Subject: // so nobody writes, labels and lets out alone
 		return refuse(redoubt.Denied, ruleAuthor, "you wrote it: another reviewer exports it")
 	case f.rec.size > redoubt.MaxExportBytes:
 		return refuse(redoubt.TooLarge, ruleExportSize, fmt.Sprintf("an export has at most %d bytes", redoubt.MaxExportBytes))
+	}
+	given := &consentedExport{e: e, set: f.set, version: e.ids.versionID(f.rec.id), q: q, originator: originator, marks: marks}
+	if err := given.look(ctx, op, who); err != nil { // before all of it is read for its digest
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return out, nil, e.noted(ctx, ent, err)
 	}
 	made := time.Unix(0, f.rec.id.time()).UTC()
 	xml, err := l.To4774(label.Options4774{Kind: label.Originator4774, Created: made})
@@ -68,7 +78,7 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	}
 	if err == nil { // durable before a byte leaves, with what leaves
 		ent.Version, ent.Bytes, ent.Detail = f.rec.id[:], f.rec.size, fmt.Sprintf("to %s, sha256 %x: %s", q.Nation, sum.Sum(nil), q.Reason)
-		err = e.record(ctx, ent)
+		err = given.use(ctx, op, who, hex.EncodeToString(sum.Sum(nil)), ent)
 	} else {
 		err = e.noted(ctx, ent, err)
 	}
@@ -77,9 +87,17 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 		return out, nil, err
 	}
 	out = redoubt.Exported{Version: e.ids.versionID(f.rec.id), Label: l.Banner(), Classification: l.Classification(), Categories: l.Categories(), ReleasableTo: l.ReleasableTo(), XML: string(xml),
-		Nation: q.Nation, ContentType: f.rec.attrs.ContentType, SizeBytes: f.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Made: made.Truncate(time.Second)}
+		Nation: q.Nation, ContentType: f.rec.attrs.ContentType, SizeBytes: f.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Made: made.Truncate(time.Second), Consent: given.told()}
 	if l.ForAll() {
 		out.ReleasableTo = []string{"ALL"}
 	}
 	return out, o, nil
+}
+
+// validNation says whether there is such a nation. That is known to everybody: it is said before anything is looked at, and tells of nothing.
+func (e *Enclave) validNation(op, nation string) error {
+	if _, err := e.policy.Clearance(e.policy.Lowest().Banner(), nation); err != nil || nation != strings.ToUpper(nation) || nation == e.policy.Nation() {
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "name the partner nation by its code in policy " + e.policy.Name() + ", such as GBR, and not the own one"}
+	}
+	return nil
 }

@@ -44,7 +44,7 @@ func (e *Enclave) Find(ctx context.Context, who redoubt.Credential, q redoubt.Fi
 	view := e.engine.View()
 	defer view.Close()
 	for _, name := range slices.Sorted(maps.Keys(table)) {
-		if b := table[name]; b.id == systemBucketID || b.deleted || name == RebuiltBucket || name < q.After.Bucket || q.Bucket != "" && name != q.Bucket || q.Origin != "" && e.bucketOrigin(name) != q.Origin {
+		if b := table[name]; b.id == systemBucketID || b.deleted || ownBucket(name) || name < q.After.Bucket || q.Bucket != "" && name != q.Bucket || q.Origin != "" && e.bucketOrigin(name) != q.Origin {
 			continue
 		}
 		more, err := f.bucket(ctx, view, name)

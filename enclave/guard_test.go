@@ -10,11 +10,12 @@ import (
 	"redoubt"
 	"redoubt/guard"
 	"redoubt/guard/filter"
+	"redoubt/sandbox"
 )
 
 // TestMain lets the filters run this binary for what they wall in.
 func TestMain(m *testing.M) {
-	filter.Worker()
+	sandbox.Enter(filter.Workers())
 	os.Exit(m.Run())
 }
 

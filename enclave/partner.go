@@ -285,7 +285,7 @@ func thirdPartys(l label.Label) string {
 	if owners := l.Owners(); len(owners) != 1 || owners[0] != l.Policy().Nation() {
 		return ruleThird
 	}
-	if len(consentMarks(l)) > 0 {
+	if len(redoubt.ConsentMarks(l)) > 0 {
 		return ruleConsent
 	}
 	return ""

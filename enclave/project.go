@@ -264,7 +264,7 @@ func (e *Enclave) tellBucket(ctx context.Context, batch *store.Batch, b *bucket)
 // bucketUntold is what an audience is to be told of a bucket, nil where it was told that, or is to know nothing of it: of one
 // that never had a label in common with it.
 func (e *Enclave) bucketUntold(ctx context.Context, a audience, b *bucket) ([]byte, error) {
-	if b.id == systemBucketID || strings.Contains(string(b.Name), ".") && (!guardsName(b.Name) || b.Name == RebuiltBucket) {
+	if b.id == systemBucketID || strings.Contains(string(b.Name), ".") && (!guardsName(b.Name) || ownBucket(b.Name)) {
 		return nil, nil
 	}
 	set, err := e.sets.of(ctx, a.ceiling)

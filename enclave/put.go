@@ -134,7 +134,7 @@ func (e *Enclave) standing(who redoubt.Credential) (done func(), err error) {
 	e.standingMu.RLock()
 	if who.ID != ownCredential {
 		err := e.partnersLive(who.Subject)
-		if live := e.identity.Live(who); redoubt.KindOf(live) == redoubt.Unauthenticated && live != nil {
+		if live := e.live(who); redoubt.KindOf(live) == redoubt.Unauthenticated && live != nil {
 			err = live
 		}
 		if err != nil {
@@ -160,6 +160,7 @@ type write struct {
 	staged  []store.Staged
 	hold    hold                     // of the share of made
 	also    func(*store.Batch) error // what is committed with it, once it has its ID; may be nil
+	entry   *entry                   // of one that waits for others to be committed with it
 }
 
 // write begins a version with label l.
@@ -475,5 +476,5 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 	default:
 		b.Set(oldKey(bucket, set.id, key, rec.id), value)
 	}
-	return len(value), nil
+	return len(value), e.fires(b, bucket, set, key, rec)
 }

@@ -50,7 +50,6 @@ const (
 	rulePolicy     = "policy-unchanged (4.6)"
 	ruleExpired    = "in-time (4.6)"
 	ruleOrigin     = "released-where-made (2.5)"
-	ruleConsent    = "originators-consent (1.5)"
 	ruleOtherGuard = "guard-of-the-release (4.6)"
 	ruleTold       = "told-in-a-header (4.6)"
 	ruleReceipt    = "receipt-of-the-target (4.6)"
@@ -76,6 +75,7 @@ type releaseEntry struct {
 	seq   int // in order
 	made  time.Time
 	by    redoubt.SubjectName
+	owner redoubt.SubjectName // its originator, where her consent is needed
 	to    redoubt.NodeName
 	guard redoubt.NodeName
 	name  redoubt.ObjectName // of the source
@@ -86,7 +86,7 @@ type releaseEntry struct {
 }
 
 func newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
-	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State, given: !r.Fetched.IsZero()}
+	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, owner: r.Originator, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State, given: !r.Fetched.IsZero()}
 }
 
 // releaseRecord is a release as it is kept.
@@ -260,8 +260,10 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	case f.rec.size > redoubt.MaxReleaseBytes:
 		return refuse(redoubt.TooLarge, ruleTarget, fmt.Sprintf("a release has at most %d bytes", redoubt.MaxReleaseBytes))
 	}
-	if marks := append(consentMarks(f.set.label), consentMarks(as)...); len(marks) > 0 {
-		return refuse(redoubt.Denied, ruleConsent, strings.Join(marks, ", ")+" needs the originator's signed consent, which cannot be given here yet")
+	marks, originator, err := e.consentTo(op, f.rec, f.set.label, as)
+	if err != nil {
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return out, e.noted(ctx, ent, err)
 	}
 	now := e.clock().UTC().Truncate(time.Second)
 	from := now
@@ -278,7 +280,7 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	r := &releaseRecord{Guard: g.Name, Working: e.text(who.Working), Policy: e.policyName(), Rules: g.Rules, Release: redoubt.Release{ID: id, State: redoubt.ReleaseRequested, Name: q.Name,
 		Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), From: e.name, To: q.To, As: as.Banner(), Reason: q.Reason, By: who.Subject, Made: now,
 		Expires: from.Add(cmp.Or(q.Life, redoubt.MaxReleaseLife)).Add(time.Hour - 1).Truncate(time.Hour), // what leaves tells no minute
-		Keep:    q.Keep, Key: key}}
+		Keep:    q.Keep, Key: key, Originator: originator, ConsentFor: marks}}
 	if from.After(now) {
 		r.After = from
 	}
@@ -306,7 +308,7 @@ func keptOf(meta map[string]string, keep []string) map[string]string {
 		return nil
 	}
 	out := maps.Clone(meta)
-	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(keep, name) })
+	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(keep, name) || name == redoubt.MetaOriginator }) // whose it is the statement says
 	return out
 }
 
@@ -329,19 +331,6 @@ func toldBytes(all ...any) (n int) {
 		}
 	}
 	return n
-}
-
-// consentMarks are those of a label that nobody but the originator may have leave (RULES 1.5).
-func consentMarks(l label.Label) (all []string) {
-	for _, m := range l.Marks() {
-		if word, _, _ := strings.Cut(m, "-"); slices.Contains([]string{"ORCON", "PROPIN", "FISA", "FGI"}, word) {
-			all = append(all, m)
-		}
-	}
-	if len(l.Sources()) > 0 {
-		all = append(all, "FGI")
-	}
-	return slices.Compact(all)
 }
 
 func (e *Enclave) drawReleaseID() (redoubt.ReleaseID, error) {

@@ -83,7 +83,7 @@ func TestWhatIsAskedIsHeldAgainstPolicyAtOnce(t *testing.T) {
 	ctx := context.Background()
 	who := c.ts.as("ts-analyst", "SECRET")
 	v := c.ts.put(who, "plan", "text", "")
-	for key, marking := range map[string]string{"orcon": "SECRET//ORCON", "propin": "SECRET//PROPIN", "fisa": "SECRET//FISA", "fgi": "SECRET//FGI GBR"} {
+	for key, marking := range map[string]string{"fgi": "SECRET//FGI GBR", "both": "SECRET//FGI GBR//ORCON"} {
 		c.ts.put(who, key, "text", marking)
 	}
 	c.low("raised", "weather")
@@ -99,11 +99,9 @@ func TestWhatIsAskedIsHeldAgainstPolicyAtOnce(t *testing.T) {
 		"as the same label":              {func(q *redoubt.RequestRelease) { q.Label = "SECRET" }, redoubt.Denied, ruleNotLower},
 		"as a higher label":              {func(q *redoubt.RequestRelease) { q.Label = "TOP SECRET" }, redoubt.Denied, ruleNotLower},
 		"as no lower one in other words": {func(q *redoubt.RequestRelease) { q.Label = "SECRET//NOFORN" }, redoubt.Denied, ruleNotLower},
-		"with a consent in what leaves":  {func(q *redoubt.RequestRelease) { q.Label = "CONFIDENTIAL//ORCON" }, redoubt.Denied, ruleConsent},
+		"as another nation's":            {func(q *redoubt.RequestRelease) { q.Label = "CONFIDENTIAL//FGI GBR" }, redoubt.Denied, ruleConsent},
 		"of another enclave":             {func(q *redoubt.RequestRelease) { q.Name = redoubt.ObjectName{Bucket: "unclass.reports", Key: "raised"} }, redoubt.Denied, ruleOrigin},
-		"ORCON":                          {func(q *redoubt.RequestRelease) { q.Name.Key = "orcon" }, redoubt.Denied, ruleConsent},
-		"PROPIN":                         {func(q *redoubt.RequestRelease) { q.Name.Key = "propin" }, redoubt.Denied, ruleConsent},
-		"FISA":                           {func(q *redoubt.RequestRelease) { q.Name.Key = "fisa" }, redoubt.Denied, ruleConsent},
+		"FGI and ORCON":                  {func(q *redoubt.RequestRelease) { q.Name.Key = "both" }, redoubt.Denied, ruleConsent},
 		"FGI":                            {func(q *redoubt.RequestRelease) { q.Name.Key = "fgi" }, redoubt.Denied, ruleConsent},
 		"what is not there":              {func(q *redoubt.RequestRelease) { q.Name.Key = "none" }, redoubt.NotFound, ""},
 		"no reason":                      {func(q *redoubt.RequestRelease) { q.Reason = "" }, redoubt.Invalid, ""},
@@ -239,6 +237,8 @@ func TestWhatIsReleasedAboveTellsNothingBelow(t *testing.T) {
 			say("open", "", err)
 			_, err = c.ts.ApproveRelease(ctx, who, hidden, "AAAA")
 			say("approve", "", err)
+			_, err = c.ts.ConsentRelease(ctx, who, hidden, "AAAA")
+			say("consent", "", err)
 			_, err = c.ts.DenyRelease(ctx, who, hidden, "no")
 			say("deny", "", err)
 		}
@@ -279,6 +279,7 @@ func TestAClosedBucketKeepsItsReleasesForWhoNeedsToKnow(t *testing.T) {
 		"show":    func(id redoubt.ReleaseID) error { _, err := c.ts.Release(ctx, who, id); return err },
 		"open":    func(id redoubt.ReleaseID) error { _, err := c.ts.OpenRebuilt(ctx, who, id); return err },
 		"approve": func(id redoubt.ReleaseID) error { _, err := c.ts.ApproveRelease(ctx, who, id, ""); return err },
+		"consent": func(id redoubt.ReleaseID) error { _, err := c.ts.ConsentRelease(ctx, who, id, ""); return err },
 		"deny":    func(id redoubt.ReleaseID) error { _, err := c.ts.DenyRelease(ctx, who, id, ""); return err },
 	} {
 		got, want := do(r.ID), do(none)

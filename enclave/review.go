@@ -60,6 +60,9 @@ func (e *Enclave) rests(x *releaseEntry, r *releaseRecord) (rule string, err err
 			}
 		}
 	}
+	if err := e.consentStands(x.set, r); err != nil {
+		return ruleOf(err), nil
+	}
 	return "", nil
 }
 
@@ -74,6 +77,8 @@ func why(rule string) string {
 		return rule + ": the version was written over or removed; ask for the one that is current"
 	case ruleRequester:
 		return rule + ": who asked for it is no longer cleared for it"
+	case ruleConsent:
+		return rule + ": its originator is no subject here any more, or is not cleared for it: nobody consents in her place"
 	}
 	return rule + ": a signature that was given does not stand any more; ask for it again"
 }
@@ -108,6 +113,9 @@ func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id
 	if r.State != redoubt.ReleaseReview {
 		return refuse(&redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState, Hint: "it is " + string(r.State) + ", and is approved while it is in review"})
 	}
+	if len(r.Approvals) == 2 {
+		return refuse(&redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Conflict, Rule: ruleState, Hint: "two reviewers have signed: it awaits the consent of " + string(r.Originator)})
+	}
 	if err := e.stillRests(ctx, op, x, r, ent); err != nil {
 		return out, err
 	}
@@ -124,8 +132,13 @@ func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id
 			return refuse(err)
 		}
 	}
+	if r.needsConsent() {
+		if err := e.identity.NotOriginator(who.Subject, r.Originator); err != nil {
+			return refuse(err)
+		}
+	}
 	r.Approvals = append(r.Approvals, given)
-	if len(r.Approvals) == 2 {
+	if r.signed() {
 		r.State = redoubt.ReleaseApproved
 	}
 	done, err := e.standing(who)
@@ -137,7 +150,7 @@ func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id
 	return r.Release, e.keepRelease(ctx, x.set, r, ent)
 }
 
-// DenyRelease ends a release: a reviewer's no, or its requester's withdrawal.
+// DenyRelease ends a release: a reviewer's or its originator's no, or its requester's withdrawal.
 func (e *Enclave) DenyRelease(ctx context.Context, who redoubt.Credential, id redoubt.ReleaseID, reason string) (out redoubt.Release, err error) {
 	const op = "DenyRelease"
 	if len(reason) > redoubt.MaxReleaseReason {
@@ -146,7 +159,7 @@ func (e *Enclave) DenyRelease(ctx context.Context, who redoubt.Credential, id re
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
 	action := redoubt.ActionDenyRelease
-	if x, _ := e.releases.find(id); x != nil && x.by == who.Subject {
+	if x, _ := e.releases.find(id); x != nil && (x.by == who.Subject || x.owner == who.Subject) {
 		action = redoubt.ActionReadRelease // her own
 	}
 	x, r, ent, err := e.releaseFor(ctx, op, who, action, id)
@@ -308,7 +321,8 @@ func (e *Enclave) SubmitRelease(ctx context.Context, guard redoubt.Credential, i
 	}
 	r.State = redoubt.ReleaseReview
 	r.Statement = &redoubt.ReleaseStatement{Estate: e.estate, ID: r.ID, From: r.From, To: r.To, Requester: r.By, Bucket: e.releasedBucket(r), Key: r.Key, ContentType: v.ContentType,
-		Meta: kept, SizeBytes: w.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, After: r.After, Expires: r.Expires}
+		Meta: kept, SizeBytes: w.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Label: r.As, Policy: r.Policy, Rules: r.Rules, After: r.After, Expires: r.Expires,
+		Originator: r.Originator, Consent: r.ConsentFor}
 	w.also = func(b *store.Batch) error {
 		r.Rebuilt = e.ids.versionID(w.rec.id)
 		value, err := json.Marshal(r)
@@ -423,7 +437,7 @@ func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, i
 		settle.Statement, settle.Approvals = *r.Statement, r.Approvals
 		return settle, nil, nil // that it is dead is on record
 	}
-	if len(r.Approvals) != 2 {
+	if !r.signed() {
 		return p, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Corrupt})
 	}
 	if e.clock().Before(r.After) {
@@ -433,7 +447,7 @@ func (e *Enclave) FetchApproved(ctx context.Context, guard redoubt.Credential, i
 	if err != nil {
 		return p, nil, e.noted(ctx, ent, err)
 	}
-	p = redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals}
+	p = redoubt.ReleasePackage{Statement: *r.Statement, Approvals: r.Approvals, Consent: r.Consent}
 	ent.Bytes = o.Version().SizeBytes
 	if !r.Fetched.IsZero() {
 		return p, o, e.noteRead(ctx, ent)
@@ -506,7 +520,7 @@ func (e *Enclave) genuineReceipt(r *releaseRecord, receipt *redoubt.ReleaseRecei
 		}
 		key = l.Key
 	}
-	if r.Statement == nil || len(r.Approvals) != 2 || len(receipt.Reviewers) != 2 || receipt.Node != r.To || receipt.Key != base64.StdEncoding.EncodeToString(key) {
+	if r.Statement == nil || !r.signed() || (receipt.Consent == nil) != (r.Consent == nil) || r.Consent != nil && receipt.Consent.Sig != r.Consent.Sig || len(receipt.Reviewers) != 2 || receipt.Node != r.To || receipt.Key != base64.StdEncoding.EncodeToString(key) {
 		return false, nil
 	}
 	for i, by := range receipt.Reviewers {

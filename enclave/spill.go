@@ -43,6 +43,8 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 		return refuse(redoubt.Invalid, "label: "+err.Error(), "redoubt label parse shows what a marking means")
 	case !to.Dominates(f.set.label) || f.set.label.Dominates(to):
 		return refuse(redoubt.Denied, ruleUpgrade, fmt.Sprintf("that is not above %s: what becomes lower is released, by two reviewers (redoubt release request --from %s --to %s)", f.set.label.Banner(), e.name, e.name))
+	case !keepsConsentMarks(to, f.set.label):
+		return refuse(redoubt.Denied, ruleKeepsMarks, f.set.label.Banner()+" has marks that its originator alone takes away: keep them in the higher label")
 	case !who.Working.Dominates(to) || !b.facts.Ceiling.Dominates(to) || !e.ceiling.Dominates(to):
 		return refuse(redoubt.Denied, "within-bucket-range (2.1)", "it cannot lie in this bucket at that label: if it is not to be here at all, redoubt spill report")
 	case e.foreign(redoubt.NodeName(f.rec.maker)) || !e.alters(f.rec):

@@ -46,8 +46,8 @@ func (e *Enclave) home() redoubt.NodeName {
 // travels says whether a name travels over a link in a direction, in a label set: objects as it is subscribed, system
 // records from a home to its devices, and on from one of them to another of the same range.
 func (e *Enclave) travels(l redoubt.Link, name redoubt.ObjectName, of label.Label, in bool) bool {
-	if name.Bucket == RebuiltBucket {
-		return false // it is for this node's reviewers
+	if ownBucket(name.Bucket) {
+		return false // it is for this node alone
 	}
 	if name.Bucket != redoubt.SystemBucket {
 		return subscribed(l, name, of, in)

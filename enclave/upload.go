@@ -35,6 +35,8 @@ type partRecord struct {
 	MD5     string            `json:"md5,omitempty"`
 	Sums    redoubt.Checksums `json:"sums"`
 
+	Originator redoubt.SubjectName `json:"originator,omitempty"` // whom it was copied from, where her consent is needed for it to leave; "": the upload's author
+
 	stored int // bytes of the record as it was read
 }
 
@@ -192,12 +194,12 @@ func (e *Enclave) PutPart(ctx context.Context, who redoubt.Credential, in redoub
 	if err != nil {
 		return redoubt.Part{}, err
 	}
-	return u.put(ctx, entry, in)
+	return u.put(ctx, entry, in, "")
 }
 
 // put stores a part. Like every write it locks the name before the gate: a rotation that waits at the gate
 // keeps out whoever comes after it, so the two must not be taken the other way round.
-func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (part redoubt.Part, err error) {
+func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart, originator redoubt.SubjectName) (part redoubt.Part, err error) {
 	e := u.e
 	defer e.noteFailure(ctx, entry, &err)
 	if in.Number < 1 || in.Number > redoubt.MaxParts {
@@ -211,7 +213,7 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart) (par
 	if err := w.read(ctx, in.Body, in.SizeBytes); err != nil {
 		return redoubt.Part{}, err
 	}
-	p := partRecord{Size: w.rec.size}
+	p := partRecord{Size: w.rec.size, Originator: originator}
 	if in.Finish != nil {
 		var err error
 		if p.Sums, p.MD5, err = in.Finish(); err != nil {
@@ -339,6 +341,13 @@ func (e *Enclave) CopyPart(ctx context.Context, who redoubt.Credential, in redou
 		return redoubt.Part{}, redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.Denied,
 			Rule: "a copy's label is at least the join of its sources (2.4)", Hint: "begin the upload with a label that dominates the source's"})
 	}
+	if !keepsConsentMarks(u.set.label, src.set.label) {
+		return redoubt.Part{}, redoubt.Version{}, e.noted(ctx, entry, &redoubt.Error{Op: op, Kind: redoubt.Denied, Rule: ruleKeepsMarks, Hint: "begin the upload with a label that has the source's marks"})
+	}
+	originator := redoubt.SubjectName("")
+	if len(redoubt.ConsentMarks(src.set.label)) > 0 {
+		originator = originatorOf(src.rec)
+	}
 	n := in.N
 	if n < 0 {
 		n = src.rec.size - in.Off
@@ -351,7 +360,7 @@ func (e *Enclave) CopyPart(ctx context.Context, who redoubt.Credential, in redou
 		put.Body = sums
 		put.Finish = func() (redoubt.Checksums, string, error) { return sums.result(), "", nil }
 	}
-	part, err := u.put(ctx, entry, put)
+	part, err := u.put(ctx, entry, put, originator)
 	return part, src.Version(), err
 }
 

@@ -27,8 +27,8 @@ func (r *reader) check() {
 	for i := range e.Nodes {
 		path := fmt.Sprintf("nodes[%d]", i)
 		taken(r, names, e.Nodes[i].Name, path+".name", "node")
-		if e.Nodes[i].Name == guardsName {
-			r.faultAt(path+".name", "buckets that begin with guard. are guards' own", "choose another name")
+		if slices.Contains(ownNames, e.Nodes[i].Name) {
+			r.faultAt(path+".name", "buckets that begin with "+string(e.Nodes[i].Name)+". are nodes' own", "choose another name")
 		}
 		r.checkNode(&e.Nodes[i], path)
 	}

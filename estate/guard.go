@@ -58,8 +58,8 @@ const (
 // DefaultReleaseTypes need no schema of the estate's.
 func DefaultReleaseTypes() []string { return []string{"text/plain", "image/png", "image/jpeg"} }
 
-// guardsName is ORIGIN of the buckets that guards keep for themselves (enclave.RebuiltBucket), so no node and no partner has it.
-const guardsName = "guard"
+// ownNames are ORIGIN of the buckets that nodes keep for themselves (enclave.RebuiltBucket, enclave.JobBucket), so no node and no partner has one.
+var ownNames = []redoubt.NodeName{"guard", "job"}
 
 // KindGuard is the kind of a node that joins two enclaves.
 const KindGuard = "guard"

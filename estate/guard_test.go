@@ -56,10 +56,12 @@ func TestTheLowerEnclaveHasNoNameOfTheHigherOneThatItWasNotGiven(t *testing.T) {
 	}
 }
 
-// TestNoNodeHasTheNameThatGuardsKeepTheirBucketsUnder: what is raised from it would lie where guards keep what they rebuilt.
-func TestNoNodeHasTheNameThatGuardsKeepTheirBucketsUnder(t *testing.T) {
-	text := strings.ReplaceAll(strings.ReplaceAll(twoLevels(""), "name: low,", "name: guard,"), "low: low", "low: guard")
-	if _, err := estate.Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "guards' own") {
-		t.Errorf("an enclave named guard: %v", err)
+// TestNoNodeHasTheNameThatNodesKeepTheirOwnBucketsUnder: what is raised from it would lie where they keep what was rebuilt, and what belongs to jobs.
+func TestNoNodeHasTheNameThatNodesKeepTheirOwnBucketsUnder(t *testing.T) {
+	for _, name := range []string{"guard", "job"} {
+		text := strings.ReplaceAll(strings.ReplaceAll(twoLevels(""), "name: low,", "name: "+name+","), "low: low", "low: "+name)
+		if _, err := estate.Read([]byte(text), nil); err == nil || !strings.Contains(err.Error(), "nodes' own") {
+			t.Errorf("an enclave named %s: %v", name, err)
+		}
 	}
 }

@@ -204,8 +204,8 @@ func (r *reader) checkPartner(p Partner, path string) {
 		return
 	}
 	for _, name := range []redoubt.NodeName{peer, redoubt.NodeName(p.Other.Estate)} { // ORIGIN.BUCKET names one thing
-		if _, taken := e.Node(name); taken || name == guardsName {
-			r.faultAt(path, "a node of this estate, or what guards keep, is named "+string(name)+", as the partner is known here", "")
+		if _, taken := e.Node(name); taken || slices.Contains(ownNames, name) {
+			r.faultAt(path, "a node of this estate, or what nodes keep for themselves, is named "+string(name)+", as the partner is known here", "")
 		}
 	}
 	if _, taken := e.Person(redoubt.SubjectName(peer)); taken {

@@ -219,10 +219,18 @@ func (r *Releaser) policy(work redoubt.ReleaseWork, content []byte) (label.Label
 		return as, refuse("policy", "between the guard's two enclaves", "this guard joins "+string(r.o.Rules.Low)+" and "+string(r.o.Rules.High))
 	case work.To == r.o.Rules.Low && (!r.o.Rules.Limit.Dominates(as) || !as.Dominates(r.o.Rules.Floor)):
 		return as, refuse("policy", "within the target's range", "")
+	case work.Originator == "" && asksConsent(r.o.Rules.Policy, work.Label, as):
+		return as, refuse("policy", "originator's consent", "the source names nobody who may give it")
 	case len(content) > redoubt.MaxReleaseBytes:
 		return as, refuse("policy", "too large", fmt.Sprintf("a release has at most %d bytes", redoubt.MaxReleaseBytes))
 	}
 	return as, nil
+}
+
+// asksConsent says whether something leaves by its originator's consent alone. So does what has a label that cannot be read here.
+func asksConsent(p *label.Policy, source string, as label.Label) bool {
+	l, err := p.Parse(source)
+	return err != nil || len(redoubt.ConsentMarks(l))+len(redoubt.ConsentMarks(as)) > 0
 }
 
 // typeOf says what content is by what is in it; what it is called only tells texts apart. Every type but those of the allow-list is refused,
@@ -411,6 +419,10 @@ func (r *Releaser) mismatch(p redoubt.ReleasePackage, content []byte) string {
 		return "what is to leave is not what was signed"
 	case len(p.Approvals) != 2 || p.Approvals[0].Signer == p.Approvals[1].Signer || s.Requester == p.Approvals[0].Signer || s.Requester == p.Approvals[1].Signer:
 		return "two different reviewers, neither of whom asked, sign a release"
+	case (len(s.Consent) > 0) != (s.Originator != "") || (len(s.Consent) > 0) != (p.Consent != nil):
+		return "what an originator alone lets leave has her consent, and nothing else has one"
+	case p.Consent != nil && (p.Consent.Signer != s.Originator || s.Originator == p.Approvals[0].Signer || s.Originator == p.Approvals[1].Signer):
+		return "the originator consents, who is neither reviewer"
 	case s.From != r.o.Rules.High || s.To != r.o.Rules.Low && s.To != r.o.Rules.High:
 		return "it is not between this guard's two enclaves"
 	}

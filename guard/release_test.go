@@ -233,7 +233,7 @@ func openOffice(t *testing.T, first, second func(Content) ([]byte, []redoubt.Fin
 }
 
 func (of *office) ask(id redoubt.ReleaseID, content string, change func(*redoubt.ReleaseWork)) {
-	w := redoubt.ReleaseWork{Release: redoubt.Release{ID: id, From: "topsecret", To: "secret", As: "UNCLASSIFIED", Key: "plan.txt"}, Attributes: redoubt.Attributes{ContentType: "text/plain"}}
+	w := redoubt.ReleaseWork{Release: redoubt.Release{ID: id, From: "topsecret", To: "secret", Label: "SECRET", As: "UNCLASSIFIED", Key: "plan.txt"}, Attributes: redoubt.Attributes{ContentType: "text/plain"}}
 	if change != nil {
 		change(&w)
 	}
@@ -569,6 +569,31 @@ func TestASilentTargetHoldsUpNothingElse(t *testing.T) {
 	})
 }
 
+// TestAGuardFiltersNothingThatNamesNoOriginator, where its label asks for a consent.
+func TestAGuardFiltersNothingThatNamesNoOriginator(t *testing.T) {
+	for what, one := range map[string]struct {
+		label, as  string
+		originator redoubt.SubjectName
+		leaves     bool
+	}{
+		"nobody named":              {"SECRET//ORCON", "UNCLASSIFIED", "", false},
+		"nobody named, as marked":   {"SECRET", "CONFIDENTIAL//ORCON", "", false},
+		"a label that is not known": {"SECRET//WHAT", "UNCLASSIFIED", "", false},
+		"somebody named":            {"SECRET//ORCON", "UNCLASSIFIED", "ada", true},
+		"nothing asks for it":       {"SECRET//NOFORN", "UNCLASSIFIED", "", true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			of := openOffice(t, adds("1"), adds("2"))
+			of.ask("a", "text", func(w *redoubt.ReleaseWork) { w.Label, w.As, w.Originator = one.label, one.as, one.originator })
+			of.runs(t, time.Minute)
+			v := of.verdicts["a"]
+			if (v.Refused == "") != one.leaves || !one.leaves && v.Refused != "policy: originator's consent: the source names nobody who may give it" {
+				t.Errorf("%s: it came to %+v", what, v)
+			}
+		})
+	}
+}
+
 // TestOneThatFailsHoldsUpNoOther: the first fails again and again.
 func TestOneThatFailsHoldsUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -595,6 +620,16 @@ func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 		"by who asked":        func(p *redoubt.ReleasePackage) { p.Approvals[1].Signer = "ada" },
 		"from somewhere else": func(p *redoubt.ReleasePackage) { p.Statement.From = "unclass" },
 		"for another target":  func(p *redoubt.ReleasePackage) { p.Statement.To = "unclass" },
+		"a consent that is lacking": func(p *redoubt.ReleasePackage) {
+			p.Statement.Originator, p.Statement.Consent = "ada", []string{"ORCON"}
+		},
+		"a consent that is not asked for": func(p *redoubt.ReleasePackage) { p.Consent = &redoubt.Signature{Signer: "ada"} },
+		"a consent of somebody else": func(p *redoubt.ReleasePackage) {
+			p.Statement.Originator, p.Statement.Consent, p.Consent = "ada", []string{"ORCON"}, &redoubt.Signature{Signer: "rev-3"}
+		},
+		"an originator who reviews": func(p *redoubt.ReleasePackage) {
+			p.Statement.Originator, p.Statement.Consent, p.Consent = p.Approvals[1].Signer, []string{"ORCON"}, &redoubt.Signature{Signer: p.Approvals[1].Signer}
+		},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds("1"), adds("2"))

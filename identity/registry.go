@@ -122,6 +122,14 @@ func (r *Registry) Live(who redoubt.Credential) error {
 	return r.live(c)
 }
 
+// Ended says whether a credential was revoked, now or before it expired. It is false of one that was forgotten, or never was.
+func (r *Registry) Ended(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ended := r.revoked[KindCredential+"/"+id]
+	return ended
+}
+
 func (r *Registry) live(c *credential) error {
 	p, ok := r.person(c.Subject)
 	switch {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/compute"
 	"redoubt/enclave"
 	"redoubt/estate"
 	"redoubt/keys"
@@ -59,6 +60,7 @@ type Node struct {
 	device  *deviceSide // of a device
 	guard   *guardSide  // of a guard, which has none of the others
 	cloud   *enclave.Enclave
+	engine  *compute.Engine           // runs its jobs
 	gateway *gateway                  // of an enclave with agreements
 	joins   func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
 	close   []func() error            // in the order of opening
@@ -262,6 +264,9 @@ func (n *Node) Serve(ctx context.Context, ready func(Runtime)) (err error) {
 	}
 	if n.gateway != nil {
 		wg.Go(func() { n.gateway.serve(guard) })
+	}
+	if n.engine != nil {
+		wg.Go(func() { n.engine.Run(guard) })
 	}
 	if err = n.tell(Ready); err == nil {
 		n.log.Info("node is ready", slog.Int("pid", os.Getpid()))

@@ -86,10 +86,11 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		return handlers{}, err
 	}
 	n.cloud, n.gateway = cloud, gate
+	services := n.openEngine(cloud, n.log)
 	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
-	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud,
+	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud, Jobs: cloud, Schedules: cloud, Services: cloud, Host: services,
 		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if gate != nil {
 		control.Partners, control.PartnerSource = cloud, giving

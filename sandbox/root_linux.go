@@ -86,7 +86,7 @@ func build(s spec) error {
 		return err
 	}
 	if s.Scratch > 0 {
-		if err := unix.Mount("scratch", "tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("size=%d,nr_inodes=4096,mode=01777", s.Scratch)); err != nil {
+		if err := unix.Mount("scratch", "tmp", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("size=%d,nr_inodes=16384,mode=01777", s.Scratch)); err != nil {
 			return fmt.Errorf("scratch: %w", err)
 		}
 	}

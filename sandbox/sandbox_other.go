@@ -30,6 +30,11 @@ func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLi
 // Stream refuses.
 func (*Process) Stream(context.Context, io.Reader, io.Writer) error { return errLinux }
 
+// Talk refuses.
+func (*Process) Talk(context.Context, func(io.Writer, io.Reader) error) (said, ended error) {
+	return errLinux, errLinux
+}
+
 // Said is empty.
 func (*Process) Said() string { return "" }
 

@@ -56,6 +56,9 @@ func stub() (wall string, err error) {
 	if err := limit(s); err != nil {
 		return "rlimits", err
 	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, s.Nice); err != nil && s.Nice > 0 {
+		return "priority", err
+	}
 	if err := dropPrivileges(s.Nobody); err != nil {
 		return "privileges", err
 	}
@@ -177,7 +180,7 @@ func restrictFiles(s spec) error {
 		}
 	}
 	if s.Scratch > 0 {
-		rules = append(rules, landlock.RWDirs("/tmp"))
+		rules = append(rules, landlock.RWDirs("/tmp").WithRefer())
 	}
 	fd, flags, err := landlock.V9.BestEffort().NewRulesetFD(rules...)
 	if err != nil {

@@ -9,13 +9,13 @@ import (
 	"os"
 	"syscall"
 
-	"redoubt/guard/filter"
 	"redoubt/node"
+	"redoubt/sandbox"
 )
 
 func main() {
-	filter.Worker()      // in a process that a filter started it works there, and goes no further
-	syscall.Umask(0o077) // whatever it writes, state, keys or content, is for its caller alone
+	sandbox.Enter(node.Workers()) // in a process that stands behind walls it works there, and goes no further
+	syscall.Umask(0o077)          // whatever it writes, state, keys or content, is for its caller alone
 	if len(os.Args) == 2 && os.Args[1] == node.HalfCommand {
 		os.Exit(runHalf(os.Stdin, os.Stderr))
 	}

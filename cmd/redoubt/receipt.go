@@ -25,6 +25,7 @@ type receiptView struct {
 	Known     bool             `json:"node_key_known"` // the node's key is one that was known already
 	Content   *bool            `json:"content,omitempty"`
 	Reviewers int              `json:"reviewers"`
+	Consent   bool             `json:"consent"` // of its originator
 	Faults    []string         `json:"faults"`
 }
 
@@ -62,6 +63,12 @@ func (a *app) verifyReceipt(path, content, nodeKey string) error {
 	if v.Reviewers != 2 || len(r.Reviewers) != 2 {
 		fault("two different reviewers sign a release")
 	}
+	if r.Consent != nil {
+		v.Consent = !seen[r.Consent.Key] && verifies(r.Consent.Key, redoubt.ConsentMessage(r.ReleasePublic), r.Consent.Sig)
+		if !v.Consent {
+			fault("the originator's consent does not hold")
+		}
+	}
 	if r.Node != r.To || !verifies(r.Key, redoubt.ReceiptMessage(r), r.Sig) {
 		fault("the node's signature does not hold")
 	}
@@ -87,12 +94,16 @@ func (a *app) verifyReceipt(path, content, nodeKey string) error {
 		}
 	}
 	v.OK = len(v.Faults) == 0 && v.Known
+	consented := ""
+	if v.Consent {
+		consented = ", with its originator's consent"
+	}
 	if a.json {
 		if err := a.print(v); err != nil || v.OK {
 			return err
 		}
 	} else if v.OK {
-		_, err := fmt.Fprintf(a.out, "%s took sha256 %s as %s at %s, signed by two reviewers\n", r.Node, r.SHA256, r.Label, r.Taken.Local().Format("2006-01-02 15:04:05"))
+		_, err := fmt.Fprintf(a.out, "%s took sha256 %s as %s at %s, signed by two reviewers%s\n", r.Node, r.SHA256, r.Label, r.Taken.Local().Format("2006-01-02 15:04:05"), consented)
 		return err
 	}
 	if len(v.Faults) == 0 {

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"crypto/ed25519"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -21,15 +19,17 @@ import (
 func (a *app) releaseCommand() *cobra.Command {
 	c := &cobra.Command{Use: "release", Short: "Let something out to a lower node, by two reviewers",
 		Long: `What is to leave for a lower node, or for a wider audience in the same one, is asked for, filtered and rebuilt
-by a guard, and signed by two different people with the role reviewer, neither of whom asked. What leaves is
-exactly what they saw; it appears at the target as FROM.BUCKET, and leaves a receipt that anybody can verify.`,
+by a guard, and signed by two different people with the role reviewer, neither of whom asked. What is marked
+ORCON, PROPIN or FISA needs its originator's consent besides. What leaves is exactly what they saw; it appears
+at the target as FROM.BUCKET, and leaves a receipt that anybody can verify.`,
 		Example: `  redoubt release request s3://reports/plan.txt --from secret --to unclass --as-label UNCLASSIFIED --reason "press" --as s-analyst@secret
   redoubt release show ID --as reviewer@secret
   redoubt release approve ID --as reviewer@secret
   redoubt release approve ID --as reviewer-2@secret
+  redoubt release consent ID --as s-analyst@secret
   redoubt release receipt ID --as s-analyst@secret > receipt.json
   redoubt release verify receipt.json --content plan.txt`}
-	c.AddCommand(a.releaseRequest(), a.releaseLs(), a.releaseShow(), a.releaseApprove(), a.releaseDeny(), a.releaseWait(), a.releaseReceipt(), a.releaseVerify())
+	c.AddCommand(a.releaseRequest(), a.releaseLs(), a.releaseShow(), a.releaseApprove(), a.releaseConsent(), a.releaseDeny(), a.releaseWait(), a.releaseReceipt(), a.releaseVerify())
 	return c
 }
 
@@ -75,6 +75,9 @@ names; --key-there gives it another name.`,
 				return a.print(r)
 			}
 			a.say("%s of %s; two reviewers: redoubt release approve %s --as REVIEWER@%s", r.State, p, r.ID, s.node)
+			if len(r.ConsentFor) > 0 {
+				a.say("and its originator, for %s, once it is in review: redoubt release consent %s --as %s@%s", strings.Join(r.ConsentFor, ", "), r.ID, r.Originator, s.node)
+			}
 			_, err = fmt.Fprintln(a.out, r.ID)
 			return err
 		})}
@@ -98,6 +101,7 @@ const releaseEvery = 200 * time.Millisecond
 
 // awaitRelease waits until a release has come to a state, or beyond it. One that ended otherwise is an error.
 func (a *app) awaitRelease(ctx context.Context, s *session, id redoubt.ReleaseID, want redoubt.ReleaseState) (redoubt.Release, error) {
+	told := false
 	order := map[redoubt.ReleaseState]int{redoubt.ReleaseRequested: 0, redoubt.ReleaseReview: 1, redoubt.ReleaseApproved: 2, redoubt.ReleaseReleased: 3}
 	for {
 		r, err := s.api.Release(ctx, id)
@@ -110,6 +114,10 @@ func (a *app) awaitRelease(ctx context.Context, s *session, id redoubt.ReleaseID
 		}
 		if at >= order[want] {
 			return r, nil
+		}
+		if text := awaits(r); text != "" && !told {
+			told = true
+			a.say("%s", text)
 		}
 		select {
 		case <-time.After(releaseEvery):
@@ -161,7 +169,7 @@ func (a *app) releaseLs() *cobra.Command {
 			}
 			t := a.table("ID", "STATE", "NAME", "LABEL", "TO", "AS", "BY", "ASKED", "SIGNED")
 			for _, r := range all {
-				t.row(string(r.ID), string(r.State), place{r.Name.Bucket, r.Name.Key}.String(), r.Label, string(r.To), r.As, string(r.By), r.Made.Local().Format("2006-01-02 15:04"), fmt.Sprintf("%d of 2", len(r.Approvals)))
+				t.row(string(r.ID), string(r.State), place{r.Name.Bucket, r.Name.Key}.String(), r.Label, string(r.To), r.As, string(r.By), r.Made.Local().Format("2006-01-02 15:04"), signatures(r))
 			}
 			return t.flush()
 		})}
@@ -169,6 +177,18 @@ func (a *app) releaseLs() *cobra.Command {
 	c.Flags().StringVar(&state, "in", "", "`state`: requested, review, approved, released, refused, denied or dead")
 	c.Flags().IntVar(&q.Max, "max", 100, "most that are shown, `1000` at most")
 	return a.jsonFlag(c)
+}
+
+// signatures says who has signed of those who must.
+func signatures(r redoubt.Release) string {
+	text := fmt.Sprintf("%d of 2", len(r.Approvals))
+	switch {
+	case r.Consent != nil:
+		text += ", consent"
+	case len(r.ConsentFor) > 0:
+		text += ", awaits " + string(r.Originator)
+	}
+	return text
 }
 
 func (a *app) releaseShow() *cobra.Command {
@@ -260,6 +280,14 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 	for _, s := range r.Approvals {
 		row("signed by", string(s.Signer))
 	}
+	switch {
+	case r.Consent != nil:
+		row("consent", string(r.Consent.Signer)+", for "+strings.Join(r.ConsentFor, ", "))
+	case r.AwaitsConsent():
+		row("consent", awaits(r))
+	case len(r.ConsentFor) > 0:
+		row("consent", "of "+string(r.Originator)+", for "+strings.Join(r.ConsentFor, ", ")+": not given")
+	}
 	row("denied by", string(r.DeniedBy))
 	if r.Receipt != nil {
 		row("taken", r.Receipt.Taken.Local().Format("2006-01-02 15:04:05")+" by "+string(r.Receipt.Node))
@@ -277,34 +305,21 @@ func (a *app) releaseApprove() *cobra.Command {
 	c := &cobra.Command{Use: "approve ID --as REVIEWER@NODE", Short: "Sign, with the reviewer's own key, that exactly these bytes may leave",
 		Long: `Fetches the bytes that would leave, holds them against the digest, and signs the digest with name, type,
 metadata, label, target and expiry. Look at them first: redoubt release show. With --sha256 nothing else than
-what was looked at is signed. The second signature sends it off.`,
+what was looked at is signed. The second signature sends it off, or the originator's consent where that is
+awaited.`,
 		Example: "  redoubt release approve ID --as reviewer@secret\n  redoubt release approve ID --sha256 HEX --as reviewer-2@secret", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			r, err := s.api.Release(ctx, redoubt.ReleaseID(args[0]))
+			r, err := a.signRelease(ctx, s, w, redoubt.ReleaseID(args[0]), digest, redoubt.ReleaseMessage, s.api.ApproveRelease)
 			if err != nil {
-				return err
-			}
-			if r.Statement == nil || r.State != redoubt.ReleaseReview {
-				return errReleaseEnded(r)
-			}
-			if _, err := rebuilt(ctx, s, r); err != nil {
-				return err
-			}
-			if digest != "" && !strings.EqualFold(digest, r.Statement.SHA256) {
-				return &redoubt.Error{Object: "release " + string(r.ID), Kind: redoubt.Denied, Err: errors.New("what would leave is not what was looked at"), Hint: "redoubt release show " + string(r.ID)}
-			}
-			key, err := a.subjectKey(s.subject, w.keyFile)
-			if err != nil {
-				return err
-			}
-			sig := base64.StdEncoding.EncodeToString(ed25519.Sign(key, redoubt.ReleaseMessage(r.Statement.Public())))
-			if r, err = s.api.ApproveRelease(ctx, r.ID, sig); err != nil {
 				return err
 			}
 			if a.json {
 				return a.print(r)
 			}
-			a.say("signed sha256 %s as %s for %s: %d of 2", r.Statement.SHA256, r.Statement.Label, r.Statement.To, len(r.Approvals))
+			a.say("signed sha256 %s as %s for %s: %s", r.Statement.SHA256, r.Statement.Label, r.Statement.To, signatures(r))
+			if text := awaits(r); text != "" {
+				a.say("%s", text)
+			}
 			_, err = fmt.Fprintln(a.out, r.State)
 			return err
 		})}
@@ -316,7 +331,7 @@ what was looked at is signed. The second signature sends it off.`,
 func (a *app) releaseDeny() *cobra.Command {
 	var w who
 	var reason string
-	c := &cobra.Command{Use: "deny ID --as SUBJECT@NODE", Short: "End a release: a reviewer's no, or its requester's withdrawal",
+	c := &cobra.Command{Use: "deny ID --as SUBJECT@NODE", Short: "End a release: a reviewer's or its originator's no, or its requester's withdrawal",
 		Example: "  redoubt release deny ID --reason \"names a source\" --as reviewer@secret", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			r, err := s.api.DenyRelease(ctx, redoubt.ReleaseID(args[0]), reason)
@@ -355,9 +370,10 @@ func (a *app) releaseReceipt() *cobra.Command {
 func (a *app) releaseVerify() *cobra.Command {
 	var content, key string
 	c := &cobra.Command{Use: "verify RECEIPT", Short: "Verify a receipt, offline: who has it needs nothing else",
-		Long: `Checks both reviewers' signatures and the node's, and with --content that a file is what was released. The
-node's key is the one that is known to be its own: --node-key gives it, else it is the one of this state;
-without either the receipt is whole, and not known to be of that node, which is said and is exit 1.`,
+		Long: `Checks both reviewers' signatures, the originator's consent where there is one, and the node's, and with
+--content that a file is what was released. The node's key is the one that is known to be its own: --node-key
+gives it, else it is the one of this state; without either the receipt is whole, and not known to be of that
+node, which is said and is exit 1.`,
 		Example: "  redoubt release verify receipt.json --content plan.txt\n  redoubt release verify receipt.json --node-key BASE64 --json", Args: exactly(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.verifyReceipt(args[0], content, key) }}
 	c.Flags().StringVar(&content, "content", "", "`file` that was released")

@@ -18,12 +18,12 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"redoubt"
-	"redoubt/guard/filter"
 	"redoubt/node"
+	"redoubt/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	filter.Worker() // a filter's process is this binary under another name, which no script calls
+	sandbox.Enter(node.Workers()) // a worker's process is this binary under another name, which no script calls
 	testscript.Main(m, map[string]func(){"redoubt": main})
 }
 

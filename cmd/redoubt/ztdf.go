@@ -30,9 +30,10 @@ label signed by its originator. What leaves so has left the estate: only a revie
 that may read it already, and the node has it on record first. What comes in is believed by the public key of
 who signs for the partner, which you have from the partner himself; a key in the file is never looked at.`,
 		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.gbr.example --reason "exercise" --as reviewer@secret
+  redoubt ztdf consent s3://reports/plan.txt --nation GBR --kas-key gbr-kas.pem --as s-analyst@secret
   redoubt ztdf import plan.ztdf s3://reports/plan.txt --kas-private kas.key --trust gbr-signer.pem --as s-analyst@secret
   redoubt ztdf signer --as reviewer@secret > usa-signer.pem`}
-	c.AddCommand(a.ztdfExport(), a.ztdfImport(), a.ztdfSigner())
+	c.AddCommand(a.ztdfExport(), a.ztdfConsent(), a.ztdfImport(), a.ztdfSigner())
 	return c
 }
 
@@ -48,9 +49,10 @@ func (a *app) ztdfExport() *cobra.Command {
 	var o exportOptions
 	c := &cobra.Command{Use: "export s3://BUCKET/KEY --to FILE --nation NATION --kas-key PEM --kas-url URL --reason TEXT --as SUBJECT@NODE", Short: "Let one version leave the estate, sealed to a partner's key",
 		Long: `Writes the version that is current for the subject, or --version. It needs the role reviewer, and the version's
-audience must contain the nation (exit 3 otherwise): a release gives it a wider one first. ORCON, PROPIN, FISA,
-FGI and other owners' material does not leave without the originator. The node records digest, nation and reason
-before it gives the content; the file is sealed here. It is signed with the subject's own key, or with --sign-key.`,
+audience must contain the nation (exit 3 otherwise): a release gives it a wider one first. ORCON, PROPIN and FISA
+leave by their originator's consent to this nation and this key (redoubt ztdf consent), which is used up; FGI and
+other owners' material does not leave. The node records digest, nation and reason before it gives the content; the
+file is sealed here. It is signed with the subject's own key, or with --sign-key.`,
 		Example: `  redoubt ztdf export s3://reports/plan.txt --to plan.ztdf --nation GBR --kas-key gbr-kas.pem --kas-url https://kas.gbr.example --reason "exercise" --as reviewer@secret --json`,
 		Args:    exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			content, err := a.exportContent(o) // what is wrong on this side is said before the node is asked
@@ -58,7 +60,7 @@ before it gives the content; the file is sealed here. It is signed with the subj
 				return err
 			}
 			return a.withPlace(&o.who, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
-				o.Name, o.Version = p.name(), redoubt.VersionID(o.version)
+				o.Name, o.Version, o.KAS = p.name(), redoubt.VersionID(o.version), spkiDigest(content.To.Key)
 				return a.export(ctx, s, o, content)
 			})(cmd, args)
 		}}

@@ -30,6 +30,7 @@ type Run struct {
 	hidden   map[string]bool
 	objects  map[redoubt.ObjectName][]byte
 	module   []byte
+	kept     map[string][]byte
 	canceled chan struct{}
 	once     sync.Once
 
@@ -49,7 +50,7 @@ var Modified = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // NewRun makes an attempt with files under /in. START and MAX are one, until Between says else.
 func NewRun(files map[string][]byte) *Run {
-	r := &Run{files: files, hidden: map[string]bool{}, objects: map[redoubt.ObjectName][]byte{}, canceled: make(chan struct{}), outputs: map[string][]byte{}, share: "alice s s"}
+	r := &Run{files: files, hidden: map[string]bool{}, objects: map[redoubt.ObjectName][]byte{}, kept: map[string][]byte{}, canceled: make(chan struct{}), outputs: map[string][]byte{}, share: "alice s s"}
 	r.job = redoubt.Job{ID: "00000000000000000000000000000001", By: "alice", Start: "SECRET", Max: "SECRET", State: redoubt.JobRunning, Attempt: 1}
 	return r
 }
@@ -84,7 +85,7 @@ func (r *Run) Cancel() { r.once.Do(func() { close(r.canceled) }) }
 
 // Task is the attempt as a driver is given it, with the limits that spec leaves out filled in.
 func (r *Run) Task(spec redoubt.SubmitJob) compute.Task {
-	t := compute.Task{JobRun: r, Spec: spec, Limits: spec.Limits, Timeout: spec.Timeout}
+	t := compute.Task{JobRun: r, Spec: spec, Limits: spec.Limits, Timeout: time.Duration(spec.Seconds) * time.Second}
 	if t.Timeout == 0 {
 		t.Timeout = time.Minute
 	}
@@ -249,6 +250,28 @@ func (r *Run) Job() redoubt.Job { return r.job }
 
 // Share implements redoubt.JobRun.
 func (r *Run) Share() string { return r.share }
+
+// Lane implements redoubt.JobRun.
+func (r *Run) Lane() string { return r.job.Max }
+
+// Kept implements redoubt.JobRun.
+func (r *Run) Kept(_ context.Context, name string) ([]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	b, ok := r.kept[name]
+	if !ok {
+		return nil, notFound("Kept", name)
+	}
+	return b, nil
+}
+
+// Keep implements redoubt.JobRun.
+func (r *Run) Keep(_ context.Context, name string, content []byte) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.kept[name] = bytes.Clone(content)
+	return nil
+}
 
 // Module implements redoubt.JobRun.
 func (r *Run) Module(ctx context.Context) (redoubt.Content, int64, error) {

@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"redoubt"
 	"redoubt/compute"
@@ -300,7 +299,7 @@ func testRefusedOutputs(t *testing.T, s *suite) {
 func testTimeout(t *testing.T, s *suite) {
 	r := NewRun(nil)
 	spec := s.load(t, r, "write", "/out/a=1", "say", "began", "spin", "")
-	spec.Timeout = 2 * time.Second
+	spec.Seconds = 2
 	if x := s.run(t, r, spec); x.Code != -1 || !strings.Contains(x.Why, "time") || len(r.Outputs()) != 0 {
 		t.Errorf("got %+v and outputs %q, want it ended for its time", x, r.Outputs())
 	}
@@ -442,7 +441,7 @@ func testBomb(t *testing.T, s *suite) {
 	r := NewRun(nil)
 	spec := s.load(t, r, "bomb", "")
 	spec.Limits.Processes = 64
-	spec.Timeout = 10 * time.Second
+	spec.Seconds = 10
 	if x := s.run(t, r, spec); x.Code == 0 {
 		t.Errorf("got %+v, want it stopped", x)
 	}

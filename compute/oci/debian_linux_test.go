@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"redoubt"
 	"redoubt/compute/computetest"
@@ -56,7 +55,7 @@ func TestADebianUserlandWorks(t *testing.T) {
 	files := map[string][]byte{"b/words": words.Bytes(), "b/data.json": []byte(`{"a":[1,2,3]}`)}
 	r := computetest.NewRun(files)
 	ref := image(t, r, conf, nil, l)
-	spec := redoubt.SubmitJob{Image: ref, Timeout: 5 * time.Minute}
+	spec := redoubt.SubmitJob{Image: ref, Seconds: 300}
 	if x := run(t, d, r, spec); x.Code != 0 || !strings.HasPrefix(r.Said(1), "nobody\nword-0999\n") || len(r.Outputs()["packages"]) < 3 {
 		t.Fatalf("got %+v, %.200q, %q and %q", x, r.Said(1), r.Said(2), r.Outputs())
 	}

@@ -3,6 +3,7 @@
 //
 //	func main() {
 //		oci.Enter() // in a process that a driver started it works there, and goes no further
+//		sandbox.Enter(oci.Workers())
 //		...
 //	driver, err := oci.New(oci.Options{Images: registry})
 //

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/compute/oci/layers"
+	"redoubt/sandbox"
 )
 
 // Options say what a driver may use. The zero value of a number is the default beside it; there is no "unlimited".
@@ -35,8 +37,10 @@ func (o *Options) defaults() {
 // a fault in a decompressor finds nothing.
 const unpackWorker = "oci-unpack"
 
-// Name is the driver's, in SubmitJob.Driver and in what people are told.
-const Name = "gvisor"
+// Workers are the walled-in processes that our binary must be able to become: main gives them to sandbox.Enter.
+func Workers() map[string]sandbox.Worker {
+	return map[string]sandbox.Worker{unpackWorker: layers.Unpack}
+}
 
 func unavailable(hint string, err error) error {
 	return &redoubt.Error{Op: "oci.New", Kind: redoubt.Unavailable, Hint: hint, Err: err}

@@ -20,8 +20,6 @@ import (
 	"gvisor.dev/gvisor/pkg/unet"
 
 	"redoubt"
-	"redoubt/compute/oci/layers"
-	"redoubt/sandbox"
 )
 
 // keeperName is how our binary is executed to keep one sandbox.
@@ -33,7 +31,7 @@ const (
 	filesFD = 4 // descriptors for runs
 )
 
-// Enter must come first in the main of every program that makes a Driver, and in that of its tests. In a process that a driver started it becomes
+// Enter must come first in the main of every program that makes a Driver, and in that of its tests, before sandbox.Enter of Workers. In a process that a driver started it becomes
 // what that is for and does not return; in any other it does nothing.
 func Enter() {
 	name := ""
@@ -45,9 +43,6 @@ func Enter() {
 		os.Exit(keep())
 	case name == sentryName, name == "/proc/self/exe" && len(os.Args) > 1 && os.Args[1] == "umount":
 		sentry()
-	}
-	if len(os.Args) < 2 || os.Args[1] == unpackWorker {
-		sandbox.Enter(map[string]sandbox.Worker{unpackWorker: layers.Unpack})
 	}
 }
 

@@ -17,10 +17,12 @@ import (
 	"redoubt/compute"
 	"redoubt/compute/computetest"
 	"redoubt/compute/oci"
+	"redoubt/sandbox"
 )
 
 func TestMain(m *testing.M) {
 	oci.Enter()
+	sandbox.Enter(oci.Workers())
 	if os.Getenv(asNode) != "" {
 		node()
 		return

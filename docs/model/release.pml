@@ -22,6 +22,9 @@
 #ifndef RELEASES
 #define RELEASES 2
 #endif
+#ifndef CONSENT		/* whether what leaves needs its originator's consent, who is none of the four */
+#define CONSENT 0
+#endif
 #define bit(n) (1 << (n))
 #define has(set, n) (((set) >> (n)) & 1)
 #define statement(id, content, terms) ((id) * 4 + (content) * 2 + (terms))
@@ -40,6 +43,9 @@ bool s_version = true, s_cleared = true, w_late;	/* the version is current; who 
 byte w_signed[4];		/* what each person ever signed, taken by the source or not */
 byte w_known[4];		/* of that what a guard that was taken over knows */
 
+bool s_consent[2];		/* the source took the originator's */
+byte w_consented, w_consent_known;	/* which statements she ever consented to; of that what a guard that was taken over knows */
+
 byte s_given;			/* releases that were fetched as approved while all that they rest on stood, as bits */
 byte t_taken[2];		/* 1 and the statement of what was taken */
 byte t_versions[2];		/* of how many versions it is */
@@ -50,6 +56,7 @@ byte cuts = CUTS, turns = TURNS;
 /* ---- SOURCE ---- */
 
 #define cleared_and_apart(a, b) ((a) != (b) && !((a) == 1 && (b) == 3) && !((a) == 3 && (b) == 1))
+#define consented(id) (!CONSENT || s_consent[id])
 #define rests(id) (!w_late && s_policy == 0 && s_version && s_cleared && (s_signers[id] & ~s_roles) == 0)
 
 /* A reviewer looks at what would leave, and signs exactly that. The source holds her against its rules behind that, so a signature may be
@@ -60,7 +67,7 @@ end_nobody_signs:
 	do
 	:: atomic { if :: id = 0 :: id = 1 fi; if :: p = 0 :: p = 1 :: p = 2 :: p = 3 fi;
 		if
-		:: s_state[id] == review && !has(s_signers[id], p) ->
+		:: s_state[id] == review && !has(s_signers[id], p) && !two(s_signers[id]) ->
 			if :: LEAK -> w_signed[p] = w_signed[p] | bit(s_statement[id]); w_known[p] = w_signed[p] :: else fi;
 			if
 			:: !rests(id) -> s_state[id] = dead
@@ -69,6 +76,14 @@ end_nobody_signs:
 #endif
 			:: else ->
 				s_signers[id] = s_signers[id] | bit(p); w_signed[p] = w_signed[p] | bit(s_statement[id]);
+				if :: two(s_signers[id]) && consented(id) -> s_state[id] = approved :: else fi
+			fi
+		:: CONSENT && s_state[id] == review && !s_consent[id] ->	/* ConsentRelease */
+			if :: LEAK -> w_consented = w_consented | bit(s_statement[id]); w_consent_known = w_consented :: else fi;
+			if
+			:: !rests(id) -> s_state[id] = dead
+			:: else ->
+				s_consent[id] = true; w_consented = w_consented | bit(s_statement[id]);
 				if :: two(s_signers[id]) -> s_state[id] = approved :: else fi
 			fi
 		:: else
@@ -116,13 +131,14 @@ inline fetch(id) {
 		:: p < 4 && has(s_signers[id], p) -> w_known[p] = w_known[p] | bit(s_statement[id]); p++
 		:: p < 4 && !has(s_signers[id], p) -> p++
 		:: else -> break
-		od; p = 0
+		od; p = 0;
+		if :: s_consent[id] -> w_consent_known = w_consent_known | bit(s_statement[id]) :: else fi
 	:: else
 	fi
 }
 
 /* FinishRelease. A receipt is the target's own: its signature, over what two signed here. */
-#define genuine(id) (t_taken[id] == s_statement[id] + 1 && two(s_signers[id]))
+#define genuine(id) (t_taken[id] == s_statement[id] + 1 && two(s_signers[id]) && consented(id))
 inline finish(id, receipt) {
 	if
 #ifdef PLANT_RECEIPT		/* the guard's word is enough */
@@ -170,6 +186,9 @@ inline accept(st, a, b, bytes) {
 		bytes == ((st >> 1) & 1) &&
 #endif
 		(a == b || cleared_and_apart(a, b)) &&
+#ifndef PLANT_NO_CONSENT	/* the target leaves the consent to the source */
+		(!CONSENT || has(w_consent_known, st)) &&
+#endif
 #ifdef PLANT_DIGEST_ALONE	/* what is signed is the content, and not under what terms */
 		(signed_by(a, st) || signed_by(a, st ^ 1)) && (signed_by(b, st) || signed_by(b, st ^ 1)) ->
 #else
@@ -179,6 +198,7 @@ inline accept(st, a, b, bytes) {
 		assert(t_versions[st / 4] == 1);				/* one release is one version */
 		assert(a != b && a != 0 && b != 0 && cleared_and_apart(a, b));	/* two, neither of whom asked, neither of whom made the other */
 		assert(has(w_signed[a], st) && has(w_signed[b], st));		/* who signed exactly this */
+		assert(!CONSENT || has(w_consented, st));			/* and whose originator consented to exactly this */
 		assert(bytes == ((st >> 1) & 1));				/* and this content */
 		assert(LEAK || (has(s_given, st / 4) && st == s_statement[st / 4]))	/* the source had it approved, and all stood when it was fetched */
 	:: else

@@ -13,10 +13,11 @@ import (
 	"redoubt"
 	"redoubt/guard"
 	"redoubt/guard/filter"
+	"redoubt/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	filter.Worker()
+	sandbox.Enter(filter.Workers())
 	os.Exit(m.Run())
 }
 

@@ -54,10 +54,9 @@ var doers = map[string]func(in, schema []byte, n *notes) ([]byte, error){
 	zipBuild: buildZIP,
 }
 
-// Worker runs one of our own filters, and never returns, in a process that package sandbox started for it; in any other it does nothing. It
-// must be the first that main calls.
-func Worker() {
-	sandbox.Enter(map[string]sandbox.Worker{workerName: work})
+// Workers are those of our own filters, for sandbox.Enter.
+func Workers() map[string]sandbox.Worker {
+	return map[string]sandbox.Worker{workerName: work}
 }
 
 func work(in io.Reader, out io.Writer) error {

@@ -64,7 +64,7 @@ type Engine struct {
 	pending   map[string][]byte     // written by the frame being built; nil: deleted
 	failed    atomic.Pointer[error] // set after an uncertain write: no more writes
 
-	trouble atomic.Pointer[error] // the index cannot flush
+	trouble troubles // why the index cannot get on
 
 	viewMu sync.Mutex
 	views  map[*view]struct{}
@@ -201,11 +201,11 @@ func (e *Engine) checkRoom(op string, frees bool) error {
 	if err := e.fs.brokenBy(); err != nil {
 		return err
 	}
-	if p := e.trouble.Load(); p != nil {
-		if err := diskError(op, *p); errors.Is(err, redoubt.DiskFull) {
+	if why := e.trouble.Load(); why != nil {
+		if err := diskError(op, why); errors.Is(err, redoubt.DiskFull) {
 			return err
 		}
-		return unavailable(op, *p)
+		return unavailable(op, why)
 	}
 	if e.o.ReserveBytes <= 0 {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -25,6 +26,9 @@ const (
 )
 
 var stateKey = []byte{sortState}
+
+// stopTables is how many layers of new tables there may be until pebble lets nobody write.
+const stopTables = 24
 
 const indexRoot = "index" // pebble's idea of its directory; cryptFS has only one
 
@@ -92,9 +96,35 @@ func (l indexLog) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("index failed: "+format, args...))
 }
 
+// troubles are why the index cannot get on: its flushes (0) and its compactions (1). Pebble repeats what fails after retryPause, so a trouble
+// that is not told of for long is none: what could not be compacted need not be any more.
+type troubles [2]atomic.Pointer[trouble]
+
+type trouble struct {
+	err error
+	at  time.Time
+}
+
+const troubleLasts = 30 * time.Second
+
+func (t *troubles) set(of int, err error) { t[of].Store(&trouble{err, time.Now()}) }
+
+func (t *troubles) clear(of int) { t[of].Store(nil) }
+
+// Load gives one of them; nil: there is none.
+func (t *troubles) Load() error {
+	if p := t[0].Load(); p != nil {
+		return p.err
+	}
+	if p := t[1].Load(); p != nil && time.Since(p.at) < troubleLasts {
+		return p.err
+	}
+	return nil
+}
+
 // openIndex opens pebble on fs. Its own log is off: the commit log is the log. trouble
 // is set while a flush or compaction fails.
-func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed func()) (db *pebble.DB, err error) {
+func openIndex(fs *cryptFS, o *Options, failing *troubles, changed func()) (db *pebble.DB, err error) {
 	defer func() {
 		if p := recover(); p != nil { // how pebble reports some errors of the disk
 			db, err = nil, fmt.Errorf("index: %v", p)
@@ -110,16 +140,26 @@ func openIndex(fs *cryptFS, o *Options, trouble *atomic.Pointer[error], changed 
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
 		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
+		L0StopWritesThreshold:       stopTables,
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      indexLog{o.Logger},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { trouble.Store(&err); changed() },
+			BackgroundError: func(err error) { failing.set(0, err); changed() },
 			FlushEnd: func(info pebble.FlushInfo) {
 				if info.Err == nil {
-					trouble.Store(nil)
+					failing.clear(0)
+				}
+				changed()
+			},
+			// A flush that goes well says nothing of compactions that fail: tables would pile up until pebble lets nobody write.
+			CompactionEnd: func(info pebble.CompactionInfo) {
+				switch {
+				case info.Err == nil:
+					failing.clear(1)
+				case !errors.Is(info.Err, pebble.ErrCancelledCompaction):
+					failing.set(1, info.Err)
 				}
 				changed()
 			},

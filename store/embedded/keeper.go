@@ -91,8 +91,8 @@ func (e *Engine) compactDropped(ctx context.Context) error {
 		return nil
 	}
 	from, to := userKey(nil, store.AppendKey(e.compacted)), userKey(nil, store.AppendKey(first))
-	if err := e.idx.Compact(ctx, from, to, false); err != nil {
-		return indexError(err)
+	if err := e.compactIndex(ctx, from, to); err != nil {
+		return err
 	}
 	e.compacted = first
 	return nil
@@ -186,9 +186,13 @@ func findEnd(seg *segment) (int64, error) {
 	}
 }
 
-// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then
-// it is left to itself.
+// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then it is left to itself. It would also
+// hold whoever flushes while there are too many tables that nobody compacts, so the flush waits until there are fewer.
 func (e *Engine) flushIndex() error {
+	fewer := func() (bool, error) { return e.idx.Metrics().Levels[0].Sublevels < stopTables/2, e.stuck() }
+	if err := e.await(context.Background(), fewer); err != nil {
+		return err
+	}
 	flushed, err := e.idx.AsyncFlush()
 	if err != nil {
 		return indexError(err)
@@ -197,11 +201,8 @@ func (e *Engine) flushIndex() error {
 		e.changedMu.Lock()
 		changed := e.changed
 		e.changedMu.Unlock()
-		if err := e.fs.brokenBy(); err != nil {
+		if err := e.stuck(); err != nil {
 			return err
-		}
-		if p := e.trouble.Load(); p != nil {
-			return diskError("store.Maintain", *p)
 		}
 		select {
 		case <-flushed:
@@ -209,6 +210,46 @@ func (e *Engine) flushIndex() error {
 		case <-changed:
 		}
 	}
+}
+
+// stuck says why nothing may ever come of what pebble does behind; nil: it will.
+func (e *Engine) stuck() error {
+	if err := e.fs.brokenBy(); err != nil {
+		return err
+	}
+	if err := e.trouble.Load(); err != nil {
+		return diskError("store.Maintain", err)
+	}
+	return nil
+}
+
+// compactIndex rewrites a range of the index. What fails pebble would repeat without end: then it is left to itself, as a flush is.
+func (e *Engine) compactIndex(ctx context.Context, from, to []byte) error {
+	within, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		for {
+			e.changedMu.Lock()
+			changed := e.changed
+			e.changedMu.Unlock()
+			if err := e.stuck(); err != nil {
+				cancel(err)
+			}
+			select {
+			case <-within.Done():
+				return
+			case <-changed:
+			}
+		}
+	}()
+	err := e.idx.Compact(within, from, to, false)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() == nil && within.Err() != nil:
+		return context.Cause(within)
+	}
+	return indexError(err)
 }
 
 // durableSeq is the last frame that the index holds on disk.

@@ -76,8 +76,8 @@ func (e *Engine) scrubIndex(ctx context.Context, lower, upper []byte) error {
 	}
 	before := e.fs.tables()
 	if string(from) < string(to) {
-		if err := e.idx.Compact(ctx, from, to, false); err != nil {
-			return indexError(err)
+		if err := e.compactIndex(ctx, from, to); err != nil {
+			return err
 		}
 	}
 	if err := e.awaitTables(ctx, before); err != nil {
@@ -117,6 +117,9 @@ func (e *Engine) renewManifest(ctx context.Context) error {
 // awaitTables waits until those files of before that the index no longer uses are removed.
 func (e *Engine) awaitTables(ctx context.Context, before []string) error {
 	return e.await(ctx, func() (bool, error) {
+		if err := e.stuck(); err != nil {
+			return false, err
+		}
 		levels, err := e.idx.SSTables() // again each time: a file may have been about to be used
 		if err != nil {
 			return false, indexError(err)

@@ -1,0 +1,236 @@
+package wasm
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"io/fs"
+	"path"
+	"syscall"
+	"time"
+
+	"redoubt"
+)
+
+// inputs is /in as the module sees it: each question that it asks of a name is asked outside, and none before. It has no method that changes
+// anything, so the runtime refuses what would.
+type inputs struct{ w *worker }
+
+// ask sends one question and gives the body of the answer, which the next one overwrites.
+func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) {
+	if err := w.write(kind, body...); err != nil {
+		return nil, syscall.EIO
+	}
+	got, answered, err := w.read()
+	switch {
+	case err != nil:
+		return nil, syscall.EIO
+	case got == answer:
+		return answered, nil
+	case got == refuse && len(answered) == 2:
+		return nil, syscall.Errno(binary.BigEndian.Uint16(answered))
+	}
+	return nil, syscall.EIO
+}
+
+// info is fs.FileInfo and fs.DirEntry of what a worker was told.
+type info struct{ redoubt.JobFile }
+
+func (i info) Name() string               { return i.JobFile.Name }
+func (i info) Size() int64                { return i.Bytes }
+func (i info) ModTime() time.Time         { return i.Modified }
+func (i info) IsDir() bool                { return i.Dir }
+func (i info) Sys() any                   { return nil }
+func (i info) Type() fs.FileMode          { return i.Mode().Type() }
+func (i info) Info() (fs.FileInfo, error) { return i, nil }
+func (i info) Mode() fs.FileMode {
+	if i.Dir {
+		return fs.ModeDir | 0o555
+	}
+	return 0o444
+}
+
+// Stat implements fs.StatFS.
+func (in inputs) Stat(name string) (fs.FileInfo, error) {
+	i, err := in.stat(name)
+	if err != nil {
+		return nil, &fs.PathError{Op: "stat", Path: name, Err: err}
+	}
+	return i, nil
+}
+
+func (in inputs) stat(name string) (info, error) {
+	if name == "." {
+		return info{redoubt.JobFile{Name: ".", Dir: true}}, nil
+	}
+	b, err := in.w.ask(askStat, []byte(name))
+	if err != nil {
+		return info{}, err
+	}
+	var f redoubt.JobFile
+	if json.Unmarshal(b, &f) != nil {
+		return info{}, syscall.EIO
+	}
+	f.Name = path.Base(name)
+	return info{f}, nil
+}
+
+// Open implements fs.FS.
+func (in inputs) Open(name string) (fs.File, error) {
+	i, err := in.stat(name)
+	if err == nil && i.Dir {
+		if name == "." {
+			name = ""
+		}
+		return &directory{in: in, path: name, info: i}, nil
+	}
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return &file{in: in, path: name, info: i}, nil
+}
+
+// directory is an open one. It is listed when the module reads it.
+type directory struct {
+	in   inputs
+	path string
+	info info
+	rest []fs.DirEntry
+	read bool
+}
+
+// Stat implements fs.File.
+func (d *directory) Stat() (fs.FileInfo, error) { return d.info, nil }
+
+// Read implements fs.File.
+func (d *directory) Read([]byte) (int, error) { return 0, syscall.EISDIR }
+
+// Close implements fs.File.
+func (d *directory) Close() error { return nil }
+
+// ReadDir implements fs.ReadDirFile.
+func (d *directory) ReadDir(n int) ([]fs.DirEntry, error) {
+	if !d.read {
+		files, err := d.in.w.list(d.path)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range files {
+			d.rest = append(d.rest, info{f})
+		}
+		d.read = true
+	}
+	if n <= 0 {
+		n = len(d.rest)
+	} else if len(d.rest) == 0 {
+		return nil, io.EOF
+	}
+	some := d.rest[:min(n, len(d.rest))]
+	d.rest = d.rest[len(some):]
+	return some, nil
+}
+
+// list asks for a directory. A long list comes in pieces: the answer to each says whether one follows.
+func (w *worker) list(dir string) (all []redoubt.JobFile, err error) {
+	var text []byte
+	for {
+		b, err := w.ask(askList, binary.BigEndian.AppendUint32(nil, uint32(len(text))), []byte(dir))
+		if err != nil {
+			return nil, err
+		}
+		if len(b) < 1 {
+			return nil, syscall.EIO
+		}
+		text = append(text, b[1:]...)
+		if b[0] == 0 {
+			break
+		}
+	}
+	if json.Unmarshal(text, &all) != nil {
+		return nil, syscall.EIO
+	}
+	return all, nil
+}
+
+// file is an open one. The runtime opens a file to tell of it, so it is opened outside when the module reads it, and then in pieces of maxPiece, since
+// a module reads in small ones.
+type file struct {
+	in     inputs
+	path   string
+	handle uint32 // 0: it was not read yet
+	info   info
+	at     int64
+	piece  []byte // of the content, from
+	from   int64
+}
+
+// Stat implements fs.File.
+func (f *file) Stat() (fs.FileInfo, error) { return f.info, nil }
+
+// Read implements fs.File.
+func (f *file) Read(p []byte) (int, error) {
+	n, err := f.ReadAt(p, f.at)
+	f.at += int64(n)
+	return n, err
+}
+
+// ReadAt implements io.ReaderAt, but that it may read less, as the system call does.
+func (f *file) ReadAt(p []byte, off int64) (int, error) {
+	switch {
+	case off < 0:
+		return 0, syscall.EINVAL
+	case off >= f.info.Bytes:
+		return 0, io.EOF
+	case len(p) == 0:
+		return 0, nil
+	}
+	if f.handle == 0 {
+		b, err := f.in.w.ask(askOpen, []byte(f.path))
+		if err != nil {
+			return 0, err
+		}
+		if len(b) != 4 {
+			return 0, syscall.EIO
+		}
+		f.handle = binary.BigEndian.Uint32(b)
+	}
+	if off < f.from || off >= f.from+int64(len(f.piece)) {
+		var q [16]byte
+		binary.BigEndian.PutUint32(q[:], f.handle)
+		binary.BigEndian.PutUint64(q[4:], uint64(off))
+		binary.BigEndian.PutUint32(q[12:], uint32(min(maxPiece, f.info.Bytes-off)))
+		b, err := f.in.w.ask(askRead, q[:])
+		if err != nil {
+			return 0, err
+		}
+		if len(b) == 0 {
+			return 0, syscall.EIO
+		}
+		f.piece, f.from = append(f.piece[:0], b...), off
+	}
+	return copy(p, f.piece[off-f.from:]), nil
+}
+
+// Seek implements io.Seeker.
+func (f *file) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += f.at
+	case io.SeekEnd:
+		offset += f.info.Bytes
+	}
+	if offset < 0 {
+		return 0, syscall.EINVAL
+	}
+	f.at = offset
+	return offset, nil
+}
+
+// Close implements fs.File.
+func (f *file) Close() error {
+	if f.piece = nil; f.handle == 0 {
+		return nil
+	}
+	_, err := f.in.w.ask(askClose, binary.BigEndian.AppendUint32(nil, f.handle))
+	return err
+}

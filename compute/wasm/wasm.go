@@ -1,0 +1,494 @@
+// Package wasm runs WebAssembly modules (WASI preview 1) by wazero, each in a process of its own behind the walls of package sandbox: a module that
+// breaks out of the runtime finds no keys, no network and no files but its own.
+//
+// A module is compiled once for each share, by a worker that runs nothing of it; what comes of that is kept sealed. A worker that runs one is told
+// what was compiled, and asks for each name under /in as the module does. What the module leaves below /out lies in the worker's own memory, and is
+// handed over when it has ended well.
+package wasm
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/sandbox"
+)
+
+// What a worker has beside the module's own memory, and what compiling may take.
+const (
+	workerMemory  = 256 << 20
+	compileMemory = 2 << 30
+	compileDisk   = 1 << 30
+	compileTime   = 2 * time.Minute
+	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
+	niceness      = 10
+)
+
+// version is of what was compiled: another version of the runtime compiles anew.
+const version = "wazero-1.12.0"
+
+// Driver runs modules.
+type Driver struct {
+	available func() error
+	mu        sync.Mutex
+	made      map[string][]byte // by share and module
+	bytes     int
+}
+
+// New makes a driver. Its binary's main begins with sandbox.Enter(Workers()).
+func New() *Driver {
+	return &Driver{made: map[string][]byte{}, available: sync.OnceValue(func() error {
+		_, err := sandbox.Available()
+		return err
+	})}
+}
+
+// Available says what the machine lacks.
+func (d *Driver) Available() error { return d.available() }
+
+// Close implements io.Closer: nothing of a driver runs when no Run does.
+func (d *Driver) Close() error { return nil }
+
+// Run runs a module once.
+func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) {
+	if len(t.Spec.Network) > 0 {
+		return compute.Exit{Code: -1, Why: "a WebAssembly module has no network: leave out --network, or run an image"}, nil
+	}
+	module, exit, err := load(ctx, t)
+	if module == nil {
+		return exit, err
+	}
+	made, exit, err := d.compiled(ctx, t, module)
+	if err != nil || exit.Code != 0 {
+		return exit, err
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm", Worker: runner, Nice: niceness, Scratch: t.Limits.Disk + int64(len(made)) + 8192,
+		Limits: sandbox.Limits{Memory: t.Limits.Memory + workerMemory + int64(len(module)+len(made)), CPU: t.Timeout + 10*time.Second, Files: 256}})
+	if err != nil {
+		return compute.Exit{}, err
+	}
+	s := &session{t: t, module: module, made: made}
+	return s.run(ctx, p)
+}
+
+// load reads the module.
+func load(ctx context.Context, t compute.Task) ([]byte, compute.Exit, error) {
+	c, size, err := t.Module(ctx)
+	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
+		return nil, compute.Exit{Code: -1, Why: "the module is not here any more: put it once more"}, nil
+	}
+	if err != nil {
+		return nil, compute.Exit{}, err
+	}
+	defer c.Close()
+	if size > redoubt.MaxModuleBytes {
+		return nil, compute.Exit{Code: -1, Why: "the module is too large"}, nil
+	}
+	module := make([]byte, size)
+	_, err = io.ReadFull(c.Reader(0, -1), module)
+	return module, compute.Exit{}, err
+}
+
+// compiled gives what was compiled of the module, compiling it where that is not there.
+func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([]byte, compute.Exit, error) {
+	name := version + "/" + t.Spec.Module
+	key := t.Share() + "/" + name
+	d.mu.Lock()
+	made := d.made[key]
+	d.mu.Unlock()
+	if made != nil {
+		return made, compute.Exit{}, nil
+	}
+	made, err := t.Kept(ctx, name)
+	if k := redoubt.KindOf(err); err != nil && k != redoubt.NotFound && k != redoubt.Erased {
+		return nil, compute.Exit{}, err
+	}
+	if err != nil {
+		var exit compute.Exit
+		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
+			return nil, exit, err
+		}
+		if err := t.Keep(ctx, name, made); err != nil {
+			if k := redoubt.KindOf(err); k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // then it is compiled once more another time
+				return nil, compute.Exit{}, err
+			}
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for old, b := range d.made { // any: the next run finds it kept
+		if d.bytes+len(made) <= madeBytes {
+			break
+		}
+		delete(d.made, old)
+		d.bytes -= len(b)
+	}
+	if d.made[key] == nil && len(made) <= madeBytes {
+		d.made[key] = made
+		d.bytes += len(made)
+	}
+	return made, compute.Exit{}, nil
+}
+
+// compileOnce has a worker compile the module.
+func compileOnce(ctx context.Context, t compute.Task, module []byte) (made []byte, exit compute.Exit, err error) {
+	ctx, cancel := context.WithTimeout(ctx, compileTime)
+	defer cancel()
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Nice: niceness, Scratch: compileDisk,
+		Limits: sandbox.Limits{Memory: compileMemory, CPU: 2 * compileTime, Files: 256}})
+	if err != nil {
+		return nil, exit, err
+	}
+	said, ended := p.Talk(ctx, func(in io.Writer, out io.Reader) error {
+		f := frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+		if err := f.begin(task{}, module, nil); err != nil {
+			return err
+		}
+		for {
+			kind, body, err := f.read()
+			if err != nil {
+				return err
+			}
+			switch {
+			case kind == sayDone:
+				return nil
+			case kind == sayMade && len(made)+len(body) <= compileDisk:
+				made = append(made, body...)
+			case kind == sayEnd:
+				var x ending
+				if err := json.Unmarshal(body, &x); err != nil {
+					return err
+				}
+				exit = compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
+				return nil
+			default:
+				return errFrame
+			}
+		}
+	})
+	if exit.Code != 0 {
+		return nil, exit, nil
+	}
+	if said == nil && ended == nil {
+		return made, exit, nil
+	}
+	if ctx.Err() != nil || ended != nil {
+		return nil, compute.Exit{Code: -1, Why: fmt.Sprintf("the module could not be compiled with %d MiB of memory in %s", compileMemory>>20, compileTime)}, nil
+	}
+	return nil, exit, said
+}
+
+// begin tells a worker all that it is to know.
+func (f *frames) begin(t task, module, made []byte) error {
+	if err := f.writeJSON(tellTask, t); err != nil {
+		return err
+	}
+	for _, of := range []struct {
+		kind    byte
+		content []byte
+	}{{tellModule, module}, {tellMade, made}} {
+		for rest := of.content; len(rest) > 0; {
+			n := min(len(rest), maxPiece)
+			if err := f.write(of.kind, rest[:n]); err != nil {
+				return err
+			}
+			rest = rest[n:]
+		}
+	}
+	return f.write(tellStart)
+}
+
+// session is the other side of a worker that runs a module.
+type session struct {
+	frames
+	t            compute.Task
+	module, made []byte
+	handles      map[uint32]*handle
+	next         uint32
+	listed       string // the directory that listing is of
+	listing      []byte
+	end          *ending
+}
+
+// handle is a file that the module has open.
+type handle struct {
+	content redoubt.Content
+	at      int64
+	r       io.Reader
+}
+
+// run has the module run to its end.
+func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, error) {
+	within, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var late atomic.Bool
+	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
+	defer timer.Stop()
+	defer func() {
+		for _, h := range s.handles {
+			h.content.Close()
+		}
+	}()
+	var refused error // by the desk: not the worker's fault
+	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error {
+		s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+		s.handles = map[uint32]*handle{}
+		if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
+			return err
+		}
+		s.module, s.made = nil, nil
+		for {
+			kind, body, err := s.read()
+			if err != nil {
+				return err
+			}
+			switch kind {
+			case sayDone:
+				return nil
+			case sayOut, sayErr:
+				s.t.Log(int(kind-'0'), body)
+			case sayEnd:
+				timer.Stop()
+				s.end = new(ending)
+				if err := json.Unmarshal(body, s.end); err != nil {
+					return err
+				}
+			case sayFile:
+				if err := s.put(within, body); err != nil {
+					refused = err
+					return err
+				}
+			default:
+				if err := s.serve(within, kind, body); err != nil {
+					return err
+				}
+			}
+		}
+	})
+	switch {
+	case ctx.Err() != nil:
+		return compute.Exit{Code: -1, Why: "it was ended"}, nil
+	case late.Load():
+		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
+	case refused != nil:
+		return compute.Exit{}, refused
+	case said == nil && ended == nil && s.end != nil:
+		return s.exit(), nil
+	}
+	var x *sandbox.Exit
+	if errors.As(ended, &x) {
+		switch {
+		case strings.Contains(x.Stderr, "out of memory") || strings.Contains(x.Stderr, "cannot allocate memory"):
+			return s.outOfMemory(), nil
+		case x.Killed != "":
+			return compute.Exit{Code: -1, Why: "the sandbox has ended it: " + x.Killed}, nil
+		}
+	}
+	return compute.Exit{}, errors.Join(said, ended)
+}
+
+func (s *session) outOfMemory() compute.Exit {
+	return compute.Exit{Code: -1, Why: fmt.Sprintf("out of memory: it may use %d MiB; ask for more with --memory", s.t.Limits.Memory>>20)}
+}
+
+// exit is what the worker said of the end.
+func (s *session) exit() compute.Exit {
+	x := s.end
+	switch {
+	case x.Code != 0 && x.Memory:
+		return s.outOfMemory()
+	case x.Program:
+		return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
+	case x.Fault != "":
+		return compute.Exit{Code: -1, Why: "it trapped: " + plain(x.Fault)}
+	case x.Code != 0:
+		return compute.Exit{Code: x.Code, Why: fmt.Sprintf("it ended with exit code %d", x.Code)}
+	}
+	return compute.Exit{}
+}
+
+// plain is what a worker said, fit to be shown.
+func plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || redoubt.Invisible(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > 512 {
+		s = strings.ToValidUTF8(s[:512], "") + "…"
+	}
+	return strings.TrimSpace(s)
+}
+
+// serve answers one question.
+func (s *session) serve(ctx context.Context, kind byte, body []byte) error {
+	switch kind {
+	case askStat:
+		f, err := s.t.Stat(ctx, string(body))
+		return s.answerJSON(f, err)
+	case askList:
+		return s.list(ctx, body)
+	case askOpen:
+		return s.open(ctx, string(body))
+	case askRead:
+		if len(body) != 16 {
+			return errFrame
+		}
+		return s.content(binary.BigEndian.Uint32(body), int64(binary.BigEndian.Uint64(body[4:])), int64(binary.BigEndian.Uint32(body[12:])))
+	case askClose:
+		if len(body) != 4 {
+			return errFrame
+		}
+		if h := s.handles[binary.BigEndian.Uint32(body)]; h != nil {
+			h.content.Close()
+			delete(s.handles, binary.BigEndian.Uint32(body))
+		}
+		return s.write(answer)
+	}
+	return errFrame
+}
+
+// refusal is how an error is told to the module: as little as it would be told of a file.
+func refusal(err error) syscall.Errno {
+	switch redoubt.KindOf(err) {
+	case redoubt.NotFound, redoubt.NoBucket, redoubt.MethodNotAllowed:
+		return syscall.ENOENT
+	case redoubt.Denied, redoubt.Unauthenticated, redoubt.Expired:
+		return syscall.EACCES
+	}
+	return syscall.EIO
+}
+
+func (s *session) refuse(errno syscall.Errno) error {
+	return s.write(refuse, binary.BigEndian.AppendUint16(nil, uint16(errno)))
+}
+
+func (s *session) answerJSON(v any, err error) error {
+	if err != nil {
+		return s.refuse(refusal(err))
+	}
+	return s.writeJSON(answer, v)
+}
+
+// list answers with a piece of a directory's list.
+func (s *session) list(ctx context.Context, body []byte) error {
+	if len(body) < 4 {
+		return errFrame
+	}
+	from, dir := int(binary.BigEndian.Uint32(body)), string(body[4:])
+	if from == 0 {
+		files, err := s.t.List(ctx, dir)
+		if err != nil {
+			return s.refuse(refusal(err))
+		}
+		if s.listing, err = json.Marshal(files); err != nil || len(s.listing) > maxList {
+			return s.refuse(syscall.EIO)
+		}
+		s.listed = dir
+	}
+	if dir != s.listed || from > len(s.listing) {
+		return errFrame
+	}
+	piece, more := s.listing[from:], byte(0)
+	if len(piece) > maxPiece {
+		piece, more = piece[:maxPiece], 1
+	}
+	return s.write(answer, []byte{more}, piece)
+}
+
+func (s *session) open(ctx context.Context, name string) error {
+	if len(s.handles) >= maxHandles {
+		return s.refuse(syscall.EIO)
+	}
+	_, c, err := s.t.Open(ctx, name)
+	if err != nil {
+		return s.refuse(refusal(err))
+	}
+	s.next++
+	s.handles[s.next] = &handle{content: c}
+	return s.write(answer, binary.BigEndian.AppendUint32(nil, s.next))
+}
+
+// content answers with bytes of an open file. What goes on where the last piece ended is read on.
+func (s *session) content(id uint32, off, n int64) error {
+	h := s.handles[id]
+	if h == nil || off < 0 || n < 1 || n > maxPiece {
+		return errFrame
+	}
+	if h.r == nil || h.at != off {
+		h.r, h.at = h.content.Reader(off, -1), off
+	}
+	if cap(s.out) < int(n)+5 {
+		s.out = make([]byte, 0, maxPiece+5)
+	}
+	piece := s.out[:5+n]
+	got, err := io.ReadFull(h.r, piece[5:])
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		h.r = nil
+		return s.refuse(syscall.EIO)
+	}
+	h.at += int64(got)
+	piece[4] = answer
+	binary.BigEndian.PutUint32(piece, uint32(got+1))
+	_, err = s.w.Write(piece[:5+got])
+	return err
+}
+
+// put hands one output over while it comes.
+func (s *session) put(ctx context.Context, body []byte) error {
+	var o output
+	if err := json.Unmarshal(body, &o); err != nil {
+		return err
+	}
+	if s.end == nil || s.end.Code != 0 || o.Bytes < 0 || o.Path == "" || path.Clean("/"+o.Path) != "/"+o.Path {
+		return errFrame
+	}
+	r := &pieces{s: s, left: o.Bytes}
+	if err := s.t.Put(ctx, o.Path, o.Bytes, r); err != nil {
+		return err
+	}
+	if r.left != 0 || len(r.rest) != 0 {
+		return errFrame
+	}
+	return nil
+}
+
+// pieces is content as it comes in frames.
+type pieces struct {
+	s    *session
+	left int64 // that has not come
+	rest []byte
+}
+
+func (p *pieces) Read(b []byte) (int, error) {
+	if len(p.rest) == 0 {
+		if p.left == 0 {
+			return 0, io.EOF
+		}
+		kind, body, err := p.s.read()
+		if err != nil {
+			return 0, err
+		}
+		if kind != sayBytes || len(body) == 0 || int64(len(body)) > p.left {
+			return 0, errFrame
+		}
+		p.left -= int64(len(body))
+		p.rest = body
+	}
+	n := copy(b, p.rest)
+	p.rest = p.rest[n:]
+	return n, nil
+}

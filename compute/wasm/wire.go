@@ -1,0 +1,136 @@
+package wasm
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// The worker and who started it speak in frames: a length of 4 bytes, big-endian, that counts what follows it; a kind; a body. The worker asks, and
+// is answered before it asks again; what it says is not answered.
+
+// The kinds of frames. Those of the worker:
+const (
+	askList  = 'L' // path -> JSON of []redoubt.JobFile
+	askStat  = 'S' // path -> JSON of redoubt.JobFile
+	askOpen  = 'O' // path -> handle, 4 bytes, not 0
+	askRead  = 'R' // handle, offset, length: 4, 8, 4 bytes -> bytes; fewer at the end alone
+	askClose = 'C' // handle, 4 bytes -> nothing
+	sayOut   = '1' // to standard output; not answered
+	sayErr   = '2' // to standard error; not answered
+	sayEnd   = 'X' // JSON of ending; not answered. After code 0 outputs follow
+	sayFile  = 'F' // JSON of output: its content follows; not answered
+	sayBytes = 'D' // content; not answered
+	sayMade  = 'M' // content of what was compiled; not answered
+	sayDone  = 'E' // nothing follows
+)
+
+// And those of who started it.
+const (
+	tellTask   = 'T' // JSON of task
+	tellModule = 'm' // a piece of the module
+	tellMade   = 'M' // a piece of what was compiled of it before
+	tellStart  = 'G' // the module is whole: begin
+	answer     = 'A' // bytes
+	refuse     = 'N' // a number of errno, 2 bytes
+)
+
+const (
+	maxFrame   = 1<<20 + 64 // of a body: a piece of content, or a long list in pieces
+	maxPiece   = 1 << 20    // of content
+	maxList    = 64 << 20   // of a list, as JSON
+	maxHandles = 512
+)
+
+// task is what a worker is told.
+type task struct {
+	Args   []string `json:"args"`
+	Env    []string `json:"env"`
+	Memory int64    `json:"memory"` // bytes of the module's own
+	Disk   int64    `json:"disk"`   // bytes below /out
+}
+
+// ending is how the module ended.
+type ending struct {
+	Code    int    `json:"code"`
+	Memory  bool   `json:"memory,omitempty"`  // it asked for more than it may use
+	Fault   string `json:"fault,omitempty"`   // it trapped, or is no module
+	Program bool   `json:"program,omitempty"` // Fault is about the program itself: it never began
+}
+
+// output is a file below /out.
+type output struct {
+	Path  string `json:"path"`
+	Bytes int64  `json:"size"`
+}
+
+var errFrame = errors.New("a frame that makes no sense")
+
+// frames reads and writes them. The buffer of a body is used again by the next read.
+type frames struct {
+	r    io.Reader
+	w    io.Writer
+	head [5]byte
+	body []byte
+	out  []byte
+}
+
+func (f *frames) read() (kind byte, body []byte, err error) {
+	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := binary.BigEndian.Uint32(f.head[:4])
+	if n < 1 || n > maxFrame {
+		return 0, nil, errFrame
+	}
+	if n--; cap(f.body) < int(n) {
+		f.body = make([]byte, n)
+	}
+	body = f.body[:n]
+	_, err = io.ReadFull(f.r, body)
+	return f.head[4], body, err
+}
+
+// write sends one frame in one piece.
+func (f *frames) write(kind byte, body ...[]byte) error {
+	f.out = append(f.out[:0], 0, 0, 0, 0, kind)
+	for _, b := range body {
+		f.out = append(f.out, b...)
+	}
+	if len(f.out)-4 > maxFrame {
+		return fmt.Errorf("a frame of %d bytes", len(f.out))
+	}
+	binary.BigEndian.PutUint32(f.out, uint32(len(f.out)-4))
+	_, err := f.w.Write(f.out)
+	return err
+}
+
+func (f *frames) writeJSON(kind byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return f.write(kind, b)
+}
+
+// writeAll sends content in pieces of one kind.
+func (f *frames) writeAll(kind byte, content io.Reader, buffer []byte) (int64, error) {
+	var total int64
+	for {
+		n, err := io.ReadFull(content, buffer)
+		if n > 0 {
+			total += int64(n)
+			if err := f.write(kind, buffer[:n]); err != nil {
+				return total, err
+			}
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package enclave
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"redoubt"
+	"redoubt/store"
+)
+
+// An originator's consent to an export. It is a system record at the version's label, one for each version, nation and key; the export that it is for
+// uses it up in the commit that has it on record.
+
+const kindExportConsent = "export-consent"
+
+// exportConsentRecord is a consent as it is kept.
+type exportConsentRecord struct {
+	redoubt.ExportConsent
+	Sig  string    `json:"sig"`
+	Used time.Time `json:"used,omitzero"`
+}
+
+func validDigest(s string) bool {
+	raw, err := hex.DecodeString(s)
+	return err == nil && len(raw) == sha256.Size && s == strings.ToLower(s)
+}
+
+func exportConsentName(version redoubt.VersionID, nation, kas string) string {
+	sum := sha256.Sum256([]byte(string(version) + "\n" + nation + "\n" + kas))
+	return kindExportConsent + "/" + hex.EncodeToString(sum[:16])
+}
+
+// ConsentExport says what an originator signs, or keeps what she signed: decide → who she is → time → signature → keep; see redoubt.ExportService.
+func (e *Enclave) ConsentExport(ctx context.Context, who redoubt.Credential, q redoubt.ConsentExport) (out redoubt.ExportConsent, err error) {
+	const op = "ConsentExport"
+	if err := validName(op, q.Name); err != nil {
+		return out, err
+	}
+	if err := e.validNation(op, q.Nation); err != nil {
+		return out, err
+	}
+	if !validDigest(q.KAS) || !validDigest(q.SHA256) || q.Version == "" || len(q.Sig) > 128 {
+		return out, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "name the version, and give both digests as 64 hex digits"}
+	}
+	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionConsent, q.Name, q.Version)
+	if err != nil {
+		return out, err
+	}
+	refuse := func(kind redoubt.Kind, rule, hint string) (redoubt.ExportConsent, error) {
+		ent.Allow, ent.Rule = false, rule
+		return redoubt.ExportConsent{}, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: kind, Rule: rule, Hint: hint})
+	}
+	marks, originator, unproved := e.consentTo(op, f.rec, f.set.label, f.set.label)
+	now := e.clock()
+	switch {
+	case strings.IndexByte(string(b.Name), '.') >= 0:
+		return refuse(redoubt.Denied, ruleOrigin, "it is of another enclave: export it where it was made")
+	case unproved != nil:
+		ent.Allow, ent.Rule = false, ruleConsent
+		return out, e.noted(ctx, ent, unproved)
+	case len(marks) == 0:
+		return refuse(redoubt.Conflict, ruleState, f.set.label.Banner()+" needs no originator's consent")
+	case originator != who.Subject:
+		return refuse(redoubt.Denied, ruleConsent, "only "+string(originator)+" may consent")
+	case !now.Before(q.Expires) || q.Expires.After(now.Add(redoubt.MaxReleaseLife+time.Hour)):
+		return refuse(redoubt.Invalid, ruleExpired, "a consent lives 7 days at most")
+	}
+	c := redoubt.ExportConsent{Estate: e.estate, Node: e.name, Bucket: q.Name.Bucket, Key: q.Name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Consent: marks, Originator: originator,
+		SizeBytes: f.rec.size, SHA256: q.SHA256, Nation: q.Nation, KAS: q.KAS, Policy: e.policyName(), Expires: q.Expires.UTC().Truncate(time.Second)}
+	if q.Sig == "" {
+		return c, e.noteRead(ctx, ent)
+	}
+	if _, err := e.identity.Consented(redoubt.ExportConsentMessage(c), redoubt.Signature{Signer: who.Subject, Sig: q.Sig}, originator, f.set.label); err != nil {
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return out, e.noted(ctx, ent, err)
+	}
+	value, err := json.Marshal(exportConsentRecord{ExportConsent: c, Sig: q.Sig})
+	if err != nil {
+		return out, err
+	}
+	name, batch := exportConsentName(c.Version, c.Nation, c.KAS), new(store.Batch)
+	defer e.locks.lock(systemBucketID, name)()
+	if before, err := e.exportConsent(f.set, name); err != nil {
+		return out, e.noted(ctx, ent, err)
+	} else if before != nil && !before.Used.IsZero() && before.Sig == q.Sig {
+		return refuse(redoubt.Conflict, ruleConsent, "that consent was used up: sign another one")
+	}
+	if err := e.putRecordAt(ctx, batch, f.set.label, name, value); err != nil {
+		return out, e.noted(ctx, ent, err)
+	}
+	done, err := e.standing(who)
+	if err != nil {
+		return out, err
+	}
+	defer done()
+	ent.Detail = "an export to " + c.Nation + ", key " + c.KAS + ", sha256 " + c.SHA256 + ": the originator's consent for " + strings.Join(marks, ", ")
+	return c, e.commit(ctx, batch, ent)
+}
+
+// exportConsent finds one; nil: there is none.
+func (e *Enclave) exportConsent(set *labelSet, name string) (*exportConsentRecord, error) {
+	raw, ok, err := e.engine.Get(headKey(systemBucketID, set.id, name))
+	if err != nil || !ok {
+		return nil, err
+	}
+	rec, err := decodeRecord(raw)
+	r := new(exportConsentRecord)
+	if err == nil {
+		err = strictJSON(rec.inline, r)
+	}
+	if err != nil {
+		return nil, &redoubt.Error{Op: kindExportConsent, Kind: redoubt.Corrupt, Err: err}
+	}
+	return r, nil
+}
+
+// consentedExport is what an export rests on beside its label. Where the label asks for no consent it asks for nothing.
+type consentedExport struct {
+	e          *Enclave
+	set        *labelSet
+	version    redoubt.VersionID
+	q          redoubt.ExportVersion
+	originator redoubt.SubjectName
+	marks      []string
+	found      *exportConsentRecord
+}
+
+// look finds the consent, and holds it against everything but the content.
+func (c *consentedExport) look(ctx context.Context, op string, who redoubt.Credential) error {
+	if len(c.marks) == 0 {
+		return nil
+	}
+	e, need := c.e, strings.Join(c.marks, ", ")
+	bad := func(hint string) error {
+		return &redoubt.Error{Op: op, Object: c.q.Name.String(), Kind: redoubt.Denied, Rule: ruleConsent, Hint: hint}
+	}
+	consents := need + " needs the consent of " + string(c.originator) + " for this nation and this key: redoubt ztdf consent"
+	if c.q.KAS == "" {
+		return bad(consents)
+	}
+	r, err := e.exportConsent(c.set, exportConsentName(c.version, c.q.Nation, c.q.KAS))
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return bad(consents)
+	}
+	b, err := e.bucket(op, c.q.Name.Bucket)
+	if err != nil {
+		return err
+	}
+	cur, _, err := e.current(e.engine, lookCurrent, b, who.Working, c.q.Name.Key)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !r.Used.IsZero():
+		return bad("the consent was used up by an export before: " + consents)
+	case !e.clock().Before(r.Expires):
+		return bad("the consent has expired: " + consents)
+	case cur.rec == nil || e.ids.versionID(cur.rec.id) != c.version || cur.set != c.set:
+		return bad("the version was written over or removed since: a consent is for what is current")
+	case r.Estate != e.estate || r.Node != e.name || r.Policy != e.policyName() || r.Version != c.version || r.Nation != c.q.Nation || r.KAS != c.q.KAS || r.Originator != c.originator || r.Label != c.set.label.Banner() || !slices.Equal(r.Consent, c.marks):
+		return bad("the consent was given under another policy, or for something else: " + consents)
+	}
+	if _, err := e.identity.Consented(redoubt.ExportConsentMessage(r.ExportConsent), redoubt.Signature{Signer: r.Originator, Sig: r.Sig}, c.originator, c.set.label); err != nil {
+		return err
+	}
+	c.found = r
+	return nil
+}
+
+// use has an export on record, durable on return. It looks at the consent once more, now that the content is known, and uses it up in the same commit.
+func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Credential, digest string, ent *entry) error {
+	if len(c.marks) == 0 {
+		return c.e.record(ctx, ent)
+	}
+	refuse := func(err error) error {
+		ent.Allow, ent.Rule = false, ruleOf(err)
+		return c.e.noted(ctx, ent, err)
+	}
+	name := exportConsentName(c.version, c.q.Nation, c.q.KAS)
+	defer c.e.locks.lock(systemBucketID, name)()
+	if err := c.look(ctx, op, who); err != nil {
+		return refuse(err)
+	}
+	if c.found.SHA256 != digest {
+		return refuse(&redoubt.Error{Op: op, Object: c.q.Name.String(), Kind: redoubt.Denied, Rule: ruleConsent, Hint: "the consent is for other content"})
+	}
+	c.found.Used = c.e.clock().UTC().Truncate(time.Second)
+	value, err := json.Marshal(c.found)
+	if err != nil {
+		return err
+	}
+	batch := new(store.Batch)
+	if err := c.e.putRecordAt(ctx, batch, c.set.label, name, value); err != nil {
+		return c.e.noted(ctx, ent, err)
+	}
+	ent.Detail = "by consent of " + string(c.originator) + ", key " + c.q.KAS + ", " + ent.Detail
+	return c.e.commit(ctx, batch, ent)
+}
+
+// told is the consent that was used.
+func (c *consentedExport) told() *redoubt.ExportConsent {
+	if c.found == nil {
+		return nil
+	}
+	return &c.found.ExportConsent
+}

@@ -1,0 +1,404 @@
+package enclave
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"redoubt"
+	"redoubt/access"
+	"redoubt/store"
+)
+
+// What a job sees under /in. A version is there where its time is not after the last that its label set had given out when the job was submitted:
+// nothing is copied then, and nothing is looked at before the program asks. What one node tells another later may carry an earlier time, and is
+// seen then.
+
+// List tells of what a directory holds. Each name that it tells raises the job by the label of what bears it; of a directory, by that of the first
+// of what lies in it.
+func (r *jobRun) List(ctx context.Context, dir string) ([]redoubt.JobFile, error) {
+	const op = "List"
+	bucket, under, err := r.at(op, dir)
+	if err != nil {
+		return nil, err
+	}
+	if bucket == "" {
+		var all []redoubt.JobFile
+		for _, in := range r.j.Spec.In {
+			all = append(all, redoubt.JobFile{Name: string(in.Bucket), Dir: true})
+		}
+		return unique(all), nil
+	}
+	prefix := ""
+	if under != "" {
+		prefix = under + "/"
+	}
+	w, err := r.walk(ctx, op, redoubt.ActionListObjects, bucket, prefix)
+	if err != nil {
+		return nil, err
+	}
+	defer w.close()
+	var all []redoubt.JobFile
+	for _, in := range r.inputs(bucket) {
+		switch {
+		case strings.HasPrefix(prefix, in):
+			err = w.names(ctx, prefix, prefix, &all)
+		case strings.HasPrefix(in, prefix):
+			if name, _, deeper := strings.Cut(in[len(prefix):], "/"); deeper { // the submitter named it
+				all = append(all, redoubt.JobFile{Name: name, Dir: true})
+			} else {
+				err = w.names(ctx, prefix, in, &all)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(all) == 0 && under != "" && !r.ancestor(bucket, under) {
+		return nil, notThere(op, dir)
+	}
+	return unique(all), nil
+}
+
+// Stat tells of one file or directory.
+func (r *jobRun) Stat(ctx context.Context, path string) (redoubt.JobFile, error) {
+	const op = "Stat"
+	bucket, under, err := r.at(op, path)
+	if err != nil {
+		return redoubt.JobFile{}, err
+	}
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if bucket == "" || under == "" || r.ancestor(bucket, under) {
+		return redoubt.JobFile{Name: name, Dir: true}, nil
+	}
+	w, err := r.walk(ctx, op, redoubt.ActionHeadObject, bucket, under)
+	if err != nil {
+		return redoubt.JobFile{}, err
+	}
+	defer w.close()
+	if f, err := w.find(ctx, under); err != nil {
+		return redoubt.JobFile{}, err
+	} else if f.rec != nil {
+		return jobFile(name, f), r.rise(f)
+	}
+	if f, _, err := w.first(ctx, under+"/"); err != nil {
+		return redoubt.JobFile{}, err
+	} else if f.rec != nil {
+		return redoubt.JobFile{Name: name, Dir: true}, r.rise(f)
+	}
+	return redoubt.JobFile{}, notThere(op, path)
+}
+
+// Open opens one file: find, decide, rise, open.
+func (r *jobRun) Open(ctx context.Context, path string) (redoubt.JobFile, redoubt.Content, error) {
+	const op = "Open"
+	bucket, under, err := r.at(op, path)
+	if err != nil {
+		return redoubt.JobFile{}, nil, err
+	}
+	if under == "" {
+		return redoubt.JobFile{}, nil, notThere(op, path)
+	}
+	// A rotation may end an epoch between the finding of a record and the opening of its key: then there is a newer record.
+	for try := 0; ; try++ {
+		f, o, err := r.open(ctx, op, bucket, under)
+		if redoubt.KindOf(err) == redoubt.Erased && try < 2 {
+			continue
+		}
+		if err != nil {
+			return redoubt.JobFile{}, nil, err
+		}
+		if o == nil {
+			return redoubt.JobFile{}, nil, notThere(op, path)
+		}
+		return jobFile(path[strings.LastIndexByte(path, '/')+1:], f), o, nil
+	}
+}
+
+func (r *jobRun) open(ctx context.Context, op string, bucket redoubt.BucketName, key string) (found, *object, error) {
+	w, err := r.walk(ctx, op, redoubt.ActionGetObject, bucket, key)
+	if err != nil {
+		return found{}, nil, err
+	}
+	defer w.close()
+	f, err := w.find(ctx, key)
+	if err != nil || f.rec == nil {
+		return f, nil, err
+	}
+	return r.opened(ctx, op, w.b, redoubt.ObjectName{Bucket: bucket, Key: key}, f)
+}
+
+// opened decides that a version is read, has the job rise by it, and opens it.
+func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.ObjectName, f found) (found, *object, error) {
+	e := r.e
+	raw, err := decodeRecord(f.raw)
+	if err != nil {
+		return f, nil, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
+	}
+	f.rec = raw
+	ent, err := e.decide(ctx, ask{op: op, who: r.who(r.j.max.label), action: redoubt.ActionGetObject, bucket: b, name: name, object: f.set.label})
+	if err != nil {
+		return f, nil, b.refused(op, name, err)
+	}
+	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := e.noteRead(ctx, ent); err != nil {
+		return f, nil, err
+	}
+	if err := r.rise(f); err != nil {
+		return f, nil, err
+	}
+	o := &object{e: e, name: name, set: f.set, rec: f.rec}
+	if err := o.open(); err != nil {
+		o.Close()
+		return f, nil, err
+	}
+	return f, o, nil
+}
+
+// Object opens a version of the program itself, the newest that START dominates.
+func (r *jobRun) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Version, redoubt.Content, error) {
+	o, err := r.e.GetObject(ctx, r.who(r.j.start.label), redoubt.ReadObject{Name: name})
+	if err != nil {
+		return redoubt.Version{}, nil, err
+	}
+	return o.Version(), o, nil
+}
+
+// Module opens the program.
+func (r *jobRun) Module(ctx context.Context) (redoubt.Content, int64, error) {
+	o, err := r.e.GetObject(ctx, r.e.own(r.j.start.label), redoubt.ReadObject{Name: moduleName(r.j.Spec.Module)})
+	if redoubt.KindOf(err) == redoubt.NotFound {
+		err = &redoubt.Error{Op: "Module", Object: r.j.Spec.Module, Kind: redoubt.NotFound, Rule: ruleJobProgram, Hint: "the module is kept for 30 days: put it once more"}
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return o, o.Version().SizeBytes, nil
+}
+
+// at takes a path apart: /in is "", a bucket has no rest.
+func (r *jobRun) at(op, path string) (bucket redoubt.BucketName, under string, err error) {
+	if path == "" {
+		return "", "", nil
+	}
+	for element := range strings.SplitSeq(path, "/") {
+		if !plainElement(element) {
+			return "", "", notThere(op, path)
+		}
+	}
+	first, rest, _ := strings.Cut(path, "/")
+	bucket = redoubt.BucketName(first)
+	if r.inputs(bucket) == nil {
+		return "", "", notThere(op, path)
+	}
+	return bucket, rest, nil
+}
+
+// plainElement says whether part of a key can be a file's name. A key with another is not seen.
+func plainElement(s string) bool {
+	return s != "" && s != "." && s != ".." && len(s) <= 255 && strings.IndexByte(s, 0) < 0
+}
+
+// inputs are the prefixes that the job was given of a bucket.
+func (r *jobRun) inputs(bucket redoubt.BucketName) (all []string) {
+	for _, in := range r.j.Spec.In {
+		if in.Bucket == bucket {
+			all = append(all, in.Prefix)
+		}
+	}
+	return all
+}
+
+// ancestor says whether a path is a directory because the submitter named what is below it.
+func (r *jobRun) ancestor(bucket redoubt.BucketName, under string) bool {
+	return slices.ContainsFunc(r.inputs(bucket), func(in string) bool { return strings.HasPrefix(in, under+"/") })
+}
+
+// covers says whether the job was given a key.
+func (r *jobRun) covers(bucket redoubt.BucketName, key string) bool {
+	return slices.ContainsFunc(r.inputs(bucket), func(in string) bool { return strings.HasPrefix(key, in) })
+}
+
+func notThere(op, path string) error {
+	return &redoubt.Error{Op: op, Object: "/in/" + path, Kind: redoubt.NotFound}
+}
+
+func jobFile(name string, f found) redoubt.JobFile {
+	return redoubt.JobFile{Name: name, Bytes: f.rec.size, Modified: time.Unix(0, f.rec.id.time()).UTC()}
+}
+
+// unique puts files in order of their names; a file hides a directory that bears its name.
+func unique(all []redoubt.JobFile) []redoubt.JobFile {
+	slices.SortStableFunc(all, func(a, b redoubt.JobFile) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 || a.Dir == b.Dir {
+			return c
+		}
+		if a.Dir {
+			return 1
+		}
+		return -1
+	})
+	return slices.CompactFunc(all, func(a, b redoubt.JobFile) bool { return a.Name == b.Name })
+}
+
+// walker goes over the keys of one bucket as they stood at submission.
+type walker struct {
+	r       *jobRun
+	b       *bucket
+	view    store.View
+	sets    []*labelSet
+	visible func(string) bool // need to know
+}
+
+// walk begins one. It decides that the bucket may be listed or read at all; each version that is opened is decided again.
+func (r *jobRun) walk(ctx context.Context, op string, action redoubt.Action, name redoubt.BucketName, key string) (*walker, error) {
+	e, who := r.e, r.who(r.j.max.label)
+	b, err := e.readable(op, name)
+	if err != nil {
+		return nil, notThere(op, string(name))
+	}
+	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionListObjects, bucket: b, name: redoubt.ObjectName{Bucket: name, Key: key}, object: who.Working})
+	if err != nil {
+		if k := redoubt.KindOf(err); k == redoubt.Denied || k == redoubt.NotFound { // need to know
+			return nil, notThere(op, string(name))
+		}
+		return nil, err
+	}
+	if action == redoubt.ActionListObjects { // of what is opened there is an entry of its own
+		if err := e.noteRead(ctx, ent); err != nil {
+			return nil, err
+		}
+	}
+	subject, _ := e.identity.Subject(who.Subject)
+	return &walker{r: r, b: b, view: e.engine.View(), sets: e.look(lookList, who.Working),
+		visible: e.monitor.Scope(&access.Request{Now: e.clock(), Who: who, Subject: subject, Action: action, Bucket: &b.facts})}, nil
+}
+
+func (w *walker) close() { w.view.Close() }
+
+// sees says whether a key is one that the job was given, and can be a path.
+func (w *walker) sees(key string) bool {
+	if !w.r.covers(w.b.Name, key) || w.visible != nil && !w.visible(key) {
+		return false
+	}
+	for element := range strings.SplitSeq(key, "/") {
+		if !plainElement(element) {
+			return false
+		}
+	}
+	return true
+}
+
+// find finds what was current under a key; a nil rec is nothing.
+func (w *walker) find(ctx context.Context, key string) (found, error) {
+	if !w.sees(key) {
+		return found{}, nil
+	}
+	var tops []found
+	for _, set := range w.sets {
+		raw, ok, err := w.view.Get(headKey(w.b.id, set.id, key))
+		if err != nil {
+			return found{}, err
+		}
+		if ok {
+			if tops, err = w.past(ctx, tops, set, key, raw); err != nil {
+				return found{}, err
+			}
+		}
+	}
+	cur, _ := choose(tops, w.b.Current == "highest")
+	return cur, nil
+}
+
+// past adds the newest version of a key in a set that was there at submission.
+func (w *walker) past(ctx context.Context, tops []found, set *labelSet, key string, raw []byte) ([]found, error) {
+	take := func(raw []byte) (bool, error) {
+		rec := new(record)
+		if _, _, err := rec.decodeHead(raw); err != nil {
+			return false, &redoubt.Error{Op: "job", Kind: redoubt.Corrupt, Err: err}
+		}
+		if rec.id.time() > w.r.until(set, rec) {
+			return false, nil
+		}
+		tops = append(tops, found{set, rec, slices.Clone(raw)})
+		return true, nil
+	}
+	if done, err := take(raw); done || err != nil {
+		return tops, err
+	}
+	lower := nameKey(recOld, w.b.id, set.id, key)
+	it := w.view.Scan(lower, after(lower))
+	defer it.Close()
+	for it.Next() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if done, err := take(it.Value()); done || err != nil {
+			return tops, err
+		}
+	}
+	return tops, it.Err()
+}
+
+// until is the time up to which a version was there: the clock of its own set, or of the one that it was made at.
+func (r *jobRun) until(set *labelSet, rec *record) int64 {
+	if r.from == nil {
+		return math.MaxInt64
+	}
+	return max(r.from[set.id], r.from[rec.made])
+}
+
+// first finds the first key that begins with a prefix.
+func (w *walker) first(ctx context.Context, prefix string) (found, string, error) {
+	m := merge(w.view, w.sets, w.b, prefix, recHead)
+	defer m.close()
+	m.seek([]byte(prefix))
+	for key, ok := m.key(); ok; key, ok = m.key() {
+		if err := ctx.Err(); err != nil {
+			return found{}, "", err
+		}
+		if f, err := w.find(ctx, key); err != nil || f.rec != nil {
+			return f, key, err
+		}
+		m.skipKey(key)
+	}
+	return found{}, "", m.err()
+}
+
+// names adds what lies right below dir and begins with prefix, and has the job rise by each.
+func (w *walker) names(ctx context.Context, dir, prefix string, all *[]redoubt.JobFile) error {
+	m := merge(w.view, w.sets, w.b, prefix, recHead)
+	defer m.close()
+	m.seek([]byte(prefix))
+	for key, ok := m.key(); ok; key, ok = m.key() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		f, err := w.find(ctx, key)
+		if err != nil {
+			return err
+		}
+		if f.rec == nil {
+			m.skipKey(key)
+			continue
+		}
+		if len(*all) >= redoubt.MaxJobListed {
+			return &redoubt.Error{Op: "List", Object: "/in/" + string(w.b.Name) + "/" + dir, Kind: redoubt.TooLarge, Err: errors.New("the directory holds too much")}
+		}
+		if err := w.r.rise(f); err != nil {
+			return err
+		}
+		name, _, below := strings.Cut(key[len(dir):], "/")
+		if below {
+			*all = append(*all, redoubt.JobFile{Name: name, Dir: true})
+			m.seek(after([]byte(dir + name + "/")))
+			continue
+		}
+		*all = append(*all, jobFile(name, f))
+		m.skipKey(key)
+	}
+	return m.err()
+}

@@ -1,0 +1,541 @@
+package enclave
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// jobRun is one attempt of a job. Its label rises with what it opens (jobfiles.go).
+type jobRun struct {
+	e     *Enclave
+	j     *job
+	from  map[uint32]int64 // the snapshot; nil: everything is as it is when it is read
+	acts  string           // the credential's ID; "": that of the job
+	ended chan struct{}
+	once  sync.Once
+
+	mu         sync.Mutex
+	label      label.Label
+	originator redoubt.SubjectName // of what it was told that needs a consent to leave; "": it was told of nothing such
+	log        []byte
+	logged     int64
+	more       broadcast // of the log
+	outs       []*write
+	size       int64 // of what the commit of outs carries itself
+}
+
+// maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
+const maxInlineOutputs = 256 << 20
+
+// NextJob waits for a job that is to run and begins an attempt.
+func (e *Enclave) NextJob(ctx context.Context, accept func(lane string, q redoubt.SubmitJob) bool) (redoubt.JobRun, error) {
+	for {
+		woken := e.jobs.wake.wait()
+		for j := e.takeJob(accept); j != nil; j = e.takeJob(accept) {
+			r, err := e.beginJob(ctx, j)
+			if err != nil {
+				e.enqueue(j)
+				return nil, err
+			}
+			if r != nil {
+				return r, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-woken:
+		}
+	}
+}
+
+// Retry has those that wait looked at again.
+func (e *Enclave) Retry() { e.jobs.wake.wake() }
+
+// takeJob takes the oldest that may run, of one lane after another.
+func (e *Enclave) takeJob(accept func(string, redoubt.SubmitJob) bool) *job {
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	for range e.jobs.lanes {
+		e.jobs.turn = (e.jobs.turn + 1) % len(e.jobs.lanes)
+		l := e.jobs.lanes[e.jobs.turn]
+		for len(l.waiting) > 0 && !l.waiting[0].waits.Load() { // canceled meanwhile
+			l.waiting = l.waiting[1:]
+		}
+		if len(l.waiting) > 0 && accept(laneName(l.max), l.waiting[0].Spec) {
+			j := l.waiting[0]
+			l.waiting = l.waiting[1:]
+			j.waits.Store(false)
+			return j
+		}
+	}
+	return nil
+}
+
+// laneName tells lanes apart, and tells nothing of their labels.
+func laneName(max *labelSet) string {
+	sum := sha256.Sum256(max.text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// beginJob makes the beginning of an attempt durable. It gives none where the job may no longer run.
+func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.state.State != redoubt.JobSubmitted {
+		return nil, nil
+	}
+	ent, err := e.decide(ctx, ask{op: "RunJob", who: e.asJob(j, j.start.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID)})
+	s := j.state
+	if err != nil {
+		if k := redoubt.KindOf(err); k != redoubt.Denied && k != redoubt.Unauthenticated && k != redoubt.Expired {
+			return nil, err
+		}
+		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s may no longer have it run: the clearance, or the credential that it was submitted with, has ended", j.By)
+		return nil, e.keepState(ctx, j, s, nil)
+	}
+	s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Label = redoubt.JobRunning, s.Attempt+1, e.clock().UTC(), time.Time{}, 0, "", j.start.name
+	if err := e.keepState(ctx, j, s, ent); err != nil {
+		return nil, err
+	}
+	j.run = &jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label}
+	return j.run, nil
+}
+
+// keepState makes a job's state durable, then visible. j.mu is held.
+func (e *Enclave) keepState(ctx context.Context, j *job, s jobState, ent *entry) error {
+	b := new(store.Batch)
+	defer e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))()
+	if err := e.putJobState(ctx, b, j, s); err != nil {
+		return err
+	}
+	if err := e.commit(ctx, b, ent); err != nil {
+		return err
+	}
+	j.state = s
+	j.news.wake()
+	return nil
+}
+
+// lost is about an attempt that ended through no fault of the program: it begins anew, but not forever.
+func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
+	j.mu.Lock()
+	s := j.state
+	j.run = nil
+	if s.State != redoubt.JobRunning {
+		j.mu.Unlock()
+		return nil
+	}
+	if why != "" {
+		s.Lost++
+	}
+	s.Attempt--
+	if s.State, s.Label = redoubt.JobSubmitted, ""; s.Lost >= maxLostAttempts {
+		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s, %d times", why, s.Lost)
+	}
+	err := e.keepState(ctx, j, s, e.jobEntry(j, "lost: "+why))
+	j.mu.Unlock()
+	if err == nil && s.State == redoubt.JobSubmitted {
+		e.enqueue(j)
+	}
+	return err
+}
+
+// jobEntry describes what the node does about a job, at MAX.
+func (e *Enclave) jobEntry(j *job, detail string) *entry {
+	return e.describe(context.Background(), ask{who: e.asJob(j, j.max.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID) + " " + detail}, true, "job (5.1)")
+}
+
+// rise has the job's label rise by a version that it is told of next. Of one that its originator alone may let leave it is kept whose that is.
+func (r *jobRun) rise(f found) error {
+	var originator redoubt.SubjectName
+	if len(redoubt.ConsentMarks(f.set.label)) > 0 {
+		rec, err := decodeRecord(f.raw)
+		if err != nil {
+			return &redoubt.Error{Op: "job", Kind: redoubt.Corrupt, Err: err}
+		}
+		originator = originatorOf(rec)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.label = label.Join(r.label, f.set.label)
+	if r.originator != "" && originator != "" && originator != r.originator {
+		originator = redoubt.SeveralOriginators
+	}
+	r.originator = cmp.Or(originator, r.originator)
+	return nil
+}
+
+// now is the label so far, and how much was written to the log.
+func (r *jobRun) now() (banner string, logged int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.label.Banner(), r.logged
+}
+
+func (r *jobRun) who(working label.Label) redoubt.Credential {
+	c := r.e.asJob(r.j, working)
+	c.ID = cmp.Or(r.acts, c.ID)
+	return c
+}
+
+// cancel tells whoever runs it to stop.
+func (r *jobRun) cancel() { r.once.Do(func() { close(r.ended) }) }
+
+// Canceled ends when the job is ended.
+func (r *jobRun) Canceled() <-chan struct{} { return r.ended }
+
+// Job is the job itself.
+func (r *jobRun) Job() redoubt.Job {
+	return redoubt.Job{ID: r.j.ID, By: r.j.By, Made: r.j.Made, Start: r.j.start.label.Banner(), Max: r.j.max.label.Banner(), Spec: r.j.Spec, State: redoubt.JobRunning}
+}
+
+// Share names whom a sandbox may serve.
+func (r *jobRun) Share() string {
+	sum := sha256.Sum256([]byte(string(r.j.By) + "\x00" + r.j.start.name + "\x00" + r.j.max.name))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Lane is that of NextJob.
+func (r *jobRun) Lane() string { return laneName(r.j.max) }
+
+func (r *jobRun) keptName(name string) redoubt.ObjectName {
+	return redoubt.ObjectName{Bucket: JobBucket, Key: "made/" + r.Share() + "/" + name}
+}
+
+// Kept gives what Keep kept.
+func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
+	o, err := r.e.GetObject(ctx, r.e.own(r.j.start.label), redoubt.ReadObject{Name: r.keptName(name)})
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	return io.ReadAll(o.Reader(0, -1))
+}
+
+// Keep keeps what was made of the program before it ran.
+func (r *jobRun) Keep(ctx context.Context, name string, content []byte) error {
+	_, err := r.e.PutObject(ctx, r.e.own(r.j.start.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
+	return err
+}
+
+// Log takes what the program writes. Who follows it is told in turn.
+func (r *jobRun) Log(_ int, text []byte) {
+	r.mu.Lock()
+	if room := redoubt.MaxJobLogBytes - len(r.log); room > 0 {
+		r.log = append(r.log, text[:min(room, len(text))]...)
+	}
+	r.logged += int64(len(text))
+	r.mu.Unlock()
+	r.more.wake()
+}
+
+// Put takes one output: mark, decide, seal and stage. It shows with Finish.
+func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Reader) (err error) {
+	const op = "PutOutput"
+	e, out := r.e, r.j.Spec.Out
+	if out.Bucket == "" {
+		return &redoubt.Error{Op: op, Object: "/out/" + path, Kind: redoubt.Invalid, Hint: "the job was submitted without --out: there is nowhere to put what it writes"}
+	}
+	name := redoubt.ObjectName{Bucket: out.Bucket, Key: out.Prefix + path}
+	if err := validName(op, name); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	at, n, originator := r.label, len(r.outs), cmp.Or(r.originator, r.j.By)
+	r.mu.Unlock()
+	if n >= redoubt.MaxJobOutputs {
+		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a job writes at most %d files: put them into an archive", redoubt.MaxJobOutputs)}
+	}
+	b, err := e.bucket(op, name.Bucket)
+	if err != nil {
+		return err
+	}
+	l := at
+	if !b.facts.Default.IsZero() {
+		l = label.Join(at, b.facts.Default)
+	}
+	who := r.who(l) // what is read of it is read at what it has become
+	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: name, fresh: l, detail: "job " + string(r.j.ID)})
+	if err != nil {
+		return err
+	}
+	defer e.noteFailure(ctx, ent, &err)
+	w, err := e.write(ctx, b, name, l, who)
+	if err != nil {
+		return err
+	}
+	if len(redoubt.ConsentMarks(l)) > 0 {
+		w.rec.attrs = withOriginator(w.rec.attrs, originator, r.j.By)
+	}
+	if err := r.take(ctx, w, size, content); err != nil {
+		w.discard()
+		return err
+	}
+	w.entry = ent
+	r.mu.Lock()
+	r.outs = append(r.outs, w)
+	r.mu.Unlock()
+	return nil
+}
+
+// take seals and stages an output, however small: it waits for the others.
+func (r *jobRun) take(ctx context.Context, w *write, size int64, content io.Reader) (err error) {
+	if w.rec.retention, err = w.b.retention("PutOutput", redoubt.Retention{}, false, r.e.clock()); err != nil {
+		return err
+	}
+	if err := w.reserve(w.least() + size); err != nil {
+		return err
+	}
+	w.buffer = buffers.Get().(*[]byte)
+	ended, err := w.fill(content)
+	if err != nil {
+		return err
+	}
+	if ended {
+		if r.size += int64(w.filled); r.size > maxInlineOutputs {
+			return &redoubt.Error{Op: "PutOutput", Kind: redoubt.TooLarge, Hint: "there are too many small outputs: put them into an archive"}
+		}
+		content = noBody{}
+	}
+	return w.stream(ctx, content, w.filled, size)
+}
+
+// Finish ends the attempt.
+func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
+	e, j := r.e, r.j
+	defer r.more.wake()
+	r.mu.Lock()
+	outs, log, logged, at := r.outs, r.log, r.logged, r.label
+	r.outs = nil
+	r.mu.Unlock()
+	defer func() {
+		for _, w := range outs {
+			w.discard()
+		}
+	}()
+	if x.Retry {
+		return e.lost(ctx, j, x.Why)
+	}
+	if len(log) > 0 {
+		if _, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)}); err != nil {
+			return err
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.state
+	s.Label, s.LogBytes, s.Exit, s.Why, s.Ended = e.text(at), logged, x.Code, x.Why, e.clock().UTC()
+	again := false
+	switch {
+	case s.State == redoubt.JobCanceled:
+		s.Exit, s.Why = -1, "it was canceled"
+	case x.Code == 0 && x.Why == "":
+		s.State = redoubt.JobDone
+	case s.Attempt <= j.Spec.Retries:
+		s.State, again = redoubt.JobSubmitted, true
+	default:
+		s.State = redoubt.JobFailed
+	}
+	if s.State != redoubt.JobDone {
+		for _, w := range outs {
+			w.discard()
+		}
+		outs = nil
+	}
+	err := e.endJob(ctx, j, s, outs)
+	if err != nil && s.State == redoubt.JobDone { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
+		s.State, s.Exit, s.Why, s.Outputs = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil
+		err = e.endJob(ctx, j, s, nil)
+	}
+	if err != nil {
+		return err
+	}
+	j.run = nil
+	if again {
+		e.enqueue(j)
+	}
+	return nil
+}
+
+// reason is what a person is told of an error.
+func reason(err error) string {
+	var known *redoubt.Error
+	if !errors.As(err, &known) {
+		return redoubt.KindOf(err).Error()
+	}
+	text := known.Kind.Error()
+	for _, more := range []string{known.Rule, known.Hint} {
+		if more != "" {
+			text += ": " + more
+		}
+	}
+	return text
+}
+
+func logName(id redoubt.JobID) redoubt.ObjectName {
+	return redoubt.ObjectName{Bucket: JobBucket, Key: "log/" + string(id)}
+}
+
+// endJob makes a job's end and all its outputs durable and visible in one commit. j.mu is held.
+func (e *Enclave) endJob(ctx context.Context, j *job, s jobState, outs []*write) error {
+	slices.SortFunc(outs, func(a, b *write) int { return cmp.Compare(a.name.Key, b.name.Key) })
+	for i := 1; i < len(outs); i++ {
+		if outs[i].name == outs[i-1].name {
+			return &redoubt.Error{Op: "EndJob", Object: outs[i].name.String(), Kind: redoubt.Invalid, Hint: "two outputs have one name"}
+		}
+	}
+	defer e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))()
+	batch := new(store.Batch)
+	if len(outs) > 0 {
+		w := outs[0]
+		w.b.gate.RLock()
+		defer w.b.gate.RUnlock()
+		if _, err := e.bucket("EndJob", w.name.Bucket); err != nil {
+			return err
+		}
+		for _, w := range outs {
+			defer e.locks.lock(w.b.id, w.name.Key)()
+		}
+		w.set.epochGate.RLock()
+		defer w.set.epochGate.RUnlock()
+		done, err := e.standing(w.who)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
+	var bytes int64
+	for _, w := range outs {
+		if err := w.add(ctx, batch); err != nil {
+			return err
+		}
+		bytes += w.rec.size
+		s.Outputs = append(s.Outputs, redoubt.JobOutput{Key: w.name.Key, Version: e.ids.versionID(w.rec.id), Bytes: w.rec.size})
+	}
+	if err := e.putJobState(ctx, batch, j, s); err != nil {
+		return err
+	}
+	detail := string(s.State)
+	if s.State == redoubt.JobFailed {
+		detail += fmt.Sprintf(" with exit code %d", s.Exit)
+	}
+	if err := e.commit(ctx, batch, e.jobEntry(j, strings.TrimSpace(detail))); err != nil {
+		return err
+	}
+	for _, w := range outs {
+		w.hold.settle()
+	}
+	if len(outs) > 0 {
+		e.count(outs[0].set, int64(len(outs)), bytes)
+	}
+	j.state = s
+	j.news.wake()
+	return nil
+}
+
+// add puts a version that was staged into a batch, with its entry. Its locks are held.
+func (w *write) add(ctx context.Context, batch *store.Batch) (err error) {
+	if w.rec.id, err = w.e.newID(ctx, w.made, w.set); err != nil {
+		return err
+	}
+	batch.Links = append(batch.Links, w.staged...)
+	deltaSet(batch, recCount, w.set.id, 1)
+	deltaSet(batch, recBytes, w.set.id, w.rec.size)
+	if err := w.freshKeys(); err != nil {
+		return err
+	}
+	recordBytes, err := w.e.place(batch, w.b.id, w.set, w.name.Key, w.rec)
+	if err != nil {
+		return err
+	}
+	if err := w.e.charge(batch, &w.hold, w.rec.cost(w.name.Key, recordBytes), 0); err != nil {
+		return err
+	}
+	w.entry.Version, w.entry.Bytes = w.rec.id[:], w.rec.size
+	batch.Append(w.e.recorder.Record(w.entry))
+	return nil
+}
+
+// JobLog gives what the last attempt has written from a byte on.
+func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt.JobID, from int64, wait bool) (text []byte, next int64, more bool, err error) {
+	const op = "JobLog"
+	j, ent, err := e.jobOf(ctx, op, who, redoubt.ActionReadJob, id)
+	if err == nil {
+		err = e.aboveStart(ctx, op, who, j, ent)
+	}
+	if err == nil && from < 0 {
+		err = e.noted(ctx, ent, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "a log begins at byte 0"})
+	}
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if err := e.noteRead(ctx, ent); err != nil {
+		return nil, 0, false, err
+	}
+	for {
+		news := j.news.wait()
+		j.mu.Lock()
+		r, state := j.run, j.state.State
+		j.mu.Unlock()
+		if r == nil {
+			if wait && state == redoubt.JobSubmitted {
+				select {
+				case <-ctx.Done():
+					return nil, from, true, nil
+				case <-news:
+					continue
+				}
+			}
+			text, err = e.keptLog(ctx, j, from)
+			return text, from + int64(len(text)), len(text) == maxLogPiece, err
+		}
+		written := r.more.wait()
+		r.mu.Lock()
+		if from < int64(len(r.log)) {
+			text = bytes.Clone(r.log[from:min(from+maxLogPiece, int64(len(r.log)))])
+		}
+		r.mu.Unlock()
+		if len(text) > 0 || !wait {
+			return text, from + int64(len(text)), true, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, from, true, nil
+		case <-news:
+		case <-written:
+		}
+	}
+}
+
+const maxLogPiece = 256 << 10
+
+// keptLog reads a log that is whole.
+func (e *Enclave) keptLog(ctx context.Context, j *job, from int64) ([]byte, error) {
+	o, err := e.GetObject(ctx, e.own(j.max.label), redoubt.ReadObject{Name: logName(j.ID)})
+	if redoubt.KindOf(err) == redoubt.NotFound {
+		return nil, nil // it wrote nothing
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer o.Close()
+	if from >= o.Version().SizeBytes {
+		return nil, nil
+	}
+	return io.ReadAll(o.Reader(from, maxLogPiece))
+}

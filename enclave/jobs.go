@@ -1,0 +1,687 @@
+package enclave
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// Jobs. What was submitted is a system record at START, known to who dominates that; how it goes is another at MAX, with the log beside it. An
+// attempt is a jobRun: it opens what the job's subject may read up to MAX, and writes at the join of START and what was opened.
+
+// jobSettings are those of JobBucket, which every node has.
+func jobSettings() redoubt.BucketSettings {
+	days := int(redoubt.ModuleLife / (24 * time.Hour))
+	rule := func(id string, days int) redoubt.LifecycleRule {
+		return redoubt.LifecycleRule{ID: id, Prefix: id + "/", Days: days, NoncurrentDays: 1, ExpiredMarkers: true}
+	}
+	return redoubt.BucketSettings{ReadOnly: true, Closed: true, Lifecycle: []redoubt.LifecycleRule{rule("module", days), rule("made", days), rule("log", int(redoubt.JobLife/(24*time.Hour)))}}
+}
+
+// JobBucket holds what belongs to jobs and is nobody's object: modules, logs, and what was made of programs. It is closed, and no list shows it.
+const JobBucket redoubt.BucketName = "job.kept"
+
+// The kinds of records: what was submitted, and how it goes.
+const (
+	kindJob      = "job"
+	kindJobState = "job.state"
+)
+
+// The rules of jobs, beside the monitor's.
+const (
+	ruleJobMax     = "rises-to-max (5.1)"
+	ruleJobProgram = "program-of-a-job (5.1)"
+	ruleJobSpec    = "job"
+	ruleJobQueue   = "jobs-waiting (3.3)"
+)
+
+// jobRecord is what was submitted, as it is kept.
+type jobRecord struct {
+	ID   redoubt.JobID       `json:"id"`
+	By   redoubt.SubjectName `json:"by"`
+	Max  string              `json:"max"` // canonical text
+	Made time.Time           `json:"made"`
+	Cred string              `json:"credential,omitempty"` // that it was submitted with: it ends with that
+	Spec redoubt.SubmitJob   `json:"spec"`
+	From string              `json:"from,omitempty"` // what started it
+
+	Canceled bool `json:"canceled,omitempty"` // at START
+}
+
+// jobState is how a job goes, as it is kept.
+type jobState struct {
+	State    redoubt.JobState    `json:"state"`
+	Snapshot map[uint32]int64    `json:"snapshot"` // of the label sets that MAX dominates: the last time that each had given out at submission
+	Attempt  int                 `json:"attempt,omitempty"`
+	Lost     int                 `json:"lost,omitempty"` // attempts that were not the program's fault
+	Began    time.Time           `json:"began,omitzero"`
+	Ended    time.Time           `json:"ended,omitzero"`
+	Exit     int                 `json:"exit,omitempty"`
+	Why      string              `json:"why,omitempty"`
+	Label    string              `json:"label,omitempty"` // canonical text
+	Outputs  []redoubt.JobOutput `json:"outputs,omitempty"`
+	LogBytes int64               `json:"log_bytes,omitempty"`
+}
+
+// maxLostAttempts is how often a job begins anew that was running when the node, or its driver, went.
+const maxLostAttempts = 3
+
+// job is one in memory. What follows mu is guarded by it.
+type job struct {
+	jobRecord
+	start, max *labelSet
+	seq        int         // in the order of submission
+	waits      atomic.Bool // for its turn
+
+	mu    sync.Mutex
+	state jobState
+	run   *jobRun // while it runs
+	news  broadcast
+}
+
+// jobs is what is in memory of them.
+type jobs struct {
+	schedules schedules
+	mu        sync.Mutex
+	byID      map[redoubt.JobID]*job
+	bySet     map[*labelSet][]*job // by START, oldest first: what people ask costs nothing for what lies above them (3.2)
+	seq       int
+	lanes     []*lanejobs // of each MAX: those that wait
+	turn      int         // of lanes
+	wake      broadcast   // something waits, or may be accepted now
+}
+
+// lanejobs are the jobs of one MAX that wait, oldest first.
+type lanejobs struct {
+	max     *labelSet
+	waiting []*job
+}
+
+// jobPrefix begins the ID of a credential that stands for a job: identity gives none such.
+const jobPrefix = "job:"
+
+// as is the job's credential at a working label. Its subject is resolved anew on every decision, as any.
+func (e *Enclave) asJob(j *job, working label.Label) redoubt.Credential {
+	return redoubt.Credential{ID: jobPrefix + string(j.ID), Subject: j.By, Working: working, Expires: e.clock().Add(time.Minute)}
+}
+
+// credential is that which a job was submitted with; "": there is no such job.
+func (x *jobs) credential(id redoubt.JobID) string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if j := x.byID[id]; j != nil {
+		return j.Cred
+	}
+	return ""
+}
+
+// loadJobs reads them all at start. What was running comes again.
+func (e *Enclave) loadJobs(ctx context.Context) error {
+	e.jobs.byID, e.jobs.bySet = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}
+	var all []*job
+	view := e.engine.View()
+	defer view.Close()
+	for _, set := range e.sets.all() {
+		err := e.recordsAt(view, set, kindJob, func(_ string, value []byte) error {
+			j := &job{start: set}
+			if err := strictJSON(value, &j.jobRecord); err != nil {
+				return err
+			}
+			l, err := label.ParseText([]byte(j.Max), e.policy)
+			if err == nil {
+				j.max, err = e.sets.of(ctx, l)
+			}
+			all = append(all, j)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(all, func(a, b *job) int { return cmp.Or(a.Made.Compare(b.Made), cmp.Compare(a.ID, b.ID)) })
+	for _, j := range all {
+		value, err := e.currentRecord(j.max, kindJobState+"/"+string(j.ID))
+		if err != nil {
+			return err
+		}
+		if value == nil {
+			continue // it was removed in between
+		}
+		if err := strictJSON(value, &j.state); err != nil {
+			return &redoubt.Error{Op: "job", Object: string(j.ID), Kind: redoubt.Corrupt, Err: err}
+		}
+		e.addJob(j)
+		if j.state.State == redoubt.JobRunning {
+			if err := e.lost(ctx, j, "the node stopped while it ran"); err != nil {
+				return err
+			}
+		} else if j.state.State == redoubt.JobSubmitted {
+			e.enqueue(j)
+		}
+	}
+	if err := e.loadSchedules(ctx); err != nil {
+		return err
+	}
+	return e.loadServices()
+}
+
+// recordsAt gives the current system records of a kind in a set.
+func (e *Enclave) recordsAt(view store.View, set *labelSet, kind string, each func(name string, value []byte) error) error {
+	lower := append(rangeKey(recHead, systemBucketID, set.id), kind+"/"...)
+	it := view.Scan(lower, after(lower))
+	defer it.Close()
+	for it.Next() {
+		rec, err := decodeRecord(it.Value())
+		if err != nil {
+			return &redoubt.Error{Op: kind, Kind: redoubt.Corrupt, Err: err}
+		}
+		name := strings.TrimPrefix(string(it.Key()[rangeBytes:len(it.Key())-1]), kind+"/")
+		if !rec.marker {
+			if err := each(name, rec.inline); err != nil {
+				return &redoubt.Error{Op: kind, Object: name, Kind: redoubt.Corrupt, Err: err}
+			}
+		}
+	}
+	return it.Err()
+}
+
+// addJob puts a job into the table.
+func (e *Enclave) addJob(j *job) {
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	j.seq, e.jobs.seq = e.jobs.seq, e.jobs.seq+1
+	e.jobs.byID[j.ID] = j
+	e.jobs.bySet[j.start] = append(e.jobs.bySet[j.start], j)
+}
+
+// enqueue has a job wait for its turn.
+func (e *Enclave) enqueue(j *job) {
+	j.waits.Store(true)
+	e.jobs.mu.Lock()
+	i := slices.IndexFunc(e.jobs.lanes, func(l *lanejobs) bool { return l.max == j.max })
+	if i < 0 {
+		i, e.jobs.lanes = len(e.jobs.lanes), append(e.jobs.lanes, &lanejobs{max: j.max})
+	}
+	e.jobs.lanes[i].waiting = append(e.jobs.lanes[i].waiting, j)
+	e.jobs.mu.Unlock()
+	e.jobs.wake.wake()
+}
+
+// PutModule keeps a module for jobs whose START dominates the working label.
+func (e *Enclave) PutModule(ctx context.Context, who redoubt.Credential, digest string, module io.Reader) error {
+	const op = "PutModule"
+	if b, err := hex.DecodeString(digest); err != nil || len(b) != sha256.Size || strings.ToLower(digest) != digest {
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Hint: "a module is named by its SHA-256, 64 hex digits"}
+	}
+	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSubmitJob, fresh: who.Working, detail: "module " + digest})
+	if err != nil {
+		return err
+	}
+	h := sha256.New()
+	_, err = e.PutObject(ctx, e.own(who.Working), redoubt.PutObject{Name: moduleName(digest), SizeBytes: -1,
+		Body: io.TeeReader(&atMost{r: module, left: redoubt.MaxModuleBytes, what: "a module"}, h),
+		Finish: func() (sums redoubt.Checksums, _ string, err error) {
+			if hex.EncodeToString(h.Sum(nil)) != digest {
+				err = &redoubt.Error{Op: op, Kind: redoubt.BadDigest}
+			}
+			return sums, "", err
+		}})
+	if err != nil {
+		return e.noted(ctx, ent, err)
+	}
+	return e.record(ctx, ent)
+}
+
+func moduleName(digest string) redoubt.ObjectName {
+	return redoubt.ObjectName{Bucket: JobBucket, Key: "module/" + digest}
+}
+
+// atMost fails where more comes than may.
+type atMost struct {
+	r    io.Reader
+	left int64
+	what string
+}
+
+func (a *atMost) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	if a.left -= int64(n); a.left < 0 {
+		return 0, &redoubt.Error{Op: "job", Kind: redoubt.TooLarge, Rule: a.what + " is larger than may be"}
+	}
+	return n, err
+}
+
+// HasModule says whether a module is there for jobs at the working label.
+func (e *Enclave) HasModule(ctx context.Context, who redoubt.Credential, digest string) (bool, error) {
+	ent, err := e.decide(ctx, ask{op: "HasModule", who: who, action: redoubt.ActionSubmitJob, fresh: who.Working, detail: "module " + digest})
+	if err != nil {
+		return false, err
+	}
+	has, err := e.hasModule(who.Working, digest)
+	return has, errors.Join(err, e.noteRead(ctx, ent))
+}
+
+func (e *Enclave) hasModule(at label.Label, digest string) (bool, error) {
+	b, err := e.readable("job", JobBucket)
+	if err != nil {
+		return false, err
+	}
+	f, _, err := e.current(e.engine, lookCurrent, b, at, moduleName(digest).Key)
+	return f.rec != nil && e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/2), err // one that is old is put once more, lest it go before the job runs
+}
+
+// SubmitJob takes a job: check, decide, keep.
+func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redoubt.SubmitJob) (redoubt.Job, error) {
+	const op = "SubmitJob"
+	q.From = ""
+	max := who.Working
+	if q.Max != "" {
+		l, err := e.policy.Parse(q.Max)
+		if err != nil {
+			return redoubt.Job{}, e.unmarked(ctx, ask{op: op, who: who, action: redoubt.ActionSubmitJob}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "label: " + err.Error(), Hint: "redoubt label parse shows what a marking means"})
+		}
+		max = l
+	}
+	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSubmitJob, fresh: max})
+	if err != nil {
+		return redoubt.Job{}, err
+	}
+	ent.Label = e.text(who.Working) // what it says is of START
+	if err := e.checkJob(ctx, op, who, q); err != nil {
+		return redoubt.Job{}, e.noted(ctx, ent, err)
+	}
+	j, err := e.newJob(ctx, who, max, q)
+	if err != nil {
+		return redoubt.Job{}, e.noted(ctx, ent, err)
+	}
+	j.Cred, ent.Detail = who.ID, "job "+string(j.ID)
+	b := new(store.Batch)
+	unlock, err := e.keepNew(ctx, b, j)
+	if err != nil {
+		return redoubt.Job{}, e.noted(ctx, ent, err)
+	}
+	defer unlock()
+	done, err := e.standing(who)
+	if err != nil {
+		return redoubt.Job{}, e.noted(ctx, ent, err)
+	}
+	defer done()
+	if err := e.commit(ctx, b, ent); err != nil {
+		return redoubt.Job{}, err
+	}
+	e.addJob(j)
+	e.enqueue(j)
+	return e.jobFor(j, who.Working), nil
+}
+
+// newJob makes a job that nobody knows of yet.
+func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.Label, q redoubt.SubmitJob) (*job, error) {
+	start, err := e.sets.of(ctx, who.Working)
+	if err != nil {
+		return nil, err
+	}
+	top, err := e.sets.of(ctx, max)
+	if err != nil {
+		return nil, err
+	}
+	waiting := 0
+	e.jobs.mu.Lock()
+	for _, l := range e.jobs.lanes {
+		for _, j := range l.waiting {
+			if j.start == start { // of one START alone: another's do not make this one fail (3.3)
+				waiting++
+			}
+		}
+	}
+	e.jobs.mu.Unlock()
+	if waiting >= redoubt.MaxJobsWaiting {
+		return nil, &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs of this label wait already: wait, or cancel some", waiting)}
+	}
+	var id [16]byte
+	if _, err := rand.Read(id[:]); err != nil {
+		return nil, err
+	}
+	return &job{start: start, max: top, state: jobState{State: redoubt.JobSubmitted, Snapshot: e.snapshot(max)},
+		jobRecord: jobRecord{ID: redoubt.JobID(hex.EncodeToString(id[:])), By: who.Subject, Max: top.name, Made: e.clock().UTC(), Spec: q, From: q.From}}, nil
+}
+
+// snapshot is the last time that each label set has given out, of those that a label dominates.
+func (e *Enclave) snapshot(of label.Label) map[uint32]int64 {
+	all := map[uint32]int64{}
+	for _, set := range e.sets.seenBy(of) {
+		all[set.id] = set.clock.Load()
+	}
+	return all
+}
+
+// keepNew adds both records of a job to a batch. The caller commits, then unlocks.
+func (e *Enclave) keepNew(ctx context.Context, b *store.Batch, j *job) (unlock func(), err error) {
+	first := e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))
+	second := e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))
+	unlock = func() { second(); first() }
+	if err := errors.Join(e.putJob(ctx, b, j), e.putJobState(ctx, b, j, j.state)); err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+func (e *Enclave) putJob(ctx context.Context, b *store.Batch, j *job) error {
+	value, err := json.Marshal(j.jobRecord)
+	if err != nil {
+		return err
+	}
+	return e.putRecordAt(ctx, b, j.start.label, kindJob+"/"+string(j.ID), value)
+}
+
+func (e *Enclave) putJobState(ctx context.Context, b *store.Batch, j *job, s jobState) error {
+	value, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return e.putRecordAt(ctx, b, j.max.label, kindJobState+"/"+string(j.ID), value)
+}
+
+// checkJob says what is wrong with a job before it is kept.
+func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credential, q redoubt.SubmitJob) error {
+	bad := func(hint string, args ...any) error {
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf(hint, args...)}
+	}
+	spec, err := json.Marshal(q)
+	l := q.Limits
+	switch {
+	case err != nil || len(spec) > redoubt.MaxJobSpecBytes:
+		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Rule: ruleJobSpec, Hint: fmt.Sprintf("arguments, environment and inputs have at most %d bytes together: put the rest into an input", redoubt.MaxJobSpecBytes)}
+	case (q.Module == "") == (q.Image == ""):
+		return bad("a job runs a WebAssembly module or an image: one of --wasm and --image")
+	case len(q.In) > redoubt.MaxJobInputs:
+		return bad("a job has at most %d inputs", redoubt.MaxJobInputs)
+	case q.Seconds < 0 || q.Seconds > int64(redoubt.MaxJobTime/time.Second):
+		return bad("a job may run for at most %s", redoubt.MaxJobTime)
+	case q.Retries < 0 || q.Retries > redoubt.MaxJobRetries:
+		return bad("a job is tried again at most %d times", redoubt.MaxJobRetries)
+	case l.Memory < 0 || l.Disk < 0 || l.Processes < 0 || l.CPUs < 0 || math.IsNaN(l.CPUs):
+		return bad("limits are above 0")
+	}
+	for _, s := range slices.Concat(q.Args, q.Env, q.Network) {
+		if strings.ContainsRune(s, 0) {
+			return bad("an argument or a variable holds a NUL")
+		}
+	}
+	for _, v := range q.Env {
+		if name, _, ok := strings.Cut(v, "="); !ok || name == "" {
+			return bad("the environment is NAME=VALUE: %q is not", v)
+		}
+	}
+	for _, in := range q.In {
+		if _, err := e.readable(op, in.Bucket); err != nil || in.Bucket == JobBucket {
+			return &redoubt.Error{Op: op, Object: string(in.Bucket), Kind: redoubt.NoBucket}
+		}
+	}
+	if q.Module != "" {
+		if has, err := e.hasModule(who.Working, q.Module); err != nil || !has {
+			return errors.Join(err, &redoubt.Error{Op: op, Object: q.Module, Kind: redoubt.Invalid, Rule: ruleJobProgram, Hint: "the module is not here: put it first, at START or below"})
+		}
+	}
+	if q.Out.Bucket == "" {
+		return nil
+	}
+	b, err := e.bucket(op, q.Out.Bucket)
+	if err != nil {
+		return err
+	}
+	a := ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: redoubt.ObjectName{Bucket: q.Out.Bucket, Key: q.Out.Prefix}, fresh: who.Working}
+	if d, ent := e.judge(ctx, a); !d.Allow && d.Rule != "within-bucket-range (2.1)" { // which it may rise into
+		ent.Kind = d.Kind.Error()
+		return errors.Join(e.record(ctx, ent), e.refusal(d, a))
+	}
+	return nil
+}
+
+// jobFor is a job as a working label sees it. Who does not dominate MAX sees what was submitted.
+func (e *Enclave) jobFor(j *job, at label.Label) redoubt.Job {
+	out := redoubt.Job{ID: j.ID, By: j.By, Made: j.Made, Start: j.start.label.Banner(), Max: j.max.label.Banner(), Spec: j.Spec, State: redoubt.JobSubmitted}
+	out.Spec.From = j.From
+	if !at.Dominates(j.max.label) {
+		return out
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s := j.state
+	out.State, out.Attempt, out.Began, out.Ended, out.ExitCode, out.Why, out.Outputs, out.LogBytes = s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Outputs, s.LogBytes
+	if l, err := label.ParseText([]byte(s.Label), e.policy); err == nil {
+		out.Label = l.Banner()
+	}
+	if j.run != nil {
+		out.Label, out.LogBytes = j.run.now()
+	}
+	return out
+}
+
+// jobOf finds a job for who may know of it, and decides an action about it.
+func (e *Enclave) jobOf(ctx context.Context, op string, who redoubt.Credential, action redoubt.Action, id redoubt.JobID) (*job, *entry, error) {
+	e.jobs.mu.Lock()
+	j := e.jobs.byID[id]
+	e.jobs.mu.Unlock()
+	a := ask{op: op, who: who, action: action}
+	missing := &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.NotFound, Hint: "redoubt job ls lists the jobs that you may know of"}
+	if j == nil {
+		ent, err := e.decide(ctx, a)
+		if err == nil {
+			err = e.noted(ctx, ent, missing)
+		}
+		return nil, nil, err
+	}
+	a.object, a.detail = j.start.label, "job "+string(j.ID)
+	d, ent := e.judge(ctx, a)
+	if !d.Allow && d.Kind == redoubt.NotFound {
+		return nil, nil, e.noted(ctx, ent, missing)
+	}
+	return j, ent, e.known(ctx, d, a, ent)
+}
+
+// Job shows one.
+func (e *Enclave) Job(ctx context.Context, who redoubt.Credential, id redoubt.JobID) (redoubt.Job, error) {
+	j, ent, err := e.jobOf(ctx, "Job", who, redoubt.ActionReadJob, id)
+	if err != nil {
+		return redoubt.Job{}, err
+	}
+	return e.jobFor(j, who.Working), e.noteRead(ctx, ent)
+}
+
+// Jobs lists those whose START the caller dominates, newest first.
+func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.ListJobs) ([]redoubt.Job, error) {
+	ent, err := e.decide(ctx, ask{op: "Jobs", who: who, action: redoubt.ActionReadJob, detail: "jobs"})
+	if err != nil {
+		return nil, err
+	}
+	most := cmp.Or(min(q.Max, redoubt.MaxJobsListed), redoubt.MaxJobsListed)
+	var lanes [][]*job
+	e.jobs.mu.Lock()
+	before := math.MaxInt
+	if j := e.jobs.byID[q.After]; j != nil && who.Working.Dominates(j.start.label) {
+		before = j.seq
+	} else if q.After != "" {
+		before = 0
+	}
+	for set, all := range e.jobs.bySet {
+		if who.Working.Dominates(set.label) {
+			n, _ := slices.BinarySearchFunc(all, before, func(j *job, seq int) int { return cmp.Compare(j.seq, seq) })
+			lanes = append(lanes, all[:n:n])
+		}
+	}
+	e.jobs.mu.Unlock()
+	out := []redoubt.Job{}
+	for len(out) < most {
+		newest := -1
+		for i, l := range lanes {
+			if len(l) > 0 && (newest < 0 || l[len(l)-1].seq > lanes[newest][len(lanes[newest])-1].seq) {
+				newest = i
+			}
+		}
+		if newest < 0 {
+			break
+		}
+		l := lanes[newest]
+		lanes[newest] = l[:len(l)-1]
+		if v := e.jobFor(l[len(l)-1], who.Working); q.State == "" || v.State == q.State {
+			out = append(out, v)
+		}
+	}
+	ent.Count = uint32(max(len(out), 1))
+	return out, e.noteRead(ctx, ent)
+}
+
+// aboveStart refuses what takes a working label that dominates MAX.
+func (e *Enclave) aboveStart(ctx context.Context, op string, who redoubt.Credential, j *job, ent *entry) error {
+	if who.Working.Dominates(j.max.label) {
+		return nil
+	}
+	ent.Allow, ent.Rule = false, ruleJobMax
+	return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(j.ID), Kind: redoubt.Denied, Rule: ruleJobMax, Hint: fmt.Sprintf("it may rise to %s: ask with a credential at that label", j.max.label.Banner())})
+}
+
+// WaitJob waits until a job is in another state.
+func (e *Enclave) WaitJob(ctx context.Context, who redoubt.Credential, id redoubt.JobID, not redoubt.JobState) (redoubt.Job, error) {
+	const op = "WaitJob"
+	j, ent, err := e.jobOf(ctx, op, who, redoubt.ActionReadJob, id)
+	if err == nil {
+		err = e.aboveStart(ctx, op, who, j, ent)
+	}
+	if err != nil {
+		return redoubt.Job{}, err
+	}
+	if err := e.noteRead(ctx, ent); err != nil {
+		return redoubt.Job{}, err
+	}
+	for {
+		news := j.news.wait()
+		if v := e.jobFor(j, who.Working); v.State != not || v.State.Final() {
+			return v, nil
+		}
+		select {
+		case <-ctx.Done():
+			return e.jobFor(j, who.Working), nil
+		case <-news:
+		}
+	}
+}
+
+// CancelJob ends one.
+func (e *Enclave) CancelJob(ctx context.Context, who redoubt.Credential, id redoubt.JobID) error {
+	const op = "CancelJob"
+	j, ent, err := e.jobOf(ctx, op, who, redoubt.ActionReadJob, id)
+	if err != nil {
+		return err
+	}
+	made := j.start.label
+	if who.Working.Equivalent(j.max.label) {
+		made = j.max.label
+	}
+	ent, err = e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionCancelJob, object: made, made: made, detail: "job " + string(id)})
+	if err != nil {
+		return err
+	}
+	if j.By != who.Subject {
+		ent.Allow, ent.Rule = false, "own-job (5.1)"
+		return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(id), Kind: redoubt.Denied, Rule: "own-job (5.1)", Hint: fmt.Sprintf("%s submitted it", j.By)})
+	}
+	ent.Label = e.text(made)
+	return e.cancelJob(ctx, j, ent, made == j.start.label)
+}
+
+// cancelJob makes the end of a job durable. From START it is on record there, whether it had ended or not: that is not known there.
+func (e *Enclave) cancelJob(ctx context.Context, j *job, ent *entry, fromStart bool) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b, s := new(store.Batch), j.state
+	if fromStart {
+		defer e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))()
+		was := j.Canceled
+		j.Canceled = true
+		if err := e.putJob(ctx, b, j); err != nil {
+			j.Canceled = was
+			return e.noted(ctx, ent, err)
+		}
+	}
+	if !s.State.Final() {
+		s.State, s.Ended, s.Exit, s.Why = redoubt.JobCanceled, e.clock().UTC(), -1, "it was canceled"
+		defer e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))()
+		if err := e.putJobState(ctx, b, j, s); err != nil {
+			return e.noted(ctx, ent, err)
+		}
+	}
+	if err := e.commit(ctx, b, ent); err != nil {
+		return err
+	}
+	if j.state = s; j.run != nil {
+		j.run.cancel()
+	}
+	j.waits.Store(false)
+	j.news.wake()
+	return nil
+}
+
+// pruneJobs lets go of jobs that were submitted long ago, whatever became of them: at START nobody may see by that whether they had ended.
+func (e *Enclave) pruneJobs(ctx context.Context) error {
+	limit := e.clock().Add(-redoubt.JobLife)
+	e.jobs.mu.Lock()
+	var old []*job
+	for _, all := range e.jobs.bySet {
+		for _, j := range all {
+			if !j.Made.Before(limit) {
+				break
+			}
+			old = append(old, j)
+		}
+	}
+	e.jobs.mu.Unlock()
+	for _, j := range old {
+		if err := e.cancelJob(ctx, j, e.ownAct(j.max.label, redoubt.ActionCancelJob, redoubt.ObjectName{}), false); err != nil {
+			return err
+		}
+		b := new(store.Batch)
+		if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
+			return err
+		}
+		if err := e.commit(ctx, b, nil); err != nil {
+			return err
+		}
+		e.jobs.mu.Lock()
+		delete(e.jobs.byID, j.ID)
+		e.jobs.bySet[j.start] = slices.DeleteFunc(slices.Clone(e.jobs.bySet[j.start]), func(x *job) bool { return x == j })
+		e.jobs.mu.Unlock()
+	}
+	return nil
+}
+
+// forgetRecord adds to a batch that a system record and all its older versions are gone.
+func (e *Enclave) forgetRecord(b *store.Batch, set *labelSet, key string) error {
+	b.Delete(headKey(systemBucketID, set.id, key))
+	view := e.engine.View()
+	defer view.Close()
+	lower := nameKey(recOld, systemBucketID, set.id, key)
+	it := view.Scan(lower, after(lower))
+	defer it.Close()
+	for it.Next() {
+		b.Delete(bytes.Clone(it.Key()))
+	}
+	return it.Err()
+}

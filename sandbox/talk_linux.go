@@ -1,0 +1,45 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os/exec"
+	"syscall"
+
+	"redoubt"
+)
+
+// Talk has f speak with the program over its standard input and output until f returns; then the program is given its end of input, and ends. It is
+// for programs that ask and are answered: Limits.Wall and Limits.Output are f's to keep. When ctx ends the program is killed, which f sees as the end
+// of what it reads. ended is how the program ended, as the function Run tells it; f's own error comes first.
+func (r *Process) Talk(ctx context.Context, f func(in io.Writer, out io.Reader) error) (said, ended error) {
+	stop := context.AfterFunc(ctx, func() { r.cmd.Process.Kill() })
+	defer stop()
+	said = f(r.in, r.out)
+	if err := r.in.Close(); said == nil {
+		said = err
+	}
+	if said != nil {
+		r.cmd.Process.Kill()
+	}
+	_, _ = io.Copy(io.Discard, r.out) // to its end: what it holds open would keep it from ending
+	r.wait()
+	return said, r.exit()
+}
+
+// exit is how the process ended, once it has.
+func (r *Process) exit() error {
+	if r.ended == nil {
+		return nil
+	}
+	var e *exec.ExitError
+	if !errors.As(r.ended, &e) {
+		return &redoubt.Error{Op: "sandbox", Object: r.name, Kind: redoubt.Internal, Err: r.ended}
+	}
+	x := &Exit{Code: e.ExitCode(), Stderr: r.stderr.String()}
+	if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		x.Killed = ws.Signal().String()
+	}
+	return &redoubt.Error{Op: "sandbox", Object: r.name, Kind: redoubt.Internal, Err: x}
+}
