@@ -129,7 +129,7 @@ func (g *groups) make(b bootSpec) (*group, error) {
 	}
 	name := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), g.count.Add(1))
 	n := &group{v2: g.v2 != ""}
-	memory, pids := strconv.FormatInt(b.Memory+b.Memory/4+b.Disk+overheadBytes, 10), strconv.Itoa(b.Processes+sentryThreads)
+	memory, pids := strconv.FormatInt(b.Memory+b.Memory/4+b.Disk+overheadBytes, 10), strconv.Itoa(hostThreads(b.Processes))
 	quota := strconv.Itoa(max(1000, int(b.CPUs*100_000)))
 	set := func(dir string, values ...string) error {
 		if err := os.Mkdir(dir, 0o755); err != nil {

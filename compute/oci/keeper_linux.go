@@ -156,7 +156,7 @@ func (k *keeper) prepare() error {
 		files.Cur = files.Max
 		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files.Cur, Max: files.Max})
 	}
-	procs := uint64(k.boot.Processes + sentryThreads)
+	procs := uint64(hostThreads(k.boot.Processes))
 	for what, to := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NPROC: procs} {
 		if err := unix.Prlimit(0, what, &unix.Rlimit{Cur: to, Max: to}, nil); err != nil {
 			return fmt.Errorf("limit %d: %w", what, err)

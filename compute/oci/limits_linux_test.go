@@ -78,15 +78,15 @@ func run2(t *testing.T, d *oci.Driver, task compute.Task) compute.Exit {
 }
 
 // What the sandbox's kernel keeps for a program is not the program's memory, and is bounded too.
-func TestNamesWithoutEndEndAProgram(t *testing.T) {
+func TestWhatTheKernelKeepsForAProgramIsBounded(t *testing.T) {
 	d := driverWith(t, oci.Options{})
 	oci.WithoutGroups(d)
 	r := computetest.NewRun(nil)
 	spec := withProgram(t, r, []byte(program(t)))
-	spec.Args = []string{"folders", ""}
+	spec.Args = []string{"buffers", ""}
 	spec.Limits.Memory = 64 << 20
-	if x := run(t, d, r, spec); x.Code == 0 {
-		t.Errorf("got %+v", x)
+	if x := run(t, d, r, spec); x.Code != -1 || !strings.HasPrefix(x.Why, "out of memory: ") {
+		t.Errorf("got %+v; it said %q", x, r.Said(2))
 	}
 }
 

@@ -11,13 +11,16 @@ import (
 
 const (
 	niceness      = 10  // of all that runs in a sandbox, below the node
-	sentryThreads = 512 // that gVisor has beside those of its programs, at most
 
 	sentryBytes = 256 << 20 // of memory that gVisor may have for itself, and a quarter of its programs'
 
 	memoryEvery    = 10 * time.Millisecond
-	processesEvery = 50 * time.Millisecond
+	processesEvery = 20 * time.Millisecond
 )
+
+// hostThreads is how many threads of the machine a sandbox may have at once. gVisor has some for each of its programs', and where it gets none it
+// dies: so this is far above what the watcher ends, and holds what is faster than the watcher.
+func hostThreads(processes int) int { return 4*processes + 1024 }
 
 // watcher ends a sandbox whose programs use more than they may. What a sandbox's programs have of memory is all in one file, whose size the
 // kernel tells at once and truly: also what they have written into their root, /tmp and caches.

@@ -61,7 +61,9 @@ func more() map[string]func(string) error {
 					return fmt.Errorf("refused: %w", err)
 				}
 			}
-			select {}
+			for {
+				time.Sleep(time.Hour)
+			}
 		},
 		"mmap": func(name string) error {
 			f, err := os.Open(name)
@@ -75,11 +77,16 @@ func more() map[string]func(string) error {
 			_, err = fmt.Printf("%s\n", b)
 			return err
 		},
-		// folders makes folders until it may not.
-		"folders": func(string) error {
-			for i := 0; ; i++ {
-				if err := os.Mkdir(fmt.Sprintf("/tmp/%d", i), 0o755); err != nil {
+		// buffers fills sockets, whose content is the kernel's memory, until it may not.
+		"buffers": func(string) error {
+			b := make([]byte, 64<<10)
+			for {
+				s, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+				if err != nil {
 					return err
+				}
+				for err == nil {
+					_, err = syscall.Write(s[0], b)
 				}
 			}
 		},
