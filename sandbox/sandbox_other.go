@@ -49,3 +49,6 @@ func Available() ([]Mechanism, error) { return nil, errLinux }
 
 // Confine refuses.
 func Confine(write, read []string) error { return errLinux }
+
+// Enclose refuses.
+func Enclose(write, read []string) error { return errLinux }

@@ -20,6 +20,7 @@ import (
 	"gvisor.dev/gvisor/pkg/unet"
 
 	"redoubt"
+	"redoubt/sandbox"
 )
 
 // keeperName is how our binary is executed to keep one sandbox.
@@ -65,8 +66,12 @@ func keep() int {
 	return 0
 }
 
-// dir is where a keeper has a file system of its own, in memory.
-const dir = "/tmp"
+// dir is where a keeper has a file system of its own, in memory, and outDir where the contents of /out are, in one of their own whose size is
+// their limit.
+const (
+	dir    = "/tmp"
+	outDir = "/tmp/out"
+)
 
 type keeper struct {
 	wire   *wire
@@ -74,6 +79,8 @@ type keeper struct {
 	boot   bootSpec
 	g      *gvisor
 	memory *os.File // of all programs in the sandbox
+	statm  *os.File // of gVisor
+	null   *os.File
 
 	mu    sync.Mutex // guards what follows
 	asked map[uint64]chan frame
@@ -92,6 +99,16 @@ func (k *keeper) serve() error {
 		return err
 	}
 	if k.memory, err = k.g.memory(); err != nil {
+		return err
+	}
+	if k.statm, err = os.Open(fmt.Sprintf("/proc/%d/statm", k.g.cmd.Process.Pid)); err != nil {
+		return err
+	}
+	if k.null, err = os.Open(os.DevNull); err != nil {
+		return err
+	}
+	// From here on it serves what may be hostile: it has nothing left but its own folder and what is open.
+	if err := sandbox.Enclose([]string{dir}, nil); err != nil {
 		return err
 	}
 	if err := k.wire.send(tellReady, 0, nil); err != nil {
@@ -148,8 +165,14 @@ func (k *keeper) prepare() error {
 			k.onProcessors(tid)
 		}
 	}
-	if err := unix.Mount("keeper", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700,size=1m"); err != nil {
-		return fmt.Errorf("a file system in memory: %w", err)
+	if err := memoryAt(dir, "mode=0700,size=1m"); err != nil {
+		return err
+	}
+	if err := os.Mkdir(outDir, 0o700); err != nil {
+		return err
+	}
+	if err := memoryAt(outDir, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", k.boot.Disk, maxOutFiles+16)); err != nil {
+		return err
 	}
 	var files unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
@@ -163,6 +186,23 @@ func (k *keeper) prepare() error {
 		}
 	}
 	return nil
+}
+
+// memoryAt puts a file system in memory over a folder.
+func memoryAt(at, options string) error {
+	if err := unix.Mount("keeper", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("a file system in memory: %w", err)
+	}
+	return nil
+}
+
+// emptied removes the contents of a run. None is left open: its servers have gone.
+func emptied(dir string) error {
+	all, err := os.ReadDir(dir)
+	for _, e := range all {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	return err
 }
 
 // onProcessors leaves a thread as many processors as the sandbox may use at once.
@@ -227,13 +267,6 @@ func (k *keeper) run(r runSpec) error {
 	if err != nil {
 		return err
 	}
-	outDir := filepath.Join(dir, "out-"+r.ID)
-	if err := os.Mkdir(outDir, 0o700); err != nil {
-		return err
-	}
-	if err := unix.Mount("out", outDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", k.boot.Disk, maxOutFiles+16)); err != nil {
-		return fmt.Errorf("a file system in memory: %w", err)
-	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
 	in := &inFS{ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
 	inEnd, inServer, err := serveFiles("/in", in, true)
@@ -249,10 +282,7 @@ func (k *keeper) run(r runSpec) error {
 		outServer.Wait()
 		inServer.Destroy()
 		outServer.Destroy()
-		if err := unix.Unmount(outDir, unix.MNT_DETACH); err != nil {
-			return err
-		}
-		return os.Remove(outDir)
+		return emptied(outDir)
 	}
 	given := append(stdio, root, inEnd, outEnd)
 	err = k.g.start(r, k.boot.Disk, stdio, []*os.File{root, inEnd, outEnd})
@@ -322,14 +352,14 @@ func (k *keeper) takeFiles() (stdio []*os.File, root *os.File, err error) {
 	if err != nil || len(fds) != 3 {
 		return nil, nil, errors.Join(errors.New("other than three descriptors"), err)
 	}
-	null, err := os.Open(os.DevNull)
+	null, err := unix.FcntlInt(k.null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)
 	}
-	return []*os.File{null, os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")}, os.NewFile(uintptr(fds[2]), "root"), nil
+	return []*os.File{os.NewFile(uintptr(null), "stdin"), os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")}, os.NewFile(uintptr(fds[2]), "root"), nil
 }
 
 // serveFiles begins to serve a file system, and gives the sandbox's end.

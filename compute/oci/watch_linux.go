@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	niceness      = 10  // of all that runs in a sandbox, below the node
+	niceness = 10 // of all that runs in a sandbox, below the node
 
 	sentryBytes = 256 << 20 // of memory that gVisor may have for itself, and a quarter of its programs'
 
@@ -84,7 +84,7 @@ func (w *watcher) memory() {
 			return false
 		}
 		// What the kernel of the sandbox keeps for its programs (open files, names, sockets) is its own, and bounded too.
-		if own, err := ownBytes(w.k.g.cmd.Process.Pid); err == nil && own > sentryBytes+w.k.boot.Memory/4 {
+		if own, err := ownBytes(w.k.statm); err == nil && own > sentryBytes+w.k.boot.Memory/4 {
 			w.kill(outOfMemory(w.k.boot.Memory))
 			return false
 		}
@@ -92,14 +92,15 @@ func (w *watcher) memory() {
 	})
 }
 
-// ownBytes is the memory of a process that is no file's.
-func ownBytes(pid int) (int64, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	if err != nil {
+// ownBytes is the memory of a process that is no file's, by its statm.
+func ownBytes(statm *os.File) (int64, error) {
+	b := make([]byte, 256)
+	n, err := statm.ReadAt(b, 0)
+	if n == 0 {
 		return 0, err
 	}
 	var size, resident, shared int64
-	_, err = fmt.Sscan(string(b), &size, &resident, &shared)
+	_, err = fmt.Sscan(string(b[:n]), &size, &resident, &shared)
 	return (resident - shared) * int64(os.Getpagesize()), err
 }
 
