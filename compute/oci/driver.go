@@ -11,20 +11,20 @@ import (
 // Options say what a driver may use. The zero value of a number is the default beside it; there is no "unlimited".
 type Options struct {
 	Images     Images
-	ImageBytes int64         // that one image may have unpacked; 8 GiB
-	CacheBytes int64         // of unpacked images that are kept in memory while nothing uses them; 2 GiB
+	ImageBytes int64         // that one image may have unpacked; 8 GiB, or a quarter of the machine's memory
+	CacheBytes int64         // of unpacked images that are kept in memory while nothing uses them; 2 GiB, or an eighth of the machine's memory
 	Warm       int           // sandboxes that are kept while nothing runs in them, about 70 MiB each; 4
 	WarmFor    time.Duration // how long each is kept; one minute
 }
 
-func (o *Options) defaults() {
+func (o *Options) defaults(memory int64) {
 	def := func(v *int64, d int64) {
 		if *v <= 0 {
 			*v = d
 		}
 	}
-	def(&o.ImageBytes, 8<<30)
-	def(&o.CacheBytes, 2<<30)
+	def(&o.ImageBytes, min(8<<30, memory/4))
+	def(&o.CacheBytes, min(2<<30, memory/8))
 	if o.Warm <= 0 {
 		o.Warm = 4
 	}

@@ -55,6 +55,15 @@ func TestAProgramSeesNothingOfTheMachine(t *testing.T) {
 	}
 }
 
+func TestAFileWithoutANameCanBeUsed(t *testing.T) {
+	r := computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	spec.Args = []string{"unlinked", "/out/x", "write", "/out/a=1", "hardlink", "/out/a", "list", "/out"}
+	if x := run(t, newDriver(t), r, spec); x.Code != 0 || r.Said(1) != "5 still\na\na.link\n" || len(r.Outputs()) != 2 {
+		t.Errorf("got %+v, %q, %q and %q", x, r.Said(1), r.Said(2), r.Outputs())
+	}
+}
+
 func TestInputsCanBeMapped(t *testing.T) {
 	r := computetest.NewRun(map[string][]byte{"b/f": []byte("0123456789abc")})
 	spec := withProgram(t, r, []byte(program(t)))

@@ -146,7 +146,7 @@ func marshal(t testing.TB, v any) []byte {
 }
 
 // withProgram is an image that holds a program alone.
-func withProgram(t *testing.T, r *computetest.Run, program []byte) redoubt.SubmitJob {
+func withProgram(t testing.TB, r *computetest.Run, program []byte) redoubt.SubmitJob {
 	l := layer(t, entry{name: "bin/"}, entry{name: "bin/program", content: string(program)})
 	return redoubt.SubmitJob{Image: image(t, r, object{"Entrypoint": []string{"/bin/program"}}, nil, l)}
 }
@@ -175,5 +175,5 @@ func driverWith(t *testing.T, o oci.Options) *oci.Driver {
 }
 
 func TestContract(t *testing.T) {
-	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: withProgram, Processes: true})
+	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true})
 }

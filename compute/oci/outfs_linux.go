@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/lisafs"
-	"gvisor.dev/gvisor/pkg/marshal/primitive"
 )
 
 // outFS serves /out to a sandbox over gVisor's file protocol. Names, folders, links, owners and modes are kept here in memory and mean
@@ -40,6 +39,7 @@ type outNode struct {
 	mode     uint32
 	uid, gid uint32
 	links    int
+	opens    int // that use its content, which stays until they and its names have gone
 	children map[string]*outNode
 	target   string
 	a, m, c  time.Time
@@ -97,7 +97,7 @@ func stamp(t time.Time) lisafs.StatxTimestamp { return lisafs.NsecToStatxTimesta
 // statx is called with mu held.
 func (fs *outFS) statx(n *outNode) (lisafs.Statx, error) {
 	s := lisafs.Statx{
-		Mask: unix.STATX_BASIC_STATS, Blksize: 64 << 10, Nlink: uint32(max(1, n.links)), UID: n.uid, GID: n.gid, Mode: uint16(n.mode), Ino: n.ino,
+		Mask: unix.STATX_BASIC_STATS, Blksize: 64 << 10, Nlink: uint32(n.links), UID: n.uid, GID: n.gid, Mode: uint16(n.mode), Ino: n.ino,
 		Atime: stamp(n.a), Mtime: stamp(n.m), Ctime: stamp(n.c),
 	}
 	switch {
@@ -356,14 +356,20 @@ func (f *outFile) Unlink(name string, flags uint32) error {
 	return nil
 }
 
-// drop takes a name away. The content of a file without names goes with who has it open; nobody can open it any more.
+// drop takes a name away.
 func (fs *outFS) drop(dir *outNode, name string) {
 	n := dir.children[name]
 	delete(dir.children, name)
 	dir.m = time.Now()
 	dir.c, n.c = dir.m, dir.m
 	fs.files--
-	if n.links--; n.links == 0 && n.isFile() {
+	n.links--
+	fs.forget(n)
+}
+
+// forget removes the content of a file that nothing leads to any more.
+func (fs *outFS) forget(n *outNode) {
+	if n.isFile() && n.links == 0 && n.opens == 0 {
 		os.Remove(fs.content(n))
 	}
 }
@@ -431,124 +437,20 @@ func (f *outFile) Open(flags uint32) (*lisafs.OpenFD, int, error) {
 
 func (fs *outFS) open(fd *lisafs.ControlFD, n *outNode, flags uint32) (*lisafs.OpenFD, error) {
 	o := &outOpen{fs: fs, n: n}
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	switch {
 	case n.isFile():
 		var err error
 		if o.f, err = os.OpenFile(fs.content(n), int(flags&(unix.O_ACCMODE|unix.O_TRUNC)), 0); err != nil {
 			return nil, lisafs.ExtractErrno(err)
 		}
+		n.opens++
 	case !n.isDir():
 		return nil, unix.ENXIO
 	}
 	o.OpenFD.Init(fd, flags, o)
 	return &o.OpenFD, nil
-}
-
-// outOpen is an open file or folder.
-type outOpen struct {
-	lisafs.OpenFD
-	openRefusals
-	fs *outFS
-	n  *outNode
-	f  *os.File // nil: a folder
-
-	mu    sync.Mutex
-	names []string
-	next  int
-}
-
-func (o *outOpen) FD() *lisafs.OpenFD { return &o.OpenFD }
-
-// Close implements lisafs.OpenFDImpl.
-func (o *outOpen) Close() {
-	if o.f != nil {
-		o.f.Close()
-	}
-}
-
-// Stat implements lisafs.OpenFDImpl.
-func (o *outOpen) Stat() (lisafs.Statx, error) {
-	o.fs.mu.Lock()
-	defer o.fs.mu.Unlock()
-	if o.f == nil {
-		return o.fs.statx(o.n)
-	}
-	i, err := o.f.Stat()
-	if err != nil {
-		return lisafs.Statx{}, err
-	}
-	n := *o.n
-	n.mode = n.mode&^unix.S_IFMT | unix.S_IFIFO // the size is the open file's, which may have no name any more
-	s, err := o.fs.statx(&n)
-	s.Mode, s.Size, s.Blocks = uint16(o.n.mode), uint64(i.Size()), (uint64(i.Size())+511)/512
-	return s, err
-}
-
-// Sync implements lisafs.OpenFDImpl. Nothing here outlives the run.
-func (o *outOpen) Sync() error { return nil }
-
-// Write implements lisafs.OpenFDImpl.
-func (o *outOpen) Write(buf []byte, off uint64) (uint64, error) {
-	if o.f == nil {
-		return 0, unix.EISDIR
-	}
-	if off > 1<<62 {
-		return 0, unix.EFBIG
-	}
-	n, err := unix.Pwrite(int(o.f.Fd()), buf, int64(off))
-	if n <= 0 && err != nil {
-		return 0, err
-	}
-	o.fs.mu.Lock()
-	o.n.m = time.Now()
-	o.fs.mu.Unlock()
-	return uint64(n), nil
-}
-
-// Read implements lisafs.OpenFDImpl.
-func (o *outOpen) Read(buf []byte, off uint64) (uint64, error) {
-	if o.f == nil {
-		return 0, unix.EISDIR
-	}
-	if off > 1<<62 {
-		return 0, nil
-	}
-	n, err := unix.Pread(int(o.f.Fd()), buf, int64(off))
-	return uint64(max(0, n)), err
-}
-
-// Allocate implements lisafs.OpenFDImpl.
-func (o *outOpen) Allocate(mode, off, length uint64) error {
-	if o.f == nil || off > 1<<62 || length > 1<<62 {
-		return unix.EINVAL
-	}
-	return unix.Fallocate(int(o.f.Fd()), uint32(mode), int64(off), int64(length))
-}
-
-// Getdent64 implements lisafs.OpenFDImpl.
-func (o *outOpen) Getdent64(count uint32, seek0 bool, record func(lisafs.Dirent64)) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.fs.mu.Lock()
-	defer o.fs.mu.Unlock()
-	if !o.n.isDir() {
-		return unix.ENOTDIR
-	}
-	if seek0 || o.names == nil {
-		o.names, o.next = sortedNames(o.n.children), 0
-	}
-	for used := 0; o.next < len(o.names); o.next++ {
-		name := o.names[o.next]
-		c := o.n.children[name]
-		if c == nil { // removed since
-			continue
-		}
-		if used += direntBytes(name); used > int(count) {
-			return nil
-		}
-		record(lisafs.Dirent64{Ino: primitive.Uint64(c.ino), Off: primitive.Uint64(o.next + 1), Type: primitive.Uint8(c.mode & unix.S_IFMT >> 12), Name: lisafs.SizedString(name)})
-	}
-	return nil
 }
 
 // walk tells of everything under /out, in order of names, once the sandbox can change nothing any more.

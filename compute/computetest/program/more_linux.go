@@ -77,6 +77,30 @@ func more() map[string]func(string) error {
 			_, err = fmt.Printf("%s\n", b)
 			return err
 		},
+		// unlinked uses a file that has no name any more.
+		"unlinked": func(at string) error {
+			f, err := os.Create(at)
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(at); err != nil {
+				return err
+			}
+			if _, err := f.WriteString("still there"); err != nil {
+				return err
+			}
+			if err := f.Truncate(5); err != nil {
+				return err
+			}
+			i, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			b := make([]byte, 20)
+			n, _ := f.ReadAt(b, 0)
+			fmt.Println(i.Size(), string(b[:n]))
+			return f.Close()
+		},
 		// buffers fills sockets, whose content is the kernel's memory, until it may not.
 		"buffers": func(string) error {
 			b := make([]byte, 64<<10)
