@@ -14,7 +14,7 @@ import (
 
 // checkFilters says which types a guard of this machine can release: those of which both filters are here, and whether the kernel walls them in.
 func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
-	if !slices.ContainsFunc(nodes, func(n nodeStatus) bool { return n.Kind == estate.KindGuard }) {
+	if !slices.ContainsFunc(nodes, func(n nodeStatus) bool { return n.Kind == estate.KindGuard && n.Half != node.HalfLow }) {
 		return
 	}
 	all, err := filter.Available(ctx)

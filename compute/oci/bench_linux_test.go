@@ -13,7 +13,7 @@ func BenchmarkRun(b *testing.B) {
 	if oci.Dynamic() {
 		b.Skip("built with cgo: a sandbox needs a static binary")
 	}
-	d, err := oci.New(oci.Options{Images: registry{}})
+	d, err := oci.New(oci.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -54,7 +54,7 @@ func TestADebianUserlandWorks(t *testing.T) {
 	}
 	files := map[string][]byte{"b/words": words.Bytes(), "b/data.json": []byte(`{"a":[1,2,3]}`)}
 	r := computetest.NewRun(files)
-	ref := image(t, r, conf, nil, l)
+	ref := push(t, r, conf, nil, l)
 	spec := redoubt.SubmitJob{Image: ref, Seconds: 300}
 	if x := run(t, d, r, spec); x.Code != 0 || !strings.HasPrefix(r.Said(1), "nobody\nword-0999\n") || len(r.Outputs()["packages"]) < 3 {
 		t.Fatalf("got %+v, %.200q, %q and %q", x, r.Said(1), r.Said(2), r.Outputs())
@@ -70,7 +70,7 @@ func TestADebianUserlandWorks(t *testing.T) {
 		find /out -type f | sort
 		sha256sum /out/b/words | cut -c1-64`
 	r2 := computetest.NewRun(files)
-	image(t, r2, conf, nil, l)
+	push(t, r2, conf, nil, l)
 	spec.Args = []string{"/bin/sh", "-ec", script}
 	x := run(t, d, r2, spec)
 	want := fmt.Sprintf("6\n160x100\n/out/b/words\n/out/share.tar\n/out/small.png\n%x\n", sha256.Sum256(words.Bytes()))

@@ -10,11 +10,11 @@ import (
 
 // Options say what a driver may use. The zero value of a number is the default beside it; there is no "unlimited".
 type Options struct {
-	Images     Images
-	ImageBytes int64         // that one image may have unpacked; 8 GiB, or a quarter of the machine's memory
-	CacheBytes int64         // of unpacked images that are kept in memory while nothing uses them; 2 GiB, or an eighth of the machine's memory
-	Warm       int           // sandboxes that are kept while nothing runs in them, about 70 MiB each; 4
-	WarmFor    time.Duration // how long each is kept; one minute
+	Policy     *redoubt.ImagePolicy // which images may run; nil: all that a job can read
+	ImageBytes int64                // that one image may have unpacked; 8 GiB, or a quarter of the machine's memory
+	CacheBytes int64                // of unpacked images that are kept in memory while nothing uses them; 2 GiB, or an eighth of the machine's memory
+	Warm       int                  // sandboxes that are kept while nothing runs in them, about 70 MiB each; 4
+	WarmFor    time.Duration        // how long each is kept; one minute
 }
 
 func (o *Options) defaults(memory int64) {

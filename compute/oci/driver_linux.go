@@ -40,9 +40,6 @@ var _ compute.Driver = (*Driver)(nil)
 
 // New makes a driver. What the machine lacks, Available tells.
 func New(o Options) (*Driver, error) {
-	if o.Images == nil {
-		return nil, errors.New("oci: no registry")
-	}
 	var machine unix.Sysinfo_t
 	if err := unix.Sysinfo(&machine); err != nil {
 		return nil, os.NewSyscallError("sysinfo", err)
@@ -139,16 +136,16 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 	if len(t.Spec.Network) > 0 {
 		return x, faultf("images have no network yet: leave --network out")
 	}
-	im, err := find(ctx, d.o.Images, t)
+	im, err := open(ctx, t, d.o.Policy)
 	if err != nil {
 		return x, err
 	}
-	root, err := d.roots.get(ctx, t.Share()+"\x00"+im.digest, func() (*root, error) { return d.unpackImage(ctx, t, im) })
+	root, err := d.roots.get(ctx, t.Share()+"\x00"+im.Digest.String(), func() (*root, error) { return d.unpack(ctx, im) })
 	if err != nil {
 		return x, err
 	}
 	defer d.roots.put(root)
-	p, err := im.process(t.Spec, root.told)
+	p, err := newProcess(im, t.Spec, root.told)
 	if err != nil {
 		return x, err
 	}

@@ -12,6 +12,7 @@ import (
 	"redoubt"
 	"redoubt/compute"
 	"redoubt/compute/computetest"
+	"redoubt/compute/image"
 	"redoubt/compute/oci"
 )
 
@@ -32,12 +33,12 @@ func TestAnImageSaysHowItIsRun(t *testing.T) {
 	l := layer(t, entry{name: "opt/p", content: program(t)}, entry{name: "etc/passwd", content: "app:x:1000:1001::/home/app:/bin/sh\n"})
 	conf := object{"User": "app", "WorkingDir": "/work/here", "Env": []string{"A=image", "B=image", "PATH=/opt"}, "Entrypoint": []string{"p"}, "Cmd": []string{"user", "", "pwd", ""}}
 	r := computetest.NewRun(nil)
-	spec := redoubt.SubmitJob{Image: image(t, r, conf, nil, l)}
+	spec := redoubt.SubmitJob{Image: push(t, r, conf, nil, l)}
 	if x := run(t, d, r, spec); x.Code != 0 || r.Said(1) != "1000 1001\n/work/here\n" {
 		t.Errorf("got %+v, %q and %q", x, r.Said(1), r.Said(2))
 	}
 	r = computetest.NewRun(nil)
-	spec = redoubt.SubmitJob{Image: image(t, r, conf, nil, l), Args: []string{"env", "A", "env", "B", "env", "HOME", "host", "", "write", "/out/x=1"}, Env: []string{"B=job"}}
+	spec = redoubt.SubmitJob{Image: push(t, r, conf, nil, l), Args: []string{"env", "A", "env", "B", "env", "HOME", "host", "", "write", "/out/x=1"}, Env: []string{"B=job"}}
 	if x := run(t, d, r, spec); x.Code != 0 || r.Said(1) != "A=image\nB=job\nHOME=/home/app\nredoubt\n" || string(r.Outputs()["x"]) != "1" {
 		t.Errorf("got %+v, %q, %q and %q", x, r.Said(1), r.Said(2), r.Outputs())
 	}
@@ -76,7 +77,7 @@ func TestInputsCanBeMapped(t *testing.T) {
 // layersRead are the objects that a run opened beside manifest and configuration.
 func layersRead(r *computetest.Run) (n int) {
 	for _, what := range r.Reads() {
-		if strings.HasPrefix(what, "object images/sha256:") {
+		if strings.HasPrefix(what, "object images/test/_blobs/") {
 			n++
 		}
 	}
@@ -97,8 +98,25 @@ func TestAnUnpackedImageIsOneSharesAlone(t *testing.T) {
 		if x := run(t, d, r, spec); x.Code != 0 || layersRead(r) != c.layers {
 			t.Errorf("%d: got %+v and %d layers read, want %d: %q", i, x, layersRead(r), c.layers, r.Reads())
 		}
-		if !slices.Contains(r.Reads(), "object images/images/test:v1") {
+		if !slices.Contains(r.Reads(), "object images/test/_tags/v1") {
 			t.Errorf("%d: the image was not asked for: %q", i, r.Reads())
+		}
+	}
+}
+
+// A policy is asked in each run, also of an image that has been unpacked.
+func TestAPolicySaysWhatRuns(t *testing.T) {
+	p := &redoubt.ImagePolicy{Rules: []redoubt.ImageRule{{Repository: "images/test", Digests: []string{digest(nil)}}}}
+	d := driverWith(t, oci.Options{Policy: p})
+	for _, pinned := range []bool{false, true, false} {
+		r := computetest.NewRun(nil)
+		spec := withProgram(t, r, []byte(program(t)))
+		spec.Args = []string{"say", "ran"}
+		if p.Rules[0].Digests = []string{digest(nil)}; pinned {
+			p.Rules[0].Digests = []string{string(readObject(t, r, repo.Tag("v1")))}
+		}
+		if x := run(t, d, r, spec); (x.Code == 0) != pinned || (r.Said(1) != "") != pinned || !pinned && !strings.Contains(x.Why, "policy") {
+			t.Errorf("pinned %v: got %+v and %q", pinned, x, r.Said(1))
 		}
 	}
 }
@@ -124,61 +142,55 @@ func TestAnImageThatCannotBeTakenIsTheSubmittersFault(t *testing.T) {
 		what, why string
 		load      func(t *testing.T, r *computetest.Run) string
 	}{
-		{"none", "no image", func(t *testing.T, r *computetest.Run) string { return "images/none:v1" }},
-		{"no program", "no program", func(t *testing.T, r *computetest.Run) string { return image(t, r, object{}, nil, good) }},
+		{"none", "there is none", func(t *testing.T, r *computetest.Run) string { return "images/none:v1" }},
+		{"no program", "no program", func(t *testing.T, r *computetest.Run) string { return push(t, r, object{}, nil, good) }},
 		{"no such program", "/bin/none", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, object{"Cmd": []string{"/bin/none"}}, nil, good)
+			return push(t, r, object{"Cmd": []string{"/bin/none"}}, nil, good)
 		}},
 		{"no such user", "no user", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, object{"Cmd": []string{"/bin/program"}, "User": "who"}, nil, good)
+			return push(t, r, object{"Cmd": []string{"/bin/program"}, "User": "who"}, nil, good)
 		}},
-		{"other machine", "linux/", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, func(c, m object) { c["architecture"] = "riscv64" }, good)
+		{"other machine", "this node runs", func(t *testing.T, r *computetest.Run) string {
+			return push(t, r, conf, func(c, m object) { c["architecture"] = "riscv64" }, good)
 		}},
 		{"fewer layers", "layers", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, func(c, m object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{}} }, good)
+			return push(t, r, conf, func(c, m object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{}} }, good)
 		}},
 		{"other content", "unpacks to", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, func(c, m object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{digest(nil)}} }, good)
+			return push(t, r, conf, func(c, m object) { c["rootfs"] = object{"type": "layers", "diff_ids": []string{digest(nil)}} }, good)
 		}},
-		{"foreign layer", "not taken", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, func(c, m object) {
+		{"foreign layer", "media type", func(t *testing.T, r *computetest.Run) string {
+			return push(t, r, conf, func(c, m object) {
 				m["layers"].([]object)[0]["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 			}, good)
 		}},
-		{"layer gone", "not there", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, func(c, m object) { m["layers"].([]object)[0]["digest"] = digest([]byte("other")) }, good)
+		{"layer gone", "missing", func(t *testing.T, r *computetest.Run) string {
+			return push(t, r, conf, func(c, m object) { m["layers"].([]object)[0]["digest"] = digest([]byte("other")) }, good)
 		}},
-		{"layer altered", "digest says", func(t *testing.T, r *computetest.Run) string {
-			ref := image(t, r, conf, nil, good)
+		{"layer altered", "its digest says", func(t *testing.T, r *computetest.Run) string {
+			ref := push(t, r, conf, nil, good)
 			packed := gzipped(t, good)
-			name := redoubt.ObjectName{Bucket: "images", Key: digest(packed)}
+			name := repo.Blob(image.DigestOf(packed))
 			packed[len(packed)-1] ^= 1
 			r.SetObject(name, packed)
 			return ref
 		}},
-		{"manifest altered", "digest says", func(t *testing.T, r *computetest.Run) string {
-			image(t, r, conf, nil, good)
-			ref := "images/test@" + digest([]byte("x"))
-			r.SetObject(redoubt.ObjectName{Bucket: "images", Key: ref}, []byte("{}"))
-			return ref
-		}},
-		{"malformed", "malformed", func(t *testing.T, r *computetest.Run) string {
-			r.SetObject(redoubt.ObjectName{Bucket: "images", Key: "images/bad:v1"}, []byte(`{"schemaVersion":`))
-			return "images/bad:v1"
+		{"manifest altered", "something else", func(t *testing.T, r *computetest.Run) string {
+			r.SetObject(repo.Manifest(image.DigestOf(nil)), []byte("{}"))
+			return "images/test@" + digest(nil)
 		}},
 		{"weak digest", "sha256", func(t *testing.T, r *computetest.Run) string { return "images/test@md5:00" }},
 		{"out of the root", "out of the image", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, nil, good, layer(t, entry{name: "../../etc/cron.d/x", content: "x"}))
+			return push(t, r, conf, nil, good, layer(t, entry{name: "../../etc/cron.d/x", content: "x"}))
 		}},
 		{"through a link", "links", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, nil, good, layer(t, entry{name: "a", h: tar.Header{Typeflag: tar.TypeSymlink, Linkname: "a"}}, entry{name: "a/x", content: "x"}))
+			return push(t, r, conf, nil, good, layer(t, entry{name: "a", h: tar.Header{Typeflag: tar.TypeSymlink, Linkname: "a"}}, entry{name: "a/x", content: "x"}))
 		}},
 		{"a bomb", "MiB", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, conf, nil, good, layer(t, entry{name: "zeros", content: string(make([]byte, 96<<20))}))
+			return push(t, r, conf, nil, good, layer(t, entry{name: "zeros", content: string(make([]byte, 96<<20))}))
 		}},
 		{"bad environment", "NAME=VALUE", func(t *testing.T, r *computetest.Run) string {
-			return image(t, r, object{"Cmd": []string{"/bin/program"}, "Env": []string{"nothing"}}, nil, good)
+			return push(t, r, object{"Cmd": []string{"/bin/program"}, "Env": []string{"nothing"}}, nil, good)
 		}},
 	} {
 		r := computetest.NewRun(nil)
@@ -195,22 +207,22 @@ func TestAnImageThatCannotBeTakenIsTheSubmittersFault(t *testing.T) {
 func TestAnIndexGivesTheManifestForThisMachine(t *testing.T) {
 	r := computetest.NewRun(nil)
 	l := layer(t, entry{name: "bin/program", content: program(t)})
-	image(t, r, object{"Cmd": []string{"/bin/program", "say", "ours"}}, nil, l)
-	const ref = "images/test"
-	m := readObject(t, r, "images/test:v1")
-	index := marshal(t, object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []object{
-		{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest([]byte("other")), "size": 5, "platform": object{"os": "linux", "architecture": "riscv64"}},
-		{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest(m), "size": len(m), "platform": object{"os": "linux", "architecture": runtime.GOARCH}},
+	push(t, r, object{"Cmd": []string{"/bin/program", "say", "ours"}}, nil, l)
+	d := string(readObject(t, r, repo.Tag("v1")))
+	index := marshal(t, object{"schemaVersion": 2, "mediaType": image.TypeIndex, "manifests": []object{
+		{"mediaType": image.TypeManifest, "digest": digest([]byte("other")), "size": 5, "platform": object{"os": "linux", "architecture": "riscv64"}},
+		{"mediaType": image.TypeManifest, "digest": d, "size": 1000, "platform": object{"os": "linux", "architecture": runtime.GOARCH}},
 	}})
-	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: ref + ":multi"}, index)
-	if x := run(t, newDriver(t), r, redoubt.SubmitJob{Image: ref + ":multi"}); x.Code != 0 || r.Said(1) != "ours\n" {
+	r.SetObject(repo.Manifest(image.DigestOf(index)), index)
+	r.SetObject(repo.Tag("multi"), []byte(digest(index)))
+	if x := run(t, newDriver(t), r, redoubt.SubmitJob{Image: "images/test:multi"}); x.Code != 0 || r.Said(1) != "ours\n" {
 		t.Errorf("got %+v and %q", x, r.Said(1))
 	}
 }
 
-func readObject(t *testing.T, r *computetest.Run, key string) []byte {
+func readObject(t *testing.T, r *computetest.Run, name redoubt.ObjectName) []byte {
 	t.Helper()
-	_, c, err := r.Object(t.Context(), redoubt.ObjectName{Bucket: "images", Key: key})
+	_, c, err := r.Object(t.Context(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ func node() {
 	if err != nil {
 		panic(err)
 	}
-	d, err := oci.New(oci.Options{Images: registry{}})
+	d, err := oci.New(oci.Options{})
 	if err != nil {
 		panic(err)
 	}

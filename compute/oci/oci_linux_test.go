@@ -4,9 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"os"
 	"runtime"
@@ -16,6 +13,7 @@ import (
 	"redoubt"
 	"redoubt/compute"
 	"redoubt/compute/computetest"
+	"redoubt/compute/image"
 	"redoubt/compute/oci"
 	"redoubt/sandbox"
 )
@@ -30,28 +28,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// registry finds images among the objects of the run itself.
-type registry struct{}
-
-func (registry) Manifest(ctx context.Context, t compute.Task, ref string) ([]byte, error) {
-	return read(ctx, t, redoubt.ObjectName{Bucket: "images", Key: ref})
-}
-
-func (registry) Blob(ctx context.Context, t compute.Task, _, digest string) (redoubt.Content, int64, error) {
-	v, c, err := t.Object(ctx, redoubt.ObjectName{Bucket: "images", Key: digest})
-	return c, v.SizeBytes, err
-}
-
-func read(ctx context.Context, t compute.Task, name redoubt.ObjectName) ([]byte, error) {
-	v, c, err := t.Object(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	b := make([]byte, v.SizeBytes)
-	_, err = c.Reader(0, -1).Read(b)
-	return b, err
-}
+// repo is where the images of these tests lie.
+var repo = image.Repository{Bucket: "images", Name: "test"}
 
 // entry is one of a layer. A name that ends in a slash is a folder.
 type entry struct {
@@ -88,10 +66,7 @@ func layer(t testing.TB, entries ...entry) []byte {
 	return b.Bytes()
 }
 
-func digest(b []byte) string {
-	sum := sha256.Sum256(b)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func digest(b []byte) string { return image.DigestOf(b).String() }
 
 func gzipped(t testing.TB, b []byte) []byte {
 	t.Helper()
@@ -111,8 +86,8 @@ func gzipped(t testing.TB, b []byte) []byte {
 
 type object map[string]any
 
-// image puts an image of layers into a run, and gives what names it. change may alter its configuration and manifest.
-func image(t testing.TB, r *computetest.Run, conf object, change func(config, manifest object), layers ...[]byte) string {
+// push puts an image of layers into a run, and gives what names it. change may alter its configuration and manifest.
+func push(t testing.TB, r *computetest.Run, conf object, change func(config, manifest object), layers ...[]byte) string {
 	t.Helper()
 	var diffs []string
 	var descriptors []object
@@ -120,7 +95,7 @@ func image(t testing.TB, r *computetest.Run, conf object, change func(config, ma
 		packed := gzipped(t, l)
 		diffs = append(diffs, digest(l))
 		descriptors = append(descriptors, object{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest(packed), "size": len(packed)})
-		r.SetObject(redoubt.ObjectName{Bucket: "images", Key: digest(packed)}, packed)
+		r.SetObject(repo.Blob(image.DigestOf(packed)), packed)
 	}
 	config := object{"architecture": runtime.GOARCH, "os": "linux", "config": conf, "rootfs": object{"type": "layers", "diff_ids": diffs}}
 	manifest := object{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "layers": descriptors}
@@ -128,11 +103,11 @@ func image(t testing.TB, r *computetest.Run, conf object, change func(config, ma
 		change(config, manifest)
 	}
 	c := marshal(t, config)
-	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: digest(c)}, c)
+	r.SetObject(repo.Blob(image.DigestOf(c)), c)
 	manifest["config"] = object{"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(c), "size": len(c)}
 	m := marshal(t, manifest)
-	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: "images/test:v1"}, m)
-	r.SetObject(redoubt.ObjectName{Bucket: "images", Key: "images/test@" + digest(m)}, m)
+	r.SetObject(repo.Manifest(image.DigestOf(m)), m)
+	r.SetObject(repo.Tag("v1"), []byte(digest(m)))
 	return "images/test:v1"
 }
 
@@ -148,7 +123,7 @@ func marshal(t testing.TB, v any) []byte {
 // withProgram is an image that holds a program alone.
 func withProgram(t testing.TB, r *computetest.Run, program []byte) redoubt.SubmitJob {
 	l := layer(t, entry{name: "bin/"}, entry{name: "bin/program", content: string(program)})
-	return redoubt.SubmitJob{Image: image(t, r, object{"Entrypoint": []string{"/bin/program"}}, nil, l)}
+	return redoubt.SubmitJob{Image: push(t, r, object{"Entrypoint": []string{"/bin/program"}}, nil, l)}
 }
 
 func newDriver(t *testing.T) compute.Driver {
@@ -161,7 +136,6 @@ func driverWith(t *testing.T, o oci.Options) *oci.Driver {
 	if oci.Dynamic() {
 		t.Skip("built with cgo: a sandbox needs a static binary")
 	}
-	o.Images = registry{}
 	d, err := oci.New(o)
 	if err != nil {
 		t.Fatal(err)

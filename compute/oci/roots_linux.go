@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"redoubt/compute"
+	"redoubt/compute/image"
 	"redoubt/compute/oci/layers"
 	"redoubt/sandbox"
 )
@@ -113,9 +113,9 @@ func (c *roots) close() {
 	c.shrink()
 }
 
-// unpackImage has a process that is walled in make one file system of an image's layers.
-func (d *Driver) unpackImage(ctx context.Context, t compute.Task, im *image) (*root, error) {
-	head, err := layers.Header(im.spec(d.o.ImageBytes))
+// unpack has a process that is walled in make one file system of an image's layers.
+func (d *Driver) unpack(ctx context.Context, im *image.Image) (*root, error) {
+	head, err := layers.Header(unpackSpec(im, d.o.ImageBytes))
 	if err != nil {
 		return nil, &fault{err.Error()}
 	}
@@ -134,14 +134,11 @@ func (d *Driver) unpackImage(ctx context.Context, t compute.Task, im *image) (*r
 		return nil, err
 	}
 	defer p.Kill()
-	in := &blobs{ctx: ctx, images: d.o.Images, task: t, im: im}
+	in := &blobs{ctx: ctx, im: im}
 	err = p.Stream(ctx, io.MultiReader(bytes.NewReader(head), in), f)
 	err = errors.Join(err, in.Close())
-	var own *fault
 	var x *sandbox.Exit
 	switch {
-	case errors.As(err, &own):
-		return nil, own
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case errors.As(err, &x) && x.Code == 1 && x.Killed == "":
@@ -149,7 +146,7 @@ func (d *Driver) unpackImage(ctx context.Context, t compute.Task, im *image) (*r
 	case errors.As(err, &x):
 		return nil, faultf("the image cannot be unpacked: it takes more memory or time than an image may")
 	case err != nil:
-		return nil, err
+		return nil, faulty(im.Reference.String(), err)
 	}
 	r := &root{}
 	if r.told, r.bytes, err = layers.Seal(f); err != nil {

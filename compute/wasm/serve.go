@@ -69,6 +69,7 @@ func serve(in io.Reader, out io.Writer) error {
 	if err := w.write(sayServes); err != nil {
 		return err
 	}
+	w.hold = true
 	var body bytes.Buffer
 	env := w.task.Env
 	for {
@@ -92,7 +93,7 @@ func serve(in io.Reader, out io.Writer) error {
 		case tellGo:
 			memory.refused = false
 			x := w.instanceOf(ctx, r, m, memory, &body, false)
-			if err := w.writeJSON(sayEnd, x); err != nil {
+			if err := errors.Join(w.writeJSON(sayEnd, x), w.flush()); err != nil {
 				return err
 			}
 		default:
@@ -269,6 +270,7 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 
 // answerCall has the worker answer one request. An error is the worker's end; what the module did wrong is c.err.
 func (i *instance) answerCall(ctx context.Context, c *call) error {
+	i.hold = true
 	if err := i.writeJSON(tellCall, c.env); err != nil {
 		return err
 	}
@@ -279,9 +281,10 @@ func (i *instance) answerCall(ctx context.Context, c *call) error {
 		}
 		rest = rest[n:]
 	}
-	if err := i.write(tellGo); err != nil {
+	if err := errors.Join(i.write(tellGo), i.flush()); err != nil {
 		return err
 	}
+	i.hold = false
 	for {
 		kind, body, err := i.read()
 		if err != nil {

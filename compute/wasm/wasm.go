@@ -434,7 +434,7 @@ func (s *session) content(id uint32, off, n int64) error {
 	if cap(s.out) < int(n)+5 {
 		s.out = make([]byte, 0, maxPiece+5)
 	}
-	piece := s.out[:5+n]
+	piece := s.out[:5+n] // nothing waits: an answer is sent at once
 	got, err := io.ReadFull(h.r, piece[5:])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		h.r = nil

@@ -23,12 +23,12 @@ import (
 
 // Limits of images.
 const (
-	MaxFiles         = 400_000   // a distribution with all its documentation has 100,000
-	maxImageDepth    = 128       // folders within folders
-	maxSymlinks      = 40        // followed on the way to one name, as by the kernel
-	maxAccountsBytes = 1 << 20   // of /etc/passwd and /etc/group each
-	maxSpecBytes     = 1 << 20   // of what the unpacker is told, and of what it tells
-	maxWindow        = 128 << 20 // of zstd, as its own tool has without being asked for more
+	MaxFiles         = 400_000 // a distribution with all its documentation has 100,000
+	maxImageDepth    = 128     // folders within folders
+	maxSymlinks      = 40      // followed on the way to one name, as by the kernel
+	maxAccountsBytes = 1 << 20 // of /etc/passwd and /etc/group each
+	maxSpecBytes     = 1 << 20 // of what the unpacker is told, and of what it tells
+	maxWindow        = 8 << 20 // of zstd: the largest that it asks its readers to take
 )
 
 // Spec is what an unpacker is told before the layers, each of which follows in full, the lowest first.
