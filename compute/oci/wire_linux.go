@@ -30,6 +30,7 @@ const (
 	// from the node
 	doBoot = 'B' // a bootSpec
 	doRun  = 'R' // a runSpec; the descriptors are on the other socket
+	doDial = 'D' // a dialSpec; the descriptor is on the other socket
 	answer = 'a' // an error number of 4 bytes, and where it is 0, what was asked for
 )
 
