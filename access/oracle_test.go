@@ -120,6 +120,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("role", objects && !reviews && !exports || buckets || settings || expires || records)
 	case link:
 		object("link", sends || receives)
+		object("another estate's", !has("partner"))
 		if r.Bucket != nil {
 			object("system", r.Bucket.Name != ".system")
 			object("reserved", sends || strings.Contains(string(r.Bucket.Name), ".") == r.Guarded)
