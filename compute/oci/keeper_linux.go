@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unicode/utf8"
 
@@ -32,9 +33,13 @@ const (
 	filesFD = 4 // descriptors for runs
 )
 
+// entered is set once Enter was called: a program that does not call it would be executed anew as itself.
+var entered atomic.Bool
+
 // Enter must come first in the main of every program that makes a Driver, and in that of its tests, before sandbox.Enter of Workers. In a process that a driver started it becomes
 // what that is for and does not return; in any other it does nothing.
 func Enter() {
+	entered.Store(true)
 	name := ""
 	if len(os.Args) > 0 {
 		name = os.Args[0]
