@@ -124,6 +124,7 @@ type bootSpec struct {
 	CPUs      float64 `json:"cpus"`
 	Processes int     `json:"processes"`
 	Disk      int64   `json:"disk"`
+	Serves    bool    `json:"serves,omitempty"` // connections are made to its program
 }
 
 // runSpec is one run in a sandbox.
