@@ -34,6 +34,7 @@ const (
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
 	niceness      = 10
+	handOver      = time.Hour // that a worker may take to hand over what its module left
 )
 
 // version is of what was compiled: another version of the runtime compiles anew.
@@ -120,7 +121,8 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([
 		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
 			return nil, exit, err
 		}
-		if err := t.Keep(ctx, name, made); err != nil && redoubt.KindOf(err) != redoubt.QuotaExceeded {
+		err := t.Keep(ctx, name, made)
+		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // it is compiled again next time
 			return nil, compute.Exit{}, err
 		}
 	}
@@ -258,7 +260,10 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 			case sayOut, sayErr:
 				s.t.Log(int(kind-'0'), body)
 			case sayEnd:
-				timer.Stop()
+				if s.end != nil {
+					return errFrame
+				}
+				timer.Reset(handOver)
 				s.end = new(ending)
 				if err := json.Unmarshal(body, s.end); err != nil {
 					return err
@@ -269,6 +274,9 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 					return err
 				}
 			default:
+				if s.end != nil { // the module runs no more
+					return errFrame
+				}
 				if err := s.serve(within, kind, body); err != nil {
 					return err
 				}
