@@ -117,7 +117,7 @@ type JobService interface {
 	// HasModule says whether a module is there that the working label dominates.
 	HasModule(ctx context.Context, who Credential, digest string) (bool, error)
 	SubmitJob(ctx context.Context, who Credential, q SubmitJob) (Job, error)
-	// Jobs lists newest first.
+	// Jobs lists newest first, without their outputs; fewer than were asked for where they were submitted with much.
 	Jobs(ctx context.Context, who Credential, q ListJobs) ([]Job, error)
 	Job(ctx context.Context, who Credential, id JobID) (Job, error)
 	// WaitJob is Job once its state is not the one given, for who dominates MAX; for others it is Denied. It gives the job as it is when ctx ends.

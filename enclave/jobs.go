@@ -529,6 +529,9 @@ func (e *Enclave) Job(ctx context.Context, who redoubt.Credential, id redoubt.Jo
 	return e.jobFor(j, who.Working), e.noteRead(ctx, ent)
 }
 
+// maxJobsBytes is how much of arguments and variables a list holds before it ends.
+const maxJobsBytes = 4 << 20
+
 // Jobs lists those whose START the caller dominates, newest first.
 func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.ListJobs) ([]redoubt.Job, error) {
 	ent, err := e.decide(ctx, ask{op: "Jobs", who: who, action: redoubt.ActionReadJob, detail: "jobs"})
@@ -556,8 +559,8 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		}
 	}
 	e.jobs.mu.Unlock()
-	out := []redoubt.Job{}
-	for len(out) < most {
+	out, size := []redoubt.Job{}, 0
+	for len(out) < most && size < maxJobsBytes {
 		newest := -1
 		for i, l := range lanes {
 			if len(l) > 0 && (newest < 0 || l[len(l)-1].seq > lanes[newest][len(lanes[newest])-1].seq) {
@@ -570,7 +573,11 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		l := lanes[newest]
 		lanes[newest] = l[:len(l)-1]
 		if v := e.jobFor(l[len(l)-1], who.Working); q.State == "" || v.State == q.State {
+			v.Outputs = nil
 			out = append(out, v)
+			for _, s := range slices.Concat(v.Spec.Args, v.Spec.Env) {
+				size += len(s)
+			}
 		}
 	}
 	ent.Count = uint32(max(len(out), 1))

@@ -490,3 +490,52 @@ func TestAThousandJobsAboveKeepNoneBelowWaiting(t *testing.T) {
 	}
 	t.Error("the low job waits for those above")
 }
+
+func TestAJobHasSoManyOutputsAndNoMore(t *testing.T) {
+	w := open(t, nil)
+	ctx, who := context.Background(), w.as("s-analyst", "")
+	j := w.submit(who, nil)
+	r := w.run()
+	for i := range redoubt.MaxJobOutputs {
+		putOut(t, r, fmt.Sprintf("%s/%05d", strings.Repeat("a-name-of-some-length", 8), i), "x")
+	}
+	if err := r.Put(ctx, "more", 1, strings.NewReader("x")); !errors.Is(err, redoubt.TooLarge) {
+		t.Errorf("one more: %v", err)
+	}
+	finish(t, r, redoubt.JobExit{})
+	if got := w.job(who, j.ID); got.State != redoubt.JobDone || len(got.Outputs) != redoubt.MaxJobOutputs {
+		t.Errorf("it is %s with %d outputs: %s", got.State, len(got.Outputs), got.Why)
+	}
+	w.restart(true)
+	if got := w.job(w.as("s-analyst", ""), j.ID); got.State != redoubt.JobDone || len(got.Outputs) != redoubt.MaxJobOutputs {
+		t.Errorf("after a crash it is %s with %d outputs: %s", got.State, len(got.Outputs), got.Why)
+	}
+}
+
+func TestAListOfJobsIsBounded(t *testing.T) {
+	w := open(t, nil)
+	ctx, who := context.Background(), w.as("s-analyst", "")
+	spec := w.jobSpec(who, func(q *redoubt.SubmitJob) { q.Args = []string{strings.Repeat("x", redoubt.MaxJobSpecBytes-1000)} })
+	for range 80 {
+		if _, err := w.SubmitJob(ctx, who, spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	seen, after, lists := 0, redoubt.JobID(""), 0
+	for {
+		all, err := w.Jobs(ctx, who, redoubt.ListJobs{After: after})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 0 {
+			break
+		}
+		seen, after, lists = seen+len(all), all[len(all)-1].ID, lists+1
+	}
+	if seen != 80 || lists < 2 {
+		t.Errorf("%d jobs came in %d lists", seen, lists)
+	}
+	if _, err := w.Jobs(ctx, who, redoubt.ListJobs{State: "nonsense"}); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("a state that is none: %v", err)
+	}
+}

@@ -187,13 +187,13 @@ func run(in io.Reader, out io.Writer) error {
 
 // instance runs the module to its end.
 func (w *worker) instance() (x ending) {
+	memory := &limited{most: uint64(w.task.Memory)}
 	defer func() {
 		if p := recover(); p != nil { // a module whose first memory is more than it may use
 			x = ending{Code: -1, Fault: fmt.Sprint(p)}
 		}
+		x.Memory = memory.refused && x.Code != 0
 	}()
-	memory := &limited{most: uint64(w.task.Memory)}
-	defer func() { x.Memory = memory.refused && x.Code != 0 }()
 	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
