@@ -170,6 +170,7 @@ const (
 	TrustedDevice    = "device"    // by a home: the device's own work
 	TrustedLower     = "lower"     // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
 	TrustedSide      = "side"      // by a guard: the TLS authority of an enclave that it joins
+	TrustedRoad      = "road"      // by a half of a guard: the key that it shares with the other, and where that listens
 	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
 	TrustedPartner   = "partner"   // by an agreement's gateway: another estate's, for what that gives
 	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before

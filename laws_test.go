@@ -21,7 +21,7 @@ var rows = [][]string{
 	{"access", "audit", "bundle", "identity"},
 	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "ztdf"},
 	{"enclave", "replica", "guard"},
-	{"s3", "api", "console", "client"},
+	{"s3", "api", "registry", "console", "client"},
 	{"node"},
 	{"redoubttest"},
 	{"cmd", "sim", "examples"},

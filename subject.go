@@ -147,10 +147,11 @@ const (
 	ActionTakeRaise      Action = "TakeFromGuard" // what was raised, sealed, from a guard
 	ActionExportZTDF     Action = "ExportZTDF"    // a version leaves the estate as a file for a partner nation, by a reviewer
 
-	ActionSubmitJob Action = "SubmitJob" // and a schedule of jobs
-	ActionReadJob   Action = "ReadJob"
-	ActionCancelJob Action = "CancelJob"
-	ActionRunJob    Action = "RunJob" // beginning and end of an attempt, as its subject
+	ActionSubmitJob   Action = "SubmitJob" // and a schedule of jobs
+	ActionReadJob     Action = "ReadJob"
+	ActionCancelJob   Action = "CancelJob"
+	ActionCallService Action = "CallService"
+	ActionRunJob      Action = "RunJob" // beginning and end of an attempt, as its subject
 
 	ActionHandPartner  Action = "HandToPartner"   // what an agreement lets out, sealed, to another estate's gateway
 	ActionTakePartner  Action = "TakeFromPartner" // the same from there, by the node's own subject, which asked for it

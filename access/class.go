@@ -76,7 +76,7 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassExport
 	case redoubt.ActionGuardRelease, redoubt.ActionAcceptRelease, redoubt.ActionHandRaise, redoubt.ActionTakeRaise:
 		return ClassGuard
-	case redoubt.ActionSubmitJob, redoubt.ActionReadJob, redoubt.ActionCancelJob, redoubt.ActionRunJob:
+	case redoubt.ActionSubmitJob, redoubt.ActionReadJob, redoubt.ActionCancelJob, redoubt.ActionRunJob, redoubt.ActionCallService:
 		return ClassJob
 	case redoubt.ActionHandPartner:
 		return ClassPartner

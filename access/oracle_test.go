@@ -38,7 +38,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	officers := erases || people || isA("RevokeGrant SearchAudit VerifyAudit KeyStatus EndDevice EndAgreement")
 	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink SilenceLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
-	jobs := isA("SubmitJob ReadJob CancelJob RunJob")
+	jobs := isA("SubmitJob ReadJob CancelJob RunJob CallService")
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease TakeFromPartner")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
@@ -120,6 +120,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("role", objects && !reviews && !exports || buckets || settings || expires || records)
 	case link:
 		object("link", sends || receives)
+		object("another estate's", !has("partner"))
 		if r.Bucket != nil {
 			object("system", r.Bucket.Name != ".system")
 			object("reserved", sends || strings.Contains(string(r.Bucket.Name), ".") == r.Guarded)

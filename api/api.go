@@ -43,6 +43,8 @@ type Options struct {
 	Exports     redoubt.ExportService
 	Jobs        redoubt.JobService // nil: of a node that runs none
 	Schedules   redoubt.ScheduleService
+	Services    redoubt.ServiceService
+	Host        redoubt.ServiceHost
 
 	// Of a node that guards join to others; nil: of one that none does.
 	Releases      redoubt.ReleaseService

@@ -20,17 +20,24 @@ func (s *server) jobRoutes(mux *http.ServeMux) {
 		return
 	}
 	for pattern, handle := range map[string]handler{
-		"GET /v1/modules/{digest}":    s.hasModule,
-		"PUT /v1/modules/{digest}":    s.putModule,
-		"POST /v1/jobs":               s.submitJob,
-		"GET /v1/jobs":                s.listJobs,
-		"GET /v1/jobs/{id}":           s.showJob,
-		"GET /v1/jobs/{id}/wait":      s.waitJob,
-		"GET /v1/jobs/{id}/log":       s.jobLog,
-		"DELETE /v1/jobs/{id}":        s.cancelJob,
-		"GET /v1/schedules":           s.listSchedules,
-		"PUT /v1/schedules/{name}":    s.putSchedule,
-		"DELETE /v1/schedules/{name}": s.removeSchedule,
+		"GET /v1/modules/{digest}":      s.hasModule,
+		"PUT /v1/modules/{digest}":      s.putModule,
+		"POST /v1/jobs":                 s.submitJob,
+		"GET /v1/jobs":                  s.listJobs,
+		"GET /v1/jobs/{id}":             s.showJob,
+		"GET /v1/jobs/{id}/wait":        s.waitJob,
+		"GET /v1/jobs/{id}/log":         s.jobLog,
+		"DELETE /v1/jobs/{id}":          s.cancelJob,
+		"GET /v1/schedules":             s.listSchedules,
+		"PUT /v1/schedules/{name}":      s.putSchedule,
+		"DELETE /v1/schedules/{name}":   s.removeSchedule,
+		"GET /v1/services":              s.listServices,
+		"GET /v1/services/{name}":       s.showService,
+		"GET /v1/services/{name}/log":   s.serviceLog,
+		"PUT /v1/services/{name}":       s.deployService,
+		"DELETE /v1/services/{name}":    s.removeService,
+		redoubt.ServicePath + "{name}/": s.callService,
+		redoubt.ServicePath + "{name}":  s.callService,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))
 	}
@@ -162,4 +169,70 @@ func (s *server) removeSchedule(w http.ResponseWriter, r *http.Request, who redo
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// running adds what runs of a service at labels that the caller dominates.
+func (s *server) running(x redoubt.Service, who redoubt.Credential) redoubt.Service {
+	x.Instances = s.Host.Running(x, who.Working)
+	return x
+}
+
+func (s *server) listServices(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	all, err := s.Services.Services(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		all[i] = s.running(all[i], who)
+	}
+	return answer(w, http.StatusOK, map[string]any{"services": orEmpty(all)})
+}
+
+func serviceName(r *http.Request) redoubt.ServiceName {
+	return redoubt.ServiceName(r.PathValue("name"))
+}
+
+func (s *server) showService(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	out, err := s.Services.Service(r.Context(), who, serviceName(r))
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, s.running(out, who))
+}
+
+func (s *server) serviceLog(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	x, err := s.Services.Service(r.Context(), who, serviceName(r))
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", octets)
+	_, err = w.Write(s.Host.Log(x, who.Working))
+	return err
+}
+
+func (s *server) deployService(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var spec redoubt.ServiceSpec
+	if err := read(w, r, &spec); err != nil {
+		return err
+	}
+	out, err := s.Services.DeployService(r.Context(), who, serviceName(r), spec)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, s.running(out, who))
+}
+
+func (s *server) removeService(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	if err := s.Services.RemoveService(r.Context(), who, serviceName(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// callService has a service answer. What it answers is its own, and no page of the node's.
+func (s *server) callService(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	w.Header().Set("Content-Security-Policy", "sandbox")
+	r.Header.Del("Authorization")
+	return s.Host.Serve(w, r, who, serviceName(r))
 }

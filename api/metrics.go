@@ -19,7 +19,7 @@ var (
 )
 
 // metrics is the Prometheus text of what the credential dominates (RULES 3.4). Every scrape has a registry of its
-// own, so that nothing of one credential's view can be left in another's. No series names a bucket, a key or a person.
+// own, so that nothing of one credential's view can be left in another's. No series names a bucket, a key or a person; those of services name them.
 // What counts the node as a whole, its memory and processor time too, tells of work at every label: it
 // shows to who dominates the ceiling alone.
 func (s *server) metrics(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
@@ -32,6 +32,16 @@ func (s *server) metrics(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 	if who.Working.Dominates(s.Ceiling) {
 		seen = append(seen, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		seen = append(seen, s.NodeWide...)
+	}
+	if s.Services != nil {
+		services, err := s.Services.Services(r.Context(), who)
+		if k := redoubt.KindOf(err); err != nil && k != redoubt.Denied {
+			return err
+		}
+		for i := range services {
+			services[i] = s.running(services[i], who)
+		}
+		seen = append(seen, servicesView(services))
 	}
 	for _, c := range seen {
 		if err := all.Register(c); err != nil {
@@ -69,6 +79,32 @@ func (v view) Collect(ch chan<- prometheus.Metric) {
 		gauge(chargedDesc, float64(u.ChargedBytes), u.Label)
 		if u.QuotaBytes > 0 {
 			gauge(quotaDesc, float64(u.QuotaBytes), u.Label)
+		}
+	}
+}
+
+var (
+	requestsDesc = prometheus.NewDesc("redoubt_service_requests_total", "Requests to a service that were answered at a label, since the node started.", []string{"service", "of", "label"}, nil)
+	failedDesc   = prometheus.NewDesc("redoubt_service_failed_total", "Those of them that the service did not answer.", []string{"service", "of", "label"}, nil)
+	runningDesc  = prometheus.NewDesc("redoubt_service_instances", "Instances of a service that run for a label.", []string{"service", "of", "label"}, nil)
+)
+
+// servicesView is what one credential sees of services, as a collector.
+type servicesView []redoubt.Service
+
+func (v servicesView) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{requestsDesc, failedDesc, runningDesc} {
+		ch <- d
+	}
+}
+
+func (v servicesView) Collect(ch chan<- prometheus.Metric) {
+	for _, s := range v {
+		for _, i := range s.Instances {
+			of := []string{string(s.Name), s.Label, i.Label}
+			ch <- prometheus.MustNewConstMetric(requestsDesc, prometheus.CounterValue, float64(i.Requests), of...)
+			ch <- prometheus.MustNewConstMetric(failedDesc, prometheus.CounterValue, float64(i.Failed), of...)
+			ch <- prometheus.MustNewConstMetric(runningDesc, prometheus.GaugeValue, float64(i.Running), of...)
 		}
 	}
 }

@@ -36,6 +36,7 @@ type Sheet struct {
 type Bundle struct {
 	Sheet
 	file   io.ReaderAt
+	steady bool // file is in memory that nobody else has: what was verified of it stays so
 	head   []byte
 	leaves [][sha256.Size]byte
 }
@@ -128,6 +129,7 @@ func readAt(file io.ReaderAt, p []byte, at int64) error {
 
 // Verify reads a whole file of size bytes and gives it only if it is for this node and this estate, every sealed byte of it
 // is what its maker signed, and it is in time. It opens nothing. progress may be nil. A refusal has Rule and Hint; nothing is kept of it.
+// A file that is a bytes.Reader is taken to stay as it is, and is not verified once more as it is opened.
 func Verify(ctx context.Context, file io.ReaderAt, size int64, x Expect, progress func(done int64)) (*Bundle, error) {
 	s, head, t, err := parse(file, size)
 	if err != nil {
@@ -144,6 +146,7 @@ func Verify(ctx context.Context, file io.ReaderAt, size int64, x Expect, progres
 		return nil, refuse(redoubt.Denied, RuleMaker, "this node has no link with "+string(s.Maker), "")
 	}
 	b := &Bundle{Sheet: s, file: file, head: head}
+	_, b.steady = file.(*bytes.Reader)
 	if err := b.verify(ctx, key, t, progress); err != nil {
 		return nil, err
 	}
@@ -245,7 +248,11 @@ func (b *Bundle) afterReceipt(last redoubt.BundleMark) error {
 // Open gives the content, as a stream that ends with io.EOF only where the content ends. It reads the file a second time and
 // gives nothing that is not what was verified.
 func (b *Bundle) Open(who *keys.Identity) (io.Reader, error) {
-	plain, err := keys.OpenWith(who, &verified{b: b})
+	sealed := io.Reader(&verified{b: b})
+	if b.steady {
+		sealed = io.NewSectionReader(b.file, int64(len(b.head)), b.SealedBytes)
+	}
+	plain, err := keys.OpenWith(who, sealed)
 	if err != nil {
 		return nil, sealedFault(err)
 	}

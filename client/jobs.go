@@ -118,3 +118,41 @@ func (c *Client) Schedules(ctx context.Context) ([]redoubt.Schedule, error) {
 func (c *Client) RemoveSchedule(ctx context.Context, name redoubt.ScheduleName) error {
 	return c.call(ctx, "DELETE", schedulePath(name), nil, nil)
 }
+
+func servicePath(name redoubt.ServiceName, rest string) string {
+	return "/v1/services/" + url.PathEscape(string(name)) + rest
+}
+
+// DeployService makes a service, or a new revision of one.
+func (c *Client) DeployService(ctx context.Context, name redoubt.ServiceName, spec redoubt.ServiceSpec) (out redoubt.Service, err error) {
+	return out, c.call(ctx, "PUT", servicePath(name, ""), spec, &out)
+}
+
+// Services lists them.
+func (c *Client) Services(ctx context.Context) ([]redoubt.Service, error) {
+	var out struct {
+		Services []redoubt.Service `json:"services"`
+	}
+	err := c.call(ctx, "GET", "/v1/services", nil, &out)
+	return out.Services, err
+}
+
+// Service shows one.
+func (c *Client) Service(ctx context.Context, name redoubt.ServiceName) (out redoubt.Service, err error) {
+	return out, c.call(ctx, "GET", servicePath(name, ""), nil, &out)
+}
+
+// ServiceLog gives what its instances have written last.
+func (c *Client) ServiceLog(ctx context.Context, name redoubt.ServiceName) ([]byte, error) {
+	res, err := c.request(ctx, "GET", servicePath(name, "/log"), "", nil)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	return io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes))
+}
+
+// RemoveService ends one.
+func (c *Client) RemoveService(ctx context.Context, name redoubt.ServiceName) error {
+	return c.call(ctx, "DELETE", servicePath(name, ""), nil, nil)
+}

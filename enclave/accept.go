@@ -177,7 +177,7 @@ func (e *Enclave) ReleaseTaken(ctx context.Context, guard redoubt.Credential, p 
 		return out, false, err
 	}
 	declared := slices.ContainsFunc(e.guards, func(d DeclaredGuard) bool {
-		return string(d.Name) == string(guard.Subject) && (d.Low == e.name || d.High == e.name)
+		return d.brings(e.name, guard.Subject) && (d.Low == e.name || d.High == e.name)
 	})
 	kind, rule := redoubt.Denied, ""
 	switch rest, err := hex.DecodeString(p.Rest); {
@@ -225,7 +225,7 @@ func (e *Enclave) statementFits(op string, guard redoubt.Credential, s *redoubt.
 	}
 	var g DeclaredGuard
 	for _, d := range e.guards {
-		if string(d.Name) == string(guard.Subject) && (d.Low == e.name && d.High == s.From || d.High == e.name && s.From == e.name) {
+		if d.brings(e.name, guard.Subject) && (d.Low == e.name && d.High == s.From || d.High == e.name && s.From == e.name) {
 			g = d
 		}
 	}

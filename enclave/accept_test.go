@@ -167,6 +167,39 @@ func TestOnlyTheGuardOfThePairBringsARelease(t *testing.T) {
 	}
 }
 
+// TestEachHalfOfAGuardThatRunsApartDoesItsOwnWorkAlone: at the lower enclave what takes a raise brings no release, and what brings releases takes no raise.
+func TestEachHalfOfAGuardThatRunsApartDoesItsOwnWorkAlone(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	p, text := c.fetched(c.approved())
+	const releaser = highGuard + "-release"
+	bring := func(who redoubt.SubjectName) error {
+		_, err := c.secret.AcceptRelease(ctx, c.secret.as(who, ""), p, strings.NewReader(text))
+		return err
+	}
+	wantRefusal(t, "one that no guard has", bring(releaser), redoubt.Denied, ruleOtherGuard)
+	for i := range c.secret.guards {
+		if g := &c.secret.guards[i]; g.Name == highGuard {
+			g.Releaser = releaser
+		}
+	}
+	wantRefusal(t, "the half that takes the raise", bring(highGuard), redoubt.Denied, ruleOtherGuard)
+	if _, _, err := c.secret.ReleaseTaken(ctx, c.secret.as(highGuard, ""), p.Statement.Public()); redoubt.KindOf(err) != redoubt.Denied {
+		t.Errorf("the half that takes the raise asks what was released: %v", err)
+	}
+	for who, want := range map[redoubt.SubjectName]redoubt.Kind{releaser: redoubt.Denied, highGuard: redoubt.NotModified} {
+		short, stop := context.WithTimeout(ctx, 50*time.Millisecond)
+		_, err := c.files[c.secret].HandRaise(short, c.secret.as(who, ""), "topsecret", redoubt.BundleMark{}, io.Discard)
+		stop()
+		if got := redoubt.KindOf(err); got != want && !(err == nil && want == redoubt.NotModified) {
+			t.Errorf("%s asks for what is raised: %v", who, err)
+		}
+	}
+	if err := bring(releaser); err != nil || c.released() != text {
+		t.Errorf("the half that releases: %v, %q", err, c.released())
+	}
+}
+
 func TestAReviewerWhoEndedAtTheTargetSignsForNothingThere(t *testing.T) {
 	for what, change := range map[string]func(c *chain){
 		"revoked": func(c *chain) {

@@ -93,17 +93,17 @@ func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
 	return d, e.describe(ctx, a, d.Allow, d.Rule)
 }
 
-// live says what is known of a credential now: nil, or why it is not good. That of a job is as good as its subject, and as what it was submitted with.
+// live says what is known of a credential now: nil, or why it is not good. That of a job, a schedule or a service is as good as its subject, and
+// as what it was made with.
 func (e *Enclave) live(who redoubt.Credential) error {
-	made, isSchedule := strings.CutPrefix(who.ID, schedulePrefix)
-	id, isJob := strings.CutPrefix(who.ID, jobPrefix)
+	kind, made, stands := strings.Cut(who.ID, ":") // which no access key has
 	switch {
-	case isJob:
-		made = e.jobs.credential(redoubt.JobID(id))
-	case !isSchedule:
+	case !stands:
 		return e.identity.Live(who)
+	case kind == "job":
+		made = e.jobs.credential(redoubt.JobID(made))
 	}
-	if _, stands := e.identity.Subject(who.Subject); !stands || made == "" || e.identity.Ended(made) {
+	if _, known := e.identity.Subject(who.Subject); !known || made == "" || e.identity.Ended(made) {
 		return &redoubt.Error{Op: "job", Kind: redoubt.Unauthenticated}
 	}
 	return nil

@@ -75,6 +75,7 @@ type Enclave struct {
 	guards   []DeclaredGuard
 	releases releases
 	jobs     jobs
+	services services
 	partners partners
 	links    links
 	texts    labelCache // label.Label -> string

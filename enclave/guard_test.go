@@ -57,7 +57,7 @@ func TestAGuardRaisesAndReleasesFromEndToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, path string) error {
+		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, path string, _ bool) error {
 			raw, err := os.ReadFile(path)
 			coming := filepath.Join(above, ".coming")
 			if err == nil {

@@ -96,6 +96,9 @@ func (c *chain) options(o *Options, name redoubt.NodeName, ceiling string, more 
 		}
 		g.Rules, g.PerPersonDay, g.PerDay = testRules, 100, 1000
 		o.Guards = append(o.Guards, g)
+		if g.Low == name { // for a guard whose halves run apart; no guard of the chain says so
+			o.People = append(o.People, c.person(redoubt.Person{Name: redoubt.SubjectName(g.Name) + "-release", Clearance: ceiling, Nation: "USA", Roles: []redoubt.Role{redoubt.RoleGuard}, Workload: true}))
+		}
 		o.People = append(o.People, c.person(redoubt.Person{Name: redoubt.SubjectName(g.Name), Clearance: ceiling, Nation: "USA", Roles: []redoubt.Role{redoubt.RoleGuard}, Workload: true}))
 	}
 }

@@ -3,6 +3,7 @@ package enclave
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -433,6 +434,9 @@ func (w *walker) past(ctx context.Context, tops []found, set *labelSet, key stri
 
 // until is the time up to which a version was there: the clock of its own set, or of the one that it was made at.
 func (r *jobRun) until(set *labelSet, rec *record) int64 {
+	if r.from == nil {
+		return math.MaxInt64
+	}
 	return max(r.from[set.id], r.from[rec.made])
 }
 

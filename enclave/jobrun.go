@@ -24,7 +24,8 @@ import (
 type jobRun struct {
 	e     *Enclave
 	j     *job
-	from  map[uint32]int64 // the snapshot
+	from  map[uint32]int64 // the snapshot; nil: everything is as it is when it is read
+	acts  string           // the credential's ID; "": that of the job
 	ended chan struct{}
 	once  sync.Once
 	ends  atomic.Bool // it puts what it wrote, and reads no more
@@ -196,7 +197,11 @@ func (r *jobRun) now() (banner string, logged int64) {
 	return r.label.Banner(), r.logged
 }
 
-func (r *jobRun) who(working label.Label) redoubt.Credential { return r.e.asJob(r.j, working) }
+func (r *jobRun) who(working label.Label) redoubt.Credential {
+	c := r.e.asJob(r.j, working)
+	c.ID = cmp.Or(r.acts, c.ID)
+	return c
+}
 
 // cancel tells whoever runs it to stop.
 func (r *jobRun) cancel() { r.once.Do(func() { close(r.ended) }) }

@@ -177,7 +177,10 @@ func (e *Enclave) loadJobs(ctx context.Context) error {
 			e.enqueue(j)
 		}
 	}
-	return e.loadSchedules(ctx)
+	if err := e.loadSchedules(ctx); err != nil {
+		return err
+	}
+	return e.loadServices()
 }
 
 // recordsAt gives the current system records of a kind in a set.

@@ -36,6 +36,15 @@ type DeclaredGuard struct {
 	Rules        string      // digest of what the guard holds releases to
 	PerPersonDay int
 	PerDay       int
+	Releaser     redoubt.SubjectName // as whom it brings releases to Low; "": as Name
+}
+
+// brings says whether a subject brings the guard's releases to one of its two enclaves.
+func (d DeclaredGuard) brings(to redoubt.NodeName, who redoubt.SubjectName) bool {
+	if to == d.Low && d.Releaser != "" {
+		return who == d.Releaser
+	}
+	return string(who) == string(d.Name)
 }
 
 // The rules that refuse a release, beside identity's.

@@ -278,6 +278,9 @@ func (c inline) Reader(off, n int64) io.Reader {
 
 func (c inline) Close() error { return nil }
 
+// Whole is all of it, for who would read it into memory; it is not written to.
+func (c inline) Whole() []byte { return c }
+
 // contentDigest is the SHA-256 of a version's size bytes of content: the one that came with it, or else they are read once more, and
 // returned where they are not more than most.
 func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, err error) {

@@ -101,6 +101,8 @@ type Node struct {
 
 	Guard *GuardSpec `json:"guard,omitempty"` // of a guard
 
+	Images *redoubt.ImagePolicy `json:"images,omitempty"` // which images may run here; nil: all that can be read
+
 	floor, ceiling label.Label
 }
 

@@ -24,7 +24,11 @@ type GuardSpec struct {
 	Release *ReleaseRules        `json:"release,omitempty"`
 	LowKey  string               `json:"low_key,omitempty"` // Ed25519, base64: as whom the guard comes to the lower enclave
 	HighKey string               `json:"high_key,omitempty"`
-	Pins    map[string]Pin       `json:"pins,omitempty"` // of its two enclaves, by name
+
+	Road       Road   `json:"road,omitzero"`         // between its halves
+	ReleaseKey string `json:"release_key,omitempty"` // Ed25519, base64: as whom it brings releases to the lower enclave, where its halves run apart
+
+	Pins map[string]Pin `json:"pins,omitempty"` // of its two enclaves, by name
 }
 
 // Pin is by what the other end of a guard knows an enclave. Only in an exercise are they taken from the state instead.
@@ -61,6 +65,9 @@ func DefaultReleaseTypes() []string { return []string{"text/plain", "image/png",
 // ownNames are ORIGIN of the buckets that nodes keep for themselves (enclave.RebuiltBucket, enclave.JobBucket), so no node and no partner has one.
 var ownNames = []redoubt.NodeName{"guard", "job"}
 
+// releaseSuffix ends the name of who brings a guard's releases, where that is not the guard itself.
+const releaseSuffix = "-release"
+
 // KindGuard is the kind of a node that joins two enclaves.
 const KindGuard = "guard"
 
@@ -95,10 +102,24 @@ func (e *Estate) GuardPeople(of redoubt.NodeName) (all []redoubt.Person) {
 		if g.Guard.Low == of {
 			key = g.Guard.LowKey
 		}
-		all = append(all, redoubt.Person{Name: redoubt.SubjectName(g.Name), Clearance: node.Range.Ceiling, Nation: e.policy.Nation(), Roles: []redoubt.Role{redoubt.RoleGuard},
-			Expires: guardsEnd, PublicKey: key, Workload: true})
+		one := redoubt.Person{Name: redoubt.SubjectName(g.Name), Clearance: node.Range.Ceiling, Nation: e.policy.Nation(), Roles: []redoubt.Role{redoubt.RoleGuard},
+			Expires: guardsEnd, PublicKey: key, Workload: true}
+		all = append(all, one)
+		if g.Guard.Low == of && g.Guard.ReleaseKey != "" {
+			one.Name, one.PublicKey = g.Guard.Releaser(g.Name), g.Guard.ReleaseKey
+			all = append(all, one)
+		}
 	}
 	return all
+}
+
+// Releaser is as whom a guard brings releases to its lower enclave: where its halves run apart the low one, which takes what is raised, has another
+// key than who releases.
+func (g *GuardSpec) Releaser(guard redoubt.NodeName) redoubt.SubjectName {
+	if g.ReleaseKey != "" {
+		return redoubt.SubjectName(guard + releaseSuffix)
+	}
+	return redoubt.SubjectName(guard)
 }
 
 // guardsEnd is when a guard's clearance ends: with the estate that names it, which is long before.
@@ -181,6 +202,8 @@ func (r *reader) guard(node *Node) []field {
 		{"release", false, func(n *yaml.Node, p string) { g().Release = r.releaseRules(n, p) }},
 		{"low_key", false, func(n *yaml.Node, p string) { g().LowKey = r.publicKey(n, p) }},
 		{"high_key", false, func(n *yaml.Node, p string) { g().HighKey = r.publicKey(n, p) }},
+		{"release_key", false, func(n *yaml.Node, p string) { g().ReleaseKey = r.publicKey(n, p) }},
+		{"road", false, func(n *yaml.Node, p string) { g().Road = r.road(n, p) }},
 		{"pins", false, func(n *yaml.Node, p string) {
 			g().Pins = map[string]Pin{}
 			r.entries(n, p, 2, func(key, value *yaml.Node, p string) {
@@ -234,7 +257,7 @@ func (r *reader) checkGuards() {
 		n, path := &r.estate.Nodes[i], fmt.Sprintf("nodes[%d]", i)
 		if n.Kind != KindGuard {
 			if n.Guard != nil {
-				r.faultAt(path, "low, high, raise, release, low_key, high_key and pins are a guard's", "add kind: guard, or remove them")
+				r.faultAt(path, "low, high, raise, release, road, low_key, high_key, release_key and pins are a guard's", "add kind: guard, or remove them")
 			}
 			continue
 		}
@@ -286,8 +309,12 @@ func (r *reader) checkGuard(n *Node, path string, pairs map[[2]redoubt.NodeName]
 	if e := r.estate; !e.Exercise && !r.taken && (g.LowKey == "" || g.HighKey == "" || len(g.Pins) != 2) {
 		r.faultAt(path, "has no keys of its own, or no pins of its enclaves", "redoubt guard key NAME prints low_key and high_key, and redoubt node card what is pinned; only an estate with exercise: true may do without")
 	}
-	if _, ok := r.estate.Person(redoubt.SubjectName(n.Name)); ok {
-		r.faultAt(path+".name", "a person is named so too", "")
+	r.checkRoad(n, path)
+	for _, name := range []redoubt.SubjectName{redoubt.SubjectName(n.Name), g.Releaser(n.Name)} {
+		if _, ok := r.estate.Person(name); ok {
+			r.faultAt(path+".name", "a person is named "+string(name)+", as the guard is", "")
+			return
+		}
 	}
 }
 

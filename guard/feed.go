@@ -19,8 +19,8 @@ type FeederOptions struct {
 	Guard  redoubt.Credential
 	Source redoubt.RaiseSource
 	Dir    string // its spool, its own
-	// Send sends a file one way. It knows nothing of what arrives.
-	Send func(ctx context.Context, path string) error
+	// Send sends a file one way. It knows nothing of what arrives. again: it was sent before, and has time.
+	Send func(ctx context.Context, path string, again bool) error
 	Keep int64 // bytes of bundles that were sent and are kept, for a person to feed again; 0: DefaultKeep
 	Log  *slog.Logger
 }
@@ -34,8 +34,8 @@ const (
 	againMax    = 30 * time.Second // between two tries of a source that is away
 )
 
-// repeats is when a bundle that was sent is sent again, if nothing newer waits: a high half that was away for a few minutes is fed without
-// anybody having to ask. What arrived already costs the far side nothing.
+// repeats is when a bundle that was sent is sent again, if nothing newer comes: a high half that was away for a few minutes is fed without
+// anybody having to ask. While much comes nothing is repeated: it would take the road, and the time of both halves, from what is new.
 var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
 
 // Feeder is the low half of a raise: it takes bundles from the low node into its spool, and sends each of them one way. One that is in the
@@ -44,8 +44,9 @@ type Feeder struct {
 	o     FeederOptions
 	spool spool
 	have  redoubt.BundleMark // the newest in the spool; of the one that fetches
-	sent  sent               // of the one that sends, as again is
+	sent  sent               // of the one that sends, as again and busy are
 	again []repeat
+	busy  time.Time     // when something new was sent last
 	fresh chan struct{} // something came into the spool
 }
 
@@ -136,10 +137,7 @@ func (f *Feeder) fetch(ctx context.Context) error {
 		if err := f.spool.keep(haveName, m); err != nil {
 			return err
 		}
-		select {
-		case f.fresh <- struct{}{}:
-		default:
-		}
+		f.wake()
 	}
 	return nil
 }
@@ -198,8 +196,9 @@ func (f *Feeder) send(ctx context.Context) error {
 // nextLook is how long there is nothing to do, as far as is known: until the first repeat is due.
 func (f *Feeder) nextLook() time.Duration {
 	d := pollEvery
+	idle := f.busy.Add(repeats[0])
 	for _, r := range f.again {
-		d = min(d, max(time.Until(r.at), 10*time.Millisecond))
+		d = min(d, max(time.Until(r.at), time.Until(idle), 10*time.Millisecond))
 	}
 	return d
 }
@@ -213,7 +212,7 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 		if f.sent.has(b.mark) {
 			continue
 		}
-		if err := f.o.Send(ctx, b.path); err != nil {
+		if err := f.o.Send(ctx, b.path, false); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -224,21 +223,28 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 		if err := f.spool.keep(sentName, f.sent); err != nil {
 			return err
 		}
-		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})
+		f.busy = time.Now()
+		f.again = append(f.again, repeat{b.path, f.busy.Add(repeats[0]), 0})
 	}
 	return nil
 }
 
-// repeat sends again what is due, as long as nothing newer has come.
+// repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over.
 func (f *Feeder) repeat(ctx context.Context) error {
 	now := time.Now()
-	for i := 0; i < len(f.again) && ctx.Err() == nil && len(f.fresh) == 0; {
+	for i := 0; i < len(f.again) && ctx.Err() == nil && len(f.fresh) == 0 && now.Sub(f.busy) >= repeats[0]; {
 		r := f.again[i]
 		if now.Before(r.at) {
 			i++
 			continue
 		}
-		_ = f.o.Send(ctx, r.path) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
+		idle, end := f.whileIdle(ctx)
+		_ = f.o.Send(idle, r.path, true) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
+		cut := idle.Err() != nil
+		end()
+		if cut {
+			return nil
+		}
 		if r.step++; r.step == len(repeats) {
 			f.again = slices.Delete(f.again, i, i+1)
 			continue
@@ -248,6 +254,30 @@ func (f *Feeder) repeat(ctx context.Context) error {
 		i++
 	}
 	return nil
+}
+
+// whileIdle is ctx until something new comes into the spool.
+func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-f.fresh:
+			f.wake()
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { stop(); <-ended }
+}
+
+// wake has the one that sends look for what is new.
+func (f *Feeder) wake() {
+	select {
+	case f.fresh <- struct{}{}:
+	default:
+	}
 }
 
 // Refeed is what a person at the low side asks to be sent once more.
@@ -308,7 +338,7 @@ func (f *Feeder) refeed(ctx context.Context) error {
 		if b.mark.Numbering != all[len(all)-1].mark.Numbering || !inSpans(asked.Serials, b.mark.Serial) {
 			continue
 		}
-		if err := f.o.Send(ctx, b.path); err != nil {
+		if err := f.o.Send(ctx, b.path, false); err != nil {
 			return nil // it is asked for still
 		}
 		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})

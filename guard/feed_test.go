@@ -170,6 +170,60 @@ func TestNothingAboveChangesWhatIsSent(t *testing.T) {
 	})
 }
 
+// TestNothingIsRepeatedWhileMuchComes: a repeat waits until nothing is new, and gives way to what comes while it is sent.
+func TestNothingIsRepeatedWhileMuchComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{to: t.TempDir()}
+		began, cut := make(chan struct{}, 1000), 0
+		slow := func(ctx context.Context, path string, again bool) error {
+			if !again {
+				return over.Send(ctx, path, again)
+			}
+			began <- struct{}{}
+			select {
+			case <-ctx.Done():
+				cut++
+				return ctx.Err()
+			case <-time.After(time.Second):
+				return over.Send(ctx, path, again)
+			}
+		}
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: slow})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- f.Run(ctx) }()
+		const many = 50
+		for i := range many {
+			low.write(fmt.Sprint("item ", i))
+			time.Sleep(repeats[0] / 2)
+		}
+		synctest.Wait()
+		if n := len(over.sent); n != many || len(began) != 0 {
+			t.Errorf("while much came %d were sent, and %d repeats begun, want %d and none", n, len(began), many)
+		}
+		<-began // the first repeat, once nothing came
+		before := time.Now()
+		low.write("in between")
+		synctest.Wait()
+		if over.sends(many+1) != 1 || time.Since(before) != 0 || cut != 1 {
+			t.Errorf("what came during a repeat was sent %d times within %v; %d repeats gave way", over.sends(many+1), time.Since(before), cut)
+		}
+		time.Sleep(10 * time.Minute)
+		for _, serial := range []uint64{1, many, many + 1} {
+			if n := over.sends(serial); n != 1+len(repeats) {
+				t.Errorf("number %d was sent %d times in the end, want %d", serial, n, 1+len(repeats))
+			}
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 func TestAGapIsFedAgainByAPerson(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()

@@ -229,7 +229,7 @@ type road struct {
 	tell  func()
 }
 
-func (r *road) Send(_ context.Context, path string) error {
+func (r *road) Send(_ context.Context, path string, _ bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fails > 0 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,12 +17,20 @@ import (
 // approvedAt is a source where one release is approved, under rules.
 type approvedAt struct {
 	redoubt.ReleaseSource
-	rules    string
+	rules string
+
+	mu       sync.Mutex
 	finished []string
 }
 
+func (s *approvedAt) ended() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.finished)
+}
+
 func (s *approvedAt) PendingReleases(ctx context.Context, _ redoubt.Credential, state redoubt.ReleaseState) ([]redoubt.ReleaseID, error) {
-	if state == redoubt.ReleaseApproved && len(s.finished) == 0 {
+	if state == redoubt.ReleaseApproved && len(s.ended()) == 0 {
 		return []redoubt.ReleaseID{"r"}, nil
 	}
 	<-ctx.Done()
@@ -39,6 +48,8 @@ func (s *approvedAt) FinishRelease(_ context.Context, _ redoubt.Credential, _ re
 	if r != nil {
 		refused = "taken"
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.finished = append(s.finished, refused)
 	return nil
 }
@@ -83,8 +94,8 @@ func TestAGuardThatGoesByOtherRulesRefusesNothingThatTheTargetMayHave(t *testing
 			ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 			guard.NewReleaser(guard.ReleaserOptions{Rules: guard.Rules{Digest: "mine", High: "high", Low: "low"}, Source: source, Target: answers{c.err}}).Run(ctx)
 			stop()
-			if !slices.Equal(source.finished, c.want) {
-				t.Errorf("rules %s, target says %v: the source is told %q, want %q", c.rules, c.err, source.finished, c.want)
+			if !slices.Equal(source.ended(), c.want) {
+				t.Errorf("rules %s, target says %v: the source is told %q, want %q", c.rules, c.err, source.ended(), c.want)
 			}
 		}
 	})

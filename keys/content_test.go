@@ -99,6 +99,19 @@ func TestEveryWayToSealAndToReadAgrees(t *testing.T) {
 		if err != nil || !bytes.Equal(got, plain[off:off+length]) {
 			t.Fatalf("Range %d+%d of %d: got %d, %v", off, length, n, len(got), err)
 		}
+		r, at := o.Range(int64(off), int64(length)), 0
+		for at < length { // in reads of all lengths, and not one more than it takes
+			m, err := r.Read(p[at : at+rapid.IntRange(1, length-at).Draw(t, "read")])
+			if at += m; err != nil || m == 0 || !bytes.Equal(p[:at], plain[off:off+at]) {
+				t.Fatalf("Read of %d+%d at %d: got %d, %v", off, length, at, m, err)
+			}
+		}
+		if length > 0 && r.cur != nil {
+			t.Fatalf("all %d bytes are read, and the reader keeps its memory", length)
+		}
+		if m, err := r.Read(make([]byte, 1)); m != 0 || err != io.EOF {
+			t.Fatalf("behind the end: %d, %v", m, err)
+		}
 		var w bytes.Buffer
 		if m, err := o.Range(int64(off), int64(length)).WriteTo(&w); m != int64(length) || err != nil || !bytes.Equal(w.Bytes(), plain[off:off+length]) {
 			t.Fatalf("WriteTo %d+%d of %d: got %d, %v", off, length, n, m, err)
@@ -118,6 +131,9 @@ func refused(t *testing.T, what string, k DataKey, b Binding, sealed []byte) {
 	}
 	if _, err := io.Copy(io.Discard, o.Range(0, -1)); !errors.Is(err, redoubt.Corrupt) {
 		t.Errorf("%s: WriteTo gave %v", what, err)
+	}
+	if _, err := io.ReadFull(o.Range(0, -1), make([]byte, o.Size())); o.Size() > 0 && !errors.Is(err, redoubt.Corrupt) {
+		t.Errorf("%s: a Read of all gave %v", what, err)
 	}
 	p := make([]byte, o.Size()+1)
 	if _, err := o.ReadAt(p, 0); !errors.Is(err, redoubt.Corrupt) {

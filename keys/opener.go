@@ -173,8 +173,14 @@ func (r *RangeReader) fail(err error) {
 	r.cur = nil
 }
 
-// Read gives the next bytes of the range.
+// Read gives the next bytes of the range: whole chunks straight into p where they fit. Its memory is given back with the last byte.
 func (r *RangeReader) Read(p []byte) (int, error) {
+	defer r.done()
+	if len(r.rest) == 0 {
+		if n, _ := r.run(p); n > 0 { // what failed behind them fails the next call
+			return n, nil
+		}
+	}
 	for len(r.rest) == 0 {
 		if err := r.next(); err != nil {
 			return 0, err
@@ -186,6 +192,14 @@ func (r *RangeReader) Read(p []byte) (int, error) {
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	return n, nil
+}
+
+// done gives the memory back when everything was read: who reads just that far meets no end, and may not close.
+func (r *RangeReader) done() {
+	if len(r.rest) == 0 && r.at >= r.end {
+		r.cur.release()
+		r.cur = nil
+	}
 }
 
 // writeChunks is how many chunks WriteTo hands over in one write: a reader on the same machine is then woken

@@ -3,13 +3,12 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,14 +26,17 @@ import (
 )
 
 // guardSide is a guard's process for releases, and the one that starts the two halves of its raise. It holds neither enclave's keys, and
-// listens nowhere.
+// listens nowhere. Where the halves run apart it is either half's: the high one's releases too, for what is high is opened above alone, and the
+// low one's has neither a key for the higher enclave nor a filter.
 type guardSide struct {
+	side     string // HalfLow or HalfHigh where they run apart; "": both
 	declared estate.Node
 	exercise bool
 	state    State
 	dir      string
 	policy   guard.Rules
 	seeds    map[redoubt.NodeName][]byte // by which it comes to each enclave
+	releases bool                        // it has what it takes
 	road     roadConfig
 	words    *guard.Words
 	filters  interface {
@@ -49,6 +51,19 @@ type guardSide struct {
 	mu     sync.Mutex                                   // guards what follows
 	trusts map[redoubt.NodeName]redoubt.Trusted
 	halves map[string]int
+}
+
+// roadTold notes the road, where its ends are on two machines.
+func (g *guardSide) roadTold() {
+	if g.side == "" {
+		return
+	}
+	sum := sha256.Sum256(g.road.Key)
+	t := redoubt.Trusted{Node: g.declared.Name, As: redoubt.TrustedRoad, Fingerprint: hex.EncodeToString(sum[:])}
+	if g.side == HalfLow {
+		t.Dials = []string{g.road.Address}
+	}
+	g.note(func() { g.trusts[g.declared.Name] = t })
 }
 
 // learned notes whom the guard dials, and by what it verifies that enclave.
@@ -70,14 +85,6 @@ func (g *guardSide) note(change func()) {
 	g.tell(trusts, slices.Sorted(maps.Values(g.halves)))
 }
 
-// roadConfig is the one-way road between the halves, as it is kept: whoever knows the key may put datagrams on it.
-type roadConfig struct {
-	Address string `json:"address"` // UDP, where the high half listens
-	Key     []byte `json:"key"`
-}
-
-const roadFile = "road.json"
-
 // GuardKeySecret is the keyring's secret that a guard of a real estate comes to an enclave by.
 func guardKeySecret(enclave redoubt.NodeName) string { return "guard/" + string(enclave) }
 
@@ -87,74 +94,99 @@ func (n *Node) openGuard(o Options, e *estate.Estate, declared estate.Node, ring
 	if !ok {
 		return nil, &redoubt.Error{Op: "node.openGuard", Object: string(declared.Guard.Low), Kind: redoubt.NotFound}
 	}
+	if err := fitSide(o, e, declared); err != nil {
+		return nil, err
+	}
 	r := declared.Guard.Release
-	g := &guardSide{tell: n.tellOfGuard, trusts: map[redoubt.NodeName]redoubt.Trusted{}, halves: map[string]int{}, declared: declared, exercise: e.Exercise, state: o.State, dir: n.dir, seeds: map[redoubt.NodeName][]byte{}, clock: n.clock, log: n.log, run: o.Half,
+	g := &guardSide{side: o.Side, tell: n.tellOfGuard, trusts: map[redoubt.NodeName]redoubt.Trusted{}, halves: map[string]int{}, declared: declared, exercise: e.Exercise, state: o.State, dir: n.dir, seeds: map[redoubt.NodeName][]byte{}, clock: n.clock, log: n.log, run: o.Half,
 		policy: guard.Rules{Digest: r.Rules(), Types: r.Types, Schemas: r.Schemas, Words: r.Words, Floor: low.Floor(), Limit: low.Ceiling(), Policy: e.MarkingPolicy(), High: declared.Guard.High, Low: declared.Guard.Low}}
 	if g.run == nil {
 		g.run = g.spawn
 	}
-	var err error
-	if g.words, err = guard.NewWords(r.Words, g.policy.Policy); err != nil {
+	if err := g.openKeys(o, e, ring); err != nil {
 		return nil, err
 	}
-	if set, err := filter.New(filter.Options{Warm: 1}); err != nil {
-		g.noFilters = err
-		n.log.Error("nothing can be filtered here, so nothing is released", slog.String("why", err.Error()))
-	} else {
-		g.filters = set
-		n.closing(func() error { set.Close(); return nil })
-	}
-	for side, public := range map[redoubt.NodeName]string{declared.Guard.Low: declared.Guard.LowKey, declared.Guard.High: declared.Guard.HighKey} {
-		seed, err := guardSeed(o, e, declared.Name, side, ring)
-		if err != nil {
+	if g.releases {
+		var err error
+		if g.words, err = guard.NewWords(r.Words, g.policy.Policy); err != nil {
 			return nil, err
 		}
-		if publicKey(seed) != public {
-			return nil, &redoubt.Error{Op: "node.openGuard", Object: string(declared.Name), Kind: redoubt.Denied, Err: errors.New("its key for " + string(side) + " is not the one that the estate names"),
-				Hint: "redoubt guard key " + string(declared.Name) + " prints its keys, for officers to sign"}
+		if set, err := filter.New(filter.Options{Warm: 1}); err != nil {
+			g.noFilters = err
+			n.log.Error("nothing can be filtered here, so nothing is released", slog.String("why", err.Error()))
+		} else {
+			g.filters = set
+			n.closing(func() error { set.Close(); return nil })
 		}
-		g.seeds[side] = seed
 	}
-	return g, g.openRoad()
+	return g, g.openRoad(o.RoadKey)
 }
 
-// guardSeed is the guard's private key for one side: of an exercise in the state, else in the guard's own keyring.
-func guardSeed(o Options, e *estate.Estate, name, side redoubt.NodeName, ring *keys.Keyring) ([]byte, error) {
+// guardSecret is a key of a guard that the estate names: in which of its keyring's secrets it lies, and as whom it comes where.
+type guardSecret struct {
+	field, secret, public string
+	enclave               redoubt.NodeName
+}
+
+// guardSecrets are the keys that a guard has on a machine: of both sides, or of the half that runs there.
+func guardSecrets(side string, g *estate.GuardSpec) (all []guardSecret) {
+	if side != HalfHigh {
+		all = append(all, guardSecret{"low_key", guardKeySecret(g.Low), g.LowKey, g.Low})
+	}
+	if side != HalfLow {
+		all = append(all, guardSecret{"high_key", guardKeySecret(g.High), g.HighKey, g.High})
+	}
+	if side == HalfHigh {
+		all = append(all, guardSecret{"release_key", "release/" + string(g.Low), g.ReleaseKey, g.Low})
+	}
+	return all
+}
+
+// openKeys opens the guard's keys. Where the halves run apart and the estate names no key to release by, nothing is released.
+func (g *guardSide) openKeys(o Options, e *estate.Estate, ring *keys.Keyring) error {
+	g.releases = g.side == ""
+	for _, k := range guardSecrets(g.side, g.declared.Guard) {
+		if k.field == "release_key" {
+			if k.public == "" {
+				g.log.Warn("the estate names no release_key for the guard, so it releases nothing")
+				continue
+			}
+			g.releases = true
+		}
+		seed, err := guardSeed(o, e, g.declared.Name, k, ring)
+		if err != nil {
+			return err
+		}
+		if publicKey(seed) != k.public {
+			return &redoubt.Error{Op: "node.openGuard", Object: string(g.declared.Name), Kind: redoubt.Denied, Err: errors.New("its key for " + string(k.enclave) + " is not the " + k.field + " that the estate names"),
+				Hint: "redoubt guard key " + string(g.declared.Name) + " prints its keys, for officers to sign"}
+		}
+		g.seeds[k.enclave] = seed
+	}
+	return nil
+}
+
+// guardSeed is one of the guard's private keys: of an exercise in the state, else in the guard's own keyring.
+func guardSeed(o Options, e *estate.Estate, name redoubt.NodeName, k guardSecret, ring *keys.Keyring) ([]byte, error) {
 	if e.Exercise {
-		key, err := o.State.SubjectKey(estate.GuardSide(name, side))
+		key, err := o.State.SubjectKey(estate.GuardSide(name, k.enclave))
 		return key.Seed(), err
 	}
-	return ring.Secret(guardKeySecret(side), freshKey)
-}
-
-// openRoad chooses the road between the halves once.
-func (g *guardSide) openRoad() error {
-	path := filepath.Join(g.dir, roadFile)
-	err := readJSON(path, &g.road)
-	if !errors.Is(err, redoubt.NotFound) {
-		return err
-	}
-	c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		return err
-	}
-	g.road.Address, g.road.Key = c.LocalAddr().String(), make([]byte, 32)
-	if err := c.Close(); err != nil {
-		return err
-	}
-	if _, err := rand.Read(g.road.Key); err != nil {
-		return err
-	}
-	return writeJSON(path, g.road)
+	return ring.Secret(k.secret, freshKey)
 }
 
 // serve runs the guard until ctx ends.
 func (g *guardSide) serve(ctx context.Context) {
+	g.roadTold()
 	var work sync.WaitGroup
 	for _, side := range []string{HalfLow, HalfHigh} {
-		work.Go(func() { g.keepHalf(ctx, side) })
+		if g.side == "" || g.side == side {
+			work.Go(func() { g.keepHalf(ctx, side) })
+		}
 	}
-	work.Go(func() { g.release(ctx) })
+	if g.releases {
+		work.Go(func() { g.release(ctx) })
+	}
 	work.Wait()
 }
 
@@ -193,14 +225,21 @@ func (g *guardSide) half(side string) (HalfConfig, error) {
 		return HalfConfig{}, err
 	}
 	g.learned(card)
-	c := HalfConfig{Side: side, Guard: g.declared.Name, High: g.declared.Guard.High, Card: card, Seed: g.seeds[enclave], Road: g.road.Address, RoadKey: hex.EncodeToString(g.road.Key), Dir: filepath.Join(g.dir, side)}
-	if side == HalfHigh { // a name and a public key is all that it is told of the other
-		low, err := cardFor(g.state, g.declared, g.declared.Guard.Low, g.exercise)
-		if err != nil {
-			return HalfConfig{}, err
-		}
-		c.Low, c.LowKey = low.Node, low.Key
+	c := HalfConfig{Side: side, Guard: g.declared.Name, High: g.declared.Guard.High, Card: card, Seed: g.seeds[enclave], Road: g.road.Address, RoadKey: hex.EncodeToString(g.road.Key), Pace: g.road.pace, Dir: filepath.Join(g.dir, side)}
+	if side == HalfLow {
+		c.From = g.declared.Guard.Road.From
+		return c, nil
 	}
+	// A name and a public key is all that the high half is told of the other.
+	if pin, ok := g.declared.Guard.Pins[string(g.declared.Guard.Low)]; ok {
+		c.Low, c.LowKey = g.declared.Guard.Low, pin.Key
+		return c, nil
+	}
+	low, err := cardFor(g.state, g.declared, g.declared.Guard.Low, g.exercise)
+	if err != nil {
+		return HalfConfig{}, err
+	}
+	c.Low, c.LowKey = low.Node, low.Key
 	return c, nil
 }
 
@@ -220,7 +259,7 @@ func (g *guardSide) spawn(ctx context.Context, c HalfConfig) error {
 		return err
 	}
 	defer ours.Close() // while it is open the half lives
-	cmd := &exec.Cmd{Path: exe, Args: []string{"redoubt", HalfCommand}, Stdin: theirs, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
+	cmd := &exec.Cmd{Path: exe, Args: []string{"redoubt", HalfCommand, c.Side}, Stdin: theirs, SysProcAttr: &syscall.SysProcAttr{Setsid: true}}
 	log, err := os.OpenFile(g.state.LogFile(g.declared.Name)+"."+c.Side, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		theirs.Close()
@@ -259,9 +298,13 @@ func (g *guardSide) release(ctx context.Context) {
 	r.Run(ctx)
 }
 
-// dialler is an enclave as the guard asks it, with a credential that is made anew before it ends.
+// dialler is an enclave as the guard's releases ask it, with a credential that is made anew before it ends.
 func (g *guardSide) dialler(enclave redoubt.NodeName) client.Guard {
-	d := &dialler{node: enclave, subject: redoubt.SubjectName(g.declared.Name), seed: g.seeds[enclave], card: func() (Card, error) { return cardFor(g.state, g.declared, enclave, g.exercise) }, clock: g.clock}
+	as := redoubt.SubjectName(g.declared.Name)
+	if enclave == g.declared.Guard.Low {
+		as = g.declared.Guard.Releaser(g.declared.Name)
+	}
+	d := &dialler{node: enclave, subject: as, seed: g.seeds[enclave], card: func() (Card, error) { return cardFor(g.state, g.declared, enclave, g.exercise) }, clock: g.clock}
 	return client.Guard{As: d.client}
 }
 
@@ -322,23 +365,25 @@ func (d *dialler) client(ctx context.Context) (*client.Client, error) {
 	return d.c, nil
 }
 
-// GuardKeys makes the keys of a guard of a real estate, at its first call, and gives the public halves in base64: for the estate to name.
-func GuardKeys(s State, name, low, high redoubt.NodeName, unlock keys.Unlock) (lowKey, highKey string, err error) {
+// GuardKeys makes the keys of a guard of a real estate, or of the half of it that runs on this machine, at its first call, and gives the public halves
+// in base64 by what the estate calls them.
+func GuardKeys(s State, name, low, high redoubt.NodeName, half string, unlock keys.Unlock) (map[string]string, error) {
 	dir := s.NodeDir(name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", "", &redoubt.Error{Op: "node.GuardKeys", Object: dir, Err: cause(err)}
+		return nil, &redoubt.Error{Op: "node.GuardKeys", Object: dir, Err: cause(err)}
 	}
 	ring, err := openKeyring(dir, Options{Unlock: unlock})
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	defer ring.Close()
-	for side, into := range map[redoubt.NodeName]*string{low: &lowKey, high: &highKey} {
-		seed, err := ring.Secret(guardKeySecret(side), freshKey)
+	out := map[string]string{}
+	for _, k := range guardSecrets(half, &estate.GuardSpec{Low: low, High: high}) {
+		seed, err := ring.Secret(k.secret, freshKey)
 		if err != nil {
-			return "", "", err
+			return nil, err
 		}
-		*into = publicKey(seed)
+		out[k.field] = publicKey(seed)
 	}
-	return lowKey, highKey, nil
+	return out, nil
 }

@@ -1,12 +1,17 @@
 package node
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"errors"
+	"io"
 	"log/slog"
+	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -34,14 +39,16 @@ type HalfConfig struct {
 	LowKey  string           `json:"low_key,omitempty"`
 	Road    string           `json:"road"`
 	RoadKey string           `json:"road_key"`
+	From    string           `json:"from,omitempty"` // of the low half: the address that it sends from
+	Pace    int64            `json:"pace,omitempty"` // bits a second
 	Dir     string           `json:"dir"`
 }
 
 // The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
 const (
-	roadRate     = 800_000_000 // bits a second
-	roadLoss     = 0.05
-	roadDatagram = 8192 // bytes; a loopback and a jumbo frame carry it whole
+	roadLoss  = 0.05
+	mostAtOne = 8192 // bytes in a datagram; a loopback and a jumbo frame carry it whole
+	calm      = 8    // what is sent again has that part of the rate: both halves may have other work
 )
 
 // RunHalf runs one half until ctx ends.
@@ -61,24 +68,62 @@ func RunHalf(ctx context.Context, c HalfConfig, log *slog.Logger) error {
 	return runHigh(ctx, c, key, at, log)
 }
 
+// roadDatagram is the greatest datagram that goes whole: nobody on the road says what does not.
+func roadDatagram(c HalfConfig) int {
+	to, err := netip.ParseAddrPort(c.Road)
+	from, err2 := netip.ParseAddr(c.From)
+	switch {
+	case err == nil && to.Addr().IsLoopback():
+		return mostAtOne
+	case err != nil || err2 != nil:
+		return diode.DefaultDatagram
+	}
+	const headers = 40 + 8 // of IPv6, the longer, and UDP
+	all, _ := net.Interfaces()
+	for _, i := range all {
+		addrs, _ := i.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Unmap() == from.Unmap() {
+				return max(diode.MinDatagram, min(mostAtOne, i.MTU-headers))
+			}
+		}
+	}
+	return diode.DefaultDatagram
+}
+
 func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
-	socket, err := diode.Dial(c.Road)
+	socket, err := diode.Dial(c.Road, c.From)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
-	s, err := diode.NewSender(socket, diode.Plan{Rate: roadRate, Datagram: roadDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
+	pace := cmp.Or(c.Pace, usualPace)
+	s, err := diode.NewSender(socket, diode.Plan{Rate: pace, Datagram: roadDatagram(c), Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
 	if err != nil {
 		return err
 	}
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, path string) error { return sendOneWay(ctx, s, path) }})
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: (&oneWay{Sender: s, pace: pace}).send})
 	if err != nil {
 		return err
 	}
 	return f.Run(ctx)
 }
 
-func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
+// inMemory is how large a bundle is read whole before it is sent.
+const inMemory = 32 << 20
+
+// oneWay sends files, one after the other.
+type oneWay struct {
+	*diode.Sender
+	pace int64  // bits a second
+	buf  []byte // of a file that is held in memory
+}
+
+// send sends one, that was sent before (again) with time.
+func (s *oneWay) send(ctx context.Context, path string, again bool) error {
+	if s.Pace(s.pace); again {
+		s.Pace(max(s.pace/calm, diode.MinRate))
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -88,7 +133,18 @@ func sendOneWay(ctx context.Context, s *diode.Sender, path string) error {
 	if err != nil {
 		return err
 	}
-	load, err := s.Load(ctx, f, st.Size(), nil, nil)
+	file := io.ReaderAt(f)
+	if st.Size() <= inMemory { // as a bundle of a raise is, but for one with a large version in it
+		if int64(len(s.buf)) < st.Size() {
+			s.buf = make([]byte, st.Size())
+		}
+		whole := s.buf[:st.Size()]
+		if _, err := io.ReadFull(f, whole); err != nil {
+			return err
+		}
+		file = bytes.NewReader(whole)
+	}
+	load, err := s.Load(ctx, file, st.Size(), nil, nil)
 	if err != nil {
 		return err
 	}

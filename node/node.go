@@ -39,6 +39,9 @@ type Options struct {
 	TPM      *tpm.Chip       // that Unlock goes by, and that a device counts its lease by; nil: none
 	Version  string          // of this build
 
+	Side    string // of a guard whose halves run apart: HalfLow or HalfHigh
+	RoadKey []byte // of such a half: the key of the road between them, which both have
+
 	Half       func(ctx context.Context, c HalfConfig) error // of a guard: runs a half of its raise; nil: as a process of its own
 	Invitation *Invitation                                   // of a device that is not enrolled; nil: the one in its folder
 	Clock      func() time.Time                              // nil: the machine's, which a change of its setting does not move while the node runs
@@ -130,9 +133,12 @@ func Open(ctx context.Context, o Options) (_ *Node, err error) {
 			Hint: "redoubt estate show FILE lists the nodes"}
 	}
 	if declared.Kind == estate.KindGuard {
-		n.runtime.High = declared.Guard.High
+		n.runtime.High, n.runtime.Half = declared.Guard.High, o.Side
 		n.guard, err = n.openGuard(o, e, declared, ring)
 		return n, err
+	}
+	if o.Side != "" {
+		return nil, &redoubt.Error{Op: "node.Open", Object: string(o.Name), Kind: redoubt.Invalid, Err: errors.New("it is no guard, and has no halves")}
 	}
 	if declared.Kind == estate.KindDevice {
 		chip, err := sealingChip(n.dir, o.TPM)

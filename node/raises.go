@@ -17,7 +17,7 @@ import (
 // declaredGuards are the guards that an enclave is an end of, as it knows them.
 func declaredGuards(e *estate.Estate, name redoubt.NodeName) (all []enclave.DeclaredGuard) {
 	for _, n := range e.Guards(name) {
-		g := enclave.DeclaredGuard{Name: n.Name, Low: n.Guard.Low, High: n.Guard.High, Rules: n.Guard.Release.Rules(), PerPersonDay: n.Guard.Release.PerPersonDay, PerDay: n.Guard.Release.PerDay}
+		g := enclave.DeclaredGuard{Name: n.Name, Low: n.Guard.Low, High: n.Guard.High, Releaser: n.Guard.Releaser(n.Name), Rules: n.Guard.Release.Rules(), PerPersonDay: n.Guard.Release.PerPersonDay, PerDay: n.Guard.Release.PerDay}
 		if low, ok := e.Node(n.Guard.Low); ok {
 			g.Floor, g.Limit = low.Floor(), low.Ceiling()
 		}

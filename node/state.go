@@ -153,6 +153,7 @@ type Runtime struct {
 	Dials   []string          `json:"dials,omitempty"`  // of a device: its home's addresses, which it dials
 	From    string            `json:"from,omitempty"`   // and the UDP address that it dials from
 	High    redoubt.NodeName  `json:"high,omitempty"`   // of a guard: its higher enclave
+	Half    string            `json:"half,omitempty"`   // of a guard whose halves run apart: the one that runs here
 	Halves  []int             `json:"halves,omitempty"` // of a guard: the processes of its raise
 	Trusts  []redoubt.Trusted `json:"trusts,omitempty"` // of a guard, which nobody can ask
 	Version string            `json:"version"`

@@ -19,6 +19,7 @@ import (
 	"redoubt/enclave"
 	"redoubt/estate"
 	"redoubt/keys"
+	"redoubt/registry"
 	"redoubt/s3"
 	"redoubt/store/embedded"
 )
@@ -86,11 +87,11 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		return handlers{}, err
 	}
 	n.cloud, n.gateway = cloud, gate
-	n.openEngine(cloud, n.log)
+	services := n.openEngine(cloud, n.log)
 	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
-	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud, Jobs: cloud, Schedules: cloud,
+	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud, Jobs: cloud, Schedules: cloud, Services: cloud, Host: services,
 		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if gate != nil {
 		control.Partners, control.PartnerSource = cloud, giving
@@ -101,8 +102,20 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 	return handlers{
 		s3: s3.New(s3.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Buckets: cloud, Auth: cloud, Policy: e.MarkingPolicy(),
 			Region: Region, Domain: VirtualHostDomain, Clock: cloud.Now, Log: n.log, UnsignedInClear: declared.S3.Clear}),
-		api: api.New(control),
+		api: n.besides(api.New(control), registry.New(registry.Options{Objects: cloud, Lists: cloud, Uploads: cloud, Auth: cloud, Clock: cloud.Now, Log: n.log})),
 	}, nil
+}
+
+// besides serves the registry of images on the listener of the node's own interface, under /v2/.
+func (n *Node) besides(control http.Handler, images *registry.Registry) http.Handler {
+	n.closing(images.Close)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if registry.Serves(r.URL.Path) {
+			images.ServeHTTP(w, r)
+			return
+		}
+		control.ServeHTTP(w, r)
+	})
 }
 
 // nodeMetrics are those of the process: the front end shows them to who dominates the ceiling.

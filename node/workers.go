@@ -23,11 +23,17 @@ func Drivers() map[string]compute.Driver {
 	return map[string]compute.Driver{compute.DriverWasm: wasm.New()}
 }
 
-// openEngine makes what runs the node's jobs. It is closed with the node.
-func (n *Node) openEngine(desk redoubt.JobDesk, log *slog.Logger) {
+// openEngine makes what runs the node's jobs and services. They are closed with the node.
+func (n *Node) openEngine(desk interface {
+	redoubt.JobDesk
+	redoubt.ServiceDesk
+}, log *slog.Logger) *compute.Services {
 	drivers := Drivers()
 	for _, d := range drivers {
 		n.closing(d.Close)
 	}
 	n.engine = compute.NewEngine(compute.Options{Desk: desk, Drivers: drivers, Log: log})
+	services := compute.NewServices(desk, drivers, log)
+	n.closing(services.Close)
+	return services
 }

@@ -24,6 +24,7 @@ import (
 	"redoubt/enclave"
 	"redoubt/keys"
 	"redoubt/label"
+	"redoubt/registry"
 	"redoubt/s3"
 	"redoubt/store"
 	"redoubt/store/memory"
@@ -44,10 +45,11 @@ var People = []redoubt.Person{
 // Region is what signatures name.
 const Region = "redoubt"
 
-// Stack is one enclave behind its S3 front end.
+// Stack is one enclave behind its S3 front end and its registry.
 type Stack struct {
 	*enclave.Enclave
-	Handler http.Handler
+	Handler http.Handler       // S3
+	Images  *registry.Registry // of container images
 	Clock   *Clock
 	t       testing.TB
 	people  uint64 // the seed of the keys of people
@@ -137,6 +139,8 @@ func New(t testing.TB, o Options) *Stack {
 	t.Cleanup(s.Stop)
 	s.Handler = s3.New(s3.Options{Objects: s.Enclave, Lists: s.Enclave, Uploads: s.Enclave, Buckets: s.Enclave, Auth: s.Enclave,
 		Policy: policy, Region: Region, Clock: now, UnsignedInClear: true})
+	s.Images = registry.New(registry.Options{Objects: s.Enclave, Lists: s.Enclave, Uploads: s.Enclave, Auth: s.Enclave, Clock: now})
+	t.Cleanup(func() { s.check(s.Images.Close()) })
 	return s
 }
 

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -56,9 +57,11 @@ type Bundles struct {
 	o                    BundleOptions
 	codecs               Codecs
 	importing, exporting chan struct{}
+	memory               chan *bytes.Buffer // for what is held there while it is imported
 
 	beatsMu sync.Mutex
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
+	gathers map[redoubt.NodeName]time.Time // when the next bundle of a raise may follow
 }
 
 // maxContent leaves room for what sealing adds.
@@ -72,7 +75,11 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	return &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), beats: map[redoubt.NodeName]time.Time{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}}
+	for range stagedAtOnce {
+		b.memory <- new(bytes.Buffer)
+	}
+	return b
 }
 
 func acquire(ctx context.Context, place chan struct{}) (release func(), err error) {
@@ -208,11 +215,11 @@ func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action r
 	if action == redoubt.ActionTakeRaise && link.Raise != redoubt.RaisedHere {
 		return out, &redoubt.Error{Op: "TakeRaise", Object: string(head.Maker), Kind: redoubt.Denied, Rule: bundle.RuleMaker, Err: errors.New("nothing is raised from there")}
 	}
-	file, size, err := b.stage(ctx, raw, r)
+	file, size, unstage, err := b.stage(ctx, raw, r)
 	if err != nil {
 		return out, err
 	}
-	defer file.Close()
+	defer unstage()
 	release, err := acquire(ctx, b.importing)
 	if err != nil {
 		return out, err
@@ -297,10 +304,42 @@ func again(action redoubt.Action, err error) error {
 	return &out
 }
 
-// stage copies a file to this node's disk, sealed as it came, where nobody changes it and from where it goes with its last reader.
-func (b *Bundles) stage(ctx context.Context, head []byte, r io.Reader) (file *os.File, size int64, err error) {
-	if file, err = os.CreateTemp(b.o.Stage, "incoming-*"); err != nil {
-		return nil, 0, stageFault(err)
+// Of what is being imported so many bundles of so many bytes at most are held in memory, where nobody changes them and nothing is written; a
+// bundle of a raise is one, but for one with a large version in it. Any other goes to this node's disk.
+const (
+	stagedInMemory = 24 << 20
+	stagedAtOnce   = 2
+)
+
+// stage copies what comes, sealed as it is, to where nobody changes it. end lets go of it.
+func (b *Bundles) stage(ctx context.Context, head []byte, r io.Reader) (at io.ReaderAt, size int64, end func(), err error) {
+	var whole *bytes.Buffer
+	select {
+	case whole = <-b.memory:
+	default:
+		return b.stageFile(ctx, head, r)
+	}
+	end = func() {
+		whole.Reset()
+		b.memory <- whole
+	}
+	whole.Write(head)
+	n, err := io.Copy(whole, io.LimitReader(&ctxReader{ctx, r}, stagedInMemory+1))
+	if err == nil && n <= stagedInMemory {
+		return bytes.NewReader(whole.Bytes()), int64(whole.Len()), end, nil
+	}
+	defer end()
+	if err != nil {
+		return nil, 0, nil, stageFault(err)
+	}
+	return b.stageFile(ctx, whole.Bytes(), r)
+}
+
+// stageFile copies to a file that has no name, and goes with its last reader.
+func (b *Bundles) stageFile(ctx context.Context, head []byte, r io.Reader) (_ io.ReaderAt, size int64, end func(), err error) {
+	file, err := os.CreateTemp(b.o.Stage, "incoming-*")
+	if err != nil {
+		return nil, 0, nil, stageFault(err)
 	}
 	defer func() {
 		if err != nil {
@@ -308,21 +347,21 @@ func (b *Bundles) stage(ctx context.Context, head []byte, r io.Reader) (file *os
 		}
 	}()
 	if err := os.Remove(file.Name()); err != nil { // it has no name any more: a crash leaves nothing
-		return nil, 0, stageFault(err)
+		return nil, 0, nil, stageFault(err)
 	}
 	n, err := file.Write(head)
 	if err != nil {
-		return nil, 0, stageFault(err)
+		return nil, 0, nil, stageFault(err)
 	}
 	const most = bundle.MaxSealedBytes + bundle.MaxHeadBytes + 1<<10
 	rest, err := io.Copy(file, io.LimitReader(&ctxReader{ctx, r}, most+1))
 	if err != nil {
-		return nil, 0, stageFault(err)
+		return nil, 0, nil, stageFault(err)
 	}
 	if size = int64(n) + rest; size > most {
-		return nil, 0, &redoubt.Error{Op: "ImportBundle", Kind: redoubt.TooLarge, Rule: bundle.RuleLarge}
+		return nil, 0, nil, &redoubt.Error{Op: "ImportBundle", Kind: redoubt.TooLarge, Rule: bundle.RuleLarge}
 	}
-	return file, size, nil
+	return file, size, func() { file.Close() }, nil
 }
 
 // stageFault tells a full disk from any other fault, and no path.

@@ -1,7 +1,6 @@
 package replica
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -166,13 +165,27 @@ func (x *exporter) set(ctx context.Context, set string) error {
 	return nil
 }
 
+// fetchBytes is of how much content is fetched at once: so much the journal keeps of what it has to read to sign for it (enclave.keptContent),
+// and what it does not keep is read twice.
+const fetchBytes = 1 << 20
+
 // refs writes what they are about.
 func (x *exporter) refs(ctx context.Context, set string, refs []redoubt.JournalRef) error {
-	stamps := make([]redoubt.Stamp, len(refs))
-	for i := range refs {
-		stamps[i] = refs[i].Stamp
+	for len(refs) > 0 {
+		var stamps []redoubt.Stamp
+		for left := int64(fetchBytes); len(stamps) < len(refs); {
+			r := refs[len(stamps)]
+			if left -= r.SizeBytes; left < 0 && len(stamps) > 0 {
+				break
+			}
+			stamps = append(stamps, r.Stamp)
+		}
+		refs = refs[len(stamps):]
+		if err := x.entries(ctx, set, stamps); err != nil {
+			return err
+		}
 	}
-	return x.entries(ctx, set, stamps)
+	return nil
 }
 
 // whole writes all of a set that the peer is to have, and gives the position that this is of.
@@ -273,13 +286,14 @@ func (x *exporter) against(item *redoubt.JournalItem) bool {
 // large writes one entry in pieces: what can be held whole compressed, more as it is.
 func (x *exporter) large(ctx context.Context, set string, item *redoubt.JournalItem) error {
 	m := begin{Set: set, Parcel: parcel{Seq: x.seq, Packing: packedPlain}, Bytes: item.Entry.SizeBytes}
-	var content io.Reader
+	var content io.Reader // of what is not held whole
+	var held []byte
 	if item.Entry.SizeBytes <= maxWholeBytes {
 		whole, err := x.packer.pack(ctx, set, x.seq, item, x.against(item))
 		if err != nil {
 			return err
 		}
-		m.Bytes, content = int64(len(whole.Content)), bytes.NewReader(whole.Content)
+		m.Bytes, held = int64(len(whole.Content)), whole.Content
 		whole.Content = nil
 		m.Parcel = whole
 	} else {
@@ -296,6 +310,17 @@ func (x *exporter) large(ctx context.Context, set string, item *redoubt.JournalI
 	if err := x.frames.write(m.encode()); err != nil {
 		return err
 	}
+	for piece := range slices.Chunk(held, bundlePiece) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := x.frames.piece(x.seq, piece); err != nil {
+			return err
+		}
+	}
+	if content == nil {
+		return nil
+	}
 	buf := make([]byte, min(bundlePiece, m.Bytes))
 	for left := m.Bytes; left > 0; {
 		if err := ctx.Err(); err != nil {
@@ -305,7 +330,7 @@ func (x *exporter) large(ctx context.Context, set string, item *redoubt.JournalI
 		if err != nil {
 			return err
 		}
-		if err := x.frames.write(encodePiece(x.seq, buf[:n])); err != nil {
+		if err := x.frames.piece(x.seq, buf[:n]); err != nil {
 			return err
 		}
 		left -= int64(n)

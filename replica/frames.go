@@ -112,12 +112,20 @@ type frameWriter struct {
 	bytes int64
 }
 
-func (f *frameWriter) write(msg []byte) error {
-	if len(msg) == 0 || len(msg) > maxFrame {
+func (f *frameWriter) write(msg []byte) error { return f.parts(msg, nil) }
+
+// piece writes a msgPiece of content, which is not copied for it.
+func (f *frameWriter) piece(seq uint64, content []byte) error {
+	return f.parts(binary.BigEndian.AppendUint64([]byte{msgPiece}, seq), content)
+}
+
+// parts writes a message that lies in two.
+func (f *frameWriter) parts(msg, rest []byte) error {
+	if n := len(msg) + len(rest); n == 0 || n > maxFrame {
 		return &redoubt.Error{Op: "replica.Export", Kind: redoubt.TooLarge, Err: errors.New("a message is larger than a bundle's may be")}
 	}
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(msg)))
-	for _, b := range [][]byte{head, msg} {
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(msg)+len(rest)))
+	for _, b := range [][]byte{head, msg, rest} {
 		if _, err := f.w.Write(b); err != nil {
 			return err
 		}

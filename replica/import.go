@@ -235,7 +235,8 @@ func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader)
 		}
 		return err
 	}
-	if p.Content, err = io.ReadAll(content); err != nil {
+	p.Content = make([]byte, start.Bytes) // which the former bounds, and gatherBytes
+	if _, err = io.ReadFull(content, p.Content); err != nil {
 		return err
 	}
 	r, ok, err := m.unpack(ctx, start.Set, &p)

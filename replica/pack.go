@@ -44,7 +44,7 @@ func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
 		}
 	}
 	defer pool.Put(enc)
-	if quickly && len(plain) > sampleEvery && !shrinks(enc, plain) {
+	if quickly && len(plain) >= sampleFrom && !shrinks(enc, plain) {
 		return plain, nil
 	}
 	return enc.EncodeAll(plain, make([]byte, 0, len(plain))), nil
@@ -54,7 +54,7 @@ func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
 func shrinks(enc *zstd.Encoder, plain []byte) bool {
 	var out []byte
 	of, to := 0, 0
-	for at := 0; at < len(plain); at += sampleEvery {
+	for at := 0; at < len(plain); at += min(sampleEvery, len(plain)/2) {
 		sample := plain[at:min(at+sampleBytes, len(plain))]
 		out = enc.EncodeAll(sample, out[:0])
 		of, to = of+len(sample), to+len(out)
@@ -66,6 +66,7 @@ func shrinks(enc *zstd.Encoder, plain []byte) bool {
 // what the better level saves is still worth the core's time.
 const (
 	quickRoad   = 150e6
+	sampleFrom  = 32 << 10 // of what is shorter, samples are as good as all of it
 	sampleEvery = 128 << 10
 	sampleBytes = 4 << 10
 	quickWindow = 1 << 20
@@ -107,6 +108,9 @@ func readAll(item *redoubt.JournalItem) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
+	if whole, ok := r.(interface{ Whole() []byte }); ok && int64(len(whole.Whole())) == item.Entry.SizeBytes {
+		return whole.Whole(), nil // it is read, and nowhere written
+	}
 	plain := make([]byte, item.Entry.SizeBytes)
 	if _, err := io.ReadFull(r.Reader(0, -1), plain); err != nil {
 		return nil, err

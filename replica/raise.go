@@ -106,7 +106,7 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		return b.o.Raises.HandOver(ctx, who, peer, mark, x.spans)
 	})
 	if err == nil {
-		b.handedOver(peer, empty && len(x.counts) == 0)
+		b.handedOver(peer, empty && len(x.counts) == 0, x.more)
 	}
 	return mark, err
 }
@@ -114,6 +114,10 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 // raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
 // nothing newer would show it otherwise.
 const raiseBeat = time.Minute
+
+// raiseGather is how long after a bundle the next one follows at the soonest, unless more was waiting than went into it: what comes meanwhile goes in
+// one bundle, since each takes a seal, a signature and a dozen syncs, however little is in it. What comes after a while of nothing goes at once.
+const raiseGather = 100 * time.Millisecond
 
 // waitToRaise waits until there is something that was not handed over, or (empty) it is time for a bundle of nothing.
 func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats bool) (empty bool, err error) {
@@ -128,7 +132,10 @@ func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats 
 	for {
 		changed := b.o.Journal.Changed()
 		is, err := b.hasToRaise(ctx, peer)
-		if err != nil || is {
+		if err == nil && is {
+			return false, b.gatherRaise(ctx, peer)
+		}
+		if err != nil {
 			return false, err
 		}
 		select {
@@ -138,6 +145,24 @@ func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats 
 		case <-ctx.Done():
 			return false, redoubt.NotModified
 		}
+	}
+}
+
+// gatherRaise waits until raiseGather is over.
+func (b *Bundles) gatherRaise(ctx context.Context, peer redoubt.NodeName) error {
+	b.beatsMu.Lock()
+	d := time.Until(b.gathers[peer])
+	b.beatsMu.Unlock()
+	if d <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return redoubt.NotModified
 	}
 }
 
@@ -153,9 +178,13 @@ func (b *Bundles) beatAt(peer redoubt.NodeName) time.Time {
 	return at
 }
 
-func (b *Bundles) handedOver(peer redoubt.NodeName, empty bool) {
+func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool) {
 	b.beatsMu.Lock()
 	defer b.beatsMu.Unlock()
+	delete(b.gathers, peer)
+	if !more {
+		b.gathers[peer] = time.Now().Add(raiseGather)
+	}
 	b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
 	if empty {
 		b.beats[peer] = time.Time{}

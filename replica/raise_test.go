@@ -7,6 +7,9 @@ import (
 	"io"
 	"slices"
 	"testing"
+	"testing/iotest"
+	"testing/synctest"
+	"time"
 
 	"redoubt"
 	"redoubt/bundle"
@@ -147,4 +150,88 @@ func TestARaiseIsTakenAtItsHigherEndAndHandedAtItsLower(t *testing.T) {
 			t.Errorf("end %d, which keeps no record of it, hands over: %v", end, err)
 		}
 	}
+}
+
+// TestWhatComesDuringARaiseGoesInOneBundle: the next one waits a little, but where more was waiting than went into the last.
+func TestWhatComesDuringARaiseGoesInOneBundle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := NewBundles(BundleOptions{})
+		wait := func(ctx context.Context) (time.Duration, error) {
+			began := time.Now()
+			err := b.gatherRaise(ctx, "high")
+			return time.Since(began), err
+		}
+		if d, err := wait(t.Context()); d != 0 || err != nil {
+			t.Errorf("the first waited %v, %v", d, err)
+		}
+		b.handedOver("high", false, false)
+		ended, end := context.WithTimeout(t.Context(), raiseGather/2)
+		defer end()
+		if d, err := wait(ended); d != raiseGather/2 || redoubt.KindOf(err) != redoubt.NotModified {
+			t.Errorf("one that is given up waited %v, %v", d, err)
+		}
+		if d, err := wait(t.Context()); d != raiseGather/2 || err != nil {
+			t.Errorf("the next waited %v more, %v", d, err)
+		}
+		b.handedOver("high", false, true)
+		if d, err := wait(t.Context()); d != 0 || err != nil {
+			t.Errorf("behind a full one the next waited %v, %v", d, err)
+		}
+		b.handedOver("other", false, false)
+		if d, _ := wait(t.Context()); d != 0 {
+			t.Errorf("it waited %v for another's", d)
+		}
+	})
+}
+
+// TestALittleIsHeldInMemoryWhileItIsImported, and what is more, or comes while others are, goes to the disk: so many callers take no more memory.
+func TestALittleIsHeldInMemoryWhileItIsImported(t *testing.T) {
+	b := NewBundles(BundleOptions{Stage: t.TempDir()})
+	ctx := t.Context()
+	stage := func(size int64) (inMemory bool, end func()) {
+		t.Helper()
+		head := []byte("head")
+		at, n, end, err := b.stage(ctx, head, io.LimitReader(zeros{}, size))
+		if err != nil || n != size+int64(len(head)) {
+			t.Fatalf("%d bytes are staged as %d, %v", size, n, err)
+		}
+		if got := make([]byte, 4); size < 1<<20 {
+			if _, err := at.ReadAt(got, 0); err != nil || string(got) != "head" {
+				t.Errorf("it begins with %q, %v", got, err)
+			}
+		}
+		_, inMemory = at.(*bytes.Reader)
+		return inMemory, end
+	}
+	for size, want := range map[int64]bool{10: true, stagedInMemory: true, stagedInMemory + 1: false} {
+		in, end := stage(size)
+		if end(); in != want {
+			t.Errorf("%d bytes are in memory: %v", size, in)
+		}
+	}
+	var ends []func()
+	for i := range stagedAtOnce + 1 {
+		in, end := stage(10)
+		if ends = append(ends, end); in != (i < stagedAtOnce) {
+			t.Errorf("of what is imported at once number %d is in memory: %v", i+1, in)
+		}
+	}
+	for _, end := range ends {
+		end()
+	}
+	if _, _, _, err := b.stage(ctx, nil, iotest.ErrReader(errors.New("the line broke"))); err == nil {
+		t.Error("half a bundle is staged")
+	}
+	if in, end := stage(10); !in {
+		t.Error("what failed keeps its place")
+	} else {
+		end()
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
 }

@@ -56,7 +56,7 @@ func stub() (wall string, err error) {
 	if err := limit(s); err != nil {
 		return "rlimits", err
 	}
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, s.Nice); err != nil && s.Nice > 0 {
+	if err := giveWay(s.Nice); err != nil {
 		return "priority", err
 	}
 	if err := dropPrivileges(s.Nobody); err != nil {
@@ -149,6 +149,18 @@ func dropPrivileges(toNobody bool) error {
 	}
 	var none [2]unix.CapUserData
 	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
+}
+
+// giveWay lowers this thread's priority, from wherever it is.
+func giveWay(by int) error {
+	if by <= 0 {
+		return nil
+	}
+	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 less the nice value: the system call has no negative answers
+	if err != nil {
+		return err
+	}
+	return unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-now+by, 19))
 }
 
 func raw(call, a, b, c uintptr) error {

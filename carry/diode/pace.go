@@ -8,6 +8,9 @@ import (
 // maxBurst bounds what is sent at once to make up for a sleep that was too long: who sleeps longer than this has lost that time.
 const maxBurst = 3 * time.Millisecond
 
+// leastSleep is what is not slept: at a fast pace a few go together, for each sleep costs more than a datagram.
+const leastSleep = 200 * time.Microsecond
+
 // pacer spaces datagrams out so that they make a rate, to the bit over any length of time.
 type pacer struct {
 	rate  int64     // bits a second
@@ -28,7 +31,7 @@ func (p *pacer) wait(ctx context.Context, size int) error {
 	if earliest := now.Add(-maxBurst); p.next.Before(earliest) {
 		p.next, p.left = earliest, 0
 	}
-	if d := p.next.Sub(now); d > 0 {
+	if d := p.next.Sub(now); d >= leastSleep {
 		p.timer.Reset(d)
 		select {
 		case <-ctx.Done():

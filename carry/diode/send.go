@@ -1,6 +1,7 @@
 package diode
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,11 @@ func (p *Plan) check() error {
 	return &redoubt.Error{Op: "diode.Plan", Kind: redoubt.Invalid, Err: errors.New(why)}
 }
 
+// Pace changes the rate of what is sent from here on.
+func (s *Sender) Pace(rate int64) {
+	s.Rate, s.pace.rate, s.pace.left = rate, rate, 0
+}
+
 // Tally is what a bundle took to send.
 type Tally struct {
 	Datagrams int64 `json:"datagrams"`
@@ -70,6 +76,7 @@ type Sender struct {
 	run  uint32
 	seq  uint32
 	buf  []byte
+	slab [2][]byte // of the groups of a pass, kept for the next
 	Tally
 }
 
@@ -89,12 +96,13 @@ func NewSender(w io.Writer, p Plan) (*Sender, error) {
 type Load struct {
 	*manifest
 	file   io.ReaderAt
+	steady bool  // file is in memory: what was read of it once stays so
 	blocks []int // that are sent
 	total  int64 // datagrams of one pass
 	copies int   // how often the manifest has to go so that it is lost as seldom as a block
 }
 
-// Load reads a bundle and plans its sending. only names the blocks to send; nil: all. progress may be nil.
+// Load reads a bundle and plans its sending; where file is a bytes.Reader, it is held in memory and read but once. only names the blocks to send; nil: all. progress may be nil.
 func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []int, progress func(done int64)) (*Load, error) {
 	o, err := bundle.ReadOutline(ctx, file, size, progress)
 	if err != nil {
@@ -111,7 +119,8 @@ func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []
 	if err != nil {
 		return nil, err
 	}
-	l := &Load{manifest: m, file: file, blocks: only}
+	_, steady := file.(*bytes.Reader)
+	l := &Load{manifest: m, file: file, steady: steady, blocks: only}
 	if only == nil {
 		for b := range g.blocks() {
 			l.blocks = append(l.blocks, b)
@@ -165,7 +174,7 @@ func (s *Sender) pass(ctx context.Context, l *Load, progress func(int64)) error 
 			}
 		}
 	}
-	groups, stop := encodeAhead(ctx, l, s.Interleave)
+	groups, stop := encodeAhead(ctx, l, s.Interleave, &s.slab)
 	defer stop()
 	shards, next := int64(0), 0
 	for g := range groups {
@@ -225,14 +234,14 @@ type group struct {
 	used   chan<- struct{} // told when they were sent
 }
 
-// encodeAhead makes the next group while one is sent, so that the rate has no gaps. It holds two groups in memory. stop ends it.
-func encodeAhead(ctx context.Context, l *Load, interleave int) (<-chan group, func()) {
+// encodeAhead makes the next group while one is sent, so that the rate has no gaps. It holds two groups in memory, in slabs, which it makes
+// larger where they are too small. stop ends it.
+func encodeAhead(ctx context.Context, l *Load, interleave int, slabs *[2][]byte) (<-chan group, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	out, used := make(chan group), make(chan struct{}, 2)
 	go func() { // ends when all is encoded, or with stop
 		defer close(out)
 		e := encoder{l: l, codes: map[[2]int]reedsolomon.Encoder{}}
-		slabs := [2][]byte{}
 		for n, at := 0, 0; at < len(l.blocks); n++ {
 			if n >= 2 { // the slab of the group before the last is free when that was sent
 				select {
@@ -288,7 +297,7 @@ func (e *encoder) block(b int, slab []byte, shards [][]byte) error {
 		return &redoubt.Error{Op: "diode.send", Kind: redoubt.Unavailable, Err: errors.Join(errors.New("the file does not read"), err)}
 	}
 	clear(content[n:])
-	if !e.l.IsLeaf(b, content[:n]) {
+	if !e.l.steady && !e.l.IsLeaf(b, content[:n]) {
 		return &redoubt.Error{Op: "diode.send", Kind: redoubt.Corrupt, Err: errors.New("the file changed while it was sent")}
 	}
 	kind := [2]int{data, e.l.parityOf(b)}

@@ -13,8 +13,9 @@ type Socket struct {
 	to net.Addr
 }
 
-// Dial opens a way out. The socket is not connected, so that refusals that come back by ICMP are not told to it either.
-func Dial(address string) (*Socket, error) {
+// Dial opens a way out, from an address of this machine ("": the one that its routes say). The socket is not connected, so that refusals that come
+// back by ICMP are not told to it either.
+func Dial(address, source string) (*Socket, error) {
 	to, err := net.ResolveUDPAddr("udp", address)
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.Dial", Object: address, Kind: redoubt.Invalid, Err: err, Hint: "want HOST:PORT"}
@@ -26,6 +27,13 @@ func Dial(address string) (*Socket, error) {
 	var from *net.UDPAddr // of every address, but where it leads to this machine alone
 	if to.IP.IsLoopback() {
 		from = &net.UDPAddr{IP: to.IP}
+	}
+	if source != "" {
+		ip := net.ParseIP(source)
+		if ip == nil {
+			return nil, &redoubt.Error{Op: "diode.Dial", Object: source, Kind: redoubt.Invalid, Hint: "want an address of this machine"}
+		}
+		from = &net.UDPAddr{IP: ip}
 	}
 	c, err := net.ListenUDP(network, from)
 	if err != nil {
@@ -42,7 +50,19 @@ func (s *Socket) Write(p []byte) (int, error) { return s.c.WriteTo(p, s.to) }
 func (s *Socket) Close() error { return s.c.Close() }
 
 // receiveBuffer is asked of the kernel, which gives as much as it allows: it is what may come while this process does not run.
-const receiveBuffer = 8 << 20
+const receiveBuffer = 64 << 20
+
+// ReceiveBuffer is how many bytes the kernel queues for a way in that this process opens; 0: nobody says.
+func ReceiveBuffer() int {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		return 0
+	}
+	defer c.Close()
+	_ = c.SetReadBuffer(receiveBuffer)
+	widen(c, receiveBuffer)
+	return granted(c)
+}
 
 // Listen opens a way in.
 func Listen(address string) (Source, net.Addr, error) {

@@ -30,3 +30,17 @@ func widen(c *net.UDPConn, bytes int) {
 		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, bytes) // takes CAP_NET_ADMIN; without it what was asked for before stays
 	})
 }
+
+// granted is how much of what was asked for the kernel gives: half of what it says, for it counts what it takes itself too (socket(7)).
+func granted(c *net.UDPConn) (bytes int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil {
+			bytes = n / 2
+		}
+	})
+	return bytes
+}

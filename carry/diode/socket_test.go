@@ -97,7 +97,7 @@ func TestNothingReachesTheSender(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := closed.LocalAddr().String()
-	s, err := Dial(at)
+	s, err := Dial(at, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,10 @@ func TestNothingReachesTheSender(t *testing.T) {
 			t.Errorf("a refusal came back: %v", err)
 		}
 	}
-	if _, err := Dial("no address"); err == nil {
+	if _, err := Dial("127.0.0.1:9", "no address"); err == nil {
+		t.Error("a source that is no address is taken")
+	}
+	if _, err := Dial("no address", ""); err == nil {
 		t.Error("no address is one")
 	}
 }

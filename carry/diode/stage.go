@@ -187,10 +187,15 @@ func (s *Stage) Close() error {
 	s.work.Broadcast()
 	s.mu.Unlock()
 	<-s.ended
+	var err error
 	for _, t := range s.moving {
+		err = errors.Join(err, t.noteAll())
 		t.close()
 	}
 	s.undo()
+	if err != nil {
+		return &redoubt.Error{Op: "diode.Close", Object: s.dir, Err: err}
+	}
 	return nil
 }
 

@@ -27,7 +27,7 @@ const (
 //	parity    the parity that came
 //	marks     of each block a byte that says whether it is whole; then of each block a bit for each shard that came
 //
-// A shard's bit is written after the shard. After a crash of the machine a bit may still stand for a shard that is not there:
+// A shard's bit is written after the shard, with some others'. After a crash of the machine a bit may still stand for a shard that is not there:
 // the block's digest finds that out.
 type transfer struct {
 	*manifest
@@ -44,8 +44,9 @@ type transfer struct {
 
 // shardSet is which shards of a block came.
 type shardSet struct {
-	bits []uint8
-	n    int
+	bits  []uint8
+	n     int
+	fresh int // of those, how many came since the bits were written
 }
 
 func (s *shardSet) has(i int) bool { return s.bits[i/8]&(1<<(i%8)) != 0 }
@@ -221,15 +222,42 @@ func (t *transfer) keep(block, index int, shard []byte) (fresh, enough bool, err
 	} else {
 		_, err = t.parity.WriteAt(shard, t.parityAt(block)+int64((index-data)*t.shardBytes))
 	}
-	if err == nil {
-		_, err = t.marks.WriteAt([]byte{set.bits[index/8] | 1<<(index%8)}, t.marksAt(block)+int64(index/8))
-	}
 	if err != nil {
 		return false, false, err
 	}
 	set.bits[index/8] |= 1 << (index % 8)
 	set.n++
+	if set.fresh++; set.fresh < marksEvery && set.n < data {
+		return true, false, nil
+	}
+	if err := t.note(block, set); err != nil { // as if it had not come: its next copy is noted
+		set.bits[index/8] &^= 1 << (index % 8)
+		set.n--
+		return false, false, err
+	}
 	return true, set.n >= data, nil
+}
+
+// marksEvery is how many shards of a block come before their bits are written together: that many a process that is killed forgets.
+const marksEvery = 16
+
+// note writes the bits of a block.
+func (t *transfer) note(block int, set *shardSet) error {
+	_, err := t.marks.WriteAt(set.bits, t.marksAt(block))
+	if err == nil {
+		set.fresh = 0
+	}
+	return err
+}
+
+// noteAll writes the bits of all blocks, before the transfer is left to a later process.
+func (t *transfer) noteAll() (err error) {
+	for b, set := range t.have {
+		if set.fresh > 0 {
+			err = errors.Join(err, t.note(b, set))
+		}
+	}
+	return err
 }
 
 // forget has a block begin anew.

@@ -97,7 +97,7 @@ func (a *app) sendOneWay(ctx context.Context, q *sending, args []string) error {
 	if err != nil {
 		return err
 	}
-	socket, err := diode.Dial(q.to)
+	socket, err := diode.Dial(q.to, "")
 	if err != nil {
 		return err
 	}

@@ -14,23 +14,32 @@ func (a *app) envCommand() *cobra.Command {
 	var w who
 	var form string
 	c := &cobra.Command{Use: "env SUBJECT@NODE", Short: "A fresh credential, as lines for the shell or as a client's settings",
-		Long: `Makes a credential at a working label with the subject's own key, and prints what an S3 client needs. What is
-printed holds secrets: it goes to your shell and is kept nowhere.
+		Long: `Makes a credential at a working label with the subject's own key, and prints what a client of objects (S3) or of
+container images (OCI) needs. What is printed holds secrets: it goes to your shell and is kept nowhere; what a client of
+images logs in with, it keeps in its own file until it logs out.
 
   --client aws      environment of aws-cli and every AWS SDK (the default)
   --client rclone   environment; the remote is called redoubt
   --client s3cmd    a configuration file for s3cmd -c
   --client minio    environment of mc and minio-go; the alias is called redoubt
-  --client curl     a configuration file for curl -K`,
+  --client curl     a configuration file for curl -K
+
+  --client docker   logs docker in: images are $REDOUBT_REGISTRY/BUCKET/NAME:TAG
+  --client podman   the same for podman, and trusts the node's CA
+  --client skopeo   the same for skopeo
+  --client crane    the same for crane, oras and cosign
+  --client kubectl  makes the secret "redoubt", for imagePullSecrets`,
 		Example: `  eval "$(redoubt env s-analyst@secret)" && aws s3 ls s3://reports
   eval "$(redoubt env s-analyst@secret --label "SECRET//REL TO USA, GBR" --client rclone)" && rclone ls redoubt:reports
   redoubt env u-analyst@unclass --client s3cmd > s3cmd.conf
-  curl -K <(redoubt env u-analyst@unclass --client curl) "$AWS_ENDPOINT_URL/reports/gettysburg.txt"`,
+  curl -K <(redoubt env u-analyst@unclass --client curl) "$AWS_ENDPOINT_URL/reports/gettysburg.txt"
+  eval "$(redoubt env s-analyst@secret --client skopeo)"
+  skopeo copy oci:./tool "docker://$REDOUBT_REGISTRY/reports/tool:v1"`,
 		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
 			w.as = args[0]
 			print, ok := envForms[form]
 			if !ok {
-				return usage(cmd, "--client wants aws, rclone, s3cmd, minio or curl")
+				return usage(cmd, "--client wants aws, rclone, s3cmd, minio, curl, docker, podman, skopeo, crane or kubectl")
 			}
 			if w.life == 0 {
 				w.life = redoubt.DefaultCredentialLife
@@ -51,7 +60,8 @@ printed holds secrets: it goes to your shell and is kept nowhere.
 	return c
 }
 
-var envForms = map[string]func(*session) string{"aws": envAWS, "rclone": envRclone, "s3cmd": envS3cmd, "minio": envMinio, "curl": envCurl}
+var envForms = map[string]func(*session) string{"aws": envAWS, "rclone": envRclone, "s3cmd": envS3cmd, "minio": envMinio, "curl": envCurl,
+	"docker": envDocker, "podman": envContainers("podman"), "skopeo": envContainers("skopeo"), "crane": envCrane, "kubectl": envKubectl}
 
 // exports renders lines for any POSIX shell.
 func exports(pairs ...string) string {

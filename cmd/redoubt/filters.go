@@ -3,16 +3,18 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 
 	"redoubt"
 	"redoubt/estate"
 	"redoubt/guard/filter"
+	"redoubt/node"
 )
 
 // checkFilters says which types a guard of this machine can release: those of which both filters are here, and whether the kernel walls them in.
 func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
-	if !slices.ContainsFunc(nodes, func(n nodeStatus) bool { return n.Kind == estate.KindGuard }) {
+	if !slices.ContainsFunc(nodes, func(n nodeStatus) bool { return n.Kind == estate.KindGuard && n.Half != node.HalfLow }) {
 		return
 	}
 	all, err := filter.Available(ctx)
@@ -39,4 +41,21 @@ func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
 		}
 	}
 	d.add("ok", "filters", "", "%d of %d types have both filters here", types, len(filter.Types()))
+}
+
+// checkDrivers says what runs jobs on this machine.
+func checkDrivers(d *diagnosis) {
+	drivers := node.Drivers()
+	for _, name := range slices.Sorted(maps.Keys(drivers)) {
+		if err := drivers[name].Available(); err != nil {
+			hint := ""
+			if e, ok := errors.AsType[*redoubt.Error](err); ok {
+				hint = e.Hint
+			}
+			d.add("warn", "jobs", hint, "the driver %s cannot run here: %s", name, plain(err))
+		} else {
+			d.add("ok", "jobs", "", "the driver %s runs here", name)
+		}
+		drivers[name].Close()
+	}
 }

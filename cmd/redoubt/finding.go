@@ -117,9 +117,14 @@ func (a *app) trying(st node.State, name redoubt.NodeName, h holder) keys.Unlock
 func checkNode(d *diagnosis, st node.State, n nodeStatus) {
 	name := "node " + string(n.Name)
 	if n.APIURL == "" && n.S3URL == "" { // a guard, which listens nowhere
-		if len(n.halves) == 2 {
+		switch {
+		case n.Half != "" && len(n.halves) == 1:
+			d.add("ok", name, "", "%s", whichHalves(n.Half))
+		case n.Half != "":
+			d.add("warn", name, "its log is "+st.LogFile(n.Name), "the guard's %s half, which is to run here, does not; how the other does is not known here", n.Half)
+		case len(n.halves) == 2:
 			d.add("ok", name, "", "the guard and both halves of its raise run")
-		} else {
+		default:
 			d.add("warn", name, "its log is "+st.LogFile(n.Name), "%d of the 2 halves of its raise run", len(n.halves))
 		}
 		return

@@ -28,34 +28,47 @@ feeds it again.`,
 
 func (a *app) guardStatus() *cobra.Command {
 	var w who
-	c := &cobra.Command{Use: "status --as SUBJECT@NODE", Short: "The raises that a node is an end of: how far they are, and what is lacking",
-		Example: "  redoubt guard status --as s-analyst@secret --json", Args: exactly(0),
-		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
-			all, err := s.api.Raises(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.print(map[string]any{"raises": all})
-			}
-			t := a.table("WITH", "WAY", "NUMBER", "MADE", "LACKING", "WAITS")
-			for _, r := range all {
-				way, waits := "from there", r.Blocked
-				if r.Way == "up" {
-					way = "to there"
-					if r.Awaiting {
-						waits = "the guard has not said that it has it"
-					}
+	c := &cobra.Command{Use: "status [GUARD | --as SUBJECT@NODE]", Short: "The raises that a node is an end of: how far they are, and what is lacking",
+		Long: `With --as, asks an enclave for the raises that it is an end of: below, what it handed over; above, what it took and which
+numbers are lacking. With a guard's name, looks at the halves of that guard that this machine runs: what they have sent
+or handed over, and what waits. Of a half on another machine nothing is known here: nothing tells of it.`,
+		Example: "  redoubt guard status --as s-analyst@secret --json\n  redoubt guard status unclass-secret", Args: between(0, 1)}
+	asked := a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
+		all, err := s.api.Raises(ctx)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.print(map[string]any{"raises": all})
+		}
+		t := a.table("WITH", "WAY", "NUMBER", "MADE", "LACKING", "WAITS")
+		for _, r := range all {
+			way, waits := "from there", r.Blocked
+			if r.Way == "up" {
+				way = "to there"
+				if r.Awaiting {
+					waits = "the guard has not said that it has it"
 				}
-				made := "-"
-				if !r.At.IsZero() {
-					made = r.At.Local().Format("2006-01-02 15:04")
-				}
-				t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(spansText(r.Gaps)), dash(waits))
 			}
-			return t.flush()
-		})}
-	w.flags(c)
+			made := "-"
+			if !r.At.IsZero() {
+				made = r.At.Local().Format("2006-01-02 15:04")
+			}
+			t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(spansText(r.Gaps)), dash(waits))
+		}
+		return t.flush()
+	})
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if (w.as == "") != (len(args) == 1) {
+			return &usageError{message: "name a guard of this machine, or --as SUBJECT@NODE for what an enclave knows", hint: "redoubt guard status unclass-secret"}
+		}
+		if len(args) == 1 {
+			return a.guardHere(redoubt.NodeName(args[0]))
+		}
+		return asked(cmd, args)
+	}
+	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
+	w.moreFlags(c)
 	return a.jsonFlag(c)
 }
 
@@ -127,13 +140,19 @@ func highOf(st node.State, name redoubt.NodeName) (redoubt.NodeName, error) {
 
 func (a *app) guardKey() *cobra.Command {
 	var h holder
-	var low, high string
+	var low, high, half string
 	c := &cobra.Command{Use: "key GUARD --low NODE --high NODE", Short: "Make a guard's keys, and print the public halves for the estate",
 		Long: `A guard comes to each of its two enclaves by a key of its own, which the estate names and two officers sign. This makes
 them in the guard's state, at its first call, and prints low_key and high_key. What it is to pin of its enclaves
-redoubt node card prints on their machines: bring the enclaves up first, then issue the estate with the guard.`,
-		Example: "  redoubt guard key low-high --low unclass --high secret --state /var/lib/redoubt", Args: exactly(1),
+redoubt node card prints on their machines: bring the enclaves up first, then issue the estate with the guard.
+
+A guard whose halves run apart has the keys of each on its own machine, and none is carried: --half low prints low_key, and
+--half high prints high_key and release_key, by which the high half brings releases to the lower enclave.`,
+		Example: "  redoubt guard key low-high --low unclass --high secret --state /var/lib/redoubt\n  redoubt guard key low-high --low unclass --high secret --half low", Args: exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
+			if half != "" && half != node.HalfLow && half != node.HalfHigh {
+				return &usageError{message: "--half is low or high"}
+			}
 			st, err := node.OpenState(a.stateDir)
 			if err != nil {
 				return err
@@ -143,21 +162,25 @@ redoubt node card prints on their machines: bring the enclaves up first, then is
 			if err != nil {
 				return err
 			}
-			lowKey, highKey, err := node.GuardKeys(st, name, redoubt.NodeName(low), redoubt.NodeName(high), unlock)
+			keys, err := node.GuardKeys(st, name, redoubt.NodeName(low), redoubt.NodeName(high), half, unlock)
 			if err != nil {
 				return err
 			}
 			if a.json {
-				return a.print(map[string]string{"low_key": lowKey, "high_key": highKey})
+				return a.print(keys)
 			}
 			t := a.table()
-			t.row("low_key:", lowKey)
-			t.row("high_key:", highKey)
+			for _, field := range []string{"low_key", "high_key", "release_key"} {
+				if key, ok := keys[field]; ok {
+					t.row(field+":", key)
+				}
+			}
 			return t.flush()
 		}}
 	h.makeFlags(c)
 	c.Flags().StringVar(&low, "low", "", "its lower `enclave`")
 	c.Flags().StringVar(&high, "high", "", "its higher `enclave`")
+	c.Flags().StringVar(&half, "half", "", "of a guard whose halves run apart: `low or high`, the one that runs here")
 	required(c, "low", "high")
 	return a.jsonFlag(c)
 }

@@ -41,21 +41,27 @@ type jobSpec struct {
 	at           string // MAX
 }
 
-func (j *jobSpec) flags(c *cobra.Command) {
+// programFlags say what runs, and what it may use.
+func (j *jobSpec) programFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&j.wasm, "wasm", "", "WebAssembly module (WASI preview 1) to run, a `file`")
 	f.StringVar(&j.q.Image, "image", "", "image to run, `BUCKET/NAME:TAG` of the node's registry")
 	f.StringArrayVar(&j.in, "in", nil, "what it may read, `s3://BUCKET/PREFIX`; again for more")
-	f.StringVar(&j.out, "out", "", "where what it writes goes, `s3://BUCKET/PREFIX`")
-	f.StringVar(&j.at, "max-label", "", "how far it may rise, a `marking`; default: not above its working label")
 	f.StringArrayVar(&j.q.Env, "env", nil, "a variable of its environment, `NAME=VALUE`; again for more")
-	f.DurationVar(&j.timeout, "timeout", 0, "`time` that an attempt may take; default 1h, 168h at most")
-	f.IntVar(&j.q.Retries, "retries", 0, "further `attempts` after one that failed, 10 at most")
 	f.StringVar(&j.memory, "memory", "", "memory that it may use, a `size` such as 512MiB, which is the default")
 	f.StringVar(&j.disk, "disk", "", "what it may have written at once, a `size`; default 1GiB")
 	f.Float64Var(&j.q.Limits.CPUs, "cpus", 0, "`processors` that it may use; default 1")
 	f.IntVar(&j.q.Limits.Processes, "processes", 0, "`processes` and threads that it may have; default 256")
 	f.StringVar(&j.q.Driver, "driver", "", "`driver` that runs it; default: wasm for a module, oci for an image")
+}
+
+func (j *jobSpec) flags(c *cobra.Command) {
+	j.programFlags(c)
+	f := c.Flags()
+	f.StringVar(&j.out, "out", "", "where what it writes goes, `s3://BUCKET/PREFIX`")
+	f.StringVar(&j.at, "max-label", "", "how far it may rise, a `marking`; default: not above its working label")
+	f.DurationVar(&j.timeout, "timeout", 0, "`time` that an attempt may take; default 1h, 168h at most")
+	f.IntVar(&j.q.Retries, "retries", 0, "further `attempts` after one that failed, 10 at most")
 }
 
 // read makes the job of the flags. The module is read, and put where it is not there yet, by put.

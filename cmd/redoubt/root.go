@@ -62,14 +62,14 @@ belongs to whoever runs it. An estate is declared in one file; each of its nodes
 	root.PersistentFlags().StringVar(&a.stateDir, "state", state, "`directory` of the state; also REDOUBT_STATE")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usage(c, err.Error()) })
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Running an estate:"}, &cobra.Group{ID: "data", Title: "Objects:"},
-		&cobra.Group{ID: "work", Title: "Jobs:"}, &cobra.Group{ID: "rule", Title: "People, labels and keys:"}, &cobra.Group{ID: "look", Title: "Looking after it:"})
+		&cobra.Group{ID: "work", Title: "Jobs and services:"}, &cobra.Group{ID: "rule", Title: "People, labels and keys:"}, &cobra.Group{ID: "look", Title: "Looking after it:"})
 	for _, g := range []struct {
 		id   string
 		cmds []*cobra.Command
 	}{
 		{"run", []*cobra.Command{a.upCommand(), a.downCommand(), a.statusCommand(), a.serveCommand(), a.nodeCommand(), a.estateCommand(), a.deviceCommand(), a.linkCommand(), a.guardCommand(), a.agreementCommand()}},
 		{"data", []*cobra.Command{a.envCommand(), a.putCommand(), a.getCommand(), a.lsCommand(), a.rmCommand(), a.versionsCommand(), a.findCommand(), a.conflictsCommand(), a.bundleCommand(), a.diodeCommand(), a.bucketCommand()}},
-		{"work", []*cobra.Command{a.jobCommand(), a.scheduleCommand()}},
+		{"work", []*cobra.Command{a.jobCommand(), a.scheduleCommand(), a.serviceCommand()}},
 		{"rule", []*cobra.Command{a.labelCommand(), a.personCommand(), a.grantCommand(), a.keyCommand(), a.releaseCommand(), a.ztdfCommand(), a.regradeCommand(), a.spillCommand()}},
 		{"look", []*cobra.Command{a.auditCommand(), a.whyCommand(), a.fsckCommand(), a.backupCommand(), a.restoreCommand(), a.stateCommand(), a.doctorCommand(), a.versionCommand()}},
 	} {

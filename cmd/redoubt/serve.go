@@ -36,6 +36,7 @@ type started struct {
 
 func (a *app) serveCommand() *cobra.Command {
 	var file, invitation string
+	var half servedHalf
 	var h holder
 	c := &cobra.Command{Use: "serve NODE [--estate FILE]", Short: "Run one node in the foreground: what a unit file or a container runs",
 		Long: `Runs one node until SIGTERM or SIGINT, then lets requests in progress finish and stops. With systemd it
@@ -47,12 +48,17 @@ runs by the estate that took effect last, which it keeps sealed. The keyring is 
 file outside the state, or the machine's TPM 2.0: with --tpm the first start seals it there, and later ones open it
 without a flag. An exercise keeps its key file in the state.
 
-A device is enrolled at its first start, with the invitation that an officer of its home made (redoubt device enrol).`,
+A device is enrolled at its first start, with the invitation that an officer of its home made (redoubt device enrol).
+
+A guard that the estate gives a road with an address (road: {listen: …}) runs as two halves, each by itself: --half low
+where the lower enclave is, --half high where the higher one is and releases are made. Both read the key of their road
+from a file that redoubt diode key made once, and that a person carried.`,
 		Example: `  redoubt serve secret --estate /etc/redoubt/estate.yaml --state /var/lib/redoubt
   ` + passphraseFileEnv + `=/run/secrets/pass redoubt serve secret --state /var/lib/redoubt
-  redoubt serve outpost --estate estate.yaml --tpm --tpm-pin --invitation invitation.json`,
+  redoubt serve outpost --estate estate.yaml --tpm --tpm-pin --invitation invitation.json
+  redoubt serve low-high --half low --road-key /etc/redoubt/low-high.road --estate /etc/redoubt/estate.yaml`,
 		Args: exactly(1), RunE: func(cmd *cobra.Command, args []string) error {
-			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, invitation, h)
+			err := a.serve(cmd.Context(), redoubt.NodeName(args[0]), file, invitation, half, h)
 			if err != nil {
 				tellStarter(started{Runtime: node.Runtime{State: node.Failed}, Error: plain(err), Hint: hintFor(err), Refused: errors.Is(err, redoubt.Denied)})
 			}
@@ -60,6 +66,8 @@ A device is enrolled at its first start, with the invitation that an officer of 
 		}}
 	c.Flags().StringVar(&file, "estate", "", "estate `file`; default: the one in force")
 	h.makeFlags(c)
+	c.Flags().StringVar(&half.side, "half", "", "of a guard: run `low or high` alone")
+	c.Flags().StringVar(&half.keyFile, "road-key", "", "with --half: the `file` with the key that both halves share")
 	c.Flags().StringVar(&invitation, "invitation", "", "of a device that is not enrolled: the `file` that redoubt device enrol wrote")
 	return c
 }
@@ -68,7 +76,21 @@ A device is enrolled at its first start, with the invitation that an officer of 
 // memtables, which cost little to collect. GOGC in the environment overrides it.
 const gcPercent = 50
 
-func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation string, h holder) error {
+// servedHalf is the half of a guard that is to run by itself, if one is.
+type servedHalf struct{ side, keyFile string }
+
+// key reads the road's key from its file.
+func (h servedHalf) key() ([]byte, error) {
+	switch {
+	case h.side == "" && h.keyFile == "":
+		return nil, nil
+	case h.side != node.HalfLow && h.side != node.HalfHigh:
+		return nil, &usageError{message: "--half is low or high, and --road-key is for a half", hint: "redoubt serve GUARD --half low --road-key FILE"}
+	}
+	return diodeKeyFile(h.keyFile)
+}
+
+func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation string, half servedHalf, h holder) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
@@ -77,7 +99,10 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	if err != nil {
 		return err
 	}
-	o := node.Options{State: st, Name: name, Version: version()}
+	o := node.Options{State: st, Name: name, Version: version(), Side: half.side}
+	if o.RoadKey, err = half.key(); err != nil {
+		return err
+	}
 	if invitation != "" {
 		inv, err := node.ReadInvitation(invitation)
 		if err != nil {
@@ -111,6 +136,10 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	return n.Serve(ctx, func(r node.Runtime) {
 		tellStarter(started{Runtime: r})
 		notifySystemd("READY=1")
+		if r.High != "" {
+			a.say("%s is ready: %s", name, whichHalves(r.Half))
+			return
+		}
 		a.say("%s is ready: S3 %s, API %s", name, r.S3URL, r.APIURL)
 	})
 }

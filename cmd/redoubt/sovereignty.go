@@ -90,6 +90,8 @@ func ownerOf(t redoubt.Trusted) string {
 		return "enclave " + string(t.Node) + ", its home's interface"
 	case redoubt.TrustedSide:
 		return "enclave " + string(t.Node) + ", which it joins"
+	case redoubt.TrustedRoad:
+		return "the other half of guard " + string(t.Node) + ", over a road that nothing comes back on"
 	case redoubt.TrustedLower:
 		return "enclave " + string(t.Node) + ", which is raised from"
 	case redoubt.TrustedPartner:
@@ -110,6 +112,7 @@ func trustRoots(n nodeStatus) (all []root) {
 			redoubt.TrustedInterface: "TLS authority of its home, for enrolment and another lease",
 			redoubt.TrustedDevice:    "key of a device, for the device's work",
 			redoubt.TrustedNeighbour: "key of a neighbour, beside a lease of their home's",
+			redoubt.TrustedRoad:      "key of the road between a guard's halves, which both have",
 			redoubt.TrustedSide:      "TLS authority of an enclave that it joins",
 			redoubt.TrustedLower:     "key of a lower enclave, for what a guard raises",
 			redoubt.TrustedPartner:   "key or TLS authority of a partner's gateway, for what an agreement gives",

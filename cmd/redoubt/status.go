@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,7 @@ type nodeStatus struct {
 	Dials  []string         `json:"dials,omitempty"`     // of a device: its home's addresses
 	Sealed []string         `json:"sealed_by,omitempty"` // what opens its keyring, any one: passphrase, key-file, tpm2
 	Wiped  bool             `json:"wiped,omitempty"`     // by order of its home: it does not start any more
+	Half   string           `json:"half,omitempty"`      // of a guard whose halves run apart: the one that runs here. Nothing is known here of the other
 
 	from   string            // that it dials from
 	halves []int             // of a guard: the processes of its raise
@@ -119,6 +121,9 @@ func statusOf(ctx context.Context, st node.State, e *estate.Estate) (estateStatu
 			s.Sealed = methodsOf(ways)
 		}
 		s.Wiped = errors.Is(st.NotWiped(name), redoubt.Erased)
+		if r.High != "" {
+			s.Kind, s.Half = estate.KindGuard, r.Half
+		}
 		if e != nil {
 			if n, ok := e.Node(name); ok {
 				s.Kind, s.Range = n.Kind, n.Range
@@ -177,7 +182,26 @@ func (a *app) statusTable(doc estateStatus) error {
 		if n.Wiped {
 			state += ", wiped"
 		}
+		if n.Half != "" {
+			state += ", " + n.Half + " half"
+		}
 		t.row(string(n.Name), state, span, dash(n.S3URL), dash(n.APIURL), pid, dash(strings.Join(n.Sealed, " or ")))
 	}
-	return t.flush()
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for _, n := range doc.Nodes {
+		if n.Half != "" {
+			fmt.Fprintf(a.out, "%s: %s\n", n.Name, whichHalves(n.Half))
+		}
+	}
+	return nil
+}
+
+// whichHalves says which halves of a guard run on this machine, and what that tells of the others.
+func whichHalves(half string) string {
+	if half == "" {
+		return "both halves run here"
+	}
+	return "its " + half + " half runs here; how the other does is not known here, for nothing tells of it"
 }

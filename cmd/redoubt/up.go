@@ -66,7 +66,7 @@ func (a *app) up(ctx context.Context, o upOptions) error {
 	if err != nil {
 		return err
 	}
-	names, err := nodesHere(st, e)
+	names, err := a.nodesHere(st, e)
 	if err == nil {
 		names, err = a.notWiped(st, names)
 	}
@@ -150,17 +150,31 @@ func (a *app) settle(st node.State, file string) (*estate.Estate, error) {
 	return e, nil
 }
 
-// nodesHere are the nodes that this machine runs.
-func nodesHere(st node.State, e *estate.Estate) ([]redoubt.NodeName, error) {
+// nodesHere are the nodes that this machine runs. A guard whose halves run apart is no one machine's: which half is to run here, who starts it says.
+func (a *app) nodesHere(st node.State, e *estate.Estate) (names []redoubt.NodeName, err error) {
+	apart := func(name redoubt.NodeName) {
+		a.say("%s is passed over: its halves run apart, each by redoubt serve %s --half low|high", name, name)
+	}
 	if e == nil {
-		return st.Nodes()
+		all, err := st.Nodes()
+		for _, name := range all {
+			if r, err := st.Runtime(name); err == nil && r.Half != "" {
+				apart(name)
+				continue
+			}
+			names = append(names, name)
+		}
+		return names, err
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
-	var names []redoubt.NodeName
 	for _, n := range e.Nodes {
+		if n.Guard != nil && n.Guard.Road.Apart() {
+			apart(n.Name)
+			continue
+		}
 		if n.Machine == "" || n.Machine == host {
 			names = append(names, n.Name)
 		}

@@ -3,6 +3,7 @@ package wasm
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"path"
@@ -18,7 +19,7 @@ type inputs struct{ w *worker }
 
 // ask sends one question and gives the body of the answer, which the next one overwrites.
 func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) {
-	if err := w.write(kind, body...); err != nil {
+	if err := errors.Join(w.write(kind, body...), w.flush()); err != nil {
 		return nil, syscall.EIO
 	}
 	got, answered, err := w.read()

@@ -121,9 +121,10 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([
 		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
 			return nil, exit, err
 		}
-		err := t.Keep(ctx, name, made)
-		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // it is compiled again next time
-			return nil, compute.Exit{}, err
+		if err := t.Keep(ctx, name, made); err != nil {
+			if k := redoubt.KindOf(err); k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // then it is compiled once more another time
+				return nil, compute.Exit{}, err
+			}
 		}
 	}
 	d.mu.Lock()
@@ -441,7 +442,7 @@ func (s *session) content(id uint32, off, n int64) error {
 	if cap(s.out) < int(n)+5 {
 		s.out = make([]byte, 0, maxPiece+5)
 	}
-	piece := s.out[:5+n]
+	piece := s.out[:5+n] // nothing waits: an answer is sent at once
 	got, err := io.ReadFull(h.r, piece[5:])
 	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
 		h.r = nil

@@ -72,10 +72,13 @@ var errFrame = errors.New("a frame that makes no sense")
 type frames struct {
 	r    io.Reader
 	w    io.Writer
+	hold bool // what is written waits for flush, or for more than maxHeld
 	head [5]byte
 	body []byte
 	out  []byte
 }
+
+const maxHeld = 16 << 10
 
 func (f *frames) read() (kind byte, body []byte, err error) {
 	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
@@ -95,15 +98,25 @@ func (f *frames) read() (kind byte, body []byte, err error) {
 
 // write sends one frame in one piece.
 func (f *frames) write(kind byte, body ...[]byte) error {
-	f.out = append(f.out[:0], 0, 0, 0, 0, kind)
+	at := len(f.out)
+	f.out = append(f.out, 0, 0, 0, 0, kind)
 	for _, b := range body {
 		f.out = append(f.out, b...)
 	}
-	if len(f.out)-4 > maxFrame {
-		return fmt.Errorf("a frame of %d bytes", len(f.out))
+	if len(f.out)-at-4 > maxFrame {
+		return fmt.Errorf("a frame of %d bytes", len(f.out)-at)
 	}
-	binary.BigEndian.PutUint32(f.out, uint32(len(f.out)-4))
+	binary.BigEndian.PutUint32(f.out[at:], uint32(len(f.out)-at-4))
+	if f.hold && len(f.out) < maxHeld {
+		return nil
+	}
+	return f.flush()
+}
+
+// flush sends what waits.
+func (f *frames) flush() error {
 	_, err := f.w.Write(f.out)
+	f.out = f.out[:0]
 	return err
 }
 

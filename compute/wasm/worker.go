@@ -38,7 +38,7 @@ const (
 
 // Workers are those of this package, for sandbox.Enter.
 func Workers() map[string]sandbox.Worker {
-	return map[string]sandbox.Worker{runner: run, compiler: compile}
+	return map[string]sandbox.Worker{runner: run, compiler: compile, server: serve}
 }
 
 // worker is one side of a talk.
@@ -185,15 +185,9 @@ func run(in io.Reader, out io.Writer) error {
 	return w.write(sayDone)
 }
 
-// instance runs the module to its end.
-func (w *worker) instance() (x ending) {
+// instance compiles the module and runs it to its end.
+func (w *worker) instance() ending {
 	memory := &limited{most: uint64(w.task.Memory)}
-	defer func() {
-		if p := recover(); p != nil { // a module whose first memory is more than it may use
-			x = ending{Code: -1, Fault: fmt.Sprint(p)}
-		}
-		x.Memory = memory.refused && x.Code != 0
-	}()
 	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
@@ -207,14 +201,37 @@ func (w *worker) instance() (x ending) {
 	if err != nil {
 		return ending{Code: -1, Fault: err.Error(), Program: true}
 	}
-	c := wazero.NewModuleConfig().WithArgs(append([]string{"program"}, w.task.Args...)...).WithStdout(&voice{w, sayOut}).WithStderr(&voice{w, sayErr}).
+	return w.instanceOf(ctx, r, m, memory, noInput{}, true)
+}
+
+// noInput is the standard input of a job: there is none.
+type noInput struct{}
+
+func (noInput) Read([]byte) (int, error) { return 0, io.EOF }
+
+// instanceOf runs a module that is compiled, in a memory of its own. out: what it writes is kept, and so may be seen by whom the worker serves next.
+func (w *worker) instanceOf(ctx context.Context, r wazero.Runtime, m wazero.CompiledModule, memory *limited, input io.Reader, out bool) (x ending) {
+	defer func() {
+		if p := recover(); p != nil { // a module whose first memory is more than it may use
+			x = ending{Code: -1, Fault: fmt.Sprint(p)}
+		}
+		x.Memory = memory.refused && x.Code != 0
+	}()
+	files := wazero.NewFSConfig().WithFSMount(inputs{w}, "/in")
+	if out {
+		files = files.WithDirMount(outDir, "/out")
+	}
+	c := wazero.NewModuleConfig().WithName("").WithArgs(append([]string{"program"}, w.task.Args...)...).WithStdin(input).WithStdout(&voice{w, sayOut}).WithStderr(&voice{w, sayErr}).
 		WithSysWalltime().WithSysNanotime().WithSysNanosleep().WithRandSource(random{}).
-		WithFSConfig(wazero.NewFSConfig().WithFSMount(inputs{w}, "/in").WithDirMount(outDir, "/out"))
+		WithFSConfig(files)
 	for _, v := range w.task.Env {
 		name, value, _ := strings.Cut(v, "=")
 		c = c.WithEnv(name, value)
 	}
-	_, err = r.InstantiateModule(ctx, m, c)
+	i, err := r.InstantiateModule(ctx, m, c)
+	if i != nil {
+		defer i.Close(ctx)
+	}
 	var exit *sys.ExitError
 	switch {
 	case err == nil:

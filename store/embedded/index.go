@@ -27,6 +27,9 @@ const (
 
 var stateKey = []byte{sortState}
 
+// stopTables is how many layers of new tables there may be until pebble lets nobody write.
+const stopTables = 24
+
 const indexRoot = "index" // pebble's idea of its directory; cryptFS has only one
 
 // state is written with every applied frame, so the index always tells which frame
@@ -137,7 +140,7 @@ func openIndex(fs *cryptFS, o *Options, failing *troubles, changed func()) (db *
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
 		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
+		L0StopWritesThreshold:       stopTables,
 		LBaseMaxBytes:               64 << 20,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		FormatMajorVersion:          pebble.FormatNewest,

@@ -186,9 +186,13 @@ func findEnd(seg *segment) (int64, error) {
 	}
 }
 
-// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then
-// it is left to itself.
+// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then it is left to itself. It would also
+// hold whoever flushes while there are too many tables that nobody compacts, so the flush waits until there are fewer.
 func (e *Engine) flushIndex() error {
+	fewer := func() (bool, error) { return e.idx.Metrics().Levels[0].Sublevels < stopTables/2, e.stuck() }
+	if err := e.await(context.Background(), fewer); err != nil {
+		return err
+	}
 	flushed, err := e.idx.AsyncFlush()
 	if err != nil {
 		return indexError(err)
@@ -197,11 +201,8 @@ func (e *Engine) flushIndex() error {
 		e.changedMu.Lock()
 		changed := e.changed
 		e.changedMu.Unlock()
-		if err := e.fs.brokenBy(); err != nil {
+		if err := e.stuck(); err != nil {
 			return err
-		}
-		if err := e.trouble.Load(); err != nil {
-			return diskError("store.Maintain", err)
 		}
 		select {
 		case <-flushed:
@@ -209,6 +210,17 @@ func (e *Engine) flushIndex() error {
 		case <-changed:
 		}
 	}
+}
+
+// stuck says why nothing may ever come of what pebble does behind; nil: it will.
+func (e *Engine) stuck() error {
+	if err := e.fs.brokenBy(); err != nil {
+		return err
+	}
+	if err := e.trouble.Load(); err != nil {
+		return diskError("store.Maintain", err)
+	}
+	return nil
 }
 
 // compactIndex rewrites a range of the index. What fails pebble would repeat without end: then it is left to itself, as a flush is.
@@ -220,11 +232,8 @@ func (e *Engine) compactIndex(ctx context.Context, from, to []byte) error {
 			e.changedMu.Lock()
 			changed := e.changed
 			e.changedMu.Unlock()
-			if err := e.fs.brokenBy(); err != nil {
+			if err := e.stuck(); err != nil {
 				cancel(err)
-			}
-			if err := e.trouble.Load(); err != nil {
-				cancel(diskError("store.Maintain", err))
 			}
 			select {
 			case <-within.Done():

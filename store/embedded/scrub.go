@@ -117,8 +117,8 @@ func (e *Engine) renewManifest(ctx context.Context) error {
 // awaitTables waits until those files of before that the index no longer uses are removed.
 func (e *Engine) awaitTables(ctx context.Context, before []string) error {
 	return e.await(ctx, func() (bool, error) {
-		if err := e.trouble.Load(); err != nil { // nothing may ever come of it
-			return false, diskError("store.Scrub", err)
+		if err := e.stuck(); err != nil {
+			return false, err
 		}
 		levels, err := e.idx.SSTables() // again each time: a file may have been about to be used
 		if err != nil {

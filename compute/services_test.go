@@ -1,0 +1,295 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+)
+
+// desk lets every call in, at a label that stands in the credential.
+type desk struct {
+	mu   sync.Mutex
+	spec redoubt.ServiceSpec
+	rev  int
+}
+
+func (d *desk) deploy(change func(*redoubt.ServiceSpec)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	change(&d.spec)
+	d.rev++
+}
+
+func (d *desk) CallService(_ context.Context, who redoubt.Credential, name redoubt.ServiceName) (redoubt.ServiceCall, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if name != "s" {
+		return redoubt.ServiceCall{}, redoubt.NotFound
+	}
+	return redoubt.ServiceCall{Service: redoubt.Service{Name: name, Label: "UNCLASSIFIED", Revision: d.rev, Spec: d.spec}, At: who.Working, Key: who.Working.Banner(),
+		Begin: func() redoubt.JobRun { return nil }}, nil
+}
+
+// fakeDriver begins instances that say which they are.
+type fakeDriver struct {
+	Driver
+	mu     sync.Mutex
+	begun  int
+	alive  atomic.Int64
+	fail   error
+	atOnce int
+}
+
+func (f *fakeDriver) Available() error { return nil }
+func (f *fakeDriver) AtOnce() int      { return max(f.atOnce, 1) }
+
+func (f *fakeDriver) Begin(_ context.Context, s Service) (Instance, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	f.begun++
+	f.alive.Add(1)
+	fmt.Fprintf(s.Log, "begun %d at %s\n", f.begun, s.At)
+	return &fakeInstance{of: f, says: fmt.Sprintf("%d of %s at %s", f.begun, s.Spec.Args, s.At), ended: make(chan struct{})}, nil
+}
+
+type fakeInstance struct {
+	of    *fakeDriver
+	says  string
+	once  sync.Once
+	ended chan struct{}
+}
+
+func (i *fakeInstance) Call(w http.ResponseWriter, r *http.Request) error {
+	select {
+	case <-i.ended:
+		return ErrInstanceGone
+	default:
+	}
+	switch r.URL.Query().Get("do") {
+	case "slow":
+		time.Sleep(time.Minute)
+	case "die":
+		i.Close()
+		return errors.New("it died")
+	}
+	_, err := io.WriteString(w, i.says)
+	return err
+}
+
+func (i *fakeInstance) Ended() <-chan struct{} { return i.ended }
+func (i *fakeInstance) Close() {
+	i.once.Do(func() { i.of.alive.Add(-1); close(i.ended) })
+}
+
+type host struct {
+	*Services
+	t *testing.T
+	d *desk
+	f *fakeDriver
+}
+
+func newHost(t *testing.T, change func(*redoubt.ServiceSpec)) *host {
+	h := &host{t: t, d: new(desk), f: new(fakeDriver)}
+	h.d.deploy(func(q *redoubt.ServiceSpec) {
+		q.Module, q.Args, q.Most, q.Idle, q.Seconds = "m", []string{"one"}, 2, 60, 600
+		if change != nil {
+			change(q)
+		}
+	})
+	h.Services = NewServices(h.d, map[string]Driver{DriverWasm: h.f}, nil)
+	return h
+}
+
+func at(t *testing.T, marking string) redoubt.Credential {
+	p, err := label.Builtin("USA")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := p.Parse(marking)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return redoubt.Credential{ID: "X", Subject: "ada", Working: l}
+}
+
+func (h *host) call(marking, query string) (string, error) {
+	w := httptest.NewRecorder()
+	err := h.Serve(w, httptest.NewRequest("GET", "/svc/s/?"+query, nil), at(h.t, marking), "s")
+	if err == nil && w.Header().Get("Redoubt-Label") != marking {
+		h.t.Errorf("the answer says it is %q, want %q", w.Header().Get("Redoubt-Label"), marking)
+	}
+	return w.Body.String(), err
+}
+
+func (h *host) says(marking, want string) {
+	h.t.Helper()
+	if got, err := h.call(marking, ""); err != nil || got != want {
+		h.t.Errorf("got %q %v, want %q", got, err, want)
+	}
+}
+
+func TestEachLabelHasInstancesOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
+		h.says("SECRET", "2 of [one] at SECRET")
+		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
+		of := redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}
+		low, high := at(t, "UNCLASSIFIED").Working, at(t, "SECRET").Working
+		if all := h.Running(of, low); len(all) != 1 || all[0].Label != "UNCLASSIFIED" || all[0].Requests != 2 {
+			t.Errorf("from below: %+v", all)
+		}
+		if all := h.Running(of, high); len(all) != 2 {
+			t.Errorf("from above: %+v", all)
+		}
+		if text := string(h.Log(of, low)); strings.Contains(text, "SECRET") || !strings.Contains(text, "begun 1") {
+			t.Errorf("the log from below: %q", text)
+		}
+	})
+}
+
+func TestIdleInstancesEndAndComeBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		h.says("SECRET", "1 of [one] at SECRET")
+		time.Sleep(59 * time.Second)
+		h.says("SECRET", "1 of [one] at SECRET")
+		time.Sleep(61 * time.Second)
+		synctest.Wait()
+		if n := h.f.alive.Load(); n != 0 {
+			t.Errorf("%d instances are idle and run", n)
+		}
+		h.says("SECRET", "2 of [one] at SECRET")
+	})
+}
+
+func TestInstancesGrowToTheirBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		var wg sync.WaitGroup
+		began := time.Now()
+		for range 6 {
+			wg.Go(func() {
+				if _, err := h.call("SECRET", "do=slow"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := h.f.begun; n != 2 {
+			t.Errorf("%d instances were begun, want 2", n)
+		}
+		if took := time.Since(began); took != 3*time.Minute {
+			t.Errorf("six calls of a minute took %v on two instances", took)
+		}
+	})
+}
+
+func TestAnInstanceThatDiesIsReplaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		if _, err := h.call("SECRET", "do=die"); err == nil {
+			t.Error("the call that it died of was answered")
+		}
+		synctest.Wait()
+		h.says("SECRET", "2 of [one] at SECRET")
+	})
+}
+
+func TestANewRevisionTakesOverAndAnsweredCallsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Most, q.Idle = 3, 3600 })
+		defer h.Close()
+		slow := make(chan string)
+		go func() {
+			got, _ := h.call("SECRET", "do=slow")
+			slow <- got
+		}()
+		synctest.Wait()
+		h.d.deploy(func(q *redoubt.ServiceSpec) { q.Args = []string{"two"} })
+		h.says("SECRET", "2 of [two] at SECRET")
+		if got := <-slow; got != "1 of [one] at SECRET" {
+			t.Errorf("the call that was under way got %q", got)
+		}
+		synctest.Wait()
+		if n := h.f.alive.Load(); n != 1 {
+			t.Errorf("%d instances run, want the new one alone", n)
+		}
+		// One that cannot be begun leaves the old one serving.
+		h.f.mu.Lock()
+		h.f.fail = &redoubt.Error{Kind: redoubt.Invalid, Hint: "it is no module"}
+		h.f.mu.Unlock()
+		h.d.deploy(func(q *redoubt.ServiceSpec) { q.Args = []string{"three"} })
+		h.says("SECRET", "2 of [two] at SECRET")
+		synctest.Wait()
+		h.says("SECRET", "2 of [two] at SECRET")
+		if all := h.Running(redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}, at(t, "SECRET").Working); len(all) != 1 || all[0].State != "failed" || !strings.Contains(all[0].Fault, "no module") {
+			t.Errorf("it tells %+v", all)
+		}
+		h.f.mu.Lock()
+		h.f.fail = nil
+		h.f.mu.Unlock()
+		time.Sleep(time.Second)
+		h.d.deploy(func(q *redoubt.ServiceSpec) { q.Args = []string{"four"} })
+		h.says("SECRET", "2 of [two] at SECRET") // it serves while the new one begins
+		synctest.Wait()
+		h.says("SECRET", "3 of [four] at SECRET")
+	})
+}
+
+func TestAServiceThatCannotBeginIsTriedAgainSlowly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		h.f.fail = &redoubt.Error{Kind: redoubt.Invalid, Hint: "it is no module"}
+		for range 5 {
+			if _, err := h.call("SECRET", ""); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(err.Error()+hintOf(err), "no module") {
+				t.Fatalf("got %v", err)
+			}
+		}
+		h.f.mu.Lock()
+		h.f.fail = nil
+		h.f.mu.Unlock()
+		time.Sleep(time.Minute)
+		h.says("SECRET", "1 of [one] at SECRET")
+	})
+}
+
+func hintOf(err error) string {
+	var e *redoubt.Error
+	errors.As(err, &e)
+	return e.Hint
+}
+
+func TestNothingRunsAfterClose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		h.says("SECRET", "1 of [one] at SECRET")
+		h.Close()
+		if n := h.f.alive.Load(); n != 0 {
+			t.Errorf("%d instances run", n)
+		}
+		if _, err := h.call("SECRET", ""); !errors.Is(err, redoubt.Unavailable) {
+			t.Errorf("got %v", err)
+		}
+	})
+}

@@ -1,0 +1,429 @@
+package wasm
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/textproto"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/sandbox"
+)
+
+// A service that is a module is run anew for each request, in a process that serves one share and one label: the module is compiled once, and each
+// request has an instance with a memory of its own. The request is what RFC 3875 (CGI/1.1) says: variables of the environment, the body on
+// standard input, the answer on standard output.
+
+// Beside those of a job, a worker that serves hears and says these.
+const (
+	tellCall  = 'Q' // JSON of the variables of one request
+	tellBody  = 'B' // a piece of its body
+	tellGo    = 'G' // the body is whole
+	sayServes = 'V' // the module is compiled
+)
+
+const (
+	server      = "wasm-serve"
+	maxCGIHead  = 64 << 10
+	serveMemory = workerMemory
+)
+
+// serve is a worker that answers requests one after the other.
+func serve(in io.Reader, out io.Writer) error {
+	signal.Ignore(syscall.SIGXFSZ)
+	w := &worker{frames: frames{r: bufio.NewReaderSize(in, 64<<10), w: out}}
+	if err := w.hear(); err != nil {
+		return err
+	}
+	memory := &limited{most: uint64(w.task.Memory)}
+	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
+	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
+	if err != nil {
+		return err
+	}
+	r := wazero.NewRuntimeWithConfig(ctx, config(cache))
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+		return err
+	}
+	m, err := r.CompileModule(ctx, w.module)
+	if err != nil {
+		return w.writeJSON(sayEnd, ending{Code: -1, Fault: err.Error(), Program: true})
+	}
+	w.module = nil
+	if err := w.write(sayServes); err != nil {
+		return err
+	}
+	w.hold = true
+	var body bytes.Buffer
+	env := w.task.Env
+	for {
+		kind, b, err := w.read()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case tellCall:
+			var more []string
+			if err := json.Unmarshal(b, &more); err != nil {
+				return err
+			}
+			w.task.Env = append(env[:len(env):len(env)], more...)
+			body.Reset()
+		case tellBody:
+			body.Write(b)
+		case tellGo:
+			memory.refused = false
+			x := w.instanceOf(ctx, r, m, memory, &body, false)
+			if err := errors.Join(w.writeJSON(sayEnd, x), w.flush()); err != nil {
+				return err
+			}
+		default:
+			return errFrame
+		}
+	}
+}
+
+// Begin begins an instance.
+func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance, error) {
+	fault := func(x compute.Exit) error {
+		return &redoubt.Error{Op: "Begin", Kind: redoubt.Invalid, Hint: x.Why}
+	}
+	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits, Timeout: s.Timeout}
+	t.Spec.Module = s.Spec.Module
+	module, exit, err := load(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if module == nil {
+		return nil, fault(exit)
+	}
+	made, exit, err := d.compiled(ctx, t, module)
+	if err != nil {
+		return nil, err
+	}
+	if exit.Code != 0 {
+		return nil, fault(exit)
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Nice: 1, Scratch: int64(len(made)) + 1<<20,
+		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(len(module)+len(made)), CPU: 365 * 24 * time.Hour, Files: 256}})
+	if err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancel(context.Background())
+	i := &instance{s: s, cancel: cancel, calls: make(chan *call), ended: make(chan struct{}), log: s.Log}
+	i.session = session{t: t}
+	ready := make(chan error, 1)
+	go func() {
+		defer close(i.ended)
+		defer cancel()
+		said, ended := p.Talk(run, func(in io.Writer, out io.Reader) error { return i.talk(run, in, out, module, made, ready) })
+		select {
+		case ready <- errors.Join(said, ended):
+		default:
+		}
+	}()
+	select {
+	case err = <-ready:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// AtOnce is one: a module answers one request in one memory.
+func (d *Driver) AtOnce() int { return 1 }
+
+// instance is the other side of a worker that serves.
+type instance struct {
+	session
+	s      compute.Service
+	cancel context.CancelFunc
+	calls  chan *call
+	ended  chan struct{}
+	log    io.Writer
+}
+
+// call is one request on its way through the worker.
+type call struct {
+	ctx   context.Context
+	w     http.ResponseWriter
+	env   []string
+	body  []byte
+	done  chan error
+	head  []byte // of the answer, as far as it has come
+	wrote bool
+	err   error
+}
+
+// Ended is closed when the worker runs no more.
+func (i *instance) Ended() <-chan struct{} { return i.ended }
+
+// Close ends the worker.
+func (i *instance) Close() {
+	i.cancel()
+	<-i.ended
+	for _, h := range i.handles {
+		h.content.Close()
+	}
+}
+
+// talk answers calls until the worker ends.
+func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, module, made []byte, ready chan<- error) error {
+	i.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+	i.handles = map[uint32]*handle{}
+	if err := i.begin(task{Args: i.s.Spec.Args, Env: i.s.Spec.Env, Memory: i.s.Limits.Memory}, module, made); err != nil {
+		return err
+	}
+	kind, body, err := i.read()
+	switch {
+	case err != nil:
+		return err
+	case kind == sayEnd:
+		var x ending
+		if err := json.Unmarshal(body, &x); err != nil {
+			return err
+		}
+		return &redoubt.Error{Op: "Begin", Kind: redoubt.Invalid, Hint: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
+	case kind != sayServes:
+		return errFrame
+	}
+	ready <- nil
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case c := <-i.calls:
+			err := i.answerCall(ctx, c)
+			c.done <- errors.Join(c.err, err)
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Call answers one request.
+func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, redoubt.MaxServiceBody))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &redoubt.Error{Op: "Call", Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a request has at most %d bytes", redoubt.MaxServiceBody)}
+	}
+	if err != nil {
+		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
+	}
+	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body, done: make(chan error, 1)}
+	select {
+	case i.calls <- c:
+	case <-i.ended:
+		return compute.ErrInstanceGone
+	}
+	stop := context.AfterFunc(r.Context(), i.cancel) // a module that never ends is ended with its process
+	defer stop()
+	select {
+	case err = <-c.done:
+	case <-i.ended:
+		err = errors.New("the instance ended")
+		select {
+		case e := <-c.done:
+			err = errors.Join(e, err)
+		default:
+		}
+	}
+	switch {
+	case r.Context().Err() != nil && !c.wrote:
+		return &redoubt.Error{Op: "Call", Kind: redoubt.Unavailable, Hint: fmt.Sprintf("it did not answer within %s; --timeout gives it more", i.s.Timeout)}
+	case err == nil:
+		return nil
+	case c.wrote:
+		panic(http.ErrAbortHandler) // nobody takes a part for the whole
+	}
+	var known *redoubt.Error
+	if !errors.As(err, &known) {
+		return &redoubt.Error{Op: "Call", Kind: redoubt.Internal, Err: err}
+	}
+	return err
+}
+
+// answerCall has the worker answer one request. An error is the worker's end; what the module did wrong is c.err.
+func (i *instance) answerCall(ctx context.Context, c *call) error {
+	i.hold = true
+	if err := i.writeJSON(tellCall, c.env); err != nil {
+		return err
+	}
+	for rest := c.body; len(rest) > 0; {
+		n := min(len(rest), maxPiece)
+		if err := i.write(tellBody, rest[:n]); err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if err := errors.Join(i.write(tellGo), i.flush()); err != nil {
+		return err
+	}
+	i.hold = false
+	for {
+		kind, body, err := i.read()
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case sayOut:
+			c.take(body)
+		case sayErr:
+			_, _ = i.log.Write(body)
+		case sayEnd:
+			var x ending
+			if err := json.Unmarshal(body, &x); err != nil {
+				return err
+			}
+			i.end = &x
+			for id, h := range i.handles { // what the module has left open
+				h.content.Close()
+				delete(i.handles, id)
+			}
+			c.finish(i.exit(), i.log)
+			return nil
+		default:
+			if err := i.serve(ctx, kind, body); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take passes the answer on, once its head is whole.
+func (c *call) take(text []byte) {
+	if c.err != nil {
+		return
+	}
+	if c.wrote {
+		if _, err := c.w.Write(text); err != nil {
+			c.err = err
+		}
+		return
+	}
+	c.head = append(c.head, text...)
+	end, size := bytes.Index(c.head, []byte("\r\n\r\n")), 4
+	if plain := bytes.Index(c.head, []byte("\n\n")); plain >= 0 && (end < 0 || plain < end) {
+		end, size = plain, 2
+	}
+	if end < 0 {
+		if len(c.head) > maxCGIHead {
+			c.err = badAnswer("its header is too long, or none")
+		}
+		return
+	}
+	if c.err = c.answer(c.head[:end+size]); c.err == nil {
+		c.wrote = true
+		_, c.err = c.w.Write(c.head[end+size:])
+	}
+}
+
+func badAnswer(why string) error {
+	return &redoubt.Error{Op: "Call", Kind: redoubt.Internal, Err: errors.New(why), Hint: why}
+}
+
+// answer writes the head of the answer (RFC 3875 section 6).
+func (c *call) answer(head []byte) error {
+	h, err := textproto.NewReader(bufio.NewReader(bytes.NewReader(head))).ReadMIMEHeader()
+	if err != nil && err != io.EOF {
+		return badAnswer("its header is none of RFC 3875")
+	}
+	status := http.StatusOK
+	if s := h.Get("Status"); s != "" {
+		code, _, _ := strings.Cut(s, " ")
+		if status, err = strconv.Atoi(code); err != nil || status < 200 || status > 599 {
+			return badAnswer("its status is none")
+		}
+	} else if h.Get("Location") != "" {
+		status = http.StatusFound
+	}
+	to := c.w.Header()
+	for name, values := range h {
+		switch {
+		case name == "Status" || strings.HasPrefix(name, "Redoubt-") || hop[name]:
+		default:
+			to[name] = values
+		}
+	}
+	c.w.WriteHeader(status)
+	return nil
+}
+
+// hop are the headers that are of one connection, which is not the module's.
+var hop = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
+
+// finish is the end of the module's run.
+func (c *call) finish(x compute.Exit, log io.Writer) {
+	if x.Why != "" {
+		fmt.Fprintf(log, "redoubt: %s\n", x.Why)
+	}
+	switch {
+	case c.err != nil:
+	case x.Code != 0 && !c.wrote:
+		c.err = &redoubt.Error{Op: "Call", Kind: redoubt.Internal, Err: errors.New(x.Why), Hint: x.Why}
+	case x.Code != 0:
+		c.err = errors.New(x.Why)
+	case !c.wrote:
+		c.err = badAnswer("it gave no answer: a header, an empty line, then the body, as RFC 3875 says")
+	}
+}
+
+// variables are those of RFC 3875 section 4.1. The credential is not among them.
+func variables(r *http.Request, at string, body int) []string {
+	script, info := r.URL.Path, ""
+	if rest, ok := strings.CutPrefix(r.URL.Path, redoubt.ServicePath); ok {
+		name, more, slash := strings.Cut(rest, "/")
+		script = redoubt.ServicePath + name
+		if slash {
+			info = "/" + more
+		}
+	}
+	host, port, err := net.SplitHostPort(r.Host)
+	if err != nil {
+		host, port = r.Host, "443"
+	}
+	env := []string{"GATEWAY_INTERFACE=CGI/1.1", "SERVER_PROTOCOL=" + r.Proto, "SERVER_SOFTWARE=redoubt", "REQUEST_METHOD=" + r.Method, "SCRIPT_NAME=" + script, "PATH_INFO=" + info,
+		"QUERY_STRING=" + r.URL.RawQuery, "REQUEST_URI=" + r.URL.RequestURI(), "SERVER_NAME=" + host, "SERVER_PORT=" + port, "HTTP_HOST=" + r.Host, "HTTPS=on", "REMOTE_USER=" + r.Header.Get(redoubt.ServiceSubjectHeader), "REDOUBT_LABEL=" + at}
+	if body > 0 {
+		env = append(env, "CONTENT_LENGTH="+strconv.Itoa(body))
+	}
+	if t := r.Header.Get("Content-Type"); t != "" {
+		env = append(env, "CONTENT_TYPE="+t)
+	}
+	for name, values := range r.Header {
+		switch {
+		case name == "Authorization" || name == "Cookie" || name == "Proxy" || name == "Content-Type" || name == "Content-Length" || strings.HasPrefix(name, "Redoubt-"):
+			continue
+		}
+		value := strings.Join(values, ", ")
+		if strings.IndexByte(value, 0) < 0 {
+			env = append(env, "HTTP_"+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))+"="+value)
+		}
+	}
+	return env
+}
