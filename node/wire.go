@@ -87,7 +87,10 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		return handlers{}, err
 	}
 	n.cloud, n.gateway = cloud, gate
-	services := n.openEngine(cloud, n.log)
+	services, err := n.openEngine(cloud, declared.Images, n.log)
+	if err != nil {
+		return handlers{}, err
+	}
 	if declared.Kind == estate.KindEnclave && len(e.Guards(n.name)) > 0 {
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}

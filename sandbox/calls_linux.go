@@ -35,6 +35,14 @@ var fatal = []string{
 	"shmget", "shmat", "msgget", "semget", "mq_open", "memfd_secret", "execveat", "setuid", "setgid", "setreuid", "setregid", "setresuid", "setresgid", "setgroups", "capset",
 }
 
+// enclosed are those that a process that was enclosed has no use for any more; it keeps its sockets, and what it has open.
+var enclosed = append([]string{"execve"}, slices.DeleteFunc(slices.Clone(fatal), func(n string) bool {
+	return slices.Contains([]string{
+		"socket", "socketpair", "connect", "bind", "listen", "accept", "accept4", "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg",
+		"pidfd_open", "pidfd_send_signal", // how the Go runtime ends a process that it has started
+	}, n)
+})...)
+
 // noSuchCall has the C library fall back from clone3, whose flags a filter cannot see, to clone.
 const noSuchCall = seccomp.Action(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS))
 
@@ -43,20 +51,30 @@ const noSuchCall = seccomp.Action(unix.SECCOMP_RET_ERRNO | uint32(unix.ENOSYS))
 // newNamespaces are the flags of clone that nothing inside may set: CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET.
 const newNamespaces = 0x00000080 | 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
 
+// known are those of some calls that this processor's kernel has.
+func known(names []string) ([]string, error) {
+	info, err := arch.GetInfo("")
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { _, ok := info.SyscallNames[n]; return !ok }), nil
+}
+
 // restrictCalls has the kernel refuse this thread, and all that it executes, every other call.
 func restrictCalls() error {
-	info, err := arch.GetInfo("")
+	allow, err := known(allowed)
 	if err != nil {
 		return err
 	}
-	known := func(names []string) []string {
-		return slices.DeleteFunc(slices.Clone(names), func(n string) bool { _, ok := info.SyscallNames[n]; return !ok })
+	kill, err := known(fatal)
+	if err != nil {
+		return err
 	}
 	return seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionErrno, // EPERM
 		Syscalls: []seccomp.SyscallGroup{
-			{Action: seccomp.ActionAllow, Names: known(allowed)},
-			{Action: seccomp.ActionKillProcess, Names: known(fatal)},
+			{Action: seccomp.ActionAllow, Names: allow},
+			{Action: seccomp.ActionKillProcess, Names: kill},
 			{Action: noSuchCall, Names: []string{"clone3"}},
 			// Last, and in this order: where the condition of one does not hold, its argument is what the next is compared with, and an odd
 			// number is not clone's.

@@ -1,8 +1,13 @@
 package sandbox
 
 import (
+	"syscall"
+	"unsafe"
+
+	seccomp "github.com/elastic/go-seccomp-bpf"
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 
 	"redoubt"
 )
@@ -17,6 +22,28 @@ func Confine(write, read []string) error {
 	rules := []landlock.Rule{landlock.RWDirs(write...).WithRefer().IgnoreIfMissing(), landlock.ROFiles(read...).IgnoreIfMissing()}
 	if err := landlock.V5.BestEffort().RestrictPaths(rules...); err != nil {
 		return &redoubt.Error{Op: "sandbox.Confine", Err: err}
+	}
+	return nil
+}
+
+// Enclose is Confine for a process that has done all that it needed privileges for: it also gives up every capability, and executes, mounts,
+// traces and enters nothing any more, in any of its threads. Its descriptors and sockets stay. A call that is forbidden ends it. It is for binaries without cgo.
+func Enclose(write, read []string) error {
+	if err := Confine(write, read); err != nil {
+		return err
+	}
+	header, none := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	if _, _, e := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&none[0])), 0); e != 0 {
+		return &redoubt.Error{Op: "sandbox.Enclose", Err: e}
+	}
+	forbidden, err := known(enclosed)
+	if err == nil {
+		err = seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
+			DefaultAction: seccomp.ActionAllow, Syscalls: []seccomp.SyscallGroup{{Action: seccomp.ActionKillProcess, Names: forbidden}},
+		}})
+	}
+	if err != nil {
+		return &redoubt.Error{Op: "sandbox.Enclose", Err: err}
 	}
 	return nil
 }

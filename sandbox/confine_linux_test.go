@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -82,4 +84,58 @@ func confined(at string, parent int) string {
 func read(path string) error {
 	_, err := os.ReadFile(path)
 	return err
+}
+
+// TestAnEnclosedProcessCanDoNothingButWhatItHasOpen, in any of its threads, as whatever user it runs.
+func TestAnEnclosedProcessCanDoNothingButWhatItHasOpen(t *testing.T) {
+	const told, where = "REDOUBT_TEST_ENCLOSE", "REDOUBT_TEST_ENCLOSE_AT"
+	tries := map[string]func() error{
+		"write":   func() error { return os.WriteFile(filepath.Join(os.Getenv(where), "x"), nil, 0o600) },
+		"read":    func() error { _, err := os.ReadFile("/etc/passwd"); return err },
+		"chown":   func() error { return unix.Fchown(int(os.Stdin.Fd()), 1, 1) },
+		"execute": func() error { return exec.Command("/proc/self/exe", "-test.run", "none").Run() },
+		"mount":   func() error { return unix.Mount("x", os.Getenv(where), "tmpfs", 0, "") },
+		"unshare": func() error { return unix.Unshare(unix.CLONE_NEWUSER) },
+		"trace":   func() error { return unix.PtraceAttach(os.Getppid()) },
+	}
+	if what := os.Getenv(told); what != "" {
+		threads := make(chan error, 8) // some that are there before
+		for range cap(threads) {
+			go func() { runtime.LockOSThread(); threads <- nil; select {} }()
+		}
+		for range cap(threads) {
+			<-threads
+		}
+		if err := sandbox.Enclose([]string{os.Getenv(where)}, nil); err != nil {
+			fmt.Println("enclose:", err)
+			return
+		}
+		if err := tries[what](); err != nil {
+			fmt.Println("refused")
+			return
+		}
+		fmt.Println("done")
+		return
+	}
+	if sandbox.Dynamic() {
+		t.Skip("built with cgo, whose threads Go does not know of")
+	}
+	for what, want := range map[string]string{"write": "done", "read": "refused", "chown": "refused", "execute": "refused", "mount": "killed", "unshare": "killed", "trace": "killed"} {
+		cmd := exec.Command("/proc/self/exe", "-test.run", "^TestAnEnclosedProcessCanDoNothingButWhatItHasOpen$")
+		f, err := os.Create(filepath.Join(t.TempDir(), "open"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdin = f
+		cmd.Env = append(os.Environ(), told+"="+what, where+"="+t.TempDir())
+		out, err := cmd.CombinedOutput()
+		got, _, _ := strings.Cut(string(out), "\n")
+		if x, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && x.Signaled() && x.Signal() == syscall.SIGSYS {
+			got = "killed"
+		}
+		if got != want {
+			t.Errorf("%s: got %q and %v, want %q", what, got, err, want)
+		}
+		f.Close()
+	}
 }

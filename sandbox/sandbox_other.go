@@ -27,6 +27,9 @@ func Run(context.Context, Program, []byte) ([]byte, error) { return nil, errLinu
 // Run refuses.
 func (*Process) Run(context.Context, []byte) ([]byte, error) { return nil, errLinux }
 
+// Stream refuses.
+func (*Process) Stream(context.Context, io.Reader, io.Writer) error { return errLinux }
+
 // Talk refuses.
 func (*Process) Talk(context.Context, func(io.Writer, io.Reader) error) (said, ended error) {
 	return errLinux, errLinux
@@ -46,3 +49,6 @@ func Available() ([]Mechanism, error) { return nil, errLinux }
 
 // Confine refuses.
 func Confine(write, read []string) error { return errLinux }
+
+// Enclose refuses.
+func Enclose(write, read []string) error { return errLinux }

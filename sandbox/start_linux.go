@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,9 @@ const (
 
 // standing is what the stub writes when every wall is up.
 const standing = "standing\n"
+
+// leastAddress is a file that our own binary does not begin without where gVisor is part of it, though only gVisor has a use for it.
+const leastAddress = "/proc/sys/vm/mmap_min_addr"
 
 // nobody is who a program is where we are root.
 const nobody = 65534
@@ -71,6 +75,13 @@ func Start(p Program) (*Process, error) {
 	}
 	l := p.Limits.orDefaults()
 	root := os.Geteuid() == 0
+	if p.Worker != "" {
+		p.Files = maps.Clone(p.Files)
+		if p.Files == nil {
+			p.Files = map[string][]byte{}
+		}
+		p.Files[leastAddress] = []byte("65536\n")
+	}
 	if p.Worker != "" && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
@@ -154,27 +165,41 @@ func stubEnv() []string {
 
 // Run gives the program its input, waits for its end and gives back its output. See the function Run for the error.
 func (r *Process) Run(ctx context.Context, in []byte) ([]byte, error) {
+	var out bytes.Buffer
+	if err := r.Stream(ctx, bytes.NewReader(in), &out); err != nil {
+		return nil, err
+	}
+	return out.Bytes(), nil
+}
+
+// Stream is Run for what need not be in memory. An error of in ends the program, and is Stream's, and so is one of out.
+func (r *Process) Stream(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, r.limits.Wall)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { r.cmd.Process.Kill() })
 	defer stop()
+	from := &source{Reader: in}
 	fed := make(chan struct{})
 	go func() { // ends when everything is written, or the process has gone
 		defer close(fed)
-		_, err := io.Copy(r.in, bytes.NewReader(in))
+		_, err := io.Copy(r.in, from)
 		_ = errors.Join(err, r.in.Close()) // a program need not read to the end; whether it did well it says by its exit code
+		if from.err != nil {
+			r.cmd.Process.Kill()
+		}
 	}()
-	var out bytes.Buffer
-	n, err := io.Copy(&out, io.LimitReader(r.out, r.limits.Output+1))
+	n, err := io.Copy(out, io.LimitReader(r.out, r.limits.Output+1))
 	if n > r.limits.Output || err != nil {
 		r.Kill()
 	}
 	r.wait()
 	<-fed
-	fail := func(k redoubt.Kind, err error) ([]byte, error) {
-		return nil, &redoubt.Error{Op: "sandbox.Run", Object: r.name, Kind: k, Err: err}
+	fail := func(k redoubt.Kind, err error) error {
+		return &redoubt.Error{Op: "sandbox.Run", Object: r.name, Kind: k, Err: err}
 	}
 	switch {
+	case from.err != nil:
+		return fail(redoubt.KindOf(from.err), from.err)
 	case n > r.limits.Output:
 		return fail(redoubt.TooLarge, fmt.Errorf("it wrote more than %d bytes", r.limits.Output))
 	case ctx.Err() != nil:
@@ -193,7 +218,21 @@ func (r *Process) Run(ctx context.Context, in []byte) ([]byte, error) {
 		}
 		return fail(redoubt.Internal, x)
 	}
-	return out.Bytes(), nil
+	return nil
+}
+
+// source remembers why its reader ended.
+type source struct {
+	io.Reader
+	err error // but io.EOF
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.Reader.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
 }
 
 // Said is the beginning of what the program wrote to standard error, after Run.

@@ -10,6 +10,7 @@ import (
 	"redoubt/estate"
 	"redoubt/guard/filter"
 	"redoubt/node"
+	"redoubt/sandbox"
 )
 
 // checkFilters says which types a guard of this machine can release: those of which both filters are here, and whether the kernel walls them in.
@@ -45,7 +46,10 @@ func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
 
 // checkDrivers says what runs jobs on this machine.
 func checkDrivers(d *diagnosis) {
-	drivers := node.Drivers()
+	drivers, err := node.Drivers(nil)
+	if err != nil {
+		d.add("warn", "jobs", hintFor(err), "images cannot run here: %s", plain(err))
+	}
 	for _, name := range slices.Sorted(maps.Keys(drivers)) {
 		if err := drivers[name].Available(); err != nil {
 			hint := ""
@@ -55,6 +59,11 @@ func checkDrivers(d *diagnosis) {
 			d.add("warn", "jobs", hint, "the driver %s cannot run here: %s", name, plain(err))
 		} else {
 			d.add("ok", "jobs", "", "the driver %s runs here", name)
+			if c, ok := drivers[name].(interface{ Details() []sandbox.Mechanism }); ok {
+				for _, m := range c.Details() {
+					d.add("ok", "jobs", "", "%s: %s", m.Name, m.Detail)
+				}
+			}
 		}
 		drivers[name].Close()
 	}

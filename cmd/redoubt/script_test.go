@@ -19,11 +19,10 @@ import (
 
 	"redoubt"
 	"redoubt/node"
-	"redoubt/sandbox"
 )
 
 func TestMain(m *testing.M) {
-	sandbox.Enter(node.Workers()) // a worker's process is this binary under another name, which no script calls
+	node.Enter() // a worker's process is this binary under another name, which no script calls
 	testscript.Main(m, map[string]func(){"redoubt": main})
 }
 

@@ -17,10 +17,12 @@ func more() map[string]func(string) error {
 		"fifo":    func(at string) error { return syscall.Mkfifo(at, 0o644) },
 		"device":  func(at string) error { fmt.Println(syscall.Mknod(at, syscall.S_IFCHR|0o666, 1<<8|3)); return nil },
 		"socket":  func(at string) error { _, err := net.Listen("unix", at); fmt.Println(err); return nil },
-		"setuid":  func(at string) error { return os.Chmod(at, 0o4755|os.ModeSetuid) },
-		"user":    func(string) error { fmt.Println(os.Getuid(), os.Getgid()); return nil },
-		"pwd":     func(string) error { d, err := os.Getwd(); fmt.Println(d); return err },
-		"host":    func(string) error { h, err := os.Hostname(); fmt.Println(h); return err },
+		// nameless makes a file whose name is no text.
+		"nameless": func(dir string) error { return os.WriteFile(dir+"/\xff\xfe", []byte("x"), 0o644) },
+		"setuid":   func(at string) error { return os.Chmod(at, 0o4755|os.ModeSetuid) },
+		"user":     func(string) error { fmt.Println(os.Getuid(), os.Getgid()); return nil },
+		"pwd":      func(string) error { d, err := os.Getwd(); fmt.Println(d); return err },
+		"host":     func(string) error { h, err := os.Hostname(); fmt.Println(h); return err },
 		"dial": func(to string) error {
 			c, err := net.DialTimeout("tcp", to, 2*time.Second)
 			if err == nil {
@@ -59,7 +61,9 @@ func more() map[string]func(string) error {
 					return fmt.Errorf("refused: %w", err)
 				}
 			}
-			select {}
+			for {
+				time.Sleep(time.Hour)
+			}
 		},
 		"mmap": func(name string) error {
 			f, err := os.Open(name)
@@ -72,6 +76,43 @@ func more() map[string]func(string) error {
 			}
 			_, err = fmt.Printf("%s\n", b)
 			return err
+		},
+		// unlinked uses a file that has no name any more.
+		"unlinked": func(at string) error {
+			f, err := os.Create(at)
+			if err != nil {
+				return err
+			}
+			if err := os.Remove(at); err != nil {
+				return err
+			}
+			if _, err := f.WriteString("still there"); err != nil {
+				return err
+			}
+			if err := f.Truncate(5); err != nil {
+				return err
+			}
+			i, err := f.Stat()
+			if err != nil {
+				return err
+			}
+			b := make([]byte, 20)
+			n, _ := f.ReadAt(b, 0)
+			fmt.Println(i.Size(), string(b[:n]))
+			return f.Close()
+		},
+		// buffers fills sockets, whose content is the kernel's memory, until it may not.
+		"buffers": func(string) error {
+			b := make([]byte, 64<<10)
+			for {
+				s, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_NONBLOCK, 0)
+				if err != nil {
+					return err
+				}
+				for err == nil {
+					_, err = syscall.Write(s[0], b)
+				}
+			}
 		},
 		"hardlink": func(s string) error { return os.Link(s, s+".link") },
 	}

@@ -1,0 +1,442 @@
+package oci
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/lisafs"
+	"gvisor.dev/gvisor/pkg/unet"
+
+	"redoubt"
+	"redoubt/sandbox"
+)
+
+// keeperName is how our binary is executed to keep one sandbox.
+const keeperName = "redoubt-oci-keeper"
+
+// The keeper's descriptors beside the standard three.
+const (
+	wireFD  = 3 // frames
+	filesFD = 4 // descriptors for runs
+)
+
+// Enter must come first in the main of every program that makes a Driver, and in that of its tests, before sandbox.Enter of Workers. In a process that a driver started it becomes
+// what that is for and does not return; in any other it does nothing.
+func Enter() {
+	name := ""
+	if len(os.Args) > 0 {
+		name = os.Args[0]
+	}
+	switch {
+	case name == keeperName:
+		os.Exit(keep())
+	case name == sentryName, name == "/proc/self/exe" && len(os.Args) > 1 && os.Args[1] == "umount":
+		sentry()
+	}
+}
+
+// keep is the keeper: the first process of its own process, user, mount and network namespaces, with no right over anything outside of them. It
+// starts gVisor and serves it /in and /out. It ends when its node does, and all that is in its namespaces with it.
+func keep() int {
+	conn, err := net.FileConn(os.NewFile(wireFD, "wire"))
+	if err != nil {
+		return 2
+	}
+	files, err := net.FileConn(os.NewFile(filesFD, "files"))
+	if err != nil {
+		return 2
+	}
+	k := &keeper{wire: newWire(conn, maxFromNode), files: files.(*net.UnixConn), asked: map[uint64]chan frame{}}
+	if err := k.serve(); err != nil && err != io.EOF {
+		k.wire.send(tellFault, 0, []byte(err.Error()))
+		return 1
+	}
+	return 0
+}
+
+// dir is where a keeper has a file system of its own, in memory, and outDir where the contents of /out are, in one of their own whose size is
+// their limit.
+const (
+	dir    = "/tmp"
+	outDir = "/tmp/out"
+)
+
+type keeper struct {
+	wire   *wire
+	files  *net.UnixConn
+	boot   bootSpec
+	g      *gvisor
+	memory *os.File // of all programs in the sandbox
+	statm  *os.File // of gVisor
+	null   *os.File
+
+	mu    sync.Mutex // guards what follows
+	asked map[uint64]chan frame
+	last  uint64
+}
+
+func (k *keeper) serve() error {
+	if err := k.wire.expect(doBoot, &k.boot); err != nil {
+		return err
+	}
+	if err := k.prepare(); err != nil {
+		return err
+	}
+	var err error
+	if k.g, err = startSentry(dir, k.boot); err != nil {
+		return err
+	}
+	if k.memory, err = k.g.memory(); err != nil {
+		return err
+	}
+	if k.statm, err = os.Open(fmt.Sprintf("/proc/%d/statm", k.g.cmd.Process.Pid)); err != nil {
+		return err
+	}
+	if k.null, err = os.Open(os.DevNull); err != nil {
+		return err
+	}
+	// From here on it serves what may be hostile: it has nothing left but its own folder and what is open.
+	if err := sandbox.Enclose([]string{dir}, nil); err != nil {
+		return err
+	}
+	if err := k.wire.send(tellReady, 0, nil); err != nil {
+		return err
+	}
+	runs := make(chan runSpec)
+	failed := make(chan error, 1)
+	go func() { // reads all frames; ends when the node has gone, and the process with it
+		for {
+			f, err := k.wire.receive()
+			if err != nil {
+				os.Exit(0)
+			}
+			switch f.kind {
+			case answer:
+				k.answered(f)
+			case doRun:
+				var r runSpec
+				if err := json.Unmarshal(f.payload, &r); err != nil {
+					failed <- err
+					return
+				}
+				runs <- r
+			}
+		}
+	}()
+	for {
+		select {
+		case err := <-failed:
+			return err
+		case r := <-runs:
+			if err := k.run(r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// prepare makes this process harmless to others, and its folder one in memory.
+func (k *keeper) prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("a mount namespace: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("a /proc of its own (where this runs in a container, its engine may not hide parts of /proc): %w", err)
+	}
+	tasks, err := filepath.Glob("/proc/self/task/*")
+	if err != nil {
+		return err
+	}
+	for _, t := range tasks { // what is started from any of them begins so
+		if tid, err := strconv.Atoi(filepath.Base(t)); err == nil {
+			unix.Setpriority(unix.PRIO_PROCESS, tid, niceness)
+			k.onProcessors(tid)
+		}
+	}
+	if err := memoryAt(dir, "mode=0700,size=1m"); err != nil {
+		return err
+	}
+	if err := os.Mkdir(outDir, 0o700); err != nil {
+		return err
+	}
+	if err := memoryAt(outDir, fmt.Sprintf("mode=0700,size=%d,nr_inodes=%d", k.boot.Disk, maxOutFiles+16)); err != nil {
+		return err
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err == nil {
+		files.Cur = files.Max
+		syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: files.Cur, Max: files.Max})
+	}
+	procs := uint64(hostThreads(k.boot.Processes))
+	for what, to := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_NPROC: procs} {
+		if err := unix.Prlimit(0, what, &unix.Rlimit{Cur: to, Max: to}, nil); err != nil {
+			return fmt.Errorf("limit %d: %w", what, err)
+		}
+	}
+	return nil
+}
+
+// memoryAt puts a file system in memory over a folder.
+func memoryAt(at, options string) error {
+	if err := unix.Mount("keeper", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("a file system in memory: %w", err)
+	}
+	return nil
+}
+
+// emptied removes the contents of a run. None is left open: its servers have gone.
+func emptied(dir string) error {
+	all, err := os.ReadDir(dir)
+	for _, e := range all {
+		err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+	}
+	return err
+}
+
+// onProcessors leaves a thread as many processors as the sandbox may use at once.
+func (k *keeper) onProcessors(tid int) {
+	var all, some unix.CPUSet
+	if unix.SchedGetaffinity(0, &all) != nil {
+		return
+	}
+	want := max(1, int(k.boot.CPUs+0.999))
+	if all.Count() <= want {
+		return
+	}
+	// Which ones is drawn, so that sandboxes do not all press on the first.
+	for at, skip := 0, int(maphash.Bytes(maphash.MakeSeed(), nil)%uint64(all.Count())); want > 0; at = (at + 1) % 1024 {
+		if !all.IsSet(at) {
+			continue
+		}
+		if skip > 0 {
+			skip--
+			continue
+		}
+		some.Set(at)
+		want--
+	}
+	unix.SchedSetaffinity(tid, &some)
+}
+
+// answered hands an answer to who asked.
+func (k *keeper) answered(f frame) {
+	k.mu.Lock()
+	c := k.asked[f.number]
+	delete(k.asked, f.number)
+	k.mu.Unlock()
+	if c != nil {
+		c <- f
+	}
+}
+
+// ask asks the node, and waits for its answer.
+func (k *keeper) ask(kind byte, payload []byte) ([]byte, unix.Errno) {
+	c := make(chan frame, 1)
+	k.mu.Lock()
+	k.last++
+	number := k.last
+	k.asked[number] = c
+	k.mu.Unlock()
+	if err := k.wire.send(kind, number, payload); err != nil {
+		return nil, unix.EIO
+	}
+	f := <-c
+	if len(f.payload) < 4 {
+		return nil, unix.EIO
+	}
+	return f.payload[4:], unix.Errno(binary.BigEndian.Uint32(f.payload))
+}
+
+func (k *keeper) tell(kind byte, payload []byte) { k.wire.send(kind, 0, payload) }
+
+// run runs one program to its end, and gives its outputs. An error is the sandbox's end.
+func (k *keeper) run(r runSpec) error {
+	stdio, root, err := k.takeFiles()
+	if err != nil {
+		return err
+	}
+	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
+	in := &inFS{ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
+	inEnd, inServer, err := serveFiles("/in", in, true)
+	if err != nil {
+		return err
+	}
+	outEnd, outServer, err := serveFiles("/out", out, false)
+	if err != nil {
+		return err
+	}
+	gone := func() error {
+		inServer.Wait()
+		outServer.Wait()
+		inServer.Destroy()
+		outServer.Destroy()
+		return emptied(outDir)
+	}
+	given := append(stdio, root, inEnd, outEnd)
+	err = k.g.start(r, k.boot.Disk, stdio, []*os.File{root, inEnd, outEnd})
+	for _, f := range given {
+		f.Close()
+	}
+	if err != nil {
+		if !k.alive() {
+			return err
+		}
+		err = k.wire.sendJSON(tellEnded, 0, ending{Code: -1, Why: err.Error()})
+		return errors.Join(err, k.g.destroy(r.ID), gone())
+	}
+	if err := k.wire.send(tellStarted, 0, nil); err != nil {
+		return err
+	}
+	watched := k.watch(r.ID)
+	ws, err := k.g.wait(r.ID)
+	if why := watched.stop(); why != "" { // the sandbox is no more of use, and the node ends this process
+		return k.wire.sendJSON(tellEnded, 0, ending{Code: -1, Why: why})
+	}
+	if err != nil {
+		return fmt.Errorf("the sandbox ended: %w", err)
+	}
+	// What the program started goes, and what it had mapped is written, before its outputs are looked at.
+	if err := k.g.destroy(r.ID); err != nil {
+		return err
+	}
+	inServer.Wait()
+	outServer.Wait()
+	e := ending{Code: ws.ExitStatus()}
+	if ws.Signaled() {
+		e.Code, e.Signal = 128+int(ws.Signal()), int(ws.Signal())
+	}
+	if err := k.wire.sendJSON(tellEnded, 0, e); err != nil {
+		return err
+	}
+	if e.Code == 0 {
+		if err := out.walk(k.give(out)); err != nil {
+			return err
+		}
+	}
+	if err := k.wire.send(tellDone, 0, nil); err != nil {
+		return err
+	}
+	return gone()
+}
+
+// alive reports whether gVisor still answers.
+func (k *keeper) alive() bool {
+	_, err := k.g.processes(sandboxID)
+	return err == nil
+}
+
+// takeFiles receives the descriptors of a run: standard output and error, and the root.
+func (k *keeper) takeFiles() (stdio []*os.File, root *os.File, err error) {
+	space := make([]byte, unix.CmsgSpace(3*4))
+	_, n, _, _, err := k.files.ReadMsgUnix(make([]byte, 1), space)
+	if err != nil {
+		return nil, nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(space[:n])
+	if err != nil || len(messages) != 1 {
+		return nil, nil, errors.Join(errors.New("no descriptors"), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 3 {
+		return nil, nil, errors.Join(errors.New("other than three descriptors"), err)
+	}
+	null, err := unix.FcntlInt(k.null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, fd := range fds {
+		unix.CloseOnExec(fd)
+	}
+	return []*os.File{os.NewFile(uintptr(null), "stdin"), os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")}, os.NewFile(uintptr(fds[2]), "root"), nil
+}
+
+// serveFiles begins to serve a file system, and gives the sandbox's end.
+func serveFiles(mount string, fs lisafs.ConnectionImpl, readonly bool) (*os.File, *lisafs.Server, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	theirs := os.NewFile(uintptr(fds[1]), mount)
+	sock, err := unet.NewSocket(fds[0])
+	if err != nil {
+		return nil, nil, err
+	}
+	s := lisafs.NewServer()
+	// Files are held here, not walked to, so that what has no name any more may still be used.
+	c, err := s.CreateConnection(sock, mount, lisafs.ConnectionOpts{Readonly: readonly, WalkStatSupported: true, SetAttrOnDeleted: true, AllocateOnDeleted: true, OpenOnDeleted: true}, fs)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.StartConnection(c)
+	return theirs, s, nil
+}
+
+// give tells the node of what is under /out, and sends each regular file.
+func (k *keeper) give(out *outFS) func(string, *outNode) error {
+	n := 0
+	return func(name string, f *outNode) error {
+		left := func(why string) error {
+			return k.wire.send(tellLeft, 0, fmt.Appendf(nil, "/out/%s is %s, and was left", shown(name), why))
+		}
+		switch f.mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			return nil
+		case unix.S_IFREG:
+		case unix.S_IFLNK:
+			return left("a symbolic link")
+		default:
+			return left("a fifo or a socket")
+		}
+		if !utf8.ValidString(name) {
+			return left("not named in UTF-8")
+		}
+		if n++; n > redoubt.MaxJobOutputs+1 {
+			return nil // one more than there may be, which is how the node knows
+		}
+		c, err := os.Open(out.content(f))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		i, err := c.Stat()
+		if err != nil {
+			return err
+		}
+		if err := k.wire.sendJSON(tellPut, 0, putHeader{Path: name, Bytes: i.Size()}); err != nil {
+			return err
+		}
+		piece := make([]byte, min(pieceBytes, i.Size()))
+		for left := i.Size(); left > 0; {
+			n, err := c.Read(piece[:min(left, int64(len(piece)))])
+			if n == 0 {
+				return errors.Join(io.ErrUnexpectedEOF, err)
+			}
+			if err := k.wire.send(tellData, 0, piece[:n]); err != nil {
+				return err
+			}
+			left -= int64(n)
+		}
+		return nil
+	}
+}
+
+// shown is a name for the log.
+func shown(name string) string {
+	if len(name) > 200 {
+		name = name[:200] + "..."
+	}
+	q := strconv.Quote(name)
+	return q[1 : len(q)-1]
+}
