@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"redoubt"
@@ -27,6 +28,7 @@ type jobRun struct {
 	acts  string           // the credential's ID; "": that of the job
 	ended chan struct{}
 	once  sync.Once
+	ends  atomic.Bool // it puts what it wrote, and reads no more
 
 	mu         sync.Mutex
 	label      label.Label
@@ -36,6 +38,7 @@ type jobRun struct {
 	more       broadcast // of the log
 	outs       []*write
 	size       int64 // of what the commit of outs carries itself
+	total      int64 // of outs
 }
 
 // maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
@@ -180,7 +183,14 @@ func (r *jobRun) rise(f found) error {
 	return nil
 }
 
-// now is the label so far, and how much was written to the log.
+// risen is the label so far.
+func (r *jobRun) risen() label.Label {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.label
+}
+
+// now is the label so far as text, and how much was written to the log.
 func (r *jobRun) now() (banner string, logged int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,7 +229,7 @@ func (r *jobRun) keptName(name string) redoubt.ObjectName {
 
 // Kept gives what Keep kept.
 func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
-	o, err := r.e.GetObject(ctx, r.e.own(r.j.start.label), redoubt.ReadObject{Name: r.keptName(name)})
+	o, err := r.e.GetObject(ctx, r.e.own(r.j.max.label), redoubt.ReadObject{Name: r.keptName(name)})
 	if err != nil {
 		return nil, err
 	}
@@ -227,9 +237,9 @@ func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
 	return io.ReadAll(o.Reader(0, -1))
 }
 
-// Keep keeps what was made of the program before it ran.
+// Keep keeps what was made of the program before it ran. It does so at MAX: at START it would tell when a job of the share began.
 func (r *jobRun) Keep(ctx context.Context, name string, content []byte) error {
-	_, err := r.e.PutObject(ctx, r.e.own(r.j.start.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
+	_, err := r.e.PutObject(ctx, r.e.own(r.j.max.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
 	return err
 }
 
@@ -255,9 +265,18 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if err := validName(op, name); err != nil {
 		return err
 	}
+	r.ends.Store(true)
+	disk := cmp.Or(r.j.Spec.Limits.Disk, redoubt.DefaultJobDisk)
 	r.mu.Lock()
 	at, n, originator := r.label, len(r.outs), cmp.Or(r.originator, r.j.By)
+	fits := size >= 0 && size <= disk-r.total
+	if fits {
+		r.total += size
+	}
 	r.mu.Unlock()
+	if !fits { // a file with holes may be larger than what it takes
+		return &redoubt.Error{Op: op, Object: "/out/" + path, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("what it writes has more than %d MiB; ask for more with --disk", disk>>20)}
+	}
 	if n >= redoubt.MaxJobOutputs {
 		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a job writes at most %d files: put them into an archive", redoubt.MaxJobOutputs)}
 	}
@@ -331,9 +350,14 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	if x.Retry {
 		return e.lost(ctx, j, x.Why)
 	}
+	lost := ""
 	if len(log) > 0 {
-		if _, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)}); err != nil {
+		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
+		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull {
 			return err
+		}
+		if err != nil { // the job has ended for all that
+			lost, logged = "its log could not be kept: "+reason(err), 0
 		}
 	}
 	j.mu.Lock()
@@ -357,6 +381,7 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 		}
 		outs = nil
 	}
+	s.Why = strings.Trim(s.Why+"; "+lost, "; ")
 	err := e.endJob(ctx, j, s, outs)
 	if err != nil && s.State == redoubt.JobDone { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
 		s.State, s.Exit, s.Why, s.Outputs = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil

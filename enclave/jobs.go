@@ -50,6 +50,7 @@ const (
 	ruleJobProgram = "program-of-a-job (5.1)"
 	ruleJobSpec    = "job"
 	ruleJobQueue   = "jobs-waiting (3.3)"
+	ruleJobEnds    = "read-before-write (5.1)"
 )
 
 // jobRecord is what was submitted, as it is kept.
@@ -279,12 +280,18 @@ func (e *Enclave) HasModule(ctx context.Context, who redoubt.Credential, digest 
 }
 
 func (e *Enclave) hasModule(at label.Label, digest string) (bool, error) {
+	f, err := e.moduleAt(at, digest)
+	return f.rec != nil && e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/2), err // one that is old is put once more, lest it go before the job runs
+}
+
+// moduleAt finds a module that a label dominates.
+func (e *Enclave) moduleAt(at label.Label, digest string) (found, error) {
 	b, err := e.readable("job", JobBucket)
 	if err != nil {
-		return false, err
+		return found{}, err
 	}
 	f, _, err := e.current(e.engine, lookCurrent, b, at, moduleName(digest).Key)
-	return f.rec != nil && e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/2), err // one that is old is put once more, lest it go before the job runs
+	return f, err
 }
 
 // SubmitJob takes a job: check, decide, keep.
@@ -341,18 +348,8 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 	if err != nil {
 		return nil, err
 	}
-	waiting := 0
-	e.jobs.mu.Lock()
-	for _, l := range e.jobs.lanes {
-		for _, j := range l.waiting {
-			if j.start == start { // of one START alone: another's do not make this one fail (3.3)
-				waiting++
-			}
-		}
-	}
-	e.jobs.mu.Unlock()
-	if waiting >= redoubt.MaxJobsWaiting {
-		return nil, &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs of this label wait already: wait, or cancel some", waiting)}
+	if e.waitingAt(start, max, e.clock()) >= redoubt.MaxJobsWaiting {
+		return nil, &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs of this label wait already: wait, or cancel some", redoubt.MaxJobsWaiting)}
 	}
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -360,6 +357,30 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 	}
 	return &job{start: start, max: top, state: jobState{State: redoubt.JobSubmitted, Snapshot: e.snapshot(max)},
 		jobRecord: jobRecord{ID: redoubt.JobID(hex.EncodeToString(id[:])), By: who.Subject, Max: top.name, Made: e.clock().UTC(), Spec: q, From: q.From}}, nil
+}
+
+// waitingAt counts jobs of one START: another's do not make one fail (3.3). Whether a job that may rise has begun is not known at START, so each that was
+// submitted within a day counts.
+func (e *Enclave) waitingAt(start *labelSet, max label.Label, now time.Time) (n int) {
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	if start.label.Dominates(max) {
+		for _, l := range e.jobs.lanes {
+			for _, j := range l.waiting {
+				if j.start == start && start.label.Dominates(j.max.label) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	all := e.jobs.bySet[start]
+	for i := len(all) - 1; i >= 0 && now.Sub(all[i].Made) < 24*time.Hour; i-- {
+		if !start.label.Dominates(all[i].max.label) {
+			n++
+		}
+	}
+	return n
 }
 
 // snapshot is the last time that each label set has given out, of those that a label dominates.
@@ -436,7 +457,12 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		}
 	}
 	if q.Module != "" {
-		if has, err := e.hasModule(who.Working, q.Module); err != nil || !has {
+		has, err := e.hasModule(who.Working, q.Module)
+		if strings.HasPrefix(who.ID, schedulePrefix) && err == nil { // keepModules keeps it
+			f, err2 := e.moduleAt(who.Working, q.Module)
+			has, err = f.rec != nil, err2
+		}
+		if err != nil || !has {
 			return errors.Join(err, &redoubt.Error{Op: op, Object: q.Module, Kind: redoubt.Invalid, Rule: ruleJobProgram, Hint: "the module is not here: put it first, at START or below"})
 		}
 	}
@@ -506,11 +532,19 @@ func (e *Enclave) Job(ctx context.Context, who redoubt.Credential, id redoubt.Jo
 	return e.jobFor(j, who.Working), e.noteRead(ctx, ent)
 }
 
+// maxJobsBytes is how much of arguments and variables a list holds before it ends.
+const maxJobsBytes = 4 << 20
+
 // Jobs lists those whose START the caller dominates, newest first.
 func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.ListJobs) ([]redoubt.Job, error) {
 	ent, err := e.decide(ctx, ask{op: "Jobs", who: who, action: redoubt.ActionReadJob, detail: "jobs"})
 	if err != nil {
 		return nil, err
+	}
+	switch q.State {
+	case "", redoubt.JobSubmitted, redoubt.JobRunning, redoubt.JobDone, redoubt.JobFailed, redoubt.JobCanceled:
+	default:
+		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "Jobs", Kind: redoubt.Invalid, Hint: "a state is submitted, running, done, failed or canceled"})
 	}
 	most := cmp.Or(min(q.Max, redoubt.MaxJobsListed), redoubt.MaxJobsListed)
 	var lanes [][]*job
@@ -528,8 +562,8 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		}
 	}
 	e.jobs.mu.Unlock()
-	out := []redoubt.Job{}
-	for len(out) < most {
+	out, size := []redoubt.Job{}, 0
+	for len(out) < most && size < maxJobsBytes {
 		newest := -1
 		for i, l := range lanes {
 			if len(l) > 0 && (newest < 0 || l[len(l)-1].seq > lanes[newest][len(lanes[newest])-1].seq) {
@@ -542,7 +576,11 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		l := lanes[newest]
 		lanes[newest] = l[:len(l)-1]
 		if v := e.jobFor(l[len(l)-1], who.Working); q.State == "" || v.State == q.State {
+			v.Outputs = nil
 			out = append(out, v)
+			for _, s := range slices.Concat(v.Spec.Args, v.Spec.Env) {
+				size += len(s)
+			}
 		}
 	}
 	ent.Count = uint32(max(len(out), 1))

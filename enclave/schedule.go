@@ -374,8 +374,11 @@ func (e *Enclave) startFired(ctx context.Context, x *schedule, now time.Time) er
 	return nil
 }
 
-// waitingOf counts the jobs of a schedule that wait.
+// waitingOf counts the jobs of a schedule that wait. Of those that may rise it is not known at the schedule's label which do.
 func (e *Enclave) waitingOf(x *schedule) (n int) {
+	if !x.set.label.Dominates(x.max) {
+		return 0
+	}
 	e.jobs.mu.Lock()
 	defer e.jobs.mu.Unlock()
 	for _, l := range e.jobs.lanes {
@@ -426,7 +429,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record 
 		if err := e.commit(ctx, b, nil); err != nil {
 			return err
 		}
-		*x = next
+		x.went(next)
 		return nil
 	}
 	ent.Label = e.text(x.set.label)
@@ -442,10 +445,57 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record 
 	if err := e.commit(ctx, b, ent); err != nil {
 		return err
 	}
-	*x = next
+	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)
 	return nil
+}
+
+// went takes over what a start has changed. What else there is of a schedule never changes: fires reads it without the mutex.
+func (s *schedule) went(next schedule) {
+	s.Last, s.LastJob, s.Next, s.Fault = next.Last, next.LastJob, next.Next, next.Fault
+}
+
+// keepModules puts the modules of schedules once more before they go.
+func (e *Enclave) keepModules(ctx context.Context) error {
+	type need struct {
+		at     label.Label
+		digest string
+	}
+	all := map[need]bool{}
+	s := &e.jobs.schedules
+	s.mu.Lock()
+	for set, of := range s.bySet {
+		for _, x := range of {
+			if x.Job.Module != "" {
+				all[need{set.label, x.Job.Module}] = true
+			}
+		}
+	}
+	s.mu.Unlock()
+	var errs []error
+	for n := range all {
+		f, err := e.moduleAt(n.at, n.digest)
+		if err != nil || f.rec == nil || e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/4) {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, e.keepModule(ctx, n.at, moduleName(n.digest)))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Enclave) keepModule(ctx context.Context, at label.Label, name redoubt.ObjectName) error {
+	o, err := e.GetObject(ctx, e.own(at), redoubt.ReadObject{Name: name})
+	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
+		return nil // it is gone: the schedule says so when it is due
+	}
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	_, err = e.PutObject(ctx, e.own(at), redoubt.PutObject{Name: name, SizeBytes: o.Version().SizeBytes, Body: o.Reader(0, -1)})
+	return err
 }
 
 // schedulePrefix begins the ID of a credential that stands for a schedule: identity gives none such.

@@ -34,6 +34,7 @@ const (
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
 	niceness      = 10
+	handOver      = time.Hour // that a worker may take to hand over what its module left
 )
 
 // version is of what was compiled: another version of the runtime compiles anew.
@@ -220,6 +221,8 @@ type session struct {
 	listed       string // the directory that listing is of
 	listing      []byte
 	end          *ending
+	ends         func() // is told that the module has ended
+	refused      error  // by the desk: not the worker's fault
 }
 
 // handle is a file that the module has open.
@@ -236,54 +239,16 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 	var late atomic.Bool
 	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
 	defer timer.Stop()
-	defer func() {
-		for _, h := range s.handles {
-			h.content.Close()
-		}
-	}()
-	var refused error // by the desk: not the worker's fault
-	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error {
-		s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
-		s.handles = map[uint32]*handle{}
-		if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
-			return err
-		}
-		s.module, s.made = nil, nil
-		for {
-			kind, body, err := s.read()
-			if err != nil {
-				return err
-			}
-			switch kind {
-			case sayDone:
-				return nil
-			case sayOut, sayErr:
-				s.t.Log(int(kind-'0'), body)
-			case sayEnd:
-				timer.Stop()
-				s.end = new(ending)
-				if err := json.Unmarshal(body, s.end); err != nil {
-					return err
-				}
-			case sayFile:
-				if err := s.put(within, body); err != nil {
-					refused = err
-					return err
-				}
-			default:
-				if err := s.serve(within, kind, body); err != nil {
-					return err
-				}
-			}
-		}
-	})
+	defer s.close()
+	s.ends = func() { timer.Reset(handOver) }
+	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error { return s.talk(within, in, out) })
 	switch {
 	case ctx.Err() != nil:
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
 	case late.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
-	case refused != nil:
-		return compute.Exit{}, refused
+	case s.refused != nil:
+		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
 		return s.exit(), nil
 	}
@@ -297,6 +262,49 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 		}
 	}
 	return compute.Exit{}, errors.Join(said, ended)
+}
+
+// talk says what the module is, and then answers the worker to its last word. Whatever a worker says that makes no sense ends it.
+func (s *session) talk(ctx context.Context, in io.Writer, out io.Reader) error {
+	s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+	s.handles = map[uint32]*handle{}
+	if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
+		return err
+	}
+	s.module, s.made = nil, nil
+	for {
+		kind, body, err := s.read()
+		if err != nil {
+			return err
+		}
+		switch {
+		case kind == sayDone && s.end != nil:
+			return nil
+		case kind == sayFile:
+			err = s.put(ctx, body)
+		case s.end != nil: // the module runs no more
+			err = errFrame
+		case kind == sayOut || kind == sayErr:
+			s.t.Log(int(kind-'0'), body)
+		case kind == sayEnd:
+			s.ends()
+			s.end = new(ending)
+			err = json.Unmarshal(body, s.end)
+		default:
+			err = s.serve(ctx, kind, body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// close lets go of what the module left open.
+func (s *session) close() {
+	for _, h := range s.handles {
+		h.content.Close()
+	}
+	s.handles = nil
 }
 
 func (s *session) outOfMemory() compute.Exit {
@@ -458,6 +466,9 @@ func (s *session) put(ctx context.Context, body []byte) error {
 	}
 	r := &pieces{s: s, left: o.Bytes}
 	if err := s.t.Put(ctx, o.Path, o.Bytes, r); err != nil {
+		if r.wrong == nil {
+			s.refused = err
+		}
 		return err
 	}
 	if r.left != 0 || len(r.rest) != 0 {
@@ -468,9 +479,10 @@ func (s *session) put(ctx context.Context, body []byte) error {
 
 // pieces is content as it comes in frames.
 type pieces struct {
-	s    *session
-	left int64 // that has not come
-	rest []byte
+	s     *session
+	left  int64 // that has not come
+	rest  []byte
+	wrong error // of what came
 }
 
 func (p *pieces) Read(b []byte) (int, error) {
@@ -479,11 +491,12 @@ func (p *pieces) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 		kind, body, err := p.s.read()
-		if err != nil {
-			return 0, err
+		if err == nil && (kind != sayBytes || len(body) == 0 || int64(len(body)) > p.left) {
+			err = errFrame
 		}
-		if kind != sayBytes || len(body) == 0 || int64(len(body)) > p.left {
-			return 0, errFrame
+		if err != nil {
+			p.wrong = err
+			return 0, err
 		}
 		p.left -= int64(len(body))
 		p.rest = body
