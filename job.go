@@ -35,9 +35,14 @@ const (
 	MaxJobTime       = 7 * 24 * time.Hour
 	DefaultJobTime   = time.Hour
 	MaxJobsListed    = 1000
-	MaxJobListed     = 100_000 // entries of one directory under /in
-	MaxJobsWaiting   = 100_000 // of one START; of those that may rise, that were submitted within a day
-	MaxSchedules     = 1000    // of one label
+	MaxJobListed     = 100_000   // entries of one directory under /in
+	MaxJobsDay       = 100_000   // that one START submits in a day, UTC
+	MaxJobsDayBytes  = 256 << 20 // of their specifications
+	MaxJobMemory     = 64 << 30
+	MaxJobDisk       = 64 << 30
+	MaxJobProcesses  = 32768
+	MaxJobCPUs       = 1024
+	MaxSchedules     = 1000 // of one label
 	ModuleLife       = 30 * 24 * time.Hour
 	JobLife          = 90 * 24 * time.Hour // from its submission, until nothing tells of a job any more but the audit log and its outputs
 	DefaultJobMemory = 512 << 20

@@ -109,7 +109,16 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 			return nil, err
 		}
 		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s may no longer have it run: the clearance, or the credential that it was submitted with, has ended", j.By)
-		return nil, e.keepState(ctx, j, s, nil)
+		if err := e.keepState(ctx, j, s, nil); err != nil {
+			return nil, err
+		}
+		j.letGo()
+		return nil, nil
+	}
+	if j.Spec.Module == "" && j.Spec.Image == "" { // it was let go of
+		if err := e.specOf(j); err != nil {
+			return nil, err
+		}
 	}
 	s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Label = redoubt.JobRunning, s.Attempt+1, e.clock().UTC(), time.Time{}, 0, "", j.start.name
 	if err := e.keepState(ctx, j, s, ent); err != nil {
@@ -138,8 +147,8 @@ func (e *Enclave) keepState(ctx context.Context, j *job, s jobState, ent *entry)
 func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
 	j.mu.Lock()
 	s := j.state
-	j.run = nil
 	if s.State != redoubt.JobRunning {
+		j.run = nil
 		j.mu.Unlock()
 		return nil
 	}
@@ -151,6 +160,12 @@ func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
 		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s, %d times", why, s.Lost)
 	}
 	err := e.keepState(ctx, j, s, e.jobEntry(j, "lost: "+why))
+	if err == nil {
+		j.run = nil
+	}
+	if err == nil && s.State.Final() {
+		j.letGo()
+	}
 	j.mu.Unlock()
 	if err == nil && s.State == redoubt.JobSubmitted {
 		e.enqueue(j)
@@ -288,7 +303,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if !b.facts.Default.IsZero() {
 		l = label.Join(at, b.facts.Default)
 	}
-	who := r.who(l) // what is read of it is read at what it has become
+	who := r.who(at) // a bucket whose default lies above that is written up, as by anybody
 	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: name, fresh: l, detail: "job " + string(r.j.ID)})
 	if err != nil {
 		return err
@@ -334,21 +349,18 @@ func (r *jobRun) take(ctx context.Context, w *write, size int64, content io.Read
 	return w.stream(ctx, content, w.filled, size)
 }
 
-// Finish ends the attempt.
-func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
+// Finish ends the attempt. After an error it may be called again.
+func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	e, j := r.e, r.j
 	defer r.more.wake()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
-	r.outs = nil
 	r.mu.Unlock()
-	defer func() {
-		for _, w := range outs {
-			w.discard()
-		}
-	}()
 	if x.Retry {
-		return e.lost(ctx, j, x.Why)
+		if err := e.lost(ctx, j, x.Why); err != nil {
+			return err
+		}
+		return r.thrown(ctx, outs)
 	}
 	lost := ""
 	if len(log) > 0 {
@@ -375,16 +387,15 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	default:
 		s.State = redoubt.JobFailed
 	}
-	if s.State != redoubt.JobDone {
-		for _, w := range outs {
-			w.discard()
-		}
-		outs = nil
-	}
 	s.Why = strings.Trim(s.Why+"; "+lost, "; ")
-	err := e.endJob(ctx, j, s, outs)
-	if err != nil && s.State == redoubt.JobDone { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
-		s.State, s.Exit, s.Why, s.Outputs = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil
+	kept := s.State == redoubt.JobDone
+	if kept {
+		err = e.endJob(ctx, j, s, outs)
+	} else {
+		err = e.endJob(ctx, j, s, nil)
+	}
+	if err != nil && kept { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
+		s.State, s.Exit, s.Why, s.Outputs, kept = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil, false
 		err = e.endJob(ctx, j, s, nil)
 	}
 	if err != nil {
@@ -393,8 +404,24 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	j.run = nil
 	if again {
 		e.enqueue(j)
+	} else {
+		j.letGo()
+	}
+	if !kept {
+		return r.thrown(ctx, outs)
 	}
 	return nil
+}
+
+// thrown gives back outputs that are not kept, and puts on record that nothing came of what was allowed.
+func (r *jobRun) thrown(ctx context.Context, outs []*write) error {
+	var errs []error
+	for _, w := range outs {
+		w.discard()
+		w.entry.Kind, w.entry.Bytes = redoubt.PreconditionFail.Error(), 0
+		errs = append(errs, r.e.record(ctx, w.entry))
+	}
+	return errors.Join(errs...)
 }
 
 // reason is what a person is told of an error.
@@ -464,6 +491,7 @@ func (e *Enclave) endJob(ctx context.Context, j *job, s jobState, outs []*write)
 	}
 	for _, w := range outs {
 		w.hold.settle()
+		w.discard() // gives back what is of no further use
 	}
 	if len(outs) > 0 {
 		e.count(outs[0].set, int64(len(outs)), bytes)
@@ -525,6 +553,12 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 				case <-news:
 					continue
 				}
+			}
+			j.mu.Lock()
+			said := j.state.LogBytes > 0
+			j.mu.Unlock()
+			if !said { // what an earlier attempt has said is not this one's
+				return nil, from, false, nil
 			}
 			text, err = e.keptLog(ctx, j, from)
 			return text, from + int64(len(text)), len(text) == maxLogPiece, err

@@ -55,13 +55,14 @@ const (
 
 // jobRecord is what was submitted, as it is kept.
 type jobRecord struct {
-	ID   redoubt.JobID       `json:"id"`
-	By   redoubt.SubjectName `json:"by"`
-	Max  string              `json:"max"` // canonical text
-	Made time.Time           `json:"made"`
-	Cred string              `json:"credential,omitempty"` // that it was submitted with: it ends with that
-	Spec redoubt.SubmitJob   `json:"spec"`
-	From string              `json:"from,omitempty"` // what started it
+	ID    redoubt.JobID       `json:"id"`
+	By    redoubt.SubjectName `json:"by"`
+	Max   string              `json:"max"` // canonical text
+	Made  time.Time           `json:"made"`
+	Cred  string              `json:"credential,omitempty"` // that it was submitted with: it ends with that
+	Spec  redoubt.SubmitJob   `json:"spec"`
+	From  string              `json:"from,omitempty"`  // what started it
+	Event redoubt.VersionID   `json:"event,omitempty"` // the version that did
 
 	Canceled bool `json:"canceled,omitempty"` // at START
 }
@@ -104,9 +105,10 @@ type jobs struct {
 	byID      map[redoubt.JobID]*job
 	bySet     map[*labelSet][]*job // by START, oldest first: what people ask costs nothing for what lies above them (3.2)
 	seq       int
-	lanes     []*lanejobs // of each MAX: those that wait
-	turn      int         // of lanes
-	wake      broadcast   // something waits, or may be accepted now
+	days      map[*labelSet]jobDay // of each START: what was submitted today
+	lanes     []*lanejobs          // of each MAX: those that wait
+	turn      int                  // of lanes
+	wake      broadcast            // something waits, or may be accepted now
 }
 
 // lanejobs are the jobs of one MAX that wait, oldest first.
@@ -135,7 +137,7 @@ func (x *jobs) credential(id redoubt.JobID) string {
 
 // loadJobs reads them all at start. What was running comes again.
 func (e *Enclave) loadJobs(ctx context.Context) error {
-	e.jobs.byID, e.jobs.bySet = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}
+	e.jobs.byID, e.jobs.bySet, e.jobs.days = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}, map[*labelSet]jobDay{}
 	var all []*job
 	view := e.engine.View()
 	defer view.Close()
@@ -144,6 +146,10 @@ func (e *Enclave) loadJobs(ctx context.Context) error {
 			j := &job{start: set}
 			if err := strictJSON(value, &j.jobRecord); err != nil {
 				return err
+			}
+			if day := redoubt.BudgetDay(j.Made); day == redoubt.BudgetDay(e.clock()) {
+				d := e.jobs.days[set]
+				e.jobs.days[set] = jobDay{day: day, jobs: d.jobs + 1, bytes: d.bytes + int64(len(value))}
 			}
 			l, err := label.ParseText([]byte(j.Max), e.policy)
 			if err == nil {
@@ -175,6 +181,8 @@ func (e *Enclave) loadJobs(ctx context.Context) error {
 			}
 		} else if j.state.State == redoubt.JobSubmitted {
 			e.enqueue(j)
+		} else {
+			j.letGo()
 		}
 	}
 	if err := e.loadSchedules(ctx); err != nil {
@@ -344,12 +352,16 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 	if err != nil {
 		return nil, err
 	}
-	top, err := e.sets.of(ctx, max)
+	spec, err := json.Marshal(q)
+	if err == nil {
+		err = e.admitJob(start, len(spec))
+	}
 	if err != nil {
 		return nil, err
 	}
-	if e.waitingAt(start, max, e.clock()) >= redoubt.MaxJobsWaiting {
-		return nil, &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs of this label wait already: wait, or cancel some", redoubt.MaxJobsWaiting)}
+	top, err := e.sets.of(ctx, max)
+	if err != nil {
+		return nil, err
 	}
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -359,28 +371,48 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 		jobRecord: jobRecord{ID: redoubt.JobID(hex.EncodeToString(id[:])), By: who.Subject, Max: top.name, Made: e.clock().UTC(), Spec: q, From: q.From}}, nil
 }
 
-// waitingAt counts jobs of one START: another's do not make one fail (3.3). Whether a job that may rise has begun is not known at START, so each that was
-// submitted within a day counts.
-func (e *Enclave) waitingAt(start *labelSet, max label.Label, now time.Time) (n int) {
+// admitJob counts a job towards what one START may submit in a day: another's do not make one fail (3.3), and how those go that were submitted before
+// does not either, for that is not known at START.
+func (e *Enclave) admitJob(start *labelSet, specBytes int) error {
+	day := redoubt.BudgetDay(e.clock())
 	e.jobs.mu.Lock()
 	defer e.jobs.mu.Unlock()
-	if start.label.Dominates(max) {
-		for _, l := range e.jobs.lanes {
-			for _, j := range l.waiting {
-				if j.start == start && start.label.Dominates(j.max.label) {
-					n++
-				}
-			}
-		}
-		return n
+	d := e.jobs.days[start]
+	if d.day != day {
+		d = jobDay{day: day}
 	}
-	all := e.jobs.bySet[start]
-	for i := len(all) - 1; i >= 0 && now.Sub(all[i].Made) < 24*time.Hour; i-- {
-		if !start.label.Dominates(all[i].max.label) {
-			n++
-		}
+	if d.jobs++; d.jobs > redoubt.MaxJobsDay {
+		return &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs were submitted at this label today: wait for the next day (UTC)", redoubt.MaxJobsDay)}
 	}
-	return n
+	if d.bytes += int64(specBytes); d.bytes > redoubt.MaxJobsDayBytes {
+		return &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: "the jobs that were submitted at this label today have too much of arguments and variables: put them into an input, or wait for the next day (UTC)"}
+	}
+	e.jobs.days[start] = d
+	return nil
+}
+
+// jobDay is what one START has submitted in a day.
+type jobDay struct {
+	day   int64
+	jobs  int
+	bytes int64
+}
+
+// letGo keeps no more of a job that has ended in memory than it must. j.mu is held.
+func (j *job) letGo() { j.Spec = redoubt.SubmitJob{} }
+
+// specOf reads what a job was submitted with, where it was let go of. j.mu is held.
+func (e *Enclave) specOf(j *job) error {
+	value, err := e.currentRecord(j.start, kindJob+"/"+string(j.ID))
+	if err != nil || value == nil {
+		return errors.Join(err, &redoubt.Error{Op: "job", Object: string(j.ID), Kind: redoubt.Corrupt})
+	}
+	var rec jobRecord
+	if err := strictJSON(value, &rec); err != nil {
+		return &redoubt.Error{Op: "job", Object: string(j.ID), Kind: redoubt.Corrupt, Err: err}
+	}
+	j.Spec = rec.Spec
+	return nil
 }
 
 // snapshot is the last time that each label set has given out, of those that a label dominates.
@@ -440,6 +472,8 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		return bad("a job is tried again at most %d times", redoubt.MaxJobRetries)
 	case l.Memory < 0 || l.Disk < 0 || l.Processes < 0 || l.CPUs < 0 || math.IsNaN(l.CPUs):
 		return bad("limits are above 0")
+	case l.Memory > redoubt.MaxJobMemory || l.Disk > redoubt.MaxJobDisk || l.Processes > redoubt.MaxJobProcesses || l.CPUs > redoubt.MaxJobCPUs:
+		return bad("a job may have at most %d GiB of memory, %d GiB of disk, %d processes and %d processors", redoubt.MaxJobMemory>>30, redoubt.MaxJobDisk>>30, redoubt.MaxJobProcesses, redoubt.MaxJobCPUs)
 	}
 	for _, s := range slices.Concat(q.Args, q.Env, q.Network) {
 		if strings.ContainsRune(s, 0) {
@@ -483,13 +517,20 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 
 // jobFor is a job as a working label sees it. Who does not dominate MAX sees what was submitted.
 func (e *Enclave) jobFor(j *job, at label.Label) redoubt.Job {
-	out := redoubt.Job{ID: j.ID, By: j.By, Made: j.Made, Start: j.start.label.Banner(), Max: j.max.label.Banner(), Spec: j.Spec, State: redoubt.JobSubmitted}
+	out := redoubt.Job{ID: j.ID, By: j.By, Made: j.Made, Start: j.start.label.Banner(), Max: j.max.label.Banner(), State: redoubt.JobSubmitted}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	out.Spec = j.Spec
+	if j.Spec.Module == "" && j.Spec.Image == "" { // it was let go of: that it is read from its record says nothing of MAX but to a clock
+		if err := e.specOf(j); err == nil {
+			out.Spec = j.Spec
+			j.letGo()
+		}
+	}
 	out.Spec.From = j.From
 	if !at.Dominates(j.max.label) {
 		return out
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	s := j.state
 	out.State, out.Attempt, out.Began, out.Ended, out.ExitCode, out.Why, out.Outputs, out.LogBytes = s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Outputs, s.LogBytes
 	if l, err := label.ParseText([]byte(s.Label), e.policy); err == nil {
@@ -654,6 +695,12 @@ func (e *Enclave) cancelJob(ctx context.Context, j *job, ent *entry, fromStart b
 		defer e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))()
 		was := j.Canceled
 		j.Canceled = true
+		if j.Spec.Module == "" && j.Spec.Image == "" {
+			if err := e.specOf(j); err != nil {
+				return e.noted(ctx, ent, err)
+			}
+			defer j.letGo()
+		}
 		if err := e.putJob(ctx, b, j); err != nil {
 			j.Canceled = was
 			return e.noted(ctx, ent, err)
@@ -671,6 +718,8 @@ func (e *Enclave) cancelJob(ctx context.Context, j *job, ent *entry, fromStart b
 	}
 	if j.state = s; j.run != nil {
 		j.run.cancel()
+	} else {
+		j.letGo()
 	}
 	j.waits.Store(false)
 	j.news.wake()

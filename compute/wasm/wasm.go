@@ -30,7 +30,7 @@ import (
 const (
 	workerMemory  = 256 << 20
 	compileMemory = 2 << 30
-	compileDisk   = 1 << 30
+	compileDisk   = 256 << 20
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
 	niceness      = 10
