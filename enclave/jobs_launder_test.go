@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"redoubt"
+	"redoubt/store"
 )
 
 // What a job is told, its own label sees too: else its output would tell START of what lies above.
@@ -539,5 +540,35 @@ func TestAListOfJobsIsBounded(t *testing.T) {
 	}
 	if _, err := w.Jobs(ctx, who, redoubt.ListJobs{State: "nonsense"}); !errors.Is(err, redoubt.Invalid) {
 		t.Errorf("a state that is none: %v", err)
+	}
+}
+
+// What is due together may take long to start: the last is started as the first.
+func TestWhatTakesLongToStartIsStarted(t *testing.T) {
+	var h hands
+	var f *faulty
+	w := open(t, func(o *Options) { withClock(&h)(o); withFaults(&f)(o) })
+	ctx, who := context.Background(), w.as("s-analyst", "")
+	spec := w.jobSpec(who, nil)
+	for i := range 5 {
+		if _, err := w.PutSchedule(ctx, who, redoubt.Schedule{Name: redoubt.ScheduleName(fmt.Sprint("s", i)), Cron: "0 * * * *", Job: spec}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.add(time.Hour)
+	f.when(func(*store.Batch) error { h.add(40 * time.Second); return nil })
+	err := w.startDue(ctx)
+	f.when(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := w.Schedules(ctx, w.as("s-analyst", ""))
+	for _, s := range all {
+		if s.Fault != "" || s.LastJob == "" {
+			t.Errorf("%s: %+v", s.Name, s)
+		}
+	}
+	if err != nil || len(all) != 5 {
+		t.Errorf("there are %d: %v", len(all), err)
 	}
 }

@@ -406,7 +406,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record 
 	if f != nil {
 		q.Env = append(slices.Clone(q.Env), "REDOUBT_BUCKET="+string(f.Bucket), "REDOUBT_KEY="+f.Key, "REDOUBT_VERSION="+string(f.Version))
 	}
-	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: now.Add(time.Minute)}
+	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: e.clock().Add(time.Minute)} // of now: what was due before it may have taken long to start
 	next := *x
 	next.Last, next.Next, next.Fault, next.LastJob = now, nextTick(x.Cron, now), "", ""
 	b := new(store.Batch)
