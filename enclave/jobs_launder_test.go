@@ -412,14 +412,19 @@ func TestAScheduleEndsWithItsSubjectsRight(t *testing.T) {
 	}
 }
 
-func TestASchedulesModuleIsKept(t *testing.T) {
+func TestTheModuleOfAScheduleOrAServiceIsKept(t *testing.T) {
 	var h hands
 	w := open(t, withClock(&h))
 	ctx, who := context.Background(), w.as("s-analyst", "")
+	digest := w.module(who)
+	if _, err := w.DeployService(ctx, who, "hello", redoubt.ServiceSpec{Module: digest}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.PutSchedule(ctx, who, redoubt.Schedule{Name: "monthly", Cron: "0 0 1 * *", Job: w.jobSpec(who, nil)}); err != nil {
 		t.Fatal(err)
 	}
 	day := func() {
+		t.Helper()
 		h.add(24 * time.Hour)
 		if err := errors.Join(w.keepModules(ctx), w.Expire(ctx), w.startDue(ctx)); err != nil {
 			t.Fatal(err)
@@ -441,8 +446,17 @@ func TestASchedulesModuleIsKept(t *testing.T) {
 	for range 32 {
 		day()
 	}
-	if f, err := w.moduleAt(w.as("s-analyst", "").Working, w.module(w.as("u-analyst", ""))); err != nil || f.set == w.set("SECRET") {
-		t.Errorf("the module of a schedule that is gone is kept: %v", err)
+	if f, err := w.moduleAt(w.as("s-analyst", "").Working, digest); err != nil || f.rec == nil {
+		t.Errorf("the module of a service is gone: %v", err)
+	}
+	if err := w.RemoveService(ctx, w.as("s-analyst", ""), "hello"); err != nil {
+		t.Fatal(err)
+	}
+	for range 32 {
+		day()
+	}
+	if f, err := w.moduleAt(w.as("s-analyst", "").Working, digest); err != nil || f.rec != nil {
+		t.Errorf("the module of what is gone is kept: %v", err)
 	}
 }
 

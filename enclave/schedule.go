@@ -456,7 +456,7 @@ func (s *schedule) went(next schedule) {
 	s.Last, s.LastJob, s.Next, s.Fault = next.Last, next.LastJob, next.Next, next.Fault
 }
 
-// keepModules puts the modules of schedules once more before they go.
+// keepModules puts the modules of schedules and services once more before they go.
 func (e *Enclave) keepModules(ctx context.Context) error {
 	type need struct {
 		at     label.Label
@@ -473,6 +473,15 @@ func (e *Enclave) keepModules(ctx context.Context) error {
 		}
 	}
 	s.mu.Unlock()
+	e.services.mu.RLock()
+	for set, of := range e.services.bySet {
+		for _, x := range of {
+			if x.Spec.Module != "" {
+				all[need{set.label, x.Spec.Module}] = true
+			}
+		}
+	}
+	e.services.mu.RUnlock()
 	var errs []error
 	for n := range all {
 		f, err := e.moduleAt(n.at, n.digest)
