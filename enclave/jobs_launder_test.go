@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"redoubt"
+	"redoubt/store"
 )
 
 // What a job is told, its own label sees too: else its output would tell START of what lies above.
@@ -411,14 +412,19 @@ func TestAScheduleEndsWithItsSubjectsRight(t *testing.T) {
 	}
 }
 
-func TestASchedulesModuleIsKept(t *testing.T) {
+func TestTheModuleOfAScheduleOrAServiceIsKept(t *testing.T) {
 	var h hands
 	w := open(t, withClock(&h))
 	ctx, who := context.Background(), w.as("s-analyst", "")
+	digest := w.module(who)
+	if _, err := w.DeployService(ctx, who, "hello", redoubt.ServiceSpec{Module: digest}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.PutSchedule(ctx, who, redoubt.Schedule{Name: "monthly", Cron: "0 0 1 * *", Job: w.jobSpec(who, nil)}); err != nil {
 		t.Fatal(err)
 	}
 	day := func() {
+		t.Helper()
 		h.add(24 * time.Hour)
 		if err := errors.Join(w.keepModules(ctx), w.Expire(ctx), w.startDue(ctx)); err != nil {
 			t.Fatal(err)
@@ -440,8 +446,17 @@ func TestASchedulesModuleIsKept(t *testing.T) {
 	for range 32 {
 		day()
 	}
-	if f, err := w.moduleAt(w.as("s-analyst", "").Working, w.module(w.as("u-analyst", ""))); err != nil || f.set == w.set("SECRET") {
-		t.Errorf("the module of a schedule that is gone is kept: %v", err)
+	if f, err := w.moduleAt(w.as("s-analyst", "").Working, digest); err != nil || f.rec == nil {
+		t.Errorf("the module of a service is gone: %v", err)
+	}
+	if err := w.RemoveService(ctx, w.as("s-analyst", ""), "hello"); err != nil {
+		t.Fatal(err)
+	}
+	for range 32 {
+		day()
+	}
+	if f, err := w.moduleAt(w.as("s-analyst", "").Working, digest); err != nil || f.rec != nil {
+		t.Errorf("the module of what is gone is kept: %v", err)
 	}
 }
 
@@ -539,5 +554,35 @@ func TestAListOfJobsIsBounded(t *testing.T) {
 	}
 	if _, err := w.Jobs(ctx, who, redoubt.ListJobs{State: "nonsense"}); !errors.Is(err, redoubt.Invalid) {
 		t.Errorf("a state that is none: %v", err)
+	}
+}
+
+// What is due together may take long to start: the last is started as the first.
+func TestWhatTakesLongToStartIsStarted(t *testing.T) {
+	var h hands
+	var f *faulty
+	w := open(t, func(o *Options) { withClock(&h)(o); withFaults(&f)(o) })
+	ctx, who := context.Background(), w.as("s-analyst", "")
+	spec := w.jobSpec(who, nil)
+	for i := range 5 {
+		if _, err := w.PutSchedule(ctx, who, redoubt.Schedule{Name: redoubt.ScheduleName(fmt.Sprint("s", i)), Cron: "0 * * * *", Job: spec}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.add(time.Hour)
+	f.when(func(*store.Batch) error { h.add(40 * time.Second); return nil })
+	err := w.startDue(ctx)
+	f.when(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := w.Schedules(ctx, w.as("s-analyst", ""))
+	for _, s := range all {
+		if s.Fault != "" || s.LastJob == "" {
+			t.Errorf("%s: %+v", s.Name, s)
+		}
+	}
+	if err != nil || len(all) != 5 {
+		t.Errorf("there are %d: %v", len(all), err)
 	}
 }

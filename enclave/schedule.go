@@ -547,7 +547,7 @@ func (s *schedule) from() string {
 func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire) (done bool, err error) {
 	q := x.Job
 	q.From = x.from()
-	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: now.Add(time.Minute)}
+	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: e.clock().Add(time.Minute)} // of now: what was due before it may have taken long to start
 	if f != nil {
 		if may, err := e.mayFire(ctx, who, f); err != nil || !may {
 			return err == nil, err
