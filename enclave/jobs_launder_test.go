@@ -449,8 +449,18 @@ func TestTheModuleOfAScheduleOrAServiceIsKept(t *testing.T) {
 	if f, err := w.moduleAt(w.as("s-analyst", "").Working, digest); err != nil || f.rec == nil {
 		t.Errorf("the module of a service is gone: %v", err)
 	}
-	if err := w.RemoveService(ctx, w.as("s-analyst", ""), "hello"); err != nil {
+	who = w.as("s-analyst", "")
+	if err := w.RemoveService(ctx, who, "hello"); err != nil {
 		t.Fatal(err)
+	}
+	waiting, err := w.Jobs(ctx, who, redoubt.ListJobs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, j := range waiting {
+		if err := w.CancelJob(ctx, who, j.ID); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for range 32 {
 		day()
