@@ -37,6 +37,8 @@ const (
 	MaxJobsListed    = 1000
 	MaxJobListed     = 100_000 // entries of one directory under /in
 	MaxJobsWaiting   = 100_000 // of one START; of those that may rise, that were submitted within a day
+	MaxJobsKept      = 200_000 // of one START; for one more the oldest goes, whatever became of it
+	MaxJobsKeptBytes = 1 << 30 // of what they were submitted with
 	MaxSchedules     = 1000    // of one label
 	ModuleLife       = 30 * 24 * time.Hour
 	JobLife          = 90 * 24 * time.Hour // from its submission, until nothing tells of a job any more but the audit log and its outputs

@@ -350,6 +350,12 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	if x.Retry {
 		return e.lost(ctx, j, x.Why)
 	}
+	e.jobs.mu.Lock()
+	known := e.jobs.byID[j.ID] == j
+	e.jobs.mu.Unlock()
+	if !known { // it was let go of while it ran
+		return nil
+	}
 	lost := ""
 	if len(log) > 0 {
 		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})

@@ -448,7 +448,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record 
 	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)
-	return nil
+	return e.keepSome(ctx, j.start)
 }
 
 // went takes over what a start has changed. What else there is of a schedule never changes: fires reads it without the mutex.
