@@ -38,6 +38,8 @@ const (
 	MaxJobListed     = 100_000   // entries of one directory under /in
 	MaxJobsDay       = 100_000   // that one START submits in a day, UTC
 	MaxJobsDayBytes  = 256 << 20 // of their specifications
+	MaxJobsKept      = 200_000   // of one START; for one more the oldest goes, whatever became of it
+	MaxJobsKeptBytes = 1 << 30   // of what they were submitted with
 	MaxJobMemory     = 64 << 30
 	MaxJobDisk       = 64 << 30
 	MaxJobProcesses  = 32768

@@ -362,6 +362,12 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 		}
 		return r.thrown(ctx, outs)
 	}
+	e.jobs.mu.Lock()
+	known := e.jobs.byID[j.ID] == j
+	e.jobs.mu.Unlock()
+	if !known { // it was let go of while it ran
+		return r.thrown(ctx, outs)
+	}
 	lost := ""
 	if len(log) > 0 {
 		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})

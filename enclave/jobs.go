@@ -90,6 +90,7 @@ type job struct {
 	jobRecord
 	start, max *labelSet
 	seq        int         // in the order of submission
+	size       int         // of what it was submitted with, as JSON
 	waits      atomic.Bool // for its turn
 
 	mu    sync.Mutex
@@ -104,6 +105,8 @@ type jobs struct {
 	mu        sync.Mutex
 	byID      map[redoubt.JobID]*job
 	bySet     map[*labelSet][]*job // by START, oldest first: what people ask costs nothing for what lies above them (3.2)
+	sizes     map[*labelSet]int    // of them together
+	most      int                  // of one START; MaxJobsKept
 	seq       int
 	days      map[*labelSet]jobDay // of each START: what was submitted today
 	lanes     []*lanejobs          // of each MAX: those that wait
@@ -138,6 +141,7 @@ func (x *jobs) credential(id redoubt.JobID) string {
 // loadJobs reads them all at start. What was running comes again.
 func (e *Enclave) loadJobs(ctx context.Context) error {
 	e.jobs.byID, e.jobs.bySet, e.jobs.days = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}, map[*labelSet]jobDay{}
+	e.jobs.sizes, e.jobs.most = map[*labelSet]int{}, redoubt.MaxJobsKept
 	var all []*job
 	view := e.engine.View()
 	defer view.Close()
@@ -213,11 +217,32 @@ func (e *Enclave) recordsAt(view store.View, set *labelSet, kind string, each fu
 
 // addJob puts a job into the table.
 func (e *Enclave) addJob(j *job) {
+	spec, _ := json.Marshal(j.Spec) // it was marshalled before
+	j.size = len(spec)
 	e.jobs.mu.Lock()
 	defer e.jobs.mu.Unlock()
 	j.seq, e.jobs.seq = e.jobs.seq, e.jobs.seq+1
 	e.jobs.byID[j.ID] = j
 	e.jobs.bySet[j.start] = append(e.jobs.bySet[j.start], j)
+	e.jobs.sizes[j.start] += j.size
+}
+
+// keepSome lets go of the oldest jobs of a START beyond what is kept of it, whatever became of them: that is not known there.
+func (e *Enclave) keepSome(ctx context.Context, start *labelSet) error {
+	for {
+		var oldest *job
+		e.jobs.mu.Lock()
+		if all := e.jobs.bySet[start]; len(all) > e.jobs.most || e.jobs.sizes[start] > redoubt.MaxJobsKeptBytes {
+			oldest = all[0]
+		}
+		e.jobs.mu.Unlock()
+		if oldest == nil {
+			return nil
+		}
+		if err := e.forgetJob(ctx, oldest); err != nil {
+			return err
+		}
+	}
 }
 
 // enqueue has a job wait for its turn.
@@ -343,6 +368,9 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 	}
 	e.addJob(j)
 	e.enqueue(j)
+	if err := e.keepSome(ctx, j.start); err != nil { // the next one tries again
+		e.log.Error("old jobs could not be let go of", "kind", redoubt.KindOf(err).Error())
+	}
 	return e.jobFor(j, who.Working), nil
 }
 
@@ -741,21 +769,33 @@ func (e *Enclave) pruneJobs(ctx context.Context) error {
 	}
 	e.jobs.mu.Unlock()
 	for _, j := range old {
-		if err := e.cancelJob(ctx, j, e.ownAct(j.max.label, redoubt.ActionCancelJob, redoubt.ObjectName{}), false); err != nil {
+		if err := e.forgetJob(ctx, j); err != nil {
 			return err
 		}
-		b := new(store.Batch)
-		if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
-			return err
-		}
-		if err := e.commit(ctx, b, nil); err != nil {
-			return err
-		}
-		e.jobs.mu.Lock()
-		delete(e.jobs.byID, j.ID)
-		e.jobs.bySet[j.start] = slices.DeleteFunc(slices.Clone(e.jobs.bySet[j.start]), func(x *job) bool { return x == j })
-		e.jobs.mu.Unlock()
 	}
+	return nil
+}
+
+// forgetJob ends a job where it has not ended, and lets go of its records.
+func (e *Enclave) forgetJob(ctx context.Context, j *job) error {
+	if err := e.cancelJob(ctx, j, e.ownAct(j.max.label, redoubt.ActionCancelJob, redoubt.ObjectName{}), false); err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
+		return err
+	}
+	if err := e.commit(ctx, b, nil); err != nil {
+		return err
+	}
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	if e.jobs.byID[j.ID] != j { // another has let go of it
+		return nil
+	}
+	delete(e.jobs.byID, j.ID)
+	e.jobs.bySet[j.start] = slices.DeleteFunc(slices.Clone(e.jobs.bySet[j.start]), func(x *job) bool { return x == j })
+	e.jobs.sizes[j.start] -= j.size
 	return nil
 }
 

@@ -596,3 +596,30 @@ func TestWhatTakesLongToStartIsStarted(t *testing.T) {
 		t.Errorf("there are %d: %v", len(all), err)
 	}
 }
+
+func TestOfOneStartSoManyJobsAreKept(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, high := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "SECRET")
+	w.jobs.most = 5
+	other := w.submit(high, nil)
+	var ids []redoubt.JobID
+	for i := range 8 {
+		ids = append(ids, w.submit(low, maxed([]string{"SECRET", ""}[i%2])).ID)
+	}
+	all, err := w.Jobs(ctx, low, redoubt.ListJobs{})
+	if err != nil || len(all) != 5 || all[0].ID != ids[7] || all[4].ID != ids[3] {
+		t.Errorf("%d are there: %v", len(all), err)
+	}
+	for range 6 {
+		if r := w.run(); slices.Contains(ids[:3], r.Job().ID) {
+			t.Errorf("%s runs, and is gone", r.Job().ID)
+		}
+	}
+	w.restart(true)
+	if got := w.job(w.as("s-analyst", "SECRET"), other.ID); got.ID != other.ID {
+		t.Error("another label's job is gone")
+	}
+	if all, err := w.Jobs(ctx, w.as("s-analyst", "UNCLASSIFIED"), redoubt.ListJobs{}); err != nil || len(all) != 5 {
+		t.Errorf("after a crash %d are there: %v", len(all), err)
+	}
+}

@@ -528,10 +528,12 @@ func (e *Enclave) startFired(ctx context.Context, x *schedule, now time.Time) er
 	for len(x.waiting) > 0 && x.started < maxFired {
 		x.started++
 		done, err := e.start(ctx, x, now, &x.waiting[0])
+		if done {
+			x.waiting = x.waiting[1:]
+		}
 		if err != nil || !done {
 			return err
 		}
-		x.waiting = x.waiting[1:]
 	}
 	return nil
 }
@@ -606,7 +608,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire
 	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)
-	return true, nil
+	return true, e.keepSome(ctx, j.start)
 }
 
 // mayFire says whether a schedule may know of a version: it is there still, and its maker may read it.
