@@ -150,7 +150,9 @@ func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("the driver %q cannot run on this machine: redoubt doctor tells what is missing", name)}
 	}
 	l := limits(q.Limits)
-	if has := machineMemory(); has > 0 && l.Memory+l.Disk > has/2 { // what it writes lies in memory too, and others run beside it
+	far, ok := d.(interface{ Remote() bool })
+	here := !ok || !far.Remote()                                            // what runs on other machines is theirs to have room for
+	if has := machineMemory(); here && has > 0 && l.Memory+l.Disk > has/2 { // what it writes lies in memory too, and others run beside it
 		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this machine has %d MiB for one job's memory and disk together: ask for less with --memory and --disk", has/2>>20)}
 	}
 	x, err := d.Run(ctx, Task{JobRun: r, Spec: q, Limits: l, Timeout: timeout(q.Seconds)})

@@ -1,0 +1,72 @@
+package compute_test
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/compute/computetest"
+)
+
+// one is a desk with one job, and the attempt of it.
+type one struct {
+	*computetest.Run
+	spec  redoubt.SubmitJob
+	given bool
+	ended chan redoubt.JobExit
+}
+
+func (o *one) Job() redoubt.Job {
+	j := o.Run.Job()
+	j.Spec = o.spec
+	return j
+}
+
+func (o *one) NextJob(ctx context.Context, _ func(string, redoubt.SubmitJob) bool) (redoubt.JobRun, error) {
+	if !o.given {
+		o.given = true
+		return o, nil
+	}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func (o *one) Retry() {}
+
+func (o *one) Finish(_ context.Context, x redoubt.JobExit) error {
+	o.ended <- x
+	return nil
+}
+
+// idle runs nothing, and well.
+type idle struct{ far bool }
+
+func (idle) Run(context.Context, compute.Task) (compute.Exit, error) { return compute.Exit{}, nil }
+func (idle) Available() error                                        { return nil }
+func (idle) Close() error                                            { return nil }
+func (d idle) Remote() bool                                          { return d.far }
+
+var _ io.Closer = idle{}
+
+func TestThisMachinesMemoryBoundsWhatRunsOnIt(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("a machine's memory is known of Linux")
+	}
+	for far, code := range map[bool]int{false: -1, true: 0} {
+		ctx, cancel := context.WithCancel(t.Context())
+		o := &one{Run: computetest.NewRun(nil), ended: make(chan redoubt.JobExit, 1)}
+		o.spec = redoubt.SubmitJob{Driver: "idle", Limits: redoubt.JobLimits{Memory: 1 << 50}}
+		e := compute.NewEngine(compute.Options{Desk: o, Drivers: map[string]compute.Driver{"idle": idle{far}}})
+		gone := make(chan struct{})
+		go func() { defer close(gone); e.Run(ctx) }()
+		if x := <-o.ended; x.Code != code || code != 0 && !strings.Contains(x.Why, "this machine has") {
+			t.Errorf("elsewhere is %v: got %+v", far, x)
+		}
+		cancel()
+		<-gone
+	}
+}
