@@ -173,6 +173,7 @@ const (
 	TrustedRoad      = "road"      // by a half of a guard: the key that it shares with the other, and where that listens
 	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
 	TrustedPartner   = "partner"   // by an agreement's gateway: another estate's, for what that gives
+	TrustedCluster   = "cluster"   // by a node: the certificate authority of the Kubernetes cluster that it runs images on
 	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
 )
 

@@ -103,6 +103,8 @@ type Node struct {
 
 	Images *redoubt.ImagePolicy `json:"images,omitempty"` // which images may run here; nil: all that can be read
 
+	Kubernetes *Kubernetes `json:"kubernetes,omitempty"` // nil: images run on the node's own machine alone
+
 	floor, ceiling label.Label
 }
 

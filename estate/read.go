@@ -277,6 +277,7 @@ func (r *reader) node(n *yaml.Node, path string) {
 		field{"quotas", false, func(n *yaml.Node, p string) { node.Quotas = r.shares(n, p) }},
 		field{"budget", false, func(n *yaml.Node, p string) { node.Budget = r.shares(n, p) }},
 		field{"images", false, func(n *yaml.Node, p string) { node.Images = r.images(n, p) }},
+		field{"kubernetes", false, func(n *yaml.Node, p string) { node.Kubernetes = r.kubernetes(n, p) }},
 		field{"buckets", false, func(n *yaml.Node, p string) {
 			r.list(n, p, MaxBuckets, func(n *yaml.Node, p string) { r.bucket(n, p, &node) })
 		}},
@@ -290,6 +291,9 @@ func (r *reader) node(n *yaml.Node, path string) {
 		node.S3, node.API = Listener{}, Listener{}
 		if node.Images != nil {
 			r.fault(n, path, "a guard runs no images", "remove images")
+		}
+		if node.Kubernetes != nil {
+			r.fault(n, path, "a guard runs no images", "remove kubernetes")
 		}
 	case node.Range == redoubt.Range{}:
 		r.fault(n, path, "lacks range", "add range: {floor: MARKING, ceiling: MARKING}")

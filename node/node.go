@@ -64,6 +64,7 @@ type Node struct {
 	guard   *guardSide  // of a guard, which has none of the others
 	cloud   *enclave.Enclave
 	engine  *compute.Engine           // runs its jobs
+	cluster []redoubt.Trusted         // the API server of its cluster, if it has one
 	gateway *gateway                  // of an enclave with agreements
 	joins   func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
 	close   []func() error            // in the order of opening

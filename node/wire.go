@@ -87,7 +87,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		return handlers{}, err
 	}
 	n.cloud, n.gateway = cloud, gate
-	services, err := n.openEngine(cloud, declared.Images, n.log)
+	services, err := n.openEngine(cloud, e, declared)
 	if err != nil {
 		return handlers{}, err
 	}
@@ -95,7 +95,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
 	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud, Jobs: cloud, Schedules: cloud, Services: cloud, Host: services,
-		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return append(n.peers.trusts(), gate.trusts()...) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return slices.Concat(n.peers.trusts(), gate.trusts(), n.cluster) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if gate != nil {
 		control.Partners, control.PartnerSource = cloud, giving
 	}

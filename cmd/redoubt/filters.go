@@ -5,8 +5,10 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"time"
 
 	"redoubt"
+	"redoubt/compute/kube"
 	"redoubt/estate"
 	"redoubt/guard/filter"
 	"redoubt/node"
@@ -42,6 +44,30 @@ func checkFilters(ctx context.Context, d *diagnosis, nodes []nodeStatus) {
 		}
 	}
 	d.add("ok", "filters", "", "%d of %d types have both filters here", types, len(filter.Types()))
+}
+
+// checkClusters says whether the clusters that the estate gives to nodes can be used from this machine.
+func checkClusters(ctx context.Context, d *diagnosis, e *estate.Estate) {
+	if e == nil {
+		return
+	}
+	for _, n := range e.Nodes {
+		o, ok := node.Cluster(e, n)
+		if !ok {
+			continue
+		}
+		within, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := kube.Check(within, o)
+		cancel()
+		switch {
+		case err != nil:
+			d.add("warn", "jobs", hintFor(err), "the cluster of node %s cannot be used: %s", n.Name, plain(err))
+		case o.RuntimeClass == kube.NoRuntimeClass:
+			d.add("warn", "jobs", "name gVisor's RuntimeClass in the estate (kubernetes, runtime_class)", "the cluster of node %s answers; its pods stand on its machines' own kernel", n.Name)
+		default:
+			d.add("ok", "jobs", "", "the cluster of node %s answers, and has RuntimeClass %s", n.Name, o.RuntimeClass)
+		}
+	}
 }
 
 // checkDrivers says what runs jobs on this machine.

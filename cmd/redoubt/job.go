@@ -27,7 +27,7 @@ join of START and all that was read. What becomes of it is told to who dominates
   redoubt job run --wasm words.wasm --in s3://reports --out s3://reports/words/ --label UNCLASSIFIED --max-label SECRET --detach --json --as s-analyst@secret
   redoubt job logs ID -f --as s-analyst@secret
   redoubt job ls --as s-analyst@secret`}
-	c.AddCommand(a.jobRun(), a.jobWait(), a.jobLs(), a.jobShow(), a.jobLogs(), a.jobCancel())
+	c.AddCommand(a.jobRun(), a.jobWait(), a.jobLs(), a.jobShow(), a.jobLogs(), a.jobCancel(), a.jobAgentImage())
 	return c
 }
 
@@ -52,7 +52,7 @@ func (j *jobSpec) programFlags(c *cobra.Command) {
 	f.StringVar(&j.disk, "disk", "", "what it may have written at once, a `size`; default 1GiB")
 	f.Float64Var(&j.q.Limits.CPUs, "cpus", 0, "`processors` that it may use; default 1")
 	f.IntVar(&j.q.Limits.Processes, "processes", 0, "`processes` and threads that it may have; default 256")
-	f.StringVar(&j.q.Driver, "driver", "", "`driver` that runs it; default: wasm for a module, oci for an image")
+	f.StringVar(&j.q.Driver, "driver", "", "`driver` that runs it; default: wasm for a module, oci for an image; kube: the node's cluster")
 }
 
 func (j *jobSpec) flags(c *cobra.Command) {

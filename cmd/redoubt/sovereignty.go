@@ -100,6 +100,8 @@ func ownerOf(t redoubt.Trusted) string {
 		return "device " + string(t.Node)
 	case redoubt.TrustedNeighbour:
 		return "device " + string(t.Node) + ", a neighbour"
+	case redoubt.TrustedCluster:
+		return "the cluster of node " + string(t.Node) + ", by the estate"
 	}
 	return "node " + string(t.Node)
 }
@@ -116,6 +118,7 @@ func trustRoots(n nodeStatus) (all []root) {
 			redoubt.TrustedSide:      "TLS authority of an enclave that it joins",
 			redoubt.TrustedLower:     "key of a lower enclave, for what a guard raises",
 			redoubt.TrustedPartner:   "key or TLS authority of a partner's gateway, for what an agreement gives",
+			redoubt.TrustedCluster:   "certificate authority of its cluster's API server",
 			redoubt.TrustedMaker:     "key of a maker, for its work when another passes it on",
 		}[t.As]
 		all = append(all, root{What: "node " + string(n.Name) + " believes: " + cmp.Or(what, t.As), Owner: ownerOf(t), Fingerprint: t.Fingerprint})
