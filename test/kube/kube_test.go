@@ -196,29 +196,35 @@ func tarOf(program []byte) []byte {
 	return b.Bytes()
 }
 
-// load makes an image of a program: of nothing else, so no shell and no tar. It lies in the registry, and its manifest and configuration among
-// the objects of the run too, as they do in an enclave.
-func (l *lab) load(t testing.TB, r *computetest.Run, program []byte) redoubt.SubmitJob {
-	t.Helper()
+// imageOf makes an image of a program: of nothing else, so no shell and no tar.
+func imageOf(program []byte) *pushed {
 	layer := tarOf(program)
 	config, err := json.Marshal(map[string]any{"os": "linux", "architecture": "amd64",
 		"config": map[string]any{"Entrypoint": []string{"/program"}}, "rootfs": map[string]any{"type": "layers", "diff_ids": []string{image.DigestOf(layer).String()}}})
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
 	manifest, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": image.TypeManifest,
 		"config": map[string]any{"mediaType": image.TypeConfig, "digest": image.DigestOf(config), "size": len(config)},
 		"layers": []any{map[string]any{"mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": image.DigestOf(layer), "size": len(layer)}}})
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	if err := l.push("tools/program", &pushed{manifest: manifest, config: config, layer: layer}); err != nil {
+	return &pushed{manifest: manifest, config: config, layer: layer}
+}
+
+// load hands an image of a program to a run. It lies in the registry, and its manifest and configuration among the objects of the run too, as they
+// do in an enclave.
+func (l *lab) load(t testing.TB, r *computetest.Run, program []byte) redoubt.SubmitJob {
+	t.Helper()
+	i := imageOf(program)
+	if err := l.push("tools/program", i); err != nil {
 		t.Fatal(err)
 	}
 	repo := image.Repository{Bucket: "tools", Name: "program"}
-	d := image.DigestOf(manifest)
-	r.SetObject(repo.Manifest(d), manifest)
-	r.SetObject(repo.Blob(image.DigestOf(config)), config)
+	d := image.DigestOf(i.manifest)
+	r.SetObject(repo.Manifest(d), i.manifest)
+	r.SetObject(repo.Blob(image.DigestOf(i.config)), i.config)
 	return redoubt.SubmitJob{Image: "tools/program@" + d.String()}
 }
 
