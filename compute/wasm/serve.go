@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -129,7 +130,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.Background())
-	i := &instance{s: s, cancel: cancel, calls: make(chan *call), ended: make(chan struct{}), log: s.Log}
+	i := &instance{s: s, cancel: cancel, broken: make(chan error, 1), ended: make(chan struct{}), log: s.Log}
 	i.session = session{t: t}
 	ready := make(chan error, 1)
 	go func() {
@@ -161,7 +162,8 @@ type instance struct {
 	session
 	s      compute.Service
 	cancel context.CancelFunc
-	calls  chan *call
+	turn   sync.Mutex // of who talks with the worker, once that serves
+	broken chan error // what ended the talk
 	ended  chan struct{}
 	log    io.Writer
 }
@@ -172,7 +174,6 @@ type call struct {
 	w     http.ResponseWriter
 	env   []string
 	body  []byte
-	done  chan error
 	head  []byte // of the answer, as far as it has come
 	wrote bool
 	err   error
@@ -185,6 +186,8 @@ func (i *instance) Ended() <-chan struct{} { return i.ended }
 func (i *instance) Close() {
 	i.cancel()
 	<-i.ended
+	i.turn.Lock() // a call that was under way ends with the worker
+	defer i.turn.Unlock()
 	for _, h := range i.handles {
 		h.content.Close()
 	}
@@ -211,17 +214,11 @@ func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, module
 		return errFrame
 	}
 	ready <- nil
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case c := <-i.calls:
-			err := i.answerCall(ctx, c)
-			c.done <- errors.Join(c.err, err)
-			if err != nil {
-				return err
-			}
-		}
+	select { // from here on each call talks for itself
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-i.broken:
+		return err
 	}
 }
 
@@ -235,24 +232,24 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
 	}
-	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body, done: make(chan error, 1)}
+	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body}
+	i.turn.Lock()
+	defer i.turn.Unlock()
 	select {
-	case i.calls <- c:
 	case <-i.ended:
 		return compute.ErrInstanceGone
+	default:
 	}
 	stop := context.AfterFunc(r.Context(), i.cancel) // a module that never ends is ended with its process
 	defer stop()
-	select {
-	case err = <-c.done:
-	case <-i.ended:
-		err = errors.New("the instance ended")
+	if err = i.answerCall(r.Context(), c); err != nil {
 		select {
-		case e := <-c.done:
-			err = errors.Join(e, err)
+		case i.broken <- err:
 		default:
 		}
+		i.cancel()
 	}
+	err = errors.Join(c.err, err)
 	switch {
 	case r.Context().Err() != nil && !c.wrote:
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Unavailable, Hint: fmt.Sprintf("it did not answer within %s; --timeout gives it more", i.s.Timeout)}
