@@ -33,6 +33,8 @@ const (
 	compileDisk   = 1 << 30
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
+	handOverTime  = time.Minute
+	handOverPace  = 1 << 20 // bytes a second of outputs, at least
 	niceness      = 10
 )
 
@@ -79,7 +81,7 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 	if err != nil {
 		return compute.Exit{}, err
 	}
-	s := &session{t: t, module: module, made: made}
+	s := &session{t: t, module: module, made: made, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
 	return s.run(ctx, p)
 }
 
@@ -215,6 +217,7 @@ type session struct {
 	frames
 	t            compute.Task
 	module, made []byte
+	handOver     time.Duration // from the program's end to the worker's: its outputs are handed over
 	handles      map[uint32]*handle
 	next         uint32
 	listed       string // the directory that listing is of
@@ -229,13 +232,13 @@ type handle struct {
 	r       io.Reader
 }
 
-// run has the module run to its end.
+// run has the module run to its end. A worker may be the module's own by then: behind the end it asks nothing, and has a time of its own.
 func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var late atomic.Bool
+	var late, lingers atomic.Bool
 	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
-	defer timer.Stop()
+	defer func() { timer.Stop() }()
 	defer func() {
 		for _, h := range s.handles {
 			h.content.Close()
@@ -254,18 +257,22 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 			if err != nil {
 				return err
 			}
-			switch kind {
-			case sayDone:
+			ended := s.end != nil
+			switch {
+			case kind == sayDone && ended:
 				return nil
-			case sayOut, sayErr:
+			case kind == sayOut && !ended, kind == sayErr: // behind the end it says what it leaves
 				s.t.Log(int(kind-'0'), body)
-			case sayEnd:
+			case kind == sayEnd && !ended:
 				timer.Stop()
+				timer = time.AfterFunc(s.handOver, func() { lingers.Store(true); cancel() })
 				s.end = new(ending)
 				if err := json.Unmarshal(body, s.end); err != nil {
 					return err
 				}
-			case sayFile:
+			case ended && kind != sayFile:
+				return errFrame
+			case kind == sayFile:
 				if err := s.put(within, body); err != nil {
 					refused = err
 					return err
@@ -282,8 +289,10 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
 	case late.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
-	case refused != nil:
+	case refused != nil && !lingers.Load():
 		return compute.Exit{}, refused
+	case lingers.Load():
+		return compute.Exit{Code: -1, Why: fmt.Sprintf("its outputs were not handed over within %s of its end", s.handOver)}, nil
 	case said == nil && ended == nil && s.end != nil:
 		return s.exit(), nil
 	}
