@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing model model-quick clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -98,6 +98,9 @@ bench-raise: build ## what a guard raises into a higher enclave, against what th
 
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
+
+bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, and what they read and write (two minutes)
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs
 
 clean: ## remove what the builds made
 	rm -rf redoubt dist

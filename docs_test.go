@@ -67,7 +67,7 @@ func receiver(e ast.Expr) string {
 	return "?"
 }
 
-var walkName = regexp.MustCompile("`((?:redoubt|label|keys|access|identity|audit|store|enclave|replica|carry|s3|api|node)\\.[A-Za-z0-9_.]+)`")
+var walkName = regexp.MustCompile("`((?:redoubt|label|keys|access|identity|audit|store|compute|enclave|replica|carry|s3|api|node)\\.[A-Za-z0-9_.]+)`")
 
 func TestTheWalksNameRealFunctions(t *testing.T) {
 	funcs, _ := declared(t)

@@ -35,9 +35,16 @@ const (
 	MaxJobTime       = 7 * 24 * time.Hour
 	DefaultJobTime   = time.Hour
 	MaxJobsListed    = 1000
-	MaxJobListed     = 100_000 // entries of one directory under /in
-	MaxJobsWaiting   = 100_000 // of one START
-	MaxSchedules     = 1000    // of one label
+	MaxJobListed     = 100_000   // entries of one directory under /in
+	MaxJobsDay       = 100_000   // that one START submits in a day, UTC
+	MaxJobsDayBytes  = 256 << 20 // of their specifications
+	MaxJobsKept      = 200_000   // of one START; for one more the oldest goes, whatever became of it
+	MaxJobsKeptBytes = 1 << 30   // of what they were submitted with
+	MaxJobMemory     = 64 << 30
+	MaxJobDisk       = 64 << 30
+	MaxJobProcesses  = 32768
+	MaxJobCPUs       = 1024
+	MaxSchedules     = 1000 // of one label
 	ModuleLife       = 30 * 24 * time.Hour
 	JobLife          = 90 * 24 * time.Hour // from its submission, until nothing tells of a job any more but the audit log and its outputs
 	DefaultJobMemory = 512 << 20
@@ -72,7 +79,7 @@ type JobLimits struct {
 	Memory    int64   `json:"memory,omitempty"`    // bytes; DefaultJobMemory
 	CPUs      float64 `json:"cpus,omitempty"`      // processors at once; 1
 	Processes int     `json:"processes,omitempty"` // and threads; 256
-	Disk      int64   `json:"disk,omitempty"`      // bytes that it may have written under /out and in its own root at once; DefaultJobDisk
+	Disk      int64   `json:"disk,omitempty"`      // bytes that it may have written under /out and in its own root at once, and that its outputs have; DefaultJobDisk
 }
 
 // Job is a job as its reader may see it. What follows State is for who dominates Max, and empty for others.
@@ -117,7 +124,7 @@ type JobService interface {
 	// HasModule says whether a module is there that the working label dominates.
 	HasModule(ctx context.Context, who Credential, digest string) (bool, error)
 	SubmitJob(ctx context.Context, who Credential, q SubmitJob) (Job, error)
-	// Jobs lists newest first.
+	// Jobs lists newest first, without their outputs; fewer than were asked for where they were submitted with much.
 	Jobs(ctx context.Context, who Credential, q ListJobs) ([]Job, error)
 	Job(ctx context.Context, who Credential, id JobID) (Job, error)
 	// WaitJob is Job once its state is not the one given, for who dominates MAX; for others it is Denied. It gives the job as it is when ctx ends.
@@ -160,12 +167,13 @@ type JobRun interface {
 	Object(ctx context.Context, name ObjectName) (Version, Content, error)
 	// Lane is that of JobDesk.NextJob.
 	Lane() string
-	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at START, for the share. NotFound: nothing is.
+	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at MAX, for the share. NotFound: nothing is.
 	Kept(ctx context.Context, name string) ([]byte, error)
 	Keep(ctx context.Context, name string, content []byte) error
 	// Log takes what the program writes to standard output (1) and standard error (2). It takes everything, and keeps MaxJobLogBytes.
 	Log(stream int, text []byte)
-	// Put takes one output, once the program has ended and reads no more. Nothing of it shows before Finish.
+	// Put takes one output, once the program has ended; after the first nothing is read any more. Nothing of it shows before Finish. TooLarge: all
+	// outputs together have more bytes than the job may have on disk.
 	Put(ctx context.Context, path string, size int64, content io.Reader) error
 	// Canceled ends when somebody ends the job, or may no longer have it run.
 	Canceled() <-chan struct{}

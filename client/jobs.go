@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/url"
 	"strconv"
@@ -64,6 +65,9 @@ func (c *Client) WaitJob(ctx context.Context, id redoubt.JobID, not redoubt.JobS
 	return out, c.query(ctx, jobPath(id, "/wait"), url.Values{"not": {string(not)}}, &out)
 }
 
+// maxLogPiece bounds what a node answers with at once of a log.
+const maxLogPiece = 1 << 20
+
 // JobLog gives a piece of the log from a byte on, where the next begins, and whether more may come.
 func (c *Client) JobLog(ctx context.Context, id redoubt.JobID, from int64, wait bool) (text []byte, next int64, more bool, err error) {
 	d := *c
@@ -75,8 +79,11 @@ func (c *Client) JobLog(ctx context.Context, id redoubt.JobID, from int64, wait 
 		return nil, 0, false, err
 	}
 	defer res.Body.Close()
-	if text, err = io.ReadAll(io.LimitReader(res.Body, maxAnswerBytes)); err == nil {
+	if text, err = io.ReadAll(io.LimitReader(res.Body, maxLogPiece+1)); err == nil {
 		next, err = strconv.ParseInt(res.Header.Get("Redoubt-Log-Next"), 10, 64)
+	}
+	if err == nil && (len(text) > maxLogPiece || next != from+int64(len(text))) {
+		err = errors.New("that is no piece of a log")
 	}
 	if err != nil {
 		return nil, 0, false, &redoubt.Error{Op: "JobLog", Kind: redoubt.Unavailable, Err: err}

@@ -111,12 +111,25 @@ func (e *Engine) attempt(ctx context.Context, r redoubt.JobRun) {
 	e.finish(r, x)
 }
 
-// finish tells the desk, also when the engine stops.
+// finish tells the desk, also when the engine stops. What cannot be kept now may be a little later.
 func (e *Engine) finish(r redoubt.JobRun, x redoubt.JobExit) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := r.Finish(ctx, x); err != nil { // the job is as it was: it begins anew when the node does
+	for pause := 100 * time.Millisecond; ; pause *= 2 {
+		err := r.Finish(ctx, x)
+		if err == nil {
+			return
+		}
+		select {
+		case <-time.After(pause):
+			if ctx.Err() == nil && pause < 30*time.Second {
+				continue
+			}
+		case <-ctx.Done():
+		}
+		// The job is as it was: it begins anew when the node does.
 		e.o.Log.Error("the end of a job could not be kept", slog.String("job", string(r.Job().ID)), slog.String("kind", redoubt.KindOf(err).Error()))
+		return
 	}
 }
 
@@ -136,7 +149,11 @@ func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 	if err := d.Available(); err != nil {
 		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("the driver %q cannot run on this machine: redoubt doctor tells what is missing", name)}
 	}
-	x, err := d.Run(ctx, Task{JobRun: r, Spec: q, Limits: limits(q.Limits), Timeout: timeout(q.Seconds)})
+	l := limits(q.Limits)
+	if has := machineMemory(); has > 0 && l.Memory+l.Disk > has/2 { // what it writes lies in memory too, and others run beside it
+		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this machine has %d MiB for one job's memory and disk together: ask for less with --memory and --disk", has/2>>20)}
+	}
+	x, err := d.Run(ctx, Task{JobRun: r, Spec: q, Limits: l, Timeout: timeout(q.Seconds)})
 	switch {
 	case err == nil:
 		return redoubt.JobExit{Code: x.Code, Why: x.Why}

@@ -258,6 +258,7 @@ func (e *Enclave) behind(ctx context.Context) {
 	every(markEvery, markEvery, "time", e.markTime)
 	every(trimEvery, trimEvery, "journal", e.Trim)
 	every(lifecycleFirst, lifecycleEvery, "jobs", e.pruneJobs)
+	every(lifecycleFirst, lifecycleEvery, "modules", e.keepModules)
 	run(func() { e.runSchedules(ctx) })
 }
 

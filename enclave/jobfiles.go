@@ -16,6 +16,8 @@ import (
 // What a job sees under /in. A version is there where its time is not after the last that its label set had given out when the job was submitted:
 // nothing is copied then, and nothing is looked at before the program asks. What one node tells another later may carry an earlier time, and is
 // seen then.
+//
+// Whatever the job is told, and be it that nothing is there, its own label sees too (told).
 
 // List tells of what a directory holds. Each name that it tells raises the job by the label of what bears it; of a directory, by that of the first
 // of what lies in it.
@@ -82,17 +84,17 @@ func (r *jobRun) Stat(ctx context.Context, path string) (redoubt.JobFile, error)
 	if f, err := w.find(ctx, under); err != nil {
 		return redoubt.JobFile{}, err
 	} else if f.rec != nil {
-		return jobFile(name, f), r.rise(f)
+		return jobFile(name, f), nil
 	}
-	if f, _, err := w.first(ctx, under+"/"); err != nil {
+	if f, err := w.first(ctx, under+"/"); err != nil {
 		return redoubt.JobFile{}, err
 	} else if f.rec != nil {
-		return redoubt.JobFile{Name: name, Dir: true}, r.rise(f)
+		return redoubt.JobFile{Name: name, Dir: true}, nil
 	}
 	return redoubt.JobFile{}, notThere(op, path)
 }
 
-// Open opens one file: find, decide, rise, open.
+// Open opens one file: find and rise, decide, open.
 func (r *jobRun) Open(ctx context.Context, path string) (redoubt.JobFile, redoubt.Content, error) {
 	const op = "Open"
 	bucket, under, err := r.at(op, path)
@@ -131,7 +133,7 @@ func (r *jobRun) open(ctx context.Context, op string, bucket redoubt.BucketName,
 	return r.opened(ctx, op, w.b, redoubt.ObjectName{Bucket: bucket, Key: key}, f)
 }
 
-// opened decides that a version is read, has the job rise by it, and opens it.
+// opened decides that a version is read, and opens it.
 func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.ObjectName, f found) (found, *object, error) {
 	e := r.e
 	raw, err := decodeRecord(f.raw)
@@ -147,9 +149,6 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 	if err := e.noteRead(ctx, ent); err != nil {
 		return f, nil, err
 	}
-	if err := r.rise(f); err != nil {
-		return f, nil, err
-	}
 	o := &object{e: e, name: name, set: f.set, rec: f.rec}
 	if err := o.open(); err != nil {
 		o.Close()
@@ -160,7 +159,7 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 
 // Object opens a version of the program itself, the newest that START dominates.
 func (r *jobRun) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Version, redoubt.Content, error) {
-	o, err := r.e.GetObject(ctx, r.who(r.j.start.label), redoubt.ReadObject{Name: name})
+	o, err := r.part(ctx, "Object", r.who(r.j.start.label), name)
 	if err != nil {
 		return redoubt.Version{}, nil, err
 	}
@@ -169,8 +168,8 @@ func (r *jobRun) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.V
 
 // Module opens the program.
 func (r *jobRun) Module(ctx context.Context) (redoubt.Content, int64, error) {
-	o, err := r.e.GetObject(ctx, r.e.own(r.j.start.label), redoubt.ReadObject{Name: moduleName(r.j.Spec.Module)})
-	if redoubt.KindOf(err) == redoubt.NotFound {
+	o, err := r.part(ctx, "Module", r.e.own(r.j.start.label), moduleName(r.j.Spec.Module))
+	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
 		err = &redoubt.Error{Op: "Module", Object: r.j.Spec.Module, Kind: redoubt.NotFound, Rule: ruleJobProgram, Hint: "the module is kept for 30 days: put it once more"}
 	}
 	if err != nil {
@@ -179,8 +178,59 @@ func (r *jobRun) Module(ctx context.Context) (redoubt.Content, int64, error) {
 	return o, o.Version().SizeBytes, nil
 }
 
+// part opens what START sees under a name. It is on record at MAX: when a job has begun is not known below.
+func (r *jobRun) part(ctx context.Context, op string, who redoubt.Credential, name redoubt.ObjectName) (o *object, err error) {
+	for range 3 { // as Open
+		if o, err = r.openPart(ctx, op, who, name); redoubt.KindOf(err) != redoubt.Erased {
+			break
+		}
+	}
+	return o, err
+}
+
+func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential, name redoubt.ObjectName) (*object, error) {
+	e := r.e
+	missing := &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.NotFound}
+	b, err := e.readable(op, name.Bucket)
+	if err != nil {
+		return nil, missing
+	}
+	view := e.engine.View()
+	defer view.Close()
+	f, _, err := e.current(view, lookCurrent, b, who.Working, name.Key)
+	if err != nil {
+		return nil, err
+	}
+	a := ask{op: op, who: who, action: redoubt.ActionGetObject, bucket: b, name: name, object: who.Working, detail: "job " + string(r.j.ID)}
+	if f.rec != nil {
+		a.object = f.set.label
+	}
+	d, ent := e.judge(ctx, a)
+	ent.Label = r.j.max.name
+	switch {
+	case !d.Allow:
+		ent.Kind = d.Kind.Error()
+		return nil, errors.Join(e.record(ctx, ent), b.refused(op, name, e.refusal(d, a)))
+	case f.rec == nil:
+		return nil, e.noted(ctx, ent, missing)
+	}
+	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := e.noteRead(ctx, ent); err != nil {
+		return nil, err
+	}
+	o := &object{e: e, name: name, set: f.set, rec: f.rec, latest: true}
+	if err := o.open(); err != nil {
+		o.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
 // at takes a path apart: /in is "", a bucket has no rest.
 func (r *jobRun) at(op, path string) (bucket redoubt.BucketName, under string, err error) {
+	if r.ends.Load() {
+		return "", "", &redoubt.Error{Op: op, Object: "/in/" + path, Kind: redoubt.Invalid, Rule: ruleJobEnds}
+	}
 	if path == "" {
 		return "", "", nil
 	}
@@ -292,7 +342,7 @@ func (w *walker) sees(key string) bool {
 	return true
 }
 
-// find finds what was current under a key; a nil rec is nothing.
+// find finds what was current under a key, and has the job rise by it; a nil rec is nothing.
 func (w *walker) find(ctx context.Context, key string) (found, error) {
 	if !w.sees(key) {
 		return found{}, nil
@@ -309,8 +359,47 @@ func (w *walker) find(ctx context.Context, key string) (found, error) {
 			}
 		}
 	}
-	cur, _ := choose(tops, w.b.Current == "highest")
-	return cur, nil
+	highest := w.b.Current == "highest"
+	cur, _ := choose(tops, highest)
+	return cur, w.r.told(tops, cur, highest)
+}
+
+// told has the job rise by what is current under a key, and by a marker that hides from it what some label below sees: else an output that says that
+// nothing is there would tell, at such a label, what was removed above it. Where the highest counts, all that is there may.
+func (r *jobRun) told(tops []found, cur found, highest bool) error {
+	if cur.rec != nil {
+		if err := r.rise(cur); err != nil {
+			return err
+		}
+	}
+	if len(tops) < 2 {
+		return nil
+	}
+	for i := range tops {
+		t := &tops[i]
+		if highest {
+			if err := r.rise(*t); err != nil {
+				return err
+			}
+			continue
+		}
+		var by *found // the lowest that hides it
+		for k := range tops {
+			if m := &tops[k]; hides(tops[k:k+1], t) && (by == nil || by.set.label.Dominates(m.set.label)) {
+				by = m
+			}
+		}
+		if t.rec.marker || by == nil || t.set.label.Dominates(by.set.label) {
+			continue
+		}
+		if at := r.risen(); slices.ContainsFunc(tops, func(m found) bool { return at.Dominates(m.set.label) && hides([]found{m}, t) }) {
+			continue
+		}
+		if err := r.rise(*by); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // past adds the newest version of a key in a set that was there at submission.
@@ -351,24 +440,24 @@ func (r *jobRun) until(set *labelSet, rec *record) int64 {
 	return max(r.from[set.id], r.from[rec.made])
 }
 
-// first finds the first key that begins with a prefix.
-func (w *walker) first(ctx context.Context, prefix string) (found, string, error) {
+// first finds what was current under the first key that begins with a prefix.
+func (w *walker) first(ctx context.Context, prefix string) (found, error) {
 	m := merge(w.view, w.sets, w.b, prefix, recHead)
 	defer m.close()
 	m.seek([]byte(prefix))
 	for key, ok := m.key(); ok; key, ok = m.key() {
 		if err := ctx.Err(); err != nil {
-			return found{}, "", err
+			return found{}, err
 		}
 		if f, err := w.find(ctx, key); err != nil || f.rec != nil {
-			return f, key, err
+			return f, err
 		}
 		m.skipKey(key)
 	}
-	return found{}, "", m.err()
+	return found{}, m.err()
 }
 
-// names adds what lies right below dir and begins with prefix, and has the job rise by each.
+// names adds what lies right below dir and begins with prefix.
 func (w *walker) names(ctx context.Context, dir, prefix string, all *[]redoubt.JobFile) error {
 	m := merge(w.view, w.sets, w.b, prefix, recHead)
 	defer m.close()
@@ -387,9 +476,6 @@ func (w *walker) names(ctx context.Context, dir, prefix string, all *[]redoubt.J
 		}
 		if len(*all) >= redoubt.MaxJobListed {
 			return &redoubt.Error{Op: "List", Object: "/in/" + string(w.b.Name) + "/" + dir, Kind: redoubt.TooLarge, Err: errors.New("the directory holds too much")}
-		}
-		if err := w.r.rise(f); err != nil {
-			return err
 		}
 		name, _, below := strings.Cut(key[len(dir):], "/")
 		if below {

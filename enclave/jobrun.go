@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"redoubt"
@@ -27,6 +28,7 @@ type jobRun struct {
 	acts  string           // the credential's ID; "": that of the job
 	ended chan struct{}
 	once  sync.Once
+	ends  atomic.Bool // it puts what it wrote, and reads no more
 
 	mu         sync.Mutex
 	label      label.Label
@@ -36,6 +38,7 @@ type jobRun struct {
 	more       broadcast // of the log
 	outs       []*write
 	size       int64 // of what the commit of outs carries itself
+	total      int64 // of outs
 }
 
 // maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
@@ -106,7 +109,16 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 			return nil, err
 		}
 		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s may no longer have it run: the clearance, or the credential that it was submitted with, has ended", j.By)
-		return nil, e.keepState(ctx, j, s, nil)
+		if err := e.keepState(ctx, j, s, nil); err != nil {
+			return nil, err
+		}
+		j.letGo()
+		return nil, nil
+	}
+	if j.Spec.Module == "" && j.Spec.Image == "" { // it was let go of
+		if err := e.specOf(j); err != nil {
+			return nil, err
+		}
 	}
 	s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Label = redoubt.JobRunning, s.Attempt+1, e.clock().UTC(), time.Time{}, 0, "", j.start.name
 	if err := e.keepState(ctx, j, s, ent); err != nil {
@@ -135,8 +147,8 @@ func (e *Enclave) keepState(ctx context.Context, j *job, s jobState, ent *entry)
 func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
 	j.mu.Lock()
 	s := j.state
-	j.run = nil
 	if s.State != redoubt.JobRunning {
+		j.run = nil
 		j.mu.Unlock()
 		return nil
 	}
@@ -148,6 +160,12 @@ func (e *Enclave) lost(ctx context.Context, j *job, why string) error {
 		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s, %d times", why, s.Lost)
 	}
 	err := e.keepState(ctx, j, s, e.jobEntry(j, "lost: "+why))
+	if err == nil {
+		j.run = nil
+	}
+	if err == nil && s.State.Final() {
+		j.letGo()
+	}
 	j.mu.Unlock()
 	if err == nil && s.State == redoubt.JobSubmitted {
 		e.enqueue(j)
@@ -180,7 +198,14 @@ func (r *jobRun) rise(f found) error {
 	return nil
 }
 
-// now is the label so far, and how much was written to the log.
+// risen is the label so far.
+func (r *jobRun) risen() label.Label {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.label
+}
+
+// now is the label so far as text, and how much was written to the log.
 func (r *jobRun) now() (banner string, logged int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,7 +244,7 @@ func (r *jobRun) keptName(name string) redoubt.ObjectName {
 
 // Kept gives what Keep kept.
 func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
-	o, err := r.e.GetObject(ctx, r.e.own(r.j.start.label), redoubt.ReadObject{Name: r.keptName(name)})
+	o, err := r.e.GetObject(ctx, r.e.own(r.j.max.label), redoubt.ReadObject{Name: r.keptName(name)})
 	if err != nil {
 		return nil, err
 	}
@@ -227,9 +252,9 @@ func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
 	return io.ReadAll(o.Reader(0, -1))
 }
 
-// Keep keeps what was made of the program before it ran.
+// Keep keeps what was made of the program before it ran. It does so at MAX: at START it would tell when a job of the share began.
 func (r *jobRun) Keep(ctx context.Context, name string, content []byte) error {
-	_, err := r.e.PutObject(ctx, r.e.own(r.j.start.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
+	_, err := r.e.PutObject(ctx, r.e.own(r.j.max.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
 	return err
 }
 
@@ -255,9 +280,18 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if err := validName(op, name); err != nil {
 		return err
 	}
+	r.ends.Store(true)
+	disk := cmp.Or(r.j.Spec.Limits.Disk, redoubt.DefaultJobDisk)
 	r.mu.Lock()
 	at, n, originator := r.label, len(r.outs), cmp.Or(r.originator, r.j.By)
+	fits := size >= 0 && size <= disk-r.total
+	if fits {
+		r.total += size
+	}
 	r.mu.Unlock()
+	if !fits { // a file with holes may be larger than what it takes
+		return &redoubt.Error{Op: op, Object: "/out/" + path, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("what it writes has more than %d MiB; ask for more with --disk", disk>>20)}
+	}
 	if n >= redoubt.MaxJobOutputs {
 		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a job writes at most %d files: put them into an archive", redoubt.MaxJobOutputs)}
 	}
@@ -269,7 +303,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if !b.facts.Default.IsZero() {
 		l = label.Join(at, b.facts.Default)
 	}
-	who := r.who(l) // what is read of it is read at what it has become
+	who := r.who(at) // a bucket whose default lies above that is written up, as by anybody
 	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: name, fresh: l, detail: "job " + string(r.j.ID)})
 	if err != nil {
 		return err
@@ -315,25 +349,33 @@ func (r *jobRun) take(ctx context.Context, w *write, size int64, content io.Read
 	return w.stream(ctx, content, w.filled, size)
 }
 
-// Finish ends the attempt.
-func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
+// Finish ends the attempt. After an error it may be called again.
+func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	e, j := r.e, r.j
 	defer r.more.wake()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
-	r.outs = nil
 	r.mu.Unlock()
-	defer func() {
-		for _, w := range outs {
-			w.discard()
-		}
-	}()
 	if x.Retry {
-		return e.lost(ctx, j, x.Why)
-	}
-	if len(log) > 0 {
-		if _, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)}); err != nil {
+		if err := e.lost(ctx, j, x.Why); err != nil {
 			return err
+		}
+		return r.thrown(ctx, outs)
+	}
+	e.jobs.mu.Lock()
+	known := e.jobs.byID[j.ID] == j
+	e.jobs.mu.Unlock()
+	if !known { // it was let go of while it ran
+		return r.thrown(ctx, outs)
+	}
+	lost := ""
+	if len(log) > 0 {
+		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
+		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull {
+			return err
+		}
+		if err != nil { // the job has ended for all that
+			lost, logged = "its log could not be kept: "+reason(err), 0
 		}
 	}
 	j.mu.Lock()
@@ -351,15 +393,15 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	default:
 		s.State = redoubt.JobFailed
 	}
-	if s.State != redoubt.JobDone {
-		for _, w := range outs {
-			w.discard()
-		}
-		outs = nil
+	s.Why = strings.Trim(s.Why+"; "+lost, "; ")
+	kept := s.State == redoubt.JobDone
+	if kept {
+		err = e.endJob(ctx, j, s, outs)
+	} else {
+		err = e.endJob(ctx, j, s, nil)
 	}
-	err := e.endJob(ctx, j, s, outs)
-	if err != nil && s.State == redoubt.JobDone { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
-		s.State, s.Exit, s.Why, s.Outputs = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil
+	if err != nil && kept { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
+		s.State, s.Exit, s.Why, s.Outputs, kept = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil, false
 		err = e.endJob(ctx, j, s, nil)
 	}
 	if err != nil {
@@ -368,8 +410,24 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) error {
 	j.run = nil
 	if again {
 		e.enqueue(j)
+	} else {
+		j.letGo()
+	}
+	if !kept {
+		return r.thrown(ctx, outs)
 	}
 	return nil
+}
+
+// thrown gives back outputs that are not kept, and puts on record that nothing came of what was allowed.
+func (r *jobRun) thrown(ctx context.Context, outs []*write) error {
+	var errs []error
+	for _, w := range outs {
+		w.discard()
+		w.entry.Kind, w.entry.Bytes = redoubt.PreconditionFail.Error(), 0
+		errs = append(errs, r.e.record(ctx, w.entry))
+	}
+	return errors.Join(errs...)
 }
 
 // reason is what a person is told of an error.
@@ -439,6 +497,7 @@ func (e *Enclave) endJob(ctx context.Context, j *job, s jobState, outs []*write)
 	}
 	for _, w := range outs {
 		w.hold.settle()
+		w.discard() // gives back what is of no further use
 	}
 	if len(outs) > 0 {
 		e.count(outs[0].set, int64(len(outs)), bytes)
@@ -500,6 +559,12 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 				case <-news:
 					continue
 				}
+			}
+			j.mu.Lock()
+			said := j.state.LogBytes > 0
+			j.mu.Unlock()
+			if !said { // what an earlier attempt has said is not this one's
+				return nil, from, false, nil
 			}
 			text, err = e.keptLog(ctx, j, from)
 			return text, from + int64(len(text)), len(text) == maxLogPiece, err

@@ -50,17 +50,19 @@ const (
 	ruleJobProgram = "program-of-a-job (5.1)"
 	ruleJobSpec    = "job"
 	ruleJobQueue   = "jobs-waiting (3.3)"
+	ruleJobEnds    = "read-before-write (5.1)"
 )
 
 // jobRecord is what was submitted, as it is kept.
 type jobRecord struct {
-	ID   redoubt.JobID       `json:"id"`
-	By   redoubt.SubjectName `json:"by"`
-	Max  string              `json:"max"` // canonical text
-	Made time.Time           `json:"made"`
-	Cred string              `json:"credential,omitempty"` // that it was submitted with: it ends with that
-	Spec redoubt.SubmitJob   `json:"spec"`
-	From string              `json:"from,omitempty"` // what started it
+	ID    redoubt.JobID       `json:"id"`
+	By    redoubt.SubjectName `json:"by"`
+	Max   string              `json:"max"` // canonical text
+	Made  time.Time           `json:"made"`
+	Cred  string              `json:"credential,omitempty"` // that it was submitted with: it ends with that
+	Spec  redoubt.SubmitJob   `json:"spec"`
+	From  string              `json:"from,omitempty"`  // what started it
+	Event redoubt.VersionID   `json:"event,omitempty"` // the version that did
 
 	Canceled bool `json:"canceled,omitempty"` // at START
 }
@@ -88,6 +90,7 @@ type job struct {
 	jobRecord
 	start, max *labelSet
 	seq        int         // in the order of submission
+	size       int         // of what it was submitted with, as JSON
 	waits      atomic.Bool // for its turn
 
 	mu    sync.Mutex
@@ -102,10 +105,13 @@ type jobs struct {
 	mu        sync.Mutex
 	byID      map[redoubt.JobID]*job
 	bySet     map[*labelSet][]*job // by START, oldest first: what people ask costs nothing for what lies above them (3.2)
+	sizes     map[*labelSet]int    // of them together
+	most      int                  // of one START; MaxJobsKept
 	seq       int
-	lanes     []*lanejobs // of each MAX: those that wait
-	turn      int         // of lanes
-	wake      broadcast   // something waits, or may be accepted now
+	days      map[*labelSet]jobDay // of each START: what was submitted today
+	lanes     []*lanejobs          // of each MAX: those that wait
+	turn      int                  // of lanes
+	wake      broadcast            // something waits, or may be accepted now
 }
 
 // lanejobs are the jobs of one MAX that wait, oldest first.
@@ -134,7 +140,8 @@ func (x *jobs) credential(id redoubt.JobID) string {
 
 // loadJobs reads them all at start. What was running comes again.
 func (e *Enclave) loadJobs(ctx context.Context) error {
-	e.jobs.byID, e.jobs.bySet = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}
+	e.jobs.byID, e.jobs.bySet, e.jobs.days = map[redoubt.JobID]*job{}, map[*labelSet][]*job{}, map[*labelSet]jobDay{}
+	e.jobs.sizes, e.jobs.most = map[*labelSet]int{}, redoubt.MaxJobsKept
 	var all []*job
 	view := e.engine.View()
 	defer view.Close()
@@ -143,6 +150,10 @@ func (e *Enclave) loadJobs(ctx context.Context) error {
 			j := &job{start: set}
 			if err := strictJSON(value, &j.jobRecord); err != nil {
 				return err
+			}
+			if day := redoubt.BudgetDay(j.Made); day == redoubt.BudgetDay(e.clock()) {
+				d := e.jobs.days[set]
+				e.jobs.days[set] = jobDay{day: day, jobs: d.jobs + 1, bytes: d.bytes + int64(len(value))}
 			}
 			l, err := label.ParseText([]byte(j.Max), e.policy)
 			if err == nil {
@@ -174,6 +185,8 @@ func (e *Enclave) loadJobs(ctx context.Context) error {
 			}
 		} else if j.state.State == redoubt.JobSubmitted {
 			e.enqueue(j)
+		} else {
+			j.letGo()
 		}
 	}
 	if err := e.loadSchedules(ctx); err != nil {
@@ -204,11 +217,32 @@ func (e *Enclave) recordsAt(view store.View, set *labelSet, kind string, each fu
 
 // addJob puts a job into the table.
 func (e *Enclave) addJob(j *job) {
+	spec, _ := json.Marshal(j.Spec) // it was marshalled before
+	j.size = len(spec)
 	e.jobs.mu.Lock()
 	defer e.jobs.mu.Unlock()
 	j.seq, e.jobs.seq = e.jobs.seq, e.jobs.seq+1
 	e.jobs.byID[j.ID] = j
 	e.jobs.bySet[j.start] = append(e.jobs.bySet[j.start], j)
+	e.jobs.sizes[j.start] += j.size
+}
+
+// keepSome lets go of the oldest jobs of a START beyond what is kept of it, whatever became of them: that is not known there.
+func (e *Enclave) keepSome(ctx context.Context, start *labelSet) error {
+	for {
+		var oldest *job
+		e.jobs.mu.Lock()
+		if all := e.jobs.bySet[start]; len(all) > e.jobs.most || e.jobs.sizes[start] > redoubt.MaxJobsKeptBytes {
+			oldest = all[0]
+		}
+		e.jobs.mu.Unlock()
+		if oldest == nil {
+			return nil
+		}
+		if err := e.forgetJob(ctx, oldest); err != nil {
+			return err
+		}
+	}
 }
 
 // enqueue has a job wait for its turn.
@@ -279,12 +313,18 @@ func (e *Enclave) HasModule(ctx context.Context, who redoubt.Credential, digest 
 }
 
 func (e *Enclave) hasModule(at label.Label, digest string) (bool, error) {
+	f, err := e.moduleAt(at, digest)
+	return f.rec != nil && e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/2), err // one that is old is put once more, lest it go before the job runs
+}
+
+// moduleAt finds a module that a label dominates.
+func (e *Enclave) moduleAt(at label.Label, digest string) (found, error) {
 	b, err := e.readable("job", JobBucket)
 	if err != nil {
-		return false, err
+		return found{}, err
 	}
 	f, _, err := e.current(e.engine, lookCurrent, b, at, moduleName(digest).Key)
-	return f.rec != nil && e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/2), err // one that is old is put once more, lest it go before the job runs
+	return f, err
 }
 
 // SubmitJob takes a job: check, decide, keep.
@@ -328,6 +368,9 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 	}
 	e.addJob(j)
 	e.enqueue(j)
+	if err := e.keepSome(ctx, j.start); err != nil { // the next one tries again
+		e.log.Error("old jobs could not be let go of", "kind", redoubt.KindOf(err).Error())
+	}
 	return e.jobFor(j, who.Working), nil
 }
 
@@ -337,22 +380,16 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 	if err != nil {
 		return nil, err
 	}
-	top, err := e.sets.of(ctx, max)
+	spec, err := json.Marshal(q)
+	if err == nil {
+		err = e.admitJob(start, len(spec))
+	}
 	if err != nil {
 		return nil, err
 	}
-	waiting := 0
-	e.jobs.mu.Lock()
-	for _, l := range e.jobs.lanes {
-		for _, j := range l.waiting {
-			if j.start == start { // of one START alone: another's do not make this one fail (3.3)
-				waiting++
-			}
-		}
-	}
-	e.jobs.mu.Unlock()
-	if waiting >= redoubt.MaxJobsWaiting {
-		return nil, &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs of this label wait already: wait, or cancel some", waiting)}
+	top, err := e.sets.of(ctx, max)
+	if err != nil {
+		return nil, err
 	}
 	var id [16]byte
 	if _, err := rand.Read(id[:]); err != nil {
@@ -360,6 +397,50 @@ func (e *Enclave) newJob(ctx context.Context, who redoubt.Credential, max label.
 	}
 	return &job{start: start, max: top, state: jobState{State: redoubt.JobSubmitted, Snapshot: e.snapshot(max)},
 		jobRecord: jobRecord{ID: redoubt.JobID(hex.EncodeToString(id[:])), By: who.Subject, Max: top.name, Made: e.clock().UTC(), Spec: q, From: q.From}}, nil
+}
+
+// admitJob counts a job towards what one START may submit in a day: another's do not make one fail (3.3), and how those go that were submitted before
+// does not either, for that is not known at START.
+func (e *Enclave) admitJob(start *labelSet, specBytes int) error {
+	day := redoubt.BudgetDay(e.clock())
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	d := e.jobs.days[start]
+	if d.day != day {
+		d = jobDay{day: day}
+	}
+	if d.jobs++; d.jobs > redoubt.MaxJobsDay {
+		return &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: fmt.Sprintf("%d jobs were submitted at this label today: wait for the next day (UTC)", redoubt.MaxJobsDay)}
+	}
+	if d.bytes += int64(specBytes); d.bytes > redoubt.MaxJobsDayBytes {
+		return &redoubt.Error{Op: "SubmitJob", Kind: redoubt.QuotaExceeded, Rule: ruleJobQueue, Hint: "the jobs that were submitted at this label today have too much of arguments and variables: put them into an input, or wait for the next day (UTC)"}
+	}
+	e.jobs.days[start] = d
+	return nil
+}
+
+// jobDay is what one START has submitted in a day.
+type jobDay struct {
+	day   int64
+	jobs  int
+	bytes int64
+}
+
+// letGo keeps no more of a job that has ended in memory than it must. j.mu is held.
+func (j *job) letGo() { j.Spec = redoubt.SubmitJob{} }
+
+// specOf reads what a job was submitted with, where it was let go of. j.mu is held.
+func (e *Enclave) specOf(j *job) error {
+	value, err := e.currentRecord(j.start, kindJob+"/"+string(j.ID))
+	if err != nil || value == nil {
+		return errors.Join(err, &redoubt.Error{Op: "job", Object: string(j.ID), Kind: redoubt.Corrupt})
+	}
+	var rec jobRecord
+	if err := strictJSON(value, &rec); err != nil {
+		return &redoubt.Error{Op: "job", Object: string(j.ID), Kind: redoubt.Corrupt, Err: err}
+	}
+	j.Spec = rec.Spec
+	return nil
 }
 
 // snapshot is the last time that each label set has given out, of those that a label dominates.
@@ -419,6 +500,8 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		return bad("a job is tried again at most %d times", redoubt.MaxJobRetries)
 	case l.Memory < 0 || l.Disk < 0 || l.Processes < 0 || l.CPUs < 0 || math.IsNaN(l.CPUs):
 		return bad("limits are above 0")
+	case l.Memory > redoubt.MaxJobMemory || l.Disk > redoubt.MaxJobDisk || l.Processes > redoubt.MaxJobProcesses || l.CPUs > redoubt.MaxJobCPUs:
+		return bad("a job may have at most %d GiB of memory, %d GiB of disk, %d processes and %d processors", redoubt.MaxJobMemory>>30, redoubt.MaxJobDisk>>30, redoubt.MaxJobProcesses, redoubt.MaxJobCPUs)
 	}
 	for _, s := range slices.Concat(q.Args, q.Env, q.Network) {
 		if strings.ContainsRune(s, 0) {
@@ -436,7 +519,12 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		}
 	}
 	if q.Module != "" {
-		if has, err := e.hasModule(who.Working, q.Module); err != nil || !has {
+		has, err := e.hasModule(who.Working, q.Module)
+		if strings.HasPrefix(who.ID, schedulePrefix) && err == nil { // keepModules keeps it
+			f, err2 := e.moduleAt(who.Working, q.Module)
+			has, err = f.rec != nil, err2
+		}
+		if err != nil || !has {
 			return errors.Join(err, &redoubt.Error{Op: op, Object: q.Module, Kind: redoubt.Invalid, Rule: ruleJobProgram, Hint: "the module is not here: put it first, at START or below"})
 		}
 	}
@@ -457,13 +545,20 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 
 // jobFor is a job as a working label sees it. Who does not dominate MAX sees what was submitted.
 func (e *Enclave) jobFor(j *job, at label.Label) redoubt.Job {
-	out := redoubt.Job{ID: j.ID, By: j.By, Made: j.Made, Start: j.start.label.Banner(), Max: j.max.label.Banner(), Spec: j.Spec, State: redoubt.JobSubmitted}
+	out := redoubt.Job{ID: j.ID, By: j.By, Made: j.Made, Start: j.start.label.Banner(), Max: j.max.label.Banner(), State: redoubt.JobSubmitted}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	out.Spec = j.Spec
+	if j.Spec.Module == "" && j.Spec.Image == "" { // it was let go of: that it is read from its record says nothing of MAX but to a clock
+		if err := e.specOf(j); err == nil {
+			out.Spec = j.Spec
+			j.letGo()
+		}
+	}
 	out.Spec.From = j.From
 	if !at.Dominates(j.max.label) {
 		return out
 	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	s := j.state
 	out.State, out.Attempt, out.Began, out.Ended, out.ExitCode, out.Why, out.Outputs, out.LogBytes = s.State, s.Attempt, s.Began, s.Ended, s.Exit, s.Why, s.Outputs, s.LogBytes
 	if l, err := label.ParseText([]byte(s.Label), e.policy); err == nil {
@@ -506,11 +601,19 @@ func (e *Enclave) Job(ctx context.Context, who redoubt.Credential, id redoubt.Jo
 	return e.jobFor(j, who.Working), e.noteRead(ctx, ent)
 }
 
+// maxJobsBytes is how much of arguments and variables a list holds before it ends.
+const maxJobsBytes = 4 << 20
+
 // Jobs lists those whose START the caller dominates, newest first.
 func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.ListJobs) ([]redoubt.Job, error) {
 	ent, err := e.decide(ctx, ask{op: "Jobs", who: who, action: redoubt.ActionReadJob, detail: "jobs"})
 	if err != nil {
 		return nil, err
+	}
+	switch q.State {
+	case "", redoubt.JobSubmitted, redoubt.JobRunning, redoubt.JobDone, redoubt.JobFailed, redoubt.JobCanceled:
+	default:
+		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "Jobs", Kind: redoubt.Invalid, Hint: "a state is submitted, running, done, failed or canceled"})
 	}
 	most := cmp.Or(min(q.Max, redoubt.MaxJobsListed), redoubt.MaxJobsListed)
 	var lanes [][]*job
@@ -528,8 +631,8 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		}
 	}
 	e.jobs.mu.Unlock()
-	out := []redoubt.Job{}
-	for len(out) < most {
+	out, size := []redoubt.Job{}, 0
+	for len(out) < most && size < maxJobsBytes {
 		newest := -1
 		for i, l := range lanes {
 			if len(l) > 0 && (newest < 0 || l[len(l)-1].seq > lanes[newest][len(lanes[newest])-1].seq) {
@@ -542,7 +645,11 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		l := lanes[newest]
 		lanes[newest] = l[:len(l)-1]
 		if v := e.jobFor(l[len(l)-1], who.Working); q.State == "" || v.State == q.State {
+			v.Outputs = nil
 			out = append(out, v)
+			for _, s := range slices.Concat(v.Spec.Args, v.Spec.Env) {
+				size += len(s)
+			}
 		}
 	}
 	ent.Count = uint32(max(len(out), 1))
@@ -616,6 +723,12 @@ func (e *Enclave) cancelJob(ctx context.Context, j *job, ent *entry, fromStart b
 		defer e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))()
 		was := j.Canceled
 		j.Canceled = true
+		if j.Spec.Module == "" && j.Spec.Image == "" {
+			if err := e.specOf(j); err != nil {
+				return e.noted(ctx, ent, err)
+			}
+			defer j.letGo()
+		}
 		if err := e.putJob(ctx, b, j); err != nil {
 			j.Canceled = was
 			return e.noted(ctx, ent, err)
@@ -633,6 +746,8 @@ func (e *Enclave) cancelJob(ctx context.Context, j *job, ent *entry, fromStart b
 	}
 	if j.state = s; j.run != nil {
 		j.run.cancel()
+	} else {
+		j.letGo()
 	}
 	j.waits.Store(false)
 	j.news.wake()
@@ -654,21 +769,33 @@ func (e *Enclave) pruneJobs(ctx context.Context) error {
 	}
 	e.jobs.mu.Unlock()
 	for _, j := range old {
-		if err := e.cancelJob(ctx, j, e.ownAct(j.max.label, redoubt.ActionCancelJob, redoubt.ObjectName{}), false); err != nil {
+		if err := e.forgetJob(ctx, j); err != nil {
 			return err
 		}
-		b := new(store.Batch)
-		if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
-			return err
-		}
-		if err := e.commit(ctx, b, nil); err != nil {
-			return err
-		}
-		e.jobs.mu.Lock()
-		delete(e.jobs.byID, j.ID)
-		e.jobs.bySet[j.start] = slices.DeleteFunc(slices.Clone(e.jobs.bySet[j.start]), func(x *job) bool { return x == j })
-		e.jobs.mu.Unlock()
 	}
+	return nil
+}
+
+// forgetJob ends a job where it has not ended, and lets go of its records.
+func (e *Enclave) forgetJob(ctx context.Context, j *job) error {
+	if err := e.cancelJob(ctx, j, e.ownAct(j.max.label, redoubt.ActionCancelJob, redoubt.ObjectName{}), false); err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
+		return err
+	}
+	if err := e.commit(ctx, b, nil); err != nil {
+		return err
+	}
+	e.jobs.mu.Lock()
+	defer e.jobs.mu.Unlock()
+	if e.jobs.byID[j.ID] != j { // another has let go of it
+		return nil
+	}
+	delete(e.jobs.byID, j.ID)
+	e.jobs.bySet[j.start] = slices.DeleteFunc(slices.Clone(e.jobs.bySet[j.start]), func(x *job) bool { return x == j })
+	e.jobs.sizes[j.start] -= j.size
 	return nil
 }
 

@@ -26,7 +26,6 @@ import (
 //	u bucket set key 0 id        a multipart upload, by the label set it was begun at
 //	p id number                  a part of an upload
 //	i peer 0 set id, I …, J …    what is kept of a version on its way from a peer (arrival.go)
-//	f set SUBJECT/NAME 0 id      a version that a schedule is to start a job for (schedule.go)
 //	t name                       the audit log's tiles and checkpoints; its archives, and the one that waits to be confirmed
 //	m name                       a rotation or erasure that is ordered and not done (erase.go); the marks of time (clock.go) and of shares
 //
@@ -42,7 +41,6 @@ const (
 	recOld    = 'v'
 	recUpload = 'u'
 	recPart   = 'p'
-	recFire   = 'f'
 	recTree   = 't'
 	recMark   = 'm'
 )

@@ -476,5 +476,6 @@ func (e *Enclave) place(b *store.Batch, bucket uint32, set *labelSet, key string
 	default:
 		b.Set(oldKey(bucket, set.id, key, rec.id), value)
 	}
-	return len(value), e.fires(b, bucket, set, key, rec)
+	e.fires(bucket, set, key, rec)
+	return len(value), nil
 }

@@ -1,7 +1,6 @@
 package enclave
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -22,21 +21,28 @@ import (
 	"redoubt/store"
 )
 
-// Schedules start jobs, at times or on new versions. One is a system record at the working label that it was made at, and so is a version that
-// it is to start a job for: that is put on record in the commit that brings the version, so none is lost or counted twice.
+// Schedules start jobs, at times or on new versions. One is a system record at the working label that it was made at. What brings a version writes
+// nothing for those that wait for it, whatever stands above: it is noted in memory, and looked up once it is there. What is noted and not yet looked at when the node dies is
+// found again: a schedule keeps the times up to which it has seen everything, and has started no job for a version twice.
 
 const (
 	kindSchedule  = "job.schedule" // SUBJECT/NAME
 	ruleSchedule  = "schedule"
 	scheduleEvery = time.Second
-	maxFired      = 100 // jobs of one schedule that wait: further versions wait on record
+	maxFired      = 1000                    // jobs that one schedule starts in a minute: further versions wait
+	maxNoted      = 100_000                 // versions that wait to be looked at; beyond that all are looked for
+	notedFor      = 2 * time.Minute         // a version that is not there by then never was committed
+	seenMargin    = time.Minute             // that a version may be committed after its time
+	maxEventBytes = 2 * redoubt.MaxKeyBytes // that the variables of what started a job have
 )
 
 // scheduleRecord is a schedule as it is kept.
 type scheduleRecord struct {
 	redoubt.Schedule
-	Max  string `json:"max"`        // canonical text
-	Cred string `json:"credential"` // that it was made with: it ends with that
+	Max  string           `json:"max"`            // canonical text
+	Cred string           `json:"credential"`     // that it was made with: it ends with that
+	Born map[uint32]int64 `json:"born,omitempty"` // of one on new versions: of each label set the last time given out when it was made
+	Seen map[uint32]int64 `json:"seen,omitempty"` // and the time up to which it has seen all since
 }
 
 // schedule is one in memory.
@@ -44,20 +50,32 @@ type schedule struct {
 	scheduleRecord
 	set *labelSet
 	max label.Label
-}
 
-// fireKey begins the keys of the versions that it is to start jobs for.
-func (s *schedule) fireKey() []byte {
-	return append(append(setKey(recFire, s.set.id), s.key()...), 0)
+	// Of one on new versions:
+	waiting []fire
+	seen    map[uint32]int64 // Seen, once nothing waits
+	again   bool             // what was noted is not all: look for it
+	minute  time.Time
+	started int // in that minute
 }
 
 func (s *schedule) key() string { return string(s.By) + "/" + string(s.Name) }
 
 // fire is a version that a schedule is to start a job for.
 type fire struct {
-	Bucket  redoubt.BucketName `json:"bucket"`
-	Key     string             `json:"key"`
-	Version redoubt.VersionID  `json:"version"`
+	bucket  redoubt.BucketName
+	key     string
+	version redoubt.VersionID
+}
+
+// arrivedVersion is a version that is about to be committed.
+type arrivedVersion struct {
+	bucket redoubt.BucketName
+	id     uint32
+	set    *labelSet
+	key    string
+	rec    versionID
+	at     time.Time
 }
 
 // schedules is what is in memory of them.
@@ -66,6 +84,10 @@ type schedules struct {
 	bySet map[*labelSet]map[string]*schedule // by SUBJECT/NAME
 	on    atomic.Pointer[map[redoubt.BucketName][]*schedule]
 	fired broadcast
+
+	notedMu sync.Mutex
+	noted   []arrivedVersion
+	over    bool // more than maxNoted
 }
 
 var scheduleNames = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -85,7 +107,7 @@ func (e *Enclave) loadSchedules(context.Context) error {
 			if err != nil {
 				return err
 			}
-			x.max = l
+			x.max, x.again = l, x.On != nil
 			s.put(x)
 			return nil
 		})
@@ -148,6 +170,10 @@ func (e *Enclave) PutSchedule(ctx context.Context, who redoubt.Credential, in re
 	in.By, in.Made, in.Label, in.Last, in.LastJob, in.Fault, in.Job.From = who.Subject, e.clock().UTC(), set.label.Banner(), time.Time{}, "", "", ""
 	in.Next = nextTick(in.Cron, in.Made)
 	x := &schedule{scheduleRecord: scheduleRecord{Schedule: in, Max: e.text(max), Cred: who.ID}, set: set, max: max}
+	if in.On != nil {
+		x.Born = e.snapshot(set.label)
+		x.Seen, x.seen = x.Born, x.Born
+	}
 	s := &e.jobs.schedules
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,6 +184,11 @@ func (e *Enclave) PutSchedule(ctx context.Context, who redoubt.Credential, in re
 	if err := e.keepSchedule(ctx, b, x); err != nil {
 		return in, e.noted(ctx, ent, err)
 	}
+	done, err := e.standing(who)
+	if err != nil {
+		return in, e.noted(ctx, ent, err)
+	}
+	defer done()
 	if err := e.commit(ctx, b, ent); err != nil {
 		return in, err
 	}
@@ -200,12 +231,21 @@ func (e *Enclave) checkSchedule(ctx context.Context, op string, who redoubt.Cred
 		return bad("that time never comes")
 	}
 	if in.On != nil {
-		if b, err := e.readable(op, in.On.Bucket); err != nil || b.Name == JobBucket {
+		b, err := e.readable(op, in.On.Bucket)
+		if err != nil || b.Name == JobBucket {
 			return &redoubt.Error{Op: op, Object: string(in.On.Bucket), Kind: redoubt.NoBucket}
+		}
+		a := ask{op: op, who: who, action: redoubt.ActionListObjects, bucket: b, name: redoubt.ObjectName{Bucket: in.On.Bucket, Key: in.On.Prefix}, object: who.Working}
+		if d, ent := e.judge(ctx, a); !d.Allow { // it would be told of what it may not list
+			ent.Kind = d.Kind.Error()
+			return errors.Join(e.record(ctx, ent), e.refusal(d, a))
 		}
 		if out := in.Job.Out; out.Bucket == in.On.Bucket && (strings.HasPrefix(out.Prefix, in.On.Prefix) || strings.HasPrefix(in.On.Prefix, out.Prefix)) {
 			return bad("what it writes would start it again: have it write elsewhere")
 		}
+	}
+	if spec, err := json.Marshal(in.Job); err != nil || len(spec)+maxEventBytes > redoubt.MaxJobSpecBytes {
+		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Rule: ruleJobSpec, Hint: fmt.Sprintf("arguments, environment and inputs of a schedule have at most %d bytes together", redoubt.MaxJobSpecBytes-maxEventBytes)}
 	}
 	return e.checkJob(ctx, op, who, in.Job)
 }
@@ -252,9 +292,6 @@ func (e *Enclave) RemoveSchedule(ctx context.Context, who redoubt.Credential, na
 		if err := e.putRecordAt(ctx, b, set.label, kindSchedule+"/"+x.key(), nil); err != nil {
 			return e.noted(ctx, ent, err)
 		}
-		if err := e.dropFires(b, x); err != nil {
-			return e.noted(ctx, ent, err)
-		}
 		if err := e.commit(ctx, b, ent); err != nil {
 			return err
 		}
@@ -265,41 +302,178 @@ func (e *Enclave) RemoveSchedule(ctx context.Context, who redoubt.Credential, na
 	return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.NotFound, Hint: "redoubt schedule ls lists them: one is removed at the label that it was made at"})
 }
 
-// fires adds to the batch that brings a version what it is to start.
-func (e *Enclave) fires(b *store.Batch, bucketID uint32, set *labelSet, key string, rec *record) error {
-	on := e.jobs.schedules.on.Load()
+// fires notes a version that a batch brings. It costs who writes it the same, whatever waits for it.
+func (e *Enclave) fires(bucketID uint32, set *labelSet, key string, rec *record) {
+	s := &e.jobs.schedules
+	on := s.on.Load()
 	if on == nil || rec.marker || bucketID == systemBucketID {
-		return nil
+		return
 	}
-	for name, all := range *on {
+	for name := range *on {
 		if of := (*e.buckets.Load())[name]; of == nil || of.id != bucketID {
 			continue
 		}
+		s.notedMu.Lock()
+		if len(s.noted) < maxNoted {
+			s.noted = append(s.noted, arrivedVersion{bucket: name, id: bucketID, set: set, key: key, rec: rec.id, at: e.clock()})
+		} else {
+			s.over = true
+		}
+		s.notedMu.Unlock()
+		s.fired.wake()
+		return
+	}
+}
+
+// there says whether a version was committed.
+func (e *Enclave) there(v arrivedVersion) (bool, error) {
+	raw, ok, err := e.engine.Get(headKey(v.id, v.set.id, v.key))
+	if err != nil || !ok {
+		return false, err
+	}
+	var head record
+	if _, _, err := head.decodeHead(raw); err != nil {
+		return false, &redoubt.Error{Op: "schedule", Kind: redoubt.Corrupt, Err: err}
+	}
+	if head.id == v.rec {
+		return true, nil
+	}
+	_, ok, err = e.engine.Get(oldKey(v.id, v.set.id, v.key, v.rec))
+	return ok, err
+}
+
+// lookUp hands what was noted and is there by now to the schedules that wait for it. mu is held.
+func (e *Enclave) lookUp(ctx context.Context, now time.Time) error {
+	s := &e.jobs.schedules
+	upTo := map[*labelSet]map[uint32]int64{}
+	for set := range s.bySet {
+		upTo[set] = e.snapshot(set.label) // before what was noted is taken: all that is not after it is among that, or was before
+	}
+	s.notedMu.Lock()
+	noted, over := s.noted, s.over
+	s.noted, s.over = nil, false
+	s.notedMu.Unlock()
+	var later []arrivedVersion
+	on := s.on.Load()
+	for i, v := range noted {
+		there, err := e.there(v)
+		if err != nil {
+			later = append(later, noted[i:]...)
+			break
+		}
+		if !there {
+			if now.Sub(v.at) < notedFor {
+				later = append(later, v)
+			}
+			continue
+		}
+		if on == nil {
+			continue
+		}
+		for _, x := range (*on)[v.bucket] {
+			if strings.HasPrefix(v.key, x.On.Prefix) && x.set.label.Dominates(v.set.label) {
+				x.wait(fire{v.bucket, v.key, e.ids.versionID(v.rec)})
+			}
+		}
+	}
+	if len(later) > 0 {
+		s.notedMu.Lock()
+		s.noted = append(later, s.noted...)
+		s.notedMu.Unlock()
+	}
+	for set, all := range s.bySet {
 		for _, x := range all {
-			if !strings.HasPrefix(key, x.On.Prefix) || !x.set.label.Dominates(set.label) {
+			if x.On == nil {
 				continue
 			}
-			value, err := json.Marshal(fire{Bucket: name, Key: key, Version: e.ids.versionID(rec.id)})
-			if err != nil {
-				return err
+			x.again = x.again || over
+			if x.again {
+				if err := e.lookFor(ctx, x); err != nil {
+					return err
+				}
+			} else if len(later) == 0 && len(x.waiting) == 0 {
+				x.seen = upTo[set]
 			}
-			b.Set(append(x.fireKey(), rec.id[:]...), value)
-			e.jobs.schedules.fired.wake()
 		}
 	}
 	return nil
 }
 
-// dropFires adds to a batch that nothing waits for a schedule any more.
-func (e *Enclave) dropFires(b *store.Batch, x *schedule) error {
+// wait has a version wait for its job. Beyond a bound it is looked for instead.
+func (x *schedule) wait(f fire) {
+	if len(x.waiting) >= maxNoted {
+		x.again = true
+		return
+	}
+	x.waiting = append(x.waiting, f)
+}
+
+// lookFor finds the versions that came after those which a schedule has seen, and that no job of it was started for. mu is held.
+func (e *Enclave) lookFor(ctx context.Context, x *schedule) error {
+	b, err := e.readable("schedule", x.On.Bucket)
+	if err != nil {
+		return nil // the bucket is gone
+	}
+	had := map[redoubt.VersionID]bool{}
+	for _, f := range x.waiting {
+		had[f.version] = true
+	}
+	e.jobs.mu.Lock()
+	for _, j := range e.jobs.bySet[x.set] {
+		if j.By == x.By && j.From == x.from() {
+			had[j.Event] = true
+		}
+	}
+	e.jobs.mu.Unlock()
+	upTo := e.snapshot(x.set.label)
 	view := e.engine.View()
 	defer view.Close()
-	it := view.Scan(x.fireKey(), after(x.fireKey()))
-	defer it.Close()
-	for n := 0; n < store.MaxBatchWrites/2 && it.Next(); n++ {
-		b.Delete(bytes.Clone(it.Key()))
+	for _, set := range e.sets.seenBy(x.set.label) {
+		newer := func(rec *record) bool {
+			t := rec.id.time()
+			return t > max(x.Born[set.id], x.Born[rec.made]) && t > max(x.Seen[set.id], x.Seen[rec.made])-int64(seenMargin)
+		}
+		lower := append(rangeKey(recHead, b.id, set.id), x.On.Prefix...)
+		it := view.Scan(lower, after(lower))
+		for it.Next() {
+			if err := ctx.Err(); err != nil {
+				it.Close()
+				return err
+			}
+			rec := new(record)
+			if _, _, err := rec.decodeHead(it.Value()); err != nil {
+				it.Close()
+				return &redoubt.Error{Op: "schedule", Kind: redoubt.Corrupt, Err: err}
+			}
+			if !newer(rec) {
+				continue
+			}
+			key := string(it.Key()[rangeBytes : len(it.Key())-1])
+			for h := e.history(view, b, key, []found{{set: set, rec: rec}}); ; {
+				v := h.next()
+				if v == nil || !newer(v.rec) {
+					if err := h.close(); err != nil {
+						it.Close()
+						return err
+					}
+					break
+				}
+				if id := e.ids.versionID(v.rec.id); !v.rec.marker && !had[id] {
+					x.waiting = append(x.waiting, fire{x.On.Bucket, key, id})
+				}
+			}
+		}
+		err := it.Err()
+		it.Close()
+		if err != nil {
+			return err
+		}
 	}
-	return it.Err()
+	x.again = false
+	if len(x.waiting) == 0 {
+		x.seen = upTo
+	}
+	return nil
 }
 
 // runSchedules starts what is due, until ctx ends.
@@ -330,7 +504,7 @@ func (e *Enclave) startDue(ctx context.Context) error {
 	s, now := &e.jobs.schedules, e.clock().UTC()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
+	errs := []error{e.lookUp(ctx, now)}
 	for _, all := range s.bySet {
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			x := all[name]
@@ -338,54 +512,30 @@ func (e *Enclave) startDue(ctx context.Context) error {
 			case x.On != nil:
 				errs = append(errs, e.startFired(ctx, x, now))
 			case !x.Next.IsZero() && !now.Before(x.Next):
-				errs = append(errs, e.start(ctx, x, now, nil, nil))
+				_, err := e.start(ctx, x, now, nil)
+				errs = append(errs, err)
 			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// startFired starts a job for each version that waits, up to a bound.
+// startFired starts a job for each version that waits, up to a bound in a minute: how jobs go is not known at the schedule's label.
 func (e *Enclave) startFired(ctx context.Context, x *schedule, now time.Time) error {
-	type pending struct {
-		record []byte
-		fire
+	if minute := now.Truncate(time.Minute); !minute.Equal(x.minute) {
+		x.minute, x.started = minute, 0
 	}
-	var all []pending
-	view := e.engine.View()
-	defer view.Close()
-	it := view.Scan(x.fireKey(), after(x.fireKey()))
-	defer it.Close()
-	for room := maxFired - e.waitingOf(x); len(all) < room && it.Next(); {
-		p := pending{record: bytes.Clone(it.Key())}
-		if err := strictJSON(it.Value(), &p.fire); err != nil {
-			return &redoubt.Error{Op: "schedule", Object: string(x.Name), Kind: redoubt.Corrupt, Err: err}
+	for len(x.waiting) > 0 && x.started < maxFired {
+		x.started++
+		done, err := e.start(ctx, x, now, &x.waiting[0])
+		if done {
+			x.waiting = x.waiting[1:]
 		}
-		all = append(all, p)
-	}
-	if err := it.Err(); err != nil {
-		return err
-	}
-	for _, p := range all {
-		if err := e.start(ctx, x, now, p.record, &p.fire); err != nil {
+		if err != nil || !done {
 			return err
 		}
 	}
 	return nil
-}
-
-// waitingOf counts the jobs of a schedule that wait.
-func (e *Enclave) waitingOf(x *schedule) (n int) {
-	e.jobs.mu.Lock()
-	defer e.jobs.mu.Unlock()
-	for _, l := range e.jobs.lanes {
-		for _, j := range l.waiting {
-			if j.start == x.set && j.By == x.By && j.From == x.from() {
-				n++
-			}
-		}
-	}
-	return n
 }
 
 func (s *schedule) from() string {
@@ -395,21 +545,23 @@ func (s *schedule) from() string {
 	return "schedule " + string(s.Name)
 }
 
-// start submits one job as the schedule's maker, and puts what started it off record, in one commit. What refuses is kept as the schedule's
-// fault: nothing waits for it.
-func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record []byte, f *fire) error {
+// start submits one job as the schedule's maker. What refuses is kept as the schedule's fault; done is false where what started it is to be tried again.
+func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire) (done bool, err error) {
 	q := x.Job
 	q.From = x.from()
+	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: e.clock().Add(time.Minute)} // of now: what was due before it may have taken long to start
 	if f != nil {
-		q.Env = append(slices.Clone(q.Env), "REDOUBT_BUCKET="+string(f.Bucket), "REDOUBT_KEY="+f.Key, "REDOUBT_VERSION="+string(f.Version))
+		if may, err := e.mayFire(ctx, who, f); err != nil || !may {
+			return err == nil, err
+		}
+		q.Env = append(slices.Clone(q.Env), "REDOUBT_BUCKET="+string(f.bucket), "REDOUBT_KEY="+f.key, "REDOUBT_VERSION="+string(f.version))
 	}
-	who := redoubt.Credential{ID: schedulePrefix + x.Cred, Subject: x.By, Working: x.set.label, Expires: now.Add(time.Minute)}
 	next := *x
 	next.Last, next.Next, next.Fault, next.LastJob = now, nextTick(x.Cron, now), "", ""
-	b := new(store.Batch)
-	if record != nil {
-		b.Delete(record)
+	if x.seen != nil {
+		next.Seen = x.seen
 	}
+	b := new(store.Batch)
 	ent, err := e.decide(ctx, ask{op: "StartJob", who: who, action: redoubt.ActionSubmitJob, fresh: x.max, detail: q.From})
 	if err == nil {
 		err = e.checkJob(ctx, "StartJob", who, q)
@@ -419,33 +571,123 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, record 
 		j, err = e.newJob(ctx, who, x.max, q)
 	}
 	if err != nil {
-		next.Fault = reason(err)
-		if err := e.keepSchedule(ctx, b, &next); err != nil {
-			return err
+		passes := !slices.Contains([]redoubt.Kind{redoubt.Denied, redoubt.Unauthenticated, redoubt.Expired, redoubt.NotFound, redoubt.Invalid, redoubt.TooLarge, redoubt.NoBucket}, redoubt.KindOf(err))
+		if why := reason(err); why != x.Fault {
+			next.Fault = why
+			if passes && f != nil {
+				next.Last, next.LastJob = x.Last, x.LastJob
+			}
+			if err := e.keepSchedule(ctx, b, &next); err != nil {
+				return false, err
+			}
+			if err := e.commit(ctx, b, nil); err != nil {
+				return false, err
+			}
+			x.went(next)
+		} else if f == nil {
+			x.Next = next.Next
 		}
-		if err := e.commit(ctx, b, nil); err != nil {
-			return err
-		}
-		*x = next
-		return nil
+		return !passes, nil
 	}
 	ent.Label = e.text(x.set.label)
 	j.Cred, next.LastJob = x.Cred, j.ID
+	if f != nil {
+		j.Event = f.version
+	}
 	unlock, err := e.keepNew(ctx, b, j)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer unlock()
 	if err := e.keepSchedule(ctx, b, &next); err != nil {
-		return err
+		return false, err
 	}
 	if err := e.commit(ctx, b, ent); err != nil {
-		return err
+		return false, err
 	}
-	*x = next
+	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)
-	return nil
+	return true, e.keepSome(ctx, j.start)
+}
+
+// mayFire says whether a schedule may know of a version: it is there still, and its maker may read it.
+func (e *Enclave) mayFire(ctx context.Context, who redoubt.Credential, f *fire) (bool, error) {
+	b, err := e.readable("schedule", f.bucket)
+	if err != nil {
+		return false, nil
+	}
+	v, err := e.byID(e.engine, b, who.Working, f.key, f.version)
+	if err != nil || v.rec == nil {
+		return false, err
+	}
+	d, _ := e.judge(ctx, ask{op: "StartJob", who: who, action: redoubt.ActionGetObject, bucket: b, name: redoubt.ObjectName{Bucket: f.bucket, Key: f.key}, object: v.set.label})
+	return d.Allow, nil
+}
+
+// went takes over what a start has changed. What else there is of a schedule never changes: fires reads it without the mutex.
+func (s *schedule) went(next schedule) {
+	s.Last, s.LastJob, s.Next, s.Fault, s.Seen = next.Last, next.LastJob, next.Next, next.Fault, next.Seen
+}
+
+// keepModules puts the modules of schedules, services and jobs that wait once more before they go.
+func (e *Enclave) keepModules(ctx context.Context) error {
+	type need struct {
+		at     label.Label
+		digest string
+	}
+	all := map[need]bool{}
+	s := &e.jobs.schedules
+	s.mu.Lock()
+	for set, of := range s.bySet {
+		for _, x := range of {
+			if x.Job.Module != "" {
+				all[need{set.label, x.Job.Module}] = true
+			}
+		}
+	}
+	s.mu.Unlock()
+	e.services.mu.RLock()
+	for set, of := range e.services.bySet {
+		for _, x := range of {
+			if x.Spec.Module != "" {
+				all[need{set.label, x.Spec.Module}] = true
+			}
+		}
+	}
+	e.services.mu.RUnlock()
+	e.jobs.mu.Lock()
+	for _, l := range e.jobs.lanes {
+		for _, j := range l.waiting {
+			if j.waits.Load() && j.Spec.Module != "" {
+				all[need{j.start.label, j.Spec.Module}] = true
+			}
+		}
+	}
+	e.jobs.mu.Unlock()
+	var errs []error
+	for n := range all {
+		f, err := e.moduleAt(n.at, n.digest)
+		if err != nil || f.rec == nil || e.clock().UnixNano() < f.rec.id.time()+int64(redoubt.ModuleLife/4) {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, e.keepModule(ctx, n.at, moduleName(n.digest)))
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Enclave) keepModule(ctx context.Context, at label.Label, name redoubt.ObjectName) error {
+	o, err := e.GetObject(ctx, e.own(at), redoubt.ReadObject{Name: name})
+	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
+		return nil // it is gone: the schedule says so when it is due
+	}
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	_, err = e.PutObject(ctx, e.own(at), redoubt.PutObject{Name: name, SizeBytes: o.Version().SizeBytes, Body: o.Reader(0, -1)})
+	return err
 }
 
 // schedulePrefix begins the ID of a credential that stands for a schedule: identity gives none such.

@@ -29,7 +29,8 @@ const servicePrefix = "service:"
 // serviceRecord is a service as it is kept.
 type serviceRecord struct {
 	redoubt.Service
-	Cred string `json:"credential"` // that it was deployed with: it ends with that
+	Cred string    `json:"credential"` // that it was deployed with: it ends with that
+	Born time.Time `json:"born"`       // when its first revision was deployed: instances of another deployment never answer for it
 }
 
 // service is one in memory. It is immutable: a new revision is another.
@@ -105,7 +106,18 @@ func (e *Enclave) DeployService(ctx context.Context, who redoubt.Credential, nam
 	e.services.mu.Lock()
 	defer e.services.mu.Unlock()
 	s := &service{set: set, serviceRecord: serviceRecord{Cred: who.ID, Service: redoubt.Service{Name: name, By: who.Subject, Label: set.label.Banner(), Revision: 1, Made: e.clock().UTC(), Spec: spec}}}
-	if old := e.services.bySet[set][name]; old != nil {
+	s.Born = s.Made
+	var old *service
+	for _, same := range e.sets.equalTo(who.Working) { // one point of the order (1.3)
+		if x := e.services.bySet[same][name]; x != nil && (old == nil || x.By != who.Subject) {
+			old = x
+		}
+	}
+	if old != nil && old.set != set && old.By == who.Subject {
+		return out, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Exists, Rule: ruleService, Hint: "you have deployed one of that name at " + old.Label + ": deploy it at that label, or remove it"})
+	}
+	if old != nil {
+		s.Born = old.Born
 		if old.By != who.Subject {
 			return out, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Exists, Rule: ruleService, Hint: fmt.Sprintf("%s has deployed one of that name at this label", old.By)})
 		}
@@ -203,7 +215,7 @@ func (e *Enclave) RemoveService(ctx context.Context, who redoubt.Credential, nam
 		if s == nil {
 			continue
 		}
-		if s.By != who.Subject {
+		if s.By != who.Subject { // there is no other of that name at an equivalent label
 			ent.Allow, ent.Rule = false, "own-service (5.2)"
 			return e.noted(ctx, ent, &redoubt.Error{Op: op, Object: string(name), Kind: redoubt.Denied, Rule: "own-service (5.2)", Hint: fmt.Sprintf("%s has deployed it", s.By)})
 		}
@@ -244,7 +256,7 @@ func (e *Enclave) CallService(ctx context.Context, who redoubt.Credential, name 
 	if err := e.noteRead(ctx, ent); err != nil {
 		return redoubt.ServiceCall{}, err
 	}
-	return redoubt.ServiceCall{Service: s.Service, At: who.Working, Key: string(name) + "\x00" + s.set.name + "\x00" + e.text(who.Working),
+	return redoubt.ServiceCall{Service: s.Service, At: who.Working, Key: strings.Join([]string{string(name), s.set.name, string(s.By), s.Born.Format(time.RFC3339Nano), e.text(who.Working)}, "\x00"),
 		Begin: func() redoubt.JobRun { return e.beginService(s, who) }}, nil
 }
 

@@ -20,7 +20,7 @@ import (
 var soak = flag.Duration("soak", 0, "how long the crash tests go on; 0: a few rounds each")
 
 // soakShare is what each crash test takes of -soak; they run one after another.
-const soakShare = 3
+const soakShare = 4
 
 // crashes is a server, the clients of it, and what it has promised them.
 type crashes struct {

@@ -183,7 +183,7 @@ func alive(pid int) bool {
 // until waits for what another process is to bring about.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	within(t, 30*time.Second, what, holds)
+	within(t, 2*time.Minute, what, holds)
 }
 
 // within is until for what takes longer.
@@ -595,6 +595,7 @@ var namedHosts = map[string]string{
 	"www.pgdp.net":        "in a sample text",
 	"www.gutenberg.org":   "in a sample text",
 	"www.imagemagick.org": "in the metadata of a sample image",
+	"gvisor.dev":          "where a message of gVisor points its reader",
 	"localhost":           "our own",
 }
 

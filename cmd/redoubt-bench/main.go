@@ -39,6 +39,7 @@ func main() {
 	lan := flag.Bool("lan", false, "instead: measure what a device takes over a fast link against what the same store takes from clients")
 	raise := flag.Bool("raise", false, "instead: measure what a guard raises into a higher enclave against what the lower store takes from clients")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
+	jobs := flag.Bool("jobs", false, "instead: measure how soon jobs start, how many a second run, and what they read and write against the S3 path")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -52,6 +53,9 @@ func main() {
 	}
 	if *raise {
 		measured = runRaise
+	}
+	if *jobs {
+		measured = runJobs
 	}
 	if err := measured(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "redoubt-bench:", err)

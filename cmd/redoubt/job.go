@@ -258,14 +258,24 @@ func (a *app) awaitJob(ctx context.Context, c *client.Client, id redoubt.JobID) 
 	return exitError(exitFailed)
 }
 
+// withJob is withSession for a command about one job.
+func (a *app) withJob(w *who, do func(ctx context.Context, s *session, id redoubt.JobID) error) func(*cobra.Command, []string) error {
+	return a.withSession(w, func(ctx context.Context, s *session, args []string) error {
+		err := do(ctx, s, redoubt.JobID(args[0]))
+		var told *redoubt.Error
+		if errors.As(err, &told) && told.Kind == redoubt.NotFound && told.Hint == "" {
+			told.Hint = "redoubt job ls lists the jobs that this credential may know of"
+		}
+		return err
+	})
+}
+
 func (a *app) jobWait() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "wait ID --as SUBJECT@NODE", Short: "Wait for a job's end, and end with its exit code",
 		Long:    `Waits for a job with a credential that dominates its MAX. The exit code is the job's; 1 where it did not end by itself.`,
 		Example: "  redoubt job wait ID --as s-analyst@secret --json", Args: exactly(1),
-		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			return a.awaitJob(ctx, s.api, redoubt.JobID(args[0]))
-		})}
+		RunE: a.withJob(&w, func(ctx context.Context, s *session, id redoubt.JobID) error { return a.awaitJob(ctx, s.api, id) })}
 	w.flags(c)
 	return a.jsonFlag(c)
 }
@@ -312,8 +322,8 @@ func (a *app) jobShow() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "show ID --as SUBJECT@NODE", Short: "Everything about a job that the subject may know",
 		Example: "  redoubt job show ID --as s-analyst@secret", Args: exactly(1),
-		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			j, err := s.api.Job(ctx, redoubt.JobID(args[0]))
+		RunE: a.withJob(&w, func(ctx context.Context, s *session, id redoubt.JobID) error {
+			j, err := s.api.Job(ctx, id)
 			if err != nil {
 				return err
 			}
@@ -378,8 +388,7 @@ func (a *app) jobLogs() *cobra.Command {
 	var follow bool
 	c := &cobra.Command{Use: "logs ID --as SUBJECT@NODE", Short: "What a job has written to standard output and standard error",
 		Example: "  redoubt job logs ID -f --as s-analyst@secret", Args: exactly(1),
-		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			id := redoubt.JobID(args[0])
+		RunE: a.withJob(&w, func(ctx context.Context, s *session, id redoubt.JobID) error {
 			if follow {
 				return a.follow(ctx, s.api, id, 0)
 			}
@@ -408,9 +417,7 @@ func (a *app) jobCancel() *cobra.Command {
 		Long: `Ends a job at once; nothing that it wrote is kept. It takes who submitted it, at START or at MAX. At START the answer is
 the same whether the job had ended already or not.`,
 		Example: "  redoubt job cancel ID --as s-analyst@secret", Args: exactly(1),
-		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			return s.api.CancelJob(ctx, redoubt.JobID(args[0]))
-		})}
+		RunE: a.withJob(&w, func(ctx context.Context, s *session, id redoubt.JobID) error { return s.api.CancelJob(ctx, id) })}
 	w.flags(c)
 	return c
 }

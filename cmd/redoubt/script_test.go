@@ -51,6 +51,7 @@ func TestCommands(t *testing.T) {
 			"appears": appears,
 			"becomes": becomes,
 			"damage":  damage,
+			"build":   buildProgram,
 		},
 	})
 }
@@ -73,6 +74,18 @@ func stopEverything(dir string) {
 		}
 		return nil
 	})
+}
+
+// build FILE GOOS GOARCH PACKAGE: builds a command of this repository.
+func buildProgram(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: build FILE GOOS GOARCH PACKAGE")
+	}
+	c := exec.Command("go", "build", "-trimpath", "-o", ts.MkAbs(args[0]), args[3])
+	c.Env = append(os.Environ(), "GOOS="+args[1], "GOARCH="+args[2], "CGO_ENABLED=0", "GOFLAGS=", "GODEBUG=")
+	if out, err := c.CombinedOutput(); err != nil {
+		ts.Fatalf("%v: %s", err, out)
+	}
 }
 
 // exits CODE COMMAND...: the command ends with exactly that code. Its output can be compared as after exec.

@@ -181,7 +181,8 @@ func (a *app) withPlace(w *who, check func(*cobra.Command, place, []string) erro
 
 // interrupted tells Ctrl-C from a fault.
 func interrupted(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil && !errors.Is(err, client.ErrPartsLeft) {
+	var half *halfDone // says what was left, and that it was interrupted
+	if err != nil && ctx.Err() != nil && !errors.Is(err, client.ErrPartsLeft) && !errors.As(err, &half) {
 		return ctx.Err()
 	}
 	return err

@@ -30,6 +30,8 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
+	dialing sync.Mutex // a descriptor and its frame are sent together
+
 	group *group
 	oom   bool   // the kernel ended something of it for its memory; known after kill
 	key   string // of the pool

@@ -75,6 +75,9 @@ func (d *Driver) Available() error {
 }
 
 func (d *Driver) probe() error {
+	if !entered.Load() {
+		return unavailable("", errors.New("this program's main does not begin with oci.Enter"))
+	}
 	if dynamic() {
 		return unavailable("build it with CGO_ENABLED=0, as make build does", errors.New("this binary needs shared libraries, and there are none in a sandbox"))
 	}

@@ -36,3 +36,11 @@ func (*Driver) Details() []sandbox.Mechanism {
 
 // Close does nothing.
 func (*Driver) Close() error { return nil }
+
+// Begin refuses.
+func (*Driver) Begin(context.Context, compute.Service) (compute.Instance, error) {
+	return nil, errLinux
+}
+
+// AtOnce is of no use.
+func (*Driver) AtOnce() int { return 1 }

@@ -39,17 +39,27 @@ func sentry() {
 	os.Exit(128)
 }
 
-// flags are gVisor's, the same for every sandbox. Files come through our own file server, which gives no descriptors of the machine's files away.
-var flags = []string{
-	"--platform=systrap", "--network=none", "--ignore-cgroups", "--directfs=false", "--file-access-mounts=exclusive", "--overlay2=none",
+// flags are gVisor's. Files come through our own file server, which gives no descriptors of the machine's files away. The network of a sandbox is
+// its own loopback, and that of its namespace is empty; only where it is gVisor's "sandbox" are connections made from within (dial), which
+// is for services.
+func flags(serves bool) []string {
+	network := "none"
+	if serves {
+		network = "sandbox"
+	}
+	return append([]string{"--network=" + network}, fixedFlags...)
+}
+
+var fixedFlags = []string{
+	"--platform=systrap", "--ignore-cgroups", "--directfs=false", "--file-access-mounts=exclusive", "--overlay2=none",
 	"--host-uds=none", "--host-fifo=none", "--host-settings=ignore", "--oci-seccomp=false", "--net-raw=false", "--rootless=false", "--watchdog-action=log",
 }
 
-func gvisorConfig() (*runsc.Config, error) {
+func gvisorConfig(serves bool) (*runsc.Config, error) {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	runsc.RegisterFlags(set)
-	if err := set.Parse(flags); err != nil {
+	if err := set.Parse(flags(serves)); err != nil {
 		return nil, err
 	}
 	return runsc.NewFromFlags(set)
@@ -105,7 +115,7 @@ func startSentry(dir string, b bootSpec) (g *gvisor, err error) {
 	defer null.Close()
 
 	var said bytes.Buffer
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{sentryName}, flags...), Env: []string{}, Stderr: &boundedWriter{w: &said, left: 4096}}
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{sentryName}, flags(b.Serves)...), Env: []string{}, Stderr: &boundedWriter{w: &said, left: 4096}}
 	give := func(name string, f *os.File) {
 		cmd.Args = append(cmd.Args, "--"+name+"="+strconv.Itoa(3+len(cmd.ExtraFiles)))
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
@@ -141,7 +151,7 @@ func startSentry(dir string, b bootSpec) (g *gvisor, err error) {
 		return nil, fmt.Errorf("gVisor did not start: %v %s", err, said.String())
 	}
 	g = &gvisor{cmd: cmd, socket: socket}
-	if g.conf, err = gvisorConfig(); err == nil {
+	if g.conf, err = gvisorConfig(b.Serves); err == nil {
 		err = g.call(boot.ContMgrSetNetworkArgs, &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}, nil)
 	}
 	if err == nil {

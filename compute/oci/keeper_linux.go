@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unicode/utf8"
 
@@ -32,9 +33,13 @@ const (
 	filesFD = 4 // descriptors for runs
 )
 
+// entered is set once Enter was called: a program that does not call it would be executed anew as itself.
+var entered atomic.Bool
+
 // Enter must come first in the main of every program that makes a Driver, and in that of its tests, before sandbox.Enter of Workers. In a process that a driver started it becomes
 // what that is for and does not return; in any other it does nothing.
 func Enter() {
+	entered.Store(true)
 	name := ""
 	if len(os.Args) > 0 {
 		name = os.Args[0]
@@ -125,6 +130,16 @@ func (k *keeper) serve() error {
 			switch f.kind {
 			case answer:
 				k.answered(f)
+			case doDial:
+				var s dialSpec
+				err := json.Unmarshal(f.payload, &s)
+				if err == nil {
+					err = k.dial(s)
+				}
+				if err != nil {
+					failed <- err
+					return
+				}
 			case doRun:
 				var r runSpec
 				if err := json.Unmarshal(f.payload, &r); err != nil {
@@ -339,27 +354,36 @@ func (k *keeper) alive() bool {
 
 // takeFiles receives the descriptors of a run: standard output and error, and the root.
 func (k *keeper) takeFiles() (stdio []*os.File, root *os.File, err error) {
-	space := make([]byte, unix.CmsgSpace(3*4))
-	_, n, _, _, err := k.files.ReadMsgUnix(make([]byte, 1), space)
+	fds, err := k.takeDescriptors(3)
 	if err != nil {
 		return nil, nil, err
-	}
-	messages, err := unix.ParseSocketControlMessage(space[:n])
-	if err != nil || len(messages) != 1 {
-		return nil, nil, errors.Join(errors.New("no descriptors"), err)
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 3 {
-		return nil, nil, errors.Join(errors.New("other than three descriptors"), err)
 	}
 	null, err := unix.FcntlInt(k.null.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
+	return []*os.File{os.NewFile(uintptr(null), "stdin"), os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")}, os.NewFile(uintptr(fds[2]), "root"), nil
+}
+
+// takeDescriptors receives so many.
+func (k *keeper) takeDescriptors(n int) ([]int, error) {
+	space := make([]byte, unix.CmsgSpace(n*4))
+	_, got, _, _, err := k.files.ReadMsgUnix(make([]byte, 1), space)
+	if err != nil {
+		return nil, err
+	}
+	messages, err := unix.ParseSocketControlMessage(space[:got])
+	if err != nil || len(messages) != 1 {
+		return nil, errors.Join(errors.New("no descriptors"), err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != n {
+		return nil, errors.Join(fmt.Errorf("other than %d descriptors", n), err)
+	}
 	for _, fd := range fds {
 		unix.CloseOnExec(fd)
 	}
-	return []*os.File{os.NewFile(uintptr(null), "stdin"), os.NewFile(uintptr(fds[0]), "stdout"), os.NewFile(uintptr(fds[1]), "stderr")}, os.NewFile(uintptr(fds[2]), "root"), nil
+	return fds, nil
 }
 
 // serveFiles begins to serve a file system, and gives the sandbox's end.

@@ -28,6 +28,7 @@ type run struct {
 	clean   bool // the keeper has said that all is done, and nobody has ended it
 	timer   *time.Timer
 	started bool
+	begun   func() // when it has started; may be nil
 
 	serving sync.WaitGroup
 	mu      sync.Mutex // guards what follows
@@ -167,6 +168,9 @@ func (r *run) serve(logged func()) (x compute.Exit, err error) {
 				r.closeHandle(binary.BigEndian.Uint64(f.payload))
 			}
 		case tellStarted:
+			if r.begun != nil && !r.started {
+				r.begun()
+			}
 			r.started = true
 			r.timer = time.AfterFunc(r.t.Timeout, func() {
 				r.mu.Lock()

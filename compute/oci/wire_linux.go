@@ -30,6 +30,7 @@ const (
 	// from the node
 	doBoot = 'B' // a bootSpec
 	doRun  = 'R' // a runSpec; the descriptors are on the other socket
+	doDial = 'D' // a dialSpec; the descriptor is on the other socket
 	answer = 'a' // an error number of 4 bytes, and where it is 0, what was asked for
 )
 
@@ -123,6 +124,7 @@ type bootSpec struct {
 	CPUs      float64 `json:"cpus"`
 	Processes int     `json:"processes"`
 	Disk      int64   `json:"disk"`
+	Serves    bool    `json:"serves,omitempty"` // connections are made to its program
 }
 
 // runSpec is one run in a sandbox.

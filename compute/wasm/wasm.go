@@ -30,12 +30,12 @@ import (
 const (
 	workerMemory  = 256 << 20
 	compileMemory = 2 << 30
-	compileDisk   = 1 << 30
+	compileDisk   = 256 << 20
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
-	handOverTime  = time.Minute
-	handOverPace  = 1 << 20 // bytes a second of outputs, at least
 	niceness      = 10
+	handOverTime  = time.Minute // that a worker may take to hand over what its module left,
+	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
 
 // version is of what was compiled: another version of the runtime compiles anew.
@@ -217,12 +217,14 @@ type session struct {
 	frames
 	t            compute.Task
 	module, made []byte
-	handOver     time.Duration // from the program's end to the worker's: its outputs are handed over
 	handles      map[uint32]*handle
 	next         uint32
 	listed       string // the directory that listing is of
 	listing      []byte
 	end          *ending
+	handOver     time.Duration // from the module's end to the worker's
+	ends         func()        // is told that the module has ended
+	refused      error         // by the desk: not the worker's fault
 }
 
 // handle is a file that the module has open.
@@ -232,67 +234,28 @@ type handle struct {
 	r       io.Reader
 }
 
-// run has the module run to its end. A worker may be the module's own by then: behind the end it asks nothing, and has a time of its own.
+// run has the module run to its end.
 func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var late, lingers atomic.Bool
 	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
 	defer func() { timer.Stop() }()
-	defer func() {
-		for _, h := range s.handles {
-			h.content.Close()
-		}
-	}()
-	var refused error // by the desk: not the worker's fault
-	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error {
-		s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
-		s.handles = map[uint32]*handle{}
-		if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
-			return err
-		}
-		s.module, s.made = nil, nil
-		for {
-			kind, body, err := s.read()
-			if err != nil {
-				return err
-			}
-			ended := s.end != nil
-			switch {
-			case kind == sayDone && ended:
-				return nil
-			case kind == sayOut && !ended, kind == sayErr: // behind the end it says what it leaves
-				s.t.Log(int(kind-'0'), body)
-			case kind == sayEnd && !ended:
-				timer.Stop()
-				timer = time.AfterFunc(s.handOver, func() { lingers.Store(true); cancel() })
-				s.end = new(ending)
-				if err := json.Unmarshal(body, s.end); err != nil {
-					return err
-				}
-			case ended && kind != sayFile:
-				return errFrame
-			case kind == sayFile:
-				if err := s.put(within, body); err != nil {
-					refused = err
-					return err
-				}
-			default:
-				if err := s.serve(within, kind, body); err != nil {
-					return err
-				}
-			}
-		}
-	})
+	defer s.close()
+	s.ends = func() {
+		timer.Stop()
+		timer = time.AfterFunc(s.handOver, func() { lingers.Store(true); cancel() })
+	}
+	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error { return s.talk(within, in, out) })
 	switch {
 	case ctx.Err() != nil:
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
 	case late.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
-	case refused != nil && !lingers.Load():
-		return compute.Exit{}, refused
 	case lingers.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("its outputs were not handed over within %s of its end", s.handOver)}, nil
+	case s.refused != nil:
+		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
 		return s.exit(), nil
 	}
@@ -306,6 +269,49 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 		}
 	}
 	return compute.Exit{}, errors.Join(said, ended)
+}
+
+// talk says what the module is, and then answers the worker to its last word. Whatever a worker says that makes no sense ends it.
+func (s *session) talk(ctx context.Context, in io.Writer, out io.Reader) error {
+	s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+	s.handles = map[uint32]*handle{}
+	if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
+		return err
+	}
+	s.module, s.made = nil, nil
+	for {
+		kind, body, err := s.read()
+		if err != nil {
+			return err
+		}
+		switch {
+		case kind == sayDone && s.end != nil:
+			return nil
+		case kind == sayFile:
+			err = s.put(ctx, body)
+		case s.end != nil && kind != sayErr: // the module runs no more; its worker says what it leaves
+			err = errFrame
+		case kind == sayOut || kind == sayErr:
+			s.t.Log(int(kind-'0'), body)
+		case kind == sayEnd:
+			s.ends()
+			s.end = new(ending)
+			err = json.Unmarshal(body, s.end)
+		default:
+			err = s.serve(ctx, kind, body)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// close lets go of what the module left open.
+func (s *session) close() {
+	for _, h := range s.handles {
+		h.content.Close()
+	}
+	s.handles = nil
 }
 
 func (s *session) outOfMemory() compute.Exit {
@@ -467,6 +473,9 @@ func (s *session) put(ctx context.Context, body []byte) error {
 	}
 	r := &pieces{s: s, left: o.Bytes}
 	if err := s.t.Put(ctx, o.Path, o.Bytes, r); err != nil {
+		if r.wrong == nil {
+			s.refused = err
+		}
 		return err
 	}
 	if r.left != 0 || len(r.rest) != 0 {
@@ -477,9 +486,10 @@ func (s *session) put(ctx context.Context, body []byte) error {
 
 // pieces is content as it comes in frames.
 type pieces struct {
-	s    *session
-	left int64 // that has not come
-	rest []byte
+	s     *session
+	left  int64 // that has not come
+	rest  []byte
+	wrong error // of what came
 }
 
 func (p *pieces) Read(b []byte) (int, error) {
@@ -488,11 +498,12 @@ func (p *pieces) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 		kind, body, err := p.s.read()
-		if err != nil {
-			return 0, err
+		if err == nil && (kind != sayBytes || len(body) == 0 || int64(len(body)) > p.left) {
+			err = errFrame
 		}
-		if kind != sayBytes || len(body) == 0 || int64(len(body)) > p.left {
-			return 0, errFrame
+		if err != nil {
+			p.wrong = err
+			return 0, err
 		}
 		p.left -= int64(len(body))
 		p.rest = body

@@ -19,6 +19,9 @@ import (
 func TestMain(m *testing.M) {
 	all := Workers()
 	maps.Copy(all, hostile)
+	all["says what it leaves"] = saying(func(f *frames) error {
+		return errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayErr, []byte("a link is left")), f.write(sayDone))
+	})
 	sandbox.Enter(all)
 	os.Exit(m.Run())
 }
@@ -63,6 +66,18 @@ func hangingOn(say func(*frames) error) sandbox.Worker {
 		time.Sleep(time.Hour)
 		return err
 	})
+}
+
+// TestAWorkerSaysWhatItLeaves behind the module's end, and that has done well.
+func TestAWorkerSaysWhatItLeaves(t *testing.T) {
+	p, err := sandbox.Start(sandbox.Program{Name: "says", Worker: "says what it leaves", Scratch: 1 << 20, Limits: sandbox.Limits{Memory: workerMemory}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Minute}, handOver: time.Minute}
+	if x, err := s.run(t.Context(), p); err != nil || x.Code != 0 {
+		t.Errorf("got %+v, %v", x, err)
+	}
 }
 
 // watched tells of what a job is asked.

@@ -50,6 +50,7 @@ var verbs = map[string]func(string) error{
 	"cat":   cat,
 	"kind":  kind,
 	"sum":   sum,
+	"read":  read,
 	"range": readRange,
 	"list":  list,
 	"stat":  stat,
@@ -71,6 +72,9 @@ var verbs = map[string]func(string) error{
 		}
 	},
 	"hog":    hog,
+	"link":   func(s string) error { name, to, _ := strings.Cut(s, "="); return os.Symlink(to, name) },
+	"many":   many,
+	"hold":   hold,
 	"refuse": refused,
 }
 
@@ -117,6 +121,26 @@ func sum(name string) error {
 		return err
 	}
 	_, err = fmt.Printf("%d %x\n", n, h.Sum(nil))
+	return err
+}
+
+// read reads a file to its end, as fast as it can, and tells how many bytes there were.
+func read(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var total int
+	for b := make([]byte, 1<<20); err == nil; {
+		var n int
+		n, err = f.Read(b)
+		total += n
+	}
+	fmt.Println("read", total)
+	if err == io.EOF {
+		return nil
+	}
 	return err
 }
 
@@ -218,6 +242,40 @@ func flood(bytes string) error {
 		_, err = os.Stdout.Write(line)
 	}
 	return err
+}
+
+// many writes a number of files, "DIR=N".
+func many(s string) error {
+	dir, n := number(s)
+	for i := range n {
+		if err := write(fmt.Sprintf("%s/%d=x", dir, i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hold opens a file a number of times, "NAME=N", reads of each, and tells how many it has open.
+func hold(s string) error {
+	name, n := number(s)
+	var all []*os.File
+	for range n {
+		f, err := os.Open(name)
+		if err == nil {
+			_, err = f.Read(make([]byte, 1))
+		}
+		if err != nil {
+			break
+		}
+		all = append(all, f)
+	}
+	fmt.Println("held", len(all))
+	for _, f := range all {
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var kept [][]byte

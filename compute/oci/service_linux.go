@@ -1,0 +1,290 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/urpc"
+	"gvisor.dev/gvisor/runsc/boot"
+
+	"redoubt"
+	"redoubt/compute"
+)
+
+// A service that is an image runs on in a sandbox of its own, which has no network but its own loopback. A request reaches it by a connection that
+// gVisor makes from within the sandbox to the program's port, and of which the other end is a socket that the node holds.
+
+// How long a service has until it answers, how often it is asked whether it does, and how many requests an instance answers at once.
+const (
+	readyTimeout = time.Minute
+	readyEvery   = 50 * time.Millisecond
+	atOnce       = 64
+	forEver      = 10 * 365 * 24 * time.Hour
+)
+
+// dialSpec is what a keeper is told to connect; the descriptor is on the other socket.
+type dialSpec struct {
+	ID   string `json:"id"`
+	Port uint16 `json:"port"`
+}
+
+// dial gives a connection to a port of the program that runs in the sandbox. Where nobody listens there, it ends at once.
+func (b *box) dial(id string, port uint16) (net.Conn, error) {
+	theirs, ours, err := socketpair(unix.SOCK_STREAM)
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	b.dialing.Lock()
+	defer b.dialing.Unlock()
+	if _, _, err = b.files.WriteMsgUnix([]byte{0}, unix.UnixRights(int(theirs.Fd())), nil); err == nil {
+		err = b.wire.sendJSON(doDial, 0, dialSpec{ID: id, Port: port})
+	}
+	if err != nil {
+		return nil, errors.Join(err, ours.Close())
+	}
+	return ours, nil
+}
+
+// dial connects what the node holds the other end of to a port in the sandbox.
+func (k *keeper) dial(s dialSpec) error {
+	fds, err := k.takeDescriptors(1)
+	if err != nil {
+		return err
+	}
+	end := os.NewFile(uintptr(fds[0]), "request")
+	go func() { // gVisor has it, or the request ends
+		defer end.Close()
+		_ = k.g.call(boot.ContMgrPortForward, &boot.PortForwardOpts{ContainerID: s.ID, Port: s.Port, FilePayload: urpc.FilePayload{Files: []*os.File{end}}}, nil)
+	}()
+	return nil
+}
+
+// apart is a service's attempt as a run of a program: what it says is the service's log.
+type apart struct {
+	redoubt.JobRun
+	log io.Writer
+}
+
+func (a apart) Log(_ int, text []byte) { _, _ = a.log.Write(text) }
+
+// Begin begins an instance of a service, and returns when it answers.
+func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance, error) {
+	if !d.begin() {
+		return nil, &redoubt.Error{Op: "oci.Begin", Kind: redoubt.Unavailable, Err: errors.New("the driver is closed")}
+	}
+	i, err := d.instance(ctx, s)
+	if err == nil {
+		err = i.ready(ctx)
+		if err == nil {
+			return i, nil
+		}
+		i.Close()
+	}
+	if own := new(fault); errors.As(err, &own) {
+		err = &redoubt.Error{Op: "oci.Begin", Kind: redoubt.Invalid, Hint: own.why}
+	}
+	return nil, err
+}
+
+// AtOnce is how many requests an instance answers at once.
+func (d *Driver) AtOnce() int { return atOnce }
+
+// instance is what runs of a service.
+type instance struct {
+	box   *box
+	id    string
+	port  uint16
+	check string // the path of the health check
+	proxy *httputil.ReverseProxy
+	begun chan struct{}
+	ended chan struct{}
+	exit  compute.Exit // once it has ended
+	err   error
+}
+
+// instance starts the program.
+func (d *Driver) instance(ctx context.Context, s compute.Service) (_ *instance, err error) {
+	done := d.runs.Done
+	defer func() {
+		if err != nil {
+			done()
+		}
+	}()
+	if err := d.Available(); err != nil {
+		return nil, err
+	}
+	t := compute.Task{JobRun: apart{s.JobRun, s.Log}, Limits: s.Limits, Timeout: forEver}
+	t.Spec.Image, t.Spec.Args, t.Spec.Env = s.Spec.Image, s.Spec.Args, append([]string{"PORT=" + strconv.Itoa(s.Spec.Port)}, s.Spec.Env...)
+	im, err := open(ctx, t, d.o.Policy)
+	if err != nil {
+		return nil, err
+	}
+	root, err := d.roots.get(ctx, t.Share()+"\x00"+im.Digest.String(), func() (*root, error) { return d.unpack(ctx, im) })
+	if err != nil {
+		return nil, err
+	}
+	p, err := newProcess(im, t.Spec, root.told)
+	if err != nil {
+		d.roots.put(root)
+		return nil, err
+	}
+	b, err := newBox(bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk, Serves: true}, d.groups)
+	if err != nil {
+		d.roots.put(root)
+		return nil, err
+	}
+	i := &instance{box: b, id: "service", port: uint16(s.Spec.Port), check: s.Spec.Health, begun: make(chan struct{}), ended: make(chan struct{})}
+	i.proxy = i.newProxy(s)
+	running, cancel := context.WithCancel(context.Background())
+	r := &run{ctx: running, t: t, b: b, handles: map[uint64]*handle{}, begun: func() { close(i.begun) }}
+	go func() {
+		defer done()
+		defer close(i.ended)
+		defer d.roots.put(root)
+		defer cancel()
+		i.exit, i.err = r.run(runSpec{ID: i.id, Process: p}, root.file)
+		b.kill()
+	}()
+	return i, nil
+}
+
+// ready waits until the program answers.
+func (i *instance) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	select {
+	case <-i.begun:
+	case <-i.ended:
+		return i.fault()
+	case <-ctx.Done():
+		return faultf("it did not begin within %s", readyTimeout)
+	}
+	for {
+		if i.answers(ctx) {
+			return nil
+		}
+		select {
+		case <-i.ended:
+			return i.fault()
+		case <-ctx.Done():
+			return faultf("it did not answer on port %d within %s: --port says on which it listens, and --health where it says that it is up", i.port, readyTimeout)
+		case <-time.After(readyEvery):
+		}
+	}
+}
+
+// answers asks once whether the program is up.
+func (i *instance) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	path := i.check
+	if path == "" {
+		path = "/"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://service"+path, nil)
+	if err != nil {
+		return false
+	}
+	res, err := i.proxy.Transport.RoundTrip(req)
+	if err != nil {
+		return false
+	}
+	defer res.Body.Close()
+	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection is of further use
+	return i.check == "" || res.StatusCode == http.StatusOK
+}
+
+// fault says how the program ended before it answered.
+func (i *instance) fault() error {
+	switch {
+	case i.err != nil:
+		return i.err
+	case i.exit.Why != "":
+		return faultf("%s", i.exit.Why)
+	}
+	return faultf("it ended with exit code %d before it answered: redoubt service logs tells what it said", i.exit.Code)
+}
+
+type failure struct{ error }
+
+// newProxy passes requests on. The credential stays here, and what is the node's to say of an answer the program does not.
+func (i *instance) newProxy(s compute.Service) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, IdleConnTimeout: 30 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return i.box.dial(i.id, i.port) }},
+		Rewrite: func(p *httputil.ProxyRequest) {
+			prefix, rest := p.In.URL.Path, "/"
+			if of, ok := strings.CutPrefix(p.In.URL.Path, redoubt.ServicePath); ok {
+				name, more, _ := strings.Cut(of, "/")
+				prefix, rest = redoubt.ServicePath+name, "/"+more
+			}
+			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.URL.RawPath, p.Out.Host = "http", "service", rest, "", p.In.Host
+			p.SetXForwarded()
+			h := p.Out.Header
+			for name := range h {
+				if strings.Contains(name, "_") { // many take it for the one with "-"
+					delete(h, name)
+				}
+			}
+			h.Del("Authorization")
+			h.Del("Cookie")
+			h.Set("X-Forwarded-Prefix", prefix)
+			h.Set(redoubt.ServiceLabelHeader, s.At)
+		},
+		ModifyResponse: func(res *http.Response) error {
+			own := http.Header{}
+			if n := res.Header["Content-Length"]; n != nil {
+				own["Content-Length"] = n // which the transport has held it to
+			}
+			compute.AnswerHeader(own, res.Header)
+			res.Header = own
+			return nil
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { panic(failure{err}) },
+	}
+}
+
+// Call answers one request.
+func (i *instance) Call(w http.ResponseWriter, r *http.Request) (err error) {
+	select {
+	case <-i.ended:
+		return compute.ErrInstanceGone
+	default:
+	}
+	defer func() {
+		switch p := recover().(type) {
+		case nil:
+		case failure:
+			err = &redoubt.Error{Op: "Call", Kind: redoubt.Internal, Err: p.error, Hint: "the service did not answer: redoubt service logs tells what it said"}
+			if r.Context().Err() != nil {
+				err = &redoubt.Error{Op: "Call", Kind: redoubt.Unavailable, Hint: "it did not answer in time; --timeout gives it more"}
+			}
+		default:
+			panic(p)
+		}
+	}()
+	i.proxy.ServeHTTP(w, r)
+	return nil
+}
+
+// Ended is closed when the program runs no more.
+func (i *instance) Ended() <-chan struct{} { return i.ended }
+
+// Close ends the program.
+func (i *instance) Close() {
+	i.box.kill()
+	<-i.ended
+	i.proxy.Transport.(*http.Transport).CloseIdleConnections()
+}
+
+var _ compute.ServiceDriver = (*Driver)(nil)

@@ -1,0 +1,273 @@
+package wasm
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"redoubt"
+	"redoubt/compute/computetest"
+)
+
+// Instructions, as far as these modules need them.
+const (
+	opUnreachable = 0x00
+	opBlock       = 0x02
+	opLoop        = 0x03
+	opIf          = 0x04
+	opEnd         = 0x0b
+	opBr          = 0x0c
+	opCall        = 0x10
+	opDrop        = 0x1a
+	opI32Const    = 0x41
+	opI32Eqz      = 0x45
+	opGrow        = 0x40
+	noResult      = 0x40
+)
+
+func leb(n int) []byte { return binary.AppendUvarint(nil, uint64(n)) }
+
+// vec is a vector of the binary format: a count, and what is counted.
+func vec(items ...[]byte) []byte { return append(leb(len(items)), bytes.Join(items, nil)...) }
+
+func section(id byte, content []byte) []byte {
+	return append(append([]byte{id}, leb(len(content))...), content...)
+}
+
+func text(s string) []byte { return append(leb(len(s)), s...) }
+
+// assembly is a module with one type, () -> (), and functions of it; the last one is exported as _start.
+type assembly struct {
+	imports []string // MODULE.NAME
+	memory  []byte   // limits
+	table   []byte   // limits
+	start   bool     // as the start function
+	locals  []byte   // of each function
+	bodies  [][]byte // without their end
+}
+
+func (a assembly) bytes() []byte {
+	b := []byte("\x00asm\x01\x00\x00\x00")
+	b = append(b, section(1, vec([]byte{0x60, 0, 0}))...)
+	var imports, funcs, codes [][]byte
+	for _, i := range a.imports {
+		module, name, _ := strings.Cut(i, ".")
+		imports = append(imports, append(append(text(module), text(name)...), 0, 0))
+	}
+	for _, body := range a.bodies {
+		locals := a.locals
+		if locals == nil {
+			locals = []byte{0}
+		}
+		funcs = append(funcs, []byte{0})
+		code := append(append(append([]byte{}, locals...), body...), opEnd)
+		codes = append(codes, append(leb(len(code)), code...))
+	}
+	if imports != nil {
+		b = append(b, section(2, vec(imports...))...)
+	}
+	b = append(b, section(3, vec(funcs...))...)
+	if a.table != nil {
+		b = append(b, section(4, vec(append([]byte{0x70}, a.table...)))...)
+	}
+	exports := [][]byte{append(text("_start"), append([]byte{0}, leb(len(a.imports)+len(a.bodies)-1)...)...)}
+	if a.memory != nil {
+		b = append(b, section(5, vec(a.memory))...)
+		exports = append(exports, append(text("memory"), 2, 0))
+	}
+	b = append(b, section(7, vec(exports...))...)
+	if a.start {
+		b = append(b, section(8, leb(len(a.imports)+len(a.bodies)-1))...)
+	}
+	return append(b, section(10, vec(codes...))...)
+}
+
+func TestHostileModules(t *testing.T) {
+	d := New()
+	endless := []byte{opLoop, noResult, opBr, 0, opEnd}
+	bomb := []byte{opLoop, noResult, opI32Const, 1, opGrow, 0, opI32Const, 1, 0x6a, opI32Eqz, opIf, noResult, opUnreachable, opEnd, opBr, 0, opEnd} // grow until it is refused, then trap
+	deep := append(bytes.Repeat([]byte{opBlock, noResult}, 5_000), bytes.Repeat([]byte{opEnd}, 5_000)...)
+	for _, c := range []struct {
+		name   string
+		module []byte
+		why    string // "": it ends well
+	}{
+		{"one that does nothing", assembly{bodies: [][]byte{nil}}.bytes(), ""},
+		{"an endless loop", assembly{bodies: [][]byte{endless}}.bytes(), "out of time"},
+		{"an endless start function", assembly{bodies: [][]byte{endless}, start: true}.bytes(), "out of time"},
+		{"a trap", assembly{bodies: [][]byte{{opUnreachable}}}.bytes(), "it trapped"},
+		{"endless recursion", assembly{bodies: [][]byte{{opCall, 0}}}.bytes(), "it trapped"},
+		{"memory without end", assembly{bodies: [][]byte{bomb}, memory: []byte{0, 1}}.bytes(), "out of memory: it may use 64 MiB"},
+		{"all memory from the start", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(65536)...)}.bytes(), "out of memory: it may use 64 MiB"},
+		{"a little more than it may from the start", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(1025)...)}.bytes(), "out of memory: it may use 64 MiB"},
+		{"just what it may", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(1024)...)}.bytes(), ""},
+		{"more memory than there is", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(65537)...)}.bytes(), "no WebAssembly module"},
+		{"a table without end", assembly{bodies: [][]byte{nil}, table: append([]byte{0}, leb(1<<32-1)...)}.bytes(), "no WebAssembly module|out of memory|trapped"},
+		{"an import of nothing", assembly{bodies: [][]byte{nil}, imports: []string{"env.system"}}.bytes(), "no WebAssembly module"},
+		{"an import of another system", assembly{bodies: [][]byte{nil}, imports: []string{"wasi_unstable.fd_write"}}.bytes(), "no WebAssembly module"},
+		{"an import of a socket", assembly{bodies: [][]byte{nil}, imports: []string{"wasi_snapshot_preview1.sock_connect"}}.bytes(), "no WebAssembly module"},
+		{"an import of another type", assembly{bodies: [][]byte{nil}, imports: []string{"wasi_snapshot_preview1.fd_write"}}.bytes(), "no WebAssembly module|trapped"},
+		{"blocks without end", assembly{bodies: [][]byte{deep}}.bytes(), "*"},
+		{"locals without end", assembly{bodies: [][]byte{nil}, locals: vec(append(leb(1<<31), 0x7f))}.bytes(), "no WebAssembly module|could not be compiled"},
+		{"functions without end", assembly{bodies: make([][]byte, 200_000)}.bytes(), "*"},
+		{"a section longer than the module", append([]byte("\x00asm\x01\x00\x00\x00"), 1, 0xff, 0xff, 0xff, 0xff, 0x0f), "no WebAssembly module"},
+		{"a count longer than its section", append([]byte("\x00asm\x01\x00\x00\x00"), section(3, leb(1<<31))...), "no WebAssembly module|could not be compiled"},
+		{"a component", []byte("\x00asm\x0d\x00\x01\x00"), "no WebAssembly module"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := computetest.NewRun(map[string][]byte{"b/f": []byte("x")})
+			spec := redoubt.SubmitJob{Module: r.SetModule(c.module), Seconds: 2, Limits: redoubt.JobLimits{Memory: 64 << 20}}
+			x, err := d.Run(t.Context(), r.Task(spec))
+			if err != nil {
+				t.Fatalf("it is the driver's fault: %v", err)
+			}
+			well := c.why == "*" || (c.why == "") == (x.Code == 0)
+			if c.why != "" && c.why != "*" {
+				well = slices.ContainsFunc(strings.Split(c.why, "|"), func(why string) bool { return x.Code == -1 && strings.Contains(x.Why, why) })
+			}
+			if !well {
+				t.Errorf("got %+v, want %q", x, c.why)
+			}
+			if len(r.Outputs()) > 0 || r.LeftOpen() > 0 {
+				t.Errorf("it left %v, and %d contents open", r.Outputs(), r.LeftOpen())
+			}
+		})
+	}
+}
+
+var shared = New() // so that the program is compiled once
+
+// runs runs the program of the suite.
+func runs(t *testing.T, r *computetest.Run, args ...string) (code int, why string) {
+	t.Helper()
+	spec := programs.Load(t, r, computetest.Build(t, programs.GOOS, programs.GOARCH))
+	spec.Args = args
+	x, err := shared.Run(t.Context(), r.Task(spec))
+	if err != nil {
+		t.Fatalf("%q: it is the driver's fault: %v", args, err)
+	}
+	if n := r.LeftOpen(); n != 0 {
+		t.Errorf("%q: %d contents were left open", args, n)
+	}
+	return x.Code, x.Why
+}
+
+func TestPathsLeadNowhereElse(t *testing.T) {
+	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content")})
+	var args []string
+	paths := []string{"/etc/passwd", "/proc/self/environ", "/proc/self/mem", "/tmp/cache", "/in/../etc/passwd", "/in/../../proc/self/environ", "/in/b/../../etc/passwd", "/out/../tmp/ballast", "/out/../../etc/passwd",
+		"/in/b/./../../x", "/in//etc/passwd", "in/../../etc/passwd", "/dev/null", "/in/b/" + strings.Repeat("x", 5000), "/in/" + strings.Repeat("a/", 2000), "/in/b/\x01", "/in/b/\xff", "/in/b/f\x00"}
+	for _, p := range paths {
+		args = append(args, "kind", strings.ReplaceAll(p, "\x00", "")+strings.Repeat("?", strings.Count(p, "\x00")))
+	}
+	code, why := runs(t, r, args...)
+	said := strings.Split(strings.TrimSuffix(r.Said(1), "\n"), "\n")
+	if code != 0 {
+		t.Errorf("it ended with %d %s: %s", code, why, r.Said(2))
+	}
+	for i, s := range said {
+		if s == "<nil>" {
+			t.Errorf("path %d was opened: %q", i, r.Said(1))
+		}
+	}
+	if len(said) < len(paths) {
+		t.Errorf("of %d paths %d were tried", len(paths), len(said))
+	}
+	for name, content := range r.Outputs() {
+		t.Errorf("%s was put: %q", name, content)
+	}
+	for _, read := range r.Reads() {
+		if strings.Contains(read, "..") {
+			t.Errorf("outside was asked for %q", read)
+		}
+	}
+	// A link is refused, or leads nowhere, and is no output.
+	for _, to := range []string{"/etc/passwd", "../../proc/self/environ", "/in/b/f", "link", "/", "../tmp/ballast"} {
+		r := computetest.NewRun(map[string][]byte{"b/f": []byte("content")})
+		runs(t, r, "write", "/out/plain=1", "link", "/out/link="+to, "kind", "/out/link", "kind", "/out/link/etc/passwd")
+		if _, put := r.Outputs()["link"]; put || strings.Contains(r.Said(1), "<nil>") {
+			t.Errorf("a link to %s: %q and %q", to, r.Said(1), r.Outputs())
+		}
+	}
+}
+
+func TestAModuleHoldsNoMoreThanItMay(t *testing.T) {
+	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content")})
+	if code, why := runs(t, r, "hold", "/in/b/f=3000", "write", "/out/f=content", "hold", "/out/f=3000", "hold", "/in/b/f=10"); code != 0 {
+		t.Fatalf("it ended with %d %s: %s", code, why, r.Said(2))
+	}
+	var in, out, again int
+	if _, err := fmt.Sscanf(r.Said(1), "held %d\nheld %d\nheld %d\n", &in, &out, &again); err != nil || in > maxHandles || out > 256 || again != 10 {
+		t.Errorf("got %q", r.Said(1))
+	}
+}
+
+func TestALongDirectoryIsListedWhole(t *testing.T) {
+	files := map[string][]byte{}
+	for i := range redoubt.MaxJobListed {
+		files[fmt.Sprintf("b/%s%06d", strings.Repeat("a-name-of-some-length", 8), i)] = nil
+	}
+	r := computetest.NewRun(files)
+	code, why := runs(t, r, "list", "/in/b")
+	if n := strings.Count(r.Said(1), "\n"); code != 0 || n != min(redoubt.MaxJobListed, redoubt.MaxJobLogBytes/175) && !strings.HasPrefix(r.Said(1), "a-name") {
+		t.Errorf("of %d entries %d were listed: %d %s %s", redoubt.MaxJobListed, n, code, why, r.Said(2))
+	}
+}
+
+func TestManySmallOutputsArePut(t *testing.T) {
+	r := computetest.NewRun(nil)
+	if code, why := runs(t, r, "many", "/out/d=10001", "write", "/out/"+strings.Repeat("n", 255)+"=x"); code != 0 || len(r.Outputs()) != 10002 {
+		t.Errorf("%d %s: %d were put; %s", code, why, len(r.Outputs()), r.Said(2))
+	}
+}
+
+func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
+	d := New()
+	module := assembly{bodies: [][]byte{nil}}.bytes()
+	compiled := func(r *computetest.Run) bool {
+		t.Helper()
+		if x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(module)})); err != nil || x.Code != 0 {
+			t.Fatalf("%+v %v", x, err)
+		}
+		b, err := r.Kept(t.Context(), version+"/"+r.SetModule(module))
+		return err == nil && len(b) > 0
+	}
+	alice := func() *computetest.Run { return computetest.NewRun(nil).Between("alice", "SECRET", "SECRET") }
+	for i, c := range []struct {
+		run  *computetest.Run
+		want bool // it is compiled: nothing of another's was used
+	}{{alice(), true}, {alice(), false}, {computetest.NewRun(nil).Between("bob", "SECRET", "SECRET"), true}, {computetest.NewRun(nil).Between("alice", "SECRET", "TOP SECRET"), true}, {computetest.NewRun(nil).Between("alice", "UNCLASSIFIED", "SECRET"), true}} {
+		if got := compiled(c.run); got != c.want {
+			t.Errorf("run %d was compiled: %v, want %v", i, got, c.want)
+		}
+	}
+}
+
+// What was kept and is not what a compiler made is the program's failure at worst.
+func TestWhatWasKeptMayBeAnything(t *testing.T) {
+	module := assembly{bodies: [][]byte{nil}}.bytes()
+	entry := func(name string, content []byte) []byte {
+		b := binary.BigEndian.AppendUint64(nil, uint64(len(name)))
+		b = append(b, name...)
+		b = binary.BigEndian.AppendUint64(b, uint64(len(content)))
+		return append(b, content...)
+	}
+	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": entry("../../../x", []byte("x")), "an absolute name": entry("/etc/passwd", nil),
+		"no code": entry("wazero/x", []byte("x")), "a name that is a folder": append(entry("a", nil), entry("a/b", nil)...)} {
+		t.Run(name, func(t *testing.T) {
+			r := computetest.NewRun(nil)
+			digest := r.SetModule(module)
+			if err := r.Keep(t.Context(), version+"/"+digest, kept); err != nil {
+				t.Fatal(err)
+			}
+			x, err := New().Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
+			if err == nil && x.Code != 0 && x.Why == "" {
+				t.Errorf("got %+v", x)
+			}
+			t.Logf("got %+v %v", x, err)
+		})
+	}
+}

@@ -1,0 +1,158 @@
+package wasm
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"redoubt/compute/computetest"
+)
+
+// said is what a worker says, frame by frame.
+type said struct{ bytes.Buffer }
+
+func (s *said) frame(kind byte, body ...[]byte) *said {
+	f := frames{w: &s.Buffer}
+	if err := f.write(kind, body...); err != nil {
+		panic(err)
+	}
+	return s
+}
+
+func (s *said) json(kind byte, v any) *said {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return s.frame(kind, b)
+}
+
+func readOf(id uint32, off uint64, n uint32) []byte {
+	return binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint32(nil, id), off), n)
+}
+
+// hear has a session hear it.
+func hear(t testing.TB, what []byte) (*computetest.Run, *session, error) {
+	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content"), "b/d/g": bytes.Repeat([]byte("x"), 3<<20)})
+	ended := 0
+	s := &session{t: r.Task(programs.Load(nil, r, nil)), ends: func() { ended++ }}
+	err := s.talk(context.Background(), io.Discard, bytes.NewReader(what))
+	s.close()
+	if n := r.LeftOpen(); n != 0 {
+		t.Errorf("%d contents were left open", n)
+	}
+	if ended > 1 || len(r.Outputs()) > 0 && (s.end == nil || s.end.Code != 0) {
+		t.Errorf("it ended %d times, as %+v, with %d outputs", ended, s.end, len(r.Outputs()))
+	}
+	return r, s, err
+}
+
+func conversation() *said {
+	s := new(said)
+	s.frame(askStat, []byte("b/f")).frame(askList, []byte{0, 0, 0, 0}, []byte("b")).frame(askOpen, []byte("b/d/g")).frame(askRead, readOf(1, 0, maxPiece)).frame(askRead, readOf(1, 3<<20-5, maxPiece))
+	s.frame(askClose, []byte{0, 0, 0, 1}).frame(sayOut, []byte("said")).frame(sayErr, []byte("warned")).frame(askStat, []byte("none"))
+	return s
+}
+
+func TestAWorkerThatKeepsToTheProtocol(t *testing.T) {
+	s := conversation()
+	s.json(sayEnd, ending{}).json(sayFile, output{"a/b", 3}).frame(sayBytes, []byte("ab")).frame(sayBytes, []byte("c")).json(sayFile, output{"empty", 0}).frame(sayDone)
+	r, _, err := hear(t, s.Bytes())
+	if err != nil || string(r.Outputs()["a/b"]) != "abc" || len(r.Outputs()) != 2 || r.Said(1) != "said" || r.Said(2) != "warned" {
+		t.Errorf("got %v, %q", err, r.Outputs())
+	}
+}
+
+func TestAHostileWorkerIsHeardNoFurther(t *testing.T) {
+	begun := func() *said { return new(said).json(sayEnd, ending{}) }
+	for name, s := range map[string]*said{
+		"says nothing":                     new(said),
+		"ends before the module":           new(said).frame(sayDone),
+		"a kind that is none":              new(said).frame('?'),
+		"what it is told itself":           new(said).frame(answer, []byte("x")),
+		"an output before the end":         new(said).json(sayFile, output{"a", 0}),
+		"an output after a failure":        new(said).json(sayEnd, ending{Code: 1}).json(sayFile, output{"a", 0}).frame(sayDone),
+		"a question after the end":         begun().frame(askOpen, []byte("b/f")),
+		"a list after the end":             begun().frame(askList, []byte{0, 0, 0, 0, 'b'}),
+		"a word after the end":             begun().frame(sayOut, []byte("x")),
+		"two ends":                         begun().json(sayEnd, ending{}),
+		"an end that is none":              new(said).frame(sayEnd, []byte("{")),
+		"a path that leads out":            begun().json(sayFile, output{"../a", 0}),
+		"an absolute path":                 begun().json(sayFile, output{"/a", 0}),
+		"no path":                          begun().json(sayFile, output{"", 0}),
+		"a path with a dot":                begun().json(sayFile, output{"a/./b", 0}),
+		"a negative size":                  begun().json(sayFile, output{"a", -1}),
+		"more than it said":                begun().json(sayFile, output{"a", 1}).frame(sayBytes, []byte("xy")),
+		"less than it said":                begun().json(sayFile, output{"a", 2}).frame(sayBytes, []byte("x")).frame(sayDone),
+		"an empty piece":                   begun().json(sayFile, output{"a", 2}).frame(sayBytes),
+		"a question within":                begun().json(sayFile, output{"a", 2}).frame(askOpen, []byte("b/f")),
+		"a piece of nothing":               begun().frame(sayBytes, []byte("x")),
+		"a handle that it was not given":   new(said).frame(askRead, readOf(7, 0, 1)),
+		"an offset below 0":                new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 1<<63, 1)),
+		"too much at once":                 new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 0, maxPiece+1)),
+		"nothing at once":                  new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 0, 0)),
+		"a short question":                 new(said).frame(askRead, []byte{1}),
+		"a list from beyond its end":       new(said).frame(askList, []byte{0, 0, 0, 0, 'b'}).frame(askList, []byte{0xff, 0xff, 0xff, 0xff, 'b'}),
+		"a list that goes on as another":   new(said).frame(askList, []byte{0, 0, 0, 0, 'b'}).frame(askList, []byte{0, 0, 0, 1, 'c'}),
+		"a list without a place":           new(said).frame(askList, []byte{1}),
+		"a close of nothing in particular": new(said).frame(askClose, nil),
+		"what a compiler says":             new(said).frame(sayMade, []byte("x")),
+	} {
+		r, _, err := hear(t, s.Bytes())
+		if err == nil {
+			t.Errorf("%s: it is believed", name)
+		}
+		for name, content := range r.Outputs() {
+			if len(content) > 0 && name != "a" {
+				t.Errorf("%s was put: %q", name, content)
+			}
+		}
+		for _, read := range r.Reads() {
+			if strings.Contains(name, "after the end") && strings.HasPrefix(read, "open") {
+				t.Errorf("%s: %s", name, read)
+			}
+		}
+	}
+	for _, head := range [][]byte{{0, 0, 0, 0, 'X'}, {0xff, 0xff, 0xff, 0xff, 'X'}, {0, 0x10, 0, 66, 'X'}, {0, 0, 0, 2, 'X'}, {0, 0}} {
+		if _, _, err := hear(t, head); err == nil {
+			t.Errorf("the frame %x is believed", head)
+		}
+	}
+}
+
+func TestHandlesAreBounded(t *testing.T) {
+	s := new(said)
+	for range maxHandles + 100 {
+		s.frame(askOpen, []byte("b/f"))
+	}
+	s.frame(askRead, readOf(maxHandles, 0, 1))
+	s.json(sayEnd, ending{Code: 1}).frame(sayDone)
+	if _, _, err := hear(t, s.Bytes()); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := hear(t, append(s.Bytes()[:0:0], new(said).frame(askRead, readOf(maxHandles+1, 0, 1)).Bytes()...)); err == nil {
+		t.Error("one more is there")
+	}
+}
+
+// FuzzSession has a session hear anything: it ends, asks for nothing but what it is asked, and leaves nothing open.
+func FuzzSession(f *testing.F) {
+	f.Add(conversation().json(sayEnd, ending{}).json(sayFile, output{"a/b", 3}).frame(sayBytes, []byte("abc")).frame(sayDone).Bytes())
+	f.Add(conversation().json(sayEnd, ending{Code: 3, Memory: true, Fault: "x\x00\x1b[2J"}).frame(sayDone).Bytes())
+	f.Add(new(said).json(sayEnd, ending{}).json(sayFile, output{"../x", 1 << 62}).Bytes())
+	f.Add(new(said).frame(askList, []byte{0, 0, 0, 0}).frame(askList, []byte{0, 0, 0, 9}).Bytes())
+	f.Add(new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 1<<62, 9)).frame(askRead, readOf(2, 0, 9)).Bytes())
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		_, s, err := hear(t, b)
+		if err == nil {
+			if x := s.exit(); x.Code != 0 && x.Why == "" || strings.ContainsFunc(x.Why, func(r rune) bool { return r < ' ' }) {
+				t.Errorf("got %+v", x)
+			}
+		}
+	})
+}
