@@ -232,6 +232,7 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // whole, for another instance should this one have ended
 	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body}
 	i.turn.Lock()
 	defer i.turn.Unlock()
@@ -359,20 +360,10 @@ func (c *call) answer(head []byte) error {
 	} else if h.Get("Location") != "" {
 		status = http.StatusFound
 	}
-	to := c.w.Header()
-	for name, values := range h {
-		switch {
-		case name == "Status" || strings.HasPrefix(name, "Redoubt-") || hop[name]:
-		default:
-			to[name] = values
-		}
-	}
+	compute.AnswerHeader(c.w.Header(), http.Header(h))
 	c.w.WriteHeader(status)
 	return nil
 }
-
-// hop are the headers that are of one connection, which is not the module's.
-var hop = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
 
 // finish is the end of the module's run.
 func (c *call) finish(x compute.Exit, log io.Writer) {
@@ -414,6 +405,8 @@ func variables(r *http.Request, at string, body int) []string {
 	}
 	for name, values := range r.Header {
 		switch {
+		case strings.Contains(name, "_"): // it would be taken for the one with "-"
+			continue
 		case name == "Authorization" || name == "Cookie" || name == "Proxy" || name == "Content-Type" || name == "Content-Length" || strings.HasPrefix(name, "Redoubt-"):
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/cryptotest"
 	"testing/synctest"
 	"time"
 
@@ -89,6 +90,7 @@ func set(e *embedded.Engine, k, v string) error {
 
 // TestOneCompactionThatFailsIsForgotten, when the disk has room again: nobody need reopen the store.
 func TestOneCompactionThatFailsIsForgotten(t *testing.T) {
+	cryptotest.SetGlobalRandom(t, 1) // the module's own generator cannot find entropy where time stands still
 	synctest.Test(t, func(t *testing.T) {
 		disk, e := onTableDisk(t)
 		defer e.Close()
