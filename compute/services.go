@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"runtime"
 	"slices"
@@ -45,7 +46,8 @@ type ServiceDriver interface {
 	AtOnce() int
 }
 
-// Services has the services of a node run: it begins instances as they are called, each for one label, and ends those that are idle.
+// Services has the services of a node run: it begins instances as they are called, each for one label, and ends those that are idle, and those of a
+// deployment whose name another one has got. Its lock is taken before that of a pool.
 type Services struct {
 	desk    redoubt.ServiceDesk
 	drivers map[string]Driver
@@ -54,7 +56,10 @@ type Services struct {
 	mu     sync.Mutex
 	closed bool
 	pools  map[string]*pool
-	ended  sync.WaitGroup // instances being closed
+
+	work sync.WaitGroup // instances that begin or are being closed; none is added to a pool that is closed
+	ctx  context.Context
+	stop context.CancelFunc
 }
 
 // NewServices makes a host that runs nothing until it is called.
@@ -62,42 +67,9 @@ func NewServices(desk redoubt.ServiceDesk, drivers map[string]Driver, log *slog.
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &Services{desk: desk, drivers: drivers, log: log, pools: map[string]*pool{}}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Services{desk: desk, drivers: drivers, log: log, pools: map[string]*pool{}, ctx: ctx, stop: stop}
 }
-
-// pool is what runs of one service at one label.
-type pool struct {
-	name  redoubt.ServiceName
-	of    string // banner of the service's own label
-	at    label.Label
-	since time.Time
-	log   ring
-
-	mu       sync.Mutex
-	wake     chan struct{} // closed and replaced when an instance is free, begun or gone
-	revision int
-	all      []*running
-	starting int
-	waiting  int
-	requests int64
-	failed   int64
-	fault    string
-	faults   int       // in a row
-	after    time.Time // of the last fault: not before it is another begun
-	bad      int       // the newest revision that could not be begun
-}
-
-// running is one instance.
-type running struct {
-	Instance
-	revision int
-	atOnce   int
-	calls    int // under way
-	idle     *time.Timer
-	gone     bool
-}
-
-const maxBackoff = 30 * time.Second
 
 // Serve answers one request.
 func (s *Services) Serve(w http.ResponseWriter, r *http.Request, who redoubt.Credential, name redoubt.ServiceName) error {
@@ -115,44 +87,119 @@ func (s *Services) Serve(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 	r = r.WithContext(ctx)
 	w.Header().Set(redoubt.ServiceLabelHeader, call.At.Banner())
 	r.Header.Set(redoubt.ServiceSubjectHeader, string(who.Subject))
-	for {
+	for try := 1; ; try++ {
 		x, err := s.take(ctx, p, call, spec)
 		if err != nil {
 			return err
 		}
 		err = x.Call(w, r)
 		s.give(p, x, err, time.Duration(spec.Idle)*time.Second)
-		if redoubt.KindOf(err) == redoubt.Unavailable && err != nil && ctx.Err() == nil {
-			continue // it had ended before it was asked
+		if redoubt.KindOf(err) == redoubt.Unavailable && err != nil && ctx.Err() == nil && try < maxTries {
+			s.retire(p, x, false) // it had ended before it was asked
+			continue
 		}
 		return err
 	}
 }
 
+// maxTries is how many instances are asked at most, should each have ended before.
+const maxTries = 3
+
+// pool gives the pool of a call, and has those of another deployment of the same name, label and At end.
 func (s *Services) pool(call redoubt.ServiceCall) (*pool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, &redoubt.Error{Op: "Serve", Kind: redoubt.Unavailable}
 	}
-	p := s.pools[call.Key]
-	if p == nil {
-		p = &pool{name: call.Service.Name, of: call.Service.Label, at: call.At, since: time.Now().UTC(), wake: make(chan struct{})}
+	p, now := s.pools[call.Key], time.Now()
+	if p != nil {
+		p.mu.Lock()
+		again := p.replaced
+		p.called, p.replaced = now, false
+		p.mu.Unlock()
+		if !again {
+			return p, nil
+		}
+	} else {
+		s.makeRoom(call.At)
+		p = &pool{name: call.Service.Name, by: call.Service.By, of: call.Service.Label, at: call.At, since: now.UTC(), called: now, wake: make(chan struct{})}
+		p.forget = time.AfterFunc(poolKept, func() { s.forget(call.Key, p) })
 		s.pools[call.Key] = p
+	}
+	for _, old := range s.pools {
+		if old != p && old.name == p.name && old.of == p.of && old.at.Banner() == p.at.Banner() {
+			s.replace(old)
+		}
 	}
 	return p, nil
 }
 
-// news tells those that wait for an instance to look again. p.mu is held.
-func (p *pool) news() {
-	close(p.wake)
-	p.wake = make(chan struct{})
+// replace ends what is free of a pool; the rest ends as it becomes free.
+func (s *Services) replace(p *pool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.replaced = true
+	for _, x := range slices.Clone(p.all) {
+		if x.calls == 0 {
+			s.drop(p, x)
+		}
+	}
+}
+
+// makeRoom forgets pools of a label in which nothing runs, those that were not called for longest, until there may be one more. Those of other labels
+// do not count: what is done at one label is not seen at another. s.mu is held.
+func (s *Services) makeRoom(at label.Label) {
+	type idle struct {
+		key    string
+		called time.Time
+	}
+	var all []idle
+	for key, p := range s.pools {
+		p.mu.Lock()
+		if p.at.Banner() == at.Banner() && p.empty() {
+			all = append(all, idle{key, p.called})
+		}
+		p.mu.Unlock()
+	}
+	slices.SortFunc(all, func(a, b idle) int { return a.called.Compare(b.called) })
+	for _, i := range all[:max(0, len(all)+1-emptyPools)] {
+		p := s.pools[i.key]
+		p.mu.Lock()
+		if p.empty() { // a call that has just found it is refused
+			p.closed = true
+			p.forget.Stop()
+			delete(s.pools, i.key)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// forget removes a pool in which nothing runs and that was not called for poolKept.
+func (s *Services) forget(key string, p *pool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case s.closed || s.pools[key] != p:
+	case p.empty() && time.Since(p.called) >= poolKept:
+		p.closed = true
+		delete(s.pools, key)
+	default:
+		p.forget.Reset(poolKept)
+	}
 }
 
 // take gives an instance that can answer: one of the newest revision that can be begun.
 func (s *Services) take(ctx context.Context, p *pool, call redoubt.ServiceCall, spec redoubt.ServiceSpec) (*running, error) {
 	p.mu.Lock()
 	p.requests++
+	if p.closed {
+		p.failed++
+		p.mu.Unlock()
+		return nil, &redoubt.Error{Op: "Serve", Object: string(p.name), Kind: redoubt.Unavailable}
+	}
 	if p.waiting >= redoubt.MaxServiceWaiting {
 		p.failed++
 		p.mu.Unlock()
@@ -166,23 +213,18 @@ func (s *Services) take(ctx context.Context, p *pool, call redoubt.ServiceCall, 
 	}()
 	for {
 		if n := p.newest(); n > 0 && n < call.Service.Revision && p.starting == 0 && p.bad < call.Service.Revision && !time.Now().Before(p.after) {
-			p.starting++ // behind the one that serves meanwhile
-			go s.begin(p, call, spec)
+			s.start(p, call, spec) // behind the one that serves meanwhile
 		}
 		if x := p.free(); x != nil {
 			return x, nil
 		}
 		wait := time.Until(p.after)
 		switch room := p.count(call.Service.Revision)+p.starting < spec.Most; {
-		case p.faults > 0 && wait > 0 && len(p.all) == 0:
+		case wait > 0 && len(p.all) == 0 && p.starting == 0:
 			p.failed++
 			return nil, p.faulty(wait)
-		case room && p.bad < call.Service.Revision && p.starting < p.waiting && wait <= 0:
-			p.starting++
-			go s.begin(p, call, spec)
-		case len(p.all) == 0 && p.starting == 0:
-			p.bad = 0 // it is tried once more
-			continue
+		case room && p.starting < p.waiting && wait <= 0 && (p.bad < call.Service.Revision || len(p.all) == 0):
+			s.start(p, call, spec)
 		}
 		wake := p.wake
 		p.mu.Unlock()
@@ -191,47 +233,17 @@ func (s *Services) take(ctx context.Context, p *pool, call redoubt.ServiceCall, 
 		case <-ctx.Done():
 		}
 		p.mu.Lock()
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || p.closed {
 			p.failed++
 			return nil, &redoubt.Error{Op: "Serve", Object: string(p.name), Kind: redoubt.Unavailable, Hint: "no instance was free in time"}
 		}
 	}
 }
 
-// faulty is the answer while nothing can be begun.
-func (p *pool) faulty(wait time.Duration) error {
-	return &redoubt.Error{Op: "Serve", Object: string(p.name), Kind: redoubt.Unavailable, Hint: fmt.Sprintf("it cannot be begun, and is tried again in %s: %s", wait.Round(time.Second), p.fault)}
-}
-
-// count counts the instances of a revision.
-func (p *pool) count(revision int) (n int) {
-	for _, x := range p.all {
-		if x.revision == revision {
-			n++
-		}
-	}
-	return n
-}
-
-// newest is the newest revision that there is an instance of; 0: there is none. p.mu is held.
-func (p *pool) newest() (n int) {
-	for _, x := range p.all {
-		n = max(n, x.revision)
-	}
-	return n
-}
-
-// free takes an instance that has room, of the newest revision there is one of. p.mu is held.
-func (p *pool) free() *running {
-	newest := p.newest()
-	for _, x := range p.all {
-		if x.revision == newest && x.calls < x.atOnce {
-			x.calls++
-			x.idle.Stop()
-			return x
-		}
-	}
-	return nil
+// start has an instance begin. p.mu is held, and p is not closed.
+func (s *Services) start(p *pool, call redoubt.ServiceCall, spec redoubt.ServiceSpec) {
+	p.starting++
+	s.work.Go(func() { s.begin(p, call, spec) })
 }
 
 // begin begins an instance.
@@ -239,7 +251,7 @@ func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 	d, err := s.driver(spec)
 	var i Instance
 	if err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
 		i, err = d.Begin(ctx, Service{JobRun: call.Begin(), Spec: spec, Limits: limits(spec.Limits), Timeout: time.Duration(spec.Seconds) * time.Second, At: call.At.Banner(), Log: &p.log})
 		cancel()
 	}
@@ -247,18 +259,24 @@ func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 	defer p.mu.Unlock()
 	defer p.news()
 	p.starting--
+	if p.closed {
+		if err == nil {
+			s.work.Go(i.Close) // Close waits for this one, and so for that too
+		}
+		return
+	}
 	if err != nil {
 		p.fault, p.faults = told(err), p.faults+1
 		p.after = time.Now().Add(min(time.Second<<min(p.faults-1, 10), maxBackoff))
 		if redoubt.KindOf(err) != redoubt.Invalid {
 			s.log.Error("an instance of a service did not begin", slog.String("service", string(p.name)), slog.String("kind", redoubt.KindOf(err).Error()))
 		}
-		if len(p.all) > 0 {
+		if n := p.newest(); n > 0 && n < call.Service.Revision {
 			p.bad = call.Service.Revision // the revision before it serves on
 		}
 		return
 	}
-	p.fault, p.faults = "", 0
+	p.fault, p.faults, p.after = "", 0, time.Time{}
 	x := &running{Instance: i, revision: call.Service.Revision, atOnce: d.AtOnce()}
 	x.idle = time.AfterFunc(time.Duration(spec.Idle)*time.Second, func() { s.retire(p, x, true) })
 	p.all = append(p.all, x)
@@ -267,17 +285,10 @@ func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 			s.drop(p, old)
 		}
 	}
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
-		s.drop(p, x)
-		return
-	}
-	go func() {
+	s.work.Go(func() {
 		<-x.Ended()
 		s.retire(p, x, false)
-	}()
+	})
 }
 
 func (s *Services) driver(spec redoubt.ServiceSpec) (ServiceDriver, error) {
@@ -315,7 +326,7 @@ func (s *Services) give(p *pool, x *running, err error, idle time.Duration) {
 	}
 	switch {
 	case x.gone:
-	case x.calls == 0 && x.revision < p.newest():
+	case x.calls == 0 && (p.replaced || x.revision < p.newest()):
 		s.drop(p, x)
 	case x.calls == 0:
 		x.idle.Reset(idle)
@@ -341,7 +352,7 @@ func (s *Services) drop(p *pool, x *running) {
 	x.gone = true
 	x.idle.Stop()
 	p.all = slices.DeleteFunc(p.all, func(o *running) bool { return o == x })
-	s.ended.Go(x.Close)
+	s.work.Go(x.Close)
 }
 
 // Running tells what runs of a service.
@@ -369,9 +380,14 @@ func (s *Services) seen(of redoubt.Service, at label.Label) (all []*pool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range s.pools {
-		if p.name == of.Name && p.of == of.Label && at.Dominates(p.at) {
+		if p.name != of.Name || p.by != of.By || p.of != of.Label || !at.Dominates(p.at) {
+			continue
+		}
+		p.mu.Lock()
+		if !p.replaced {
 			all = append(all, p)
 		}
+		p.mu.Unlock()
 	}
 	return all
 }
@@ -384,20 +400,24 @@ func (s *Services) Log(of redoubt.Service, at label.Label) (text []byte) {
 	return text
 }
 
-// Close ends every instance. Requests must have ended.
+// Close ends every instance, and what begins. A request that has none yet is refused; one that is being answered has its instance end.
 func (s *Services) Close() error {
 	s.mu.Lock()
 	s.closed = true
-	pools := s.pools
+	pools := slices.Collect(maps.Values(s.pools))
 	s.mu.Unlock()
+	s.stop()
 	for _, p := range pools {
 		p.mu.Lock()
+		p.closed = true
+		p.forget.Stop()
 		for _, x := range slices.Clone(p.all) {
 			s.drop(p, x)
 		}
+		p.news()
 		p.mu.Unlock()
 	}
-	s.ended.Wait()
+	s.work.Wait()
 	return nil
 }
 
@@ -415,29 +435,6 @@ func defaults(q redoubt.ServiceSpec) redoubt.ServiceSpec {
 		q.Port = 8080
 	}
 	return q
-}
-
-// ring keeps the end of what is written to it.
-type ring struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-// Write implements io.Writer.
-func (r *ring) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.text = append(r.text, p...)
-	if over := len(r.text) - redoubt.MaxServiceLogBytes; over > redoubt.MaxServiceLogBytes/4 {
-		r.text = append(r.text[:0:0], r.text[over:]...)
-	}
-	return len(p), nil
-}
-
-func (r *ring) bytes() []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.text[max(0, len(r.text)-redoubt.MaxServiceLogBytes):])
 }
 
 // ErrInstanceGone is an instance that had ended before it was asked.

@@ -20,9 +20,17 @@ import (
 
 // desk lets every call in, at a label that stands in the credential.
 type desk struct {
-	mu   sync.Mutex
-	spec redoubt.ServiceSpec
-	rev  int
+	mu       sync.Mutex
+	spec     redoubt.ServiceSpec
+	rev      int
+	deployed int // anew, under the same name
+}
+
+func (d *desk) deployAnew() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.deployed++
+	d.rev = 1
 }
 
 func (d *desk) deploy(change func(*redoubt.ServiceSpec)) {
@@ -35,10 +43,10 @@ func (d *desk) deploy(change func(*redoubt.ServiceSpec)) {
 func (d *desk) CallService(_ context.Context, who redoubt.Credential, name redoubt.ServiceName) (redoubt.ServiceCall, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if name != "s" {
+	if name[0] != 's' {
 		return redoubt.ServiceCall{}, redoubt.NotFound
 	}
-	return redoubt.ServiceCall{Service: redoubt.Service{Name: name, Label: "UNCLASSIFIED", Revision: d.rev, Spec: d.spec}, At: who.Working, Key: who.Working.Banner(),
+	return redoubt.ServiceCall{Service: redoubt.Service{Name: name, Label: "UNCLASSIFIED", Revision: d.rev, Spec: d.spec}, At: who.Working, Key: fmt.Sprint(name, who.Working.Banner(), d.deployed),
 		Begin: func() redoubt.JobRun { return nil }}, nil
 }
 
@@ -50,12 +58,23 @@ type fakeDriver struct {
 	alive  atomic.Int64
 	fail   error
 	atOnce int
+	before func(ctx context.Context, n int) error // nth that is begun
+	n      int
 }
 
 func (f *fakeDriver) Available() error { return nil }
 func (f *fakeDriver) AtOnce() int      { return max(f.atOnce, 1) }
 
-func (f *fakeDriver) Begin(_ context.Context, s Service) (Instance, error) {
+func (f *fakeDriver) Begin(ctx context.Context, s Service) (Instance, error) {
+	f.mu.Lock()
+	f.n++
+	n, before := f.n, f.before
+	f.mu.Unlock()
+	if before != nil {
+		if err := before(ctx, n); err != nil {
+			return nil, err
+		}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
@@ -81,6 +100,8 @@ func (i *fakeInstance) Call(w http.ResponseWriter, r *http.Request) error {
 	default:
 	}
 	switch r.URL.Query().Get("do") {
+	case "gone":
+		return ErrInstanceGone
 	case "slow":
 		time.Sleep(time.Minute)
 	case "die":
@@ -292,4 +313,151 @@ func TestNothingRunsAfterClose(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// TestAnotherDeploymentEndsTheInstancesOfTheOneBefore: at once, but for what is being answered; and nothing of it is shown.
+func TestAnotherDeploymentEndsTheInstancesOfTheOneBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Idle = 3600 })
+		defer h.Close()
+		slow := make(chan string)
+		go func() {
+			got, _ := h.call("SECRET", "do=slow")
+			slow <- got
+		}()
+		synctest.Wait()
+		h.says("SECRET", "2 of [one] at SECRET")
+		h.says("UNCLASSIFIED", "3 of [one] at UNCLASSIFIED")
+		h.d.deployAnew()
+		h.says("SECRET", "4 of [one] at SECRET")
+		synctest.Wait()
+		if n := h.f.alive.Load(); n != 3 {
+			t.Errorf("%d instances run, want the new one, the one that answers, and the one of another label", n)
+		}
+		of, at := redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}, at(t, "SECRET").Working
+		for _, i := range h.Running(of, at) {
+			if i.Label == "SECRET" && i.Requests != 1 {
+				t.Errorf("what was before is shown: %+v", i)
+			}
+		}
+		if text := string(h.Log(of, at)); strings.Contains(text, "begun 1 ") || !strings.Contains(text, "begun 4 ") {
+			t.Errorf("the log is %q", text)
+		}
+		if got := <-slow; got != "1 of [one] at SECRET" {
+			t.Errorf("the call that was under way got %q", got)
+		}
+		synctest.Wait()
+		if n := h.f.alive.Load(); n != 2 {
+			t.Errorf("%d instances run, want the new one and the one of another label", n)
+		}
+		time.Sleep(time.Hour + time.Second)
+		synctest.Wait()
+		if n := h.f.alive.Load(); n != 0 {
+			t.Errorf("%d instances run after their idle time", n)
+		}
+	})
+}
+
+// TestPoolsDoNotPileUp: services come and go under new names; what they leave is bounded, of one label at the cost of that label alone, and goes.
+func TestPoolsDoNotPileUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Idle = 1 })
+		defer h.Close()
+		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
+		for i := range 3 * emptyPools {
+			if err := h.Serve(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), at(t, "SECRET"), redoubt.ServiceName(fmt.Sprint("s", i))); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		pools := func() int {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return len(h.pools)
+		}
+		if n := pools(); n > emptyPools+1 {
+			t.Errorf("%d pools are kept, want %d of one label", n, emptyPools)
+		}
+		if len(h.Log(redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}, at(t, "UNCLASSIFIED").Working)) == 0 {
+			t.Error("what another label did cost this one its log")
+		}
+		time.Sleep(2 * poolKept)
+		synctest.Wait()
+		if n := pools(); n != 0 {
+			t.Errorf("%d pools are kept though nobody has called them for %s", n, 2*poolKept)
+		}
+		h.says("UNCLASSIFIED", fmt.Sprintf("%d of [one] at UNCLASSIFIED", 3*emptyPools+2))
+	})
+}
+
+// TestOneThatFailsBesideOneThatBeginsHarmsNobody: who waits for either is answered, and nobody spins until the time of the fault is over.
+func TestOneThatFailsBesideOneThatBeginsHarmsNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		h.f.before = func(_ context.Context, n int) error {
+			time.Sleep(time.Duration(n) * 50 * time.Millisecond)
+			if n == 1 {
+				return &redoubt.Error{Kind: redoubt.Internal}
+			}
+			return nil
+		}
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				if _, err := h.call("SECRET", ""); err != nil {
+					t.Errorf("beside one that failed: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := h.call("SECRET", "do=die"); err == nil {
+			t.Error("the call that it died of was answered")
+		}
+		synctest.Wait()
+		if _, err := h.call("SECRET", ""); err != nil {
+			t.Errorf("after it died: %v", err)
+		}
+	})
+}
+
+// TestInstancesThatEndAtOnceAreNotBegunForEver for one request.
+func TestInstancesThatEndAtOnceAreNotBegunForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		defer h.Close()
+		if _, err := h.call("SECRET", "do=gone"); !errors.Is(err, redoubt.Unavailable) {
+			t.Errorf("got %v", err)
+		}
+		if h.f.begun != maxTries {
+			t.Errorf("%d were begun", h.f.begun)
+		}
+	})
+}
+
+// TestCloseEndsWhatBegins, and refuses who waits for it.
+func TestCloseEndsWhatBegins(t *testing.T) {
+	for name, before := range map[string]func(context.Context, int) error{
+		"it gives up": func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() },
+		"it does not": func(context.Context, int) error { time.Sleep(time.Minute); return nil },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHost(t, nil)
+			h.f.before = before
+			waits := make(chan error, 1)
+			go func() {
+				_, err := h.call("SECRET", "")
+				waits <- err
+			}()
+			synctest.Wait()
+			began := time.Now()
+			h.Close()
+			if n, took := h.f.alive.Load(), time.Since(began); n != 0 || took > time.Minute {
+				t.Errorf("%s: %d instances run; it took %v", name, n, took)
+			}
+			if err := <-waits; !errors.Is(err, redoubt.Unavailable) {
+				t.Errorf("%s: who waited got %v", name, err)
+			}
+		})
+	}
 }

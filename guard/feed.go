@@ -32,6 +32,8 @@ const (
 	maxUnsent   = 8 << 30 // bytes that wait to be sent: then the source keeps its own, as it does while the guard is down
 	pollEvery   = time.Second
 	againMax    = 30 * time.Second // between two tries of a source that is away
+	repeatEvery = 2 * time.Second  // whatever comes, what is due has a turn then,
+	repeatShare = 8                // of one part in so many of the time
 )
 
 // repeats is when a bundle that was sent is sent again, if nothing newer comes: a high half that was away for a few minutes is fed without
@@ -44,10 +46,11 @@ type Feeder struct {
 	o     FeederOptions
 	spool spool
 	have  redoubt.BundleMark // the newest in the spool; of the one that fetches
-	sent  sent               // of the one that sends, as again and busy are
-	again []repeat
-	busy  time.Time     // when something new was sent last
-	fresh chan struct{} // something came into the spool
+	sent  sent               // of the one that sends, as the four below are
+	again []repeat           // of bundles that are in the spool still
+	busy  time.Time          // when something new was sent last
+	turn  time.Time          // when something is repeated whatever comes
+	fresh chan struct{}      // something came into the spool
 }
 
 // sent is the newest that was sent whole of each numbering that the spool has.
@@ -196,9 +199,9 @@ func (f *Feeder) send(ctx context.Context) error {
 // nextLook is how long there is nothing to do, as far as is known: until the first repeat is due.
 func (f *Feeder) nextLook() time.Duration {
 	d := pollEvery
-	idle := f.busy.Add(repeats[0])
+	free := min(time.Until(f.busy.Add(repeats[0])), time.Until(f.turn))
 	for _, r := range f.again {
-		d = min(d, max(time.Until(r.at), time.Until(idle), 10*time.Millisecond))
+		d = min(d, max(time.Until(r.at), free, 10*time.Millisecond))
 	}
 	return d
 }
@@ -224,23 +227,37 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 			return err
 		}
 		f.busy = time.Now()
-		f.again = append(f.again, repeat{b.path, f.busy.Add(repeats[0]), 0})
+		f.repeatLater(b.path)
 	}
 	return nil
 }
 
-// repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over.
+// repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
+// whatever comes: a writer that never rests does not keep what was lost from ever coming.
 func (f *Feeder) repeat(ctx context.Context) error {
-	now := time.Now()
-	for i := 0; i < len(f.again) && ctx.Err() == nil && len(f.fresh) == 0 && now.Sub(f.busy) >= repeats[0]; {
-		r := f.again[i]
-		if now.Before(r.at) {
-			i++
-			continue
+	began := time.Now()
+	turn := !began.Before(f.turn)
+	for ctx.Err() == nil {
+		now := time.Now()
+		i := f.due(now)
+		if i < 0 {
+			f.turn = now.Add(repeatEvery)
+			return nil
 		}
-		idle, end := f.whileIdle(ctx)
-		_ = f.o.Send(idle, r.path, true) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
-		cut := idle.Err() != nil
+		within, end := ctx, func() {}
+		idle := len(f.fresh) == 0 && now.Sub(f.busy) >= repeats[0]
+		switch took := now.Sub(began); {
+		case idle:
+			within, end = f.whileIdle(ctx)
+		case !turn:
+			return nil
+		case took >= repeatEvery/repeatShare:
+			f.turn = now.Add(max(repeatEvery, repeatShare*took))
+			return nil
+		}
+		r := f.again[i]
+		_ = f.o.Send(within, r.path, idle) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
+		cut := within.Err() != nil
 		end()
 		if cut {
 			return nil
@@ -251,9 +268,25 @@ func (f *Feeder) repeat(ctx context.Context) error {
 		}
 		r.at = now.Add(repeats[r.step])
 		f.again[i] = r
-		i++
 	}
 	return nil
+}
+
+// repeatLater has a bundle repeated from now on, once.
+func (f *Feeder) repeatLater(path string) {
+	f.again = slices.DeleteFunc(f.again, func(r repeat) bool { return r.path == path })
+	f.again = append(f.again, repeat{path, time.Now().Add(repeats[0]), 0})
+}
+
+// due is the place of the repeat that is due longest; -1: none is.
+func (f *Feeder) due(now time.Time) int {
+	at := -1
+	for i, r := range f.again {
+		if !now.Before(r.at) && (at < 0 || r.at.Before(f.again[at].at)) {
+			at = i
+		}
+	}
+	return at
 }
 
 // whileIdle is ctx until something new comes into the spool.
@@ -341,30 +374,33 @@ func (f *Feeder) refeed(ctx context.Context) error {
 		if err := f.o.Send(ctx, b.path, false); err != nil {
 			return nil // it is asked for still
 		}
-		f.again = append(f.again, repeat{b.path, time.Now().Add(repeats[0]), 0})
+		f.repeatLater(b.path)
 	}
 	return diskFault(f.spool.dir, os.Remove(path))
 }
 
-// forget removes the oldest of what was sent, beyond what is kept.
+// forget removes the oldest of what was sent, beyond what is kept, and repeats nothing that is not there.
 func (f *Feeder) forget() error {
 	all, err := f.spool.all(f.o.High)
 	if err != nil {
 		return err
 	}
 	var kept, files int64
+	there := map[string]bool{}
 	for _, b := range slices.Backward(all) {
-		if !f.sent.has(b.mark) {
-			continue
+		if f.sent.has(b.mark) {
+			kept += b.bytes
+			files++
 		}
-		kept += b.bytes
-		if files++; kept <= f.o.Keep && files <= maxKept {
+		if kept <= f.o.Keep && files <= maxKept || !f.sent.has(b.mark) {
+			there[b.path] = true
 			continue
 		}
 		if err := os.Remove(b.path); err != nil {
 			return diskFault(f.spool.dir, err)
 		}
 	}
+	f.again = slices.DeleteFunc(f.again, func(r repeat) bool { return !there[r.path] })
 	return nil
 }
 

@@ -170,8 +170,8 @@ func TestNothingAboveChangesWhatIsSent(t *testing.T) {
 	})
 }
 
-// TestNothingIsRepeatedWhileMuchComes: a repeat waits until nothing is new, and gives way to what comes while it is sent.
-func TestNothingIsRepeatedWhileMuchComes(t *testing.T) {
+// TestARepeatGivesWay: it waits until nothing is new, as long as that is not for long, and gives way to what comes while it is sent.
+func TestARepeatGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{to: t.TempDir()}
 		began, cut := make(chan struct{}, 1000), 0
@@ -195,7 +195,7 @@ func TestNothingIsRepeatedWhileMuchComes(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- f.Run(ctx) }()
-		const many = 50
+		const many = 10
 		for i := range many {
 			low.write(fmt.Sprint("item ", i))
 			time.Sleep(repeats[0] / 2)
@@ -222,6 +222,59 @@ func TestNothingIsRepeatedWhileMuchComes(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestAWriterThatNeverRestsDoesNotStarveRepeats: what is lost on the way comes by them, though something new comes all the time, which still goes
+// first for most of it; and what is to be repeated is no more than what is kept.
+func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
+	for name, takes := range map[string]time.Duration{"a road that is fast": time.Millisecond, "one that is full": 200 * time.Millisecond} { // a sending
+		synctest.Test(t, func(t *testing.T) {
+			low, over := newLowNode(t), &road{to: t.TempDir()}
+			var first, repeated int
+			send := func(ctx context.Context, path string, again bool) error {
+				select {
+				case <-time.After(takes):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				if base := filepath.Base(path); !slices.Contains(over.sent, base) {
+					first++
+				} else {
+					repeated++
+				}
+				return over.Send(ctx, path, again)
+			}
+			one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
+			const kept = 60
+			f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: send, Keep: kept * int64(len(one))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			const many = 120
+			go func() {
+				for i := range many {
+					low.write(fmt.Sprint(i))
+					time.Sleep(250 * time.Millisecond)
+				}
+			}()
+			during(t, many*250*time.Millisecond, f.Run)
+			if first < many-2 || repeated == 0 {
+				t.Errorf("%s: %d of %d that were new were sent, and %d repeats", name, first, many, repeated)
+			}
+			missed := 0
+			for serial := range uint64(many - 60) {
+				if over.sends(serial+1) < 2 {
+					missed++
+				}
+			}
+			if missed > 0 && takes < 50*time.Millisecond { // a full one does not have the time
+				t.Errorf("%s: %d were never repeated", name, missed)
+			}
+			if n := len(f.again); n > kept+2 {
+				t.Errorf("%s: %d are to be repeated, and %d are kept", name, n, kept)
+			}
+		})
+	}
 }
 
 func TestAGapIsFedAgainByAPerson(t *testing.T) {

@@ -231,17 +231,23 @@ func (i *instance) newProxy(s compute.Service) *httputil.ReverseProxy {
 			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.URL.RawPath, p.Out.Host = "http", "service", rest, "", p.In.Host
 			p.SetXForwarded()
 			h := p.Out.Header
+			for name := range h {
+				if strings.Contains(name, "_") { // many take it for the one with "-"
+					delete(h, name)
+				}
+			}
 			h.Del("Authorization")
 			h.Del("Cookie")
 			h.Set("X-Forwarded-Prefix", prefix)
 			h.Set(redoubt.ServiceLabelHeader, s.At)
 		},
 		ModifyResponse: func(res *http.Response) error {
-			for name := range res.Header {
-				if strings.HasPrefix(name, "Redoubt-") {
-					res.Header.Del(name)
-				}
+			own := http.Header{}
+			if n := res.Header["Content-Length"]; n != nil {
+				own["Content-Length"] = n // which the transport has held it to
 			}
+			compute.AnswerHeader(own, res.Header)
+			res.Header = own
 			return nil
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { panic(failure{err}) },

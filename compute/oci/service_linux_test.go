@@ -45,6 +45,8 @@ func ask(i compute.Instance, method, target, body string) (*httptest.ResponseRec
 	w, r := httptest.NewRecorder(), httptest.NewRequest(method, target, strings.NewReader(body))
 	r.Header.Set("Authorization", "Bearer secret")
 	r.Header.Set("Cookie", "secret")
+	r.Header.Set("Redoubt_subject", "evil")
+	w.Header().Set("Content-Security-Policy", "sandbox")
 	return w, i.Call(w, r)
 }
 
@@ -64,9 +66,12 @@ func TestAnImageAnswersRequests(t *testing.T) {
 		{"GET", "/svc/x/in/reports/a", "", "content"},
 	} {
 		w, err := ask(i, c.method, c.target, c.body)
-		if err != nil || w.Code != 200 || w.Body.String() != c.want || w.Header().Get("Redoubt-Label") != "" {
+		if err != nil || w.Code != 200 || w.Body.String() != c.want || w.Header().Get("Redoubt-Label")+w.Header().Get("Set-Cookie") != "" || len(w.Header()["Content-Security-Policy"]) != 1 {
 			t.Errorf("%s %s: got %d %q %q %v", c.method, c.target, w.Code, w.Body, w.Header(), err)
 		}
+	}
+	if w, err := ask(i, "GET", "/svc/x/", ""); err != nil || w.Header().Get("X-Own") == "" || w.Header().Get("Content-Length") == "" {
+		t.Errorf("what is its own to say: %q %v", w.Header(), err)
 	}
 	for _, read := range r.Reads() {
 		if strings.Contains(read, "reports/b") {

@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -129,7 +130,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 		return nil, err
 	}
 	run, cancel := context.WithCancel(context.Background())
-	i := &instance{s: s, cancel: cancel, calls: make(chan *call), ended: make(chan struct{}), log: s.Log}
+	i := &instance{s: s, cancel: cancel, broken: make(chan error, 1), ended: make(chan struct{}), log: s.Log}
 	i.session = session{t: t}
 	ready := make(chan error, 1)
 	go func() {
@@ -161,7 +162,8 @@ type instance struct {
 	session
 	s      compute.Service
 	cancel context.CancelFunc
-	calls  chan *call
+	turn   sync.Mutex // of who talks with the worker, once that serves
+	broken chan error // what ended the talk
 	ended  chan struct{}
 	log    io.Writer
 }
@@ -172,7 +174,6 @@ type call struct {
 	w     http.ResponseWriter
 	env   []string
 	body  []byte
-	done  chan error
 	head  []byte // of the answer, as far as it has come
 	wrote bool
 	err   error
@@ -185,6 +186,8 @@ func (i *instance) Ended() <-chan struct{} { return i.ended }
 func (i *instance) Close() {
 	i.cancel()
 	<-i.ended
+	i.turn.Lock() // a call that was under way ends with the worker
+	defer i.turn.Unlock()
 	for _, h := range i.handles {
 		h.content.Close()
 	}
@@ -211,17 +214,11 @@ func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, module
 		return errFrame
 	}
 	ready <- nil
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case c := <-i.calls:
-			err := i.answerCall(ctx, c)
-			c.done <- errors.Join(c.err, err)
-			if err != nil {
-				return err
-			}
-		}
+	select { // from here on each call talks for itself
+	case <-ctx.Done():
+		return ctx.Err()
+	case err := <-i.broken:
+		return err
 	}
 }
 
@@ -235,24 +232,25 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
 	}
-	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body, done: make(chan error, 1)}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // whole, for another instance should this one have ended
+	c := &call{ctx: r.Context(), w: w, env: variables(r, i.s.At, len(body)), body: body}
+	i.turn.Lock()
+	defer i.turn.Unlock()
 	select {
-	case i.calls <- c:
 	case <-i.ended:
 		return compute.ErrInstanceGone
+	default:
 	}
 	stop := context.AfterFunc(r.Context(), i.cancel) // a module that never ends is ended with its process
 	defer stop()
-	select {
-	case err = <-c.done:
-	case <-i.ended:
-		err = errors.New("the instance ended")
+	if err = i.answerCall(r.Context(), c); err != nil {
 		select {
-		case e := <-c.done:
-			err = errors.Join(e, err)
+		case i.broken <- err:
 		default:
 		}
+		i.cancel()
 	}
+	err = errors.Join(c.err, err)
 	switch {
 	case r.Context().Err() != nil && !c.wrote:
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Unavailable, Hint: fmt.Sprintf("it did not answer within %s; --timeout gives it more", i.s.Timeout)}
@@ -362,20 +360,10 @@ func (c *call) answer(head []byte) error {
 	} else if h.Get("Location") != "" {
 		status = http.StatusFound
 	}
-	to := c.w.Header()
-	for name, values := range h {
-		switch {
-		case name == "Status" || strings.HasPrefix(name, "Redoubt-") || hop[name]:
-		default:
-			to[name] = values
-		}
-	}
+	compute.AnswerHeader(c.w.Header(), http.Header(h))
 	c.w.WriteHeader(status)
 	return nil
 }
-
-// hop are the headers that are of one connection, which is not the module's.
-var hop = map[string]bool{"Connection": true, "Keep-Alive": true, "Proxy-Authenticate": true, "Proxy-Authorization": true, "Te": true, "Trailer": true, "Transfer-Encoding": true, "Upgrade": true}
 
 // finish is the end of the module's run.
 func (c *call) finish(x compute.Exit, log io.Writer) {
@@ -417,6 +405,8 @@ func variables(r *http.Request, at string, body int) []string {
 	}
 	for name, values := range r.Header {
 		switch {
+		case strings.Contains(name, "_"): // it would be taken for the one with "-"
+			continue
 		case name == "Authorization" || name == "Cookie" || name == "Proxy" || name == "Content-Type" || name == "Content-Length" || strings.HasPrefix(name, "Redoubt-"):
 			continue
 		}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -144,16 +146,57 @@ func TestWhatIsNoModuleIsNotBegun(t *testing.T) {
 
 func TestTheCredentialDoesNotReachTheModule(t *testing.T) {
 	r := httptest.NewRequest("GET", "/svc/x/y?q=1", nil)
-	r.Header = http.Header{"Authorization": {"Bearer secret"}, "Cookie": {"secret"}, "Proxy": {"evil"}, "X-Test": {"a", "b"}, "Redoubt-Subject": {"ada"}}
+	r.Header = http.Header{"Authorization": {"Bearer secret"}, "Cookie": {"secret"}, "Proxy": {"evil"}, "X-Test": {"a", "b"}, "Redoubt-Subject": {"ada"},
+		"X_test": {"evil"}, "X_other": {"evil"}, "Redoubt_subject": {"evil"}, "Content_type": {"evil"}}
 	env := strings.Join(variables(r, "SECRET", 0), "\n") + "\n"
 	for _, want := range []string{"PATH_INFO=/y\n", "SCRIPT_NAME=/svc/x\n", "QUERY_STRING=q=1\n", "HTTP_X_TEST=a, b\n", "REMOTE_USER=ada\n", "REDOUBT_LABEL=SECRET\n"} {
 		if !strings.Contains(env, want) {
 			t.Errorf("%q is not among %q", want, env)
 		}
 	}
-	for _, never := range []string{"secret", "HTTP_PROXY", "HTTP_REDOUBT"} {
+	for _, never := range []string{"secret", "evil", "HTTP_PROXY", "HTTP_REDOUBT"} {
 		if strings.Contains(env, never) {
 			t.Errorf("%q is among %q", never, env)
 		}
+	}
+}
+
+func TestAModuleDoesNotSpeakForTheNode(t *testing.T) {
+	i, _, err := begin(t, computetest.Build(t, "wasip1", "wasm"), nil, "say", "Content-Type: text/html\nContent-Security-Policy: none\nSet-Cookie: a=b\nAccess-Control-Allow-Origin: *\nX-Own: x\nRedoubt-Label: UNCLASSIFIED\n\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/svc/x/", nil)
+	w.Header().Set("Content-Security-Policy", "sandbox")
+	w.Header().Set(redoubt.ServiceLabelHeader, "SECRET")
+	if err := i.Call(w, r); err != nil {
+		t.Fatal(err)
+	}
+	want := http.Header{"Content-Type": {"text/html"}, "Content-Security-Policy": {"sandbox"}, "X-Own": {"x"}, "Redoubt-Label": {"SECRET"}}
+	if !maps.EqualFunc(w.Header(), want, slices.Equal) {
+		t.Errorf("got %v, want %v", w.Header(), want)
+	}
+}
+
+// TestARequestIsWholeForAnotherInstance should the one that was asked have ended.
+func TestARequestIsWholeForAnotherInstance(t *testing.T) {
+	module, err := hello()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, _, err := begin(t, module, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Close()
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/svc/hello/", strings.NewReader("body"))
+	if err := i.Call(w, r); !errors.Is(err, redoubt.Unavailable) {
+		t.Fatalf("one that has ended: %v", err)
+	}
+	if i, _, err = begin(t, module, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Call(w, r); err != nil || w.Body.String() != "body" {
+		t.Errorf("the other answered %q, %v", w.Body, err)
 	}
 }

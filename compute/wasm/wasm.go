@@ -34,7 +34,8 @@ const (
 	compileTime   = 2 * time.Minute
 	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
 	niceness      = 10
-	handOver      = time.Hour // that a worker may take to hand over what its module left
+	handOverTime  = time.Minute // that a worker may take to hand over what its module left,
+	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
 
 // version is of what was compiled: another version of the runtime compiles anew.
@@ -80,7 +81,7 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 	if err != nil {
 		return compute.Exit{}, err
 	}
-	s := &session{t: t, module: module, made: made}
+	s := &session{t: t, module: module, made: made, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
 	return s.run(ctx, p)
 }
 
@@ -221,8 +222,9 @@ type session struct {
 	listed       string // the directory that listing is of
 	listing      []byte
 	end          *ending
-	ends         func() // is told that the module has ended
-	refused      error  // by the desk: not the worker's fault
+	handOver     time.Duration // from the module's end to the worker's
+	ends         func()        // is told that the module has ended
+	refused      error         // by the desk: not the worker's fault
 }
 
 // handle is a file that the module has open.
@@ -236,17 +238,22 @@ type handle struct {
 func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var late atomic.Bool
+	var late, lingers atomic.Bool
 	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
-	defer timer.Stop()
+	defer func() { timer.Stop() }()
 	defer s.close()
-	s.ends = func() { timer.Reset(handOver) }
+	s.ends = func() {
+		timer.Stop()
+		timer = time.AfterFunc(s.handOver, func() { lingers.Store(true); cancel() })
+	}
 	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error { return s.talk(within, in, out) })
 	switch {
 	case ctx.Err() != nil:
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
 	case late.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
+	case lingers.Load():
+		return compute.Exit{Code: -1, Why: fmt.Sprintf("its outputs were not handed over within %s of its end", s.handOver)}, nil
 	case s.refused != nil:
 		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
@@ -282,7 +289,7 @@ func (s *session) talk(ctx context.Context, in io.Writer, out io.Reader) error {
 			return nil
 		case kind == sayFile:
 			err = s.put(ctx, body)
-		case s.end != nil: // the module runs no more
+		case s.end != nil && kind != sayErr: // the module runs no more; its worker says what it leaves
 			err = errFrame
 		case kind == sayOut || kind == sayErr:
 			s.t.Log(int(kind-'0'), body)

@@ -196,12 +196,13 @@ func (s *segments) close() error {
 }
 
 // checkRoom refuses a write that would eat into the reserve. What frees space, and the record of what
-// is refused and read, may use three quarters of it: else a full disk could never be emptied, nor read.
+// is refused and read, may use three quarters of it: else a full disk could never be emptied, nor read. While the index cannot get on, that is let
+// through as long as the index takes it without waiting.
 func (e *Engine) checkRoom(op string, frees bool) error {
 	if err := e.fs.brokenBy(); err != nil {
 		return err
 	}
-	if why := e.trouble.Load(); why != nil {
+	if why := e.trouble.Load(); why != nil && !(frees && e.roomy()) {
 		if err := diskError(op, why); errors.Is(err, redoubt.DiskFull) {
 			return err
 		}

@@ -30,6 +30,9 @@ var stateKey = []byte{sortState}
 // stopTables is how many layers of new tables there may be until pebble lets nobody write.
 const stopTables = 24
 
+// stopMemTables is how many memtables of full size there may be until then.
+const stopMemTables = 3
+
 const indexRoot = "index" // pebble's idea of its directory; cryptFS has only one
 
 // state is written with every applied frame, so the index always tells which frame
@@ -96,9 +99,9 @@ func (l indexLog) Fatalf(format string, args ...any) {
 	panic(fmt.Sprintf("index failed: "+format, args...))
 }
 
-// troubles are why the index cannot get on: its flushes (0) and its compactions (1). Pebble repeats what fails after retryPause, so a trouble
-// that is not told of for long is none: what could not be compacted need not be any more.
-type troubles [2]atomic.Pointer[trouble]
+// troubles are why the index cannot get on. Pebble repeats a flush that fails until it goes well. A compaction it repeats when it looks for the
+// next, and what could not be compacted need not be any more: of one that is not told of for troubleLasts there is no trouble.
+type troubles struct{ flush, compaction atomic.Pointer[trouble] }
 
 type trouble struct {
 	err error
@@ -107,19 +110,36 @@ type trouble struct {
 
 const troubleLasts = 30 * time.Second
 
-func (t *troubles) set(of int, err error) { t[of].Store(&trouble{err, time.Now()}) }
-
-func (t *troubles) clear(of int) { t[of].Store(nil) }
-
 // Load gives one of them; nil: there is none.
 func (t *troubles) Load() error {
-	if p := t[0].Load(); p != nil {
+	if p := t.flush.Load(); p != nil {
 		return p.err
 	}
-	if p := t[1].Load(); p != nil && time.Since(p.at) < troubleLasts {
+	if p := t.compaction.Load(); p != nil && time.Since(p.at) < troubleLasts {
 		return p.err
 	}
 	return nil
+}
+
+// emptyTable is what pebble says of a flush that went well and had nothing to write. It does not export it.
+const emptyTable = "pebble: empty table"
+
+func (t *troubles) flushed(info pebble.FlushInfo) {
+	if info.Err == nil || info.Err.Error() == emptyTable {
+		t.flush.Store(nil)
+		return
+	}
+	t.flush.Store(&trouble{info.Err, time.Now()})
+}
+
+// A flush that goes well says nothing of compactions that fail: tables would pile up until pebble lets nobody write.
+func (t *troubles) compacted(info pebble.CompactionInfo) {
+	switch {
+	case info.Err == nil:
+		t.compaction.Store(nil)
+	case !errors.Is(info.Err, pebble.ErrCancelledCompaction):
+		t.compaction.Store(&trouble{info.Err, time.Now()})
+	}
 }
 
 // openIndex opens pebble on fs. Its own log is off: the commit log is the log. trouble
@@ -135,7 +155,7 @@ func openIndex(fs *cryptFS, o *Options, failing *troubles, changed func()) (db *
 		DisableWAL:                  true,
 		CacheSize:                   o.CacheBytes + 2*memTableBytes, // pebble takes its memtables out of the cache
 		MemTableSize:                memTableBytes,
-		MemTableStopWritesThreshold: 3,
+		MemTableStopWritesThreshold: stopMemTables,
 		BytesPerSync:                1 << 40, // one sync a table, at its end (see pageFile)
 		MaxOpenFiles:                500,
 		MaxManifestFileSize:         1, // begin anew as soon as it costs no more than what was written since (see renewManifest)
@@ -146,23 +166,9 @@ func openIndex(fs *cryptFS, o *Options, failing *troubles, changed func()) (db *
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      indexLog{o.Logger},
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { failing.set(0, err); changed() },
-			FlushEnd: func(info pebble.FlushInfo) {
-				if info.Err == nil {
-					failing.clear(0)
-				}
-				changed()
-			},
-			// A flush that goes well says nothing of compactions that fail: tables would pile up until pebble lets nobody write.
-			CompactionEnd: func(info pebble.CompactionInfo) {
-				switch {
-				case info.Err == nil:
-					failing.clear(1)
-				case !errors.Is(info.Err, pebble.ErrCancelledCompaction):
-					failing.set(1, info.Err)
-				}
-				changed()
-			},
+			BackgroundError: func(error) {}, // it does not say of what: flushes and compactions tell of theirs
+			FlushEnd:        func(info pebble.FlushInfo) { failing.flushed(info); changed() },
+			CompactionEnd:   func(info pebble.CompactionInfo) { failing.compacted(info); changed() },
 			DataCorruption: func(info pebble.DataCorruptionInfo) {
 				o.Logger.Error("index is corrupt")
 			},

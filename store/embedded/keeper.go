@@ -186,11 +186,13 @@ func findEnd(seg *segment) (int64, error) {
 	}
 }
 
-// flushIndex brings the index up to date on disk. Pebble would repeat a flush that fails without end: then it is left to itself. It would also
-// hold whoever flushes while there are too many tables that nobody compacts, so the flush waits until there are fewer.
+// flushIndex brings the index up to date on disk. Pebble repeats a flush that fails without end: then it is left to itself, and another one would
+// only take from the memory that deletes still have.
 func (e *Engine) flushIndex() error {
-	fewer := func() (bool, error) { return e.idx.Metrics().Levels[0].Sublevels < stopTables/2, e.stuck() }
-	if err := e.await(context.Background(), fewer); err != nil {
+	if err := e.unflushable(); err != nil {
+		return err
+	}
+	if err := e.awaitRoom(context.Background()); err != nil {
 		return err
 	}
 	flushed, err := e.idx.AsyncFlush()
@@ -201,30 +203,65 @@ func (e *Engine) flushIndex() error {
 		e.changedMu.Lock()
 		changed := e.changed
 		e.changedMu.Unlock()
-		if err := e.stuck(); err != nil {
-			return err
-		}
 		select {
 		case <-flushed:
 			return e.fs.brokenBy()
+		default:
+		}
+		if err := e.unflushable(); err != nil {
+			return err
+		}
+		select {
+		case <-flushed: // pebble closes it after it has told of the end
 		case <-changed:
 		}
 	}
 }
 
-// stuck says why nothing may ever come of what pebble does behind; nil: it will.
-func (e *Engine) stuck() error {
+// awaitRoom waits until pebble takes an order at once: it would hold whoever gives one until it could flush and compact, however long that takes.
+func (e *Engine) awaitRoom(ctx context.Context) error {
+	return e.await(ctx, func() (bool, error) {
+		if err := e.fs.brokenBy(); err != nil {
+			return false, err
+		}
+		if e.roomy() {
+			return true, nil // whatever it could not compact: this may end it
+		}
+		return false, e.stuck()
+	})
+}
+
+// roomy says that pebble holds neither the next write nor a flush before it: there is room for one memtable more, and for the tables that all
+// memtables become.
+func (e *Engine) roomy() bool {
+	m := e.idx.Metrics()
+	return m.MemTable.Size < (stopMemTables-1)*memTableBytes && int64(m.Levels[0].Sublevels)+m.MemTable.Count < stopTables
+}
+
+// unflushable says why nothing may ever come of a flush; nil: it will.
+func (e *Engine) unflushable() error {
 	if err := e.fs.brokenBy(); err != nil {
 		return err
 	}
-	if err := e.trouble.Load(); err != nil {
-		return diskError("store.Maintain", err)
+	if p := e.trouble.flush.Load(); p != nil {
+		return diskError("store.Maintain", p.err)
 	}
 	return nil
 }
 
+// stuck says why nothing may ever come of what pebble does behind; nil: it will.
+func (e *Engine) stuck() error {
+	if err := e.unflushable(); err != nil {
+		return err
+	}
+	return diskError("store.Maintain", e.trouble.Load())
+}
+
 // compactIndex rewrites a range of the index. What fails pebble would repeat without end: then it is left to itself, as a flush is.
 func (e *Engine) compactIndex(ctx context.Context, from, to []byte) error {
+	if err := e.awaitRoom(ctx); err != nil { // what lies in memtables is flushed first
+		return err
+	}
 	within, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	go func() {
@@ -270,28 +307,29 @@ func (e *Engine) durableSeq() (uint64, error) {
 }
 
 // dropDead removes segments that nothing needs: no blob in them lives, and the index has
-// all their frames on disk. It flushes the index if closed log segments wait for that.
+// all their frames on disk. It flushes the index if closed log segments wait for that; where that
+// fails it removes the others, which is how a full disk gets room for it.
 func (e *Engine) dropDead() error {
 	durable, err := e.durableSeq()
 	if err != nil {
 		return err
 	}
+	var unflushed error
 	if waiting := e.pick(func(seg *segment, _ int64) bool { return seg.kind == kindLog && seg.maxSeq > durable }); len(waiting) > 0 {
-		if err := e.flushIndex(); err != nil {
-			return err
-		}
-		if durable, err = e.durableSeq(); err != nil {
-			return err
+		if unflushed = e.flushIndex(); unflushed == nil {
+			if durable, err = e.durableSeq(); err != nil {
+				return err
+			}
 		}
 	}
 	for _, seg := range e.pick(func(seg *segment, _ int64) bool {
 		return seg.live == 0 && (seg.kind == kindExtent || seg.maxSeq <= durable)
 	}) {
 		if err := e.dropSegment(seg); err != nil {
-			return err
+			return errors.Join(err, unflushed)
 		}
 	}
-	return nil
+	return unflushed
 }
 
 // evacuate moves every live blob out of a segment.

@@ -105,6 +105,9 @@ func (e *Engine) renewManifest(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return unavailable("store.Scrub", err)
 		}
+		if err := e.stuck(); err != nil { // each makes a table more
+			return err
+		}
 		if err := e.idx.Set([]byte{sortNothing}, nil, pebble.NoSync); err != nil {
 			return indexError(err)
 		}

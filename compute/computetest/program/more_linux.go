@@ -59,9 +59,11 @@ func more() map[string]func(string) error {
 					}
 					w.Write(b)
 				default:
-					w.Header().Set("Redoubt-Label", "TOP SECRET")
+					for _, name := range []string{"Redoubt-Label", "Set-Cookie", "Content-Security-Policy", "X-Own"} {
+						w.Header().Set(name, "TOP SECRET")
+					}
 					body, _ := io.ReadAll(r.Body)
-					fmt.Fprintf(w, "%s %s %s %q %q %d", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("Redoubt-Label"), r.Header.Get("Authorization")+r.Header.Get("Cookie"), len(body))
+					fmt.Fprintf(w, "%s %s %s %q %q %d", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("Redoubt-Label"), r.Header.Get("Authorization")+r.Header.Get("Cookie")+r.Header.Get("Redoubt_subject"), len(body))
 				}
 			}))
 		},
