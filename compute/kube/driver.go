@@ -77,7 +77,9 @@ type Driver struct {
 
 	mu     sync.Mutex
 	spaces map[string]*space // by share
-	asked  time.Time         // when Available asked last
+
+	asking sync.Mutex // held while Available asks, and for what follows; mu is not taken within
+	asked  time.Time  // last
 	answer error
 }
 
@@ -139,8 +141,8 @@ func (d *Driver) Remote() bool { return true }
 
 // Available asks the cluster, at most every half minute. One that does not answer is no lack: it may soon, and a run is tried again.
 func (d *Driver) Available() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.asking.Lock()
+	defer d.asking.Unlock()
 	if time.Since(d.asked) > 30*time.Second {
 		ctx, cancel := context.WithTimeout(d.stopping, 5*time.Second)
 		defer cancel()

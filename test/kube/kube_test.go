@@ -285,6 +285,23 @@ type saying struct {
 
 func (s *saying) Log(stream int, text []byte) { s.first(); s.Run.Log(stream, text) }
 
+func TestMuchComesAndGoes(t *testing.T) {
+	d := theLab.driver(t, theLab.options())
+	files := map[string][]byte{"b/large": bytes.Repeat([]byte("0123456789abcdef"), 16<<20)}
+	for i := range 3000 {
+		files[fmt.Sprintf("b/small/%d", i)] = []byte("x")
+	}
+	r := computetest.NewRun(files)
+	spec := theLab.load(t, r, computetest.Build(t, "linux", "amd64"))
+	spec.Args = []string{"sum", "/in/b/large", "sum", "/in/b/small/2999", "fill", "/out/large=134217728"}
+	began := time.Now()
+	x, err := d.Run(t.Context(), r.Task(spec))
+	if err != nil || x.Code != 0 || len(r.Outputs()["large"]) != 128<<20 || !strings.HasPrefix(r.Said(1), "268435456 ") {
+		t.Errorf("got %+v, %v; it said %q %q", x, err, r.Said(1), r.Said(2))
+	}
+	t.Logf("256 MiB and 3000 files in, 128 MiB out: %v", time.Since(began))
+}
+
 func TestAProgramHasNoWayOut(t *testing.T) {
 	d := theLab.driver(t, theLab.options())
 	r := computetest.NewRun(nil)
