@@ -53,7 +53,7 @@ func (r *running) call(who, node, path string) string {
 func TestAnOutpostComputesCutOff(t *testing.T) {
 	r := newEstate(t)
 	r.must("up", "--detach")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	r.must("link", "cut", "outpost")
 	words, hello := r.module("words"), r.module("hello")
 	_, there := r.env("s-analyst", "outpost")
@@ -85,7 +85,7 @@ func TestAnOutpostComputesCutOff(t *testing.T) {
 		t.Error("what a job wrote went over a link that is cut")
 	}
 	r.must("link", "restore", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	for _, key := range []string{"first/words.csv", "each/words.csv", "minutely/words.csv"} {
 		if got := home.get(t, key); !strings.HasPrefix(string(got), "convoy,2") {
 			t.Errorf("at home %s is %q", key, got)

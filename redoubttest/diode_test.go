@@ -93,7 +93,7 @@ func TestVersionsReachTheOutpostOverALossyDiode(t *testing.T) {
 	r.must("up", "--detach")
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	var keys struct {
 		Home string `json:"home_key"`
 	}

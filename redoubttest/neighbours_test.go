@@ -88,8 +88,8 @@ func TestTwoDevicesMeetWithoutTheirHomeAndTheirWorkGoesOnToIt(t *testing.T) {
 	_, patrol := r.env("s-analyst", "patrol")
 	_, home := r.env("s-analyst", "secret")
 	home.put(t, "old", []byte("to be removed while the home is gone"))
-	r.must("link", "wait", "outpost", "--timeout", "30s")
-	r.must("link", "wait", "patrol", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
+	r.must("link", "wait", "patrol", "--timeout", "120s")
 	pid := r.status()["secret"].PID
 	syscall.Kill(pid, syscall.SIGKILL)
 	until(t, "the home is gone", func() bool { return !alive(pid) })
@@ -108,7 +108,7 @@ func TestTwoDevicesMeetWithoutTheirHomeAndTheirWorkGoesOnToIt(t *testing.T) {
 	within(t, 2*time.Minute, "the home has what the patrol wrote", func() bool { return bytes.Equal(home.get(t, "sighting"), large) })
 	// When the home has revoked the patrol and the outpost has heard of it, it meets it no more, home or not.
 	r.must("device", "revoke", "patrol", "--reason", "lost", "--as", "officer@secret")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	until(t, "the outpost has no link to the patrol", func() bool {
 		return !strings.Contains(r.must("link", "ls", "--as", "s-analyst@outpost", "--json"), `"patrol"`)
 	})

@@ -73,7 +73,7 @@ func TestTheOutpostWorksCutOffAndConverges(t *testing.T) {
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
 	home.put(t, "before", []byte("orders"))
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	if got := there.get(t, "before"); string(got) != "orders" {
 		t.Fatalf("the outpost has %q", got)
 	}
@@ -90,7 +90,7 @@ func TestTheOutpostWorksCutOffAndConverges(t *testing.T) {
 		t.Error("something went over a link that is cut")
 	}
 	r.must("link", "restore", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	for name, w := range map[string]wire{"home": home, "outpost": there} {
 		for key, want := range map[string][]byte{"plan": []byte("from the outpost, later"), "sighting": large, "only at home": []byte("x"), "before": []byte("orders")} {
 			if got := w.get(t, key); !bytes.Equal(got, want) {
@@ -237,7 +237,7 @@ func TestTheOutpostStartsColdWithNoHomeInReach(t *testing.T) {
 	r.must("up", "--detach")
 	_, home := r.env("s-analyst", "secret")
 	home.put(t, "orders", []byte("advance"))
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	r.must("down")
 	r.serve(t, "outpost")
 	_, there := r.env("s-analyst", "outpost")
@@ -270,7 +270,7 @@ func TestAWipedOutpostOpensNothingByAKeyringThatIsPutBackEither(t *testing.T) {
 	r.must("up", "--detach")
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	keyring := filepath.Join(r.state, "outpost", "keyring")
 	copied, err := os.ReadFile(keyring)
 	if err != nil {
@@ -319,7 +319,7 @@ func TestAWipedOutpostOpensNothingByAKeyringThatIsPutBackEither(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.must("up", "--detach")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 }
 
 func TestARevokedOutpostIsMetNoMore(t *testing.T) {
@@ -327,7 +327,7 @@ func TestARevokedOutpostIsMetNoMore(t *testing.T) {
 	r.must("up", "--detach")
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "30s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	r.must("device", "revoke", "outpost", "--reason", "captured", "--as", "officer@secret")
 	until(t, "the outpost is not met", func() bool { return r.notMet("outpost") > 0 })
 	r.must("link", "cut", "secret", "--as", "admin@outpost")
@@ -498,7 +498,7 @@ func TestInRadioSilenceTheOutpostSendsNothingAndHearsFlash(t *testing.T) {
 	_, home := r.env("s-analyst", "secret")
 	_, there := r.env("s-analyst", "outpost")
 	home.put(t, "before", []byte("plan"))
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	if bad := r.try("link", "silence", "outpost", "--as", "s-analyst@outpost"); bad.code != 3 {
 		t.Errorf("who is no administrator ends with %+v", bad)
 	}
@@ -531,7 +531,7 @@ func TestInRadioSilenceTheOutpostSendsNothingAndHearsFlash(t *testing.T) {
 		t.Errorf("in radio silence the device sent %d datagrams", n)
 	}
 	r.must("link", "silence", "outpost", "off")
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	if home.get(t, "sighting") == nil || there.get(t, "after") == nil {
 		t.Error("after the silence something is missing")
 	}
@@ -548,7 +548,7 @@ func TestAnOutpostWhoseLeaseLapsedIsLockedUntilItsHomeGivesAnother(t *testing.T)
 	text := strings.Replace(string(estate.ExampleText), "lease: 72h", "lease: 1m", 1)
 	r.must("up", r.file("estate.yaml", text), "--detach")
 	_, there := r.env("s-analyst", "outpost")
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 	there.put(t, "sighting", []byte("tracks"))
 	// Its home is gone rather than its link cut: when that is back the device meets it by itself, and the lease is renewed however long
 	// what follows takes.
@@ -566,5 +566,5 @@ func TestAnOutpostWhoseLeaseLapsedIsLockedUntilItsHomeGivesAnother(t *testing.T)
 	if got := there.get(t, "sighting"); string(got) != "tracks" {
 		t.Errorf("after another lease the outpost has %q", got)
 	}
-	r.must("link", "wait", "outpost", "--timeout", "60s")
+	r.must("link", "wait", "outpost", "--timeout", "120s")
 }

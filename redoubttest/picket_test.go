@@ -61,7 +61,7 @@ func (r *running) clear(verb, name string, more ...string) {
 func (r *running) step(device string) {
 	r.t.Helper()
 	for _, who := range []string{"admin", "s-analyst", "ts-analyst"} {
-		r.must("link", "wait", device, "--timeout", "60s", "--as", who+"@topsecret")
+		r.must("link", "wait", device, "--timeout", "120s", "--as", who+"@topsecret")
 	}
 }
 
