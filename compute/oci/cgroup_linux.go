@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 )
 
 // Where the machine lets this process have control groups, each sandbox is in one, which bounds it as a whole, with what gVisor and the kernel
@@ -19,11 +20,13 @@ const overheadBytes = sentryBytes + 128<<20
 
 // groups is where control groups are made.
 type groups struct {
-	v2    string            // a folder of the one hierarchy
-	v1    map[string]string // or a folder for each controller
-	why   string            // or neither: why not
-	count atomic.Int64
+	v2  string            // a folder of the one hierarchy
+	v1  map[string]string // or a folder for each controller
+	why string            // or neither: why not
 }
+
+// made counts the groups of this process, whatever drivers it has.
+var made atomic.Int64
 
 var controllers = []string{"memory", "pids", "cpu"}
 
@@ -59,7 +62,9 @@ func findGroups() *groups {
 	for _, d := range g.folders() {
 		old, _ := filepath.Glob(filepath.Join(d, groupPrefix+"*"))
 		for _, o := range old {
-			os.Remove(o) // fails where something runs in it
+			if gone(strings.TrimPrefix(filepath.Base(o), groupPrefix)) { // one that is empty may be about to be used
+				os.Remove(o) // fails where something runs in it
+			}
 		}
 	}
 	try, err := g.make(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16})
@@ -68,6 +73,13 @@ func findGroups() *groups {
 	}
 	try.remove()
 	return g
+}
+
+// gone says whether the process that made a group runs no more.
+func gone(name string) bool {
+	maker, _, _ := strings.Cut(name, "-")
+	pid, err := strconv.Atoi(maker)
+	return err == nil && pid > 0 && syscall.Kill(pid, 0) == syscall.ESRCH
 }
 
 // unified gives the folder of cgroup v2 in which groups can be made: our own, or our unit's where we are in a subgroup of it.
@@ -127,7 +139,7 @@ func (g *groups) make(b bootSpec) (*group, error) {
 		}
 		return nil, errors.New("this process is in none that has memory, pids and cpu")
 	}
-	name := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), g.count.Add(1))
+	name := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), made.Add(1))
 	n := &group{v2: g.v2 != ""}
 	memory, pids := strconv.FormatInt(b.Memory+b.Memory/4+b.Disk+overheadBytes, 10), strconv.Itoa(hostThreads(b.Processes))
 	quota := strconv.Itoa(max(1000, int(b.CPUs*100_000)))
