@@ -1,8 +1,10 @@
 package oci
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -28,6 +30,9 @@ const (
 	readyTimeout = time.Minute
 	readyEvery   = 50 * time.Millisecond
 	atOnce       = 64
+	// maxRequest bounds a request's body. gVisor's forwarder may sleep for ever where the program's socket has taken as much as it holds (1 MiB), so
+	// none is sent that fills it.
+	maxRequest = 960 << 10
 	forEver      = 10 * 365 * 24 * time.Hour
 )
 
@@ -261,6 +266,15 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) (err error) {
 		return compute.ErrInstanceGone
 	default:
 	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &redoubt.Error{Op: "Call", Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a request to an image has at most %d KiB: put more into an object, and name that", maxRequest>>10)}
+	}
+	if err != nil {
+		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
+	}
+	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
 	defer func() {
 		switch p := recover().(type) {
 		case nil:

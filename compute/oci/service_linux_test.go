@@ -62,7 +62,7 @@ func TestAnImageAnswersRequests(t *testing.T) {
 	for _, c := range []struct{ method, target, body, want string }{
 		{"GET", "/svc/x/", "", `GET /  "SECRET" "" 0`},
 		{"GET", "/svc/x/y/z?q=1", "", `GET /y/z q=1 "SECRET" "" 0`},
-		{"POST", "/svc/x/", strings.Repeat("x", 3<<20), `POST /  "SECRET" "" 3145728`},
+		{"POST", "/svc/x/", strings.Repeat("x", 900<<10), `POST /  "SECRET" "" 921600`},
 		{"GET", "/svc/x/in/reports/a", "", "content"},
 	} {
 		w, err := ask(i, c.method, c.target, c.body)
@@ -72,6 +72,9 @@ func TestAnImageAnswersRequests(t *testing.T) {
 	}
 	if w, err := ask(i, "GET", "/svc/x/", ""); err != nil || w.Header().Get("X-Own") == "" || w.Header().Get("Content-Length") == "" {
 		t.Errorf("what is its own to say: %q %v", w.Header(), err)
+	}
+	if _, err := ask(i, "POST", "/svc/x/", strings.Repeat("x", 1<<20)); !errors.Is(err, redoubt.TooLarge) {
+		t.Errorf("a body that is too large: %v", err)
 	}
 	for _, read := range r.Reads() {
 		if strings.Contains(read, "reports/b") {
