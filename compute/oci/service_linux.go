@@ -33,7 +33,7 @@ const (
 	// maxRequest bounds a request's body. gVisor's forwarder may sleep for ever where the program's socket has taken as much as it holds (1 MiB), so
 	// none is sent that fills it.
 	maxRequest = 960 << 10
-	forEver      = 10 * 365 * 24 * time.Hour
+	forEver    = 10 * 365 * 24 * time.Hour
 )
 
 // dialSpec is what a keeper is told to connect; the descriptor is on the other socket.
