@@ -344,7 +344,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 		return redoubt.Job{}, err
 	}
 	ent.Label = e.text(who.Working) // what it says is of START
-	if err := e.checkJob(ctx, op, who, q); err != nil {
+	if err := e.checkJob(ctx, op, who, max, q); err != nil {
 		return redoubt.Job{}, e.noted(ctx, ent, err)
 	}
 	j, err := e.newJob(ctx, who, max, q)
@@ -481,7 +481,7 @@ func (e *Enclave) putJobState(ctx context.Context, b *store.Batch, j *job, s job
 }
 
 // checkJob says what is wrong with a job before it is kept.
-func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credential, q redoubt.SubmitJob) error {
+func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credential, max label.Label, q redoubt.SubmitJob) error {
 	bad := func(hint string, args ...any) error {
 		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf(hint, args...)}
 	}
@@ -527,6 +527,9 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		if err != nil || !has {
 			return errors.Join(err, &redoubt.Error{Op: op, Object: q.Module, Kind: redoubt.Invalid, Rule: ruleJobProgram, Hint: "the module is not here: put it first, at START or below"})
 		}
+	}
+	if err := e.checkGranted(ctx, op, who, max, q); err != nil {
+		return err
 	}
 	if q.Out.Bucket == "" {
 		return nil
