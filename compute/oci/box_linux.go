@@ -30,7 +30,7 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
-	dialing sync.Mutex // a descriptor and its frame are sent together
+	giving sync.Mutex // a descriptor and its frame are sent together
 
 	group *group
 	oom   bool   // the kernel ended something of it for its memory; known after kill
@@ -153,6 +153,16 @@ func (b *box) run(r runSpec, stdout, stderr, root *os.File) error {
 		return err
 	}
 	return b.wire.sendJSON(doRun, 0, r)
+}
+
+// give sends a descriptor, and the frame that is about it.
+func (b *box) give(f *os.File, send func() error) error {
+	b.giving.Lock()
+	defer b.giving.Unlock()
+	if _, _, err := b.files.WriteMsgUnix([]byte{0}, unix.UnixRights(int(f.Fd())), nil); err != nil {
+		return err
+	}
+	return send()
 }
 
 // pool keeps sandboxes that nothing runs in. One serves a share alone, with the same limits, and only such a share whose label cannot rise: what a

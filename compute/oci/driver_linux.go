@@ -136,9 +136,6 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 	if err := d.Available(); err != nil {
 		return x, err
 	}
-	if len(t.Spec.Network) > 0 {
-		return x, faultf("images have no network yet: leave --network out")
-	}
 	im, err := open(ctx, t, d.o.Policy)
 	if err != nil {
 		return x, err
@@ -160,8 +157,8 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 		b.runs++
 		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}}
 		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p}, root.file)
-		// A label that could rise may have: then nothing of the sandbox is used again.
-		if job := t.Job(); err == nil && r.clean && job.Start == job.Max {
+		// A label that could rise may have: then nothing of the sandbox is used again. Nor is one that had a network: what comes late is of no other run.
+		if job := t.Job(); err == nil && r.clean && job.Start == job.Max && len(t.Spec.Network) == 0 {
 			d.pool.give(b)
 		} else {
 			b.kill()
@@ -175,7 +172,7 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 
 // box gives a sandbox for a task: one of its own share that is idle, or a new one.
 func (d *Driver) box(t compute.Task) (*box, error) {
-	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk}
+	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk, Network: t.Spec.Network}
 	key := fmt.Sprintf("%s\x00%v", t.Share(), spec)
 	if b := d.pool.take(key); b != nil {
 		return b, nil

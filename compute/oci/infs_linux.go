@@ -20,6 +20,7 @@ type inFS struct {
 	ask  func(kind byte, payload []byte) ([]byte, unix.Errno) // of the node
 	tell func(kind byte, payload []byte)
 	seed maphash.Seed
+	root fileInfo // of what is mounted
 
 	mu   sync.Mutex // guards held; taken while an inOpen's is held
 	held []*inOpen  // those that have a piece, the oldest first
@@ -49,11 +50,11 @@ var inMessages = []lisafs.MID{
 	lisafs.Getdents64, lisafs.FGetXattr, lisafs.FListXattr, lisafs.ReadLinkAt,
 }
 
-// Mount implements lisafs.ConnectionImpl. The folder itself is always there, and tells nothing.
+// Mount implements lisafs.ConnectionImpl. What is mounted is always there, and tells nothing.
 func (fs *inFS) Mount(c *lisafs.Connection, n *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
-	fd := &inFile{fs: fs, info: fileInfo{Dir: true}}
+	fd := &inFile{fs: fs, info: fs.root}
 	n.IncRef()
-	fd.ControlFD.Init(c, n, linux.ModeDirectory, fd)
+	fd.ControlFD.Init(c, n, fs.root.mode(), fd)
 	return fd.FD(), fd.statx(), -1, nil
 }
 
@@ -70,6 +71,13 @@ type inFile struct {
 	fs   *inFS
 	path string // below /in
 	info fileInfo
+}
+
+func (i fileInfo) mode() linux.FileMode {
+	if i.Dir {
+		return linux.ModeDirectory
+	}
+	return linux.ModeRegular
 }
 
 func (f *inFile) FD() *lisafs.ControlFD { return &f.ControlFD }
@@ -123,11 +131,7 @@ func (f *inFile) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 		return nil, lisafs.Statx{}, err
 	}
 	child := &inFile{fs: f.fs, path: at, info: i}
-	mode := linux.FileMode(linux.ModeRegular)
-	if i.Dir {
-		mode = linux.ModeDirectory
-	}
-	child.ControlFD.Init(f.Conn(), childNode(f.Node(), name), mode, child)
+	child.ControlFD.Init(f.Conn(), childNode(f.Node(), name), i.mode(), child)
 	return child.FD(), child.statx(), nil
 }
 

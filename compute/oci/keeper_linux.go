@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+	"gvisor.dev/gvisor/runsc/boot"
 
 	"redoubt"
 	"redoubt/sandbox"
@@ -83,6 +85,7 @@ type keeper struct {
 	files  *net.UnixConn
 	boot   bootSpec
 	g      *gvisor
+	net    *network // nil: none
 	memory *os.File // of all programs in the sandbox
 	statm  *os.File // of gVisor
 	null   *os.File
@@ -99,8 +102,21 @@ func (k *keeper) serve() error {
 	if err := k.prepare(); err != nil {
 		return err
 	}
+	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
+	if len(k.boot.Network) > 0 {
+		of, err := newNamed(k.boot.Network)
+		if err != nil {
+			return err
+		}
+		var theirs *os.File
+		if k.net, theirs, err = newNetwork(of, k.connect); err != nil {
+			return err
+		}
+		defer theirs.Close()
+		links = of.links(theirs)
+	}
 	var err error
-	if k.g, err = startSentry(dir, k.boot); err != nil {
+	if k.g, err = startSentry(dir, k.boot, links); err != nil {
 		return err
 	}
 	if k.memory, err = k.g.memory(); err != nil {
@@ -130,6 +146,21 @@ func (k *keeper) serve() error {
 			switch f.kind {
 			case answer:
 				k.answered(f)
+			case doConnect:
+				fds, err := k.takeDescriptors(1)
+				if err != nil {
+					failed <- err
+					return
+				}
+				f.end = os.NewFile(uintptr(fds[0]), "connection")
+				if k.net != nil {
+					k.net.connected(f.number)
+				}
+				k.answered(f)
+			case doCut:
+				if k.net != nil {
+					k.net.cut(f.number)
+				}
 			case doDial:
 				var s dialSpec
 				err := json.Unmarshal(f.payload, &s)
@@ -251,24 +282,32 @@ func (k *keeper) answered(f frame) {
 	c := k.asked[f.number]
 	delete(k.asked, f.number)
 	k.mu.Unlock()
-	if c != nil {
+	switch {
+	case c != nil:
 		c <- f
+	case f.end != nil:
+		f.end.Close()
 	}
 }
 
-// ask asks the node, and waits for its answer.
-func (k *keeper) ask(kind byte, payload []byte) ([]byte, unix.Errno) {
+// question asks the node, and waits for what it says.
+func (k *keeper) question(kind byte, payload []byte) (f frame, number uint64, err error) {
 	c := make(chan frame, 1)
 	k.mu.Lock()
 	k.last++
-	number := k.last
+	number = k.last
 	k.asked[number] = c
 	k.mu.Unlock()
 	if err := k.wire.send(kind, number, payload); err != nil {
-		return nil, unix.EIO
+		return f, 0, err
 	}
-	f := <-c
-	if len(f.payload) < 4 {
+	return <-c, number, nil
+}
+
+// ask asks for what an answer holds.
+func (k *keeper) ask(kind byte, payload []byte) ([]byte, unix.Errno) {
+	f, _, err := k.question(kind, payload)
+	if err != nil || len(f.payload) < 4 {
 		return nil, unix.EIO
 	}
 	return f.payload[4:], unix.Errno(binary.BigEndian.Uint32(f.payload))
@@ -283,7 +322,7 @@ func (k *keeper) run(r runSpec) error {
 		return err
 	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
-	in := &inFS{ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
+	in := &inFS{root: fileInfo{Dir: true}, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
 	inEnd, inServer, err := serveFiles("/in", in, true)
 	if err != nil {
 		return err
@@ -292,15 +331,23 @@ func (k *keeper) run(r runSpec) error {
 	if err != nil {
 		return err
 	}
+	servers, files := []*lisafs.Server{inServer, outServer}, []*os.File{root, inEnd, outEnd}
+	if k.net != nil {
+		end, server, err := serveFiles("/etc/hosts", hostsFS(k.net.hosts), true)
+		if err != nil {
+			return err
+		}
+		servers, files = append(servers, server), append(files, end)
+	}
 	gone := func() error {
-		inServer.Wait()
-		outServer.Wait()
-		inServer.Destroy()
-		outServer.Destroy()
+		for _, s := range servers {
+			s.Wait()
+			s.Destroy()
+		}
 		return emptied(outDir)
 	}
-	given := append(stdio, root, inEnd, outEnd)
-	err = k.g.start(r, k.boot.Disk, stdio, []*os.File{root, inEnd, outEnd})
+	given := slices.Concat(stdio, files)
+	err = k.g.start(r, k.boot.Disk, stdio, files)
 	for _, f := range given {
 		f.Close()
 	}

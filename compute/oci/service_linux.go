@@ -49,12 +49,7 @@ func (b *box) dial(id string, port uint16) (net.Conn, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	b.dialing.Lock()
-	defer b.dialing.Unlock()
-	if _, _, err = b.files.WriteMsgUnix([]byte{0}, unix.UnixRights(int(theirs.Fd())), nil); err == nil {
-		err = b.wire.sendJSON(doDial, 0, dialSpec{ID: id, Port: port})
-	}
-	if err != nil {
+	if err := b.give(theirs, func() error { return b.wire.sendJSON(doDial, 0, dialSpec{ID: id, Port: port}) }); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
 	return ours, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,11 @@ import (
 	"syscall"
 	"time"
 )
+
+// zeros are bytes without end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { return len(b), nil }
 
 // more is what takes processes, links and devices.
 func more() map[string]func(string) error {
@@ -33,6 +39,69 @@ func more() map[string]func(string) error {
 				return fmt.Errorf("%s answered", to)
 			}
 			fmt.Println("refused")
+			return nil
+		},
+		// talk says something to "HOST:PORT=WORDS", and tells what is answered, to the end.
+		"talk": func(s string) error {
+			to, words, _ := strings.Cut(s, "=")
+			c, err := net.Dial("tcp", to)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if _, err := io.WriteString(c, words); err != nil {
+				return err
+			}
+			if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+				return err
+			}
+			_, err = io.Copy(os.Stdout, c)
+			return err
+		},
+		// pour sends "HOST:PORT=BYTES", and reads as many back.
+		"pour": func(s string) error {
+			to, n := number(s)
+			c, err := net.Dial("tcp", to)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			sent := make(chan error, 1)
+			go func() {
+				_, err := io.CopyN(c, zeros{}, n)
+				sent <- errors.Join(err, c.(*net.TCPConn).CloseWrite())
+			}()
+			got, err := io.Copy(io.Discard, c)
+			fmt.Println("took", got)
+			return errors.Join(err, <-sent)
+		},
+		// hears connects to an address, says one byte, and tells how the answer ends.
+		"hears": func(to string) error {
+			c, err := net.Dial("tcp", to)
+			if err != nil {
+				return err
+			}
+			if _, err := c.Write([]byte("x")); err != nil {
+				return err
+			}
+			_, err = io.Copy(os.Stdout, c)
+			fmt.Println("ended", errors.Is(err, syscall.ECONNRESET))
+			return nil
+		},
+		// forged tells what comes of sockets that write packets of their own, and of datagrams to an address.
+		"forged": func(to string) error {
+			for _, k := range [][3]int{{syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_RAW}, {syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_ICMP}, {syscall.AF_PACKET, syscall.SOCK_RAW, 0x0300}} {
+				_, err := syscall.Socket(k[0], k[1], k[2])
+				fmt.Println(err != nil)
+			}
+			c, err := net.Dial("udp", to)
+			if err == nil {
+				c.SetDeadline(time.Now().Add(300 * time.Millisecond))
+				if _, err = c.Write([]byte("question")); err == nil {
+					_, err = c.Read(make([]byte, 512))
+				}
+			}
+			fmt.Println(err != nil)
 			return nil
 		},
 		"net": func(string) error {
