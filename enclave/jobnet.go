@@ -57,7 +57,7 @@ func newGranted(o Options) (granted, error) {
 }
 
 func noDestination(op, name string) error {
-	return &redoubt.Error{Op: op, Object: name, Kind: redoubt.NotFound, Hint: "there is no such destination for this job: the estate file names those of a node, and whose jobs may (destinations)"}
+	return &redoubt.Error{Op: op, Object: name, Kind: redoubt.NotFound, Hint: "there is no such destination for this job, or not any more"}
 }
 
 // connects asks whether a job at a label may speak with a destination. nil is one that is not there.
@@ -85,8 +85,8 @@ func (e *Enclave) checkGranted(ctx context.Context, op string, who redoubt.Crede
 		}
 		d := e.granted.destinations[name]
 		_, err := e.decide(ctx, d.connects(op, who, max, "to "+name))
-		if k := redoubt.KindOf(err); err != nil && k == redoubt.NotFound {
-			return noDestination(op, name)
+		if k := redoubt.KindOf(err); err != nil && k == redoubt.NotFound { // of every name that is none of the caller's
+			return &redoubt.Error{Op: op, Object: name, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: "there is no such destination for this job up to its MAX: the estate file names those of a node, and whose jobs may (destinations)"}
 		}
 		if told := new(redoubt.Error); errors.As(err, &told) && told.Kind == redoubt.Denied {
 			told.Object = name

@@ -271,7 +271,7 @@ func TestADestinationThatAJobMayNotReachIsAsNeverNamed(t *testing.T) {
 	told := map[string]bool{}
 	for _, name := range []string{"never:1", "others:1", "top:1", "secret:2", "192.0.2.2:1"} {
 		_, err := w.SubmitJob(context.Background(), who, w.jobSpec(who, reaching("SECRET", name)))
-		want(t, err, redoubt.NotFound)
+		want(t, err, redoubt.Invalid)
 		told[strings.ReplaceAll(err.Error()+reason(err), name, "NAME")] = true
 	}
 	if len(told) != 1 {

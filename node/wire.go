@@ -195,6 +195,9 @@ func (n *Node) openEngine(desk interface {
 	for _, d := range drivers {
 		n.closing(d.Close)
 	}
+	for _, d := range declared.Destinations {
+		n.outside = append(n.outside, redoubt.Trusted{Node: n.name, As: redoubt.TrustedDestination, Dials: []string{d.Address}})
+	}
 	n.engine = compute.NewEngine(compute.Options{Desk: desk, Drivers: drivers, Log: n.log})
 	services := compute.NewServices(desk, drivers, n.log)
 	n.closing(services.Close)
