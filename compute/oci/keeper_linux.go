@@ -103,8 +103,11 @@ func (k *keeper) serve() error {
 		return err
 	}
 	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
-	if len(k.boot.Network) > 0 {
-		of, err := newNamed(k.boot.Network)
+	if k.boot.linked() {
+		of, err := callers(), error(nil)
+		if !k.boot.Serves {
+			of, err = newNamed(k.boot.Network)
+		}
 		if err != nil {
 			return err
 		}

@@ -15,41 +15,37 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/urpc"
-	"gvisor.dev/gvisor/runsc/boot"
 
 	"redoubt"
 	"redoubt/compute"
 )
 
-// A service that is an image runs on in a sandbox of its own, which has no network but its own loopback. A request reaches it by a connection that
-// gVisor makes from within the sandbox to the program's port, and of which the other end is a socket that the node holds.
+// A service that is an image runs on in a sandbox of its own, which has no network but its own loopback and a link that ends in its keeper
+// (network_linux.go). A request reaches it by a connection that the keeper makes over that to the program's port, and of which the other end is a socket
+// that the node holds.
 
 // How long a service has until it answers, how often it is asked whether it does, and how many requests an instance answers at once.
 const (
 	readyTimeout = time.Minute
 	readyEvery   = 50 * time.Millisecond
 	atOnce       = 64
-	// maxRequest bounds a request's body. gVisor's forwarder may sleep for ever where the program's socket has taken as much as it holds (1 MiB), so
-	// none is sent that fills it.
-	maxRequest = 960 << 10
-	forEver    = 10 * 365 * 24 * time.Hour
+	callTimeout  = 5 * time.Second // until the program's end of a connection stands
+	forEver      = 10 * 365 * 24 * time.Hour
 )
 
 // dialSpec is what a keeper is told to connect; the descriptor is on the other socket.
 type dialSpec struct {
-	ID   string `json:"id"`
 	Port uint16 `json:"port"`
 }
 
 // dial gives a connection to a port of the program that runs in the sandbox. Where nobody listens there, it ends at once.
-func (b *box) dial(id string, port uint16) (net.Conn, error) {
+func (b *box) dial(port uint16) (net.Conn, error) {
 	theirs, ours, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	if err := b.give(theirs, func() error { return b.wire.sendJSON(doDial, 0, dialSpec{ID: id, Port: port}) }); err != nil {
+	if err := b.give(theirs, func() error { return b.wire.sendJSON(doDial, 0, dialSpec{port}) }); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
 	return ours, nil
@@ -62,9 +58,24 @@ func (k *keeper) dial(s dialSpec) error {
 		return err
 	}
 	end := os.NewFile(uintptr(fds[0]), "request")
-	go func() { // gVisor has it, or the request ends
-		defer end.Close()
-		_ = k.g.call(boot.ContMgrPortForward, &boot.PortForwardOpts{ContainerID: s.ID, Port: s.Port, FilePayload: urpc.FilePayload{Files: []*os.File{end}}}, nil)
+	node, err := net.FileConn(end)
+	end.Close()
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer node.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		c, err := k.net.dial(ctx, s.Port)
+		cancel()
+		if err != nil {
+			return // the node sees that it ends, and asks again or says so
+		}
+		defer c.Close()
+		splice(c, node.(*net.UnixConn), func() {
+			c.SetDeadline(time.Unix(1, 0))
+			node.Close()
+		})
 	}()
 	return nil
 }
@@ -221,7 +232,7 @@ type failure struct{ error }
 func (i *instance) newProxy(s compute.Service) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, IdleConnTimeout: 30 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-			DialContext: func(context.Context, string, string) (net.Conn, error) { return i.box.dial(i.id, i.port) }},
+			DialContext: func(context.Context, string, string) (net.Conn, error) { return i.box.dial(i.port) }},
 		Rewrite: func(p *httputil.ProxyRequest) {
 			prefix, rest := p.In.URL.Path, "/"
 			if of, ok := strings.CutPrefix(p.In.URL.Path, redoubt.ServicePath); ok {
@@ -261,10 +272,10 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) (err error) {
 		return compute.ErrInstanceGone
 	default:
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, redoubt.MaxServiceBody))
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
-		return &redoubt.Error{Op: "Call", Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a request to an image has at most %d KiB: put more into an object, and name that", maxRequest>>10)}
+		return &redoubt.Error{Op: "Call", Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a request has at most %d MiB: put more into an object, and name that", redoubt.MaxServiceBody>>20)}
 	}
 	if err != nil {
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}

@@ -3,6 +3,7 @@ package oci_test
 import (
 	"bytes"
 	"errors"
+	"net"
 	"net/http/httptest"
 	"runtime"
 	"strings"
@@ -62,7 +63,7 @@ func TestAnImageAnswersRequests(t *testing.T) {
 	for _, c := range []struct{ method, target, body, want string }{
 		{"GET", "/svc/x/", "", `GET /  "SECRET" "" 0`},
 		{"GET", "/svc/x/y/z?q=1", "", `GET /y/z q=1 "SECRET" "" 0`},
-		{"POST", "/svc/x/", strings.Repeat("x", 900<<10), `POST /  "SECRET" "" 921600`},
+		{"POST", "/svc/x/", strings.Repeat("x", redoubt.MaxServiceBody), `POST /  "SECRET" "" 8388608`},
 		{"GET", "/svc/x/in/reports/a", "", "content"},
 	} {
 		w, err := ask(i, c.method, c.target, c.body)
@@ -73,7 +74,7 @@ func TestAnImageAnswersRequests(t *testing.T) {
 	if w, err := ask(i, "GET", "/svc/x/", ""); err != nil || w.Header().Get("X-Own") == "" || w.Header().Get("Content-Length") == "" {
 		t.Errorf("what is its own to say: %q %v", w.Header(), err)
 	}
-	if _, err := ask(i, "POST", "/svc/x/", strings.Repeat("x", 1<<20)); !errors.Is(err, redoubt.TooLarge) {
+	if _, err := ask(i, "POST", "/svc/x/", strings.Repeat("x", redoubt.MaxServiceBody+1)); !errors.Is(err, redoubt.TooLarge) {
 		t.Errorf("a body that is too large: %v", err)
 	}
 	for _, read := range r.Reads() {
@@ -101,6 +102,54 @@ func TestAnImageAnswersRequests(t *testing.T) {
 	<-i.Ended()
 	if _, err := ask(i, "GET", "/svc/x/", ""); !errors.Is(err, redoubt.Unavailable) {
 		t.Errorf("of an instance that has ended: %v", err)
+	}
+}
+
+func TestAServiceReachesNobody(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := driverWith(t, oci.Options{})
+	s, _ := serviceOf(t, new(syncBuffer), "serve", "")
+	i, err := d.Begin(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	// Its own port answers, so that a refusal says something; who calls it has no port open, and nothing else has a route.
+	for to, want := range map[string]string{"127.0.0.1:8080": "it answered", "127.0.0.1:" + port: "", "198.18.0.1:" + port: "", "198.18.0.2:" + port: "", "198.18.0.2:8080": "", "198.18.0.3:80": "", "169.254.169.254:80": "", "10.0.0.1:80": "", "localhost:" + port: ""} {
+		if w, err := ask(i, "GET", "/svc/x/dial?"+to, ""); err != nil || w.Code != 200 || w.Body.String() != want {
+			t.Errorf("%s: got %d %q %v, want %q", to, w.Code, w.Body, err, want)
+		}
+	}
+}
+
+func TestARequestThatAServiceDoesNotReadHoldsNothingUp(t *testing.T) {
+	d := driverWith(t, oci.Options{})
+	s, _ := serviceOf(t, new(syncBuffer), "serve", "")
+	i, err := d.Begin(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
+	large := strings.Repeat("x", redoubt.MaxServiceBody)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 5 {
+				_, _ = ask(i, "POST", "/svc/x/deaf", large) // an answer, or that the program has closed the connection
+			}
+		})
+	}
+	wg.Wait()
+	if w, err := ask(i, "POST", "/svc/x/", large); err != nil || w.Code != 200 {
+		t.Errorf("afterwards: %d %v", w.Code, err)
 	}
 }
 

@@ -116,11 +116,18 @@ func more() map[string]func(string) error {
 		// serve answers HTTP on $PORT: what it is asked, and of a file below /in its content.
 		"serve": func(string) error {
 			fmt.Println("serving")
-			return http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			return http.ListenAndServe(":"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case r.URL.Path == "/die":
 					os.Exit(3)
 				case r.URL.Path == "/up":
+				case r.URL.Path == "/deaf": // answers, and takes nothing of what it is told
+				case r.URL.Path == "/dial":
+					c, err := net.DialTimeout("tcp", r.URL.RawQuery, 2*time.Second)
+					if err == nil {
+						c.Close()
+						fmt.Fprint(w, "it answered")
+					}
 				case strings.HasPrefix(r.URL.Path, "/in/"):
 					b, err := os.ReadFile(r.URL.Path)
 					if err != nil {
