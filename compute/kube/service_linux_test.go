@@ -25,6 +25,7 @@ import (
 
 func TestMain(m *testing.M) {
 	Enter() // a program of a service is started by this binary
+	tryWall()
 	os.Exit(m.Run())
 }
 
@@ -61,7 +62,7 @@ func (c *cluster) keepers(t *testing.T) *keepers {
 			}
 			k.all[pod] = l
 			keeper := newKeeper(alone)
-			keeper.asks = runtime.GOOS == "linux"
+			keeper.asks = true
 			serving.Go(func() { keeper.serve(l) })
 		}
 		held := k.held
@@ -116,14 +117,7 @@ func begin(t *testing.T, d *Driver, s compute.Service) *instance {
 	return i.(*instance)
 }
 
-func needLinux(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("pods run Linux")
-	}
-}
-
 func TestAPodAnswersRequests(t *testing.T) {
-	needLinux(t)
 	c := newCluster()
 	c.agents(t)
 	k := c.keepers(t)
@@ -175,7 +169,6 @@ func TestAPodAnswersRequests(t *testing.T) {
 }
 
 func TestAServiceOutlivesItsStreams(t *testing.T) {
-	needLinux(t)
 	c := newCluster()
 	c.agents(t)
 	k := c.keepers(t)
@@ -212,7 +205,6 @@ func TestAServiceOutlivesItsStreams(t *testing.T) {
 }
 
 func TestAPodThatIsRemovedEndsItsInstance(t *testing.T) {
-	needLinux(t)
 	c := newCluster()
 	c.agents(t)
 	k := c.keepers(t)
@@ -229,7 +221,6 @@ func TestAPodThatIsRemovedEndsItsInstance(t *testing.T) {
 }
 
 func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
-	needLinux(t)
 	for name, x := range map[string]struct {
 		args []string
 		kind redoubt.Kind
@@ -265,7 +256,6 @@ func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
 }
 
 func TestClosingTheDriverEndsItsServices(t *testing.T) {
-	needLinux(t)
 	c := newCluster()
 	c.agents(t)
 	s, _, _ := c.service(t, c.keepers(t), "serve", "")
