@@ -52,12 +52,13 @@ type keeper struct {
 	port     int
 	unwatch  context.CancelFunc // ends who watches
 	watchers int
+	alone    time.Duration // nobody may have watched
 	lonely   *time.Timer
 	left     chan struct{} // closed when nobody has watched for too long
 }
 
 func newKeeper(alone time.Duration) *keeper {
-	k := &keeper{ended: make(chan struct{}), unwatch: func() {}, left: make(chan struct{})}
+	k := &keeper{ended: make(chan struct{}), unwatch: func() {}, alone: alone, left: make(chan struct{})}
 	k.words.news = make(chan struct{}, 1)
 	k.lonely = time.AfterFunc(alone, func() { close(k.left) })
 	return k
@@ -243,7 +244,7 @@ func (k *keeper) watch(w http.ResponseWriter, r *http.Request) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.watchers--; k.watchers == 0 {
-			k.lonely.Reset(alone)
+			k.lonely.Reset(k.alone)
 		}
 	}()
 	flush := http.NewResponseController(w).Flush
