@@ -32,6 +32,17 @@ func more() map[string]func(string) error {
 			fmt.Println("refused")
 			return nil
 		},
+		// shut waits until an address does not answer, half a minute at most.
+		"shut": func(to string) error {
+			for began := time.Now(); time.Since(began) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+				c, err := net.DialTimeout("tcp", to, 2*time.Second)
+				if err != nil {
+					return nil
+				}
+				c.Close()
+			}
+			return fmt.Errorf("%s answers", to)
+		},
 		"net": func(string) error {
 			all, err := net.Interfaces()
 			for _, i := range all {
