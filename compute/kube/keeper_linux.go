@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -32,7 +33,11 @@ func keep() error {
 		}
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, UidMappings: same(os.Getuid()), GidMappings: same(os.Getgid())}
 	}
-	if err := errors.Join(c.Start(), secret()); err != nil { // a parent that is secret cannot say who its child is in a namespace of users
+	if err := c.Start(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(exitNoWall)
+	}
+	if err := secret(); err != nil { // not before: a parent that is secret cannot say who its child is in a namespace of users
 		return err
 	}
 	for {

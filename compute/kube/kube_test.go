@@ -325,6 +325,7 @@ func TestWhatTheClusterSaysIsTold(t *testing.T) {
 		{"deadline", "out of time: ", phase("DeadlineExceeded")},
 		{"evicted", "has put it out", phase("Evicted")},
 		{"lost", "", phase("NodeLost")},
+		{"no wall", "", ended("Error", exitNoWall)},
 		{"agent", "", func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: agentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
 		}},

@@ -363,6 +363,8 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 		return nil // which says more
 	case e.Reason == "StartError" || e.Reason == "ContainerCannotRun":
 		return stop("the cluster cannot run the image: %s", plain(e.Message))
+	case c.Name == jobContainer && e.ExitCode == exitNoWall:
+		return errors.New("the cluster's machines have nothing to wall in a service's sockets with: that takes Linux 5.14 or gVisor")
 	case c.Name == jobContainer && e.ExitCode == 128+9:
 		return stop("it was killed: the sandbox had no more memory, or it has ended what runs beside it")
 	case c.Name == jobContainer:
