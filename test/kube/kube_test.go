@@ -454,6 +454,10 @@ func TestTheRoleIsEnough(t *testing.T) {
 	if x, err := d.Run(t.Context(), r.Task(spec)); err != nil || x.Code != 0 || r.Said(1) != "x" || string(r.Outputs()["y"]) != "y" {
 		t.Errorf("got %+v, %v", x, err)
 	}
+	s, _, _ := theLab.programs().Service(t, "serve", "")
+	if got := ask(t, begin(t, d, s), "in/reports/a"); got != "content" {
+		t.Errorf("a service answers %q", got)
+	}
 }
 
 // From Run to its return, of a program that does nothing.
