@@ -63,8 +63,12 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 		}
 		i.Close()
 	}
-	if own, ok := errors.AsType[*stopped](err); ok {
+	own, ok := errors.AsType[*stopped](err)
+	switch _, known := errors.AsType[*redoubt.Error](err); {
+	case ok:
 		err = &redoubt.Error{Op: "kube.Begin", Kind: redoubt.Invalid, Hint: own.Why}
+	case !known:
+		err = &redoubt.Error{Op: "kube.Begin", Kind: redoubt.Unavailable, Err: err, Hint: "the cluster did not begin it: is it in reach, and has it room?"}
 	}
 	return nil, err
 }

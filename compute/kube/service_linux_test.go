@@ -255,6 +255,21 @@ func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
 	}
 }
 
+func TestAClusterThatDoesNotBeginAServiceIsTold(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	c.now = func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.driver(t, nil).Begin(ctx, s); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(computetest.Told(err), "in reach") {
+		t.Errorf("got %s", computetest.Told(err))
+	}
+	if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+		t.Error("its pod is left")
+	}
+}
+
 func TestClosingTheDriverEndsItsServices(t *testing.T) {
 	c := newCluster()
 	c.agents(t)
