@@ -54,7 +54,7 @@ ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a modu
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
 
 kube: KUBE_DIR ?= $(HOME)/.cache/redoubt-kube
-kube: ## jobs on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suite on it (needs root)
+kube: ## jobs and services on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suites on it, with runc and with gVisor (needs root)
 	cd test/kube && $(GO) vet ./... && ./run $(KUBE_DIR) -test.v
 
 systemd: build ## the unit of contrib/ under a systemd of its own: a node starts, finds its walls and runs a job (needs root)
