@@ -30,6 +30,7 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
+	window *window
 	giving sync.Mutex // a descriptor and its frame are sent together
 
 	group *group
@@ -80,7 +81,11 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(bootTimeout))
-	err = b.wire.sendJSON(doBoot, 0, spec)
+	var shared *os.File
+	if b.window, shared, err = newWindow(); err == nil {
+		err = b.give(shared, func() error { return b.wire.sendJSON(doBoot, 0, spec) })
+		shared.Close()
+	}
 	if err == nil {
 		err = b.wire.expect(tellReady, nil)
 	}
@@ -143,6 +148,9 @@ func (b *box) kill() {
 		b.group.remove()
 		b.conn.Close()
 		b.files.Close()
+		if b.window != nil {
+			b.window.close()
+		}
 	})
 }
 

@@ -86,6 +86,7 @@ type keeper struct {
 	boot   bootSpec
 	g      *gvisor
 	net    *network // nil: none
+	in     *places
 	memory *os.File // of all programs in the sandbox
 	statm  *os.File // of gVisor
 	null   *os.File
@@ -99,6 +100,15 @@ func (k *keeper) serve() error {
 	if err := k.wire.expect(doBoot, &k.boot); err != nil {
 		return err
 	}
+	shared, err := k.takeDescriptors(1)
+	if err != nil {
+		return err
+	}
+	window := os.NewFile(uintptr(shared[0]), "window")
+	if k.in, err = newPlaces(window); err != nil {
+		return err
+	}
+	window.Close()
 	if err := k.prepare(); err != nil {
 		return err
 	}
@@ -115,7 +125,6 @@ func (k *keeper) serve() error {
 		defer theirs.Close()
 		links = of.links(theirs)
 	}
-	var err error
 	if k.g, err = startSentry(dir, k.boot, links); err != nil {
 		return err
 	}
@@ -322,7 +331,7 @@ func (k *keeper) run(r runSpec) error {
 		return err
 	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
-	in := &inFS{root: fileInfo{Dir: true}, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
+	in := &inFS{root: fileInfo{Dir: true}, in: k.in, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
 	inEnd, inServer, err := serveFiles("/in", in, true)
 	if err != nil {
 		return err
