@@ -280,7 +280,9 @@ func containerStreams(ctx context.Context, j *jobs, p *podman, dir string) error
 			err := c.do("GET", "/bench/stream/in", "", nil, nil)
 			return time.Since(began), err
 		}},
-		{"read", func() (time.Duration, error) { return image(slices.Repeat([]string{"read", "/in/bench/stream/in"}, containerTimes)...) }},
+		{"read", func() (time.Duration, error) {
+			return image(slices.Repeat([]string{"read", "/in/bench/stream/in"}, containerTimes)...)
+		}},
 		{"S3 PUT", func() (time.Duration, error) {
 			began := time.Now()
 			err := c.do("PUT", "/bench/put", "", body, nil)
@@ -294,7 +296,9 @@ func containerStreams(ctx context.Context, j *jobs, p *podman, dir string) error
 			do   func() (time.Duration, error)
 		}{
 			{"podman start", func() (time.Duration, error) { return theirs("exit", "0") }},
-			{"podman read", func() (time.Duration, error) { return theirs(slices.Repeat([]string{"read", "/data/in"}, containerTimes)...) }},
+			{"podman read", func() (time.Duration, error) {
+				return theirs(slices.Repeat([]string{"read", "/data/in"}, containerTimes)...)
+			}},
 			{"podman write", func() (time.Duration, error) { return theirs("fill", "/data/out"+fill) }},
 		}...)
 	}

@@ -112,6 +112,23 @@ func (k *keeper) serve() error {
 	if err := k.prepare(); err != nil {
 		return err
 	}
+	if k.null, err = os.Open(os.DevNull); err != nil {
+		return err
+	}
+	if k.boot.Runc == "" {
+		err = k.startKernel()
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.wire.send(tellReady, 0, nil); err != nil {
+		return err
+	}
+	return k.work()
+}
+
+// startKernel starts gVisor, and gives up all that it was needed for.
+func (k *keeper) startKernel() (err error) {
 	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
 	if len(k.boot.Network) > 0 {
 		of, err := newNamed(k.boot.Network)
@@ -134,15 +151,15 @@ func (k *keeper) serve() error {
 	if k.statm, err = os.Open(fmt.Sprintf("/proc/%d/statm", k.g.cmd.Process.Pid)); err != nil {
 		return err
 	}
-	if k.null, err = os.Open(os.DevNull); err != nil {
-		return err
-	}
 	// From here on it serves what may be hostile: it has nothing left but its own folder and what is open.
-	if err := sandbox.Enclose([]string{dir}, nil); err != nil {
-		return err
-	}
-	if err := k.wire.send(tellReady, 0, nil); err != nil {
-		return err
+	return sandbox.Enclose([]string{dir}, nil)
+}
+
+// work runs what the node tells, until that has gone.
+func (k *keeper) work() error {
+	run := k.run
+	if k.boot.Runc != "" {
+		run = k.runTrusted
 	}
 	runs := make(chan runSpec)
 	failed := make(chan error, 1)
@@ -195,7 +212,7 @@ func (k *keeper) serve() error {
 		case err := <-failed:
 			return err
 		case r := <-runs:
-			if err := k.run(r); err != nil {
+			if err := run(r); err != nil {
 				return err
 			}
 		}
@@ -490,25 +507,7 @@ func (k *keeper) give(out *outFS) func(string, *outNode) error {
 			return err
 		}
 		defer c.Close()
-		i, err := c.Stat()
-		if err != nil {
-			return err
-		}
-		if err := k.wire.sendJSON(tellPut, 0, putHeader{Path: name, Bytes: i.Size()}); err != nil {
-			return err
-		}
-		piece := make([]byte, min(pieceBytes, i.Size()))
-		for left := i.Size(); left > 0; {
-			n, err := c.Read(piece[:min(left, int64(len(piece)))])
-			if n == 0 {
-				return errors.Join(io.ErrUnexpectedEOF, err)
-			}
-			if err := k.wire.send(tellData, 0, piece[:n]); err != nil {
-				return err
-			}
-			left -= int64(n)
-		}
-		return nil
+		return k.giveFile(name, c)
 	}
 }
 

@@ -204,6 +204,9 @@ func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, er
 			if r.timer != nil && !r.timer.Stop() {
 				return x, errEnded // for its time, however well it ended just then
 			}
+			if syscall.Signal(e.Signal) == syscall.SIGKILL && r.b.group.killed() {
+				e = ending{Code: -1, Why: outOfMemory(r.t.Limits.Memory)}
+			}
 			if e.Code == -1 {
 				return compute.Exit{Code: -1, Why: why(e)}, nil
 			}

@@ -129,6 +129,7 @@ type bootSpec struct {
 	CPUs      float64  `json:"cpus"`
 	Processes int      `json:"processes"`
 	Disk      int64    `json:"disk"`
+	Runc      string   `json:"runc,omitempty"`    // "": gVisor
 	Serves    bool     `json:"serves,omitempty"`  // connections are made to its program
 	Network   []string `json:"network,omitempty"` // destinations that its program connects to
 }
