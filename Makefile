@@ -109,8 +109,9 @@ bench-raise: build ## what a guard raises into a higher enclave, against what th
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
-bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, and what they read and write (two minutes)
+bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, what they read and write, and images beside podman (needs root for that; four minutes)
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -containers
 
 clean: ## remove what the builds made
 	rm -rf redoubt dist

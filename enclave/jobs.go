@@ -366,6 +366,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 	if err := e.commit(ctx, b, ent); err != nil {
 		return redoubt.Job{}, err
 	}
+	unlock() // who begins it holds it, and waits for its records
 	e.addJob(j)
 	e.enqueue(j)
 	if err := e.keepSome(ctx, j.start); err != nil { // the next one tries again
@@ -452,11 +453,11 @@ func (e *Enclave) snapshot(of label.Label) map[uint32]int64 {
 	return all
 }
 
-// keepNew adds both records of a job to a batch. The caller commits, then unlocks.
+// keepNew adds both records of a job to a batch. The caller commits, then unlocks, before anybody is told of it; once more does nothing.
 func (e *Enclave) keepNew(ctx context.Context, b *store.Batch, j *job) (unlock func(), err error) {
 	first := e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))
 	second := e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))
-	unlock = func() { second(); first() }
+	unlock = sync.OnceFunc(func() { second(); first() })
 	if err := errors.Join(e.putJob(ctx, b, j), e.putJobState(ctx, b, j, j.state)); err != nil {
 		unlock()
 		return nil, err

@@ -605,6 +605,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire
 	if err := e.commit(ctx, b, ent); err != nil {
 		return false, err
 	}
+	unlock()
 	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -59,7 +60,8 @@ func mustConfig(t *testing.T, img v1.Image) *v1.ConfigFile {
 	return c
 }
 
-// From the estate file to a program in a sandbox and back: what is named and granted is reached, is on record and on the list of what the node dials.
+// From the estate file to a program in a sandbox and back: what is named and granted is reached, is on record and on the list of what the node dials; so
+// is the machine's own kernel, for whom it is granted to.
 func TestAJobReachesWhatTheEstateGrants(t *testing.T) {
 	if fips140.Enforced() {
 		t.Skip("the client that pushes the image is not held to it")
@@ -80,7 +82,7 @@ func TestAJobReachesWhatTheEstateGrants(t *testing.T) {
 		}
 	}()
 	r := newEstate(t)
-	node := "    destinations:\n      - {name: \"index.example.mil:8080\", address: \"" + far.Addr().String() + "\", label: SECRET, subjects: [s-analyst]}\n"
+	node := "    destinations:\n      - {name: \"index.example.mil:8080\", address: \"" + far.Addr().String() + "\", label: SECRET, subjects: [s-analyst]}\n    runc: {subjects: [s-analyst]}\n"
 	example, file := r.must("estate", "show", "example"), filepath.Join(t.TempDir(), "estate.yaml")
 	at := strings.Index(example, "  - name: secret\n") + len("  - name: secret\n")
 	if err := os.WriteFile(file, []byte(example[:at]+node+example[at:]), 0o600); err != nil {
@@ -103,6 +105,17 @@ func TestAJobReachesWhatTheEstateGrants(t *testing.T) {
 	}
 	if s := r.try("job", "run", "--image", "reports/program:v1", "--as", "u-analyst@secret", "--network", "index.example.mil:8080"); s.code == 0 || !strings.Contains(s.err, "estate file names those of a node") {
 		t.Errorf("of one that was granted to others: %+v", s)
+	}
+	if s := r.try("job", "run", "--driver", "runc", "--image", "reports/program:v1", "--as", "u-analyst@secret"); s.code != 3 {
+		t.Errorf("the machine's own kernel, granted to others: %+v", s)
+	}
+	if _, err := exec.LookPath("runc"); err == nil {
+		if s := run("--driver", "runc", "--out", "s3://reports/trusted/", "--", "write", "/out/x=1", "say", "well"); s.code != 0 || s.out != "well\n" {
+			t.Errorf("with runc: %+v", s)
+		}
+		if s := r.try("doctor", "--estate", file); !strings.Contains(s.out, "node secret lets jobs of 1 subjects stand on this machine's own kernel") {
+			t.Errorf("doctor says %s", s.out)
+		}
 	}
 	if s := r.must("audit", "search", "--action", "Connect", "--as", "officer@secret"); !strings.Contains(s, "Connect") {
 		t.Errorf("on record is %s", s)

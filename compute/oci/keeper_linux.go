@@ -86,6 +86,7 @@ type keeper struct {
 	boot   bootSpec
 	g      *gvisor
 	net    *network // nil: none
+	in     *places
 	memory *os.File // of all programs in the sandbox
 	statm  *os.File // of gVisor
 	null   *os.File
@@ -99,9 +100,35 @@ func (k *keeper) serve() error {
 	if err := k.wire.expect(doBoot, &k.boot); err != nil {
 		return err
 	}
+	shared, err := k.takeDescriptors(1)
+	if err != nil {
+		return err
+	}
+	window := os.NewFile(uintptr(shared[0]), "window")
+	if k.in, err = newPlaces(window); err != nil {
+		return err
+	}
+	window.Close()
 	if err := k.prepare(); err != nil {
 		return err
 	}
+	if k.null, err = os.Open(os.DevNull); err != nil {
+		return err
+	}
+	if k.boot.Runc == "" {
+		err = k.startKernel()
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.wire.send(tellReady, 0, nil); err != nil {
+		return err
+	}
+	return k.work()
+}
+
+// startKernel starts gVisor, and gives up all that it was needed for.
+func (k *keeper) startKernel() (err error) {
 	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
 	if k.boot.linked() {
 		of, err := callers(), error(nil)
@@ -118,7 +145,6 @@ func (k *keeper) serve() error {
 		defer theirs.Close()
 		links = of.links(theirs)
 	}
-	var err error
 	if k.g, err = startSentry(dir, k.boot, links); err != nil {
 		return err
 	}
@@ -128,15 +154,15 @@ func (k *keeper) serve() error {
 	if k.statm, err = os.Open(fmt.Sprintf("/proc/%d/statm", k.g.cmd.Process.Pid)); err != nil {
 		return err
 	}
-	if k.null, err = os.Open(os.DevNull); err != nil {
-		return err
-	}
 	// From here on it serves what may be hostile: it has nothing left but its own folder and what is open.
-	if err := sandbox.Enclose([]string{dir}, nil); err != nil {
-		return err
-	}
-	if err := k.wire.send(tellReady, 0, nil); err != nil {
-		return err
+	return sandbox.Enclose([]string{dir}, nil)
+}
+
+// work runs what the node tells, until that has gone.
+func (k *keeper) work() error {
+	run := k.run
+	if k.boot.Runc != "" {
+		run = k.runTrusted
 	}
 	runs := make(chan runSpec)
 	failed := make(chan error, 1)
@@ -189,7 +215,7 @@ func (k *keeper) serve() error {
 		case err := <-failed:
 			return err
 		case r := <-runs:
-			if err := k.run(r); err != nil {
+			if err := run(r); err != nil {
 				return err
 			}
 		}
@@ -325,7 +351,7 @@ func (k *keeper) run(r runSpec) error {
 		return err
 	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
-	in := &inFS{root: fileInfo{Dir: true}, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
+	in := &inFS{root: fileInfo{Dir: true}, in: k.in, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
 	inEnd, inServer, err := serveFiles("/in", in, true)
 	if err != nil {
 		return err
@@ -484,25 +510,7 @@ func (k *keeper) give(out *outFS) func(string, *outNode) error {
 			return err
 		}
 		defer c.Close()
-		i, err := c.Stat()
-		if err != nil {
-			return err
-		}
-		if err := k.wire.sendJSON(tellPut, 0, putHeader{Path: name, Bytes: i.Size()}); err != nil {
-			return err
-		}
-		piece := make([]byte, min(pieceBytes, i.Size()))
-		for left := i.Size(); left > 0; {
-			n, err := c.Read(piece[:min(left, int64(len(piece)))])
-			if n == 0 {
-				return errors.Join(io.ErrUnexpectedEOF, err)
-			}
-			if err := k.wire.send(tellData, 0, piece[:n]); err != nil {
-				return err
-			}
-			left -= int64(n)
-		}
-		return nil
+		return k.giveFile(name, c)
 	}
 }
 

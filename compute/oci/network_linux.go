@@ -260,7 +260,7 @@ func hostsFS(content []byte) *inFS {
 		switch {
 		case kind == askOpen:
 			return mustJSON(openReply{Handle: 1, File: fileInfo{Bytes: int64(len(content))}}), 0
-		case kind == askRead && len(q) == 24:
+		case kind == askRead && len(q) == 32:
 			off, n := binary.BigEndian.Uint64(q[8:]), binary.BigEndian.Uint64(q[16:])
 			off = min(off, uint64(len(content)))
 			return slices.Clone(content[off : off+min(n, uint64(len(content))-off)]), 0

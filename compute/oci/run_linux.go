@@ -204,6 +204,9 @@ func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, er
 			if r.timer != nil && !r.timer.Stop() {
 				return x, errEnded // for its time, however well it ended just then
 			}
+			if syscall.Signal(e.Signal) == syscall.SIGKILL && r.b.group.killed() {
+				e = ending{Code: -1, Why: outOfMemory(r.t.Limits.Memory)}
+			}
 			if e.Code == -1 {
 				return compute.Exit{Code: -1, Why: why(e)}, nil
 			}
@@ -351,7 +354,7 @@ func infoOf(f redoubt.JobFile) fileInfo {
 // read gives a part of an input behind four bytes that are for the error number.
 func (r *run) read(q []byte) ([]byte, error) {
 	const head = 4
-	if len(q) != 24 {
+	if len(q) != 32 {
 		return make([]byte, head), unix.EINVAL
 	}
 	number, off, n := binary.BigEndian.Uint64(q), binary.BigEndian.Uint64(q[8:]), binary.BigEndian.Uint64(q[16:])
@@ -366,11 +369,19 @@ func (r *run) read(q []byte) ([]byte, error) {
 	if h.c == nil {
 		return make([]byte, head), unix.EBADF
 	}
-	b := make([]byte, head+n)
-	m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b[head:])
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	fill := func(b []byte) (int, error) {
+		m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = nil
+		}
+		return m, err
 	}
+	if place := binary.BigEndian.Uint64(q[24:]); int64(place) != noPlace {
+		m, err := r.b.window.put(place, n, fill)
+		return binary.BigEndian.AppendUint64(make([]byte, head), uint64(m)), err
+	}
+	b := make([]byte, head+n)
+	m, err := fill(b[head:])
 	return b[:head+m], err
 }
 

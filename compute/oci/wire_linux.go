@@ -18,7 +18,7 @@ const (
 	askStat     = 's' // path
 	askList     = 'l' // path
 	askOpen     = 'o' // path; answered with an openReply
-	askRead     = 'r' // handle, offset and length, 8 bytes each
+	askRead     = 'r' // handle, offset, length and place in the window, 8 bytes each; answered with how much is there, or where there is no place, with the bytes
 	askClose    = 'c' // handle; not answered
 	askDial     = 'n' // a destination's name; answered with doConnect, or an error number
 	tellReady   = 'y' // it stands
@@ -129,6 +129,7 @@ type bootSpec struct {
 	CPUs      float64  `json:"cpus"`
 	Processes int      `json:"processes"`
 	Disk      int64    `json:"disk"`
+	Runc      string   `json:"runc,omitempty"`    // "": gVisor
 	Serves    bool     `json:"serves,omitempty"`  // connections are made to its program
 	Network   []string `json:"network,omitempty"` // destinations that its program connects to
 }
