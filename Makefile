@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd media nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -56,6 +56,9 @@ ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a modu
 kube: KUBE_DIR ?= $(HOME)/.cache/redoubt-kube
 kube: ## jobs and services on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suites on it, with runc and with gVisor (needs root)
 	cd test/kube && $(GO) vet ./... && ./run $(KUBE_DIR) -test.v
+
+media: ## ffmpeg and ImageMagick at work on real files, in the userland of a Debian that it makes (needs root; fetches 400 MB; three minutes)
+	CGO_ENABLED=0 MEDIA=1 CLIENTS_REQUIRE=1 $(GO) test ./compute/oci -count=1 -run TestFFmpegWorks -v
 
 systemd: build ## the unit of contrib/ under a systemd of its own: a node starts, finds its walls and runs a job (needs root)
 	scripts/systemd
@@ -106,8 +109,9 @@ bench-raise: build ## what a guard raises into a higher enclave, against what th
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
-bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, and what they read and write (two minutes)
+bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, what they read and write, and images beside podman (needs root for that; four minutes)
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -containers
 
 clean: ## remove what the builds made
 	rm -rf redoubt dist

@@ -165,16 +165,17 @@ type Trusted struct {
 
 // As what a key is believed. Fingerprints are SHA-256, hex, of the Ed25519 key; of TrustedInterface, of the certificate.
 const (
-	TrustedHome      = "home"      // by a device: people, revocations and leases hang on it
-	TrustedInterface = "interface" // by a device: the TLS authority of its home, when it enrols and renews its lease
-	TrustedDevice    = "device"    // by a home: the device's own work
-	TrustedLower     = "lower"     // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
-	TrustedSide      = "side"      // by a guard: the TLS authority of an enclave that it joins
-	TrustedRoad      = "road"      // by a half of a guard: the key that it shares with the other, and where that listens
-	TrustedNeighbour = "neighbour" // by a device: another's work, beside a lease that their home signed
-	TrustedPartner   = "partner"   // by an agreement's gateway: another estate's, for what that gives
-	TrustedCluster   = "cluster"   // by a node: the certificate authority of the Kubernetes cluster that it runs images on
-	TrustedMaker     = "maker"     // what was made under it, when another passes it on: of another device, or one of before
+	TrustedHome        = "home"        // by a device: people, revocations and leases hang on it
+	TrustedInterface   = "interface"   // by a device: the TLS authority of its home, when it enrols and renews its lease
+	TrustedDevice      = "device"      // by a home: the device's own work
+	TrustedLower       = "lower"       // by an enclave that a guard raises to: what the lower one made, and whose entries it passes on
+	TrustedSide        = "side"        // by a guard: the TLS authority of an enclave that it joins
+	TrustedRoad        = "road"        // by a half of a guard: the key that it shares with the other, and where that listens
+	TrustedNeighbour   = "neighbour"   // by a device: another's work, beside a lease that their home signed
+	TrustedPartner     = "partner"     // by an agreement's gateway: another estate's, for what that gives
+	TrustedDestination = "destination" // by a node: by no key; what the estate lets its jobs connect to, over TCP
+	TrustedCluster     = "cluster"     // by a node: the certificate authority of the Kubernetes cluster that it runs images on
+	TrustedMaker       = "maker"       // what was made under it, when another passes it on: of another device, or one of before
 )
 
 // Range is a node's accredited range of labels, as banners.

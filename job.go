@@ -64,7 +64,7 @@ type SubmitJob struct {
 	Retries int        `json:"retries,omitempty"` // further attempts after one that failed
 	Limits  JobLimits  `json:"limits,omitzero"`
 	Driver  string     `json:"driver,omitempty"`  // "": that of the estate for this kind of program
-	Network []string   `json:"network,omitempty"` // HOST:PORT of the estate that it may reach; none: no network
+	Network []string   `json:"network,omitempty"` // destinations of the node that it may reach, by their names; none: no network
 	From    string     `json:"from,omitempty"`    // what started it: "schedule NAME" or "trigger NAME"; told, not asked for
 }
 
@@ -170,6 +170,10 @@ type JobRun interface {
 	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at MAX, for the share. NotFound: nothing is.
 	Kept(ctx context.Context, name string) ([]byte, error)
 	Keep(ctx context.Context, name string, content []byte) error
+	// Dial connects to a destination that the job was submitted with (SubmitJob.Network). First the job rises to the destination's label. The connection
+	// ends when the job rises beyond that, and with the attempt. NotFound: it is none of the job's, or not any more. Denied: the job has risen beyond it.
+	// Unavailable: it does not answer.
+	Dial(ctx context.Context, to string) (JobConn, error)
 	// Log takes what the program writes to standard output (1) and standard error (2). It takes everything, and keeps MaxJobLogBytes.
 	Log(stream int, text []byte)
 	// Put takes one output, once the program has ended; after the first nothing is read any more. Nothing of it shows before Finish. TooLarge: all

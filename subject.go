@@ -151,7 +151,9 @@ const (
 	ActionReadJob     Action = "ReadJob"
 	ActionCancelJob   Action = "CancelJob"
 	ActionCallService Action = "CallService"
-	ActionRunJob      Action = "RunJob" // beginning and end of an attempt, as its subject
+	ActionRunJob      Action = "RunJob"     // beginning and end of an attempt, as its subject
+	ActionConnect     Action = "Connect"    // of a job, to a destination that the estate grants
+	ActionRunTrusted  Action = "RunTrusted" // a job on the machine's own kernel, which the estate grants
 
 	ActionHandPartner  Action = "HandToPartner"   // what an agreement lets out, sealed, to another estate's gateway
 	ActionTakePartner  Action = "TakeFromPartner" // the same from there, by the node's own subject, which asked for it

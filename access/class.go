@@ -29,6 +29,7 @@ const (
 	ClassExport         // what reviewers let out of the estate for who may read it already: of one version
 	ClassPartner        // what another estate's gateway does; it is handed what is sealed to it, and nothing else
 	ClassJob            // what a subject does with jobs: Object is what is read of one, MadeAt of one to be ended, New its MAX
+	ClassGranted        // what the estate's file grants to subjects by name: Object is what it is accredited for, New the job's MAX
 	ClassGuard          // what guards do at either of their enclaves; it opens what is under an open request, and nothing else
 )
 
@@ -78,6 +79,8 @@ func ClassOf(a redoubt.Action) Class {
 		return ClassGuard
 	case redoubt.ActionSubmitJob, redoubt.ActionReadJob, redoubt.ActionCancelJob, redoubt.ActionRunJob, redoubt.ActionCallService:
 		return ClassJob
+	case redoubt.ActionConnect, redoubt.ActionRunTrusted:
+		return ClassGranted
 	case redoubt.ActionHandPartner:
 		return ClassPartner
 	}
@@ -138,6 +141,8 @@ func (c Class) rule() string {
 		return "guard (4.6, 4.7)"
 	case ClassJob:
 		return "job (5.1)"
+	case ClassGranted:
+		return "granted-by-the-estate (5.1)"
 	case ClassPartner:
 		return "partner (4.2)"
 	}

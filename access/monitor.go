@@ -172,6 +172,21 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		case !m.inRange(&r.New):
 			return RuleNodeRange
 		}
+	case ClassGranted:
+		// A job at Who.Working speaks with what is accredited for Object: nothing of the job may go below its label, and nothing that is beyond MAX
+		// may come. What it hears has it rise to Object.
+		switch {
+		case !label.Dominates(&r.New, working):
+			return RuleNoWriteDown
+		case !label.Dominates(&r.Subject.Clearance, &r.New):
+			return RuleWithin
+		case !m.inRange(&r.New):
+			return RuleNodeRange
+		case !label.Dominates(&r.New, &r.Object):
+			return RuleNoReadUp
+		case !label.Dominates(&r.Object, working):
+			return RuleNoWriteDown
+		}
 	case ClassGuard:
 		// What it opens or brings lies within its clearance, which is the node's range; a raise is sealed, and is about no one label.
 		if !r.Object.IsZero() && !label.Dominates(working, &r.Object) {
@@ -238,7 +253,7 @@ func (m *Monitor) roles(class Class, r *Request) string {
 		if bypasses(class, r) {
 			return m.bypass(r)
 		}
-	case ClassJob:
+	case ClassJob, ClassGranted:
 		if !hasAny(&r.Subject, redoubt.RoleAnalyst, redoubt.RoleAdmin, redoubt.RoleStorage) {
 			return RuleRole
 		}
@@ -335,6 +350,8 @@ func (m *Monitor) mayKnow(class Class, r *Request, rule string) bool {
 		return label.Dominates(&r.Who.Working, &r.Object) && m.needToKnow(class, r) == ""
 	case ClassKeys, ClassSend, ClassGuard, ClassJob:
 		return r.Object.IsZero() && (class == ClassGuard || class == ClassJob) || label.Dominates(&r.Who.Working, &r.Object)
+	case ClassGranted:
+		return label.Dominates(&r.New, &r.Object) && redoubt.Granted(r.Granted, r.Subject.Name)
 	case ClassUpload, ClassAbort:
 		return rule != RuleSameWorking && m.needToKnow(class, r) == ""
 	}

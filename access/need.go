@@ -12,6 +12,9 @@ import (
 //
 // A list is refused here only when it could show nothing at all; which keys it shows is decided by Scope.
 func (m *Monitor) needToKnow(class Class, r *Request) string {
+	if class == ClassGranted && !redoubt.Granted(r.Granted, r.Subject.Name) {
+		return RuleGranted
+	}
 	if !class.touchesObjects() || r.Subject.Name == m.own {
 		return ""
 	}

@@ -39,6 +39,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	admins := isA("Backup CheckStore ReadMetrics ExportBundle ImportBundle CutLink SilenceLink")
 	selves := isA("MintCredential RevokeCredential ListCredentials ExplainDecision EnrolDevice")
 	jobs := isA("SubmitJob ReadJob CancelJob RunJob CallService")
+	granted := isA("Connect RunTrusted")
 	expires, records := isA("LifecycleExpiration"), isA("SystemRecord RenewLease TakeFromPartner")
 	sends, receives := isA("SendToPeer"), isA("TakeFromPeer")
 	link := strings.HasPrefix(string(r.Subject.Name), "link.")
@@ -46,7 +47,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 	own := r.Subject.Name == "node.topsecret"
 	w := r.Who.Working
 
-	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards || partners || jobs)
+	object("action", objects || buckets || settings || officers || admins || selves || expires || records || sends || receives || guards || partners || jobs || granted)
 	object("live", r.Live == nil && r.Who.ID != "" && r.Who.Subject != "" && r.Who.Subject == r.Subject.Name)
 	object("time", !r.Now.IsZero() && r.Now.Before(r.Who.Expires) && r.Now.Before(r.Subject.Expires))
 	object("working", above(r.Subject.Clearance, w) && within(w, m.floor, m.ceiling))
@@ -68,6 +69,14 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 			object("beyond clearance", above(r.Subject.Clearance, r.New))
 			object("beyond node", within(r.New, m.floor, m.ceiling))
 		}
+	}
+	if granted {
+		object("write down", above(r.New, w))
+		object("beyond clearance", above(r.Subject.Clearance, r.New))
+		object("beyond node", within(r.New, m.floor, m.ceiling))
+		object("read up", above(r.New, r.Object))
+		object("tells what is below", above(r.Object, w))
+		object("granted", slices.Contains(r.Granted, "*") || slices.Contains(r.Granted, r.Subject.Name))
 	}
 	if isA("PutObject DeleteObject MultipartUpload") {
 		object("write down", above(r.New, w))
@@ -130,7 +139,7 @@ func oracle(m *Monitor, r *Request) (objections []string) {
 		object("link", !sends && !receives)
 		object("role", !(reads || lists) || has("analyst reviewer admin storage"))
 		object("role", !(writes || alters || aborts) || has("analyst admin storage"))
-		object("role", !jobs || has("analyst admin storage"))
+		object("role", !(jobs || granted) || has("analyst admin storage"))
 		object("role", !buckets || has("storage"))
 		object("role", !officers || has("officer"))
 		object("role", !admins || has("admin"))
@@ -259,6 +268,7 @@ func drawn(rt *rapid.T, t *testing.T, all []redoubt.Action) *Request {
 	}
 	r.Self = rapid.Bool().Draw(rt, "self")
 	r.Bypass = seldom("bypass")
+	r.Granted = rapid.SampledFrom([][]redoubt.SubjectName{nil, {"bob"}, {"bob", "ada"}, {"*"}}).Draw(rt, "granted")
 	if ClassOf(r.Action) == ClassPeople && often("about no label") {
 		r.Object = label.Label{}
 	}
@@ -343,6 +353,18 @@ func TestBypassingRetentionAgreesWithTheOracle(t *testing.T) {
 			r.Object, r.MadeAt, r.Bypass = whole.Object, whole.MadeAt, rapid.IntRange(0, 3).Draw(rt, "bypass") > 0
 			r.Subject.Roles = append(r.Subject.Roles, rapid.SampledFrom([]redoubt.Role{redoubt.RoleAnalyst, redoubt.RoleStorage}).Draw(rt, "alters"))
 		})
+}
+
+func TestWhatTheEstateGrantsAgreesWithTheOracle(t *testing.T) {
+	at := []string{"UNCLASSIFIED", "SECRET//REL TO USA, GBR", "SECRET", "SECRET//NOFORN", "TOP SECRET//SI", "TOP SECRET//SI/TK", "TOP SECRET//HCS//NOFORN"}
+	agrees(t, []redoubt.Action{redoubt.ActionConnect, redoubt.ActionRunTrusted}, func(rt *rapid.T, r *Request) {
+		whole := request(t, r.Action)
+		r.Who, r.Subject.Name, r.Subject.Clearance = whole.Who, whole.Subject.Name, whole.Subject.Clearance
+		r.Who.Working = mark(t, rapid.SampledFrom(at[:3]).Draw(rt, "so far"))
+		r.Object = mark(t, rapid.SampledFrom(at).Draw(rt, "accredited"))
+		r.New = mark(t, rapid.SampledFrom(at[1:]).Draw(rt, "max"))
+		r.Subject.Roles = append(r.Subject.Roles, redoubt.RoleAnalyst)
+	})
 }
 
 // agrees holds the monitor against the oracle for some actions, drawn as change makes them likelier to be allowed.

@@ -39,6 +39,7 @@ type Bucket struct {
 //	Review    Bucket, Key, Object: the version that is to be released
 //	Export    Bucket, Key, Object: the version that is to leave
 //	Job       Object: what is read of one; MadeAt: of one that is ended; New: the MAX of one that is submitted or run
+//	Granted   Granted; Object: what is accredited for which label; New: the MAX of the job that asks; Who works at the job's label so far
 //	Guard     Object, where it opens something; New, where it brings something
 type Request struct {
 	Now     time.Time
@@ -48,12 +49,13 @@ type Request struct {
 	Action  redoubt.Action
 	Bucket  *Bucket
 	Key     string
-	Object  label.Label // of the version read or altered
-	MadeAt  label.Label // the working label that it was made at
-	New     label.Label // of the version to be written
-	Self    bool        // it concerns the caller alone: her own credential, her own request
-	Guarded bool        // it is what a guard brought: content of another enclave's, in a bucket that bears its name
-	Bypass  bool        // it removes, or weakens the lock of, a version that GOVERNANCE retention keeps
+	Object  label.Label           // of the version read or altered
+	MadeAt  label.Label           // the working label that it was made at
+	New     label.Label           // of the version to be written
+	Self    bool                  // it concerns the caller alone: her own credential, her own request
+	Guarded bool                  // it is what a guard brought: content of another enclave's, in a bucket that bears its name
+	Granted []redoubt.SubjectName // whom the estate's file grants what is asked for; nil: nobody
+	Bypass  bool                  // it removes, or weakens the lock of, a version that GOVERNANCE retention keeps
 }
 
 // Decision is the answer. The zero Decision refuses, as an internal error.
@@ -102,6 +104,7 @@ const (
 	RuleLinkSubject  = "link-subject (4.3)"
 	RuleNeedToKnow   = "need-to-know"
 	RuleNeedDenied   = "need-to-know-denied"
+	RuleGranted      = "not-granted (5.1)"
 	RuleBypass       = "bypass-governance-right" // the storage role, or a grant that names BypassGovernanceRetention
 	RuleEstate       = "estate-rule: "           // followed by the name that the estate gives it
 )

@@ -28,6 +28,7 @@ func TestEachRuleRefuses(t *testing.T) {
 		r.Subject.Grants = append(r.Subject.Grants, redoubt.Grant{Subject: "ada", Bucket: "reports", Actions: []redoubt.Action{redoubt.ActionBypassLock}})
 	}
 	mine := redoubt.Grant{Subject: "ada", Bucket: "reports"}
+	granted := func(r *Request) { r.Granted, r.New = []redoubt.SubjectName{"ada"}, mark(t, "TOP SECRET") }
 	with := func(change func(*redoubt.Grant)) redoubt.Grant { g := mine; change(&g); return g }
 
 	for _, c := range []struct {
@@ -104,6 +105,17 @@ func TestEachRuleRefuses(t *testing.T) {
 		{"expiry by a person", redoubt.ActionExpire, ownRequest(t), func(r *Request) { r.Who.Subject, r.Subject.Name = "ada", "ada" }, RuleOwnSubject, redoubt.Denied, true},
 		{"a record by a person", redoubt.ActionSystemRecord, ownRequest(t), func(r *Request) { r.Who.Subject, r.Subject.Name = "ada", "ada" }, RuleOwnSubject, redoubt.Denied, true},
 		{"expiry at another label", redoubt.ActionExpire, ownRequest(t), func(r *Request) { r.Object = mark(t, "UNCLASSIFIED") }, RuleSameWorking, redoubt.Denied, true},
+
+		{"a destination that nobody was granted", redoubt.ActionConnect, granted, func(r *Request) { r.Granted = nil }, RuleGranted, redoubt.NotFound, false},
+		{"a destination of others", redoubt.ActionConnect, granted, func(r *Request) { r.Granted = []redoubt.SubjectName{"bob"} }, RuleGranted, redoubt.NotFound, false},
+		{"a destination beyond MAX", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "TOP SECRET//SI") }, RuleNoReadUp, redoubt.NotFound, false},
+		{"a destination without a label", redoubt.ActionConnect, granted, func(r *Request) { r.Object = label.Label{} }, RuleNoReadUp, redoubt.NotFound, false},
+		{"a destination below the job", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "UNCLASSIFIED") }, RuleNoWriteDown, redoubt.Denied, true},
+		{"a destination with a wider audience", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "SECRET//REL TO USA, GBR") }, RuleNoWriteDown, redoubt.Denied, true},
+		{"a MAX below the job", redoubt.ActionConnect, granted, func(r *Request) { r.New = mark(t, "UNCLASSIFIED"); r.Object = r.New }, RuleNoWriteDown, redoubt.Denied, true},
+		{"a MAX beyond the clearance", redoubt.ActionConnect, granted, func(r *Request) { r.New = mark(t, "TOP SECRET//HCS//NOFORN") }, RuleWithin, redoubt.Denied, true},
+		{"a destination by an officer", redoubt.ActionConnect, granted, roles(redoubt.RoleOfficer), RuleRole, redoubt.Denied, true},
+		{"the machine's own kernel, by others", redoubt.ActionRunTrusted, granted, func(r *Request) { r.Granted = []redoubt.SubjectName{"bob"} }, RuleGranted, redoubt.NotFound, false},
 
 		{"a guard's bucket", put, nil, func(r *Request) { r.Bucket.Name = "unclass.reports" }, RuleReserved, redoubt.Denied, true},
 		{"the node's records", get, nil, func(r *Request) { r.Bucket.Name = redoubt.SystemBucket }, RuleReserved, redoubt.NoBucket, false},

@@ -24,12 +24,13 @@ type ask struct {
 	action  redoubt.Action
 	bucket  *bucket // nil where the request is not about one, or names one that is not there
 	name    redoubt.ObjectName
-	object  label.Label // of the version read or altered
-	made    label.Label // the working label that it was made at
-	fresh   label.Label // of a version to be written
-	self    bool        // about the subject's own credential
-	bypass  bool        // in spite of GOVERNANCE retention
-	guarded bool        // what a guard brought
+	object  label.Label           // of the version read or altered
+	made    label.Label           // the working label that it was made at
+	fresh   label.Label           // of a version to be written
+	self    bool                  // about the subject's own credential
+	bypass  bool                  // in spite of GOVERNANCE retention
+	guarded bool                  // what a guard brought
+	granted []redoubt.SubjectName // whom the estate file grants it
 	detail  string
 }
 
@@ -74,7 +75,7 @@ func (e *Enclave) refusal(d access.Decision, a ask) error {
 
 // judge takes the decision and describes it.
 func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
-	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self, Bypass: a.bypass, Guarded: a.guarded}
+	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self, Bypass: a.bypass, Guarded: a.guarded, Granted: a.granted}
 	if a.bucket != nil {
 		req.Bucket = &a.bucket.facts
 	}

@@ -31,6 +31,9 @@ type Options struct {
 	People         []redoubt.Person                      // of the signed genesis estate
 	Buckets        []redoubt.Bucket                      // of the estate; those that were ever made are left as they are
 	Quotas         map[string]int64                      // marking, or redoubt.QuotaOfOthers -> bytes
+	Destinations   []redoubt.Destination                 // what its jobs may connect to
+	Dial           Dialer                                // how; nil: nothing is reached
+	Runc           []redoubt.SubjectName                 // whose jobs may run on the machine's own kernel
 	AuditKeep      time.Duration                         // no entry of the audit log that is younger can be archived away
 	Rules          access.Denier                         // the estate's own, able only to deny
 	Links          []redoubt.Link                        // to the peers that it replicates with, beside its devices
@@ -64,6 +67,7 @@ type Enclave struct {
 	namer    *audit.Namer
 	recorder *audit.Recorder
 	tree     *audit.Log
+	granted  granted       // jobnet.go
 	keep     time.Duration // of the log (Options.AuditKeep)
 	sets     *labelSets
 	locks    *keyLocks
@@ -116,6 +120,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	e := &Enclave{name: o.Name, kind: o.Kind, build: o.Version, policy: o.Policy, floor: o.Floor, ceiling: o.Ceiling,
 		clock: o.Clock, keep: o.AuditKeep, log: o.Log, engine: o.Engine, keyring: o.Keys, locks: newKeyLocks(),
 		monitor: access.New(o.Floor, o.Ceiling, o.Name, o.Rules), maker: makerOf(o.Name), origins: o.Origins, estate: o.Estate, guards: o.Guards}
+	if e.granted, err = newGranted(o); err != nil {
+		return nil, err
+	}
 	if err := e.deriveKeys(o); err != nil {
 		return nil, err
 	}

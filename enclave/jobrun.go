@@ -32,13 +32,16 @@ type jobRun struct {
 
 	mu         sync.Mutex
 	label      label.Label
+	max        label.Label         // of the job; of a destination once it has connected to one
 	originator redoubt.SubjectName // of what it was told that needs a consent to leave; "": it was told of nothing such
 	log        []byte
 	logged     int64
 	more       broadcast // of the log
 	outs       []*write
-	size       int64 // of what the commit of outs carries itself
-	total      int64 // of outs
+	size       int64                  // of what the commit of outs carries itself
+	total      int64                  // of outs
+	conns      map[*jobConn]bool      // that are open
+	spent      map[*destination]int64 // bytes that were sent to one and taken from it
 }
 
 // maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
@@ -103,12 +106,15 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 		return nil, nil
 	}
 	ent, err := e.decide(ctx, ask{op: "RunJob", who: e.asJob(j, j.start.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID)})
+	if err == nil && j.Spec.Driver == redoubt.DriverRunc { // the estate file may have changed
+		err = e.trusted(ctx, "RunJob", e.asJob(j, j.start.label), j.max.label)
+	}
 	s := j.state
 	if err != nil {
 		if k := redoubt.KindOf(err); k != redoubt.Denied && k != redoubt.Unauthenticated && k != redoubt.Expired {
 			return nil, err
 		}
-		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s may no longer have it run: the clearance, or the credential that it was submitted with, has ended", j.By)
+		s.State, s.Ended, s.Exit, s.Why = redoubt.JobFailed, e.clock().UTC(), -1, fmt.Sprintf("%s may no longer have it run: the clearance, the credential that it was submitted with, or a grant of the estate file has ended", j.By)
 		if err := e.keepState(ctx, j, s, nil); err != nil {
 			return nil, err
 		}
@@ -124,7 +130,7 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 	if err := e.keepState(ctx, j, s, ent); err != nil {
 		return nil, err
 	}
-	j.run = &jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label}
+	j.run = &jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label, max: j.max.label}
 	return j.run, nil
 }
 
@@ -178,6 +184,9 @@ func (e *Enclave) jobEntry(j *job, detail string) *entry {
 	return e.describe(context.Background(), ask{who: e.asJob(j, j.max.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID) + " " + detail}, true, "job (5.1)")
 }
 
+// errLessThere is about what was found before the job's MAX became less: it is looked for again.
+var errLessThere = errors.New("it lies beyond what MAX has become")
+
 // rise has the job's label rise by a version that it is told of next. Of one that its originator alone may let leave it is kept whose that is.
 func (r *jobRun) rise(f found) error {
 	var originator redoubt.SubjectName
@@ -190,7 +199,10 @@ func (r *jobRun) rise(f found) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.label = label.Join(r.label, f.set.label)
+	if !r.max.Dominates(f.set.label) {
+		return errLessThere
+	}
+	r.risesTo(label.Join(r.label, f.set.label))
 	if r.originator != "" && originator != "" && originator != r.originator {
 		originator = redoubt.SeveralOriginators
 	}
@@ -203,6 +215,13 @@ func (r *jobRun) risen() label.Label {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.label
+}
+
+// most is how far it may rise from now on.
+func (r *jobRun) most() label.Label {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.max
 }
 
 // now is the label so far as text, and how much was written to the log.
@@ -353,6 +372,7 @@ func (r *jobRun) take(ctx context.Context, w *write, size int64, content io.Read
 func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	e, j := r.e, r.j
 	defer r.more.wake()
+	r.hangUp()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
 	r.mu.Unlock()

@@ -344,7 +344,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 		return redoubt.Job{}, err
 	}
 	ent.Label = e.text(who.Working) // what it says is of START
-	if err := e.checkJob(ctx, op, who, q); err != nil {
+	if err := e.checkJob(ctx, op, who, max, q); err != nil {
 		return redoubt.Job{}, e.noted(ctx, ent, err)
 	}
 	j, err := e.newJob(ctx, who, max, q)
@@ -366,6 +366,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 	if err := e.commit(ctx, b, ent); err != nil {
 		return redoubt.Job{}, err
 	}
+	unlock() // who begins it holds it, and waits for its records
 	e.addJob(j)
 	e.enqueue(j)
 	if err := e.keepSome(ctx, j.start); err != nil { // the next one tries again
@@ -452,11 +453,11 @@ func (e *Enclave) snapshot(of label.Label) map[uint32]int64 {
 	return all
 }
 
-// keepNew adds both records of a job to a batch. The caller commits, then unlocks.
+// keepNew adds both records of a job to a batch. The caller commits, then unlocks, before anybody is told of it; once more does nothing.
 func (e *Enclave) keepNew(ctx context.Context, b *store.Batch, j *job) (unlock func(), err error) {
 	first := e.locks.lock(systemBucketID, kindJob+"/"+string(j.ID))
 	second := e.locks.lock(systemBucketID, kindJobState+"/"+string(j.ID))
-	unlock = func() { second(); first() }
+	unlock = sync.OnceFunc(func() { second(); first() })
 	if err := errors.Join(e.putJob(ctx, b, j), e.putJobState(ctx, b, j, j.state)); err != nil {
 		unlock()
 		return nil, err
@@ -481,7 +482,7 @@ func (e *Enclave) putJobState(ctx context.Context, b *store.Batch, j *job, s job
 }
 
 // checkJob says what is wrong with a job before it is kept.
-func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credential, q redoubt.SubmitJob) error {
+func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credential, max label.Label, q redoubt.SubmitJob) error {
 	bad := func(hint string, args ...any) error {
 		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf(hint, args...)}
 	}
@@ -527,6 +528,9 @@ func (e *Enclave) checkJob(ctx context.Context, op string, who redoubt.Credentia
 		if err != nil || !has {
 			return errors.Join(err, &redoubt.Error{Op: op, Object: q.Module, Kind: redoubt.Invalid, Rule: ruleJobProgram, Hint: "the module is not here: put it first, at START or below"})
 		}
+	}
+	if err := e.checkGranted(ctx, op, who, max, q); err != nil {
+		return err
 	}
 	if q.Out.Bucket == "" {
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -233,5 +234,39 @@ func TestALogIsOfTheLastAttempt(t *testing.T) {
 	finish(t, w.run(), redoubt.JobExit{})
 	if text, _, _, err := w.JobLog(ctx, who, j.ID, 0, false); err != nil || len(text) > 0 {
 		t.Errorf("the log of an attempt that said nothing is %q %v", text, err)
+	}
+}
+
+// A job is begun the moment that it is there: by then its submitter holds nothing that whoever begins it waits for while she waits for that one.
+func TestJobsAreBegunWhileTheirSubmittersAreAnswered(t *testing.T) {
+	w := open(t, nil)
+	who := w.as("s-analyst", "SECRET")
+	const n = 500
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		for range n {
+			if _, err := w.SubmitJob(context.Background(), who, w.jobSpec(who, func(*redoubt.SubmitJob) {})); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range n {
+		r, err := w.NextJob(t.Context(), func(string, redoubt.SubmitJob) bool {
+			name := lockName{systemBucketID, kindJobState + "/" + string(w.jobs.lanes[w.jobs.turn].waiting[0].ID)}
+			for i := range w.locks.shards {
+				s := &w.locks.shards[i]
+				s.mu.Lock()
+				if s.held[name] != nil {
+					t.Error("a job that may be begun is still held")
+				}
+				s.mu.Unlock()
+			}
+			return true
+		})
+		if err != nil || t.Failed() {
+			t.Fatal(err)
+		}
+		finish(t, r, redoubt.JobExit{})
 	}
 }

@@ -160,7 +160,7 @@ func (e *Enclave) PutSchedule(ctx context.Context, who redoubt.Credential, in re
 		return in, err
 	}
 	ent.Label = e.text(who.Working)
-	if err := e.checkSchedule(ctx, op, who, in); err != nil {
+	if err := e.checkSchedule(ctx, op, who, max, in); err != nil {
 		return in, e.noted(ctx, ent, err)
 	}
 	set, err := e.sets.of(ctx, who.Working)
@@ -216,7 +216,7 @@ func nextTick(cron string, after time.Time) time.Time {
 	return next
 }
 
-func (e *Enclave) checkSchedule(ctx context.Context, op string, who redoubt.Credential, in redoubt.Schedule) error {
+func (e *Enclave) checkSchedule(ctx context.Context, op string, who redoubt.Credential, max label.Label, in redoubt.Schedule) error {
 	bad := func(hint string) error {
 		return &redoubt.Error{Op: op, Object: string(in.Name), Kind: redoubt.Invalid, Rule: ruleSchedule, Hint: hint}
 	}
@@ -247,7 +247,7 @@ func (e *Enclave) checkSchedule(ctx context.Context, op string, who redoubt.Cred
 	if spec, err := json.Marshal(in.Job); err != nil || len(spec)+maxEventBytes > redoubt.MaxJobSpecBytes {
 		return &redoubt.Error{Op: op, Kind: redoubt.TooLarge, Rule: ruleJobSpec, Hint: fmt.Sprintf("arguments, environment and inputs of a schedule have at most %d bytes together", redoubt.MaxJobSpecBytes-maxEventBytes)}
 	}
-	return e.checkJob(ctx, op, who, in.Job)
+	return e.checkJob(ctx, op, who, max, in.Job)
 }
 
 // Schedules lists those that the caller dominates, by maker and name.
@@ -564,7 +564,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire
 	b := new(store.Batch)
 	ent, err := e.decide(ctx, ask{op: "StartJob", who: who, action: redoubt.ActionSubmitJob, fresh: x.max, detail: q.From})
 	if err == nil {
-		err = e.checkJob(ctx, "StartJob", who, q)
+		err = e.checkJob(ctx, "StartJob", who, x.max, q)
 	}
 	var j *job
 	if err == nil {
@@ -605,6 +605,7 @@ func (e *Enclave) start(ctx context.Context, x *schedule, now time.Time, f *fire
 	if err := e.commit(ctx, b, ent); err != nil {
 		return false, err
 	}
+	unlock()
 	x.went(next)
 	e.addJob(j)
 	e.enqueue(j)

@@ -161,7 +161,7 @@ func (e *Enclave) checkService(ctx context.Context, op string, who redoubt.Crede
 	case spec.Most < 0 || spec.Most > redoubt.MaxServiceInstances:
 		return bad(fmt.Sprintf("a service has at most %d instances at a label", redoubt.MaxServiceInstances))
 	}
-	return e.checkJob(ctx, op, who, redoubt.SubmitJob{Module: spec.Module, Image: spec.Image, Args: spec.Args, Env: spec.Env, In: spec.In, Limits: spec.Limits, Driver: spec.Driver})
+	return e.checkJob(ctx, op, who, who.Working, redoubt.SubmitJob{Module: spec.Module, Image: spec.Image, Args: spec.Args, Env: spec.Env, In: spec.In, Limits: spec.Limits, Driver: spec.Driver})
 }
 
 // Services lists those whose label the caller dominates.
@@ -268,5 +268,5 @@ func (e *Enclave) beginService(s *service, who redoubt.Credential) *jobRun {
 	}
 	q := redoubt.SubmitJob{Module: s.Spec.Module, Image: s.Spec.Image, Args: s.Spec.Args, Env: s.Spec.Env, In: s.Spec.In, Limits: s.Spec.Limits, Driver: s.Spec.Driver}
 	j := &job{start: s.set, max: at, jobRecord: jobRecord{ID: redoubt.JobID("service " + string(s.Name)), By: s.By, Made: s.Made, Cred: s.Cred, Spec: q}}
-	return &jobRun{e: e, j: j, ended: make(chan struct{}), label: who.Working, acts: servicePrefix + s.Cred}
+	return &jobRun{e: e, j: j, ended: make(chan struct{}), label: who.Working, max: who.Working, acts: servicePrefix + s.Cred}
 }

@@ -35,6 +35,7 @@ func (r *reader) check() {
 	r.checkDevices()
 	r.checkGuards()
 	r.checkAddresses()
+	r.checkGranted()
 	r.checkPeople()
 	r.checkOfficers()
 	r.checkAgreements()

@@ -105,6 +105,9 @@ type Node struct {
 
 	Kubernetes *Kubernetes `json:"kubernetes,omitempty"` // nil: images run on the node's own machine alone
 
+	Destinations []redoubt.Destination `json:"destinations,omitempty"` // what jobs here may connect to; none: nothing
+	Runc         *Runc                 `json:"runc,omitempty"`         // nil: no job runs on the machine's own kernel
+
 	floor, ceiling label.Label
 }
 

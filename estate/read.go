@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -161,6 +162,8 @@ type reader struct {
 	taken  bool
 	files  map[string][]byte // that it names: agreements
 	estate *Estate
+
+	destinations []destination // of all nodes
 }
 
 // notBuilt are the nouns of an estate whose work is not done yet.
@@ -278,6 +281,8 @@ func (r *reader) node(n *yaml.Node, path string) {
 		field{"budget", false, func(n *yaml.Node, p string) { node.Budget = r.shares(n, p) }},
 		field{"images", false, func(n *yaml.Node, p string) { node.Images = r.images(n, p) }},
 		field{"kubernetes", false, func(n *yaml.Node, p string) { node.Kubernetes = r.kubernetes(n, p) }},
+		field{"destinations", false, func(n *yaml.Node, p string) { r.list(n, p, redoubt.MaxDestinations, r.destination) }},
+		field{"runc", false, func(n *yaml.Node, p string) { node.Runc = r.runc(n, p) }},
 		field{"buckets", false, func(n *yaml.Node, p string) {
 			r.list(n, p, MaxBuckets, func(n *yaml.Node, p string) { r.bucket(n, p, &node) })
 		}},
@@ -294,6 +299,9 @@ func (r *reader) node(n *yaml.Node, path string) {
 		}
 		if node.Kubernetes != nil {
 			r.fault(n, path, "a guard runs no images", "remove kubernetes")
+		}
+		if node.Runc != nil || slices.ContainsFunc(r.destinations, func(d destination) bool { return d.node == len(r.estate.Nodes) }) {
+			r.fault(n, path, "a guard runs no jobs", "remove runc and destinations")
 		}
 	case node.Range == redoubt.Range{}:
 		r.fault(n, path, "lacks range", "add range: {floor: MARKING, ceiling: MARKING}")

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -69,6 +70,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
 		Engine: engine, Keys: ring, People: append(slices.Clone(e.People), e.GuardPeople(declared.Name)...), Buckets: bucketsOf(e, declared),
 		Estate: e.Name, Origins: e.Origins(), Guards: declaredGuards(e, declared.Name), Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
+		Destinations: declared.Destinations, Dial: dialDestination, Runc: declared.Runc.Granted(),
 		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
@@ -193,8 +195,24 @@ func (n *Node) openEngine(desk interface {
 	for _, d := range drivers {
 		n.closing(d.Close)
 	}
+	for _, d := range declared.Destinations {
+		n.outside = append(n.outside, redoubt.Trusted{Node: n.name, As: redoubt.TrustedDestination, Dials: []string{d.Address}})
+	}
 	n.engine = compute.NewEngine(compute.Options{Desk: desk, Drivers: drivers, Log: n.log})
 	services := compute.NewServices(desk, drivers, n.log)
 	n.closing(services.Close)
 	return services, nil
+}
+
+// dialDestination connects to what the estate file names as a destination of jobs, at the address that it gives.
+func dialDestination(ctx context.Context, address string) (redoubt.JobConn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := c.(*net.TCPConn)
+	if !ok {
+		return nil, errors.Join(errors.New("not a connection over TCP"), c.Close())
+	}
+	return tcp, nil
 }

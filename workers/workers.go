@@ -33,6 +33,14 @@ func Local(images *redoubt.ImagePolicy) (map[string]compute.Driver, error) {
 	return map[string]compute.Driver{compute.DriverWasm: wasm.New(), compute.DriverOCI: containers}, err
 }
 
+// Trusted runs images on the machine's own kernel; nil where the estate does not give it to a node.
+func Trusted(n estate.Node) (*oci.Trusted, error) {
+	if n.Runc == nil {
+		return nil, nil
+	}
+	return oci.NewTrusted(oci.Options{Policy: n.Images})
+}
+
 // Cluster is what a driver for the node's cluster is made from, if the estate gives the node one.
 func Cluster(e *estate.Estate, n estate.Node) (o kube.Options, ok bool) {
 	k := n.Kubernetes
@@ -47,6 +55,11 @@ func Cluster(e *estate.Estate, n estate.Node) (o kube.Options, ok bool) {
 func Drivers(e *estate.Estate, n estate.Node, log *slog.Logger) (drivers map[string]compute.Driver, trusts []redoubt.Trusted, err error) {
 	if drivers, err = Local(n.Images); err != nil {
 		return nil, nil, err
+	}
+	if t, err := Trusted(n); err != nil {
+		return nil, nil, err
+	} else if t != nil {
+		drivers[redoubt.DriverRunc] = t
 	}
 	o, ok := Cluster(e, n)
 	if !ok {

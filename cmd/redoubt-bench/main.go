@@ -40,6 +40,7 @@ func main() {
 	raise := flag.Bool("raise", false, "instead: measure what a guard raises into a higher enclave against what the lower store takes from clients")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	jobs := flag.Bool("jobs", false, "instead: measure how soon jobs start, how many a second run, and what they read and write against the S3 path")
+	containers := flag.Bool("containers", false, "instead: measure jobs in images beside podman (needs root for podman)")
 	flag.Parse()
 	o.only = strings.FieldsFunc(*only, func(r rune) bool { return r == ',' })
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -56,6 +57,9 @@ func main() {
 	}
 	if *jobs {
 		measured = runJobs
+	}
+	if *containers {
+		measured = runContainers
 	}
 	if err := measured(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "redoubt-bench:", err)

@@ -113,6 +113,7 @@ func (a *app) examine(ctx context.Context, st node.State, declared *estate.Estat
 	checkFilters(ctx, d, doc.Nodes)
 	checkDrivers(d)
 	checkClusters(ctx, d, declared)
+	checkTrusted(d, declared)
 	if sovereign {
 		if d.Sovereignty, err = sovereigntyOf(st, e, doc); err != nil {
 			return nil, err

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -68,6 +69,35 @@ func checkClusters(ctx context.Context, d *diagnosis, e *estate.Estate) {
 		default:
 			d.add("ok", "jobs", "", "the cluster of node %s answers, and has RuntimeClass %s", n.Name, o.RuntimeClass)
 		}
+	}
+}
+
+// checkTrusted says of nodes that the estate gives runc whether it is here, and how much less of a wall it is.
+func checkTrusted(d *diagnosis, e *estate.Estate) {
+	if e == nil {
+		return
+	}
+	for _, n := range e.Nodes {
+		t, err := workers.Trusted(n)
+		if t == nil && err == nil {
+			continue
+		}
+		if err == nil {
+			err = t.Available()
+		}
+		if err != nil {
+			d.add("warn", "jobs", hintFor(err), "the driver runc of node %s cannot run here: %s", n.Name, plain(err))
+			continue
+		}
+		whose := "all subjects"
+		if !slices.Contains(n.Runc.Subjects, "*") {
+			whose = fmt.Sprintf("%d subjects", len(n.Runc.Subjects))
+		}
+		d.add("warn", "jobs", "for trusted work alone; remove runc from the estate where there is none", "node %s lets jobs of %s stand on this machine's own kernel", n.Name, whose)
+		for _, m := range t.Details() {
+			d.add("ok", "jobs", "", "%s: %s", m.Name, m.Detail)
+		}
+		t.Close()
 	}
 }
 

@@ -52,7 +52,7 @@ func (j *jobSpec) programFlags(c *cobra.Command) {
 	f.StringVar(&j.disk, "disk", "", "what it may have written at once, a `size`; default 1GiB")
 	f.Float64Var(&j.q.Limits.CPUs, "cpus", 0, "`processors` that it may use; default 1")
 	f.IntVar(&j.q.Limits.Processes, "processes", 0, "`processes` and threads that it may have; default 256")
-	f.StringVar(&j.q.Driver, "driver", "", "`driver` that runs it; default: wasm for a module, oci for an image; kube: the node's cluster")
+	f.StringVar(&j.q.Driver, "driver", "", "`driver` that runs it; default: wasm for a module, oci for an image; kube: the node's cluster; runc: this machine's own kernel, for trusted work, where the estate grants it")
 }
 
 func (j *jobSpec) flags(c *cobra.Command) {
@@ -61,6 +61,7 @@ func (j *jobSpec) flags(c *cobra.Command) {
 	f.StringVar(&j.out, "out", "", "where what it writes goes, `s3://BUCKET/PREFIX`")
 	f.StringVar(&j.at, "max-label", "", "how far it may rise, a `marking`; default: not above its working label")
 	f.DurationVar(&j.timeout, "timeout", 0, "`time` that an attempt may take; default 1h, 168h at most")
+	f.StringArrayVar(&j.q.Network, "network", nil, "what an image may connect to, `HOST:PORT` as the estate names it; again for more. With the first connection MAX becomes the label of what it leads to")
 	f.IntVar(&j.q.Retries, "retries", 0, "further `attempts` after one that failed, 10 at most")
 }
 

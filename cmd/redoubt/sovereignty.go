@@ -100,6 +100,8 @@ func ownerOf(t redoubt.Trusted) string {
 		return "device " + string(t.Node)
 	case redoubt.TrustedNeighbour:
 		return "device " + string(t.Node) + ", a neighbour"
+	case redoubt.TrustedDestination:
+		return "what jobs of node " + string(t.Node) + " may connect to, by the estate"
 	case redoubt.TrustedCluster:
 		return "the cluster of node " + string(t.Node) + ", by the estate"
 	}
@@ -109,6 +111,9 @@ func ownerOf(t redoubt.Trusted) string {
 // trustRoots are the keys that a node believes others by.
 func trustRoots(n nodeStatus) (all []root) {
 	for _, t := range n.trusts {
+		if t.Fingerprint == "" {
+			continue
+		}
 		what := map[string]string{
 			redoubt.TrustedHome:      "key of its home, for people, ended rights and leases",
 			redoubt.TrustedInterface: "TLS authority of its home, for enrolment and another lease",
@@ -137,10 +142,10 @@ func checkOutbound(d *diagnosis, nodes []nodeStatus, s *sovereignty) {
 		}
 	}
 	if undeclared > 0 {
-		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor a partner, nor an enclave that it joins", undeclared)
+		d.add("fail", "outbound", "redoubt down; then find out who asked for it", "%d connections were opened by a node to what it does not tell of: neither its home, nor a neighbour, nor a partner, nor an enclave that it joins, nor what jobs may connect to", undeclared)
 		return
 	}
-	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour, a partner or an enclave that a guard joins; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
+	d.add("ok", "outbound", "", "nodes that run and answer tell of %d addresses, each of a home, a neighbour, a partner, an enclave that a guard joins or what the estate lets jobs connect to; they are seen to have TCP connections to %d of them, and to nothing else; of UDP no far end shows, so there it is their word", told, seen)
 }
 
 type listener struct {

@@ -39,3 +39,14 @@ func TestAConnectionThatTheNodeTellsOfIsNoFaultAndAnyOtherIs(t *testing.T) {
 		t.Errorf("a node that has not told: %+v, %+v", d.Findings, s.Outbound)
 	}
 }
+
+// What jobs may connect to is among what a node dials, and is believed by no key.
+func TestADestinationIsDialledAndNotBelieved(t *testing.T) {
+	n := nodeStatus{Name: "secret", PID: 1, told: true, trusts: []redoubt.Trusted{{Node: "secret", As: redoubt.TrustedDestination, Dials: []string{"192.0.2.7:443"}}}}
+	if all := outboundOf(n, []string{"192.0.2.7:443"}); len(all) != 1 || !all[0].Told || !all[0].Seen || all[0].Owner != "what jobs of node secret may connect to, by the estate" {
+		t.Errorf("lists %+v", all)
+	}
+	if roots := trustRoots(n); len(roots) != 0 {
+		t.Errorf("believes %+v", roots)
+	}
+}

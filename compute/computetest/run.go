@@ -31,6 +31,7 @@ type Run struct {
 	objects  map[redoubt.ObjectName][]byte
 	module   []byte
 	kept     map[string][]byte
+	reaches  map[string]func(context.Context) (redoubt.JobConn, error)
 	canceled chan struct{}
 	once     sync.Once
 
@@ -50,7 +51,7 @@ var Modified = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 
 // NewRun makes an attempt with files under /in. START and MAX are one, until Between says else.
 func NewRun(files map[string][]byte) *Run {
-	r := &Run{files: files, hidden: map[string]bool{}, objects: map[redoubt.ObjectName][]byte{}, kept: map[string][]byte{}, canceled: make(chan struct{}), outputs: map[string][]byte{}, share: "alice s s"}
+	r := &Run{files: files, hidden: map[string]bool{}, objects: map[redoubt.ObjectName][]byte{}, kept: map[string][]byte{}, reaches: map[string]func(context.Context) (redoubt.JobConn, error){}, canceled: make(chan struct{}), outputs: map[string][]byte{}, share: "alice s s"}
 	r.job = redoubt.Job{ID: "00000000000000000000000000000001", By: "alice", Start: "SECRET", Max: "SECRET", State: redoubt.JobRunning, Attempt: 1}
 	return r
 }
@@ -104,7 +105,7 @@ func (r *Run) Task(spec redoubt.SubmitJob) compute.Task {
 	return t
 }
 
-// Reads is what was asked, in order: "list DIR", "stat PATH", "open PATH", "object BUCKET/KEY", "module".
+// Reads is what was asked, in order: "list DIR", "stat PATH", "open PATH", "object BUCKET/KEY", "module", "dial NAME".
 func (r *Run) Reads() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -290,6 +291,22 @@ func (r *Run) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Vers
 		return redoubt.Version{}, nil, notFound("Object", name.String())
 	}
 	return redoubt.Version{Name: name, SizeBytes: int64(len(b))}, r.content(b), ctx.Err()
+}
+
+// Reach has connections to a destination be what dial gives.
+func (r *Run) Reach(name string, dial func(context.Context) (redoubt.JobConn, error)) *Run {
+	r.reaches[name] = dial
+	return r
+}
+
+// Dial implements redoubt.JobRun.
+func (r *Run) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
+	r.note("dial", to)
+	dial := r.reaches[to]
+	if dial == nil {
+		return nil, notFound("Dial", to)
+	}
+	return dial(ctx)
 }
 
 // Log implements redoubt.JobRun.

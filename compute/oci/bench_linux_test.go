@@ -35,3 +35,33 @@ func BenchmarkRun(b *testing.B) {
 		})
 	}
 }
+
+// What a program reads of a large input, and writes as an output.
+func BenchmarkStream(b *testing.B) {
+	if oci.Dynamic() {
+		b.Skip("built with cgo: a sandbox needs a static binary")
+	}
+	d, err := oci.New(oci.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	program := computetest.Build(b, "linux", runtime.GOARCH)
+	const size = 256 << 20
+	large := make([]byte, size)
+	for name, args := range map[string][]string{"read": {"read", "/in/b/large"}, "write": {"fill", "/out/large=268435456"}} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(size)
+			for range b.N {
+				b.StopTimer()
+				r := computetest.NewRun(map[string][]byte{"b/large": large})
+				spec := withProgram(b, r, program)
+				spec.Args = args
+				b.StartTimer()
+				if x, err := d.Run(b.Context(), r.Task(spec)); err != nil || x.Code != 0 {
+					b.Fatal(x, err, r.Said(2))
+				}
+			}
+		})
+	}
+}

@@ -30,7 +30,8 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
-	dialing sync.Mutex // a descriptor and its frame are sent together
+	window *window
+	giving sync.Mutex // a descriptor and its frame are sent together
 
 	group *group
 	oom   bool   // the kernel ended something of it for its memory; known after kill
@@ -54,7 +55,7 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 	defer theirFiles.Close()
 	b = &box{conn: conn, files: files.(*net.UnixConn), wire: newWire(conn, maxFromKeep), ended: make(chan struct{})}
 	b.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{keeperName}, Env: keeperEnv(), Dir: "/", ExtraFiles: []*os.File{theirs, theirFiles}, Stderr: &boundedWriter{w: &b.said, left: 4096}}
-	b.cmd.SysProcAttr = keeperWalls()
+	b.cmd.SysProcAttr = keeperWalls(spec.Runc != "")
 	// Pdeathsig counts from the thread that forks, so that thread stays.
 	started := make(chan error)
 	go func() { // ends with the keeper
@@ -80,7 +81,11 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(bootTimeout))
-	err = b.wire.sendJSON(doBoot, 0, spec)
+	var shared *os.File
+	if b.window, shared, err = newWindow(); err == nil {
+		err = b.give(shared, func() error { return b.wire.sendJSON(doBoot, 0, spec) })
+		shared.Close()
+	}
 	if err == nil {
 		err = b.wire.expect(tellReady, nil)
 	}
@@ -105,18 +110,23 @@ func socketpair(kind int) (theirs *os.File, ours net.Conn, err error) {
 	return theirs, ours, err
 }
 
-func keeperWalls() *syscall.SysProcAttr {
-	uid, gid := os.Geteuid(), os.Getegid()
-	if uid == 0 {
+func keeperWalls(runc bool) *syscall.SysProcAttr {
+	uid, gid, count := os.Geteuid(), os.Getegid(), 1
+	root := uid == 0
+	switch {
+	case root && runc:
+		uid, gid, count = runcIDs, runcIDs, runcIDCount
+	case root:
 		uid, gid = 65534, 65534
 	}
 	return &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: 1}},
-		Credential:  &syscall.Credential{NoSetGroups: true},
-		Setsid:      true,
-		Pdeathsig:   syscall.SIGKILL,
+		Cloneflags:                 syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
+		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: count}},
+		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: count}},
+		Credential:                 &syscall.Credential{NoSetGroups: true},
+		GidMappingsEnableSetgroups: root && runc,
+		Setsid:                     true,
+		Pdeathsig:                  syscall.SIGKILL,
 	}
 }
 
@@ -143,6 +153,9 @@ func (b *box) kill() {
 		b.group.remove()
 		b.conn.Close()
 		b.files.Close()
+		if b.window != nil {
+			b.window.close()
+		}
 	})
 }
 
@@ -153,6 +166,16 @@ func (b *box) run(r runSpec, stdout, stderr, root *os.File) error {
 		return err
 	}
 	return b.wire.sendJSON(doRun, 0, r)
+}
+
+// give sends a descriptor, and the frame that is about it.
+func (b *box) give(f *os.File, send func() error) error {
+	b.giving.Lock()
+	defer b.giving.Unlock()
+	if _, _, err := b.files.WriteMsgUnix([]byte{0}, unix.UnixRights(int(f.Fd())), nil); err != nil {
+		return err
+	}
+	return send()
 }
 
 // pool keeps sandboxes that nothing runs in. One serves a share alone, with the same limits, and only such a share whose label cannot rise: what a

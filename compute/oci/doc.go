@@ -24,6 +24,8 @@
 // A sandbox is kept for a while after a run, and serves the same share again where its label could not rise; each run in it has a root, a /tmp
 // and an /out of its own. An image that was unpacked for one share is not used for another. So nothing tells a job of what others did.
 //
+// With runc (Trusted), for trusted work alone, the keeper starts the program on the machine's kernel, and copies the image and /in before.
+//
 // When a run ends, for whatever reason, or its node is killed, its keeper is: it is the first of its process namespace, and everything in there,
 // all mounts among it, goes with it.
 package oci

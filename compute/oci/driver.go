@@ -11,6 +11,7 @@ import (
 // Options say what a driver may use. The zero value of a number is the default beside it; there is no "unlimited".
 type Options struct {
 	Policy     *redoubt.ImagePolicy // which images may run; nil: all that a job can read
+	Runc       string               // the program that runs them on the machine's own kernel; "": gVisor does
 	ImageBytes int64                // that one image may have unpacked; 8 GiB, or a quarter of the machine's memory
 	CacheBytes int64                // of unpacked images that are kept in memory while nothing uses them; 2 GiB, or an eighth of the machine's memory
 	Warm       int                  // sandboxes that are kept while nothing runs in them, about 70 MiB each; 4

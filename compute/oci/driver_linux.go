@@ -81,7 +81,7 @@ func (d *Driver) probe() error {
 	if dynamic() {
 		return unavailable("build it with CGO_ENABLED=0, as make build does", errors.New("this binary needs shared libraries, and there are none in a sandbox"))
 	}
-	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20}, d.groups)
+	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20, Runc: d.o.Runc}, d.groups)
 	if err == nil {
 		b.kill()
 	}
@@ -136,8 +136,8 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 	if err := d.Available(); err != nil {
 		return x, err
 	}
-	if len(t.Spec.Network) > 0 {
-		return x, faultf("images have no network yet: leave --network out")
+	if d.o.Runc != "" && len(t.Spec.Network) > 0 {
+		return x, faultf("with runc an image has no network: leave out --network, or --driver")
 	}
 	im, err := open(ctx, t, d.o.Policy)
 	if err != nil {
@@ -160,8 +160,8 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 		b.runs++
 		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}}
 		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p}, root.file)
-		// A label that could rise may have: then nothing of the sandbox is used again.
-		if job := t.Job(); err == nil && r.clean && job.Start == job.Max {
+		// A label that could rise may have: then nothing of the sandbox is used again. Nor is one that had a network: what comes late is of no other run.
+		if job := t.Job(); err == nil && r.clean && job.Start == job.Max && len(t.Spec.Network) == 0 && d.o.Runc == "" {
 			d.pool.give(b)
 		} else {
 			b.kill()
@@ -175,7 +175,7 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 
 // box gives a sandbox for a task: one of its own share that is idle, or a new one.
 func (d *Driver) box(t compute.Task) (*box, error) {
-	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk}
+	spec := bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk, Network: t.Spec.Network, Runc: d.o.Runc}
 	key := fmt.Sprintf("%s\x00%v", t.Share(), spec)
 	if b := d.pool.take(key); b != nil {
 		return b, nil

@@ -27,6 +27,7 @@ import (
 	"gvisor.dev/gvisor/runsc/flag"
 	"gvisor.dev/gvisor/runsc/specutils"
 
+	"redoubt"
 	"redoubt/compute/oci/layers"
 )
 
@@ -40,11 +41,11 @@ func sentry() {
 }
 
 // flags are gVisor's. Files come through our own file server, which gives no descriptors of the machine's files away. The network of a sandbox is
-// its own loopback, and that of its namespace is empty; only where it is gVisor's "sandbox" are connections made from within (dial), which
-// is for services.
-func flags(serves bool) []string {
+// its own loopback, and that of its namespace is empty; only gVisor's "sandbox" has a link besides, which is for a service and for what a job was
+// granted (network_linux.go).
+func (b bootSpec) flags() []string {
 	network := "none"
-	if serves {
+	if b.linked() {
 		network = "sandbox"
 	}
 	return append([]string{"--network=" + network}, fixedFlags...)
@@ -55,11 +56,11 @@ var fixedFlags = []string{
 	"--host-uds=none", "--host-fifo=none", "--host-settings=ignore", "--oci-seccomp=false", "--net-raw=false", "--rootless=false", "--watchdog-action=log",
 }
 
-func gvisorConfig(serves bool) (*runsc.Config, error) {
+func gvisorConfig(b bootSpec) (*runsc.Config, error) {
 	set := flag.NewFlagSet("", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	runsc.RegisterFlags(set)
-	if err := set.Parse(flags(serves)); err != nil {
+	if err := set.Parse(b.flags()); err != nil {
 		return nil, err
 	}
 	return runsc.NewFromFlags(set)
@@ -74,11 +75,11 @@ var (
 	firstNamespaces = []specs.LinuxNamespace{{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace}}
 )
 
-const hostname = "redoubt"
+const hostname = redoubt.SandboxHost
 
 // startSentry begins a sandbox: gVisor's kernel in namespaces of its own with an empty root, no capability and its own system call filter, in which
-// a program that only waits holds the place. dir is for its control socket.
-func startSentry(dir string, b bootSpec) (g *gvisor, err error) {
+// a program that only waits holds the place. dir is for its control socket. links is all that it has of a network.
+func startSentry(dir string, b bootSpec, links *boot.CreateLinksAndRoutesArgs) (g *gvisor, err error) {
 	root, err := pauseRoot()
 	if err != nil {
 		return nil, err
@@ -115,7 +116,7 @@ func startSentry(dir string, b bootSpec) (g *gvisor, err error) {
 	defer null.Close()
 
 	var said bytes.Buffer
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{sentryName}, flags(b.Serves)...), Env: []string{}, Stderr: &boundedWriter{w: &said, left: 4096}}
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{sentryName}, b.flags()...), Env: []string{}, Stderr: &boundedWriter{w: &said, left: 4096}}
 	give := func(name string, f *os.File) {
 		cmd.Args = append(cmd.Args, "--"+name+"="+strconv.Itoa(3+len(cmd.ExtraFiles)))
 		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
@@ -151,8 +152,8 @@ func startSentry(dir string, b bootSpec) (g *gvisor, err error) {
 		return nil, fmt.Errorf("gVisor did not start: %v %s", err, said.String())
 	}
 	g = &gvisor{cmd: cmd, socket: socket}
-	if g.conf, err = gvisorConfig(b.Serves); err == nil {
-		err = g.call(boot.ContMgrSetNetworkArgs, &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}, nil)
+	if g.conf, err = gvisorConfig(b); err == nil {
+		err = g.call(boot.ContMgrSetNetworkArgs, links, nil)
 	}
 	if err == nil {
 		id := sandboxID
@@ -183,13 +184,18 @@ func (g *gvisor) call(method string, arg, result any) error {
 	return c.Call(method, arg, result)
 }
 
-// start starts a program in a container of its own. files are its root, and the connections for /in and /out.
+// start starts a program in a container of its own. files are its root, and the connections for /in and /out, and for /etc/hosts where that is given.
 func (g *gvisor) start(r runSpec, disk int64, stdio, files []*os.File) error {
 	if err := g.call(boot.ContMgrCreateSubcontainer, &boot.CreateArgs{CID: r.ID}, nil); err != nil {
 		return err
 	}
+	spec, mounts := containerSpec(r, disk), mountConfs(disk)
+	if len(files) > len(mounts) {
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/etc/hosts", Options: []string{"bind", "ro"}})
+		mounts = append(mounts, specutils.GoferMountConf{Lower: specutils.Lisafs, Upper: specutils.NoOverlay})
+	}
 	return g.call(boot.ContMgrStartSubcontainer, &boot.StartArgs{
-		Spec: containerSpec(r, disk), Conf: g.conf, CID: r.ID, GoferMountConfs: mountConfs(disk), FilePayload: urpc.FilePayload{Files: append(stdio, files...)},
+		Spec: spec, Conf: g.conf, CID: r.ID, GoferMountConfs: mounts, FilePayload: urpc.FilePayload{Files: append(stdio, files...)},
 	}, nil)
 }
 

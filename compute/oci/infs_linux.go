@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"hash/maphash"
@@ -20,6 +21,8 @@ type inFS struct {
 	ask  func(kind byte, payload []byte) ([]byte, unix.Errno) // of the node
 	tell func(kind byte, payload []byte)
 	seed maphash.Seed
+	root fileInfo // of what is mounted
+	in   *places  // where pieces come; nil: with answers alone
 
 	mu   sync.Mutex // guards held; taken while an inOpen's is held
 	held []*inOpen  // those that have a piece, the oldest first
@@ -35,7 +38,7 @@ func (fs *inFS) holds(o *inOpen) {
 	fs.held = append(slices.DeleteFunc(fs.held, func(h *inOpen) bool { return h == o }), o)
 	for i := 0; len(fs.held) > maxPieces && i < len(fs.held)-1; {
 		if h := fs.held[i]; h.mu.TryLock() {
-			h.piece, h.ahead = nil, nil
+			h.drop()
 			h.mu.Unlock()
 			fs.held = slices.Delete(fs.held, i, i+1)
 		} else {
@@ -49,11 +52,11 @@ var inMessages = []lisafs.MID{
 	lisafs.Getdents64, lisafs.FGetXattr, lisafs.FListXattr, lisafs.ReadLinkAt,
 }
 
-// Mount implements lisafs.ConnectionImpl. The folder itself is always there, and tells nothing.
+// Mount implements lisafs.ConnectionImpl. What is mounted is always there, and tells nothing.
 func (fs *inFS) Mount(c *lisafs.Connection, n *lisafs.Node) (*lisafs.ControlFD, lisafs.Statx, int, error) {
-	fd := &inFile{fs: fs, info: fileInfo{Dir: true}}
+	fd := &inFile{fs: fs, info: fs.root}
 	n.IncRef()
-	fd.ControlFD.Init(c, n, linux.ModeDirectory, fd)
+	fd.ControlFD.Init(c, n, fs.root.mode(), fd)
 	return fd.FD(), fd.statx(), -1, nil
 }
 
@@ -70,6 +73,13 @@ type inFile struct {
 	fs   *inFS
 	path string // below /in
 	info fileInfo
+}
+
+func (i fileInfo) mode() linux.FileMode {
+	if i.Dir {
+		return linux.ModeDirectory
+	}
+	return linux.ModeRegular
 }
 
 func (f *inFile) FD() *lisafs.ControlFD { return &f.ControlFD }
@@ -123,11 +133,7 @@ func (f *inFile) Walk(name string) (*lisafs.ControlFD, lisafs.Statx, error) {
 		return nil, lisafs.Statx{}, err
 	}
 	child := &inFile{fs: f.fs, path: at, info: i}
-	mode := linux.FileMode(linux.ModeRegular)
-	if i.Dir {
-		mode = linux.ModeDirectory
-	}
-	child.ControlFD.Init(f.Conn(), childNode(f.Node(), name), mode, child)
+	child.ControlFD.Init(f.Conn(), childNode(f.Node(), name), i.mode(), child)
 	return child.FD(), child.statx(), nil
 }
 
@@ -203,8 +209,7 @@ type inOpen struct {
 	size   int64
 
 	mu    sync.Mutex
-	at    int64 // where piece begins
-	piece []byte
+	piece piece
 	ahead chan piece // the piece after that, on its way: the program reads in order
 	list  []fileInfo
 	next  int
@@ -217,6 +222,9 @@ func (o *inOpen) Close() {
 	o.f.fs.mu.Lock()
 	o.f.fs.held = slices.DeleteFunc(o.f.fs.held, func(h *inOpen) bool { return h == o })
 	o.f.fs.mu.Unlock()
+	o.mu.Lock()
+	o.drop()
+	o.mu.Unlock()
 	if o.handle != 0 {
 		o.f.fs.tell(askClose, binary.BigEndian.AppendUint64(nil, o.handle))
 	}
@@ -236,12 +244,12 @@ func (o *inOpen) Read(buf []byte, off uint64) (n uint64, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(buf) > 0 && off < uint64(o.size) {
-		if off < uint64(o.at) || off >= uint64(o.at)+uint64(len(o.piece)) {
+		if off < uint64(o.piece.at) || off >= uint64(o.piece.end()) {
 			if err := o.fetch(int64(off)); err != nil {
 				return n, err
 			}
 		}
-		m := copy(buf, o.piece[int64(off)-o.at:])
+		m := copy(buf, o.piece.b[int64(off)-o.piece.at:])
 		buf, n, off = buf[m:], n+uint64(m), off+uint64(m)
 	}
 	return n, nil
@@ -249,26 +257,47 @@ func (o *inOpen) Read(buf []byte, off uint64) (n uint64, err error) {
 
 // piece is a part of a file.
 type piece struct {
-	at  int64
-	b   []byte
-	err error
+	at    int64
+	b     []byte
+	place int // of the window; noPlace: b is its own
+	err   error
+}
+
+func (p *piece) end() int64 { return p.at + int64(len(p.b)) }
+
+// gone gives a piece's place back.
+func (fs *inFS) gone(p piece) {
+	if p.b != nil && p.place != noPlace {
+		fs.in.free <- p.place
+	}
+}
+
+// drop forgets what was read, and what is on its way. mu is held.
+func (o *inOpen) drop() {
+	o.f.fs.gone(o.piece)
+	if ahead := o.ahead; ahead != nil {
+		go func() { o.f.fs.gone(<-ahead) }() // ends with its answer
+	}
+	o.piece, o.ahead = piece{}, nil
 }
 
 // fetch has the piece that begins at off be there. Where a program reads in order, the one behind it is asked for before the program needs it.
 func (o *inOpen) fetch(off int64) error {
-	inOrder := off > 0 && off == o.at+int64(len(o.piece))
+	inOrder := off > 0 && off == o.piece.end()
 	var p piece
 	if o.ahead != nil {
 		p = <-o.ahead
 		o.ahead = nil
 	}
+	o.drop()
 	if p.b == nil || p.at != off {
+		o.f.fs.gone(p)
 		p = o.part(off)
 	}
 	if p.err != nil {
 		return p.err
 	}
-	o.at, o.piece = off, p.b
+	o.piece = p
 	o.f.fs.holds(o)
 	if next := off + int64(len(p.b)); inOrder && next < o.size {
 		ahead := make(chan piece, 1)
@@ -282,14 +311,23 @@ func (o *inOpen) part(off int64) piece {
 	want := min(pieceBytes, o.size-off)
 	q := binary.BigEndian.AppendUint64(nil, o.handle)
 	q = binary.BigEndian.AppendUint64(q, uint64(off))
-	b, errno := o.f.fs.ask(askRead, binary.BigEndian.AppendUint64(q, uint64(want)))
+	place := o.f.fs.in.take()
+	q = binary.BigEndian.AppendUint64(q, uint64(want))
+	b, errno := o.f.fs.ask(askRead, binary.BigEndian.AppendUint64(q, uint64(place)))
+	if place != noPlace {
+		if errno == 0 && len(b) == 8 && binary.BigEndian.Uint64(b) == uint64(want) {
+			return piece{at: off, b: o.f.fs.in.b[place*pieceBytes:][:want:want], place: place}
+		}
+		o.f.fs.in.free <- place
+		return piece{err: cmp.Or(errno, unix.EIO)}
+	}
 	switch {
 	case errno != 0:
 		return piece{err: errno}
 	case int64(len(b)) != want:
 		return piece{err: unix.EIO}
 	}
-	return piece{at: off, b: b}
+	return piece{at: off, b: b, place: noPlace}
 }
 
 // Getdent64 implements lisafs.OpenFDImpl. The node lists the folder when its first entry is asked for.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/lisafs"
 	"gvisor.dev/gvisor/pkg/unet"
+	"gvisor.dev/gvisor/runsc/boot"
 
 	"redoubt"
 	"redoubt/sandbox"
@@ -83,6 +85,8 @@ type keeper struct {
 	files  *net.UnixConn
 	boot   bootSpec
 	g      *gvisor
+	net    *network // nil: none
+	in     *places
 	memory *os.File // of all programs in the sandbox
 	statm  *os.File // of gVisor
 	null   *os.File
@@ -96,11 +100,52 @@ func (k *keeper) serve() error {
 	if err := k.wire.expect(doBoot, &k.boot); err != nil {
 		return err
 	}
+	shared, err := k.takeDescriptors(1)
+	if err != nil {
+		return err
+	}
+	window := os.NewFile(uintptr(shared[0]), "window")
+	if k.in, err = newPlaces(window); err != nil {
+		return err
+	}
+	window.Close()
 	if err := k.prepare(); err != nil {
 		return err
 	}
-	var err error
-	if k.g, err = startSentry(dir, k.boot); err != nil {
+	if k.null, err = os.Open(os.DevNull); err != nil {
+		return err
+	}
+	if k.boot.Runc == "" {
+		err = k.startKernel()
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.wire.send(tellReady, 0, nil); err != nil {
+		return err
+	}
+	return k.work()
+}
+
+// startKernel starts gVisor, and gives up all that it was needed for.
+func (k *keeper) startKernel() (err error) {
+	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
+	if k.boot.linked() {
+		of, err := callers(), error(nil)
+		if !k.boot.Serves {
+			of, err = newNamed(k.boot.Network)
+		}
+		if err != nil {
+			return err
+		}
+		var theirs *os.File
+		if k.net, theirs, err = newNetwork(of, k.connect); err != nil {
+			return err
+		}
+		defer theirs.Close()
+		links = of.links(theirs)
+	}
+	if k.g, err = startSentry(dir, k.boot, links); err != nil {
 		return err
 	}
 	if k.memory, err = k.g.memory(); err != nil {
@@ -109,15 +154,15 @@ func (k *keeper) serve() error {
 	if k.statm, err = os.Open(fmt.Sprintf("/proc/%d/statm", k.g.cmd.Process.Pid)); err != nil {
 		return err
 	}
-	if k.null, err = os.Open(os.DevNull); err != nil {
-		return err
-	}
 	// From here on it serves what may be hostile: it has nothing left but its own folder and what is open.
-	if err := sandbox.Enclose([]string{dir}, nil); err != nil {
-		return err
-	}
-	if err := k.wire.send(tellReady, 0, nil); err != nil {
-		return err
+	return sandbox.Enclose([]string{dir}, nil)
+}
+
+// work runs what the node tells, until that has gone.
+func (k *keeper) work() error {
+	run := k.run
+	if k.boot.Runc != "" {
+		run = k.runTrusted
 	}
 	runs := make(chan runSpec)
 	failed := make(chan error, 1)
@@ -130,6 +175,21 @@ func (k *keeper) serve() error {
 			switch f.kind {
 			case answer:
 				k.answered(f)
+			case doConnect:
+				fds, err := k.takeDescriptors(1)
+				if err != nil {
+					failed <- err
+					return
+				}
+				f.end = os.NewFile(uintptr(fds[0]), "connection")
+				if k.net != nil {
+					k.net.connected(f.number)
+				}
+				k.answered(f)
+			case doCut:
+				if k.net != nil {
+					k.net.cut(f.number)
+				}
 			case doDial:
 				var s dialSpec
 				err := json.Unmarshal(f.payload, &s)
@@ -155,7 +215,7 @@ func (k *keeper) serve() error {
 		case err := <-failed:
 			return err
 		case r := <-runs:
-			if err := k.run(r); err != nil {
+			if err := run(r); err != nil {
 				return err
 			}
 		}
@@ -251,24 +311,32 @@ func (k *keeper) answered(f frame) {
 	c := k.asked[f.number]
 	delete(k.asked, f.number)
 	k.mu.Unlock()
-	if c != nil {
+	switch {
+	case c != nil:
 		c <- f
+	case f.end != nil:
+		f.end.Close()
 	}
 }
 
-// ask asks the node, and waits for its answer.
-func (k *keeper) ask(kind byte, payload []byte) ([]byte, unix.Errno) {
+// question asks the node, and waits for what it says.
+func (k *keeper) question(kind byte, payload []byte) (f frame, number uint64, err error) {
 	c := make(chan frame, 1)
 	k.mu.Lock()
 	k.last++
-	number := k.last
+	number = k.last
 	k.asked[number] = c
 	k.mu.Unlock()
 	if err := k.wire.send(kind, number, payload); err != nil {
-		return nil, unix.EIO
+		return f, 0, err
 	}
-	f := <-c
-	if len(f.payload) < 4 {
+	return <-c, number, nil
+}
+
+// ask asks for what an answer holds.
+func (k *keeper) ask(kind byte, payload []byte) ([]byte, unix.Errno) {
+	f, _, err := k.question(kind, payload)
+	if err != nil || len(f.payload) < 4 {
 		return nil, unix.EIO
 	}
 	return f.payload[4:], unix.Errno(binary.BigEndian.Uint32(f.payload))
@@ -283,7 +351,7 @@ func (k *keeper) run(r runSpec) error {
 		return err
 	}
 	out := newOutFS(outDir, r.Process.UID, r.Process.GID)
-	in := &inFS{ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
+	in := &inFS{root: fileInfo{Dir: true}, in: k.in, ask: k.ask, tell: k.tell, seed: maphash.MakeSeed()}
 	inEnd, inServer, err := serveFiles("/in", in, true)
 	if err != nil {
 		return err
@@ -292,15 +360,23 @@ func (k *keeper) run(r runSpec) error {
 	if err != nil {
 		return err
 	}
+	servers, files := []*lisafs.Server{inServer, outServer}, []*os.File{root, inEnd, outEnd}
+	if k.net != nil {
+		end, server, err := serveFiles("/etc/hosts", hostsFS(k.net.hosts), true)
+		if err != nil {
+			return err
+		}
+		servers, files = append(servers, server), append(files, end)
+	}
 	gone := func() error {
-		inServer.Wait()
-		outServer.Wait()
-		inServer.Destroy()
-		outServer.Destroy()
+		for _, s := range servers {
+			s.Wait()
+			s.Destroy()
+		}
 		return emptied(outDir)
 	}
-	given := append(stdio, root, inEnd, outEnd)
-	err = k.g.start(r, k.boot.Disk, stdio, []*os.File{root, inEnd, outEnd})
+	given := slices.Concat(stdio, files)
+	err = k.g.start(r, k.boot.Disk, stdio, files)
 	for _, f := range given {
 		f.Close()
 	}
@@ -434,25 +510,7 @@ func (k *keeper) give(out *outFS) func(string, *outNode) error {
 			return err
 		}
 		defer c.Close()
-		i, err := c.Stat()
-		if err != nil {
-			return err
-		}
-		if err := k.wire.sendJSON(tellPut, 0, putHeader{Path: name, Bytes: i.Size()}); err != nil {
-			return err
-		}
-		piece := make([]byte, min(pieceBytes, i.Size()))
-		for left := i.Size(); left > 0; {
-			n, err := c.Read(piece[:min(left, int64(len(piece)))])
-			if n == 0 {
-				return errors.Join(io.ErrUnexpectedEOF, err)
-			}
-			if err := k.wire.send(tellData, 0, piece[:n]); err != nil {
-				return err
-			}
-			left -= int64(n)
-		}
-		return nil
+		return k.giveFile(name, c)
 	}
 }
 

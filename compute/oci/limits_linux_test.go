@@ -24,7 +24,7 @@ func TestContractWithoutControlGroups(t *testing.T) {
 		oci.WithoutGroups(d)
 		return d
 	}
-	computetest.Suite(t, without, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true})
+	computetest.Suite(t, without, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true, Network: true})
 }
 
 // groupsNow are the control groups for memory that there are of this process's.

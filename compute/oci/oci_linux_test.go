@@ -149,5 +149,5 @@ func driverWith(t *testing.T, o oci.Options) *oci.Driver {
 }
 
 func TestContract(t *testing.T) {
-	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true})
+	computetest.Suite(t, newDriver, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true, Network: true})
 }

@@ -51,6 +51,8 @@ const (
 
 // run sends the program off and serves it until its end, and puts its outputs.
 func (r *run) run(s runSpec, root *os.File) (x compute.Exit, err error) {
+	connected, hangUp := context.WithCancel(r.ctx)
+	defer hangUp()
 	stop := context.AfterFunc(r.ctx, r.b.kill)
 	defer func() { r.clean = stop() && r.clean }()
 	stdout, theirOut, err := os.Pipe()
@@ -78,12 +80,16 @@ func (r *run) run(s runSpec, root *os.File) (x compute.Exit, err error) {
 		stderr.Close()
 	})
 	if err == nil {
-		x, err = r.serve(logged)
+		x, err = r.serve(connected, func() {
+			hangUp()
+			logged()
+		})
 	}
 	if err != nil {
 		r.b.kill()
 	}
 	logged()
+	hangUp()
 	r.serving.Wait()
 	for _, h := range r.handles {
 		err = errors.Join(err, h.c.Close())
@@ -147,10 +153,10 @@ func (r *run) endedFor() string {
 	return r.why
 }
 
-// serve reads what the keeper says until all is done.
-func (r *run) serve(logged func()) (x compute.Exit, err error) {
+// serve reads what the keeper says until all is done. ended is called when the program has; connections last until then, as their context does.
+func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, err error) {
 	var outputs int
-	places := make(chan struct{}, maxServing)
+	places, lines := make(chan struct{}, maxServing), make(chan struct{}, redoubt.MaxJobConnections)
 	for {
 		f, err := r.b.wire.receive()
 		if err != nil {
@@ -163,6 +169,16 @@ func (r *run) serve(logged func()) (x compute.Exit, err error) {
 				defer func() { <-places }()
 				r.b.wire.send(answer, f.number, r.answer(f))
 			})
+		case askDial:
+			select {
+			case lines <- struct{}{}:
+				r.serving.Go(func() {
+					defer func() { <-lines }()
+					r.dial(connected, f)
+				})
+			default:
+				r.b.wire.send(answer, f.number, binary.BigEndian.AppendUint32(nil, uint32(unix.EAGAIN)))
+			}
 		case askClose:
 			if len(f.payload) == 8 {
 				r.closeHandle(binary.BigEndian.Uint64(f.payload))
@@ -184,9 +200,12 @@ func (r *run) serve(logged func()) (x compute.Exit, err error) {
 			if err := json.Unmarshal(f.payload, &e); err != nil {
 				return x, err
 			}
-			logged()
+			ended()
 			if r.timer != nil && !r.timer.Stop() {
 				return x, errEnded // for its time, however well it ended just then
+			}
+			if syscall.Signal(e.Signal) == syscall.SIGKILL && r.b.group.killed() {
+				e = ending{Code: -1, Why: outOfMemory(r.t.Limits.Memory)}
 			}
 			if e.Code == -1 {
 				return compute.Exit{Code: -1, Why: why(e)}, nil
@@ -335,7 +354,7 @@ func infoOf(f redoubt.JobFile) fileInfo {
 // read gives a part of an input behind four bytes that are for the error number.
 func (r *run) read(q []byte) ([]byte, error) {
 	const head = 4
-	if len(q) != 24 {
+	if len(q) != 32 {
 		return make([]byte, head), unix.EINVAL
 	}
 	number, off, n := binary.BigEndian.Uint64(q), binary.BigEndian.Uint64(q[8:]), binary.BigEndian.Uint64(q[16:])
@@ -350,11 +369,19 @@ func (r *run) read(q []byte) ([]byte, error) {
 	if h.c == nil {
 		return make([]byte, head), unix.EBADF
 	}
-	b := make([]byte, head+n)
-	m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b[head:])
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		err = nil
+	fill := func(b []byte) (int, error) {
+		m, err := io.ReadFull(h.c.Reader(int64(off), int64(n)), b)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = nil
+		}
+		return m, err
 	}
+	if place := binary.BigEndian.Uint64(q[24:]); int64(place) != noPlace {
+		m, err := r.b.window.put(place, n, fill)
+		return binary.BigEndian.AppendUint64(make([]byte, head), uint64(m)), err
+	}
+	b := make([]byte, head+n)
+	m, err := fill(b[head:])
 	return b[:head+m], err
 }
 

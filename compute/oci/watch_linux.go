@@ -28,6 +28,7 @@ type watcher struct {
 	k    *keeper
 	id   string
 	end  chan struct{}
+	ends func() // the sandbox, or the program
 	done sync.WaitGroup
 
 	mu  sync.Mutex
@@ -36,7 +37,7 @@ type watcher struct {
 
 // watch watches until stop, which tells why the sandbox was ended, or "".
 func (k *keeper) watch(id string) *watcher {
-	w := &watcher{k: k, id: id, end: make(chan struct{})}
+	w := &watcher{k: k, id: id, end: make(chan struct{}), ends: func() { k.g.cmd.Process.Kill() }}
 	w.done.Go(w.memory)
 	w.done.Go(w.processes)
 	return w
@@ -56,7 +57,7 @@ func (w *watcher) kill(why string) {
 	defer w.mu.Unlock()
 	if w.why == "" {
 		w.why = why
-		w.k.g.cmd.Process.Kill()
+		w.ends()
 	}
 }
 
@@ -108,6 +109,10 @@ func outOfMemory(limit int64) string {
 	return fmt.Sprintf("out of memory: it may use %d MiB, with what it writes into its root and /tmp; ask for more with --memory", limit>>20)
 }
 
+func tooMany(most int) string {
+	return fmt.Sprintf("too many processes: it may have %d at once, threads among them; ask for more with --processes", most)
+}
+
 func fileBytes(f *os.File) (int64, error) {
 	var s unix.Stat_t
 	err := unix.Fstat(int(f.Fd()), &s)
@@ -123,7 +128,7 @@ func (w *watcher) processes() {
 		if n <= w.k.boot.Processes {
 			return true
 		}
-		w.kill(fmt.Sprintf("too many processes: it may have %d at once, threads among them; ask for more with --processes", w.k.boot.Processes))
+		w.kill(tooMany(w.k.boot.Processes))
 		return false
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 )
 
@@ -17,8 +18,9 @@ const (
 	askStat     = 's' // path
 	askList     = 'l' // path
 	askOpen     = 'o' // path; answered with an openReply
-	askRead     = 'r' // handle, offset and length, 8 bytes each
+	askRead     = 'r' // handle, offset, length and place in the window, 8 bytes each; answered with how much is there, or where there is no place, with the bytes
 	askClose    = 'c' // handle; not answered
+	askDial     = 'n' // a destination's name; answered with doConnect, or an error number
 	tellReady   = 'y' // it stands
 	tellStarted = 'b' // the program runs
 	tellEnded   = 'e' // an ending
@@ -28,10 +30,12 @@ const (
 	tellDone    = 'z' // all outputs were told
 	tellFault   = 'f' // the keeper's fault, in words
 	// from the node
-	doBoot = 'B' // a bootSpec
-	doRun  = 'R' // a runSpec; the descriptors are on the other socket
-	doDial = 'D' // a dialSpec; the descriptor is on the other socket
-	answer = 'a' // an error number of 4 bytes, and where it is 0, what was asked for
+	doBoot    = 'B' // a bootSpec
+	doRun     = 'R' // a runSpec; the descriptors are on the other socket
+	doDial    = 'D' // a dialSpec; the descriptor is on the other socket
+	doConnect = 'C' // a connection to a destination, under the number that it was asked for; the descriptor is on the other socket
+	doCut     = 'H' // the connection of that number was cut off
+	answer    = 'a' // an error number of 4 bytes, and where it is 0, what was asked for
 )
 
 // What a frame holds at most. A keeper is nearer to the tenant than the node, and may not have it hold much.
@@ -47,6 +51,7 @@ type frame struct {
 	kind    byte
 	number  uint64
 	payload []byte
+	end     *os.File // that came with it
 }
 
 // wire is one end. Frames may be sent by many at once, and are read by one.
@@ -120,12 +125,17 @@ func (w *wire) expect(kind byte, v any) error {
 
 // bootSpec is what a sandbox is begun with. It is the same for every run in it.
 type bootSpec struct {
-	Memory    int64   `json:"memory"`
-	CPUs      float64 `json:"cpus"`
-	Processes int     `json:"processes"`
-	Disk      int64   `json:"disk"`
-	Serves    bool    `json:"serves,omitempty"` // connections are made to its program
+	Memory    int64    `json:"memory"`
+	CPUs      float64  `json:"cpus"`
+	Processes int      `json:"processes"`
+	Disk      int64    `json:"disk"`
+	Runc      string   `json:"runc,omitempty"`    // "": gVisor
+	Serves    bool     `json:"serves,omitempty"`  // connections are made to its program
+	Network   []string `json:"network,omitempty"` // destinations that its program connects to
 }
+
+// linked says whether the sandbox has a link beside its loopback.
+func (b bootSpec) linked() bool { return b.Serves || len(b.Network) > 0 }
 
 // runSpec is one run in a sandbox.
 type runSpec struct {

@@ -1,0 +1,534 @@
+package oci
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/erofs"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/sandbox"
+)
+
+// With runc a keeper starts no kernel: what it runs stands on the machine's. It asks for all of /in before the program begins, has a copy of the image in
+// memory, and looks at the program from outside. It cannot give up what it needs to start runc, so it is not enclosed; its namespaces are its walls,
+// and the program's besides.
+
+// runcIDs is where the users of such a sandbox begin on the machine, where the node is root: nobody else's, and 65,536 of them. Else there is one, the node's own.
+const (
+	runcIDs     = 0x7e000000
+	runcIDCount = 1 << 16
+	runcStarts  = time.Minute
+)
+
+// Folders of the keeper's.
+const (
+	bundleDir  = dir + "/bundle"
+	rootDir    = dir + "/root" // a copy of the image
+	inDir      = dir + "/in"
+	scratchDir = dir + "/scratch" // /tmp and /dev/shm
+)
+
+// runTrusted runs a program with runc.
+func (k *keeper) runTrusted(r runSpec) error {
+	stdio, root, err := k.takeFiles()
+	if err != nil {
+		return err
+	}
+	init, err := k.begin(r, stdio, root)
+	for _, f := range append(stdio, root) {
+		f.Close()
+	}
+	if own := new(fault); errors.As(err, &own) {
+		return errors.Join(k.wire.sendJSON(tellEnded, 0, ending{Code: -1, Why: own.why}))
+	}
+	if err != nil {
+		return err
+	}
+	if err := k.wire.send(tellStarted, 0, nil); err != nil {
+		return err
+	}
+	watched := k.look(init)
+	var ws unix.WaitStatus
+	for err = unix.EINTR; err == unix.EINTR; { // with it all of its process namespace ends
+		_, err = unix.Wait4(init, &ws, 0, nil)
+	}
+	why := watched.stop()
+	if err != nil {
+		return os.NewSyscallError("wait", err)
+	}
+	e := ending{Code: ws.ExitStatus()}
+	if ws.Signaled() {
+		e.Code, e.Signal = 128+int(ws.Signal()), int(ws.Signal())
+	}
+	if why != "" {
+		e = ending{Code: -1, Why: why}
+	}
+	if err := k.wire.sendJSON(tellEnded, 0, e); err != nil || why != "" {
+		return err
+	}
+	if e.Code == 0 {
+		if err := k.giveFolder(outDir); err != nil {
+			return err
+		}
+	}
+	return k.wire.send(tellDone, 0, nil)
+}
+
+// begin makes the program's folders, and has runc start it. Its process is a child of this one, which is the first of the namespace.
+func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, err error) {
+	for at, size := range map[string]int64{rootDir: k.boot.Memory + maxImageBytes, inDir: k.boot.Memory + maxImageBytes, scratchDir: k.boot.Disk} {
+		if err := os.Mkdir(at, 0o755); err != nil {
+			return 0, err
+		}
+		if err := unix.Mount("keeper", at, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=0755,size=%d", size)); err != nil {
+			return 0, fmt.Errorf("a file system in memory: %w", err)
+		}
+	}
+	if err := copyImage(image, rootDir); err != nil {
+		return 0, err
+	}
+	in := &inFS{in: k.in, ask: k.ask, tell: k.tell}
+	if err := in.copyAll("", inDir, 0); err != nil {
+		return 0, err
+	}
+	for _, d := range []string{"tmp", "shm"} {
+		if err := errors.Join(os.Mkdir(scratchDir+"/"+d, 0o777), os.Chmod(scratchDir+"/"+d, 0o777|os.ModeSticky)); err != nil {
+			return 0, err
+		}
+	}
+	if err := os.Chown(outDir, int(r.Process.UID), int(r.Process.GID)); err != nil {
+		return 0, faultf("the image's user %d cannot be had with runc: that takes a node that runs as root", r.Process.UID)
+	}
+	if err := os.Mkdir(bundleDir, 0o700); err != nil {
+		return 0, err
+	}
+	if err := os.WriteFile(bundleDir+"/config.json", mustJSON(k.trustedSpec(r)), 0o600); err != nil {
+		return 0, err
+	}
+	var said bytes.Buffer
+	start := &exec.Cmd{Path: k.boot.Runc, Args: []string{"runc", "--root", dir + "/state", "--log", dir + "/log", "--log-format", "json", "run", "--detach", "--no-new-keyring", "--pid-file", dir + "/pid", "--bundle", bundleDir, "program"},
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}, Stdin: stdio[0], Stdout: stdio[1], Stderr: stdio[2]}
+	if err := start.Start(); err != nil {
+		return 0, faultf("runc cannot be started: %v", err)
+	}
+	late := time.AfterFunc(runcStarts, func() { start.Process.Kill() })
+	defer late.Stop()
+	if err := start.Wait(); err != nil {
+		log, _ := os.ReadFile(dir + "/log")
+		for line := range bytes.Lines(log) {
+			var m struct{ Level, Msg string }
+			if json.Unmarshal(line, &m) == nil && m.Level == "error" {
+				said.Reset()
+				said.WriteString(m.Msg)
+			}
+		}
+		return 0, faultf("it cannot be begun: runc: %.400s (%v)", shown(said.String()), err)
+	}
+	text, err := os.ReadFile(dir + "/pid")
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(text)))
+}
+
+// maxImageBytes is what a file system of the keeper's may hold beside what the program writes there, which the watcher bounds.
+const maxImageBytes = 64 << 30
+
+// trustedSpec is what runc is told of the program.
+func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
+	s := containerSpec(r, k.boot.Disk)
+	s.Annotations, s.Root = nil, &specs.Root{Path: rootDir}
+	var files unix.Rlimit
+	_ = unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // 0: none, and it says so
+	most := min(files.Max, 65536)
+	s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_CORE"}, {Type: "RLIMIT_NOFILE", Soft: most, Hard: most}}
+	s.Process.Capabilities.Bounding = slices.Clone(s.Process.Capabilities.Bounding)
+	s.Mounts = []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc"},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=64k"}},
+		{Destination: "/dev/shm", Type: "bind", Source: scratchDir + "/shm", Options: []string{"bind", "nosuid", "nodev", "noexec"}},
+		{Destination: "/in", Type: "bind", Source: inDir, Options: []string{"bind", "ro", "nosuid", "nodev"}},
+		{Destination: "/out", Type: "bind", Source: outDir, Options: []string{"bind", "rw", "nosuid", "nodev"}},
+		{Destination: "/tmp", Type: "bind", Source: scratchDir + "/tmp", Options: []string{"bind", "rw", "nosuid", "nodev"}},
+	}
+	s.Linux.Namespaces = append(slices.Clone(firstNamespaces), specs.LinuxNamespace{Type: specs.NetworkNamespace})
+	s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/sysrq-trigger"}
+	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"}
+	no, arch := uint(unix.EPERM), specs.ArchX86_64
+	if runtime.GOARCH == "arm64" {
+		arch = specs.ArchAARCH64
+	}
+	refused := func(names ...string) specs.LinuxSyscall {
+		return specs.LinuxSyscall{Names: names, Action: specs.ActErrno, ErrnoRet: &no}
+	}
+	clone := refused("clone")
+	const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+	for bit := uint64(1); bit < 1<<32; bit <<= 1 {
+		if namespaces&bit != 0 {
+			one := clone
+			one.Args = []specs.LinuxSeccompArg{{Index: 0, Value: bit, ValueTwo: bit, Op: specs.OpMaskedEqual}}
+			s.Linux.Seccomp = &specs.LinuxSeccomp{Syscalls: append(seccompOf(s), one)}
+		}
+	}
+	missing := uint(unix.ENOSYS)
+	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{arch}, Syscalls: append(seccompOf(s),
+		specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &missing}, // its flags cannot be looked at; the C library then asks with clone
+		refused("unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
+			"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key", "keyctl", "kexec_load", "kexec_file_load",
+			"init_module", "finit_module", "delete_module", "ptrace", "process_vm_readv", "process_vm_writev", "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd",
+			"settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "syslog", "open_by_handle_at", "name_to_handle_at", "lookup_dcookie", "vhangup", "kcmp", "fanotify_init"))}
+	return s
+}
+
+func seccompOf(s *specs.Spec) []specs.LinuxSyscall {
+	if s.Linux.Seccomp == nil {
+		return nil
+	}
+	return s.Linux.Seccomp.Syscalls
+}
+
+// copyImage makes folders and files of an image. They are as its layers say, but for what only the machine's root may make.
+func copyImage(image *os.File, to string) error {
+	im, err := erofs.OpenImage(image)
+	if err != nil {
+		return err
+	}
+	top, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	c := &imageCopy{im: im, to: top, made: map[uint64]string{}}
+	return c.dir(im.RootNid(), ".")
+}
+
+type imageCopy struct {
+	im   *erofs.Image
+	to   *os.Root
+	made map[uint64]string // files by their number: one may have several names
+}
+
+func (c *imageCopy) dir(nid uint64, at string) error {
+	i, err := c.im.Inode(nid)
+	if err != nil {
+		return err
+	}
+	err = i.IterDirents(func(name string, _ uint8, nid uint64) error {
+		if name == "." || name == ".." {
+			return nil
+		}
+		return c.one(nid, path.Join(at, name))
+	})
+	if err != nil {
+		return err
+	}
+	return c.owned(i, at)
+}
+
+// owned gives a file its owner and its mode, once it is whole.
+func (c *imageCopy) owned(i erofs.Inode, at string) error {
+	if err := c.to.Lchown(at, int(i.UID()), int(i.GID())); err != nil && !errors.Is(err, unix.EINVAL) { // one user alone: all is that one's
+		return err
+	}
+	if i.IsSymlink() {
+		return nil
+	}
+	mode := fs.FileMode(i.Mode() & 0o777)
+	if i.Mode()&unix.S_ISVTX != 0 {
+		mode |= fs.ModeSticky
+	}
+	return c.to.Chmod(at, mode)
+}
+
+func (c *imageCopy) one(nid uint64, at string) error {
+	i, err := c.im.Inode(nid)
+	if err != nil {
+		return err
+	}
+	switch {
+	case i.IsDir():
+		if err := c.to.Mkdir(at, 0o700); err != nil {
+			return err
+		}
+		return c.dir(nid, at)
+	case i.IsSymlink():
+		to, err := i.Readlink()
+		if err == nil {
+			err = c.to.Symlink(to, at)
+		}
+		return errors.Join(err, c.owned(i, at))
+	case !i.IsRegular():
+		return nil
+	}
+	if first, ok := c.made[nid]; ok {
+		return c.to.Link(first, at)
+	}
+	f, err := c.to.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	ranges, err := i.DataRanges()
+	for _, r := range ranges {
+		if err == nil {
+			_, err = f.Write(r.Bytes)
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if i.Nlink() > 1 {
+		c.made[nid] = at
+	}
+	return c.owned(i, at)
+}
+
+// Limits of /in, which is copied.
+const (
+	maxCopied = 100_000 // files and folders of one folder, and in all folders that lie within each other
+	maxNested = 200
+)
+
+// copyAll reads all that lies below a folder of /in. The job rises by it.
+func (in *inFS) copyAll(from, to string, depth int) error {
+	if depth > maxNested {
+		return faultf("its inputs lie in folders more than %d deep", maxNested)
+	}
+	b, errno := in.ask(askList, []byte(from))
+	if errno != 0 {
+		return faultf("its input %.200q cannot be listed: %v", from, errno)
+	}
+	var all []fileInfo
+	if err := json.Unmarshal(b, &all); err != nil {
+		return err
+	}
+	if len(all) > maxCopied {
+		return faultf("its inputs are more than %d files: name fewer with --in", maxCopied)
+	}
+	for _, f := range all {
+		name, at := path.Join(from, f.Name), filepath.Join(to, f.Name)
+		if f.Dir {
+			if err := os.Mkdir(at, 0o755); err != nil {
+				return err
+			}
+			if err := in.copyAll(name, at, depth+1); err != nil {
+				return err
+			}
+			if err := os.Chmod(at, 0o555); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := in.copyFile(name, at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (in *inFS) copyFile(name, at string) error {
+	b, errno := in.ask(askOpen, []byte(name))
+	if errno != 0 {
+		return faultf("its input %.200q cannot be read: %v", name, errno)
+	}
+	var r openReply
+	if err := json.Unmarshal(b, &r); err != nil {
+		return err
+	}
+	o := &inOpen{f: &inFile{fs: in, path: name}, handle: r.Handle, size: r.File.Bytes}
+	defer o.Close()
+	f, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	piece := make([]byte, min(pieceBytes, o.size))
+	for off := int64(0); off < o.size && err == nil; {
+		var n uint64
+		if n, err = o.Read(piece[:min(int64(len(piece)), o.size-off)], uint64(off)); err == nil {
+			_, err = f.Write(piece[:n])
+			off += int64(n)
+		}
+	}
+	when := time.Unix(0, r.File.MTime)
+	return errors.Join(err, f.Close(), os.Chtimes(at, when, when))
+}
+
+// giveFolder tells the node of what lies in a folder that nobody writes to any more, and sends each regular file.
+func (k *keeper) giveFolder(at string) error {
+	top, err := os.OpenRoot(at)
+	if err != nil {
+		return err
+	}
+	defer top.Close()
+	n := 0
+	return fs.WalkDir(top.FS(), ".", func(name string, d fs.DirEntry, err error) error {
+		left := func(why string) error {
+			return k.wire.send(tellLeft, 0, fmt.Appendf(nil, "/out/%s is %s, and was left", shown(name), why))
+		}
+		switch {
+		case err != nil || d.IsDir():
+			return err
+		case d.Type()&fs.ModeSymlink != 0:
+			return left("a symbolic link")
+		case !d.Type().IsRegular():
+			return left("a device, a fifo or a socket")
+		case !utf8.ValidString(name):
+			return left("not named in UTF-8")
+		}
+		if n++; n > redoubt.MaxJobOutputs+1 {
+			return fs.SkipAll // one more than there may be, which is how the node knows
+		}
+		f, err := top.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return k.giveFile(name, f)
+	})
+}
+
+// giveFile sends one output.
+func (k *keeper) giveFile(name string, f *os.File) error {
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if err := k.wire.sendJSON(tellPut, 0, putHeader{Path: name, Bytes: i.Size()}); err != nil {
+		return err
+	}
+	piece := make([]byte, min(pieceBytes, i.Size()))
+	for left := i.Size(); left > 0; {
+		n, err := f.Read(piece[:min(left, int64(len(piece)))])
+		if n == 0 {
+			return errors.Join(io.ErrUnexpectedEOF, err)
+		}
+		if err := k.wire.send(tellData, 0, piece[:n]); err != nil {
+			return err
+		}
+		left -= int64(n)
+	}
+	return nil
+}
+
+// look watches what a program has of memory and processes, and ends it where that is too much.
+func (k *keeper) look(init int) *watcher {
+	w := &watcher{k: k, end: make(chan struct{}), ends: func() { unix.Kill(init, unix.SIGKILL) }}
+	var before unix.Statfs_t
+	_ = unix.Statfs(rootDir, &before)
+	w.done.Go(func() {
+		w.every(memoryEvery, func() bool {
+			anon, threads := inUse(false)
+			if anon+wrote(before) > k.boot.Memory { // what processes share after a fork is counted once, if it comes to that
+				if anon, _ = inUse(true); anon+wrote(before) > k.boot.Memory {
+					w.kill(outOfMemory(k.boot.Memory))
+					return false
+				}
+			}
+			if threads > k.boot.Processes {
+				w.kill(tooMany(k.boot.Processes))
+				return false
+			}
+			return true
+		})
+	})
+	return w
+}
+
+// wrote is what the program has written into its root, /tmp and /dev/shm.
+func wrote(before unix.Statfs_t) int64 {
+	var root, scratch unix.Statfs_t
+	if unix.Statfs(rootDir, &root) != nil || unix.Statfs(scratchDir, &scratch) != nil {
+		return 0
+	}
+	used := func(s unix.Statfs_t) int64 { return int64(s.Blocks-s.Bfree) * s.Bsize }
+	return max(used(root)-used(before), 0) + used(scratch)
+}
+
+// inUse sums what all processes of this namespace but the keeper have, in memory of their own, and their threads. exact tells shared pages apart, and takes longer.
+func inUse(exact bool) (anon int64, threads int) {
+	all, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, 0
+	}
+	file, field := "/status", "RssAnon:"
+	if exact {
+		file, field = "/smaps_rollup", "Pss_Anon:"
+	}
+	for _, d := range all {
+		if name := d.Name(); name[0] >= '1' && name[0] <= '9' && name != "1" {
+			text, _ := os.ReadFile("/proc/" + name + file) // it may have ended
+			for line := range strings.Lines(string(text)) {
+				f := strings.Fields(line)
+				if len(f) < 2 {
+					continue
+				}
+				n, _ := strconv.ParseInt(f[1], 10, 64)
+				switch f[0] {
+				case field:
+					anon += n << 10
+				case "Threads:":
+					threads += int(n)
+				}
+			}
+		}
+	}
+	return anon, threads
+}
+
+// Trusted runs images with runc, on the machine's own kernel. It runs no services, and no job whose subject the estate file does not grant it to.
+type Trusted struct{ d *Driver }
+
+var _ compute.Driver = (*Trusted)(nil)
+
+// NewTrusted makes one. Debian's runc is found in PATH, or where it is installed; what is lacking, Available tells.
+func NewTrusted(o Options) (*Trusted, error) {
+	o.Runc = "/usr/sbin/runc"
+	if at, err := exec.LookPath("runc"); err == nil && filepath.IsAbs(at) {
+		o.Runc = at
+	}
+	d, err := New(o)
+	return &Trusted{d}, err
+}
+
+// Available starts a keeper, and asks for runc.
+func (t *Trusted) Available() error {
+	if out, err := exec.Command(t.d.o.Runc, "--version").Output(); err != nil || !bytes.HasPrefix(out, []byte("runc version")) {
+		return unavailable("install runc (Debian: apt-get install runc)", errors.Join(errors.New("there is no runc here"), err))
+	}
+	return t.d.Available()
+}
+
+// Run implements compute.Driver.
+func (t *Trusted) Run(ctx context.Context, task compute.Task) (compute.Exit, error) {
+	return t.d.Run(ctx, task)
+}
+
+// Close ends all runs.
+func (t *Trusted) Close() error { return t.d.Close() }
+
+// Details say what its walls are, and what holds a program's limits here.
+func (t *Trusted) Details() []sandbox.Mechanism {
+	walls := "namespaces, a user namespace of its own users, seccomp, no new privileges; the machine's kernel is the wall"
+	if os.Geteuid() != 0 {
+		walls = "namespaces, one user (the node's own), seccomp, no new privileges; the machine's kernel is the wall"
+	}
+	return []sandbox.Mechanism{{Name: "walls of runc", OK: t.Available() == nil, Detail: walls}, {Name: "limits of runc", OK: true, Detail: t.d.groups.String()}}
+}

@@ -1,0 +1,70 @@
+package oci_test
+
+import (
+	"archive/tar"
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/compute/computetest"
+	"redoubt/compute/oci"
+)
+
+// trusted is a driver with runc, where that is.
+func trusted(t *testing.T) compute.Driver {
+	t.Helper()
+	if _, err := exec.LookPath("runc"); err != nil {
+		if os.Getenv("CLIENTS_REQUIRE") == "1" {
+			t.Fatal("runc is needed: make deps installs it")
+		}
+		t.Skip("runc is needed: make deps installs it")
+	}
+	if oci.Dynamic() {
+		t.Skip("built with cgo: what stands beside a program needs a static binary")
+	}
+	d, err := oci.NewTrusted(oci.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// The contract of all drivers holds with runc, which takes all inputs before a program begins.
+func TestContractWithRunc(t *testing.T) {
+	computetest.Suite(t, trusted, computetest.Programs{GOOS: "linux", GOARCH: runtime.GOARCH, Load: func(t *testing.T, r *computetest.Run, p []byte) redoubt.SubmitJob { return withProgram(t, r, p) }, Processes: true, Eager: true})
+}
+
+// What stands on the machine's kernel sees nothing of the machine: no process, no file, no network, no other user, and has no way to more.
+func TestRuncShowsNothingOfTheMachine(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content")})
+	l := layer(t, entry{name: "bin/"}, entry{name: "bin/program", content: program(t)}, entry{name: "etc/"}, entry{name: "etc/passwd", content: "root:x:0:0::/:\napp:x:1000:1000::/home:\n"},
+		entry{name: "own", content: "x", h: tar.Header{Uid: 1000, Gid: 1000, Mode: 0o600}})
+	spec := redoubt.SubmitJob{Image: push(t, r, object{"Entrypoint": []string{"/bin/program"}, "User": "app"}, nil, l)}
+	spec.Args = []string{"user", "", "host", "", "net", "", "list", "/", "kind", "/proc/1/root/etc/shadow", "kind", "/etc/shadow", "refuse", "/proc/sys/kernel/hostname",
+		"dial", "127.0.0.1:22", "dial", "192.0.2.1:443", "forged", "192.0.2.1:53", "device", "/tmp/null", "powers", ""}
+	if os.Getuid() != 0 {
+		t.Skip("the image has a user of its own, which takes root")
+	}
+	x := run(t, d, r, spec)
+	want := "1000 1000\nredoubt\nbin/\ndev/\netc/\nin/\nout/\nown\nproc/\nsys/\ntmp/\nno such file or directory\nno such file or directory\nrefused\nrefused\ntrue\ntrue\ntrue\ntrue\noperation not permitted\n" +
+		"unshare operation not permitted\nmount operation not permitted\nptrace operation not permitted\nkeyctl operation not permitted\nprocesses 1\ncapabilities 0\n"
+	if x.Code != 0 || r.Said(1) != want {
+		t.Errorf("got %+v, %q and %q, want %q", x, r.Said(1), r.Said(2), want)
+	}
+}
+
+func TestRuncRunsNoServices(t *testing.T) {
+	d := trusted(t)
+	if _, serves := d.(compute.ServiceDriver); serves {
+		t.Error("it runs services")
+	}
+}
