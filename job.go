@@ -175,9 +175,10 @@ type JobRun interface {
 	// Put takes one output, once the program has ended; after the first nothing is read any more. Nothing of it shows before Finish. TooLarge: all
 	// outputs together have more bytes than the job may have on disk.
 	Put(ctx context.Context, path string, size int64, content io.Reader) error
-	// Canceled ends when somebody ends the job, or may no longer have it run.
+	// Canceled ends when somebody ends the job, or may no longer have it run; of an instance of a service, when what it has read was taken out.
 	Canceled() <-chan struct{}
-	// Finish makes the attempt's end and, where it did well, all its outputs durable and visible at once. Nothing may be called after it.
+	// Finish makes the attempt's end and, where it did well, all its outputs durable and visible at once; of an instance it says that it has ended.
+	// Nothing may be called after it.
 	Finish(ctx context.Context, x JobExit) error
 }
 

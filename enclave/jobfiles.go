@@ -146,6 +146,9 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 		return f, nil, b.refused(op, name, err)
 	}
 	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := r.note(op, f.rec); err != nil {
+		return f, nil, e.noted(ctx, ent, err)
+	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return f, nil, err
 	}
@@ -215,6 +218,9 @@ func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential
 		return nil, e.noted(ctx, ent, missing)
 	}
 	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := r.note(op, f.rec); err != nil {
+		return nil, e.noted(ctx, ent, err)
+	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err
 	}

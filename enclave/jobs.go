@@ -51,6 +51,7 @@ const (
 	ruleJobSpec    = "job"
 	ruleJobQueue   = "jobs-waiting (3.3)"
 	ruleJobEnds    = "read-before-write (5.1)"
+	ruleJobSpilt   = "spill (2.7)"
 )
 
 // jobRecord is what was submitted, as it is kept.
@@ -782,7 +783,7 @@ func (e *Enclave) forgetJob(ctx context.Context, j *job) error {
 		return err
 	}
 	b := new(store.Batch)
-	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
+	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobReads+"/"+string(j.ID))); err != nil {
 		return err
 	}
 	if err := e.commit(ctx, b, nil); err != nil {
