@@ -107,6 +107,7 @@ type spillRecord struct {
 	Erases bool         `json:"erases,omitempty"` // not to find alone
 
 	Spare []redoubt.VersionID `json:"spare,omitempty"` // derivatives that an officer has looked at, and that stay
+	After string              `json:"after,omitempty"` // the report that this one goes on with
 
 	bytes int // of Copies, Found and Readers as they are kept; 0: not counted yet
 }
@@ -131,8 +132,8 @@ const (
 	relMayBe   = "may be derived"
 )
 
-// whyMore is of a report that is full. What it lists is erased.
-const whyMore = "there are more copies than one report takes: report one of those that are left, or erase the label or the bucket (redoubt key erase-all)"
+// whyMore is of a report that is full.
+const whyMore = "there are more than one report takes: what it lists is erased; ask for the report of the same version once more, and the next one goes on"
 
 // add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
@@ -221,7 +222,7 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 			return out, err
 		}
 		if begun != nil {
-			return e.endSpill(ctx, begun.ID)
+			return e.reportOn(ctx, who, begun, q)
 		}
 	} else if err := e.record(ctx, ent); err != nil {
 		return out, err
@@ -246,10 +247,8 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 	if err != nil {
 		return out, err
 	}
-	var raw [8]byte
-	rand.Read(raw[:])
 	now := e.clock().UTC().Truncate(time.Second)
-	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: hex.EncodeToString(raw[:]), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
+	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: newSpillID(), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
 		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
 	if err := e.listCopy(r, name, f, "itself"); err != nil {
 		return out, err
@@ -274,6 +273,30 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 		return out, err
 	}
 	return e.asItStands(r)
+}
+
+// reportOn brings a report that has begun to its end. One that is there and full is gone on with by another: of the same version, and of what was made of
+// all that was listed.
+func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *spillRecord, q redoubt.Spill) (out redoubt.SpillReport, err error) {
+	if _, due, err := e.engine.Get(dutyKey(spillDuty + begun.ID)); err != nil || due || begun.Why != whyMore {
+		if err != nil {
+			return out, err
+		}
+		return e.endSpill(ctx, begun.ID)
+	}
+	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
+	next.ID, next.Reason, next.By, next.Made, next.Why, next.Readers = newSpillID(), q.Reason, who.Subject, e.clock().UTC().Truncate(time.Second), "", nil
+	next.Copies = begun.Copies[:1:1]
+	if err := e.keepSpill(ctx, next, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+next.ID) }); err != nil {
+		return out, err
+	}
+	return e.endSpill(ctx, next.ID)
+}
+
+func newSpillID() string {
+	var raw [8]byte
+	rand.Read(raw[:])
+	return hex.EncodeToString(raw[:])
 }
 
 // maySpare holds what an officer spares against what she has been shown: derivatives, and no copies.
@@ -302,13 +325,16 @@ func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 	return err
 }
 
-// spillOf finds the report that erases a version: of one that is named any, and else the one of the name that is not at its end. nil: none.
+// spillOf finds the report that erases a version, the last of those that go on with one another: of one that is named any, and else the one of the
+// name that is not at its end. nil: none.
 func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report *spillRecord, err error) {
+	before, all := map[string]bool{}, []*spillRecord{}
 	err = e.Records(context.Background(), kindSpill, func(_ string, value []byte) error {
 		r := new(spillRecord)
 		if err := strictJSON(value, r); err != nil {
 			return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.Corrupt, Err: err}
 		}
+		before[r.After] = true
 		if !r.Erases || r.Name != name || id != "" && r.Version != id {
 			return nil
 		}
@@ -317,9 +343,14 @@ func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report
 				return err
 			}
 		}
-		report = r
+		all = append(all, r)
 		return nil
 	})
+	for _, r := range all {
+		if !before[r.ID] {
+			report = r
+		}
+	}
 	return report, err
 }
 
@@ -373,14 +404,16 @@ func (e *Enclave) putSpill(ctx context.Context, b *store.Batch, r *spillRecord) 
 }
 
 // keepSpill keeps what a report has come to; what more belongs to the commit is added by with.
-func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord, with func(*store.Batch)) error {
+func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord, with func(*store.Batch) error) error {
 	defer e.locks.lock(systemBucketID, kindSpill+"/"+r.ID)()
 	b := new(store.Batch)
 	if err := e.putSpill(ctx, b, r); err != nil {
 		return err
 	}
 	if with != nil {
-		with(b)
+		if err := with(b); err != nil {
+			return err
+		}
 	}
 	return e.commit(ctx, b, e.ownAct(e.recordLabel(kindSpill), redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kindSpill + "/" + r.ID}))
 }

@@ -37,6 +37,26 @@ type derivedContent struct {
 func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, error) {
 	o := &origins{versions: map[versionID]redoubt.VersionID{}, programs: map[string]redoubt.VersionID{}, repos: map[string]redoubt.VersionID{}, copies: map[int64]map[string]derivedContent{}}
 	blobs := map[string]redoubt.VersionID{} // digests that manifests may name
+	for of := r; of != nil; {
+		if err := e.addOrigins(o, of, blobs); err != nil {
+			return nil, err
+		}
+		if of.After == "" {
+			break
+		}
+		var err error
+		if of, err = e.spill(of.After); err != nil {
+			return nil, err
+		}
+	}
+	if len(blobs) == 0 {
+		return o, nil
+	}
+	return o, e.manifestsOf(ctx, o, blobs)
+}
+
+// addOrigins adds those of one report.
+func (e *Enclave) addOrigins(o *origins, r *spillRecord, blobs map[string]redoubt.VersionID) error {
 	for i, c := range r.Copies {
 		f := r.Found[i]
 		if !r.goes(i) || len(f.Stamp) != len(versionID{}) {
@@ -44,7 +64,7 @@ func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, erro
 		}
 		set, err := e.setNamed(f.Set)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		id := versionID(f.Stamp)
 		o.versions[id], o.labels, o.stamps = c.Version, append(o.labels, set.label), append(o.stamps, id)
@@ -66,10 +86,7 @@ func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, erro
 			}
 		}
 	}
-	if len(blobs) == 0 {
-		return o, nil
-	}
-	return o, e.manifestsOf(ctx, o, blobs)
+	return nil
 }
 
 // manifestsOf adds the manifests that name one of these digests: a job opens the manifest of its image each time, and a layer once.

@@ -687,3 +687,36 @@ func TestAMarkGoesToNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestAReportThatIsFullIsGoneOnWith: a job may make more than one lists.
+func TestAReportThatIsFullIsGoneOnWith(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	v := w.put(s, "plan", "the plan, dirty", "")
+	w.submit(s, nil)
+	r := w.run()
+	read(t, r, "reports/plan")
+	for i := range maxSpills + 20 {
+		putOut(t, r, fmt.Sprint(i), fmt.Sprint("output ", i))
+	}
+	finish(t, r, redoubt.JobExit{})
+	first, err := w.reported("plan", v.ID, true)
+	if err != nil || first.Proven || first.Why != whyMore || len(w.list(s)) == 0 {
+		t.Fatalf("got %d copies, proven %v, why %q, %v", len(first.Copies), first.Proven, first.Why, err)
+	}
+	var last redoubt.SpillReport
+	for range 9 {
+		if last, err = w.reported("plan", v.ID, true); err != nil {
+			t.Fatal(err)
+		}
+		if last.Why != whyMore {
+			break
+		}
+	}
+	if left := w.list(s); len(left) != 0 || !last.Proven || last.ID == first.ID {
+		t.Errorf("%d are left, proven %v, why %q", len(left), last.Proven, last.Why)
+	}
+	if again, err := w.reported("plan", v.ID, true); err != nil || again.ID != last.ID {
+		t.Errorf("then it is another: %+v %v", again.ID, err)
+	}
+}

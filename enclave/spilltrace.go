@@ -79,7 +79,7 @@ func (e *Enclave) wipeOut(ctx context.Context, id string) error {
 	if err := e.traceUnsure(ctx, r); err != nil {
 		return err
 	}
-	return e.keepSpill(ctx, r, func(b *store.Batch) { b.Delete(dutyKey(spillDuty + r.ID)) })
+	return e.keepSpill(ctx, r, func(b *store.Batch) error { b.Delete(dutyKey(spillDuty + r.ID)); return nil })
 }
 
 // searches are those for what goes, in their order.
