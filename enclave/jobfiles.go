@@ -329,7 +329,7 @@ func (r *jobRun) walk(ctx context.Context, op string, action redoubt.Action, nam
 		}
 	}
 	subject, _ := e.identity.Subject(who.Subject)
-	return &walker{r: r, b: b, view: e.engine.View(), sets: e.look(lookList, who.Working),
+	return &walker{r: r, b: b, view: e.engine.View(), sets: e.look(lookInput, who.Working),
 		visible: e.monitor.Scope(&access.Request{Now: e.clock(), Who: who, Subject: subject, Action: action, Bucket: &b.facts})}, nil
 }
 

@@ -197,7 +197,7 @@ func (r *jobRun) rise(f found) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.label = label.Join(r.label, f.set.label)
+	r.label = r.e.risen(r.label, f.set.label)
 	if r.originator != "" && originator != "" && originator != r.originator {
 		originator = redoubt.SeveralOriginators
 	}
@@ -604,7 +604,7 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 			if !said { // what an earlier attempt has said is not this one's
 				return nil, from, false, nil
 			}
-			text, err = e.keptLog(ctx, j, from)
+			text, err = e.keptLog(ctx, who, j, from)
 			return text, from + int64(len(text)), len(text) == maxLogPiece, err
 		}
 		written := r.more.wait()
@@ -627,9 +627,9 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 
 const maxLogPiece = 256 << 10
 
-// keptLog reads a log that is whole.
-func (e *Enclave) keptLog(ctx context.Context, j *job, from int64) ([]byte, error) {
-	o, err := e.GetObject(ctx, e.own(j.max.label), redoubt.ReadObject{Name: logName(j.ID)})
+// keptLog reads a log that is whole. That it is read is on record at the label of who reads it, and not below.
+func (e *Enclave) keptLog(ctx context.Context, who redoubt.Credential, j *job, from int64) ([]byte, error) {
+	o, err := e.GetObject(ctx, e.own(who.Working), redoubt.ReadObject{Name: logName(j.ID)})
 	if redoubt.KindOf(err) == redoubt.NotFound {
 		return nil, nil // it wrote nothing
 	}

@@ -557,7 +557,7 @@ func (e *Enclave) jobFor(j *job, at label.Label) redoubt.Job {
 		}
 	}
 	out.Spec.From = j.From
-	if !at.Dominates(j.max.label) {
+	if !e.sees(lookState, at, j.max.label) {
 		return out
 	}
 	s := j.state
@@ -626,7 +626,7 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		before = 0
 	}
 	for set, all := range e.jobs.bySet {
-		if who.Working.Dominates(set.label) {
+		if e.sees(lookJobs, who.Working, set.label) {
 			n, _ := slices.BinarySearchFunc(all, before, func(j *job, seq int) int { return cmp.Compare(j.seq, seq) })
 			lanes = append(lanes, all[:n:n])
 		}

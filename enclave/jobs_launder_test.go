@@ -623,3 +623,24 @@ func TestOfOneStartSoManyJobsAreKept(t *testing.T) {
 		t.Errorf("after a crash %d are there: %v", len(all), err)
 	}
 }
+
+// TestWhoReadsALogFromAboveIsNotToldBelow.
+func TestWhoReadsALogFromAboveIsNotToldBelow(t *testing.T) {
+	w := open(t, nil)
+	ctx, low := context.Background(), w.as("u-analyst", "")
+	w.put(low, "a", "x", "")
+	j := w.worked(low, "a", "b", "y", nil)
+	reads := func() (n int) {
+		if err := w.SearchAudit(ctx, w.as("officer", "UNCLASSIFIED"), redoubt.AuditQuery{Action: redoubt.ActionGetObject}, func(redoubt.AuditRecord) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := reads()
+	if text, _, _, err := w.JobLog(ctx, w.as("ts-analyst", "SECRET"), j.ID, 0, false); err != nil || len(text) == 0 {
+		t.Fatalf("it reads %q %v", text, err)
+	}
+	if after := reads(); after != before {
+		t.Errorf("%d reads are on record below, and %d once somebody above had read the log", before, after)
+	}
+}

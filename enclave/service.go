@@ -172,7 +172,7 @@ func (e *Enclave) Services(ctx context.Context, who redoubt.Credential) ([]redou
 	}
 	out := []redoubt.Service{}
 	e.services.mu.RLock()
-	for _, set := range e.sets.seenBy(who.Working) {
+	for _, set := range e.look(lookServices, who.Working) {
 		for _, name := range slices.Sorted(maps.Keys(e.services.bySet[set])) {
 			out = append(out, e.services.bySet[set][name].Service)
 		}
