@@ -165,6 +165,8 @@ type JobRun interface {
 	Module(ctx context.Context) (Content, int64, error)
 	// Object opens a version that belongs to the program itself (a layer of its image) at START: it counts as read.
 	Object(ctx context.Context, name ObjectName) (Version, Content, error)
+	// Names gives the keys of a bucket that begin with a prefix, at most so many, in order: of what belongs to the program, as START sees it now.
+	Names(ctx context.Context, bucket BucketName, prefix string, most int) ([]string, error)
 	// Lane is that of JobDesk.NextJob.
 	Lane() string
 	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at MAX, for the share. NotFound: nothing is.

@@ -292,6 +292,18 @@ func (r *Run) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Vers
 	return redoubt.Version{Name: name, SizeBytes: int64(len(b))}, r.content(b), ctx.Err()
 }
 
+// Names implements redoubt.JobRun.
+func (r *Run) Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) (all []string, err error) {
+	r.note("names", string(bucket)+"/"+prefix)
+	for name := range r.objects {
+		if name.Bucket == bucket && strings.HasPrefix(name.Key, prefix) {
+			all = append(all, name.Key)
+		}
+	}
+	slices.Sort(all)
+	return all[:min(len(all), most)], ctx.Err()
+}
+
 // Log implements redoubt.JobRun.
 func (r *Run) Log(stream int, text []byte) {
 	r.mu.Lock()
