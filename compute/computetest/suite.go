@@ -26,6 +26,7 @@ type Programs struct {
 	Load      func(t *testing.T, r *Run, program []byte) redoubt.SubmitJob
 	Processes bool // whether a program may start others, and make links and fifos
 	Eager     bool // whether the driver reads all inputs before a program begins, since it cannot do else
+	Buffers   bool // whether the driver takes a request to a service whole before the program has any of it
 }
 
 // built are the programs, by target; each is built once.

@@ -2,13 +2,10 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -35,6 +32,17 @@ func more() map[string]func(string) error {
 			fmt.Println("refused")
 			return nil
 		},
+		// shut waits until an address does not answer, half a minute at most.
+		"shut": func(to string) error {
+			for began := time.Now(); time.Since(began) < 30*time.Second; time.Sleep(100 * time.Millisecond) {
+				c, err := net.DialTimeout("tcp", to, 2*time.Second)
+				if err != nil {
+					return nil
+				}
+				c.Close()
+			}
+			return fmt.Errorf("%s answers", to)
+		},
 		"net": func(string) error {
 			all, err := net.Interfaces()
 			for _, i := range all {
@@ -44,29 +52,7 @@ func more() map[string]func(string) error {
 			}
 			return err
 		},
-		// serve answers HTTP on $PORT: what it is asked, and of a file below /in its content.
-		"serve": func(string) error {
-			fmt.Println("serving")
-			return http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				switch {
-				case r.URL.Path == "/die":
-					os.Exit(3)
-				case r.URL.Path == "/up":
-				case strings.HasPrefix(r.URL.Path, "/in/"):
-					b, err := os.ReadFile(r.URL.Path)
-					if err != nil {
-						w.WriteHeader(http.StatusNotFound)
-					}
-					w.Write(b)
-				default:
-					for _, name := range []string{"Redoubt-Label", "Set-Cookie", "Content-Security-Policy", "X-Own"} {
-						w.Header().Set(name, "TOP SECRET")
-					}
-					body, _ := io.ReadAll(r.Body)
-					fmt.Fprintf(w, "%s %s %s %q %q %d", r.Method, r.URL.Path, r.URL.RawQuery, r.Header.Get("Redoubt-Label"), r.Header.Get("Authorization")+r.Header.Get("Cookie")+r.Header.Get("Redoubt_subject"), len(body))
-				}
-			}))
-		},
+		"serve": serve,
 		// leave starts another that writes on, and does not wait for it.
 		"leave": func(at string) error {
 			c := exec.Command("/proc/self/exe", "deaf", at)
