@@ -208,13 +208,16 @@ func (e *Enclave) takenOut(r *spillRecord) {
 	x := &e.readers
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	for i := range r.Copies {
-		if id := versionID(r.Found[i].Stamp); r.goes(i) && x.spilt[id] == "" {
+	for i, f := range r.Found {
+		if !r.goes(i) || len(f.Stamp) != len(versionID{}) {
+			continue
+		}
+		if id := versionID(f.Stamp); x.spilt[id] == "" {
 			x.spilt[id] = r.ID
 			x.turn++
 		}
-		if sum := r.Found[i].Sum; r.goes(i) && sum != "" && x.modules[sum] == "" {
-			x.modules[sum] = r.ID
+		if f.Sum != "" && x.modules[f.Sum] == "" {
+			x.modules[f.Sum] = r.ID
 		}
 	}
 	if x.spared[r.ID] == nil {
