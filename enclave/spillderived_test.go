@@ -720,3 +720,34 @@ func TestAReportThatIsFullIsGoneOnWith(t *testing.T) {
 		t.Errorf("then it is another: %+v %v", again.ID, err)
 	}
 }
+
+// TestWhatWasMadeBelowAndRaisedIsFollowedAbove: a mark goes up with what bears it, and jobs above add to it.
+func TestWhatWasMadeBelowAndRaisedIsFollowedAbove(t *testing.T) {
+	c := openChain(t)
+	c.low("plan", "the plan, dirty")
+	c.low("else", "something else")
+	low := c.unclass.as("u-analyst", "")
+	c.unclass.worked(low, "plan", "a", "made of the plan", nil)
+	c.unclass.worked(low, "else", "b", "made of something else", nil)
+	c.raise(c.unclass, c.secret)
+	high := c.secret.as("s-analyst", "")
+	if c.above("out/a") == "" {
+		t.Fatal("nothing was raised")
+	}
+	c.secret.submit(high, func(q *redoubt.SubmitJob) { q.In = []redoubt.JobInput{{Bucket: "unclass.reports"}} })
+	r := c.secret.run()
+	read(t, r, "unclass.reports/out/a")
+	putOut(t, r, "above", "made above")
+	finish(t, r, redoubt.JobExit{})
+	name := redoubt.ObjectName{Bucket: "unclass.reports", Key: "plan"}
+	report, err := c.secret.ReportSpill(context.Background(), c.secret.spillOfficer(), redoubt.Spill{Name: name, Reason: "too low", Erase: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, above, b := listedAs(report, "out/a"), listedAs(report, "out/above"), listedAs(report, "out/b"); !slices.Equal(a, []string{relDerived}) || !slices.Equal(above, []string{relDerived}) || b != nil {
+		t.Errorf("what was raised is listed as %q, what was made above as %q, something else as %q", a, above, b)
+	}
+	if c.above("out/a") != "" || c.above("out/b") == "" || c.secret.get(high, "out/above") != "" {
+		t.Error("what is left is not what should be")
+	}
+}
