@@ -53,6 +53,9 @@ clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a
 ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a module of its own; fetches the SDK)
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
 
+cosign: ## images signed and verified by cosign itself in an enclave's registry, and held to a policy (a module of its own; builds cosign from the module proxy)
+	cd test/cosign && $(GO) vet ./... && $(GO) test ./...
+
 kube: KUBE_DIR ?= $(HOME)/.cache/redoubt-kube
 kube: ## jobs and services on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suites on it, with runc and with gVisor (needs root)
 	cd test/kube && $(GO) vet ./... && ./run $(KUBE_DIR) -test.v
