@@ -9,10 +9,11 @@ var messages sync.Pool
 // leastKept is the least buffer that is kept: smaller ones cost next to nothing.
 const leastKept = 16 << 10
 
-// message is a buffer of n bytes. What is in it is not said.
+// message is a buffer of n bytes. What is in it is not said. It is at most twice as large: what a peer may make us hold is counted in the bytes of
+// messages.
 func message(n int) []byte {
 	if n >= leastKept {
-		if b, ok := messages.Get().(*[]byte); ok && cap(*b) >= n {
+		if b, ok := messages.Get().(*[]byte); ok && cap(*b) >= n && cap(*b) <= 2*n {
 			return (*b)[:n]
 		}
 	}
@@ -21,7 +22,11 @@ func message(n int) []byte {
 
 // recycle keeps a buffer that nobody looks at any more for a message to come.
 func recycle(msg []byte) {
+	spoil(msg)
 	if cap(msg) >= leastKept {
 		messages.Put(&msg)
 	}
 }
+
+// spoil is for tests: it has whoever still looks at a message that was given back be found out.
+var spoil = func([]byte) {}

@@ -31,6 +31,8 @@ type Engine struct {
 	o    Options
 	mu   sync.Mutex
 	busy map[string]int // by lane
+
+	lacks sync.Map // driver -> why it cannot run, as the log has it
 }
 
 // NewEngine makes an engine that runs nothing until Run.
@@ -135,8 +137,11 @@ func (e *Engine) finish(r redoubt.JobRun, x redoubt.JobExit) {
 
 // cannotRun says that a driver cannot run where this node does. What is missing is for who runs the machine: doctor, run by hand, has not the walls that
 // a service manager puts around a node, so the node's own log has it.
-func cannotRun(log *slog.Logger, name string, why error) string {
-	log.Warn("a driver cannot run here", slog.String("driver", name), slog.String("why", why.Error()))
+// It has it once, and not each time that somebody's job asks.
+func cannotRun(log *slog.Logger, said *sync.Map, name string, why error) string {
+	if last, ok := said.Swap(name, why.Error()); !ok || last != why.Error() {
+		log.Warn("a driver cannot run here", slog.String("driver", name), slog.String("why", why.Error()))
+	}
 	return fmt.Sprintf("the driver %q cannot run here: the node's log tells what is missing, and redoubt doctor what the machine lacks", name)
 }
 
@@ -154,7 +159,7 @@ func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this node has no driver %q: redoubt doctor tells which it has", name)}
 	}
 	if err := d.Available(); err != nil {
-		return redoubt.JobExit{Code: -1, Why: cannotRun(e.o.Log, name, err)}
+		return redoubt.JobExit{Code: -1, Why: cannotRun(e.o.Log, &e.lacks, name, err)}
 	}
 	l := limits(q.Limits)
 	far, ok := d.(interface{ Remote() bool })

@@ -60,6 +60,8 @@ type Services struct {
 	work sync.WaitGroup // instances that begin or are being closed; none is added to a pool that is closed
 	ctx  context.Context
 	stop context.CancelFunc
+
+	lacks sync.Map // driver -> why it cannot run, as the log has it
 }
 
 // NewServices makes a host that runs nothing until it is called.
@@ -92,14 +94,21 @@ func (s *Services) Serve(w http.ResponseWriter, r *http.Request, who redoubt.Cre
 		if err != nil {
 			return err
 		}
-		err = x.Call(w, r)
-		s.give(p, x, err, time.Duration(spec.Idle)*time.Second)
+		err = s.call(p, x, w, r, time.Duration(spec.Idle)*time.Second)
 		if redoubt.KindOf(err) == redoubt.Unavailable && err != nil && ctx.Err() == nil && try < maxTries {
 			s.retire(p, x, false) // it had ended before it was asked
 			continue
 		}
 		return err
 	}
+}
+
+// call has an instance answer, and gives it back: also where its answer breaks off, or its caller is gone, which is a panic (http.ErrAbortHandler).
+func (s *Services) call(p *pool, x *running, w http.ResponseWriter, r *http.Request, idle time.Duration) (err error) {
+	err = http.ErrAbortHandler
+	defer func() { s.give(p, x, err, idle) }()
+	err = x.Call(w, r)
+	return err
 }
 
 // maxTries is how many instances are asked at most, should each have ended before.
@@ -336,7 +345,7 @@ func (s *Services) driver(spec redoubt.ServiceSpec) (ServiceDriver, error) {
 		return nil, bad(fmt.Sprintf("the driver %q runs no services", name))
 	}
 	if err := d.Available(); err != nil {
-		return nil, bad(cannotRun(s.log, name, err))
+		return nil, bad(cannotRun(s.log, &s.lacks, name, err))
 	}
 	return sd, nil
 }

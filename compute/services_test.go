@@ -136,6 +136,8 @@ func (i *fakeInstance) Call(w http.ResponseWriter, r *http.Request) error {
 		return ErrInstanceGone
 	case "slow":
 		time.Sleep(time.Minute)
+	case "abort":
+		panic(http.ErrAbortHandler)
 	case "die":
 		i.Close()
 		return errors.New("it died")
@@ -515,4 +517,22 @@ func TestAnInstanceWhoseReadingWasTakenOutEnds(t *testing.T) {
 			t.Errorf("%d that have ended are still known", n)
 		}
 	})
+}
+
+// TestACallThatBreaksOffGivesItsInstanceBack: a caller that goes in mid-answer ends the handler by a panic.
+func TestACallThatBreaksOffGivesItsInstanceBack(t *testing.T) {
+	h := newHost(t, func(q *redoubt.ServiceSpec) { q.Most = 1 })
+	h.f.atOnce = 2
+	defer h.Close()
+	for range 5 {
+		func() {
+			defer func() {
+				if p := recover(); p != http.ErrAbortHandler {
+					t.Errorf("got %v, want the server to be told", p)
+				}
+			}()
+			_, _ = h.call("SECRET", "do=abort")
+		}()
+	}
+	h.says("SECRET", "1 of [one] at SECRET")
 }

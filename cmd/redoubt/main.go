@@ -6,6 +6,8 @@ package main
 
 import (
 	"context"
+	"io"
+	"log"
 	"os"
 	"syscall"
 
@@ -15,6 +17,7 @@ import (
 
 func main() {
 	workers.Enter()                                          // in a process that stands behind walls it works there, and goes no further
+	log.SetOutput(io.Discard)                                // of libraries: what they print there may be the words of a program that a job or a service runs
 	syscall.Umask(0o077)                                     // whatever it writes, state, keys or content, is for its caller alone
 	if len(os.Args) == 3 && os.Args[1] == node.HalfCommand { // behind it the side, for whoever lists processes
 		os.Exit(runHalf(os.Stdin, os.Stderr))
