@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube media nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube media systemd nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -41,7 +41,7 @@ unit: ## the tests alone, quickly
 	$(GO) test ./...
 
 fips: ## the whole suite with the FIPS 140-3 module enforced; of the store's searches over crash points, the short form
-	GODEBUG=fips140=only $(GO) test -timeout 15m $$($(GO) list ./... | grep -v /store/embedded)
+	GODEBUG=fips140=only $(GO) test -timeout 15m ./redoubttest $$($(GO) list ./... | grep -v -e /store/embedded -e /redoubttest) # the longest first
 	GODEBUG=fips140=only $(GO) test -short -timeout 15m ./store/embedded
 
 race: ## the concurrent packages under the race detector
@@ -54,11 +54,14 @@ ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a modu
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
 
 kube: KUBE_DIR ?= $(HOME)/.cache/redoubt-kube
-kube: ## jobs on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suite on it (needs root)
+kube: ## jobs and services on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suites on it, with runc and with gVisor (needs root)
 	cd test/kube && $(GO) vet ./... && ./run $(KUBE_DIR) -test.v
 
 media: ## ffmpeg and ImageMagick at work on real files, in the userland of a Debian that it makes (needs root; fetches 400 MB; three minutes)
 	CGO_ENABLED=0 MEDIA=1 CLIENTS_REQUIRE=1 $(GO) test ./compute/oci -count=1 -run TestFFmpegWorks -v
+
+systemd: build ## the unit of contrib/ under a systemd of its own: a node starts, finds its walls and runs a job (needs root)
+	scripts/systemd
 
 model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (two minutes)
 	scripts/model

@@ -34,6 +34,9 @@ type Conn interface {
 	// What is not received holds the sender back, each precedence for itself.
 	Receive(ctx context.Context) (redoubt.Precedence, []byte, error)
 
+	// Recycle gives back a message that Receive gave, for one to come: the caller does not look at it any more. It need not be called.
+	Recycle(msg []byte)
+
 	// Peer is the leaf certificate that the peer proved to hold the key of, after the verification
 	// of the caller's tls.Config. It is never nil.
 	Peer() *x509.Certificate

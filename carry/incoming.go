@@ -89,7 +89,7 @@ func (in *incoming) cut() error {
 		if have-in.base < lengthSize+n {
 			break
 		}
-		msg := make([]byte, n)
+		msg := message(int(n))
 		copy(msg, in.buf[lengthSize:])
 		in.ready = append(in.ready, msg)
 		in.buf = in.buf[lengthSize+n:]

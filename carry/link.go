@@ -199,6 +199,9 @@ func (l *link) Receive(ctx context.Context) (redoubt.Precedence, []byte, error) 
 	}
 }
 
+// Recycle implements Conn.
+func (l *link) Recycle(msg []byte) { recycle(msg) }
+
 // Peer implements Conn.
 func (l *link) Peer() *x509.Certificate { return l.peer }
 

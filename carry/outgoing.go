@@ -50,8 +50,9 @@ const (
 
 // put takes a copy of a message into the queue.
 func (o *outgoing) put(msg []byte) {
-	data := make([]byte, 0, lengthSize+len(msg))
-	data = append(binary.BigEndian.AppendUint32(data, uint32(len(msg))), msg...)
+	data := message(lengthSize + len(msg))
+	binary.BigEndian.PutUint32(data, uint32(len(msg)))
+	copy(data[lengthSize:], msg)
 	o.messages = append(o.messages, segment{o.end, data})
 	o.end += uint64(len(data))
 }
@@ -182,6 +183,9 @@ func (o *outgoing) arrived(s span) {
 		n++
 	}
 	if n > 0 {
+		for _, m := range o.messages[:n] {
+			recycle(m.data)
+		}
 		o.messages = slices.Delete(o.messages, 0, n)
 		o.acked.drop(o.floor())
 	}

@@ -273,6 +273,9 @@ func (s *streams) changed(c *chan struct{}) {
 	*c = make(chan struct{})
 }
 
+// Recycle implements Conn.
+func (s *streams) Recycle(msg []byte) { recycle(msg) }
+
 // Peer implements Conn.
 func (s *streams) Peer() *x509.Certificate { return s.peer }
 

@@ -76,7 +76,7 @@ func (s *streams) readRecord(l *lane) error {
 	n := int(binary.BigEndian.Uint32(head[:]) & 0xffffff)
 	switch {
 	case head[0] == recordMessage && n > 0 && n <= MaxMessage:
-		msg := make([]byte, n)
+		msg := message(n)
 		if _, err := io.ReadFull(l.conn, msg); err != nil {
 			return err
 		}

@@ -133,6 +133,13 @@ func (e *Engine) finish(r redoubt.JobRun, x redoubt.JobExit) {
 	}
 }
 
+// cannotRun says that a driver cannot run where this node does. What is missing is for who runs the machine: doctor, run by hand, has not the walls that
+// a service manager puts around a node, so the node's own log has it.
+func cannotRun(log *slog.Logger, name string, why error) string {
+	log.Warn("a driver cannot run here", slog.String("driver", name), slog.String("why", why.Error()))
+	return fmt.Sprintf("the driver %q cannot run here: the node's log tells what is missing, and redoubt doctor what the machine lacks", name)
+}
+
 // run finds the driver, and says what came of it.
 func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 	q := r.Job().Spec
@@ -147,7 +154,7 @@ func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this node has no driver %q: redoubt doctor tells which it has", name)}
 	}
 	if err := d.Available(); err != nil {
-		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("the driver %q cannot run on this machine: redoubt doctor tells what is missing", name)}
+		return redoubt.JobExit{Code: -1, Why: cannotRun(e.o.Log, name, err)}
 	}
 	l := limits(q.Limits)
 	far, ok := d.(interface{ Remote() bool })

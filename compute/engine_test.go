@@ -1,8 +1,11 @@
 package compute_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
+	"log/slog"
 	"runtime"
 	"strings"
 	"testing"
@@ -68,5 +71,30 @@ func TestThisMachinesMemoryBoundsWhatRunsOnIt(t *testing.T) {
 		}
 		cancel()
 		<-gone
+	}
+}
+
+// walled is a driver that finds no walls here.
+type walled struct{ idle }
+
+func (walled) Available() error {
+	return &redoubt.Error{Op: "sandbox", Kind: redoubt.Unavailable, Err: errors.New("no landlock")}
+}
+
+func TestWhyADriverCannotRunIsForWhoRunsTheMachine(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var log bytes.Buffer
+	o := &one{Run: computetest.NewRun(nil), ended: make(chan redoubt.JobExit, 1)}
+	o.spec = redoubt.SubmitJob{Driver: "walled"}
+	e := compute.NewEngine(compute.Options{Desk: o, Drivers: map[string]compute.Driver{"walled": walled{}}, Log: slog.New(slog.NewJSONHandler(&log, nil))})
+	gone := make(chan struct{})
+	go func() { defer close(gone); e.Run(ctx) }()
+	if x := <-o.ended; x.Code != -1 || !strings.Contains(x.Why, "cannot run here") || strings.Contains(x.Why, "landlock") {
+		t.Errorf("got %+v", x)
+	}
+	cancel()
+	<-gone
+	if !strings.Contains(log.String(), "no landlock") {
+		t.Errorf("the log says %s", log.String())
 	}
 }

@@ -310,7 +310,7 @@ func (s *Services) driver(spec redoubt.ServiceSpec) (ServiceDriver, error) {
 		return nil, bad(fmt.Sprintf("the driver %q runs no services", name))
 	}
 	if err := d.Available(); err != nil {
-		return nil, bad(fmt.Sprintf("the driver %q cannot run on this machine: redoubt doctor tells what is missing", name))
+		return nil, bad(cannotRun(s.log, name, err))
 	}
 	return sd, nil
 }

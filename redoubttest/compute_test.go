@@ -13,16 +13,30 @@ import (
 	"time"
 )
 
-// module builds one of the examples.
+// module builds one of the examples, and gives where it lies.
 func (r *running) module(name string) string {
 	r.t.Helper()
 	path := filepath.Join(r.t.TempDir(), name+".wasm")
+	if err := os.WriteFile(path, buildModule(r.t, name), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+// buildModule builds one of the examples.
+func buildModule(t *testing.T, name string) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
 	c := exec.Command("go", "build", "-o", path, "redoubt/examples/wasm/"+name)
 	c.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := c.CombinedOutput(); err != nil {
-		r.t.Fatalf("%v\n%s", err, out)
+		t.Fatalf("%v\n%s", err, out)
 	}
-	return path
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 // call asks a service.

@@ -35,7 +35,6 @@ const (
 	keepEach  = 100 * time.Millisecond
 	keepPause = 20 * time.Millisecond // on a road that loses, what was held up by a loss comes all at once, and then nothing for as long
 	minPart   = 4 << 10
-	firstRoom = 1 << 20 // made for a segment when its first piece has come: what it will be is only announced
 )
 
 // takeOpen prepares for content that comes in segments: the entry is decided, and what of it is here already is known.
@@ -183,7 +182,7 @@ func (s *Session) takePiece(ctx context.Context, p redoubt.Precedence, msg []byt
 		return errMessage
 	}
 	if a.packed == nil {
-		a.packed = make([]byte, 0, min(int(a.seg.Bytes), firstRoom))
+		a.packed = room(int64(a.seg.Bytes))
 	}
 	a.packed = append(a.packed, content...)
 	if len(a.packed) == int(a.seg.Bytes) {
@@ -252,6 +251,9 @@ func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arriva
 	if err != nil {
 		return err
 	}
+	if a.seg.Packing != packedPlain {
+		leave(a.packed)
+	}
 	a.seg, a.packed = segment{}, nil
 	if state != taken {
 		a.end(s, outcome{State: state, Kind: redoubt.Invalid, Rule: "packing"})
@@ -263,6 +265,7 @@ func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arriva
 		if _, err := a.pipe.Write(plain); err != nil && !errors.Is(err, io.ErrClosedPipe) {
 			return err
 		}
+		leave(plain)
 		a.in.From += size
 	case !last:
 		no, err := s.o.Journal.Keep(ctx, s.o.Peer, a.in, plain)
@@ -273,12 +276,11 @@ func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arriva
 			a.refuse(s, no)
 			return nil
 		}
+		leave(plain)
 		a.in.From += size
 	default:
-		in := a.in
-		in.Content = bytes.NewReader(plain)
 		a.ended = true
-		if err := s.settling(ctx, in, a.seq, len(plain)); err != nil {
+		if err := s.settling(ctx, a.in, a.seq, plain); err != nil {
 			return err
 		}
 	}

@@ -176,10 +176,10 @@ func TestContentThatIsNotWellFormedIsRefusedBeforeAnyOfItIsTaken(t *testing.T) {
 		"a number twice":                 framed(testManifest, item(1, "S"), item(1, "S"), end),
 		"a set that comes again":         framed(testManifest, item(1, "S"), item(2, "U"), item(3, "S"), end),
 		"too many sets":                  framed(append(many, end)...),
-		"a piece of nothing":             framed(testManifest, encodePiece(1, []byte("x")), end),
-		"a piece of another":             framed(testManifest, start(1, 4), encodePiece(2, []byte("1234")), end),
-		"pieces that are too many":       framed(testManifest, start(1, 4), encodePiece(1, []byte("12345")), end),
-		"pieces that are too few":        framed(testManifest, start(1, 4), encodePiece(1, []byte("123")), end),
+		"a piece of nothing":             framed(testManifest, appendPiece(nil, 1, []byte("x")), end),
+		"a piece of another":             framed(testManifest, start(1, 4), appendPiece(nil, 2, []byte("1234")), end),
+		"pieces that are too many":       framed(testManifest, start(1, 4), appendPiece(nil, 1, []byte("12345")), end),
+		"pieces that are too few":        framed(testManifest, start(1, 4), appendPiece(nil, 1, []byte("123")), end),
 		"a signature beside custodies":   framed(testManifest, items{Set: "S", Signature: make([]byte, 64), Parcels: []parcel{{Seq: 1, Entry: entry, Custody: []byte{0}, Packing: packedPlain, Content: []byte("1234")}}}.encode(), end),
 		"an end that says more":          framed(testManifest, []byte{msgEnd, 0}),
 		"no zeros behind the end":        good[:len(good)-1],
@@ -229,7 +229,7 @@ func FuzzContent(f *testing.F) {
 	entry := entryOf(f, "S", 4)
 	m := items{Set: "S", Parcels: []parcel{{Seq: 1, Entry: entry, Custody: []byte{0}, Packing: packedPlain, Content: []byte("1234")}}}
 	large := begin{Set: "S", Parcel: parcel{Seq: 2, Entry: entry, Custody: []byte{0}, Packing: packedPlain}, Bytes: 4}
-	good := framed(testManifest, m.encode(), large.encode(), encodePiece(2, []byte("1234")), mark{"S", []byte("t")}.encode(), []byte{msgEnd})
+	good := framed(testManifest, m.encode(), large.encode(), appendPiece(nil, 2, []byte("1234")), mark{"S", []byte("t")}.encode(), []byte{msgEnd})
 	body := len(bytes.TrimRight(good, "\x00"))
 	f.Add(good[:body])
 	f.Add(framed(testManifest, []byte{msgEnd})[:len(testManifest)+9])

@@ -265,12 +265,12 @@ func TestSegmentsOutOfOrderEndTheSession(t *testing.T) {
 		msgs [][]byte
 	}{
 		"a segment of nothing":                  {new(holder), [][]byte{seg.encode()}},
-		"a piece of nothing":                    {new(holder), [][]byte{encodePiece(7, []byte("x"))}},
+		"a piece of nothing":                    {new(holder), [][]byte{appendPiece(nil, 7, []byte("x"))}},
 		"a segment of another":                  {new(holder), [][]byte{open, other.encode()}},
 		"a segment in a segment":                {new(holder), [][]byte{open, seg.encode(), seg.encode()}},
-		"a piece before its segment":            {new(holder), [][]byte{open, encodePiece(7, []byte("x"))}},
-		"a piece of another":                    {new(holder), [][]byte{open, seg.encode(), encodePiece(8, []byte("x"))}},
-		"pieces that are too many":              {new(holder), [][]byte{open, seg.encode(), encodePiece(7, make([]byte, 1<<20+1))}},
+		"a piece before its segment":            {new(holder), [][]byte{open, appendPiece(nil, 7, []byte("x"))}},
+		"a piece of another":                    {new(holder), [][]byte{open, seg.encode(), appendPiece(nil, 8, []byte("x"))}},
+		"pieces that are too many":              {new(holder), [][]byte{open, seg.encode(), appendPiece(nil, 7, make([]byte, 1<<20+1))}},
 		"what goes on from what is not kept":    {new(holder), [][]byte{from(segmentBytes, size)}},
 		"what goes on from beyond its end":      {kept, [][]byte{from(3*segmentBytes, size)}},
 		"what goes on, too large to be kept":    {kept, [][]byte{from(segmentBytes, maxKeptBytes+1)}},
@@ -308,7 +308,7 @@ func TestOfAPartNothingIsReadBeforeItIsGoneOnWith(t *testing.T) {
 	if slices.Contains(h.calls, "read") {
 		t.Errorf("the part is read: %v", h.calls)
 	}
-	for _, msg := range [][]byte{segment{Seq: 7, Packing: packedPlain, Bytes: 200, Skip: 100}.encode(), encodePiece(7, make([]byte, 50))} {
+	for _, msg := range [][]byte{segment{Seq: 7, Packing: packedPlain, Bytes: 200, Skip: 100}.encode(), appendPiece(nil, 7, make([]byte, 50))} {
 		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
 			t.Fatal(err)
 		}
@@ -328,9 +328,9 @@ func TestAPartThatCannotBeReadCostsItsVersionAWaitAndNotTheLink(t *testing.T) {
 	for i, msg := range [][]byte{
 		openedWith(t, 20<<20, segmentBytes),
 		segment{Seq: 7, Packing: packedPlain, Bytes: segmentBytes, Skip: 100}.encode(),
-		encodePiece(7, make([]byte, half)), encodePiece(7, make([]byte, half-100)), // under way before the peer hears of it
+		appendPiece(nil, 7, make([]byte, half)), appendPiece(nil, 7, make([]byte, half-100)), // under way before the peer hears of it
 		segment{Seq: 7, Packing: packedPlain, Bytes: 4 << 20}.encode(),
-		encodePiece(7, make([]byte, 50)),
+		appendPiece(nil, 7, make([]byte, 50)),
 	} {
 		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
 			t.Fatalf("message %d ends the session: %v", i, err)
@@ -341,7 +341,7 @@ func TestAPartThatCannotBeReadCostsItsVersionAWaitAndNotTheLink(t *testing.T) {
 	}
 	h.at = redoubt.Arrival{} // it comes again, from its beginning
 	small := random(1, 40<<10)
-	for _, msg := range [][]byte{openedWith(t, int64(len(small)), 0), segment{Seq: 7, Packing: packedPlain, Bytes: uint32(len(small))}.encode(), encodePiece(7, small)} {
+	for _, msg := range [][]byte{openedWith(t, int64(len(small)), 0), segment{Seq: 7, Packing: packedPlain, Bytes: uint32(len(small))}.encode(), appendPiece(nil, 7, small)} {
 		if err := s.serve(t.Context(), redoubt.Routine, msg); err != nil {
 			t.Fatal(err)
 		}
@@ -378,7 +378,7 @@ func TestWhatIsTooLargeToBeKeptGoesStraightOn(t *testing.T) {
 	s.pass(context.Background(), s.begun[redoubt.Routine])
 	for part := range slices.Chunk(content, segmentBytes) {
 		serve(segment{Seq: 7, Packing: packedPlain, Bytes: uint32(len(part))}.encode())
-		serve(encodePiece(7, part))
+		serve(appendPiece(nil, 7, part))
 	}
 	if !bytes.Equal(h.applied, content) || !slices.Equal(h.calls, []string{"begin", "apply"}) {
 		t.Errorf("%d bytes were applied, by %v", len(h.applied), h.calls)

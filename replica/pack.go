@@ -108,14 +108,19 @@ func readAll(item *redoubt.JournalItem) ([]byte, error) {
 		return nil, err
 	}
 	defer r.Close()
-	if whole, ok := r.(interface{ Whole() []byte }); ok && int64(len(whole.Whole())) == item.Entry.SizeBytes {
-		return whole.Whole(), nil // it is read, and nowhere written
+	return readRange(r, 0, item.Entry.SizeBytes)
+}
+
+// readRange gives n bytes of content, which are read and nowhere written: they may be what stands in memory already.
+func readRange(r redoubt.Content, off, n int64) ([]byte, error) {
+	if held, ok := r.(interface{ Whole() []byte }); ok {
+		if whole := held.Whole(); off+n <= int64(len(whole)) {
+			return whole[off : off+n : off+n], nil
+		}
 	}
-	plain := make([]byte, item.Entry.SizeBytes)
-	if _, err := io.ReadFull(r.Reader(0, -1), plain); err != nil {
-		return nil, err
-	}
-	return plain, nil
+	plain := make([]byte, n)
+	_, err := io.ReadFull(r.Reader(off, n), plain)
+	return plain, err
 }
 
 // compress packs content, against that of its base where it may, and as it is where nothing is gained.

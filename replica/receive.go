@@ -25,6 +25,9 @@ func (s *Session) receive(ctx context.Context) error {
 			}
 			return err
 		}
+		if msg[0] == msgPiece { // the large ones, whose content was copied
+			s.o.Conn.Recycle(msg)
+		}
 	}
 }
 
@@ -171,20 +174,23 @@ const (
 	settlingBytes = 2 << 20
 )
 
-// settling has an entry applied, the last size bytes of which have come, while the next one comes, and waits for the oldest where there
+// settling has an entry applied, the last of whose content has come, while the next one comes, and waits for the oldest where there
 // are many.
-func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64, size int) error {
+func (s *Session) settling(ctx context.Context, in redoubt.Received, seq uint64, content []byte) error {
 	ended := make(chan error, 1)
 	s.whole = append(s.whole, ended)
 	go func() {
+		in.Content = bytes.NewReader(content)
 		out, err := s.apply(ctx, []redoubt.Received{in}, map[redoubt.Stamp]uint64{in.Entry.Stamp: seq})
 		s.acks.add(out...)
 		ended <- err
-		if err != nil {
+		if err == nil {
+			leave(content)
+		} else {
 			s.o.Conn.Close() // receive may be waiting for the peer: the fault ends the session now
 		}
 	}()
-	if size > settlingBytes {
+	if len(content) > settlingBytes {
 		return s.settleAll()
 	}
 	if len(s.whole) < mostSettling {

@@ -68,6 +68,7 @@ func (l *liar) Send(_ context.Context, _ redoubt.Precedence, msg []byte) error {
 	return err
 }
 func (l *liar) Receive(context.Context) (redoubt.Precedence, []byte, error) { return 0, nil, nil }
+func (l *liar) Recycle([]byte)                                              {}
 func (l *liar) Peer() *x509.Certificate                                     { return nil }
 func (l *liar) Close() error                                                { return nil }
 

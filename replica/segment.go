@@ -78,8 +78,8 @@ func (p *packer) baseline(ctx context.Context, set string, stamp redoubt.Stamp) 
 // segment packs the segment that begins at off. The same content against the same base is packed into the same bytes, so that a
 // part of them can be kept over a break.
 func (s *source) segment(off int64) (packing uint8, packed []byte, err error) {
-	plain := make([]byte, min(s.entry.SizeBytes-off, segmentBytes))
-	if _, err := io.ReadFull(s.content.Reader(off, int64(len(plain))), plain); err != nil {
+	plain, err := readRange(s.content, off, min(s.entry.SizeBytes-off, segmentBytes))
+	if err != nil {
 		return 0, nil, err
 	}
 	switch {

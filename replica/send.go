@@ -138,12 +138,14 @@ func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, 
 	if err := s.sendOf(ctx, p, r.set, seg.encode()); err != nil {
 		return false, err
 	}
+	var piece []byte
 	for len(packed) > 0 {
 		if s.out.bySeq(seg.Seq) != r {
 			return false, nil
 		}
 		n := min(len(packed), s.pieceSize())
-		if err := s.sendOf(ctx, p, r.set, encodePiece(seg.Seq, packed[:n])); err != nil {
+		piece = appendPiece(piece[:0], seg.Seq, packed[:n])
+		if err := s.sendOf(ctx, p, r.set, piece); err != nil {
 			return false, err
 		}
 		packed = packed[n:]

@@ -20,6 +20,7 @@ import (
 type Conn interface {
 	Send(ctx context.Context, p redoubt.Precedence, msg []byte) error
 	Receive(ctx context.Context) (redoubt.Precedence, []byte, error)
+	Recycle(msg []byte) // what Receive gave and nobody looks at any more
 	Peer() *x509.Certificate
 	Close() error
 }

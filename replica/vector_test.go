@@ -39,7 +39,7 @@ func vectors() []vector {
 		{"items", i.encode(), i, func(x []byte) (any, error) { return decodeItems(x) }},
 		{"open", o.encode(), o, func(x []byte) (any, error) { return decodeOpening(x) }},
 		{"segment", s.encode(), s, func(x []byte) (any, error) { return decodeSegment(x) }},
-		{"piece", encodePiece(7, []byte("content")), "7 content", func(x []byte) (any, error) { n, c, err := decodePiece(x); return fmt.Sprintf("%d %s", n, c), err }},
+		{"piece", appendPiece(nil, 7, []byte("content")), "7 content", func(x []byte) (any, error) { n, c, err := decodePiece(x); return fmt.Sprintf("%d %s", n, c), err }},
 		{"ack", encodeAck(a), a, func(x []byte) (any, error) { return decodeAck(x) }},
 		{"ranges", r.encode(msgRanges), r, func(x []byte) (any, error) { return decodeSpans(msgRanges, x) }},
 		{"answer", r.encode(msgAnswer), r, func(x []byte) (any, error) { return decodeSpans(msgAnswer, x) }},

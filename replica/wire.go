@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 
 	"golang.org/x/crypto/cryptobyte"
@@ -219,12 +220,8 @@ func decodeBegin(msg []byte) (m begin, err error) {
 	return m, nil
 }
 
-func encodePiece(seq uint64, content []byte) []byte {
-	var b cryptobyte.Builder
-	b.AddUint8(msgPiece)
-	b.AddUint64(seq)
-	b.AddBytes(content)
-	return b.BytesOrPanic()
+func appendPiece(dst []byte, seq uint64, content []byte) []byte {
+	return append(binary.BigEndian.AppendUint64(append(dst, msgPiece), seq), content...)
 }
 
 func decodePiece(msg []byte) (seq uint64, content []byte, err error) {

@@ -29,6 +29,7 @@ func Test(t *testing.T, open func(t *testing.T) (a, b carry.Conn)) {
 		{"CloseEndsBothSides", closeEnds},
 		{"CloseMayBeCalledAgainAndFromManySides", closeAgain},
 		{"ADoneContextEndsACallAndNothingElse", contextEnds},
+		{"WhatIsGivenBackIsNotWhatOthersHold", givenBack},
 		{"StatsTellWhatStandsInTheQueues", statsTell},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,6 +145,39 @@ func sendBlocks(t *testing.T, a, b carry.Conn) {
 	}
 	if _, got, err := b.Receive(t.Context()); err != nil || string(got) != "after" {
 		t.Errorf("after %d messages came %d bytes, %v", sent, len(got), err)
+	}
+}
+
+// givenBack has every second message given back while the others are held on to.
+func givenBack(t *testing.T, a, b carry.Conn) {
+	const messages = 24
+	made := func(i int) []byte { return fill(rand.New(rand.NewPCG(8, uint64(i))), 17_000+i*4_000) }
+	go func() {
+		for i := range messages {
+			if err := a.Send(t.Context(), redoubt.Routine, made(i)); err != nil {
+				return
+			}
+		}
+	}()
+	held := map[int][]byte{}
+	for i := range messages {
+		_, got, err := b.Receive(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, made(i)) {
+			t.Fatalf("message %d came changed", i)
+		}
+		if i%2 == 0 {
+			b.Recycle(got)
+		} else {
+			held[i] = got
+		}
+	}
+	for i, got := range held {
+		if !bytes.Equal(got, made(i)) {
+			t.Errorf("message %d changed while it was held", i)
+		}
 	}
 }
 

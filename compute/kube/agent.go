@@ -36,10 +36,14 @@ const (
 
 // The verbs after Command.
 const (
-	verbCopy = "copy" // puts this binary at agentPath
-	verbHold = "hold" // stands first in a container, until that is ended
-	verbTake = "take" // takes inputs
-	verbRun  = "run"  // runs the program
+	verbCopy   = "copy"   // puts this binary at agentPath
+	verbHold   = "hold"   // stands first in a container, until that is ended
+	verbTake   = "take"   // takes inputs
+	verbRun    = "run"    // runs the program of a job
+	verbKeep   = "keep"   // stands first in the container of a service
+	verbKeeper = "keeper" // keeps a service's program, and speaks with the node
+	verbStart  = "start"  // becomes a service's program
+	verbJoin   = "join"   // joins the node with the keeper
 )
 
 // Enter does the work of a process that was started in a pod, and ends it. In every other it returns.
@@ -50,7 +54,21 @@ func Enter() {
 	// A process that exec starts has its parent outside of the container's process namespace; there alone everybody else may be ended.
 	a := agent{in: inDir, out: outDir, alone: os.Getpid() == 1 || os.Getppid() == 0}
 	var err error
-	switch os.Args[2] {
+	if verb := os.Args[2]; verb != verbCopy && verb != verbKeep && verb != verbStart {
+		err = secret()
+	}
+	if err == nil {
+		err = a.enter(os.Args[2])
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func (a agent) enter(verb string) (err error) {
+	switch verb {
 	case verbCopy:
 		err = copySelf(agentPath)
 	case verbHold:
@@ -59,14 +77,18 @@ func Enter() {
 		err = a.take(os.Stdin, os.Stdout)
 	case verbRun:
 		err = a.run(os.Stdin, os.Stdout)
+	case verbKeep:
+		err = keep()
+	case verbKeeper:
+		err = keepProgram()
+	case verbStart:
+		err = startProgram()
+	case verbJoin:
+		err = join(keeperSocket, os.Stdin, os.Stdout)
 	default:
 		err = errors.New("no such verb")
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
+	return err
 }
 
 // agent is what works in a pod.
@@ -81,7 +103,11 @@ func copySelf(to string) error {
 		return err
 	}
 	defer from.Close()
-	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o555)
+	mode := fs.FileMode(0o111) // of what cannot be read, no other process reads the memory, from its beginning
+	if !canAsk() {
+		mode = 0o555 // gVisor does not begin what cannot be read; a service's program is in a namespace of users below there, and reads nobody's
+	}
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
@@ -163,12 +189,12 @@ func (a agent) run(in io.Reader, out io.Writer) error {
 // execute runs the program. An error is not the program's.
 func (a agent) execute(f *frames, t task) (end ending, err error) {
 	if a.alone {
-		if err := confine(t.Processes); err != nil {
+		if err := errors.Join(bound(t.Processes), wall()); err != nil {
 			return end, err
 		}
 	}
 	c := &exec.Cmd{Args: texts(t.Args), Env: texts(t.Env), Dir: t.Dir}
-	if c.Path, err = look(c); err != nil {
+	if c.Path, err = look(c.Args[0], c.Dir, c.Env); err != nil {
 		return ending{Code: -1, Fault: err.Error()}, nil
 	}
 	var pumps sync.WaitGroup
@@ -199,7 +225,12 @@ func (a agent) execute(f *frames, t task) (end ending, err error) {
 	var crowded atomic.Bool
 	ended := make(chan struct{})
 	if a.alone {
-		pumps.Go(func() { crowded.Store(crowd(t.Processes, ended)) })
+		pumps.Go(func() {
+			if crowd(t.Processes, ended) {
+				crowded.Store(true)
+				syscall.Kill(-1, syscall.SIGKILL)
+			}
+		})
 	}
 	err = c.Wait()
 	close(ended)
@@ -211,16 +242,20 @@ func (a agent) execute(f *frames, t task) (end ending, err error) {
 	if err != nil && !errors.As(err, &x) {
 		return end, err
 	}
-	end.Code = c.ProcessState.ExitCode()
 	if crowded.Load() {
 		return ending{Code: -1, Crowded: true}, nil
 	}
-	if s, ok := c.ProcessState.Sys().(syscall.WaitStatus); ok && s.Signaled() {
-		end = ending{Code: 128 + int(s.Signal()), Signal: s.Signal().String(), Memory: outOfMemory()}
-	} else if end.Code != 0 {
-		end.Memory = outOfMemory()
+	return endingOf(c.ProcessState), nil
+}
+
+// endingOf is how a program ended by itself.
+func endingOf(s *os.ProcessState) ending {
+	end := ending{Code: s.ExitCode()}
+	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
+		end = ending{Code: 128 + int(w.Signal()), Signal: w.Signal().String()}
 	}
-	return end, nil
+	end.Memory = end.Code != 0 && outOfMemory()
+	return end
 }
 
 // pump tells what the program says.
@@ -238,16 +273,15 @@ func pump(f *frames, kind byte, r io.Reader) {
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // look finds the program's file, as a shell would.
-func look(c *exec.Cmd) (string, error) {
-	name := c.Args[0]
+func look(name, dir string, env []string) (string, error) {
 	if strings.Contains(name, "/") {
 		if !path.IsAbs(name) {
-			name = path.Join(c.Dir, name)
+			name = path.Join(dir, name)
 		}
 		return name, nil
 	}
 	paths := defaultPath
-	for _, v := range c.Env {
+	for _, v := range env {
 		if p, ok := strings.CutPrefix(v, "PATH="); ok {
 			paths = p
 		}

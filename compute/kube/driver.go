@@ -181,15 +181,22 @@ func (s *stopped) Error() string { return s.Why }
 
 func stop(format string, args ...any) error { return &stopped{ended(format, args...)} }
 
-// Run runs an image as a pod.
-func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) {
+// begin counts one more that runs, until running.Done; false: the driver is closed.
+func (d *Driver) begin() bool {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	if d.stopping.Err() != nil {
-		d.mu.Unlock()
-		return compute.Exit{}, errors.New("the driver is closed")
+		return false
 	}
 	d.running.Add(1)
-	d.mu.Unlock()
+	return true
+}
+
+// Run runs an image as a pod.
+func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) {
+	if !d.begin() {
+		return compute.Exit{}, errClosed
+	}
 	defer d.running.Done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -205,42 +212,62 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 	return x, err
 }
 
+var errClosed = errors.New("the driver is closed")
+
 func (d *Driver) run(ctx context.Context, t compute.Task) (compute.Exit, error) {
 	if len(t.Spec.Network) > 0 {
 		return ended("a pod has no network: leave out --network, or use another driver"), nil
 	}
+	p, do, err := d.makePod(ctx, t, false)
+	if err != nil {
+		return compute.Exit{}, err
+	}
+	defer d.leave(p.space)
+	s := &session{t: t, do: do}
+	x, err := s.run(ctx, p)
+	p.remove(!s.done || err != nil)
+	return x, err
+}
+
+// makePod makes a pod that has its inputs and waits for what it is to run. Whose it is removes it, and then leaves its space. serves: it is a service's.
+func (d *Driver) makePod(ctx context.Context, t compute.Task, serves bool) (_ *pod, do task, err error) {
 	if t.Spec.Image == "" {
-		return ended("the driver %s runs images, and no modules: leave out --driver", Name), nil
+		return nil, do, stop("the driver %s runs images, and no modules: leave out --driver", Name)
 	}
 	found, err := d.find(ctx, t)
 	if err != nil {
-		return compute.Exit{}, err
+		return nil, do, err
 	}
-	do, err := toRun(t, found)
-	if err != nil {
-		return compute.Exit{}, err
+	if do, err = toRun(t, found); err != nil {
+		return nil, do, err
 	}
 	in, err := d.plan(ctx, t)
 	if err != nil {
-		return compute.Exit{}, err
+		return nil, do, err
 	}
 	select {
 	case <-d.swept:
 	case <-ctx.Done():
-		return compute.Exit{}, ctx.Err()
+		return nil, do, ctx.Err()
 	}
 	s, err := d.enter(ctx, t.Share())
 	if err != nil {
-		return compute.Exit{}, err
+		return nil, do, err
 	}
-	defer d.leave(s)
-	p, err := d.place(ctx, s, t, found, in)
+	p, err := d.place(ctx, s, t, found, in, serves)
 	if err != nil {
-		return compute.Exit{}, err
+		d.leave(s)
+		return nil, do, err
 	}
-	x, clean, err := d.work(ctx, p, t, do, in)
-	p.remove(!clean)
-	return x, err
+	if err = p.ready(ctx); err == nil && in.any() {
+		err = p.because(ctx, in.send(ctx, p, t))
+	}
+	if err != nil {
+		p.remove(true)
+		d.leave(s)
+		return nil, do, err
+	}
+	return p, do, nil
 }
 
 // find resolves the image as the job may see it, and holds it to the node's policy.
@@ -311,19 +338,4 @@ func environment(image, job []string) []string {
 		}
 	}
 	return all
-}
-
-// work waits for the pod, gives it what it needs, and hears what comes of it. clean: nothing of the program runs any more.
-func (d *Driver) work(ctx context.Context, p *pod, t compute.Task, do task, in *inputs) (x compute.Exit, clean bool, err error) {
-	if err := p.ready(ctx); err != nil {
-		return x, false, err
-	}
-	if in.any() {
-		if err := in.send(ctx, p, t); err != nil {
-			return x, false, p.because(ctx, err)
-		}
-	}
-	s := &session{t: t, do: do}
-	x, err = s.run(ctx, p)
-	return x, s.done && err == nil, err
 }

@@ -35,6 +35,7 @@ type cluster struct {
 	*fake.Clientset
 	now  func(p *corev1.Pod)
 	exec func(container, verb string, in io.Reader, out io.Writer) error
+	join func(ctx context.Context, pod string, in io.Reader, out io.Writer) error
 
 	mu   sync.Mutex
 	made []kruntime.Object
@@ -70,7 +71,10 @@ func (c *cluster) driver(t *testing.T, change func(*Options)) *Driver {
 	if change != nil {
 		change(&o)
 	}
-	d, err := start(o, c, func(_ context.Context, _, _, container string, argv []string, in io.Reader, out, _ io.Writer) error {
+	d, err := start(o, c, func(ctx context.Context, _, pod, container string, argv []string, in io.Reader, out, _ io.Writer) error {
+		if argv[len(argv)-1] == verbJoin {
+			return c.join(ctx, pod, in, out)
+		}
 		return c.exec(container, argv[len(argv)-1], in, out)
 	})
 	if err != nil {
@@ -321,6 +325,7 @@ func TestWhatTheClusterSaysIsTold(t *testing.T) {
 		{"deadline", "out of time: ", phase("DeadlineExceeded")},
 		{"evicted", "has put it out", phase("Evicted")},
 		{"lost", "", phase("NodeLost")},
+		{"no wall", "", ended("Error", exitNoWall)},
 		{"agent", "", func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: agentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
 		}},

@@ -48,18 +48,24 @@ type pod struct {
 	d     *Driver
 	space *space
 	name  string
-	in    bool      // it has a container for inputs
 	since time.Time // when it was made
 	life  time.Duration
 }
 
-// place makes the pod, and the secret that its image is pulled by.
-func (d *Driver) place(ctx context.Context, s *space, t compute.Task, i *image.Image, in *inputs) (*pod, error) {
+// place makes the pod, and the secret that its image is pulled by. A service's has no deadline of the cluster's: its keeper ends it when the node has gone.
+func (d *Driver) place(ctx context.Context, s *space, t compute.Task, i *image.Image, in *inputs, serves bool) (*pod, error) {
 	id := make([]byte, 12)
 	rand.Read(id)
-	p := &pod{d: d, space: s, name: "job-" + hex.EncodeToString(id), in: in.any(), since: time.Now(), life: t.Timeout + d.o.Wait + nearLife + collectTime}
-	meta := metav1.ObjectMeta{Name: p.name, Namespace: s.name, Labels: map[string]string{ownerLabel: d.owner, jobLabel: string(t.Job().ID)}}
-	spec := d.podSpec(t, i, in, p.life)
+	p := &pod{d: d, space: s, name: "service-" + hex.EncodeToString(id), since: time.Now()}
+	meta := metav1.ObjectMeta{Name: p.name, Namespace: s.name, Labels: map[string]string{ownerLabel: d.owner}}
+	spec := d.podSpec(t, i, in)
+	if serves {
+		spec.Containers[0].Command[2] = verbKeep
+	} else {
+		p.name, p.life = "job-"+hex.EncodeToString(id), t.Timeout+d.o.Wait+nearLife+collectTime
+		meta.Name, meta.Labels[jobLabel] = p.name, string(t.Job().ID)
+		spec.ActiveDeadlineSeconds = pointer(int64(math.Ceil(p.life.Seconds())))
+	}
 	secret, err := d.pullSecret(meta)
 	if err != nil {
 		return nil, err
@@ -140,8 +146,8 @@ func resources(memory, disk, milliCPU, promisedCPU int64) corev1.ResourceRequire
 	return corev1.ResourceRequirements{Limits: list(milliCPU), Requests: list(promisedCPU)}
 }
 
-// podSpec is the pod of a job. All that tells something of the job goes another way.
-func (d *Driver) podSpec(t compute.Task, i *image.Image, in *inputs, life time.Duration) corev1.PodSpec {
+// podSpec is the pod of a job, or of a service. All that tells something of the job goes another way.
+func (d *Driver) podSpec(t compute.Task, i *image.Image, in *inputs) corev1.PodSpec {
 	yes, no := true, false
 	var drawn [8]byte
 	rand.Read(drawn[:])
@@ -184,7 +190,6 @@ func (d *Driver) podSpec(t compute.Task, i *image.Image, in *inputs, life time.D
 		DNSPolicy: corev1.DNSNone, DNSConfig: &corev1.PodDNSConfig{Nameservers: []string{"127.0.0.1"}}, Hostname: "job", PriorityClassName: d.o.PriorityClass,
 		SecurityContext:               &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: &user, RunAsGroup: &user, SeccompProfile: walls.SeccompProfile},
 		NodeSelector:                  map[string]string{corev1.LabelOSStable: "linux", corev1.LabelArchStable: d.o.Arch},
-		ActiveDeadlineSeconds:         pointer(int64(math.Ceil(life.Seconds()))),
 		TerminationGracePeriodSeconds: pointer(int64(1)),
 	}
 	for k, v := range d.o.Machines {
@@ -352,12 +357,14 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 	switch {
 	case e == nil || now.DeletionTimestamp != nil:
 		return nil
-	case e.Reason == "OOMKilled" && c.Name == jobContainer:
+	case e.Reason == "OOMKilled": // gVisor's sandbox is one for all containers
 		return errMemory
 	case now.Status.Phase == corev1.PodFailed && now.Status.Reason != "":
 		return nil // which says more
 	case e.Reason == "StartError" || e.Reason == "ContainerCannotRun":
 		return stop("the cluster cannot run the image: %s", plain(e.Message))
+	case c.Name == jobContainer && e.ExitCode == exitNoWall:
+		return errors.New("the cluster's machines have nothing to wall in a service's sockets with: that takes Linux 5.14 or gVisor")
 	case c.Name == jobContainer && e.ExitCode == 128+9:
 		return stop("it was killed: the sandbox had no more memory, or it has ended what runs beside it")
 	case c.Name == jobContainer:

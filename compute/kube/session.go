@@ -149,7 +149,7 @@ func (s *session) run(ctx context.Context, p *pod) (compute.Exit, error) {
 	case refused != nil:
 		return compute.Exit{}, refused
 	case s.done:
-		return s.exit()
+		return s.end.exit(s.t.Limits)
 	case errors.Is(err, errFrame):
 		return ended("what came back from its pod makes no sense: it has meddled with what runs beside it"), nil
 	}
@@ -163,14 +163,14 @@ func (s *session) run(ctx context.Context, p *pod) (compute.Exit, error) {
 func (s *session) clean() bool { return s.end != nil && s.end.Code == 0 && s.end.Fault == "" }
 
 // exit is what the agent said of the end.
-func (s *session) exit() (compute.Exit, error) {
-	switch x := s.end; {
+func (x *ending) exit(l redoubt.JobLimits) (compute.Exit, error) {
+	switch {
 	case x.Fault != "":
 		return ended("it cannot be begun: %s", plain(x.Fault)), nil
 	case x.Code != 0 && x.Memory:
-		return compute.Exit{}, outOfMemoryExit(s.t.Limits)
+		return compute.Exit{}, outOfMemoryExit(l)
 	case x.Crowded:
-		return ended("too many processes: it may have %d, with threads; ask for more with --processes", s.t.Limits.Processes), nil
+		return ended("too many processes: it may have %d, with threads; ask for more with --processes", l.Processes), nil
 	case x.Code < 0 || x.Code > 255:
 		return ended("it ended with an exit code that there is none of"), nil
 	case x.Signal != "" && x.Code != 0:

@@ -49,6 +49,7 @@ type task struct {
 	Env       [][]byte `json:"env"`
 	Dir       string   `json:"dir"`
 	Processes int      `json:"processes"`
+	Port      int      `json:"port,omitempty"` // that a service answers on
 }
 
 // raw and texts turn what a program is given into what JSON carries unchanged, and back.

@@ -8,10 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httputil"
 	"os"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,11 +23,10 @@ import (
 // A service that is an image runs on in a sandbox of its own, which has no network but its own loopback. A request reaches it by a connection that
 // gVisor makes from within the sandbox to the program's port, and of which the other end is a socket that the node holds.
 
-// How long a service has until it answers, how often it is asked whether it does, and how many requests an instance answers at once.
+// How long a service has until it answers, and how often it is asked whether it does.
 const (
 	readyTimeout = time.Minute
 	readyEvery   = 50 * time.Millisecond
-	atOnce       = 64
 	// maxRequest bounds a request's body. gVisor's forwarder may sleep for ever where the program's socket has taken as much as it holds (1 MiB), so
 	// none is sent that fills it.
 	maxRequest = 960 << 10
@@ -97,7 +94,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 }
 
 // AtOnce is how many requests an instance answers at once.
-func (d *Driver) AtOnce() int { return atOnce }
+func (d *Driver) AtOnce() int { return compute.ProxyCalls }
 
 // instance is what runs of a service.
 type instance struct {
@@ -105,7 +102,7 @@ type instance struct {
 	id    string
 	port  uint16
 	check string // the path of the health check
-	proxy *httputil.ReverseProxy
+	proxy *compute.Proxy
 	begun chan struct{}
 	ended chan struct{}
 	exit  compute.Exit // once it has ended
@@ -144,7 +141,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (_ *instance, 
 		return nil, err
 	}
 	i := &instance{box: b, id: "service", port: uint16(s.Spec.Port), check: s.Spec.Health, begun: make(chan struct{}), ended: make(chan struct{})}
-	i.proxy = i.newProxy(s)
+	i.proxy = compute.NewProxy(s.At, func(context.Context) (net.Conn, error) { return b.dial(i.id, i.port) })
 	running, cancel := context.WithCancel(context.Background())
 	r := &run{ctx: running, t: t, b: b, handles: map[uint64]*handle{}, begun: func() { close(i.begun) }}
 	go func() {
@@ -170,7 +167,7 @@ func (i *instance) ready(ctx context.Context) error {
 		return faultf("it did not begin within %s", readyTimeout)
 	}
 	for {
-		if i.answers(ctx) {
+		if i.proxy.Answers(ctx, i.check) {
 			return nil
 		}
 		select {
@@ -181,27 +178,6 @@ func (i *instance) ready(ctx context.Context) error {
 		case <-time.After(readyEvery):
 		}
 	}
-}
-
-// answers asks once whether the program is up.
-func (i *instance) answers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	path := i.check
-	if path == "" {
-		path = "/"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://service"+path, nil)
-	if err != nil {
-		return false
-	}
-	res, err := i.proxy.Transport.RoundTrip(req)
-	if err != nil {
-		return false
-	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, 64<<10) // so that the connection is of further use
-	return i.check == "" || res.StatusCode == http.StatusOK
 }
 
 // fault says how the program ended before it answered.
@@ -215,47 +191,8 @@ func (i *instance) fault() error {
 	return faultf("it ended with exit code %d before it answered: redoubt service logs tells what it said", i.exit.Code)
 }
 
-type failure struct{ error }
-
-// newProxy passes requests on. The credential stays here, and what is the node's to say of an answer the program does not.
-func (i *instance) newProxy(s compute.Service) *httputil.ReverseProxy {
-	return &httputil.ReverseProxy{
-		Transport: &http.Transport{MaxIdleConnsPerHost: atOnce, IdleConnTimeout: 30 * time.Second, DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-			DialContext: func(context.Context, string, string) (net.Conn, error) { return i.box.dial(i.id, i.port) }},
-		Rewrite: func(p *httputil.ProxyRequest) {
-			prefix, rest := p.In.URL.Path, "/"
-			if of, ok := strings.CutPrefix(p.In.URL.Path, redoubt.ServicePath); ok {
-				name, more, _ := strings.Cut(of, "/")
-				prefix, rest = redoubt.ServicePath+name, "/"+more
-			}
-			p.Out.URL.Scheme, p.Out.URL.Host, p.Out.URL.Path, p.Out.URL.RawPath, p.Out.Host = "http", "service", rest, "", p.In.Host
-			p.SetXForwarded()
-			h := p.Out.Header
-			for name := range h {
-				if strings.Contains(name, "_") { // many take it for the one with "-"
-					delete(h, name)
-				}
-			}
-			h.Del("Authorization")
-			h.Del("Cookie")
-			h.Set("X-Forwarded-Prefix", prefix)
-			h.Set(redoubt.ServiceLabelHeader, s.At)
-		},
-		ModifyResponse: func(res *http.Response) error {
-			own := http.Header{}
-			if n := res.Header["Content-Length"]; n != nil {
-				own["Content-Length"] = n // which the transport has held it to
-			}
-			compute.AnswerHeader(own, res.Header)
-			res.Header = own
-			return nil
-		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { panic(failure{err}) },
-	}
-}
-
 // Call answers one request.
-func (i *instance) Call(w http.ResponseWriter, r *http.Request) (err error) {
+func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 	select {
 	case <-i.ended:
 		return compute.ErrInstanceGone
@@ -270,20 +207,7 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) (err error) {
 		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
 	}
 	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case failure:
-			err = &redoubt.Error{Op: "Call", Kind: redoubt.Internal, Err: p.error, Hint: "the service did not answer: redoubt service logs tells what it said"}
-			if r.Context().Err() != nil {
-				err = &redoubt.Error{Op: "Call", Kind: redoubt.Unavailable, Hint: "it did not answer in time; --timeout gives it more"}
-			}
-		default:
-			panic(p)
-		}
-	}()
-	i.proxy.ServeHTTP(w, r)
-	return nil
+	return i.proxy.Call(w, r)
 }
 
 // Ended is closed when the program runs no more.
@@ -293,7 +217,7 @@ func (i *instance) Ended() <-chan struct{} { return i.ended }
 func (i *instance) Close() {
 	i.box.kill()
 	<-i.ended
-	i.proxy.Transport.(*http.Transport).CloseIdleConnections()
+	i.proxy.Close()
 }
 
 var _ compute.ServiceDriver = (*Driver)(nil)

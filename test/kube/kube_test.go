@@ -306,13 +306,13 @@ func TestAProgramHasNoWayOut(t *testing.T) {
 	d := theLab.driver(t, theLab.options())
 	r := computetest.NewRun(nil)
 	spec := theLab.load(t, r, computetest.Build(t, "linux", "amd64"))
-	spec.Args = []string{"dial", "127.0.0.1:6443", "dial", "10.77.0.1:6443", "kind", "/var/run/secrets/kubernetes.io/serviceaccount/token", "refuse", "/etc/new", "device", "/tmp/null", "user", "", "env", "KUBERNETES_SERVICE_HOST"}
+	spec.Args = []string{"dial", "127.0.0.1:6443", "dial", "10.77.0.1:6443", "kind", "/var/run/secrets/kubernetes.io/serviceaccount/token", "refuse", "/etc/new", "device", "/tmp/null", "user", "", "env", "KUBERNETES_SERVICE_HOST", "kind", "/proc/1/mem"}
 	x, err := d.Run(t.Context(), r.Task(spec))
 	if err != nil || x.Code != 0 {
 		t.Fatalf("got %+v, %v: %q", x, err, r.Said(2))
 	}
 	said := strings.Split(strings.TrimSuffix(r.Said(1), "\n"), "\n")
-	if len(said) != 6 || said[0] != "refused" || said[1] != "refused" || said[2] != "no such file or directory" || said[3] != "operation not permitted" || strings.HasPrefix(said[4], "0 ") || said[5] != "KUBERNETES_SERVICE_HOST=" {
+	if len(said) != 7 || said[0] != "refused" || said[1] != "refused" || said[2] != "no such file or directory" || said[3] != "operation not permitted" || strings.HasPrefix(said[4], "0 ") || said[5] != "KUBERNETES_SERVICE_HOST=" || said[6] != "permission denied" && said[6] != "no such file or directory" {
 		t.Errorf("it said %q", said)
 	}
 }
@@ -453,6 +453,10 @@ func TestTheRoleIsEnough(t *testing.T) {
 	spec.Args = []string{"cat", "/in/b/x", "write", "/out/y=y"}
 	if x, err := d.Run(t.Context(), r.Task(spec)); err != nil || x.Code != 0 || r.Said(1) != "x" || string(r.Outputs()["y"]) != "y" {
 		t.Errorf("got %+v, %v", x, err)
+	}
+	s, _, _ := theLab.programs().Service(t, "serve", "")
+	if got := ask(t, begin(t, d, s), "in/reports/a"); got != "content" {
+		t.Errorf("a service answers %q", got)
 	}
 }
 

@@ -1,0 +1,290 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"redoubt"
+	"redoubt/compute"
+	"redoubt/compute/computetest"
+)
+
+func TestMain(m *testing.M) {
+	Enter() // a program of a service is started by this binary
+	tryWall()
+	os.Exit(m.Run())
+}
+
+// keepers has each pod that is joined have a real keeper, whose programs run here behind the wall of sockets. It gives where the programs' folder is.
+type keepers struct {
+	dir string
+
+	mu   sync.Mutex
+	all  map[string]net.Listener // by pod
+	cut  context.CancelFunc      // breaks every stream
+	held context.Context
+}
+
+func (c *cluster) keepers(t *testing.T) *keepers {
+	k := &keepers{dir: t.TempDir(), all: map[string]net.Listener{}}
+	k.held, k.cut = context.WithCancel(t.Context())
+	var serving sync.WaitGroup
+	t.Cleanup(func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, l := range k.all {
+			l.Close()
+		}
+		serving.Wait()
+	})
+	c.join = func(ctx context.Context, pod string, in io.Reader, out io.Writer) error {
+		k.mu.Lock()
+		l := k.all[pod]
+		if l == nil {
+			var err error
+			if l, err = net.Listen("unix", filepath.Join(k.dir, pod[:20])); err != nil {
+				k.mu.Unlock()
+				return err
+			}
+			k.all[pod] = l
+			keeper := newKeeper(alone)
+			keeper.asks = true
+			serving.Go(func() { keeper.serve(l) })
+		}
+		held := k.held
+		k.mu.Unlock()
+		joined := make(chan error, 1)
+		go func() { joined <- join(l.Addr().String(), in, out) }()
+		select {
+		case err := <-joined:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-held.Done():
+			return errors.New("the stream broke")
+		}
+	}
+	return k
+}
+
+// breakAll breaks every stream there is.
+func (k *keepers) breakAll(t *testing.T) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.cut()
+	k.held, k.cut = context.WithCancel(t.Context())
+}
+
+// service is the suite's program as a service, on a port of this machine.
+func (c *cluster) service(t *testing.T, k *keepers, args ...string) (compute.Service, *computetest.Run, *computetest.Words) {
+	t.Helper()
+	program := filepath.Join(k.dir, "program")
+	if err := os.WriteFile(program, computetest.Build(t, runtime.GOOS, runtime.GOARCH), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	p := computetest.Programs{GOOS: runtime.GOOS, GOARCH: runtime.GOARCH, Load: func(_ *testing.T, r *computetest.Run, _ []byte) redoubt.SubmitJob { return withImage(r, program) }}
+	s, r, log := p.Service(t, args...)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Spec.Port = l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	return s, r, log
+}
+
+func begin(t *testing.T, d *Driver, s compute.Service) *instance {
+	t.Helper()
+	i, err := d.Begin(t.Context(), s)
+	if err != nil {
+		t.Fatalf("%v; it said %q", err, s.Log)
+	}
+	t.Cleanup(i.Close)
+	return i.(*instance)
+}
+
+func TestAPodAnswersRequests(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, r, log := c.service(t, k, "serve", "")
+	d := c.driver(t, nil)
+	i := begin(t, d, s)
+	for _, x := range [][3]string{{"GET", "", `GET /  "SECRET" "" 0`}, {"POST", strings.Repeat("x", redoubt.MaxServiceBody), `POST /  "SECRET" "" ` + strconv.Itoa(redoubt.MaxServiceBody)}} {
+		w, err := computetest.Ask(i, x[0], "/svc/x/", strings.NewReader(x[1]))
+		if err != nil || w.Code != 200 || w.Body.String() != x[2] || w.Header().Get("Set-Cookie") != "" || w.Header().Get("X-Own") == "" {
+			t.Errorf("%s: got %d %.80q %q %v", x[0], w.Code, w.Body, w.Header(), err)
+		}
+	}
+	if _, err := computetest.Ask(i, "POST", "/svc/x/", strings.NewReader(strings.Repeat("x", redoubt.MaxServiceBody+1))); !errors.Is(err, redoubt.TooLarge) {
+		t.Errorf("a body that is too large: %v", err)
+	}
+	for _, want := range []string{"open reports/a", "open reports/b"} {
+		if !strings.Contains(strings.Join(r.Reads(), "\n"), want) {
+			t.Errorf("%q is not in %q", want, r.Reads())
+		}
+	}
+	p := first[*corev1.Pod](t, c)
+	if p.Spec.ActiveDeadlineSeconds != nil || p.Spec.Containers[0].Command[2] != verbKeep || !strings.HasPrefix(p.Name, "service-") {
+		t.Errorf("the pod %s is %+v", p.Name, p.Spec)
+	}
+	for _, o := range c.made {
+		b, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, secret := range []string{"alice", "SECRET", "serve", strconv.Itoa(s.Spec.Port), "reports", i.key, string(r.Job().ID)} {
+			if strings.Contains(string(b), `"`+secret) || strings.Contains(string(b), secret+`"`) {
+				t.Errorf("%q is in %s", secret, b)
+			}
+		}
+	}
+	if _, err := computetest.Ask(i, "GET", "/svc/x/die", nil); !errors.Is(err, redoubt.Internal) {
+		t.Errorf("a request that it died of: %v", err)
+	}
+	<-i.Ended()
+	if _, err := computetest.Ask(i, "GET", "/svc/x/", nil); !errors.Is(err, redoubt.Unavailable) {
+		t.Errorf("of an instance that has ended: %v", err)
+	}
+	if !strings.Contains(log.String(), "serving") {
+		t.Errorf("the log is %q", log)
+	}
+	if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+		t.Error("its pod is left")
+	}
+}
+
+func TestAServiceOutlivesItsStreams(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, log := c.service(t, k, "serve", "127.0.0.1")
+	i := begin(t, c.driver(t, nil), s)
+	ask := func(path string) string {
+		for { // a request that the stream carried when it broke is lost
+			w, err := computetest.Ask(i, "GET", "/svc/x/"+path, nil)
+			if err == nil {
+				return w.Body.String()
+			}
+			if !errors.Is(err, redoubt.Internal) {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := ask("pid")
+	for n := range 2 {
+		k.breakAll(t)
+		if after := ask("pid"); after != before {
+			t.Errorf("it was process %s and is %s", before, after)
+		}
+		word := "word" + strconv.Itoa(n)
+		ask("say?" + word)
+		for !strings.Contains(log.String(), word) { // the test's own time ends it
+			time.Sleep(time.Millisecond)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.all) != 1 {
+		t.Errorf("it took %d pods", len(k.all))
+	}
+}
+
+func TestAPodThatIsRemovedEndsItsInstance(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, _ := c.service(t, k, "serve", "")
+	i := begin(t, c.driver(t, nil), s)
+	if err := c.CoreV1().Pods(i.p.space.name).Delete(t.Context(), i.p.name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	k.breakAll(t)
+	<-i.Ended()
+	if i.why == nil || !strings.Contains(i.why.Error(), "removed") {
+		t.Errorf("got %v", i.why)
+	}
+}
+
+func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
+	for name, x := range map[string]struct {
+		args []string
+		kind redoubt.Kind
+		want string
+	}{
+		"it ends":           {[]string{"exit", "3"}, redoubt.Invalid, "exit code 3"},
+		"it ends well":      {[]string{"exit", "0"}, redoubt.Invalid, "exit code 0"},
+		"it is not there":   {nil, redoubt.Invalid, "cannot be begun"},
+		"its pod is no one": {[]string{"serve", ""}, redoubt.Invalid, "cannot run the image"},
+	} {
+		c := newCluster()
+		c.agents(t)
+		k := c.keepers(t)
+		s, r, _ := c.service(t, k, x.args...)
+		switch name {
+		case "it is not there":
+			s.Spec.Image = withImage(r, "/none").Image
+		case "its pod is no one":
+			c.now = func(p *corev1.Pod) {
+				p.Status.Phase = corev1.PodPending
+				p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: jobContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "CreateContainerError"}}}}
+			}
+		}
+		d := c.driver(t, nil)
+		_, err := d.Begin(t.Context(), s)
+		if e, ok := errors.AsType[*redoubt.Error](err); !ok || e.Kind != x.kind || !strings.Contains(e.Hint, x.want) {
+			t.Errorf("%s: got %v, want %q", name, err, x.want)
+		}
+		if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+			t.Errorf("%s: its pod is left", name)
+		}
+	}
+}
+
+func TestAClusterThatDoesNotBeginAServiceIsTold(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	c.now = func(p *corev1.Pod) { p.Status.Phase = corev1.PodPending }
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.driver(t, nil).Begin(ctx, s); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(computetest.Told(err), "in reach") {
+		t.Errorf("got %s", computetest.Told(err))
+	}
+	if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+		t.Error("its pod is left")
+	}
+}
+
+func TestClosingTheDriverEndsItsServices(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	d := c.driver(t, nil)
+	i := begin(t, d, s)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-i.Ended():
+	default:
+		t.Error("it runs on")
+	}
+	if _, err := d.Begin(t.Context(), s); !errors.Is(err, redoubt.Unavailable) {
+		t.Errorf("got %v", err)
+	}
+}
