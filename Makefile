@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube media systemd nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd media nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -52,6 +52,9 @@ clients: build ## aws-cli, boto3, rclone, s3cmd and the JavaScript SDK against a
 
 ztdf: ## files for partners: OpenTDF's Go SDK opens ours and we open its (a module of its own; fetches the SDK)
 	cd test/ztdf && $(GO) vet ./... && $(GO) test ./... && GODEBUG=fips140=only $(GO) test ./...
+
+cosign: ## images signed and verified by cosign itself in an enclave's registry, and held to a policy (a module of its own; builds cosign from the module proxy)
+	cd test/cosign && $(GO) vet ./... && $(GO) test ./...
 
 kube: KUBE_DIR ?= $(HOME)/.cache/redoubt-kube
 kube: ## jobs and services on a real Kubernetes: builds it from the module proxy (ten minutes once), runs it in namespaces of its own and the contract suites on it, with runc and with gVisor (needs root)

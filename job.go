@@ -165,6 +165,8 @@ type JobRun interface {
 	Module(ctx context.Context) (Content, int64, error)
 	// Object opens a version that belongs to the program itself (a layer of its image) at START: it counts as read.
 	Object(ctx context.Context, name ObjectName) (Version, Content, error)
+	// Names gives the keys of a bucket that begin with a prefix, at most so many, in order: of what belongs to the program, as START sees it now.
+	Names(ctx context.Context, bucket BucketName, prefix string, most int) ([]string, error)
 	// Lane is that of JobDesk.NextJob.
 	Lane() string
 	// Kept and Keep hold what was made of the program before it ran, and may be needed again: sealed, at MAX, for the share. NotFound: nothing is.
@@ -179,9 +181,10 @@ type JobRun interface {
 	// Put takes one output, once the program has ended; after the first nothing is read any more. Nothing of it shows before Finish. TooLarge: all
 	// outputs together have more bytes than the job may have on disk.
 	Put(ctx context.Context, path string, size int64, content io.Reader) error
-	// Canceled ends when somebody ends the job, or may no longer have it run.
+	// Canceled ends when somebody ends the job, or may no longer have it run; of an instance of a service, when what it has read was taken out.
 	Canceled() <-chan struct{}
-	// Finish makes the attempt's end and, where it did well, all its outputs durable and visible at once. Nothing may be called after it.
+	// Finish makes the attempt's end and, where it did well, all its outputs durable and visible at once; of an instance it says that it has ended.
+	// Nothing may be called after it.
 	Finish(ctx context.Context, x JobExit) error
 }
 

@@ -14,7 +14,7 @@ type ServiceName string
 // Limits of services.
 const (
 	MaxServices          = 1000    // of one label
-	MaxServiceBody       = 8 << 20 // bytes of a request to a WebAssembly module
+	MaxServiceBody       = 8 << 20 // bytes of a request
 	MaxServiceInstances  = 64      // of one service at one label
 	MaxServiceSeconds    = 3600
 	DefaultServiceTime   = 30 * time.Second

@@ -27,8 +27,28 @@ type SpillCopy struct {
 	Version  VersionID  `json:"version"` // of an upload its ID
 	Label    string     `json:"label"`
 	Maker    NodeName   `json:"maker"`
-	Relation string     `json:"relation"` // "itself", "same content", "rebuilt" (by a guard, of one of those), "upload", or "later" (of the same name: look at it)
-	Gone     bool       `json:"gone"`     // its record and every key that opened it are destroyed here
+	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
+	Job      JobID      `json:"job,omitempty"`
+	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this is a copy of
+	Spared   bool       `json:"spared,omitempty"` // an officer has looked at it, and it stays
+	Gone     bool       `json:"gone"`             // its record and every key that opened it are destroyed here
+}
+
+// SpillReader is a job that ran, or an instance of a service, and had read what was spilled. What it had not put by then is nowhere.
+type SpillReader struct {
+	Job   JobID       `json:"job"`
+	By    SubjectName `json:"by"`
+	Max   string      `json:"max"`   // banner
+	Ended bool        `json:"ended"` // by the report: a job begins anew if it has retries left
+}
+
+// Spill asks for a report.
+type Spill struct {
+	Name    ObjectName  `json:"name"`
+	Version VersionID   `json:"version,omitempty"` // "": the current one
+	Reason  string      `json:"reason"`
+	Erase   bool        `json:"erase"`           // else it is found, and left
+	Spare   []VersionID `json:"spare,omitempty"` // derivatives that stay, of those that a report of this Version has listed
 }
 
 // SpillPeer is a node that copies went to.
@@ -61,6 +81,7 @@ type SpillReport struct {
 	As       time.Time      `json:"as"` // when this was so
 	SHA256   string         `json:"sha256"`
 	Copies   []SpillCopy    `json:"copies"`
+	Readers  []SpillReader  `json:"readers,omitempty"`
 	Peers    []SpillPeer    `json:"peers"`
 	Releases []SpillRelease `json:"releases"`
 	Proven   bool           `json:"proven"`        // all of it is gone: here, and wherever it went
@@ -82,10 +103,11 @@ type SpillService interface {
 	// and what was rebuilt of it is erased too. Denied: the label is not
 	// strictly higher (a lower one is a release, by two reviewers), or outside the range of bucket or node.
 	Upgrade(ctx context.Context, who Credential, q Regrade) (Regraded, error)
-	// ReportSpill finds a version and every copy of its content, erases them, and keeps a report. Without erase it only finds. The version is out
-	// of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up again by the node, and by
-	// who asks once more for the same version: the report then is the same one.
-	ReportSpill(ctx context.Context, who Credential, name ObjectName, id VersionID, reason string, erase bool) (SpillReport, error)
+	// ReportSpill finds a version, every copy of its content, and what jobs made of those, erases them, and keeps a report. Without Erase it only
+	// finds. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up
+	// again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: what is to be spared was not
+	// listed as derived; Conflict: the report has begun without sparing it.
+	ReportSpill(ctx context.Context, who Credential, q Spill) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)
 	Spills(ctx context.Context, who Credential) ([]SpillReport, error)

@@ -125,11 +125,13 @@ func (s *server) reportSpill(w http.ResponseWriter, r *http.Request, who redoubt
 		Version redoubt.VersionID  `json:"version"`
 		Reason  string             `json:"reason"`
 		Erase   bool               `json:"erase"`
+
+		Spare []redoubt.VersionID `json:"spare"`
 	}
 	if err := read(w, r, &in); err != nil {
 		return err
 	}
-	out, err := s.Spills.ReportSpill(r.Context(), who, redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, in.Version, in.Reason, in.Erase)
+	out, err := s.Spills.ReportSpill(r.Context(), who, redoubt.Spill{Name: redoubt.ObjectName{Bucket: in.Bucket, Key: in.Key}, Version: in.Version, Reason: in.Reason, Erase: in.Erase, Spare: in.Spare})
 	if err != nil {
 		return err
 	}

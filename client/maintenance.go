@@ -80,9 +80,9 @@ func (c *Client) Upgrade(ctx context.Context, q redoubt.Regrade) (out redoubt.Re
 	return out, c.call(ctx, "POST", "/v1/regrade", q, &out)
 }
 
-// ReportSpill finds a version and every copy of its content, and with erase destroys them.
-func (c *Client) ReportSpill(ctx context.Context, name redoubt.ObjectName, id redoubt.VersionID, reason string, erase bool) (out redoubt.SpillReport, err error) {
-	return out, c.call(ctx, "POST", "/v1/spills", map[string]any{"bucket": name.Bucket, "key": name.Key, "version": id, "reason": reason, "erase": erase}, &out)
+// ReportSpill finds a version, every copy of its content and what jobs made of it, and with Erase destroys them.
+func (c *Client) ReportSpill(ctx context.Context, q redoubt.Spill) (out redoubt.SpillReport, err error) {
+	return out, c.call(ctx, "POST", "/v1/spills", map[string]any{"bucket": q.Name.Bucket, "key": q.Name.Key, "version": q.Version, "reason": q.Reason, "erase": q.Erase, "spare": q.Spare}, &out)
 }
 
 // Spills lists the reports.

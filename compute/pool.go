@@ -115,6 +115,13 @@ func (r *ring) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (r *ring) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.text)
+	r.text = nil
+}
+
 func (r *ring) bytes() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -62,6 +63,7 @@ func NewProxy(at string, dial func(ctx context.Context) (net.Conn, error)) *Prox
 			res.Header = own
 			return nil
 		},
+		ErrorLog:     log.New(io.Discard, "", 0), // what became of a request its answer says
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { panic(failure{err}) },
 	}}
 }

@@ -250,10 +250,15 @@ func (s *Services) start(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.ServiceSpec) {
 	d, err := s.driver(spec)
 	var i Instance
+	var run redoubt.JobRun
 	if err == nil {
 		ctx, cancel := context.WithTimeout(s.ctx, 2*time.Minute)
-		i, err = d.Begin(ctx, Service{JobRun: call.Begin(), Spec: spec, Limits: limits(spec.Limits), Timeout: time.Duration(spec.Seconds) * time.Second, At: call.At.Banner(), Log: &p.log})
+		run = call.Begin()
+		i, err = d.Begin(ctx, Service{JobRun: run, Spec: spec, Limits: limits(spec.Limits), Timeout: time.Duration(spec.Seconds) * time.Second, At: call.At.Banner(), Log: &p.log})
 		cancel()
+		if err != nil {
+			s.ended(p, run)
+		}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -261,7 +266,10 @@ func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 	p.starting--
 	if p.closed {
 		if err == nil {
-			s.work.Go(i.Close) // Close waits for this one, and so for that too
+			s.work.Go(func() { // Close waits for this one, and so for that too
+				i.Close()
+				s.ended(p, run)
+			})
 		}
 		return
 	}
@@ -286,9 +294,27 @@ func (s *Services) begin(p *pool, call redoubt.ServiceCall, spec redoubt.Service
 		}
 	}
 	s.work.Go(func() {
-		<-x.Ended()
+		select {
+		case <-x.Ended():
+		case <-run.Canceled():
+			p.log.clear()
+		}
 		s.retire(p, x, false)
+		<-x.Ended()
+		s.ended(p, run)
 	})
+}
+
+// ended says that an instance runs no more. What it wrote last is gone if what it had read was taken out.
+func (s *Services) ended(p *pool, run redoubt.JobRun) {
+	select {
+	case <-run.Canceled():
+		p.log.clear()
+	default:
+	}
+	if err := run.Finish(context.Background(), redoubt.JobExit{}); err != nil {
+		s.log.Error("an instance of a service did not end in order", slog.String("service", string(p.name)), slog.String("kind", redoubt.KindOf(err).Error()))
+	}
 }
 
 func (s *Services) driver(spec redoubt.ServiceSpec) (ServiceDriver, error) {

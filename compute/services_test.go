@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type desk struct {
 	spec     redoubt.ServiceSpec
 	rev      int
 	deployed int // anew, under the same name
+	runs     []*deskRun
 }
 
 func (d *desk) deployAnew() {
@@ -47,7 +49,37 @@ func (d *desk) CallService(_ context.Context, who redoubt.Credential, name redou
 		return redoubt.ServiceCall{}, redoubt.NotFound
 	}
 	return redoubt.ServiceCall{Service: redoubt.Service{Name: name, Label: "UNCLASSIFIED", Revision: d.rev, Spec: d.spec}, At: who.Working, Key: fmt.Sprint(name, who.Working.Banner(), d.deployed),
-		Begin: func() redoubt.JobRun { return nil }}, nil
+		Begin: func() redoubt.JobRun { return d.begin() }}, nil
+}
+
+// begin gives what an instance runs on. d.runs has it until it has ended.
+func (d *desk) begin() redoubt.JobRun {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := &deskRun{d: d, canceled: make(chan struct{})}
+	d.runs = append(d.runs, r)
+	return r
+}
+
+type deskRun struct {
+	redoubt.JobRun
+	d        *desk
+	canceled chan struct{}
+}
+
+func (r *deskRun) Canceled() <-chan struct{} { return r.canceled }
+
+func (r *deskRun) Finish(context.Context, redoubt.JobExit) error {
+	r.d.mu.Lock()
+	defer r.d.mu.Unlock()
+	r.d.runs = slices.DeleteFunc(r.d.runs, func(x *deskRun) bool { return x == r })
+	return nil
+}
+
+func (d *desk) running() []*deskRun {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.runs)
 }
 
 // fakeDriver begins instances that say which they are.
@@ -460,4 +492,27 @@ func TestCloseEndsWhatBegins(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAnInstanceWhoseReadingWasTakenOutEnds: nothing that it knows is answered any more, and what it wrote is gone.
+func TestAnInstanceWhoseReadingWasTakenOutEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t, nil)
+		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
+		of, low := redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}, at(t, "UNCLASSIFIED").Working
+		runs := h.d.running()
+		if len(runs) != 1 || len(h.Log(of, low)) == 0 {
+			t.Fatalf("%d are known to run, and have written %q", len(runs), h.Log(of, low))
+		}
+		close(runs[0].canceled)
+		synctest.Wait()
+		if n, text := h.d.running(), h.Log(of, low); len(n) > 0 || len(text) > 0 || h.f.alive.Load() > 0 {
+			t.Errorf("%d are known to run, %d do, and have written %q", len(n), h.f.alive.Load(), text)
+		}
+		h.says("UNCLASSIFIED", "2 of [one] at UNCLASSIFIED")
+		h.Close()
+		if n := len(h.d.running()); n > 0 {
+			t.Errorf("%d that have ended are still known", n)
+		}
+	})
 }

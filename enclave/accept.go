@@ -266,7 +266,7 @@ func fitMeta(m map[string]string) bool {
 	bytes := 0
 	for name, value := range m {
 		bytes += len(name) + len(value)
-		if name == redoubt.MetaOriginator || !fitText(name, redoubt.MaxMetadataBytes) || !fitText(value, redoubt.MaxMetadataBytes) || name == "" {
+		if name == redoubt.MetaOriginator || name == metaMade || !fitText(name, redoubt.MaxMetadataBytes) || !fitText(value, redoubt.MaxMetadataBytes) || name == "" {
 			return false
 		}
 	}

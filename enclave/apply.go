@@ -251,6 +251,11 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err != nil {
 		return o, err
 	}
+	if report := e.readers.closes(n.w.rec); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over
+		if err := (duty{}).add(batch, spillDuty+report); err != nil {
+			return o, err
+		}
+	}
 	if err := n.w.freshKeys(); err != nil {
 		return o, err
 	}

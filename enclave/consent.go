@@ -47,8 +47,9 @@ func (e *Enclave) consentTo(op string, rec *record, l, as label.Label) (marks []
 	return nil, "", &redoubt.Error{Op: op, Kind: redoubt.Denied, Rule: ruleConsent, Hint: hint}
 }
 
-// copiedFrom keeps in the attributes of a copy whose it is. Whoever copies what she may not let leave is not its originator.
+// copiedFrom keeps in the attributes of a copy whose it is, and what made it. Whoever copies what she may not let leave is not its originator.
 func copiedFrom(src *record, l label.Label, who redoubt.SubjectName, a redoubt.Attributes) redoubt.Attributes {
+	a = copiedMark(src, a)
 	if len(redoubt.ConsentMarks(l)) == 0 {
 		return a
 	}

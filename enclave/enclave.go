@@ -80,6 +80,7 @@ type Enclave struct {
 	releases releases
 	jobs     jobs
 	services services
+	readers  readers
 	partners partners
 	links    links
 	texts    labelCache // label.Label -> string
@@ -150,6 +151,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 		return nil, err
 	}
 	if err := e.loadReleases(); err != nil {
+		return nil, err
+	}
+	if err := e.loadReaders(ctx); err != nil {
 		return nil, err
 	}
 	if err := e.loadJobs(ctx); err != nil {

@@ -131,7 +131,7 @@ func (f *finder) see(view store.View, b *bucket, cur found, key string) error {
 		there = string(b.Name)
 	}
 	f.out.Found = append(f.out.Found, redoubt.Found{Origin: f.e.bucketOrigin(b.Name), There: redoubt.BucketName(there), Bucket: b.Name, Key: key, Version: f.e.ids.versionID(rec.id), Label: cur.set.label.Banner(),
-		Maker: redoubt.NodeName(rec.maker), Author: redoubt.SubjectName(rec.author), Modified: modified, Bytes: rec.size, Meta: rec.attrs.Meta})
+		Maker: redoubt.NodeName(rec.maker), Author: redoubt.SubjectName(rec.author), Modified: modified, Bytes: rec.size, Meta: shown(rec.attrs).Meta})
 	return nil
 }
 
@@ -140,7 +140,7 @@ func (f *finder) says(key string, rec *record) bool {
 	if f.text == "" || strings.Contains(strings.ToLower(key), f.text) {
 		return true
 	}
-	for name, value := range rec.attrs.Meta {
+	for name, value := range shown(rec.attrs).Meta {
 		if strings.Contains(name, f.text) || strings.Contains(strings.ToLower(value), f.text) {
 			return true
 		}

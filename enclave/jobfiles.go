@@ -162,6 +162,9 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 		return f, nil, b.refused(op, name, err)
 	}
 	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := r.note(op, f.rec); err != nil {
+		return f, nil, e.noted(ctx, ent, err)
+	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return f, nil, err
 	}
@@ -231,6 +234,9 @@ func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential
 		return nil, e.noted(ctx, ent, missing)
 	}
 	ent.Version, ent.Bytes = f.rec.id[:], f.rec.size
+	if err := r.note(op, f.rec); err != nil {
+		return nil, e.noted(ctx, ent, err)
+	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err
 	}
@@ -240,6 +246,49 @@ func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential
 		return nil, err
 	}
 	return o, nil
+}
+
+// Names gives the keys of what belongs to the program. It is on record at MAX, as what is opened of it is.
+func (r *jobRun) Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) (all []string, err error) {
+	const op = "Names"
+	e, who, name := r.e, r.who(r.j.start.label), redoubt.ObjectName{Bucket: bucket, Key: prefix}
+	b, err := e.readable(op, bucket)
+	if err != nil {
+		return nil, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.NotFound}
+	}
+	a := ask{op: op, who: who, action: redoubt.ActionListObjects, bucket: b, name: name, object: who.Working, detail: "job " + string(r.j.ID)}
+	d, ent := e.judge(ctx, a)
+	ent.Label = r.j.max.name
+	if !d.Allow {
+		ent.Kind = d.Kind.Error()
+		return nil, errors.Join(e.record(ctx, ent), b.refused(op, name, e.refusal(d, a)))
+	}
+	if err := e.noteRead(ctx, ent); err != nil {
+		return nil, err
+	}
+	subject, _ := e.identity.Subject(who.Subject)
+	visible := e.monitor.Scope(&access.Request{Now: e.clock(), Who: who, Subject: subject, Action: a.action, Bucket: &b.facts})
+	view := e.engine.View()
+	defer view.Close()
+	m := merge(view, e.look(lookList, who.Working), b, prefix, recHead)
+	defer m.close()
+	m.seek([]byte(prefix))
+	for key, ok := m.key(); ok && len(all) < most; key, ok = m.key() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if visible == nil || visible(key) {
+			f, _, err := e.current(view, lookCurrent, b, who.Working, key)
+			if err != nil {
+				return nil, err
+			}
+			if f.rec != nil {
+				all = append(all, key)
+			}
+		}
+		m.skipKey(key)
+	}
+	return all, m.err()
 }
 
 // at takes a path apart: /in is "", a bucket has no rest.
@@ -339,7 +388,7 @@ func (r *jobRun) walk(ctx context.Context, op string, action redoubt.Action, nam
 		}
 	}
 	subject, _ := e.identity.Subject(who.Subject)
-	return &walker{r: r, b: b, view: e.engine.View(), sets: e.look(lookList, who.Working),
+	return &walker{r: r, b: b, view: e.engine.View(), sets: e.look(lookInput, who.Working),
 		visible: e.monitor.Scope(&access.Request{Now: e.clock(), Who: who, Subject: subject, Action: action, Bucket: &b.facts})}, nil
 }
 

@@ -154,6 +154,8 @@ func (r *jobRun) connect(c *jobConn) error {
 	switch {
 	case r.ends.Load():
 		return refused(ruleJobEnds, "the job has ended")
+	case r.spilt:
+		return refused(ruleJobSpilt, "what the job had read was taken out as a spill")
 	case !r.max.Dominates(c.d.label): // as decided, but for what was done at once
 		return noDestination("Dial", c.d.Name)
 	case !c.d.allows(r.label): // so too

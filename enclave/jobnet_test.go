@@ -369,6 +369,32 @@ func TestWhatNeedsAConsentIsNotSaidToADestination(t *testing.T) {
 	want(t, err, redoubt.Denied)
 }
 
+// What a job has read that is reported as a spill is told to nobody any more.
+func TestASpillCutsTheConnectionsOfWhoHasReadIt(t *testing.T) {
+	f := new(far)
+	w := open(t, withDestinations(f))
+	who := w.as("s-analyst", "SECRET")
+	v := w.put(who, "plan", "the plan", "")
+	w.submit(who, reaching("", "secret:1"))
+	r := w.run()
+	c := dialled(t, r, "secret:1")
+	if got := read(t, r, "reports/plan"); got != "the plan" {
+		t.Fatalf("got %q", got)
+	}
+	if _, err := says(c, "x"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.reported("plan", v.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	<-f.ended
+	if _, err := says(c, "y"); err == nil {
+		t.Error("it could say something after the report")
+	}
+	_, err := r.Dial(context.Background(), "secret:1")
+	want(t, err, redoubt.Denied)
+}
+
 func TestTheMachinesOwnKernelIsForWhomItWasGrantedTo(t *testing.T) {
 	w := open(t, func(o *Options) { o.Runc = []redoubt.SubjectName{"s-analyst"} })
 	trusted := func(q *redoubt.SubmitJob) { q.Driver, q.Image, q.Module = redoubt.DriverRunc, "reports/tool:1", "" }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -32,8 +33,11 @@ type jobRun struct {
 
 	mu         sync.Mutex
 	label      label.Label
-	max        label.Label         // of the job; of a destination once it has connected to one
-	originator redoubt.SubjectName // of what it was told that needs a consent to leave; "": it was told of nothing such
+	max        label.Label            // of the job; of a destination once it has connected to one
+	reads      map[versionID]struct{} // that it has opened
+	over       bool                   // and others that are not in reads
+	spilt      bool                   // one of them was reported as a spill
+	originator redoubt.SubjectName    // of what it was told that needs a consent to leave; "": it was told of nothing such
 	log        []byte
 	logged     int64
 	more       broadcast // of the log
@@ -43,6 +47,9 @@ type jobRun struct {
 	conns      map[*jobConn]bool      // that are open
 	spent      map[*destination]int64 // bytes that were sent to one and taken from it
 }
+
+// errSpilt is of an attempt that has read what was reported as a spill since.
+var errSpilt = &redoubt.Error{Op: "job", Kind: redoubt.Conflict, Rule: ruleJobSpilt, Hint: "what it had read was erased by a security officer: nothing of this attempt is kept"}
 
 // maxInlineOutputs bounds the outputs of one job that are small enough to travel in the commit itself: all of them are one.
 const maxInlineOutputs = 256 << 20
@@ -130,7 +137,7 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 	if err := e.keepState(ctx, j, s, ent); err != nil {
 		return nil, err
 	}
-	j.run = &jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label, max: j.max.label}
+	j.run = e.readers.begin(&jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label, max: j.max.label})
 	return j.run, nil
 }
 
@@ -202,7 +209,7 @@ func (r *jobRun) rise(f found) error {
 	if !r.max.Dominates(f.set.label) {
 		return errLessThere
 	}
-	r.risesTo(label.Join(r.label, f.set.label))
+	r.risesTo(r.e.risen(r.label, f.set.label))
 	if r.originator != "" && originator != "" && originator != r.originator {
 		originator = redoubt.SeveralOriginators
 	}
@@ -248,9 +255,16 @@ func (r *jobRun) Job() redoubt.Job {
 	return redoubt.Job{ID: r.j.ID, By: r.j.By, Made: r.j.Made, Start: r.j.start.label.Banner(), Max: r.j.max.label.Banner(), Spec: r.j.Spec, State: redoubt.JobRunning}
 }
 
-// Share names whom a sandbox may serve.
+// Share names whom a sandbox may serve. It is another one after a spill: what was unpacked or begun before may hold what was taken out.
 func (r *jobRun) Share() string {
-	sum := sha256.Sum256([]byte(string(r.j.By) + "\x00" + r.j.start.name + "\x00" + r.j.max.name))
+	r.e.readers.mu.Lock()
+	turn := r.e.readers.turn
+	r.e.readers.mu.Unlock()
+	return r.share(strconv.Itoa(turn))
+}
+
+func (r *jobRun) share(of string) string {
+	sum := sha256.Sum256([]byte(strings.Join([]string{string(r.j.By), r.j.start.name, r.j.max.name, of}, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -258,7 +272,7 @@ func (r *jobRun) Share() string {
 func (r *jobRun) Lane() string { return laneName(r.j.max) }
 
 func (r *jobRun) keptName(name string) redoubt.ObjectName {
-	return redoubt.ObjectName{Bucket: JobBucket, Key: "made/" + r.Share() + "/" + name}
+	return redoubt.ObjectName{Bucket: JobBucket, Key: "made/" + r.share("") + "/" + name}
 }
 
 // Kept gives what Keep kept.
@@ -273,13 +287,22 @@ func (r *jobRun) Kept(ctx context.Context, name string) ([]byte, error) {
 
 // Keep keeps what was made of the program before it ran. It does so at MAX: at START it would tell when a job of the share began.
 func (r *jobRun) Keep(ctx context.Context, name string, content []byte) error {
-	_, err := r.e.PutObject(ctx, r.e.own(r.j.max.label), redoubt.PutObject{Name: r.keptName(name), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
+	r.e.readers.gate.RLock()
+	defer r.e.readers.gate.RUnlock()
+	if r.stopped() {
+		return errSpilt
+	}
+	_, err := r.e.PutObject(ctx, r.e.own(r.j.max.label), redoubt.PutObject{Name: r.keptName(name), Attributes: r.marked(redoubt.Attributes{}), SizeBytes: int64(len(content)), Body: bytes.NewReader(content)})
 	return err
 }
 
 // Log takes what the program writes. Who follows it is told in turn.
 func (r *jobRun) Log(_ int, text []byte) {
 	r.mu.Lock()
+	if r.spilt {
+		r.mu.Unlock()
+		return
+	}
 	if room := redoubt.MaxJobLogBytes - len(r.log); room > 0 {
 		r.log = append(r.log, text[:min(room, len(text))]...)
 	}
@@ -302,7 +325,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	r.ends.Store(true)
 	disk := cmp.Or(r.j.Spec.Limits.Disk, redoubt.DefaultJobDisk)
 	r.mu.Lock()
-	at, n, originator := r.label, len(r.outs), cmp.Or(r.originator, r.j.By)
+	at, made, n, originator := r.label, r.made(), len(r.outs), cmp.Or(r.originator, r.j.By)
 	fits := size >= 0 && size <= disk-r.total
 	if fits {
 		r.total += size
@@ -335,6 +358,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if len(redoubt.ConsentMarks(l)) > 0 {
 		w.rec.attrs = withOriginator(w.rec.attrs, originator, r.j.By)
 	}
+	w.rec.attrs = made.on(w.rec.attrs)
 	if err := r.take(ctx, w, size, content); err != nil {
 		w.discard()
 		return err
@@ -373,8 +397,21 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	e, j := r.e, r.j
 	defer r.more.wake()
 	r.hangUp()
+	defer func() {
+		if err == nil {
+			e.readers.end(r)
+		}
+	}()
+	if r.acts != "" { // an instance of a service puts nothing
+		return nil
+	}
+	e.readers.gate.RLock()
+	defer e.readers.gate.RUnlock()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
+	if r.spilt {
+		x.Code, x.Why = -1, reason(errSpilt)
+	}
 	r.mu.Unlock()
 	if x.Retry {
 		if err := e.lost(ctx, j, x.Why); err != nil {
@@ -390,7 +427,7 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	}
 	lost := ""
 	if len(log) > 0 {
-		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
+		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), Attributes: r.marked(redoubt.Attributes{}), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
 		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull {
 			return err
 		}
@@ -416,13 +453,13 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	s.Why = strings.Trim(s.Why+"; "+lost, "; ")
 	kept := s.State == redoubt.JobDone
 	if kept {
-		err = e.endJob(ctx, j, s, outs)
+		err = r.end(ctx, s, outs)
 	} else {
-		err = e.endJob(ctx, j, s, nil)
+		err = r.end(ctx, s, nil)
 	}
 	if err != nil && kept { // its outputs cannot be kept: a share that is spent, a bucket that is gone, a clearance that has ended
 		s.State, s.Exit, s.Why, s.Outputs, kept = redoubt.JobFailed, -1, "its outputs could not be kept: "+reason(err), nil, false
-		err = e.endJob(ctx, j, s, nil)
+		err = r.end(ctx, s, nil)
 	}
 	if err != nil {
 		return err
@@ -469,8 +506,9 @@ func logName(id redoubt.JobID) redoubt.ObjectName {
 	return redoubt.ObjectName{Bucket: JobBucket, Key: "log/" + string(id)}
 }
 
-// endJob makes a job's end and all its outputs durable and visible in one commit. j.mu is held.
-func (e *Enclave) endJob(ctx context.Context, j *job, s jobState, outs []*write) error {
+// end makes a job's end and all its outputs durable and visible in one commit. The job's mutex is held.
+func (r *jobRun) end(ctx context.Context, s jobState, outs []*write) error {
+	e, j := r.e, r.j
 	slices.SortFunc(outs, func(a, b *write) int { return cmp.Compare(a.name.Key, b.name.Key) })
 	for i := 1; i < len(outs); i++ {
 		if outs[i].name == outs[i-1].name {
@@ -505,7 +543,7 @@ func (e *Enclave) endJob(ctx context.Context, j *job, s jobState, outs []*write)
 		bytes += w.rec.size
 		s.Outputs = append(s.Outputs, redoubt.JobOutput{Key: w.name.Key, Version: e.ids.versionID(w.rec.id), Bytes: w.rec.size})
 	}
-	if err := e.putJobState(ctx, batch, j, s); err != nil {
+	if err := errors.Join(e.putJobState(ctx, batch, j, s), r.keepReads(ctx, batch)); err != nil {
 		return err
 	}
 	detail := string(s.State)
@@ -586,7 +624,7 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 			if !said { // what an earlier attempt has said is not this one's
 				return nil, from, false, nil
 			}
-			text, err = e.keptLog(ctx, j, from)
+			text, err = e.keptLog(ctx, who, j, from)
 			return text, from + int64(len(text)), len(text) == maxLogPiece, err
 		}
 		written := r.more.wait()
@@ -609,9 +647,9 @@ func (e *Enclave) JobLog(ctx context.Context, who redoubt.Credential, id redoubt
 
 const maxLogPiece = 256 << 10
 
-// keptLog reads a log that is whole.
-func (e *Enclave) keptLog(ctx context.Context, j *job, from int64) ([]byte, error) {
-	o, err := e.GetObject(ctx, e.own(j.max.label), redoubt.ReadObject{Name: logName(j.ID)})
+// keptLog reads a log that is whole. That it is read is on record at the label of who reads it, and not below.
+func (e *Enclave) keptLog(ctx context.Context, who redoubt.Credential, j *job, from int64) ([]byte, error) {
+	o, err := e.GetObject(ctx, e.own(who.Working), redoubt.ReadObject{Name: logName(j.ID)})
 	if redoubt.KindOf(err) == redoubt.NotFound {
 		return nil, nil // it wrote nothing
 	}

@@ -51,6 +51,7 @@ const (
 	ruleJobSpec    = "job"
 	ruleJobQueue   = "jobs-waiting (3.3)"
 	ruleJobEnds    = "read-before-write (5.1)"
+	ruleJobSpilt   = "spill (2.7)"
 )
 
 // jobRecord is what was submitted, as it is kept.
@@ -560,7 +561,7 @@ func (e *Enclave) jobFor(j *job, at label.Label) redoubt.Job {
 		}
 	}
 	out.Spec.From = j.From
-	if !at.Dominates(j.max.label) {
+	if !e.sees(lookState, at, j.max.label) {
 		return out
 	}
 	s := j.state
@@ -629,7 +630,7 @@ func (e *Enclave) Jobs(ctx context.Context, who redoubt.Credential, q redoubt.Li
 		before = 0
 	}
 	for set, all := range e.jobs.bySet {
-		if who.Working.Dominates(set.label) {
+		if e.sees(lookJobs, who.Working, set.label) {
 			n, _ := slices.BinarySearchFunc(all, before, func(j *job, seq int) int { return cmp.Compare(j.seq, seq) })
 			lanes = append(lanes, all[:n:n])
 		}
@@ -786,7 +787,7 @@ func (e *Enclave) forgetJob(ctx context.Context, j *job) error {
 		return err
 	}
 	b := new(store.Batch)
-	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID))); err != nil {
+	if err := errors.Join(e.forgetRecord(b, j.start, kindJob+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobState+"/"+string(j.ID)), e.forgetRecord(b, j.max, kindJobReads+"/"+string(j.ID))); err != nil {
 		return err
 	}
 	if err := e.commit(ctx, b, nil); err != nil {

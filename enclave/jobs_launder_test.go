@@ -623,3 +623,62 @@ func TestOfOneStartSoManyJobsAreKept(t *testing.T) {
 		t.Errorf("after a crash %d are there: %v", len(all), err)
 	}
 }
+
+// TestWhoReadsALogFromAboveIsNotToldBelow.
+func TestWhoReadsALogFromAboveIsNotToldBelow(t *testing.T) {
+	w := open(t, nil)
+	ctx, low := context.Background(), w.as("u-analyst", "")
+	w.put(low, "a", "x", "")
+	j := w.worked(low, "a", "b", "y", nil)
+	reads := func() (n int) {
+		if err := w.SearchAudit(ctx, w.as("officer", "UNCLASSIFIED"), redoubt.AuditQuery{Action: redoubt.ActionGetObject}, func(redoubt.AuditRecord) error { n++; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := reads()
+	if text, _, _, err := w.JobLog(ctx, w.as("ts-analyst", "SECRET"), j.ID, 0, false); err != nil || len(text) == 0 {
+		t.Fatalf("it reads %q %v", text, err)
+	}
+	if after := reads(); after != before {
+		t.Errorf("%d reads are on record below, and %d once somebody above had read the log", before, after)
+	}
+}
+
+// TestNamesOfAProgramAreThoseOfStart: what refers to an image above START is not there, and neither is what need-to-know hides.
+func TestNamesOfAProgramAreThoseOfStart(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, high := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "SECRET")
+	if _, err := w.Grant(ctx, w.as("officer", top), redoubt.Grant{Subject: "s-analyst", Bucket: "reports", Prefix: "tool/hidden", Deny: true}); err != nil {
+		t.Fatal(err)
+	}
+	other := w.as("u-analyst", "")
+	for _, key := range []string{"tool/a", "tool/b", "tool/hidden", "tool/removed", "tools"} {
+		w.put(other, key, "x", "")
+	}
+	if err := w.del(other, "tool/removed", ""); err != nil {
+		t.Fatal(err)
+	}
+	w.put(high, "tool/above", "x", "")
+	w.submit(low, maxed("SECRET"))
+	r := w.run()
+	before := w.recorded(redoubt.AuditQuery{Action: redoubt.ActionListObjects, Max: 1000})
+	for most, want := range map[int]string{9: "[tool/a tool/b]", 1: "[tool/a]"} {
+		if got, err := r.Names(ctx, "reports", "tool/", most); err != nil || fmt.Sprint(got) != want {
+			t.Errorf("at most %d: got %v %v, want %s", most, got, err, want)
+		}
+	}
+	if got := r.(*jobRun).risen().Banner(); got != "UNCLASSIFIED" {
+		t.Errorf("it rises to %s", got)
+	}
+	if after := w.recorded(redoubt.AuditQuery{Action: redoubt.ActionListObjects, Max: 1000}); after == before {
+		t.Error("nothing is on record")
+	}
+	if err := w.SearchAudit(ctx, w.as("officer", "UNCLASSIFIED"), redoubt.AuditQuery{Action: redoubt.ActionListObjects}, func(x redoubt.AuditRecord) error {
+		t.Errorf("it is on record below MAX: %+v", x)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	finish(t, r, redoubt.JobExit{})
+}

@@ -270,3 +270,26 @@ func TestJobsAreBegunWhileTheirSubmittersAreAnswered(t *testing.T) {
 		finish(t, r, redoubt.JobExit{})
 	}
 }
+
+// TestATriggerAboveHasNoneBelowStarted: what was noted for it before the one below was made starts nothing there, as if nobody had waited.
+func TestATriggerAboveHasNoneBelowStarted(t *testing.T) {
+	w := open(t, nil)
+	ctx, high, low := context.Background(), w.as("s-analyst", "SECRET"), w.as("u-analyst", "")
+	trigger := func(who redoubt.Credential) {
+		t.Helper()
+		spec := w.jobSpec(who, func(q *redoubt.SubmitJob) { q.Out.Prefix = "elsewhere/" })
+		if _, err := w.PutSchedule(ctx, who, redoubt.Schedule{Name: "t", On: &redoubt.JobInput{Bucket: "reports", Prefix: "in/"}, Job: spec}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	trigger(high)
+	w.put(low, "in/before", "x", "")
+	trigger(low)
+	w.put(low, "in/after", "x", "")
+	if err := w.startDue(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if all, err := w.Jobs(ctx, low, redoubt.ListJobs{}); err != nil || len(all) != 1 || !strings.Contains(fmt.Sprint(all[0].Spec.Env), "in/after") {
+		t.Errorf("it started %+v %v", all, err)
+	}
+}

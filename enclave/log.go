@@ -130,7 +130,7 @@ func (e *Enclave) visible(working label.Label) func(string) bool {
 		ok, seen := known[text]
 		if !seen {
 			l, err := label.ParseText([]byte(text), e.policy)
-			ok = err == nil && e.lookEntry(working, l)
+			ok = err == nil && e.sees(lookAudit, working, l)
 			known[text] = ok
 		}
 		return ok

@@ -21,6 +21,11 @@ const (
 	lookUsage                 // whose use is shown
 	lookAudit                 // whose records are found
 	lookBack                  // who sees a version go
+	lookJobs                  // which jobs are listed
+	lookState                 // whose state is told
+	lookInput                 // which sets a job is told of
+	lookRise                  // what a job rises by
+	lookServices              // which services are shown
 	lookJournal               // which sets a peer is told of
 )
 
@@ -37,5 +42,8 @@ func (e *Enclave) lookUsed(_ *share, used int64) int64 { return used }
 // carries the label that it was made at.
 func (e *Enclave) seesGo(made *labelSet, f found) bool { return made.share == f.set.share }
 
-// lookEntry says whether an audit entry may be shown to a working label.
-func (e *Enclave) lookEntry(working, of label.Label) bool { return working.Dominates(of) }
+// sees says whether what is at a label may be shown to a working label.
+func (e *Enclave) sees(_ look, working, of label.Label) bool { return working.Dominates(of) }
+
+// risen is the label of a job that is told of what is at another.
+func (e *Enclave) risen(at, of label.Label) label.Label { return label.Join(at, of) }

@@ -25,11 +25,16 @@ const (
 	lookUsage
 	lookAudit
 	lookBack
+	lookJobs
+	lookState
+	lookInput
+	lookRise
+	lookServices
 	lookJournal
 )
 
 // Leaks names what can be planted, in the order of the looks.
-var Leaks = []string{"current", "list", "versions", "empty", "condition", "clock", "uploads", "quota", "usage", "audit", "back"}
+var Leaks = []string{"current", "list", "versions", "empty", "condition", "clock", "uploads", "quota", "usage", "audit", "back", "jobs", "state", "input", "rise", "services"}
 
 func planted(l look) bool { return os.Getenv("REDOUBT_LEAK") == Leaks[l] }
 
@@ -62,6 +67,13 @@ func (e *Enclave) seesGo(made *labelSet, f found) bool {
 	return planted(lookBack) || made.share == f.set.share
 }
 
-func (e *Enclave) lookEntry(working, of label.Label) bool {
-	return planted(lookAudit) || working.Dominates(of)
+func (e *Enclave) sees(l look, working, of label.Label) bool {
+	return planted(l) || working.Dominates(of)
+}
+
+func (e *Enclave) risen(at, of label.Label) label.Label {
+	if planted(lookRise) {
+		return at
+	}
+	return label.Join(at, of)
 }

@@ -202,7 +202,7 @@ func (g PartnerGiving) goes(a *Agreement, x *redoubt.JournalEntry) bool {
 func outward(a *Agreement, x *redoubt.JournalEntry) redoubt.JournalEntry {
 	out := redoubt.JournalEntry{Kind: x.Kind, Stamp: x.Stamp, Of: x.Of, Label: x.Label, Made: x.Label, Maker: a.Self, Name: x.Name}
 	if x.Kind == redoubt.EntryVersion {
-		out.Author, out.Marker, out.SizeBytes, out.Attributes, out.Content = x.Author, x.Marker, x.SizeBytes, x.Attributes, x.Content
+		out.Author, out.Marker, out.SizeBytes, out.Attributes, out.Content = x.Author, x.Marker, x.SizeBytes, shown(x.Attributes), x.Content
 		out.Attributes.StorageClass = ""
 	} else {
 		out.Hold = x.Hold // erased: the partner is told to destroy its keys too

@@ -317,7 +317,9 @@ func keptOf(meta map[string]string, keep []string) map[string]string {
 		return nil
 	}
 	out := maps.Clone(meta)
-	maps.DeleteFunc(out, func(name, _ string) bool { return !slices.Contains(keep, name) || name == redoubt.MetaOriginator }) // whose it is the statement says
+	maps.DeleteFunc(out, func(name, _ string) bool {
+		return !slices.Contains(keep, name) || name == redoubt.MetaOriginator || name == metaMade
+	}) // whose it is the statement says
 	return out
 }
 

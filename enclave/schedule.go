@@ -52,6 +52,7 @@ type schedule struct {
 	max label.Label
 
 	// Of one on new versions:
+	after   uint64 // the number of the first version that it is told of: what was noted before, for others that wait, tells of those
 	waiting []fire
 	seen    map[uint32]int64 // Seen, once nothing waits
 	again   bool             // what was noted is not all: look for it
@@ -76,6 +77,7 @@ type arrivedVersion struct {
 	key    string
 	rec    versionID
 	at     time.Time
+	number uint64 // in the order of noting
 }
 
 // schedules is what is in memory of them.
@@ -87,7 +89,8 @@ type schedules struct {
 
 	notedMu sync.Mutex
 	noted   []arrivedVersion
-	over    bool // more than maxNoted
+	number  uint64 // of the next one
+	over    bool   // more than maxNoted
 }
 
 var scheduleNames = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -192,6 +195,9 @@ func (e *Enclave) PutSchedule(ctx context.Context, who redoubt.Credential, in re
 	if err := e.commit(ctx, b, ent); err != nil {
 		return in, err
 	}
+	s.notedMu.Lock()
+	x.after = s.number
+	s.notedMu.Unlock()
 	s.put(x)
 	return in, nil
 }
@@ -315,7 +321,8 @@ func (e *Enclave) fires(bucketID uint32, set *labelSet, key string, rec *record)
 		}
 		s.notedMu.Lock()
 		if len(s.noted) < maxNoted {
-			s.noted = append(s.noted, arrivedVersion{bucket: name, id: bucketID, set: set, key: key, rec: rec.id, at: e.clock()})
+			s.noted = append(s.noted, arrivedVersion{bucket: name, id: bucketID, set: set, key: key, rec: rec.id, at: e.clock(), number: s.number})
+			s.number++
 		} else {
 			s.over = true
 		}
@@ -371,7 +378,7 @@ func (e *Enclave) lookUp(ctx context.Context, now time.Time) error {
 			continue
 		}
 		for _, x := range (*on)[v.bucket] {
-			if strings.HasPrefix(v.key, x.On.Prefix) && x.set.label.Dominates(v.set.label) {
+			if strings.HasPrefix(v.key, x.On.Prefix) && x.set.label.Dominates(v.set.label) && v.number >= x.after {
 				x.wait(fire{v.bucket, v.key, e.ids.versionID(v.rec)})
 			}
 		}
@@ -505,7 +512,8 @@ func (e *Enclave) startDue(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := []error{e.lookUp(ctx, now)}
-	for _, all := range s.bySet {
+	for _, set := range slices.SortedFunc(maps.Keys(s.bySet), func(a, b *labelSet) int { return cmp.Compare(a.id, b.id) }) {
+		all := s.bySet[set]
 		for _, name := range slices.Sorted(maps.Keys(all)) {
 			x := all[name]
 			switch {

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -17,6 +18,7 @@ import (
 const (
 	kindSpill     = "spill"
 	ruleUpgrade   = "upgrade (2.6)"
+	ruleSpare     = "spare (2.7)"
 	maxSpills     = 1000 // that are listed; copies of one
 	maxSpillBytes = 1 << 20
 )
@@ -104,7 +106,10 @@ type spillRecord struct {
 	Size   int64        `json:"size"`
 	Erases bool         `json:"erases,omitempty"` // not to find alone
 
-	bytes int // of Copies and Found as they are kept; 0: not counted yet
+	Spare []redoubt.VersionID `json:"spare,omitempty"` // derivatives that an officer has looked at, and that stay
+	After string              `json:"after,omitempty"` // the report that this one goes on with
+
+	bytes int // of Copies, Found and Readers as they are kept; 0: not counted yet
 }
 
 // spillFound is where one copy stood in its label set's journal, and where its erasure does.
@@ -115,20 +120,34 @@ type spillFound struct {
 	At     uint64 `json:"at"` // 0: the journal has let go of it, so every peer of then has it
 	Erased uint64 `json:"erased"`
 	Done   bool   `json:"done,omitempty"` // it was taken out: what is left of its keys is a duty
+	Sum    string `json:"sum,omitempty"`  // SHA-256 of its content, where that is followed
+	Size   int64  `json:"size,omitempty"` // of that
 }
 
-// whyMore is of a report that is full. What it lists is erased.
-const whyMore = "there are more copies than one report takes: report one of those that are left, or erase the label or the bucket (redoubt key erase-all)"
+// What a copy is to a report, where more than the word is asked of it.
+const (
+	relLater   = "later"
+	relUpload  = "upload"
+	relDerived = "derived"
+	relMayBe   = "may be derived"
+)
 
-// add lists a copy that is not listed yet; false: the report is full.
+// whyMore is of a report that is full.
+const whyMore = "there are more than one report takes: what it lists is erased; ask for the report of the same version once more, and the next one goes on"
+
+// add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
-	if slices.ContainsFunc(r.Copies, func(x redoubt.SpillCopy) bool {
+	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe) && slices.Contains(r.Spare, c.Version)
+	if i := slices.IndexFunc(r.Copies, func(x redoubt.SpillCopy) bool {
 		return x.Bucket == c.Bucket && x.Key == c.Key && x.Version == c.Version
-	}) {
+	}); i >= 0 {
+		if was := r.Copies[i].Relation; was == relLater && c.Relation != relLater || was == relMayBe && c.Relation == relDerived {
+			r.Copies[i], r.Found[i], r.bytes = c, f, 0
+		}
 		return true
 	}
 	if r.bytes == 0 {
-		r.bytes = toldBytes(r.Copies, r.Found)
+		r.bytes = toldBytes(r.Copies, r.Found, r.Readers)
 	}
 	n := toldBytes(c, f)
 	if len(r.Copies) == maxSpills || r.bytes+n > maxSpillBytes/2 {
@@ -140,34 +159,73 @@ func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
 	return true
 }
 
+// addReader lists what ran and had read it.
+func (r *spillRecord) addReader(x redoubt.SpillReader) {
+	if len(r.Readers) == maxSpills || slices.ContainsFunc(r.Readers, func(y redoubt.SpillReader) bool { return x.Job == y.Job && x.Max == y.Max && x.By == y.By }) {
+		return
+	}
+	r.Readers, r.bytes = append(r.Readers, x), 0
+}
+
+// listed changes when what is listed does.
+func (r *spillRecord) listed() int {
+	going := 0
+	for i := range r.Copies {
+		if r.goes(i) {
+			going++
+		}
+	}
+	return going + len(r.Copies)
+}
+
+func (r *spillRecord) lists(id versionID) bool {
+	return slices.ContainsFunc(r.Found, func(f spillFound) bool { return bytes.Equal(f.Stamp, id[:]) })
+}
+
+// goes says whether what is listed is a version that is erased; what is not an officer looks at, or has.
+func (r *spillRecord) goes(i int) bool {
+	c := &r.Copies[i]
+	return !c.Spared && c.Relation != relLater && c.Relation != relUpload && c.Relation != relMayBe
+}
+
 // erased are the listed versions that go, by their names.
 func (r *spillRecord) erased() versions {
 	of := versions{}
-	for _, c := range r.Copies {
-		if c.Relation != "later" && c.Relation != "upload" {
+	for i, c := range r.Copies {
+		if r.goes(i) {
 			of.add(redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}, c.Version)
 		}
 	}
 	return of
 }
 
-// ReportSpill closes the version, in one commit with the report, then finds every copy and erases it; see redoubt.SpillService.
-func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID, reason string, erase bool) (out redoubt.SpillReport, err error) {
+// ReportSpill closes the version, in one commit with the report, then finds every copy and what was made of it, and erases all of it; see
+// redoubt.SpillService.
+func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q redoubt.Spill) (out redoubt.SpillReport, err error) {
 	const op = "ReportSpill"
-	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSpill, name: name, detail: reason})
+	name, id := q.Name, q.Version
+	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSpill, name: name, detail: q.Reason})
 	if err != nil {
 		return out, err
 	}
-	if err := e.record(ctx, ent); err != nil {
-		return out, err
-	}
-	if erase {
-		if begun, err := e.spillOf(name, id); err != nil || begun != "" {
-			if err != nil {
-				return out, err
-			}
-			return e.endSpill(ctx, begun)
+	if q.Erase {
+		begun, err := e.spillOf(name, id)
+		if err == nil && begun == nil {
+			err = e.maySpare(op, q)
+		} else if err == nil && slices.ContainsFunc(q.Spare, func(v redoubt.VersionID) bool { return !slices.Contains(begun.Spare, v) }) {
+			err = &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Conflict, Rule: ruleSpare, Hint: "report " + begun.ID + " has begun, and erases what it does not spare"}
 		}
+		if err != nil {
+			return out, e.noted(ctx, ent, err)
+		}
+		if err := e.record(ctx, ent); err != nil {
+			return out, err
+		}
+		if begun != nil {
+			return e.reportOn(ctx, who, begun, q)
+		}
+	} else if err := e.record(ctx, ent); err != nil {
+		return out, err
 	}
 	b, err := e.readable(op, name.Bucket)
 	if err != nil {
@@ -189,38 +247,94 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, name 
 	if err != nil {
 		return out, err
 	}
-	var raw [8]byte
-	rand.Read(raw[:])
 	now := e.clock().UTC().Truncate(time.Second)
-	r := &spillRecord{Size: f.rec.size, Erases: erase, SpillReport: redoubt.SpillReport{ID: hex.EncodeToString(raw[:]), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: reason, By: who.Subject, Made: now,
+	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: newSpillID(), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
 		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
-	if err := e.listVersion(r, name, f, "itself"); err != nil {
+	if err := e.listCopy(r, name, f, "itself"); err != nil {
 		return out, err
 	}
-	if erase {
+	if q.Erase {
 		if err := e.beginSpill(ctx, who, b, f, r); err != nil {
 			return out, err
 		}
 		return e.endSpill(ctx, r.ID)
 	}
-	for _, find := range []spillSearch{e.traceUploads, e.traceVersions, e.traceRebuilt} {
+	for _, find := range slices.Concat(e.searches(), []spillSearch{e.traceUnsure}) {
 		if err := find(ctx, r); err != nil {
 			return out, err
 		}
 	}
+	o, err := e.originsOf(ctx, r)
+	if err != nil {
+		return out, err
+	}
+	e.readersOf(r, o)
 	if err := e.keepSpill(ctx, r, nil); err != nil {
 		return out, err
 	}
 	return e.asItStands(r)
 }
 
-// spillOf finds the report that erases a version: of one that is named any, and else the one of the name that is not at its end. "": none.
-func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report string, err error) {
+// reportOn brings a report that has begun to its end. One that is there and full is gone on with by another: of the same version, and of what was made of
+// all that was listed.
+func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *spillRecord, q redoubt.Spill) (out redoubt.SpillReport, err error) {
+	if _, due, err := e.engine.Get(dutyKey(spillDuty + begun.ID)); err != nil || due || begun.Why != whyMore {
+		if err != nil {
+			return out, err
+		}
+		return e.endSpill(ctx, begun.ID)
+	}
+	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
+	next.ID, next.Reason, next.By, next.Made, next.Why, next.Readers = newSpillID(), q.Reason, who.Subject, e.clock().UTC().Truncate(time.Second), "", nil
+	next.Copies = begun.Copies[:1:1]
+	if err := e.keepSpill(ctx, next, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+next.ID) }); err != nil {
+		return out, err
+	}
+	return e.endSpill(ctx, next.ID)
+}
+
+func newSpillID() string {
+	var raw [8]byte
+	rand.Read(raw[:])
+	return hex.EncodeToString(raw[:])
+}
+
+// maySpare holds what an officer spares against what she has been shown: derivatives, and no copies.
+func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
+	if len(q.Spare) == 0 {
+		return nil
+	}
+	shown := map[redoubt.VersionID]bool{}
+	err := e.Records(context.Background(), kindSpill, func(_ string, value []byte) error {
+		r := new(spillRecord)
+		if err := strictJSON(value, r); err != nil {
+			return &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
+		}
+		for _, c := range r.Copies {
+			if r.Name == q.Name && r.Version == q.Version && (c.Relation == relDerived || c.Relation == relMayBe) {
+				shown[c.Version] = true
+			}
+		}
+		return nil
+	})
+	for _, v := range q.Spare {
+		if err == nil && !shown[v] {
+			err = &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Invalid, Rule: ruleSpare, Hint: string(v) + " is in no report of that version as what was made of it: name the version, and find before you spare (redoubt spill report --find-only)"}
+		}
+	}
+	return err
+}
+
+// spillOf finds the report that erases a version, the last of those that go on with one another: of one that is named any, and else the one of the
+// name that is not at its end. nil: none.
+func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report *spillRecord, err error) {
+	before, all := map[string]bool{}, []*spillRecord{}
 	err = e.Records(context.Background(), kindSpill, func(_ string, value []byte) error {
 		r := new(spillRecord)
 		if err := strictJSON(value, r); err != nil {
 			return &redoubt.Error{Op: "ReportSpill", Kind: redoubt.Corrupt, Err: err}
 		}
+		before[r.After] = true
 		if !r.Erases || r.Name != name || id != "" && r.Version != id {
 			return nil
 		}
@@ -229,9 +343,14 @@ func (e *Enclave) spillOf(name redoubt.ObjectName, id redoubt.VersionID) (report
 				return err
 			}
 		}
-		report = r.ID
+		all = append(all, r)
 		return nil
 	})
+	for _, r := range all {
+		if !before[r.ID] {
+			report = r
+		}
+	}
 	return report, err
 }
 
@@ -285,14 +404,16 @@ func (e *Enclave) putSpill(ctx context.Context, b *store.Batch, r *spillRecord) 
 }
 
 // keepSpill keeps what a report has come to; what more belongs to the commit is added by with.
-func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord, with func(*store.Batch)) error {
+func (e *Enclave) keepSpill(ctx context.Context, r *spillRecord, with func(*store.Batch) error) error {
 	defer e.locks.lock(systemBucketID, kindSpill+"/"+r.ID)()
 	b := new(store.Batch)
 	if err := e.putSpill(ctx, b, r); err != nil {
 		return err
 	}
 	if with != nil {
-		with(b)
+		if err := with(b); err != nil {
+			return err
+		}
 	}
 	return e.commit(ctx, b, e.ownAct(e.recordLabel(kindSpill), redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kindSpill + "/" + r.ID}))
 }

@@ -14,7 +14,7 @@ import (
 // spill reports a version of the plan at topsecret, by its officer; "" is the current one.
 func (c *chain) spill(id redoubt.VersionID, erase bool) redoubt.SpillReport {
 	c.t.Helper()
-	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), planRequest.Name, id, "too low", erase)
+	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), redoubt.Spill{Name: planRequest.Name, Version: id, Reason: "too low", Erase: erase})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func TestASpillTakesWhatWasRebuiltOfACopy(t *testing.T) {
 	who := c.ts.as("ts-analyst", "SECRET")
 	c.ts.put(who, "copy", "the plan, dirty", "")
 	name := named("copy")
-	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), name, "", "too low", true)
+	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), redoubt.Spill{Name: name, Version: "", Reason: "too low", Erase: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestASpillEndsTheReleaseWhoseRebuiltIsACopy(t *testing.T) {
 	c := openChain(t)
 	id := c.inReview()
 	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "copy", "the plan", "")
-	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), named("copy"), "", "too low", true)
+	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), redoubt.Spill{Name: named("copy"), Version: "", Reason: "too low", Erase: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +241,7 @@ func TestASpillOutlivesACrashAnywhere(t *testing.T) {
 			closed = closed || len(b.Unlinks) > 0
 			return nil
 		})
-		_, err := w.ReportSpill(ctx, w.spillOfficer(), named("spilt"), "", "too low", true)
+		_, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("spilt"), Version: "", Reason: "too low", Erase: true})
 		w.restart(true)
 		if got := w.get(s, "spilt"); got != "" {
 			t.Fatalf("failing at %d: got %q after the report was on record", failAt, got)
@@ -258,7 +258,7 @@ func TestASpillOutlivesACrashAnywhere(t *testing.T) {
 				t.Fatal(e)
 			}
 		}
-		again, e := w.ReportSpill(ctx, w.spillOfficer(), named("spilt"), v.ID, "asked again", true)
+		again, e := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("spilt"), Version: v.ID, Reason: "asked again", Erase: true})
 		if e != nil {
 			t.Fatalf("failing at %d: %v", failAt, e)
 		}
@@ -303,11 +303,11 @@ func TestASpillThatFailedIsNotTakenForTheVersionBefore(t *testing.T) {
 		closed = len(b.Unlinks) > 0
 		return nil
 	})
-	if _, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true); err == nil {
+	if _, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true}); err == nil {
 		t.Fatal("it did not fail")
 	}
 	f.when(nil)
-	r, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true)
+	r, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true})
 	if err != nil || r.Version != v.ID || !r.Proven {
 		t.Errorf("got %+v, %v, want the report of %s", r, err, v.ID)
 	}
@@ -336,7 +336,7 @@ func TestAReportedVersionIsClosedBeforeCopiesAreSearchedFor(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := w.ReportSpill(context.Background(), w.spillOfficer(), named("plan"), "", "too low", true); err != nil {
+	if _, err := w.ReportSpill(context.Background(), w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true}); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(first, []int{1, 0}) {
@@ -373,7 +373,7 @@ func TestASpillEndsTheUploadsThatMayHoldIt(t *testing.T) {
 		begun[key], lists[key] = begin(u.who, key, u.body)
 	}
 	before := w.epochs("SECRET")
-	r, err := w.ReportSpill(ctx, w.spillOfficer(), named("plan"), "", "too low", true)
+	r, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -438,7 +438,7 @@ func TestADamagedVersionHoldsNoSpillUp(t *testing.T) {
 	}
 	rec.pieces[0].bound[0] ^= 1 // its seal is of another version
 	w.overwrite(key, rec.encode(nil))
-	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), named("plan"), "", "too low", true)
+	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 			return out, err
 		}
 		c.Gone = gone
-		out.Proven = out.Proven && (gone || c.Relation == "later")
+		out.Proven = out.Proven && (gone || c.Relation == relLater || c.Spared)
 	}
 	for _, l := range e.Links() {
 		p, err := e.spillPeer(l, r)
@@ -61,7 +61,7 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 func (e *Enclave) spillReleases(r *spillRecord) ([]redoubt.SpillRelease, error) {
 	of, out := r.erased(), []redoubt.SpillRelease{}
 	for _, c := range r.Copies {
-		if c.Relation == "later" {
+		if c.Relation == relLater || c.Relation == relMayBe && !c.Spared {
 			of.add(redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}, c.Version)
 		}
 	}
@@ -85,7 +85,7 @@ func (e *Enclave) spillReleases(r *spillRecord) ([]redoubt.SpillRelease, error) 
 // goneHere says whether a copy was erased: its record is gone, and nothing is left to do of the erasure of its keys.
 func (e *Enclave) goneHere(c *redoubt.SpillCopy, f spillFound) (bool, error) {
 	b, err := e.readable("spill", c.Bucket)
-	if err != nil || !f.Done {
+	if err != nil || !f.Done && c.Relation != relMayBe {
 		return false, nil
 	}
 	set, err := e.setNamed(f.Set)
@@ -93,7 +93,7 @@ func (e *Enclave) goneHere(c *redoubt.SpillCopy, f spillFound) (bool, error) {
 		return false, err
 	}
 	mark := "version/"
-	if c.Relation == "upload" {
+	if c.Relation == relUpload {
 		mark = uploadDuty
 		made, err := e.setNamed(f.Made)
 		if err != nil {
@@ -121,7 +121,7 @@ func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer,
 			return nil, err
 		}
 		name := redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}
-		if c.Relation == "later" || c.Relation == "upload" || !l.Bound.Dominates(set.label) {
+		if !r.goes(i) || !l.Bound.Dominates(set.label) {
 			continue
 		}
 		if l.Raise == redoubt.RaisedHere {

@@ -54,50 +54,63 @@ func (e *Enclave) wipeOut(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	for _, find := range []spillSearch{e.traceUploads, e.traceVersions, e.traceRebuilt} {
-		had := len(r.Copies)
-		if err := find(ctx, r); err != nil {
+	for had := -1; had < r.listed(); { // what was made of what was found is closed, and looked for, in turn
+		had = r.listed()
+		if err := e.closeReaders(ctx, r); err != nil {
 			return err
 		}
-		if len(r.Copies) > had {
-			if err := e.keepSpill(ctx, r, nil); err != nil {
+		for _, find := range e.searches() {
+			before := r.listed()
+			if err := find(ctx, r); err != nil {
 				return err
 			}
-		}
-		for i := range r.Copies {
-			if err := e.wipe(ctx, r, i); err != nil {
-				return err
+			if r.listed() > before {
+				if err := e.keepSpill(ctx, r, nil); err != nil {
+					return err
+				}
+			}
+			for i := range r.Copies {
+				if err := e.wipe(ctx, r, i); err != nil {
+					return err
+				}
 			}
 		}
 	}
-	return e.keepSpill(ctx, r, func(b *store.Batch) { b.Delete(dutyKey(spillDuty + r.ID)) })
+	if err := e.traceUnsure(ctx, r); err != nil {
+		return err
+	}
+	return e.keepSpill(ctx, r, func(b *store.Batch) error { b.Delete(dutyKey(spillDuty + r.ID)); return nil })
+}
+
+// searches are those for what goes, in their order.
+func (e *Enclave) searches() []spillSearch {
+	return []spillSearch{e.traceUploads, e.traceVersions, e.traceDerived, e.traceRebuilt}
 }
 
 // duties names those that end the keys of what was taken out.
 func (r *spillRecord) duties() (names []string) {
 	for i, c := range r.Copies {
-		switch stamp := hex.EncodeToString(r.Found[i].Stamp); c.Relation {
-		case "later":
-		case "upload":
+		switch stamp := hex.EncodeToString(r.Found[i].Stamp); {
+		case c.Relation == relUpload:
 			names = append(names, uploadDuty+stamp)
-		default:
+		case r.goes(i):
 			names = append(names, "version/"+stamp)
 		}
 	}
 	return names
 }
 
-// wipe takes one out of what is listed: what is only later under the name an officer looks at first.
+// wipe takes one out of what is listed, if it goes.
 func (e *Enclave) wipe(ctx context.Context, r *spillRecord, i int) (err error) {
 	c, f := r.Copies[i], r.Found[i]
 	name := redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}
-	if f.Done || c.Relation == "later" {
+	if f.Done || !r.goes(i) && c.Relation != relUpload {
 		return nil
 	}
 	if len(f.Stamp) != len(versionID{}) {
 		return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 	}
-	if c.Relation == "upload" {
+	if c.Relation == relUpload {
 		err = e.wipeUpload(ctx, name, f, "spill "+r.ID)
 	} else {
 		_, err = e.takeOut(ctx, name, versionID(f.Stamp), "spill "+r.ID)
@@ -166,7 +179,7 @@ func (e *Enclave) traceUploads(ctx context.Context, r *spillRecord) error {
 		if err != nil || !holds {
 			return err
 		}
-		c := redoubt.SpillCopy{Bucket: u.b.Name, Key: u.name.Key, Version: redoubt.VersionID(e.ids.token(u.id)), Label: u.set.label.Banner(), Maker: e.name, Relation: "upload"}
+		c := redoubt.SpillCopy{Bucket: u.b.Name, Key: u.name.Key, Version: redoubt.VersionID(e.ids.token(u.id)), Label: u.set.label.Banner(), Maker: e.name, Relation: relUpload}
 		if !r.add(c, spillFound{Set: u.set.name, Made: u.made.name, Stamp: bytes.Clone(u.id[:])}) {
 			return errSpillFull
 		}
@@ -204,50 +217,34 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 	if !ok {
 		return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 	}
-	view := e.engine.View()
-	defer view.Close()
-	for _, b := range *e.buckets.Load() {
-		if b.id == systemBucketID {
-			continue
+	err := e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
+		later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
+		if head.size != r.Size && !later {
+			return nil
 		}
-		for _, set := range e.look(lookVersions, e.ceiling) {
-			err := e.eachVersion(view, b.id, set, func(key string, raw []byte) error {
-				var head record
-				if _, _, err := head.decodeHead(raw); err != nil {
-					return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
-				}
-				later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
-				if head.marker || head.size != r.Size && !later {
-					return ctx.Err()
-				}
-				rec, err := decodeRecord(raw)
-				if err != nil {
-					return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
-				}
-				f, name := found{set: set, rec: rec}, redoubt.ObjectName{Bucket: b.Name, Key: key}
-				relation := "later"
-				if head.size == r.Size {
-					same, err := e.sameContent(b, name, f, r)
-					if err != nil {
-						return err
-					}
-					if same {
-						relation = "same content"
-					} else if !later {
-						return nil
-					}
-				}
-				return e.listVersion(r, name, f, relation)
-			})
-			if errors.Is(err, errSpillFull) {
-				return nil
-			}
+		rec, err := decodeRecord(raw)
+		if err != nil {
+			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+		}
+		f, name := found{set: set, rec: rec}, redoubt.ObjectName{Bucket: b.Name, Key: key}
+		if head.size == r.Size {
+			same, err := e.sameContent(b, name, f, r)
 			if err != nil {
 				return err
 			}
+			if same {
+				return e.listCopy(r, name, f, "same content")
+			}
 		}
+		if later {
+			return e.list(r, name, f, relLater, "", derivation{})
+		}
+		return nil
+	})
+	if errors.Is(err, errSpillFull) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is
@@ -298,7 +295,7 @@ func (e *Enclave) traceRebuilt(ctx context.Context, r *spillRecord) (err error) 
 		if f.set == nil {
 			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 		}
-		if err := e.listVersion(r, rebuiltName(rel.ID), f, "rebuilt"); err != nil {
+		if err := e.list(r, rebuiltName(rel.ID), f, "rebuilt", "", derivation{}); err != nil {
 			if errors.Is(err, errSpillFull) {
 				return nil
 			}
@@ -308,16 +305,21 @@ func (e *Enclave) traceRebuilt(ctx context.Context, r *spillRecord) (err error) 
 	return nil
 }
 
-// listVersion lists a version with its place in the journal.
-func (e *Enclave) listVersion(r *spillRecord, name redoubt.ObjectName, f found, relation string) error {
+// listCopy lists a version of the content itself.
+func (e *Enclave) listCopy(r *spillRecord, name redoubt.ObjectName, f found, relation string) error {
+	return e.list(r, name, f, relation, r.SHA256, derivation{})
+}
+
+// list lists a version with its place in the journal, and the SHA-256 of its content if that is to be followed.
+func (e *Enclave) list(r *spillRecord, name redoubt.ObjectName, f found, relation, sum string, d derivation) error {
 	view := e.engine.View()
 	defer view.Close()
 	at, err := e.journalPlace(view, f.set, f.rec.id)
 	if err != nil {
 		return err
 	}
-	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation}
-	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at}) {
+	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation, Job: d.Job, From: d.From}
+	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at, Sum: sum, Size: f.rec.size}) {
 		return errSpillFull
 	}
 	return nil

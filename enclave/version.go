@@ -13,7 +13,7 @@ import (
 func (e *Enclave) version(name redoubt.ObjectName, set *labelSet, r *record) redoubt.Version {
 	v := redoubt.Version{Name: name, ID: e.ids.versionID(r.id), Label: set.label, Marker: r.marker, SizeBytes: r.size,
 		Modified: time.Unix(0, r.id.time()).UTC(), Author: redoubt.SubjectName(r.author), Maker: redoubt.NodeName(r.maker),
-		Attributes: r.attrs, Checksums: r.sums, Tags: r.tags, Retention: r.retention, Hold: r.hold}
+		Attributes: shown(r.attrs), Checksums: r.sums, Tags: r.tags, Retention: r.retention, Hold: r.hold}
 	if !r.marker {
 		v.ETag = e.etag(r)
 	}

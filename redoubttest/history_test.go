@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"testing/cryptotest"
+	"testing/synctest"
 	"time"
 
 	"redoubt"
@@ -33,15 +35,15 @@ type weighted struct {
 	weight int
 }
 
-var analystOps = []weighted{
+var analystOps = append([]weighted{
 	{"put", 18}, {"put-if", 6}, {"get", 10}, {"get-version", 5}, {"head", 4}, {"delete", 6}, {"delete-version", 4},
 	{"delete-many", 3}, {"copy", 6}, {"list", 5}, {"list-v2", 6}, {"list-versions", 7}, {"create-upload", 4}, {"put-part", 6},
 	{"copy-part", 3}, {"list-parts", 2}, {"list-uploads", 3}, {"complete", 4}, {"abort", 2}, {"put-tags", 3}, {"get-tags", 2},
 	{"delete-tags", 2}, {"put-retention", 4}, {"get-retention", 2}, {"put-hold", 3}, {"attributes", 2}, {"list-buckets", 1},
 	{"head-bucket", 1}, {"get-settings", 1}, {"fill", 3}, {"spend", 4}, {"credentials", 1}, {"why", 1}, {"mint", 2},
-}
+}, jobOps...)
 
-var adminOps = append([]weighted{{"create-bucket", 12}, {"delete-bucket", 12}, {"put-settings", 4}, {"usage", 12}, {"check", 4}, {"compact", 2}}, analystOps...)
+var adminOps = append([]weighted{{"create-bucket", 12}, {"delete-bucket", 12}, {"put-settings", 4}, {"usage", 12}, {"check", 4}, {"compact", 6}}, analystOps...)
 
 // upOps are of an analyst who may write up.
 var upOps = append([]weighted{{"write-up", 20}}, analystOps...)
@@ -83,6 +85,8 @@ var (
 			{ID: "all", Days: 1, NoncurrentDays: 1, ExpiredMarkers: true, AbortUploadDays: 1}}}},
 		{Name: "secrets", BucketSettings: redoubt.BucketSettings{Default: "SECRET"}},
 		{Name: "temp"},
+		{Name: "made"},
+		{Name: "marks"}, // of landmark
 		{Name: "vault"}, // nobody writes into it who works at the floor, and the administrator tries to remove it
 	}
 	bucketChoice = []string{"reports", "reports", "reports", "reports", "locked", "closed", "closed", "lasting", "lasting", "secrets", "temp", "temp", "vault", "none", "locked"}
@@ -137,8 +141,11 @@ func plan(seed uint64, n int) []step {
 		if s.op == "erase-label" && uploadsGoUp(seed) {
 			s.op = "erase-version"
 		}
-		if r.IntN(60) == 0 {
+		switch r.IntN(60) {
+		case 0:
 			s.role, s.op, s.effect = theNode, "expire", ""
+		case 1, 2, 3, 4, 5, 6:
+			s.role, s.op, s.effect = theNode, "work", ""
 		}
 		out[i] = s
 	}
@@ -208,6 +215,9 @@ type actor struct {
 	markers  []ref // key and version ID to go on from, by bucket
 	parts    map[string][]string
 	requests []string
+	jobs     []redoubt.JobID
+
+	schedules, services []string
 }
 
 // ref is a name with something that stands for it.
@@ -222,14 +232,21 @@ type world struct {
 	// acked are the versions acknowledged at a label to those who wrote them: what an officer who is asked to erase one is told.
 	acked map[string][]ref
 	said  map[int]string // what each step's actor received
+	held  []redoubt.JobRun
 
 	known                  map[string]bool // the access key IDs that are alike in every run: those of the actors
 	minted, given, waiting []string        // IDs of credentials, grants and changes made at the ceiling, where no observer works
 }
 
-// run plays the steps of a history that keep chooses.
-func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step) bool) *world {
+// run plays the steps of a history that keep chooses. It does so in fake time: what the node does behind the requests it does in steps of the node.
+func run(t *testing.T, seed uint64, steps []step, at []time.Time, keep func(step) bool) (w *world) {
 	t.Helper()
+	cryptotest.SetGlobalRandom(t, seed) // the FIPS module's own source needs a time that passes
+	synctest.Test(t, func(t *testing.T) { w = runs(t, seed, steps, at, keep) })
+	return w
+}
+
+func runs(t *testing.T, seed uint64, steps []step, at []time.Time, keep func(step) bool) *world {
 	w := &world{t: t, seed: seed, acked: map[string][]ref{}, said: map[int]string{}, known: map[string]bool{}}
 	w.s = redoubttest.New(t, redoubttest.Options{Seed: seed, Clock: redoubttest.NewClock(at[0].Add(-time.Minute)), Buckets: historyBuckets, Quotas: historyQuotas})
 	for _, r := range roles {
@@ -245,6 +262,7 @@ func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step
 			t.Fatal(err)
 		}
 	}
+	w.putLandmarks()
 	for _, s := range steps {
 		w.s.Clock.Set(at[s.n])
 		if !keep(s) {
@@ -258,6 +276,10 @@ func run(t testing.TB, seed uint64, steps []step, at []time.Time, keep func(step
 // play does one step and gives everything that its actor received.
 func (w *world) play(s step) string {
 	r := rand.New(rand.NewPCG(s.seed, 3))
+	if s.role == theNode && s.op == "work" {
+		w.jobWork()
+		return ""
+	}
 	if s.role == theNode {
 		if err := w.s.Expire(w.t.Context()); err != nil {
 			w.t.Fatalf("%v: %v", s, err)

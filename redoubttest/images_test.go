@@ -285,6 +285,14 @@ func (o opener) Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Ve
 	return opened.Version(), opened, nil
 }
 
+func (o opener) Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) (all []string, err error) {
+	page, err := o.s.ListObjects(ctx, o.who, redoubt.ListObjects{Bucket: bucket, Prefix: prefix, Max: most})
+	for _, v := range page.Versions {
+		all = append(all, v.Name.Key)
+	}
+	return all, err
+}
+
 // An image travels as versions do: over a guard upward, to a device, and back from one.
 func TestImagesTravelAsVersions(t *testing.T) {
 	r := newEstate(t)

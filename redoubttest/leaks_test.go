@@ -33,7 +33,7 @@ func TestEveryPlantedLeakIsFound(t *testing.T) {
 		t.Fatalf("build with the leaks: %v\n%s", err, out)
 	}
 	names := plantable(t, binary)
-	if len(names) < 11 {
+	if len(names) < 16 {
 		t.Fatalf("only %d leaks can be planted: %v", len(names), names)
 	}
 	if n, out := hunt(t, binary, "", 8); n != 0 {

@@ -14,7 +14,7 @@ var (
 	fixedSeeds   = flag.Uint64("noninterference.fixed", 10, "how many fixed seeds, from 1 on, it tries")
 	onlySeed     = flag.Uint64("noninterference.seed", 0, "try this seed alone")
 	noShrink     = flag.Bool("noninterference.noshrink", false, "report a difference without looking for the few steps that it takes")
-	historySteps = flag.Int("noninterference.steps", 220, "length of a history")
+	historySteps = flag.Int("noninterference.steps", 300, "length of a history")
 )
 
 // TestNonInterference plays each history whole, and once for each observer without the steps that the
@@ -163,7 +163,7 @@ func TestAHistoryIsDeterministic(t *testing.T) {
 // TestHistoriesReachEverything: a generator that never gets through to an operation tests nothing of it.
 func TestHistoriesReachEverything(t *testing.T) {
 	good, refused := map[string]int{}, map[string]int{}
-	for seed := range uint64(12) {
+	for seed := range uint64(24) {
 		steps, at := plan(seed, *historySteps), moments(seed, *historySteps)
 		w := run(t, seed, steps, at, func(step) bool { return true })
 		for _, s := range steps {
@@ -182,12 +182,18 @@ func TestHistoriesReachEverything(t *testing.T) {
 				}
 				good[end+" share spent on "+how]++
 			}
+			for what, says := range map[string]string{"a job that is done": `"state":"done"`, "one that failed": `"state":"failed"`, "one that runs": `"state":"running"`, "one that was canceled": `"state":"canceled"`,
+				"one that rose": `"start":"UNCLASSIFIED","max":"SECRET","spec"`, "outputs": `"outputs":[{`, "one of a trigger": `"from":"trigger `, "one of a schedule": `"from":"schedule `} {
+				if strings.Contains(w.said[s.n], says) {
+					good[what]++
+				}
+			}
 			if strings.Contains(w.said[s.n], "<Code>PreconditionFailed") {
 				good["precondition failed"]++
 			}
 		}
 	}
-	want := []string{"quota exceeded", "precondition failed", "write-up"}
+	want := []string{"quota exceeded", "precondition failed", "write-up", "a job that is done", "one that failed", "one that runs", "one that was canceled", "one that rose", "outputs", "one of a trigger", "one of a schedule"}
 	for _, how := range spendings {
 		want = append(want, "a low share spent on "+how, "a high share spent on "+how)
 	}

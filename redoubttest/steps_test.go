@@ -470,10 +470,12 @@ func (w *world) serviceCall(r *rand.Rand, a *actor, s step) (out string, ok bool
 		v, err = w.eraseLabel(r, a, s)
 	default:
 		if v, err, ok = w.officersCall(r, a, s); !ok {
-			return "", false
+			if v, err, ok = w.jobsCall(r, a, s); !ok {
+				return "", false
+			}
 		}
 	}
-	return fmt.Sprintf("> %s\n< %s\n< %s", s.op, render2(v), w.maskedIn(errorText(err))), true
+	return fmt.Sprintf("> %s\n< %s\n< %s", s.op, render2(v), maskJobs(w.maskedIn(errorText(err)))), true
 }
 
 func render2(v any) string {
@@ -484,7 +486,7 @@ func render2(v any) string {
 	if err != nil {
 		return err.Error()
 	}
-	return string(b)
+	return maskJobs(string(b))
 }
 
 // errorText is what front ends show of an error: kind, rule and hint.

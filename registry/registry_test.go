@@ -332,6 +332,48 @@ func (b broken) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
+// TestAnUploadDoesNotOutliveItsNode: whoever goes on is told that there is no such upload, as of one that never was, and begins anew.
+func TestAnUploadDoesNotOutliveItsNode(t *testing.T) {
+	for how, end := range map[string]func(*site){
+		"stopped in order": func(s *site) {
+			if err := s.Images.Close(); err != nil {
+				t.Error(err)
+			}
+			s.Stop()
+		},
+		"killed": func(s *site) {
+			s.Cut()
+			s.Stop()
+		},
+	} {
+		disk := redoubttest.NewDisk(t)
+		before := newSite(t, redoubttest.Options{Disk: disk})
+		c := before.as("s-analyst", "")
+		b := noise(2*redoubt.MinPartBytes, 5)
+		at, d := c.start("reports/a"), image.DigestOf(b)
+		c.want(202, "", "PATCH", at, bytes.NewReader(b[:redoubt.MinPartBytes+1]))
+		end(before)
+		c = &client{newSite(t, redoubttest.Options{Disk: disk}), c.minted} // the token is good for it still
+		for method, body := range map[string]io.Reader{"GET": nil, "PATCH": bytes.NewReader(b[redoubt.MinPartBytes+1:]), "DELETE": nil} {
+			c.want(404, "BLOB_UPLOAD_UNKNOWN", method, at, body)
+		}
+		c.want(404, "BLOB_UPLOAD_UNKNOWN", "PUT", at+"?digest="+d.String(), bytes.NewReader(b[redoubt.MinPartBytes+1:]))
+		c.want(404, "BLOB_UNKNOWN", "GET", "/v2/reports/a/blobs/"+d.String(), nil)
+		page, err := c.ListUploads(t.Context(), c.As(c.minted), redoubt.ListUploads{Bucket: "reports", Max: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := len(page.Uploads); left != map[string]int{"killed": 1}[how] {
+			t.Errorf("%s: %d multipart uploads are left", how, left)
+		}
+		at = c.start("reports/a")
+		c.want(201, "", "PUT", at+"?digest="+d.String(), bytes.NewReader(b))
+		if got := c.want(200, "", "GET", "/v2/reports/a/blobs/"+d.String(), nil); got.body != string(b) {
+			t.Errorf("%s: got %d bytes", how, len(got.body))
+		}
+	}
+}
+
 func TestAnUploadIsItsBeginnersAlone(t *testing.T) {
 	s := newSite(t, redoubttest.Options{})
 	mine, again, other := s.as("s-analyst", ""), s.as("s-analyst", ""), s.as("ts-analyst", "")

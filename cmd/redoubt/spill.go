@@ -53,13 +53,21 @@ func (a *app) spillCommand() *cobra.Command {
 
 func (a *app) spillReport() *cobra.Command {
 	var w who
-	var version, reason, file string
+	var q redoubt.Spill
+	var version, file string
+	var spare []string
 	var look bool
-	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version and every copy of its content",
+	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version, every copy of its content, and what jobs made of it",
 		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node,
 whatever its label, and takes them out too, with what a guard rebuilt of them; their open releases end. Uploads in
 progress that hold a part as long as the content and equal to it, or any shorter one, are ended, whoever began them.
 The keys that opened all of it are destroyed; the same happens on every node that took a copy, when it is met next.
+
+What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as a
+module, what other jobs made of those, and copies. Jobs and instances of services that run and have opened it are ended,
+with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name its
+versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
+more than is known, or ran another image of the repository) is listed and left: look at it, and report it if it is.
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
@@ -67,9 +75,14 @@ sooner. What came later under the same name is listed and left: look at it. Rele
 at the node that took them. What is interrupted the node goes on with; the same command shows the same report. With
 --find-only nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
-  redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass`, Args: exactly(1),
+  redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass
+  redoubt spill report s3://reports/plan.txt --version VERSION --reason "holds SECRET" --spare VERSION2 --as officer@unclass`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
-			out, err := s.api.ReportSpill(ctx, redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version), reason, !look)
+			q.Name, q.Version, q.Erase = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version), !look
+			for _, v := range spare {
+				q.Spare = append(q.Spare, redoubt.VersionID(v))
+			}
+			out, err := s.api.ReportSpill(ctx, q)
 			if err != nil {
 				return err
 			}
@@ -77,7 +90,8 @@ at the node that took them. What is interrupted the node goes on with; the same 
 		})}
 	w.flags(c)
 	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
-	c.Flags().StringVar(&reason, "reason", "", "`text` for the report and the audit log")
+	c.Flags().StringVar(&q.Reason, "reason", "", "`text` for the report and the audit log")
+	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, and stays; repeat it for more; needs --version")
 	c.Flags().BoolVar(&look, "find-only", false, "find, and erase nothing")
 	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
 	required(c, "reason")
@@ -128,6 +142,17 @@ func yesNo(yes bool) string {
 	return "not yet"
 }
 
+// derivation is what a copy is to the report: of what is derived, what made it of what.
+func derivation(c redoubt.SpillCopy) string {
+	switch {
+	case c.From == "":
+		return c.Relation
+	case c.Job == "":
+		return fmt.Sprintf("%s: a copy of what was made of it, %s", c.Relation, c.From)
+	}
+	return fmt.Sprintf("%s: made by job %s from %s", c.Relation, c.Job, c.From)
+}
+
 // showSpill prints a report, and writes it where it is asked for.
 func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 	if file != "" {
@@ -148,10 +173,21 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 	}
 	t := a.table("COPY", "VERSION", "LABEL", "MADE BY", "WHAT", "GONE HERE")
 	for _, c := range r.Copies {
-		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), c.Relation, yesNo(c.Gone))
+		gone := yesNo(c.Gone)
+		if c.Spared {
+			gone = "spared"
+		}
+		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), derivation(c), gone)
 	}
 	if err := t.flush(); err != nil {
 		return err
+	}
+	for _, x := range r.Readers {
+		if x.Ended {
+			a.say("job %s of %s had read it and ran: it is ended, with what it had written (MAX %s)", x.Job, x.By, x.Max)
+		} else {
+			a.say("job %s of %s has read it, and runs (MAX %s)", x.Job, x.By, x.Max)
+		}
 	}
 	t = a.table("NODE", "HAD", "MAY HAVE", "GONE", "NOT KNOWN")
 	for _, p := range r.Peers {

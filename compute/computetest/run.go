@@ -309,6 +309,18 @@ func (r *Run) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 	return dial(ctx)
 }
 
+// Names implements redoubt.JobRun.
+func (r *Run) Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) (all []string, err error) {
+	r.note("names", string(bucket)+"/"+prefix)
+	for name := range r.objects {
+		if name.Bucket == bucket && strings.HasPrefix(name.Key, prefix) {
+			all = append(all, name.Key)
+		}
+	}
+	slices.Sort(all)
+	return all[:min(len(all), most)], ctx.Err()
+}
+
 // Log implements redoubt.JobRun.
 func (r *Run) Log(stream int, text []byte) {
 	r.mu.Lock()

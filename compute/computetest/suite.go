@@ -29,7 +29,6 @@ type Programs struct {
 	Processes bool // whether a program may start others, and make links and fifos
 	Network   bool // whether programs may connect to what their jobs were granted; else jobs that ask for it are refused
 	Eager     bool // whether the driver reads all inputs before a program begins, since it cannot do else
-	Buffers   bool // whether the driver takes a request to a service whole before the program has any of it
 }
 
 // built are the programs, by target; each is built once.

@@ -1,6 +1,8 @@
 package image
 
 import (
+	"cmp"
+	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -8,6 +10,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 
@@ -167,5 +173,189 @@ func TestKeysOfImages(t *testing.T) {
 		if _, err := redoubt.ParseImageKey(bad); err == nil {
 			t.Errorf("took %q", bad)
 		}
+	}
+}
+
+// Names implements Shelf.
+func (s shelf) Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) (all []string, err error) {
+	for name := range s {
+		if name.Bucket == bucket && strings.HasPrefix(name.Key, prefix) {
+			all = append(all, name.Key)
+		}
+	}
+	slices.Sort(all)
+	return all[:min(len(all), most)], ctx.Err()
+}
+
+// newer is a signature of the newer form, as cosign writes it, before a test changes it.
+type newer struct {
+	statement, payloadType, signed string // "": what is right
+	bundle                         func(envelope map[string]any) any
+	manifest                       map[string]any // what stands otherwise
+	sign                           func([]byte) []byte
+}
+
+func statementOf(d Digest) string {
+	return `{"_type":"https://in-toto.io/Statement/v1","subject":[{"digest":{"sha256":"` + d.Hex() + `"},"annotations":{}}],"predicateType":"https://sigstore.dev/cosign/sign/v1","predicate":{}}`
+}
+
+func (n newer) attach(t *testing.T, s shelf, d Digest) {
+	t.Helper()
+	statement, typ := cmp.Or(n.statement, statementOf(d)), cmp.Or(n.payloadType, "application/vnd.in-toto+json")
+	signed := cmp.Or(n.signed, fmt.Sprintf("DSSEv1 %d %s %d %s", len(typ), typ, len(statement), statement))
+	envelope := map[string]any{"payload": base64.StdEncoding.EncodeToString([]byte(statement)), "payloadType": typ, "signatures": []any{map[string]any{"sig": base64.StdEncoding.EncodeToString(n.sign([]byte(signed)))}}}
+	const bundleType = "application/vnd.dev.sigstore.bundle.v0.3+json"
+	bundle := any(map[string]any{"mediaType": bundleType, "verificationMaterial": map[string]any{"publicKey": map[string]any{"hint": "x"}}, "dsseEnvelope": envelope})
+	if n.bundle != nil {
+		bundle = n.bundle(envelope)
+	}
+	raw, is := bundle.(string)
+	if !is {
+		b, err := json.Marshal(bundle)
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw = string(b)
+	}
+	m := map[string]any{"schemaVersion": 2, "mediaType": TypeManifest, "artifactType": bundleType, "config": s.blob(tools, "application/vnd.oci.empty.v1+json", []byte("{}")),
+		"layers": []Descriptor{s.blob(tools, bundleType, []byte(raw))}, "subject": Descriptor{MediaType: TypeManifest, Size: 1, Digest: d}}
+	maps.Copy(m, n.manifest)
+	maps.DeleteFunc(m, func(_ string, v any) bool { return v == nil })
+	s[tools.Referrer(d, s.manifest(t, tools, m))] = nil
+}
+
+func TestSignaturesOfTheNewerFormAdmit(t *testing.T) {
+	for name, who := range map[string]signer{"Ed25519": edSigner(t), "ECDSA": ecSigner(t, elliptic.P256())} {
+		s := shelf{}
+		s.put(t, "gzip")
+		ref, _ := ParseReference("tools/shell/dash")
+		found, err := Open(t.Context(), s, ref, Linux("amd64"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy := rules(redoubt.ImageRule{Repository: "tools/*", SignedBy: []string{who.public}})
+		newer{sign: edSigner(t).sign}.attach(t, s, found.Root) // somebody else's
+		s[tools.Referrer(found.Root, DigestOf([]byte("nothing")))] = nil
+		s[redoubt.ObjectName{Bucket: tools.Bucket, Key: tools.Referrers(found.Root) + "no-digest"}] = nil
+		if err := found.Admit(t.Context(), policy); redoubt.KindOf(err) != redoubt.Denied {
+			t.Errorf("%s: before it is signed: %v", name, err)
+		}
+		newer{sign: who.sign}.attach(t, s, found.Root)
+		if err := found.Admit(t.Context(), policy); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSignaturesOfTheNewerFormOverOtherThingsAdmitNothing(t *testing.T) {
+	other := DigestOf([]byte("other"))
+	for _, who := range []signer{edSigner(t), ecSigner(t, elliptic.P256())} {
+		policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
+		try := func(change func(right string, n *newer)) error {
+			s := shelf{}
+			s.put(t, "")
+			ref, _ := ParseReference("tools/shell/dash")
+			found, err := Open(t.Context(), s, ref, Linux("amd64"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := newer{sign: who.sign}
+			change(statementOf(found.Root), &n)
+			n.attach(t, s, found.Root)
+			return found.Admit(t.Context(), policy)
+		}
+		replaced := func(old, new string) func(string, *newer) {
+			return func(right string, n *newer) {
+				if n.statement = strings.Replace(right, old, new, 1); n.statement == right {
+					t.Errorf("%s is not there", old)
+				}
+			}
+		}
+		manifest := func(key string, value any) func(string, *newer) {
+			return func(_ string, n *newer) { n.manifest = map[string]any{key: value} }
+		}
+		bundle := func(f func(map[string]any) any) func(string, *newer) {
+			return func(_ string, n *newer) { n.bundle = f }
+		}
+		if err := try(func(string, *newer) {}); err != nil {
+			t.Fatal(err)
+		}
+		for why, change := range map[string]func(string, *newer){
+			"an attestation":            replaced("https://sigstore.dev/cosign/sign/v1", "https://spdx.dev/Document"),
+			"another kind of statement": replaced("in-toto.io/Statement/v1", "in-toto.io/Statement/v0.1"),
+			"another digest":            func(_ string, n *newer) { n.statement = statementOf(other) },
+			"another digest beside it":  replaced(`"subject":[`, `"subject":[{"digest":{"sha256":"`+other.Hex()+`"}},`),
+			"another digest behind it":  replaced(`],"predicateType"`, `,{"digest":{"sha256":"`+other.Hex()+`"}}],"predicateType"`),
+			"a type that was not signed": func(right string, n *newer) {
+				n.payloadType, n.signed = "text/plain", fmt.Sprintf("DSSEv1 %d %s %d %s", len(typeStatement), typeStatement, len(right), right)
+			},
+			"two subjects, one by one": replaced(`"predicateType"`, `"subject":[],"predicateType"`),
+			"no subject": func(_ string, n *newer) {
+				n.statement = `{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"https://sigstore.dev/cosign/sign/v1"}`
+			},
+			"another spelling":            replaced(`"predicateType"`, `"predicatetype"`),
+			"what is no JSON":             func(_ string, n *newer) { n.statement = "cosign" },
+			"something behind it":         func(right string, n *newer) { n.statement = right + "{}" },
+			"another type of payload":     func(_ string, n *newer) { n.payloadType = "text/plain" },
+			"the payload without a type":  func(right string, n *newer) { n.signed = right },
+			"another's":                   func(_ string, n *newer) { n.sign = edSigner(t).sign },
+			"a manifest of another kind":  manifest("artifactType", "application/spdx+json"),
+			"a manifest of no kind":       manifest("artifactType", nil),
+			"a manifest about another":    manifest("subject", Descriptor{MediaType: TypeManifest, Size: 1, Digest: other}),
+			"a manifest about nothing":    manifest("subject", nil),
+			"a manifest without layers":   manifest("layers", []Descriptor{}),
+			"a manifest that is too long": manifest("annotations", map[string]string{"x": strings.Repeat("x", maxReferrerBytes)}),
+			"two signatures": bundle(func(e map[string]any) any {
+				e["signatures"] = append(e["signatures"].([]any), map[string]any{"sig": ""})
+				return map[string]any{"mediaType": typeBundle, "dsseEnvelope": e}
+			}),
+			"no signature": bundle(func(e map[string]any) any {
+				e["signatures"] = []any{}
+				return map[string]any{"mediaType": typeBundle, "dsseEnvelope": e}
+			}),
+			"no envelope": bundle(func(map[string]any) any {
+				return map[string]any{"mediaType": typeBundle, "messageSignature": map[string]any{}}
+			}),
+			"an older bundle": bundle(func(e map[string]any) any {
+				return map[string]any{"mediaType": "application/vnd.dev.sigstore.bundle.v0.2+json", "dsseEnvelope": e}
+			}),
+			"a bundle that is none": bundle(func(map[string]any) any { return "null" }),
+			"a bundle that is too long": bundle(func(e map[string]any) any {
+				return map[string]any{"mediaType": typeBundle, "dsseEnvelope": e, "verificationMaterial": strings.Repeat("x", maxPayloadBytes)}
+			}),
+		} {
+			if err := try(change); redoubt.KindOf(err) != redoubt.Denied {
+				t.Errorf("%s: %v", why, err)
+			}
+		}
+	}
+}
+
+// TestReferrersAreBounded: whoever may push can make any number, and hides nothing by that: the image is refused.
+func TestReferrersAreBounded(t *testing.T) {
+	who := edSigner(t)
+	s := shelf{}
+	s.put(t, "")
+	ref, _ := ParseReference("tools/shell/dash")
+	found, err := Open(t.Context(), s, ref, Linux("amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer{sign: who.sign}.attach(t, s, found.Root)
+	policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
+	for i := range maxReferrers - 1 {
+		s[tools.Referrer(found.Root, DigestOf(fmt.Append(nil, i)))] = nil
+	}
+	if err := found.Admit(t.Context(), policy); err != nil {
+		t.Errorf("with %d referrers: %v", maxReferrers, err)
+	}
+	s[tools.Referrer(found.Root, DigestOf([]byte("one more")))] = nil
+	if err := found.Admit(t.Context(), policy); redoubt.KindOf(err) != redoubt.Invalid {
+		t.Errorf("with one more: %v", err)
+	}
+	s[tools.Tag(SignatureTag(found.Root))] = []byte("no digest")
+	pinned := rules(redoubt.ImageRule{Repository: "*", Digests: []string{found.Root.String()}})
+	if err := found.Admit(t.Context(), pinned); err != nil {
+		t.Errorf("what is pinned needs none of them: %v", err)
 	}
 }

@@ -93,6 +93,21 @@ func (r Repository) Link(d Digest) redoubt.ObjectName { return r.object("_links/
 // Data is where the content of such a blob lies. An ID is 32 hex digits.
 func (r Repository) Data(id string) redoubt.ObjectName { return r.object("_data/" + id) }
 
+// Holder is the repository, as text, among whose blobs and manifests a version lies; "": none.
+func Holder(n redoubt.ObjectName) string {
+	for _, kind := range []string{"/_blobs/", "/_data/", manifests} {
+		if name, _, within := strings.Cut(n.Key, kind); within {
+			return Repository{Bucket: n.Bucket, Name: name}.String()
+		}
+	}
+	return ""
+}
+
+// IsManifest says whether a manifest may lie under a key.
+func IsManifest(key string) bool { return strings.Contains(key, manifests) }
+
+const manifests = "/_manifests/"
+
 // Manifest is where a manifest lies.
 func (r Repository) Manifest(d Digest) redoubt.ObjectName {
 	return r.object("_manifests/sha256/" + d.Hex())

@@ -20,9 +20,15 @@ import (
 // maxWindow bounds what unpacking a layer may hold in memory: the largest window that zstd asks its readers to take.
 const maxWindow = 8 << 20
 
-// Objects opens the newest version that its caller may see. A redoubt.JobRun is one.
+// Objects opens the newest version that its caller may see.
 type Objects interface {
 	Object(ctx context.Context, name redoubt.ObjectName) (redoubt.Version, redoubt.Content, error)
+}
+
+// Shelf opens, and gives the keys of a bucket that begin with a prefix, as its caller may see them: at most so many, in order. A redoubt.JobRun is one.
+type Shelf interface {
+	Objects
+	Names(ctx context.Context, bucket redoubt.BucketName, prefix string, most int) ([]string, error)
 }
 
 // Image is an image that can be run.
@@ -34,13 +40,13 @@ type Image struct {
 	ConfigID  Digest
 	Layers    []Descriptor // lowest first; as many as Config.RootFS.DiffIDs
 
-	objects Objects
+	shelf Shelf
 }
 
 // Open resolves a reference to the image for a platform. NotFound: there is none that the reader may see. Invalid: it cannot be run here, or is
 // not what its digest says; the error's Rule says why.
-func Open(ctx context.Context, o Objects, ref Reference, on Platform) (*Image, error) {
-	found := &Image{Reference: ref, Root: ref.Digest, objects: o}
+func Open(ctx context.Context, o Shelf, ref Reference, on Platform) (*Image, error) {
+	found := &Image{Reference: ref, Root: ref.Digest, shelf: o}
 	var err error
 	if found.Root.IsZero() {
 		if found.Root, err = ResolveTag(ctx, o, ref.Repository, ref.Tag); err != nil {
@@ -208,7 +214,7 @@ func readBlob(ctx context.Context, o Objects, repo Repository, d Descriptor, lim
 
 // Layer opens a layer as it was pushed. The last of its bytes come only when all of them have its digest; else BadDigest comes in their place.
 func (i *Image) Layer(ctx context.Context, n int) (io.ReadCloser, error) {
-	return openExact(ctx, i.objects, i.Reference.Repository, i.Layers[n])
+	return openExact(ctx, i.shelf, i.Reference.Repository, i.Layers[n])
 }
 
 // LayerTar opens a layer unpacked: a tar archive. It is held to the layer's own digest and to that of the archive (its DiffID). Neither is

@@ -41,11 +41,11 @@ func sentry() {
 }
 
 // flags are gVisor's. Files come through our own file server, which gives no descriptors of the machine's files away. The network of a sandbox is
-// its own loopback, and that of its namespace is empty; only where it is gVisor's "sandbox" are connections made to a service
-// (service_linux.go), or to what a job was granted (network_linux.go).
+// its own loopback, and that of its namespace is empty; only gVisor's "sandbox" has a link besides, which is for a service and for what a job was
+// granted (network_linux.go).
 func (b bootSpec) flags() []string {
 	network := "none"
-	if b.Serves || len(b.Network) > 0 {
+	if b.linked() {
 		network = "sandbox"
 	}
 	return append([]string{"--network=" + network}, fixedFlags...)

@@ -130,8 +130,11 @@ func (k *keeper) serve() error {
 // startKernel starts gVisor, and gives up all that it was needed for.
 func (k *keeper) startKernel() (err error) {
 	links := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}}
-	if len(k.boot.Network) > 0 {
-		of, err := newNamed(k.boot.Network)
+	if k.boot.linked() {
+		of, err := callers(), error(nil)
+		if !k.boot.Serves {
+			of, err = newNamed(k.boot.Network)
+		}
 		if err != nil {
 			return err
 		}

@@ -26,10 +26,11 @@ import (
 	"redoubt"
 )
 
-// A sandbox whose job was granted destinations has one link more than its loopback, and the link's other end is the keeper: a pair of packet sockets,
-// no interface of the machine. The keeper has a TCP stack in its own memory that bears one address for each host of those destinations. It takes a
-// connection to one of them when the node, which it asks, has connected to the destination; then it passes bytes on. Nothing else is behind the link,
-// and there is no route to any other address. The program's names are in its /etc/hosts; there is no DNS.
+// A sandbox whose job was granted destinations, or that serves, has one link more than its loopback, and the link's other end is the keeper: a pair of
+// packet sockets, no interface of the machine. The keeper has a TCP stack in its own memory. For a job that bears one address for each host of its
+// destinations, and takes a connection to one of them when the node, which it asks, has connected to the destination; for a service it connects to the
+// program when the node has a request. Then it passes bytes on. Nothing else is behind the link, and there is no route to any other address. The
+// program's names are in its /etc/hosts; there is no DNS.
 
 const (
 	linkMTU     = 32 << 10
@@ -41,6 +42,9 @@ const (
 // linkAddress is the sandbox's own; those of hosts follow. They are of 198.18.0.0/15, which no network uses (RFC 2544).
 var linkAddress = netip.MustParseAddr("198.18.0.1")
 
+// callerAddress is whom a service sees its requests come from.
+var callerAddress = linkAddress.Next()
+
 // named are a job's destinations as its sandbox has them.
 type named struct {
 	hosts []byte // its /etc/hosts
@@ -48,8 +52,13 @@ type named struct {
 	at    map[netip.AddrPort]string // the name of a destination
 }
 
+// callers is what a service has: nothing that it may connect to, and an address that it is called from.
+func callers() named { return named{hosts: []byte(localHosts), all: []netip.Addr{callerAddress}} }
+
+const localHosts = "127.0.0.1 localhost " + hostname + "\n"
+
 func newNamed(destinations []string) (n named, err error) {
-	n = named{hosts: []byte("127.0.0.1 localhost " + hostname + "\n"), at: map[netip.AddrPort]string{}}
+	n = named{hosts: []byte(localHosts), at: map[netip.AddrPort]string{}}
 	hosts := map[string]netip.Addr{}
 	next := linkAddress
 	for _, name := range destinations {
@@ -143,6 +152,11 @@ func (n named) links(theirs *os.File) *boot.CreateLinksAndRoutesArgs {
 	args := &boot.CreateLinksAndRoutesArgs{LoopbackLinks: []boot.LoopbackLink{boot.DefaultLoopbackLink}, FDBasedLinks: []boot.FDBasedLink{link}}
 	args.FilePayload.Files = []*os.File{theirs}
 	return args
+}
+
+// dial connects to a port of the program.
+func (n *network) dial(ctx context.Context, port uint16) (*gonet.TCPConn, error) {
+	return gonet.DialContextTCP(ctx, n.stack, tcpip.FullAddress{Addr: tcpip.AddrFrom4(linkAddress.As4()), Port: port}, ipv4.ProtocolNumber)
 }
 
 // accept takes a connection of the program's, once the node has made the one that it stands for.

@@ -1,10 +1,8 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -13,40 +11,35 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-	"gvisor.dev/gvisor/pkg/urpc"
-	"gvisor.dev/gvisor/runsc/boot"
-
 	"redoubt"
 	"redoubt/compute"
 )
 
-// A service that is an image runs on in a sandbox of its own, which has no network but its own loopback. A request reaches it by a connection that
-// gVisor makes from within the sandbox to the program's port, and of which the other end is a socket that the node holds.
+// A service that is an image runs on in a sandbox of its own, which has no network but its own loopback and a link that ends in its keeper
+// (network_linux.go). A request reaches it by a connection that the keeper makes over that to the program's port, and of which the other end is a socket
+// that the node holds.
 
 // How long a service has until it answers, and how often it is asked whether it does.
 const (
 	readyTimeout = time.Minute
 	readyEvery   = 50 * time.Millisecond
-	// maxRequest bounds a request's body. gVisor's forwarder may sleep for ever where the program's socket has taken as much as it holds (1 MiB), so
-	// none is sent that fills it.
-	maxRequest = 960 << 10
-	forEver    = 10 * 365 * 24 * time.Hour
+	callTimeout  = 5 * time.Second // until the program's end of a connection stands
+	forEver      = 10 * 365 * 24 * time.Hour
 )
 
 // dialSpec is what a keeper is told to connect; the descriptor is on the other socket.
 type dialSpec struct {
-	ID   string `json:"id"`
 	Port uint16 `json:"port"`
 }
 
 // dial gives a connection to a port of the program that runs in the sandbox. Where nobody listens there, it ends at once.
-func (b *box) dial(id string, port uint16) (net.Conn, error) {
+func (b *box) dial(port uint16) (net.Conn, error) {
 	theirs, ours, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
-	if err := b.give(theirs, func() error { return b.wire.sendJSON(doDial, 0, dialSpec{ID: id, Port: port}) }); err != nil {
+	if err := b.give(theirs, func() error { return b.wire.sendJSON(doDial, 0, dialSpec{port}) }); err != nil {
 		return nil, errors.Join(err, ours.Close())
 	}
 	return ours, nil
@@ -59,9 +52,24 @@ func (k *keeper) dial(s dialSpec) error {
 		return err
 	}
 	end := os.NewFile(uintptr(fds[0]), "request")
-	go func() { // gVisor has it, or the request ends
-		defer end.Close()
-		_ = k.g.call(boot.ContMgrPortForward, &boot.PortForwardOpts{ContainerID: s.ID, Port: s.Port, FilePayload: urpc.FilePayload{Files: []*os.File{end}}}, nil)
+	node, err := net.FileConn(end)
+	end.Close()
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer node.Close()
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		c, err := k.net.dial(ctx, s.Port)
+		cancel()
+		if err != nil {
+			return // the node sees that it ends, and asks again or says so
+		}
+		defer c.Close()
+		splice(c, node.(*net.UnixConn), func() {
+			c.SetDeadline(time.Unix(1, 0))
+			node.Close()
+		})
 	}()
 	return nil
 }
@@ -141,7 +149,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (_ *instance, 
 		return nil, err
 	}
 	i := &instance{box: b, id: "service", port: uint16(s.Spec.Port), check: s.Spec.Health, begun: make(chan struct{}), ended: make(chan struct{})}
-	i.proxy = compute.NewProxy(s.At, func(context.Context) (net.Conn, error) { return b.dial(i.id, i.port) })
+	i.proxy = compute.NewProxy(s.At, func(context.Context) (net.Conn, error) { return b.dial(i.port) })
 	running, cancel := context.WithCancel(context.Background())
 	r := &run{ctx: running, t: t, b: b, handles: map[uint64]*handle{}, begun: func() { close(i.begun) }}
 	go func() {
@@ -198,15 +206,7 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 		return compute.ErrInstanceGone
 	default:
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return &redoubt.Error{Op: "Call", Kind: redoubt.TooLarge, Hint: fmt.Sprintf("a request to an image has at most %d KiB: put more into an object, and name that", maxRequest>>10)}
-	}
-	if err != nil {
-		return &redoubt.Error{Op: "Call", Kind: redoubt.Invalid, Hint: "the body did not arrive whole"}
-	}
-	r.Body, r.ContentLength, r.TransferEncoding = io.NopCloser(bytes.NewReader(body)), int64(len(body)), nil
+	r.Body = http.MaxBytesReader(w, r.Body, redoubt.MaxServiceBody)
 	return i.proxy.Call(w, r)
 }
 

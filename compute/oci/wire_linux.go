@@ -134,6 +134,9 @@ type bootSpec struct {
 	Network   []string `json:"network,omitempty"` // destinations that its program connects to
 }
 
+// linked says whether the sandbox has a link beside its loopback.
+func (b bootSpec) linked() bool { return b.Serves || len(b.Network) > 0 }
+
 // runSpec is one run in a sandbox.
 type runSpec struct {
 	ID      string  `json:"id"`

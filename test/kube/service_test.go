@@ -34,7 +34,7 @@ import (
 )
 
 func TestAClustersServicesMeetTheContract(t *testing.T) {
-	computetest.Services(t, func(t *testing.T) compute.ServiceDriver { return theLab.driver(t, theLab.options()) }, theLab.programs(), redoubt.MaxServiceBody)
+	computetest.Services(t, func(t *testing.T) compute.ServiceDriver { return theLab.driver(t, theLab.options()) }, theLab.programs())
 }
 
 // client speaks with the cluster as its administrator.
