@@ -172,6 +172,7 @@ func (p *peers) SilenceLink(ctx context.Context, who redoubt.Credential, peer re
 		return err
 	}
 	p.silent = silent
+	p.reach.keep(silent)
 	if p.udp != nil {
 		p.udp.SetSilent(silent)
 	}

@@ -63,6 +63,7 @@ type Node struct {
 
 	faces   []*face
 	peers   *peers
+	reach   reach       // for jobs
 	device  *deviceSide // of a device
 	guard   *guardSide  // of a guard, which has none of the others
 	cloud   *enclave.Enclave

@@ -43,6 +43,8 @@ type peers struct {
 	tcp  *carry.Listener
 	door door // of a device that others meet
 
+	reach *reach // for jobs; silent with the links
+
 	work sync.WaitGroup
 	stop context.CancelFunc
 
@@ -77,9 +79,9 @@ const cutsFile = "cuts"
 // silentFile keeps whether a device is in radio silence.
 const silentFile = "silent"
 
-func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
+func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, out *reach, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
 	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, clock: clock, log: log,
-		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{})}
+		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{}), reach: out}
 	p.readRoads()
 	var cuts []redoubt.NodeName
 	if err := readJSON(filepath.Join(dir, cutsFile), &cuts); err != nil && !errors.Is(err, redoubt.NotFound) {
@@ -91,6 +93,7 @@ func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.E
 	if err := readJSON(filepath.Join(dir, silentFile), &p.silent); err != nil && !errors.Is(err, redoubt.NotFound) {
 		return nil, err
 	}
+	out.keep(p.silent)
 	return p, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
@@ -70,7 +69,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		Name: declared.Name, Kind: declared.Kind, Policy: e.MarkingPolicy(), Floor: declared.Floor(), Ceiling: declared.Ceiling(),
 		Engine: engine, Keys: ring, People: append(slices.Clone(e.People), e.GuardPeople(declared.Name)...), Buckets: bucketsOf(e, declared),
 		Estate: e.Name, Origins: e.Origins(), Guards: declaredGuards(e, declared.Name), Quotas: declared.Quotas, AuditKeep: e.AuditKeep(),
-		Destinations: declared.Destinations, Dial: dialDestination, Runc: declared.Runc.Granted(),
+		Destinations: declared.Destinations, Dial: n.reach.dial, Runc: declared.Runc.Granted(),
 		Links: n.homeLink(declared), Devices: declaredDevices(e, declared.Name),
 		Region: Region, Version: o.Version, Clock: o.Clock, Rand: o.Rand, Log: n.log,
 	})
@@ -160,7 +159,7 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 	if err != nil {
 		return err
 	}
-	if n.peers, err = newPeers(n.dir, n.name, e.Name, cloud, cert, cloud.Now, n.log); err != nil {
+	if n.peers, err = newPeers(n.dir, n.name, e.Name, cloud, &n.reach, cert, cloud.Now, n.log); err != nil {
 		return err
 	}
 	n.closing(n.peers.close)
@@ -202,17 +201,4 @@ func (n *Node) openEngine(desk interface {
 	services := compute.NewServices(desk, drivers, n.log)
 	n.closing(services.Close)
 	return services, nil
-}
-
-// dialDestination connects to what the estate file names as a destination of jobs, at the address that it gives.
-func dialDestination(ctx context.Context, address string) (redoubt.JobConn, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	tcp, ok := c.(*net.TCPConn)
-	if !ok {
-		return nil, errors.Join(errors.New("not a connection over TCP"), c.Close())
-	}
-	return tcp, nil
 }

@@ -82,6 +82,14 @@ func TestADebianUserlandWorks(t *testing.T) {
 		t.Errorf("got %+v, %q and %q", x, r2.Said(1), r2.Said(2))
 	}
 
+	if _, err := exec.LookPath("runc"); err == nil { // and on the machine's own kernel
+		with := computetest.NewRun(files)
+		push(t, with, conf, nil, l)
+		spec.Args = nil
+		if x := run(t, trusted(t), with, spec); x.Code != 0 || !strings.HasPrefix(with.Said(1), "nobody\nword-0999\n") || len(with.Outputs()["packages"]) < 3 {
+			t.Errorf("with runc: got %+v, %.200q, %q and %q", x, with.Said(1), with.Said(2), with.Outputs())
+		}
+	}
 	// An ordinary client reaches what the job may, by its name, and nothing by any other.
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Host, r.URL.Path) }))
 	defer site.Close()

@@ -251,4 +251,13 @@ func TestASandboxServesOneShare(t *testing.T) {
 			t.Errorf("%d: got %+v and %d new sandboxes", i, x, oci.Made(d)-made)
 		}
 	}
+	for range 2 { // one that had a network is of no further use, nor does one without become one
+		r := computetest.NewRun(nil).Between("alice", "SECRET", "SECRET")
+		spec := withProgram(t, r, p)
+		spec.Args, spec.Network = []string{"exit", "0"}, []string{"a:1"}
+		made := oci.Made(d)
+		if x := run(t, d, r, spec); x.Code != 0 || oci.Made(d) != made+1 {
+			t.Errorf("with a network: got %+v and %d new sandboxes", x, oci.Made(d)-made)
+		}
+	}
 }

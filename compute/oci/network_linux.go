@@ -34,7 +34,7 @@ import (
 
 const (
 	linkMTU     = 32 << 10
-	linkWindow  = 192 << 10 // what one connection has on the link at once: less than its sockets hold, so that nothing is dropped
+	linkWindow  = 192 << 10 // what one connection has under way on the link in either direction: less than its sockets hold, so that nothing is dropped
 	pendingMost = 64        // connections that are asked for at once
 	copyBytes   = 64 << 10
 )
@@ -117,7 +117,7 @@ func newNetwork(of named, ask func(string) (uint64, *os.File, unix.Errno)) (n *n
 	n = &network{named: of, ask: ask, lines: map[uint64]*line{}}
 	n.stack = stack.New(stack.Options{NetworkProtocols: []stack.NetworkProtocolFactory{ipv4.NewProtocol}, TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol}})
 	window := tcpip.TCPReceiveBufferSizeRangeOption{Min: 4096, Default: linkWindow, Max: linkWindow}
-	sends := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: 2 * linkWindow, Max: 2 * linkWindow}
+	sends := tcpip.TCPSendBufferSizeRangeOption{Min: 4096, Default: linkWindow, Max: linkWindow}
 	fixed, forgotten := tcpip.TCPModerateReceiveBufferOption(false), tcpip.TCPTimeWaitTimeoutOption(0)
 	for _, o := range []tcpip.SettableTransportProtocolOption{&window, &sends, &fixed, &forgotten} {
 		if err := n.stack.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
