@@ -103,8 +103,8 @@ bench-raise: build ## what a guard raises into a higher enclave, against what th
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
-bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, and what they read and write (two minutes)
-	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs
+bench-jobs: build ## calls of a service, how soon jobs start, how many a second run, S3 beside them, what they read and write (two minutes; ONLY=calls,starts,queue,streams for some)
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs -only '$(ONLY)'
 
 clean: ## remove what the builds made
 	rm -rf redoubt dist
