@@ -22,7 +22,7 @@ var rows = [][]string{
 	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "ztdf"},
 	{"enclave", "replica", "guard"},
 	{"s3", "api", "registry", "console", "client"},
-	{"node"},
+	{"node", "workers"},
 	{"redoubttest"},
 	{"cmd", "sim", "examples"},
 }

@@ -42,6 +42,9 @@ type Options struct {
 	Side    string // of a guard whose halves run apart: HalfLow or HalfHigh
 	RoadKey []byte // of such a half: the key of the road between them, which both have
 
+	// Drivers makes what runs the node's jobs and services, and says whom they believe and dial; the node closes them. Nil: it runs none.
+	Drivers func(e *estate.Estate, n estate.Node, log *slog.Logger) (map[string]compute.Driver, []redoubt.Trusted, error)
+
 	Half       func(ctx context.Context, c HalfConfig) error // of a guard: runs a half of its raise; nil: as a process of its own
 	Invitation *Invitation                                   // of a device that is not enrolled; nil: the one in its folder
 	Clock      func() time.Time                              // nil: the machine's, which a change of its setting does not move while the node runs
@@ -64,7 +67,7 @@ type Node struct {
 	guard   *guardSide  // of a guard, which has none of the others
 	cloud   *enclave.Enclave
 	engine  *compute.Engine           // runs its jobs
-	cluster []redoubt.Trusted         // the API server of its cluster, if it has one
+	outside []redoubt.Trusted         // whom its drivers believe: the API server of its cluster, if it has one
 	gateway *gateway                  // of an enclave with agreements
 	joins   func(ctx context.Context) // joins the raises of an enclave that guards join to others; nil: none do
 	close   []func() error            // in the order of opening

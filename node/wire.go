@@ -16,6 +16,7 @@ import (
 
 	"redoubt"
 	"redoubt/api"
+	"redoubt/compute"
 	"redoubt/enclave"
 	"redoubt/estate"
 	"redoubt/keys"
@@ -87,7 +88,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		return handlers{}, err
 	}
 	n.cloud, n.gateway = cloud, gate
-	services, err := n.openEngine(cloud, e, declared)
+	services, err := n.openEngine(cloud, e, declared, o.Drivers)
 	if err != nil {
 		return handlers{}, err
 	}
@@ -95,7 +96,7 @@ func (n *Node) wire(ctx context.Context, o Options, e *estate.Estate, declared e
 		n.joins = func(ctx context.Context) { n.learnRaises(ctx, e, o.State, cloud) }
 	}
 	control := api.Options{Auth: cloud, Credentials: cloud, People: cloud, Grants: cloud, Audit: cloud, Archives: cloud, Keys: cloud, Maintenance: cloud, Devices: cloud, Links: n.peers, Conflicts: cloud, Bundles: files, Finds: cloud, Spills: cloud, Exports: cloud, Jobs: cloud, Schedules: cloud, Services: cloud, Host: services,
-		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return slices.Concat(n.peers.trusts(), gate.trusts(), n.cluster) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
+		OwnerToken: n.runtime.Token, Stopping: n.stopping, Trusts: func() []redoubt.Trusted { return slices.Concat(n.peers.trusts(), gate.trusts(), n.outside) }, Ceiling: declared.Ceiling(), NodeWide: nodeMetrics(), Log: n.log}
 	if gate != nil {
 		control.Partners, control.PartnerSource = cloud, giving
 	}
@@ -175,4 +176,25 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 			Hint: "remove " + filepath.Join(n.dir, silentFile) + ", which ends the silence, and start it again"}
 	}
 	return n.device.renew(context.Background())
+}
+
+// openEngine makes what runs the node's jobs and services.
+func (n *Node) openEngine(desk interface {
+	redoubt.JobDesk
+	redoubt.ServiceDesk
+}, e *estate.Estate, declared estate.Node, open func(*estate.Estate, estate.Node, *slog.Logger) (map[string]compute.Driver, []redoubt.Trusted, error)) (*compute.Services, error) {
+	var drivers map[string]compute.Driver
+	if open != nil {
+		var err error
+		if drivers, n.outside, err = open(e, declared, n.log); err != nil {
+			return nil, err
+		}
+	}
+	for _, d := range drivers {
+		n.closing(d.Close)
+	}
+	n.engine = compute.NewEngine(compute.Options{Desk: desk, Drivers: drivers, Log: n.log})
+	services := compute.NewServices(desk, drivers, n.log)
+	n.closing(services.Close)
+	return services, nil
 }

@@ -13,6 +13,7 @@ import (
 	"redoubt/guard/filter"
 	"redoubt/node"
 	"redoubt/sandbox"
+	"redoubt/workers"
 )
 
 // checkFilters says which types a guard of this machine can release: those of which both filters are here, and whether the kernel walls them in.
@@ -52,7 +53,7 @@ func checkClusters(ctx context.Context, d *diagnosis, e *estate.Estate) {
 		return
 	}
 	for _, n := range e.Nodes {
-		o, ok := node.Cluster(e, n)
+		o, ok := workers.Cluster(e, n)
 		if !ok {
 			continue
 		}
@@ -72,7 +73,7 @@ func checkClusters(ctx context.Context, d *diagnosis, e *estate.Estate) {
 
 // checkDrivers says what runs jobs on this machine.
 func checkDrivers(d *diagnosis) {
-	drivers, err := node.Drivers(nil)
+	drivers, err := workers.Local(nil)
 	if err != nil {
 		d.add("warn", "jobs", hintFor(err), "images cannot run here: %s", plain(err))
 	}

@@ -10,10 +10,11 @@ import (
 	"syscall"
 
 	"redoubt/node"
+	"redoubt/workers"
 )
 
 func main() {
-	node.Enter()                                             // in a process that stands behind walls it works there, and goes no further
+	workers.Enter()                                          // in a process that stands behind walls it works there, and goes no further
 	syscall.Umask(0o077)                                     // whatever it writes, state, keys or content, is for its caller alone
 	if len(os.Args) == 3 && os.Args[1] == node.HalfCommand { // behind it the side, for whoever lists processes
 		os.Exit(runHalf(os.Stdin, os.Stderr))

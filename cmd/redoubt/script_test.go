@@ -19,10 +19,11 @@ import (
 
 	"redoubt"
 	"redoubt/node"
+	"redoubt/workers"
 )
 
 func TestMain(m *testing.M) {
-	node.Enter() // a worker's process is this binary under another name, which no script calls
+	workers.Enter() // a worker's process is this binary under another name, which no script calls
 	testscript.Main(m, map[string]func(){"redoubt": main})
 }
 

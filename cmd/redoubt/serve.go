@@ -18,6 +18,7 @@ import (
 	"redoubt"
 	"redoubt/estate"
 	"redoubt/node"
+	"redoubt/workers"
 )
 
 // What `redoubt up` hands to the processes that it starts, beside the passphrase's pipe.
@@ -99,7 +100,7 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	if err != nil {
 		return err
 	}
-	o := node.Options{State: st, Name: name, Version: version(), Side: half.side}
+	o := node.Options{State: st, Name: name, Version: version(), Drivers: workers.Drivers, Side: half.side}
 	if o.RoadKey, err = half.key(); err != nil {
 		return err
 	}
