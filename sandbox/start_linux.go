@@ -70,22 +70,23 @@ func Start(p Program) (*Process, error) {
 	fail := func(hint string, err error) (*Process, error) {
 		return nil, &redoubt.Error{Op: "sandbox.Start", Object: p.Name, Kind: redoubt.Unavailable, Hint: hint, Err: err}
 	}
-	if (p.Worker == "") == (p.Path == "") || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
+	if (p.Worker == "") == (p.Path == "") || p.Path != "" && p.Binary != nil || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
 		return fail("", errors.New("a program is a worker, or an absolute path"))
 	}
 	l := p.Limits.orDefaults()
 	root := os.Geteuid() == 0
-	if p.Worker != "" {
+	own := p.Worker != "" && p.Binary == nil
+	if own {
 		p.Files = maps.Clone(p.Files)
 		if p.Files == nil {
 			p.Files = map[string][]byte{}
 		}
 		p.Files[leastAddress] = []byte("65536\n")
 	}
-	if p.Worker != "" && dynamic() {
+	if own && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
-	told, err := json.Marshal(spec{Worker: p.Worker, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
+	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
 		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
 	if err != nil || len(told) > maxSpecBytes {
 		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))
@@ -104,7 +105,7 @@ func Start(p Program) (*Process, error) {
 	defer status.Close()
 	defer theirStatus.Close()
 
-	r.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{stubName}, Env: stubEnv(), Dir: "/", Stderr: r.stderr, ExtraFiles: []*os.File{theirSpec, theirStatus}}
+	r.cmd = &exec.Cmd{Path: p.Binary.path(), Args: []string{stubName}, Env: stubEnv(), Dir: "/", Stderr: r.stderr, ExtraFiles: []*os.File{theirSpec, theirStatus}}
 	r.cmd.SysProcAttr = walls(root)
 	if r.in, err = r.cmd.StdinPipe(); err != nil {
 		return fail("", err)
@@ -278,8 +279,13 @@ var dynamic = sync.OnceValue(func() bool {
 		return false
 	}
 	defer f.Close()
-	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	return interpreted(f)
 })
+
+// interpreted reports whether a binary needs libraries.
+func interpreted(f *elf.File) bool {
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
 
 // Libraries are the folders of a Debian machine that its programs load shared libraries from.
 func Libraries() []string {

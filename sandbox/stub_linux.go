@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -47,6 +48,12 @@ func stub() (wall string, err error) {
 	if s.Worker != "" {
 		path, args, s.Env = workerPath, []string{workerName, s.Worker}, workerEnv(s.Memory)
 	}
+	handed := -1
+	if s.Handed { // there is no way to it from inside
+		if handed, err = unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return "binary", err
+		}
+	}
 	if err := build(s); err != nil {
 		return "root folder", err
 	}
@@ -69,13 +76,30 @@ func stub() (wall string, err error) {
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return "descriptors", err
 	}
-	if err := restrictCalls(); err != nil {
+	if err := restrictCalls(s.Handed); err != nil {
 		return "seccomp", err
 	}
 	if _, err := unix.Write(statusFD, []byte(standing)); err != nil {
 		return "status", err
 	}
+	if s.Handed {
+		return "execution", execFile(handed, args, s.Env)
+	}
 	return "execution of " + path, unix.Exec(path, args, s.Env)
+}
+
+// execFile executes what is open.
+func execFile(fd int, args, env []string) error {
+	argv, err := syscall.SlicePtrFromStrings(args)
+	if err != nil {
+		return err
+	}
+	envv, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	_, _, e := syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&[1]byte{})), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	return e
 }
 
 // workerEnv has the collector of garbage come seldom, since a worker lives for one input, and often as its memory runs out.

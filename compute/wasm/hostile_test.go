@@ -86,7 +86,7 @@ func (a assembly) bytes() []byte {
 }
 
 func TestHostileModules(t *testing.T) {
-	d := New()
+	d := New(handed())
 	endless := []byte{opLoop, noResult, opBr, 0, opEnd}
 	bomb := []byte{opLoop, noResult, opI32Const, 1, opGrow, 0, opI32Const, 1, 0x6a, opI32Eqz, opIf, noResult, opUnreachable, opEnd, opBr, 0, opEnd} // grow until it is refused, then trap
 	deep := append(bytes.Repeat([]byte{opBlock, noResult}, 5_000), bytes.Repeat([]byte{opEnd}, 5_000)...)
@@ -138,7 +138,7 @@ func TestHostileModules(t *testing.T) {
 	}
 }
 
-var shared = New() // so that the program is compiled once
+var shared = New(handed()) // so that the program is compiled once
 
 // runs runs the program of the suite.
 func runs(t *testing.T, r *computetest.Run, args ...string) (code int, why string) {
@@ -225,7 +225,7 @@ func TestManySmallOutputsArePut(t *testing.T) {
 }
 
 func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
-	d := New()
+	d := New(nil)
 	module := assembly{bodies: [][]byte{nil}}.bytes()
 	compiled := func(r *computetest.Run) bool {
 		t.Helper()
@@ -263,7 +263,7 @@ func TestWhatWasKeptMayBeAnything(t *testing.T) {
 			if err := r.Keep(t.Context(), version+"/"+digest, kept); err != nil {
 				t.Fatal(err)
 			}
-			x, err := New().Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
+			x, err := New(nil).Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
 			if err == nil && x.Code != 0 && x.Why == "" {
 				t.Errorf("got %+v", x)
 			}

@@ -124,7 +124,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 	if exit.Code != 0 {
 		return nil, fault(exit)
 	}
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Nice: 1, Scratch: int64(len(made)) + 1<<20,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Scratch: int64(len(made)) + 1<<20,
 		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(len(module)+len(made)), CPU: 365 * 24 * time.Hour, Files: 256}})
 	if err != nil {
 		return nil, err

@@ -43,15 +43,16 @@ const version = "wazero-1.12.0"
 
 // Driver runs modules.
 type Driver struct {
+	binary    *sandbox.Binary
 	available func() error
 	mu        sync.Mutex
 	made      map[string][]byte // by share and module
 	bytes     int
 }
 
-// New makes a driver. Its binary's main begins with sandbox.Enter(Workers()).
-func New() *Driver {
-	return &Driver{made: map[string][]byte{}, available: sync.OnceValue(func() error {
+// New makes a driver. Its workers are those of a binary whose main is sandbox.Enter(Workers()), or, where there is none, of our own, whose main begins so.
+func New(binary *sandbox.Binary) *Driver {
+	return &Driver{binary: binary, made: map[string][]byte{}, available: sync.OnceValue(func() error {
 		_, err := sandbox.Available()
 		return err
 	})}
@@ -76,7 +77,7 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 	if err != nil || exit.Code != 0 {
 		return exit, err
 	}
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm", Worker: runner, Nice: niceness, Scratch: t.Limits.Disk + int64(len(made)) + 8192,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm", Worker: runner, Binary: d.binary, Nice: niceness, Scratch: t.Limits.Disk + int64(len(made)) + 8192,
 		Limits: sandbox.Limits{Memory: t.Limits.Memory + workerMemory + int64(len(module)+len(made)), CPU: t.Timeout + 10*time.Second, Files: 256}})
 	if err != nil {
 		return compute.Exit{}, err
@@ -119,7 +120,7 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([
 	}
 	if err != nil {
 		var exit compute.Exit
-		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
+		if made, exit, err = d.compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
 			return nil, exit, err
 		}
 		if err := t.Keep(ctx, name, made); err != nil {
@@ -145,10 +146,10 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([
 }
 
 // compileOnce has a worker compile the module.
-func compileOnce(ctx context.Context, t compute.Task, module []byte) (made []byte, exit compute.Exit, err error) {
+func (d *Driver) compileOnce(ctx context.Context, t compute.Task, module []byte) (made []byte, exit compute.Exit, err error) {
 	ctx, cancel := context.WithTimeout(ctx, compileTime)
 	defer cancel()
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Nice: niceness, Scratch: compileDisk,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Binary: d.binary, Nice: niceness, Scratch: compileDisk,
 		Limits: sandbox.Limits{Memory: compileMemory, CPU: 2 * compileTime, Files: 256}})
 	if err != nil {
 		return nil, exit, err

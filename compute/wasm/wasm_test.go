@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,12 +27,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// handed is the test's own binary, handed over as that of the workers is; nil with cgo, where it needs libraries.
+var handed = sync.OnceValue(func() *sandbox.Binary {
+	content, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	b, err := sandbox.NewBinary(content)
+	if err != nil {
+		return nil
+	}
+	return b
+})
+
 var programs = computetest.Programs{GOOS: "wasip1", GOARCH: "wasm", Load: func(_ *testing.T, r *computetest.Run, program []byte) redoubt.SubmitJob {
 	return redoubt.SubmitJob{Module: r.SetModule(program)}
 }}
 
 func TestTheContractOfDrivers(t *testing.T) {
-	computetest.Suite(t, func(*testing.T) compute.Driver { return New() }, programs)
+	computetest.Suite(t, func(*testing.T) compute.Driver { return New(nil) }, programs)
 }
 
 // hostile are workers that are the module's own: each says what it is told, and then hangs on.
