@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"redoubt"
 )
 
@@ -113,6 +115,8 @@ func Start(p Program) (*Process, error) {
 	if r.out, err = r.cmd.StdoutPipe(); err != nil {
 		return fail("", err)
 	}
+	widen(r.in)
+	widen(r.out)
 	if err := r.cmd.Start(); err != nil {
 		return fail("allow user namespaces: user.max_user_namespaces above 0, and no security module or container profile that forbids them", fmt.Errorf("namespaces: %w", err))
 	}
@@ -133,6 +137,18 @@ func Start(p Program) (*Process, error) {
 		return fail("redoubt doctor tells which mechanism is missing", errors.New(why))
 	}
 	return r, nil
+}
+
+// pipeBytes is how much may lie in a pipe: what is said in pieces of a mebibyte would otherwise wake the other side sixteen times for each.
+const pipeBytes = 1 << 20
+
+// widen has a pipe take more, as far as this user may have that; it does without as well.
+func widen(pipe any) {
+	if c, ok := pipe.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeBytes) })
+		}
+	}
 }
 
 // walls are the namespaces. Root maps itself, which it needs to read what it was given, and nobody, which it becomes; others map themselves.

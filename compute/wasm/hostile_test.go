@@ -249,14 +249,9 @@ func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
 // What was kept and is not what a compiler made is the program's failure at worst.
 func TestWhatWasKeptMayBeAnything(t *testing.T) {
 	module := assembly{bodies: [][]byte{nil}}.bytes()
-	entry := func(name string, content []byte) []byte {
-		b := binary.BigEndian.AppendUint64(nil, uint64(len(name)))
-		b = append(b, name...)
-		b = binary.BigEndian.AppendUint64(b, uint64(len(content)))
-		return append(b, content...)
-	}
-	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": entry("../../../x", []byte("x")), "an absolute name": entry("/etc/passwd", nil),
-		"no code": entry("wazero/x", []byte("x")), "a name that is a folder": append(entry("a", nil), entry("a/b", nil)...)} {
+	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": made{module, "../../../x", []byte("x")}.bytes(), "an absolute name": made{module, "/etc/passwd", nil}.bytes(),
+		"no code": made{module, "wazero/x", []byte("x")}.bytes(), "another's code": made{module, "../cache/x", nil}.bytes(), "no module": made{nil, "x", nil}.bytes(), "a trailing byte": append(made{module, "x", nil}.bytes(), 0),
+		"a long name": made{module, strings.Repeat("x", 5000), nil}.bytes(), "a folder": made{module, "x/", nil}.bytes()} {
 		t.Run(name, func(t *testing.T) {
 			r := computetest.NewRun(nil)
 			digest := r.SetModule(module)

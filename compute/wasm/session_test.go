@@ -39,8 +39,9 @@ func readOf(id uint32, off uint64, n uint32) []byte {
 func hear(t testing.TB, what []byte) (*computetest.Run, *session, error) {
 	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content"), "b/d/g": bytes.Repeat([]byte("x"), 3<<20)})
 	ended := 0
-	s := &session{t: r.Task(programs.Load(nil, r, nil)), ends: func() { ended++ }}
-	err := s.talk(context.Background(), io.Discard, bytes.NewReader(what))
+	s := &session{t: r.Task(programs.Load(nil, r, nil)), begins: func() {}, ends: func() { ended++ }}
+	s.frames = frames{r: bytes.NewReader(what), w: io.Discard}
+	err := s.talk(context.Background())
 	s.close()
 	if n := r.LeftOpen(); n != 0 {
 		t.Errorf("%d contents were left open", n)
