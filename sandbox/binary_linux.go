@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +15,13 @@ import (
 
 // Binary is a program of ours that has workers and little else: it begins sooner than our own binary, which sets up all that a node may need. It lies in
 // memory, where nobody changes it.
-type Binary struct{ file *os.File }
+type Binary struct {
+	file *os.File
+
+	mu     sync.Mutex
+	closed bool
+	starts *launcher // nil: nothing of it was started yet
+}
 
 // leastFD is above the descriptors that a child gets, which would take the place of one that it is to execute.
 const leastFD = 64
@@ -57,6 +64,3 @@ func (b *Binary) path() string {
 	}
 	return "/proc/self/fd/" + strconv.Itoa(int(b.file.Fd()))
 }
-
-// Close lets go of it. What was started of it runs on.
-func (b *Binary) Close() error { return b.file.Close() }

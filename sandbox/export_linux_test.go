@@ -5,3 +5,15 @@ var Dynamic = dynamic
 
 // FD is where it lies.
 func (b *Binary) FD() int { return int(b.file.Fd()) }
+
+// EndLauncher kills what starts its workers.
+func (b *Binary) EndLauncher() {
+	b.starts.cmd.Process.Kill()
+	<-b.starts.gone
+}
+
+// ConfuseLauncher sends it what is no order.
+func (b *Binary) ConfuseLauncher() {
+	_ = b.starts.send(order{ID: 7}, nil) // without descriptors
+	<-b.starts.gone
+}

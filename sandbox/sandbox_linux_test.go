@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -212,6 +213,56 @@ func TestNobodyChangesABinaryThatWasHandedOver(t *testing.T) {
 			t.Errorf("%s: got %v, want EPERM", what, err)
 		}
 	}
+}
+
+// TestWhatStartsWorkersMayEnd: what it has started ends with it, and another one takes its place.
+func TestWhatStartsWorkersMayEnd(t *testing.T) {
+	b := handed(t)
+	for _, end := range []func(){b.EndLauncher, b.ConfuseLauncher} {
+		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
+			t.Errorf("got %v of a process whose starter has ended", err)
+		}
+		if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" {
+			t.Fatalf("got %q and %v of the next", out, err)
+		}
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
+		t.Errorf("got %v of a process whose binary was closed", err)
+	}
+	if _, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, ""); redoubt.KindOf(err) != redoubt.Unavailable {
+		t.Errorf("got %v of a binary that was closed", err)
+	}
+}
+
+func TestManyStartAtOnce(t *testing.T) {
+	b := handed(t)
+	var all sync.WaitGroup
+	for i := range 24 {
+		all.Go(func() {
+			in := strings.Repeat(fmt.Sprint(i), 1<<18)
+			if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, in); err != nil || out != in {
+				t.Errorf("%d got %d bytes and %v", i, len(out), err)
+			}
+			var x *sandbox.Exit
+			if _, err := run(t, sandbox.Program{Worker: "hang", Binary: b, Limits: sandbox.Limits{Wall: time.Millisecond}}, ""); redoubt.KindOf(err) != redoubt.Expired {
+				t.Errorf("%d got %v", i, err)
+			}
+			if _, err := run(t, sandbox.Program{Worker: "fail", Binary: b}, ""); !errors.As(err, &x) || x.Code != 1 || x.Stderr != "no good" {
+				t.Errorf("%d got %v", i, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func run(t *testing.T, p sandbox.Program, in string) (string, error) {

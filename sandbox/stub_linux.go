@@ -34,6 +34,11 @@ func Enter(workers map[string]Worker) {
 		os.Exit(126)
 	case workerName:
 		os.Exit(work(workers))
+	case launcherName:
+		if err := launch(); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 }
 
@@ -68,6 +73,9 @@ func stub() (wall string, err error) {
 	}
 	if err := dropPrivileges(s.Nobody); err != nil {
 		return "privileges", err
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil { // who becomes somebody else has lost it
+		return "end with its parent", err
 	}
 	if err := restrictFiles(s); err != nil {
 		return "landlock", err
