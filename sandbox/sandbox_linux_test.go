@@ -244,6 +244,23 @@ func TestWhatStartsWorkersMayEnd(t *testing.T) {
 	}
 }
 
+// TestAProgramGivesWay to who started it: it never takes the processor because it has just woken, and has it in short slices.
+func TestAProgramGivesWay(t *testing.T) {
+	ours, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	got, err := unix.SchedGetAttr(p.PID(), 0)
+	if err != nil || got.Policy != unix.SCHED_BATCH || got.Nice != min(ours.Nice+7, 19) {
+		t.Errorf("got %+v and %v, of our own %+v", got, err, ours)
+	}
+}
+
 func TestManyStartAtOnce(t *testing.T) {
 	b := handed(t)
 	var all sync.WaitGroup
