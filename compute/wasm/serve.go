@@ -167,9 +167,7 @@ func (i *instance) Close() {
 	<-i.ended
 	i.turn.Lock() // a call that was under way ends with the worker
 	defer i.turn.Unlock()
-	for _, h := range i.handles {
-		h.content.Close()
-	}
+	i.close()
 }
 
 // talk answers calls until the worker ends.
@@ -278,10 +276,7 @@ func (i *instance) answerCall(ctx context.Context, c *call) error {
 				return err
 			}
 			i.end = &x
-			for id, h := range i.handles { // what the module has left open
-				h.content.Close()
-				delete(i.handles, id)
-			}
+			i.close()
 			c.finish(i.exit(), i.log)
 			return nil
 		default:

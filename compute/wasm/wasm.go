@@ -225,6 +225,9 @@ type session struct {
 	t        compute.Task
 	handles  map[uint32]*handle
 	next     uint32
+	ahead    *piece // that is being read
+	buffers  [2][]byte
+	turn     bool   // of buffers
 	listed   string // the directory that listing is of
 	listing  []byte
 	begun    bool // the worker was told what it is for
@@ -322,10 +325,11 @@ func (s *session) talk(ctx context.Context) error {
 
 // close lets go of what the module left open.
 func (s *session) close() {
-	for _, h := range s.handles {
+	s.settle(nil, 0, 0)
+	for id, h := range s.handles {
 		h.content.Close()
+		delete(s.handles, id)
 	}
-	s.handles = nil
 }
 
 func (s *session) outOfMemory() compute.Exit {
@@ -382,6 +386,7 @@ func (s *session) serve(ctx context.Context, kind byte, body []byte) error {
 			return errFrame
 		}
 		if h := s.handles[binary.BigEndian.Uint32(body)]; h != nil {
+			s.settle(nil, 0, 0)
 			h.content.Close()
 			delete(s.handles, binary.BigEndian.Uint32(body))
 		}
@@ -451,29 +456,82 @@ func (s *session) open(ctx context.Context, name string) error {
 	return s.write(answer, binary.BigEndian.AppendUint32(nil, s.next))
 }
 
-// content answers with bytes of an open file. What goes on where the last piece ended is read on.
+// content answers with bytes of an open file. Who reads on where it has read before finds the next piece read already.
 func (s *session) content(id uint32, off, n int64) error {
 	h := s.handles[id]
 	if h == nil || off < 0 || n < 1 || n > maxPiece {
 		return errFrame
 	}
-	if h.r == nil || h.at != off {
-		h.r, h.at = h.content.Reader(off, -1), off
+	on := h.at == off && off > 0
+	p := s.settle(h, off, n)
+	if p == nil {
+		if h.r == nil || h.at != off {
+			h.r, h.at = h.content.Reader(off, -1), off
+		}
+		p = &piece{h: h, text: s.buffer()}
+		p.read(n)
 	}
-	if cap(s.out) < int(n)+5 {
-		s.out = make([]byte, 0, maxPiece+5)
-	}
-	piece := s.out[:5+n] // nothing waits: an answer is sent at once
-	got, err := io.ReadFull(h.r, piece[5:])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if p.err != nil {
 		h.r = nil
 		return s.refuse(syscall.EIO)
 	}
-	h.at += int64(got)
-	piece[4] = answer
-	binary.BigEndian.PutUint32(piece, uint32(got+1))
-	_, err = s.w.Write(piece[:5+got])
+	h.at += int64(p.n)
+	if on && p.n == maxPiece {
+		s.ahead = &piece{h: h, text: s.buffer(), done: make(chan struct{})}
+		go s.ahead.read(maxPiece)
+	}
+	p.text[4] = answer
+	binary.BigEndian.PutUint32(p.text, uint32(p.n+1))
+	_, err := s.w.Write(p.text[:5+p.n])
 	return err
+}
+
+// piece is a part of a file that is open, with room for the head of a frame.
+type piece struct {
+	h    *handle
+	text []byte
+	n    int
+	err  error
+	done chan struct{} // nil: nobody waits for it
+}
+
+func (p *piece) read(n int64) {
+	if p.done != nil {
+		defer close(p.done)
+	}
+	p.n, p.err = io.ReadFull(p.h.r, p.text[5:5+n])
+	if p.err == io.EOF || p.err == io.ErrUnexpectedEOF {
+		p.err = nil
+	}
+}
+
+// settle waits for the piece that is read ahead, if there is one: no two read a file at once, and none reads one that is closed. It gives it where it is
+// what is asked for; else its file is read anew from where that is.
+func (s *session) settle(h *handle, off, n int64) *piece {
+	p := s.ahead
+	if p == nil {
+		return nil
+	}
+	<-p.done
+	s.ahead = nil
+	if p.h == h && h.at == off && int64(p.n) <= n {
+		return p
+	}
+	p.h.r = nil
+	return nil
+}
+
+// buffer gives room for a piece: there are two, of which one is being read ahead.
+func (s *session) buffer() []byte {
+	s.turn = !s.turn
+	b := &s.buffers[0]
+	if s.turn {
+		b = &s.buffers[1]
+	}
+	if *b == nil {
+		*b = make([]byte, 5+maxPiece)
+	}
+	return *b
 }
 
 // put hands one output over while it comes.
