@@ -17,12 +17,14 @@ run: build ## build, and bring up the example estate in ./.redoubt
 help: ## these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/\1\t\2/p' Makefile | expand -t 17
 
-build: ## one static binary, ./redoubt
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o redoubt ./cmd/redoubt
+BINARY := redoubt
+build: ## one static binary, ./redoubt; what runs modules is built first, and into it
+	$(GO) build -trimpath -ldflags '-s -w' -o workers/redoubt-worker ./cmd/redoubt-worker
+	$(GO) build -trimpath -tags slim -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/redoubt
 
 dist: ## static binaries for amd64 and arm64
 	for arch in amd64 arm64; do \
-	  GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/redoubt-linux-$$arch ./cmd/redoubt || exit 1; done
+	  GOOS=linux GOARCH=$$arch $(MAKE) build BINARY=dist/redoubt-linux-$$arch || exit 1; done
 
 test: deps check model-quick fips race clients ## everything that must hold before a commit lands
 
@@ -112,9 +114,9 @@ bench-raise: build ## what a guard raises into a higher enclave, against what th
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -timing
 
-bench-jobs: build ## how soon jobs start, how many a second run, S3 beside them, what they read and write, and images beside podman (needs root for that; four minutes)
-	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs
-	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -containers
+bench-jobs: build ## calls of a service, how soon jobs start, how many a second run, S3 beside them, what they read and write, and images beside podman (needs root for that; four minutes; ONLY=calls,starts,queue,streams for some, without images)
+	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -jobs -only '$(ONLY)'
+	[ -n '$(ONLY)' ] || $(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -containers
 
 clean: ## remove what the builds made
-	rm -rf redoubt dist
+	rm -rf redoubt dist workers/redoubt-worker

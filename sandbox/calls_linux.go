@@ -60,13 +60,18 @@ func known(names []string) ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { _, ok := info.SyscallNames[n]; return !ok }), nil
 }
 
-// restrictCalls has the kernel refuse this thread, and all that it executes, every other call.
-func restrictCalls() error {
-	allow, err := known(allowed)
+// restrictCalls has the kernel refuse this thread, and all that it executes, every other call. open: what it executes is open, and has no path.
+func restrictCalls(open bool) error {
+	may, not := allowed, fatal
+	if open {
+		const exec = "execveat"
+		may, not = append(slices.Clone(may), exec), slices.DeleteFunc(slices.Clone(not), func(n string) bool { return n == exec })
+	}
+	allow, err := known(may)
 	if err != nil {
 		return err
 	}
-	kill, err := known(fatal)
+	kill, err := known(not)
 	if err != nil {
 		return err
 	}
@@ -90,6 +95,6 @@ func restrictCalls() error {
 func restrictWorker() error {
 	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
 		DefaultAction: seccomp.ActionAllow,
-		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionKillProcess, Names: []string{"execve", "seccomp"}}},
+		Syscalls:      []seccomp.SyscallGroup{{Action: seccomp.ActionKillProcess, Names: []string{"execve", "execveat", "seccomp"}}},
 	}})
 }

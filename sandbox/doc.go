@@ -16,6 +16,9 @@
 // ([Available] tells before). Process 1 of its process namespace is the program itself: when it is ended, so is everything that it started. The
 // kernel spares such a process the signals that it sends itself, and those alone: a fault, a limit or a forbidden call ends it.
 //
+// What is started of a [Binary] is forked by a launcher of that, a small process beside us, since forking with these namespaces costs a large one much.
+// Whatever runs ends with who started it.
+//
 // The program's memory is that of a fresh process with an empty environment. It can still burn the processor time that it was given, and
 // write what it likes to its output: who reads that must hold it for hostile.
 package sandbox

@@ -11,6 +11,7 @@ type Program struct {
 	Name     string            // for errors
 	Worker   string            // one of those that Enter was given; or else
 	Path     string            // the program to execute: an absolute path
+	Binary   *Binary           // that has Worker; nil: our own
 	Args     []string          // without the name
 	Env      []string          // all that it has of an environment
 	ReadOnly []string          // files and folders of this machine that it may read, at their own paths; what is not there is left out
@@ -92,6 +93,7 @@ func (l Limits) orDefaults() Limits {
 // spec is what the stub is told.
 type spec struct {
 	Worker    string            `json:"worker,omitempty"`
+	Handed    bool              `json:"handed,omitempty"` // Worker is of this binary, which lies in memory
 	Path      string            `json:"path,omitempty"`
 	Args      []string          `json:"args,omitempty"`
 	Env       []string          `json:"env,omitempty"`

@@ -20,9 +20,9 @@ const null = "/dev/null"
 // inside are the paths that are given, as they stand inside.
 func inside(s spec) []string {
 	all := slices.Clone(s.ReadOnly)
-	if s.Worker != "" {
+	if s.Worker != "" && !s.Handed {
 		all = append(all, workerPath)
-	} else {
+	} else if s.Path != "" {
 		all = append(all, s.Path)
 	}
 	all = slices.AppendSeq(all, maps.Keys(s.Files))
@@ -128,7 +128,7 @@ func take(s spec) (all []given, exe *os.File, err error) {
 		}
 		all = append(all, g)
 	}
-	if s.Worker == "" {
+	if s.Worker == "" || s.Handed {
 		return all, nil, nil
 	}
 	const self = "/proc/self/exe"

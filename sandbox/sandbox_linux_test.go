@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -83,6 +84,11 @@ var workers = map[string]sandbox.Worker{
 	"dial":  func(in io.Reader, out io.Writer) error { _, err := net.Dial("tcp", "127.0.0.1:1"); return err },
 	"unix":  func(in io.Reader, out io.Writer) error { _, err := net.Dial("unix", "/run/x"); return err },
 	"exec":  func(in io.Reader, out io.Writer) error { return exec.Command("/redoubt").Run() },
+	"again": func(io.Reader, io.Writer) error { return unix.Exec("/redoubt", []string{"x"}, nil) },
+	"execat": func(io.Reader, io.Writer) error {
+		_, _, e := unix.Syscall6(unix.SYS_EXECVEAT, 0, 0, 0, 0, unix.AT_EMPTY_PATH, 0)
+		return e
+	},
 	"mount": func(io.Reader, io.Writer) error { return unix.Mount("x", "/tmp", "tmpfs", 0, "") },
 	"unshare": func(io.Reader, io.Writer) error {
 		return unix.Unshare(unix.CLONE_NEWUSER)
@@ -130,6 +136,150 @@ var workers = map[string]sandbox.Worker{
 func TestMain(m *testing.M) {
 	sandbox.Enter(workers)
 	os.Exit(m.Run())
+}
+
+// handed is the test's own binary, handed over as another would be. With cgo it needs libraries, which such a binary may not.
+func handed(t *testing.T) *sandbox.Binary {
+	t.Helper()
+	if sandbox.Dynamic() {
+		t.Skip("a binary with cgo is never handed over")
+	}
+	content, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := sandbox.NewBinary(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+func TestABinaryThatIsHandedOverStandsBehindTheSameWalls(t *testing.T) {
+	b := handed(t)
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" {
+		t.Fatalf("got %q and %v", out, err)
+	}
+	for w, want := range map[string]string{"read": "", "write": "", "env": "[GOMAXPROCS=2"} {
+		if out, err := run(t, sandbox.Program{Worker: w, Binary: b}, ""); err != nil || !strings.HasPrefix(out, want) || want == "" && out != "" {
+			t.Errorf("%s: got %q and %v, want %q", w, out, err, want)
+		}
+	}
+	own, err := run(t, sandbox.Program{Worker: "who"}, "")
+	if out, err2 := run(t, sandbox.Program{Worker: "who", Binary: b}, ""); err != nil || err2 != nil || out != own {
+		t.Errorf("got %q and %v, want what a worker of our own binary is, %q and %v", out, err2, own, err)
+	}
+	out, err := run(t, sandbox.Program{Worker: "list", Binary: b}, "")
+	if err != nil || strings.Contains(out, "redoubt") || strings.Contains(out, "/proc") {
+		t.Errorf("got %q and %v, want no binary and nothing of the machine", out, err)
+	}
+	for _, w := range []string{"dial", "mount", "unshare", "ptrace", "bpf", "again", "execat", "setuid"} {
+		_, err := run(t, sandbox.Program{Worker: w, Binary: b}, "")
+		var x *sandbox.Exit
+		if !errors.As(err, &x) || x.Killed != "bad system call" {
+			t.Errorf("%s: got %v, want it killed", w, err)
+		}
+	}
+	_, err = run(t, sandbox.Program{Worker: "eat", Binary: b, Limits: sandbox.Limits{Memory: 128 << 20}}, "")
+	if x := (*sandbox.Exit)(nil); !errors.As(err, &x) {
+		t.Errorf("a worker with more memory than it may have: got %v, want it ended", err)
+	}
+	if content, err := os.ReadFile("/bin/true"); err != nil {
+		t.Error(err)
+	} else if b, err := sandbox.NewBinary(content); redoubt.KindOf(err) != redoubt.Unavailable {
+		t.Errorf("a binary that needs libraries: got %v and %v, want it refused", b, err)
+	}
+	for _, p := range []sandbox.Program{{Path: "/bin/true", Binary: b}, {Binary: b}} {
+		if _, err := run(t, p, ""); redoubt.KindOf(err) != redoubt.Unavailable {
+			t.Errorf("%+v: got %v, want it refused", p, err)
+		}
+	}
+}
+
+func TestNobodyChangesABinaryThatWasHandedOver(t *testing.T) {
+	b := handed(t)
+	for what, try := range map[string]func(int) error{
+		"write":    func(fd int) error { _, err := unix.Pwrite(fd, []byte("x"), 0); return err },
+		"truncate": func(fd int) error { return unix.Ftruncate(fd, 0) },
+		"grow":     func(fd int) error { return unix.Ftruncate(fd, 1<<30) },
+		"unseal":   func(fd int) error { _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, 0); return err },
+		"map": func(fd int) error {
+			_, err := unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+			return err
+		},
+	} {
+		if err := try(b.FD()); err != unix.EPERM {
+			t.Errorf("%s: got %v, want EPERM", what, err)
+		}
+	}
+}
+
+// TestWhatStartsWorkersMayEnd: what it has started ends with it, and another one takes its place.
+func TestWhatStartsWorkersMayEnd(t *testing.T) {
+	b := handed(t)
+	for _, end := range []func(){b.EndLauncher, b.ConfuseLauncher} {
+		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
+		if err != nil {
+			t.Fatal(err)
+		}
+		end()
+		if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
+			t.Errorf("got %v of a process whose starter has ended", err)
+		}
+		if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" {
+			t.Fatalf("got %q and %v of the next", out, err)
+		}
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Close()
+	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
+		t.Errorf("got %v of a process whose binary was closed", err)
+	}
+	if _, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, ""); redoubt.KindOf(err) != redoubt.Unavailable {
+		t.Errorf("got %v of a binary that was closed", err)
+	}
+}
+
+// TestAProgramGivesWay to who started it: it never takes the processor because it has just woken, and has it in short slices.
+func TestAProgramGivesWay(t *testing.T) {
+	ours, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	got, err := unix.SchedGetAttr(p.PID(), 0)
+	if err != nil || got.Policy != unix.SCHED_BATCH || got.Nice != min(ours.Nice+7, 19) {
+		t.Errorf("got %+v and %v, of our own %+v", got, err, ours)
+	}
+}
+
+func TestManyStartAtOnce(t *testing.T) {
+	b := handed(t)
+	var all sync.WaitGroup
+	for i := range 24 {
+		all.Go(func() {
+			in := strings.Repeat(fmt.Sprint(i), 1<<18)
+			if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, in); err != nil || out != in {
+				t.Errorf("%d got %d bytes and %v", i, len(out), err)
+			}
+			var x *sandbox.Exit
+			if _, err := run(t, sandbox.Program{Worker: "hang", Binary: b, Limits: sandbox.Limits{Wall: time.Millisecond}}, ""); redoubt.KindOf(err) != redoubt.Expired {
+				t.Errorf("%d got %v", i, err)
+			}
+			if _, err := run(t, sandbox.Program{Worker: "fail", Binary: b}, ""); !errors.As(err, &x) || x.Code != 1 || x.Stderr != "no good" {
+				t.Errorf("%d got %v", i, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 func run(t *testing.T, p sandbox.Program, in string) (string, error) {

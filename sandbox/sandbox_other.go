@@ -10,6 +10,15 @@ import (
 	"redoubt"
 )
 
+// Binary is a program of ours.
+type Binary struct{}
+
+// NewBinary refuses.
+func NewBinary([]byte) (*Binary, error) { return nil, errLinux }
+
+// Close does nothing.
+func (*Binary) Close() error { return nil }
+
 // Process is a program that stands ready.
 type Process struct{}
 

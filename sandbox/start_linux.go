@@ -11,7 +11,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -19,6 +18,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"redoubt"
 )
@@ -45,12 +46,19 @@ const nobody = 65534
 type Process struct {
 	name   string
 	limits Limits
-	cmd    *exec.Cmd
+	stub   started
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *bounded
-	once   sync.Once // ends the process and reaps it
-	ended  error     // what Wait said
+	said   chan struct{} // closed when what it says to standard error has ended
+	once   sync.Once     // ends the process and reaps it
+	ended  error         // how: nil, an *Exit, or what went wrong
+}
+
+// started is a process that runs.
+type started interface {
+	kill()
+	wait() error // until it has ended: an *Exit where it did not end well
 }
 
 // Run starts p, gives it in, and gives back what it wrote. Whatever happens, nothing of it runs when Run has returned. The error is a
@@ -70,53 +78,71 @@ func Start(p Program) (*Process, error) {
 	fail := func(hint string, err error) (*Process, error) {
 		return nil, &redoubt.Error{Op: "sandbox.Start", Object: p.Name, Kind: redoubt.Unavailable, Hint: hint, Err: err}
 	}
-	if (p.Worker == "") == (p.Path == "") || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
+	if (p.Worker == "") == (p.Path == "") || p.Path != "" && p.Binary != nil || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
 		return fail("", errors.New("a program is a worker, or an absolute path"))
 	}
 	l := p.Limits.orDefaults()
 	root := os.Geteuid() == 0
-	if p.Worker != "" {
+	own := p.Worker != "" && p.Binary == nil
+	if own {
 		p.Files = maps.Clone(p.Files)
 		if p.Files == nil {
 			p.Files = map[string][]byte{}
 		}
 		p.Files[leastAddress] = []byte("65536\n")
 	}
-	if p.Worker != "" && dynamic() {
+	if own && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
-	told, err := json.Marshal(spec{Worker: p.Worker, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
+	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
 		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
 	if err != nil || len(told) > maxSpecBytes {
 		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))
 	}
 	r := &Process{name: p.Name, limits: l, stderr: &bounded{left: maxErrorBytes}}
-	theirSpec, spec, err := os.Pipe()
-	if err != nil {
-		return fail("", err)
+	// The other side of each is the program's.
+	var theirs, ours []*os.File
+	defer func() {
+		for _, f := range theirs {
+			f.Close()
+		}
+	}()
+	for i := range stubFiles {
+		read, write, err := os.Pipe()
+		if err != nil {
+			for _, f := range ours {
+				f.Close()
+			}
+			return fail("", err)
+		}
+		if i == 0 || i == specFD { // what it reads
+			theirs, ours = append(theirs, read), append(ours, write)
+		} else {
+			theirs, ours = append(theirs, write), append(ours, read)
+		}
 	}
-	defer theirSpec.Close()
+	r.in, r.out = ours[0], ours[1]
+	stderr, spec, status := ours[2], ours[specFD], ours[statusFD]
 	defer spec.Close()
-	status, theirStatus, err := os.Pipe()
-	if err != nil {
-		return fail("", err)
-	}
 	defer status.Close()
-	defer theirStatus.Close()
-
-	r.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{stubName}, Env: stubEnv(), Dir: "/", Stderr: r.stderr, ExtraFiles: []*os.File{theirSpec, theirStatus}}
-	r.cmd.SysProcAttr = walls(root)
-	if r.in, err = r.cmd.StdinPipe(); err != nil {
-		return fail("", err)
-	}
-	if r.out, err = r.cmd.StdoutPipe(); err != nil {
-		return fail("", err)
-	}
-	if err := r.cmd.Start(); err != nil {
+	widen(ours[0])
+	widen(ours[1])
+	if r.stub, err = startStub(p.Binary, theirs); err != nil {
+		for _, f := range ours[:3] {
+			f.Close()
+		}
 		return fail("allow user namespaces: user.max_user_namespaces above 0, and no security module or container profile that forbids them", fmt.Errorf("namespaces: %w", err))
 	}
-	theirSpec.Close()
-	theirStatus.Close()
+	for _, f := range theirs {
+		f.Close()
+	}
+	theirs = nil
+	r.said = make(chan struct{})
+	go func() {
+		defer close(r.said)
+		defer stderr.Close()
+		_, _ = io.Copy(r.stderr, stderr) // to its end
+	}()
 	deadline := time.Now().Add(startTimeout)
 	spec.SetWriteDeadline(deadline)
 	status.SetReadDeadline(deadline)
@@ -132,6 +158,16 @@ func Start(p Program) (*Process, error) {
 		return fail("redoubt doctor tells which mechanism is missing", errors.New(why))
 	}
 	return r, nil
+}
+
+// pipeBytes is how much may lie in a pipe: what is said in pieces of a mebibyte would otherwise wake the other side sixteen times for each.
+const pipeBytes = 1 << 20
+
+// widen has a pipe take more, as far as this user may have that; it does without as well.
+func widen(pipe *os.File) {
+	if raw, err := pipe.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeBytes) })
+	}
 }
 
 // walls are the namespaces. Root maps itself, which it needs to read what it was given, and nobody, which it becomes; others map themselves.
@@ -176,7 +212,7 @@ func (r *Process) Run(ctx context.Context, in []byte) ([]byte, error) {
 func (r *Process) Stream(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, r.limits.Wall)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { r.cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, func() { r.stub.kill() })
 	defer stop()
 	from := &source{Reader: in}
 	fed := make(chan struct{})
@@ -185,7 +221,7 @@ func (r *Process) Stream(ctx context.Context, in io.Reader, out io.Writer) error
 		_, err := io.Copy(r.in, from)
 		_ = errors.Join(err, r.in.Close()) // a program need not read to the end; whether it did well it says by its exit code
 		if from.err != nil {
-			r.cmd.Process.Kill()
+			r.stub.kill()
 		}
 	}()
 	n, err := io.Copy(out, io.LimitReader(r.out, r.limits.Output+1))
@@ -208,15 +244,7 @@ func (r *Process) Stream(ctx context.Context, in io.Reader, out io.Writer) error
 		return fail(redoubt.Internal, err)
 	}
 	if r.ended != nil {
-		var e *exec.ExitError
-		if !errors.As(r.ended, &e) {
-			return fail(redoubt.Internal, r.ended)
-		}
-		x := &Exit{Code: e.ExitCode(), Stderr: r.stderr.String()}
-		if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-			x.Killed = ws.Signal().String()
-		}
-		return fail(redoubt.Internal, x)
+		return fail(redoubt.Internal, r.how())
 	}
 	return nil
 }
@@ -240,13 +268,27 @@ func (r *Process) Said() string { return r.stderr.String() }
 
 // Kill ends the program and everything that it started.
 func (r *Process) Kill() {
-	r.cmd.Process.Kill()
+	r.stub.kill()
 	r.wait()
 }
 
 // wait reaps the process, once. Standard output was read to its end, or is of no more use.
 func (r *Process) wait() {
-	r.once.Do(func() { r.ended = r.cmd.Wait() })
+	r.once.Do(func() {
+		r.ended = r.stub.wait()
+		r.in.Close()
+		r.out.Close()
+		<-r.said
+	})
+}
+
+// how is how it ended, once it has: with what it said of it.
+func (r *Process) how() error {
+	var x *Exit
+	if errors.As(r.ended, &x) {
+		return &Exit{Code: x.Code, Killed: x.Killed, Stderr: r.stderr.String()}
+	}
+	return r.ended
 }
 
 // bounded keeps the beginning of what is written to it.
@@ -278,8 +320,13 @@ var dynamic = sync.OnceValue(func() bool {
 		return false
 	}
 	defer f.Close()
-	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+	return interpreted(f)
 })
+
+// interpreted reports whether a binary needs libraries.
+func interpreted(f *elf.File) bool {
+	return slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
+}
 
 // Libraries are the folders of a Debian machine that its programs load shared libraries from.
 func Libraries() []string {

@@ -10,6 +10,8 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
+	"unsafe"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -33,6 +35,11 @@ func Enter(workers map[string]Worker) {
 		os.Exit(126)
 	case workerName:
 		os.Exit(work(workers))
+	case launcherName:
+		if err := launch(); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 }
 
@@ -43,9 +50,18 @@ func stub() (wall string, err error) {
 	if err != nil {
 		return "specification", err
 	}
+	if err := giveWay(s.Nice); err != nil { // from here on: building the walls is work too
+		return "priority", err
+	}
 	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
 	if s.Worker != "" {
 		path, args, s.Env = workerPath, []string{workerName, s.Worker}, workerEnv(s.Memory)
+	}
+	handed := -1
+	if s.Handed { // there is no way to it from inside
+		if handed, err = unix.Open("/proc/self/exe", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return "binary", err
+		}
 	}
 	if err := build(s); err != nil {
 		return "root folder", err
@@ -56,11 +72,11 @@ func stub() (wall string, err error) {
 	if err := limit(s); err != nil {
 		return "rlimits", err
 	}
-	if err := giveWay(s.Nice); err != nil {
-		return "priority", err
-	}
 	if err := dropPrivileges(s.Nobody); err != nil {
 		return "privileges", err
+	}
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil { // who becomes somebody else has lost it
+		return "end with its parent", err
 	}
 	if err := restrictFiles(s); err != nil {
 		return "landlock", err
@@ -69,13 +85,30 @@ func stub() (wall string, err error) {
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return "descriptors", err
 	}
-	if err := restrictCalls(); err != nil {
+	if err := restrictCalls(s.Handed); err != nil {
 		return "seccomp", err
 	}
 	if _, err := unix.Write(statusFD, []byte(standing)); err != nil {
 		return "status", err
 	}
+	if s.Handed {
+		return "execution", execFile(handed, args, s.Env)
+	}
 	return "execution of " + path, unix.Exec(path, args, s.Env)
+}
+
+// execFile executes what is open.
+func execFile(fd int, args, env []string) error {
+	argv, err := syscall.SlicePtrFromStrings(args)
+	if err != nil {
+		return err
+	}
+	envv, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	_, _, e := syscall.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&[1]byte{})), uintptr(unsafe.Pointer(&argv[0])), uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0)
+	return e
 }
 
 // workerEnv has the collector of garbage come seldom, since a worker lives for one input, and often as its memory runs out.
@@ -151,7 +184,11 @@ func dropPrivileges(toNobody bool) error {
 	return unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0])
 }
 
-// giveWay lowers this thread's priority, from wherever it is.
+// slice is how long at most a program that gives way runs on before another that has waited for less may have the processor.
+const slice = 100 * time.Microsecond
+
+// giveWay lowers this thread's priority, from wherever it is: it takes the processor from nobody when it wakes, and has it in short slices (of which kernels
+// before 6.12 know nothing).
 func giveWay(by int) error {
 	if by <= 0 {
 		return nil
@@ -160,7 +197,7 @@ func giveWay(by int) error {
 	if err != nil {
 		return err
 	}
-	return unix.Setpriority(unix.PRIO_PROCESS, 0, min(20-now+by, 19))
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(min(20-now+by, 19)), Runtime: uint64(slice)}, 0)
 }
 
 func raw(call, a, b, c uintptr) error {

@@ -2,10 +2,7 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"io"
-	"os/exec"
-	"syscall"
 
 	"redoubt"
 )
@@ -14,14 +11,14 @@ import (
 // for programs that ask and are answered: Limits.Wall and Limits.Output are f's to keep. When ctx ends the program is killed, which f sees as the end
 // of what it reads. ended is how the program ended, as the function Run tells it; f's own error comes first.
 func (r *Process) Talk(ctx context.Context, f func(in io.Writer, out io.Reader) error) (said, ended error) {
-	stop := context.AfterFunc(ctx, func() { r.cmd.Process.Kill() })
+	stop := context.AfterFunc(ctx, func() { r.stub.kill() })
 	defer stop()
 	said = f(r.in, r.out)
 	if err := r.in.Close(); said == nil {
 		said = err
 	}
 	if said != nil {
-		r.cmd.Process.Kill()
+		r.stub.kill()
 	}
 	_, _ = io.Copy(io.Discard, r.out) // to its end: what it holds open would keep it from ending
 	r.wait()
@@ -33,13 +30,5 @@ func (r *Process) exit() error {
 	if r.ended == nil {
 		return nil
 	}
-	var e *exec.ExitError
-	if !errors.As(r.ended, &e) {
-		return &redoubt.Error{Op: "sandbox", Object: r.name, Kind: redoubt.Internal, Err: r.ended}
-	}
-	x := &Exit{Code: e.ExitCode(), Stderr: r.stderr.String()}
-	if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
-		x.Killed = ws.Signal().String()
-	}
-	return &redoubt.Error{Op: "sandbox", Object: r.name, Kind: redoubt.Internal, Err: x}
+	return &redoubt.Error{Op: "sandbox", Object: r.name, Kind: redoubt.Internal, Err: r.how()}
 }

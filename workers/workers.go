@@ -30,7 +30,7 @@ func Enter() {
 // Local are what runs jobs on this machine, by name. images says which images may run; nil: all that a job can read.
 func Local(images *redoubt.ImagePolicy) (map[string]compute.Driver, error) {
 	containers, err := oci.New(oci.Options{Policy: images})
-	return map[string]compute.Driver{compute.DriverWasm: wasm.New(), compute.DriverOCI: containers}, err
+	return map[string]compute.Driver{compute.DriverWasm: wasm.New(slim()), compute.DriverOCI: containers}, err
 }
 
 // Trusted runs images on the machine's own kernel; nil where the estate does not give it to a node.

@@ -52,7 +52,7 @@ func runContainers(ctx context.Context, o options) error {
 	}
 	defer srv.stop()
 	j := &jobs{srv: srv}
-	if j.api, err = dialAPI(ctx, o, dir); err != nil {
+	if err := j.dial(ctx, o, dir); err != nil {
 		return err
 	}
 	defer j.api.Close()

@@ -29,7 +29,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "rounds, each in another order of servers")
 	flag.IntVar(&o.conns, "conns", 8, "connections")
 	flag.StringVar(&o.json, "json", "", "also write every figure to this file")
-	only := flag.String("only", "", "comma-separated measurements (default: all)")
+	only := flag.String("only", "", "comma-separated measurements (default: all); with -jobs: calls, starts, queue, streams")
 	flag.IntVar(&o.versions, "versions", 0, "instead: fill a bucket with this many versions, and as many above the reader, and time LIST pages")
 	flag.StringVar(&o.link, "link", "", "instead: measure carriage over emulated links, B and C, comma-separated (needs root)")
 	flag.Uint64Var(&o.seed, "seed", 1, "what emulated links lose")

@@ -44,7 +44,7 @@ func TestTheLeastModuleAnswers(t *testing.T) {
 
 func benchmarkCall(b *testing.B, module []byte) {
 	r := computetest.NewRun(nil)
-	d := New()
+	d := New(nil)
 	var all []compute.Instance
 	for range 2 {
 		i, err := d.Begin(b.Context(), compute.Service{JobRun: r, Spec: redoubt.ServiceSpec{Module: r.SetModule(module)}, Limits: redoubt.JobLimits{Memory: 64 << 20}, Timeout: time.Minute, At: "SECRET", Log: b.Output()})

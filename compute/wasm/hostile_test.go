@@ -86,7 +86,7 @@ func (a assembly) bytes() []byte {
 }
 
 func TestHostileModules(t *testing.T) {
-	d := New()
+	d := New(handed())
 	endless := []byte{opLoop, noResult, opBr, 0, opEnd}
 	bomb := []byte{opLoop, noResult, opI32Const, 1, opGrow, 0, opI32Const, 1, 0x6a, opI32Eqz, opIf, noResult, opUnreachable, opEnd, opBr, 0, opEnd} // grow until it is refused, then trap
 	deep := append(bytes.Repeat([]byte{opBlock, noResult}, 5_000), bytes.Repeat([]byte{opEnd}, 5_000)...)
@@ -138,7 +138,7 @@ func TestHostileModules(t *testing.T) {
 	}
 }
 
-var shared = New() // so that the program is compiled once
+var shared = New(handed()) // so that the program is compiled once
 
 // runs runs the program of the suite.
 func runs(t *testing.T, r *computetest.Run, args ...string) (code int, why string) {
@@ -225,7 +225,7 @@ func TestManySmallOutputsArePut(t *testing.T) {
 }
 
 func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
-	d := New()
+	d := New(nil)
 	module := assembly{bodies: [][]byte{nil}}.bytes()
 	compiled := func(r *computetest.Run) bool {
 		t.Helper()
@@ -249,21 +249,16 @@ func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
 // What was kept and is not what a compiler made is the program's failure at worst.
 func TestWhatWasKeptMayBeAnything(t *testing.T) {
 	module := assembly{bodies: [][]byte{nil}}.bytes()
-	entry := func(name string, content []byte) []byte {
-		b := binary.BigEndian.AppendUint64(nil, uint64(len(name)))
-		b = append(b, name...)
-		b = binary.BigEndian.AppendUint64(b, uint64(len(content)))
-		return append(b, content...)
-	}
-	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": entry("../../../x", []byte("x")), "an absolute name": entry("/etc/passwd", nil),
-		"no code": entry("wazero/x", []byte("x")), "a name that is a folder": append(entry("a", nil), entry("a/b", nil)...)} {
+	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": made{module, "../../../x", []byte("x")}.bytes(), "an absolute name": made{module, "/etc/passwd", nil}.bytes(),
+		"no code": made{module, "wazero/x", []byte("x")}.bytes(), "another's code": made{module, "../cache/x", nil}.bytes(), "no module": made{nil, "x", nil}.bytes(), "a trailing byte": append(made{module, "x", nil}.bytes(), 0),
+		"a long name": made{module, strings.Repeat("x", 5000), nil}.bytes(), "a folder": made{module, "x/", nil}.bytes()} {
 		t.Run(name, func(t *testing.T) {
 			r := computetest.NewRun(nil)
 			digest := r.SetModule(module)
 			if err := r.Keep(t.Context(), version+"/"+digest, kept); err != nil {
 				t.Fatal(err)
 			}
-			x, err := New().Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
+			x, err := New(nil).Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
 			if err == nil && x.Code != 0 && x.Why == "" {
 				t.Errorf("got %+v", x)
 			}

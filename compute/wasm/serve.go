@@ -18,10 +18,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/tetratelabs/wazero"
-	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
-
 	"redoubt"
 	"redoubt/compute"
 	"redoubt/sandbox"
@@ -31,12 +27,11 @@ import (
 // request has an instance with a memory of its own. The request is what RFC 3875 (CGI/1.1) says: variables of the environment, the body on
 // standard input, the answer on standard output.
 
-// Beside those of a job, a worker that serves hears and says these.
+// Beside those of a job, a worker that serves hears these, once it was told its task.
 const (
-	tellCall  = 'Q' // JSON of the variables of one request
-	tellBody  = 'B' // a piece of its body
-	tellGo    = 'G' // the body is whole
-	sayServes = 'V' // the module is compiled
+	tellCall = 'Q' // JSON of the variables of one request
+	tellBody = 'B' // a piece of its body
+	tellGo   = 'G' // the body is whole
 )
 
 const (
@@ -49,25 +44,17 @@ const (
 func serve(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	w := &worker{frames: frames{r: bufio.NewReaderSize(in, 64<<10), w: out}}
+	m, fault, err := w.ready()
+	if err != nil {
+		return err
+	}
+	if fault != nil {
+		return w.writeJSON(sayEnd, fault)
+	}
+	if err := w.write(sayReady); err != nil {
+		return err
+	}
 	if err := w.hear(); err != nil {
-		return err
-	}
-	memory := &limited{most: uint64(w.task.Memory)}
-	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
-	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
-	if err != nil {
-		return err
-	}
-	r := wazero.NewRuntimeWithConfig(ctx, config(cache))
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return err
-	}
-	m, err := r.CompileModule(ctx, w.module)
-	if err != nil {
-		return w.writeJSON(sayEnd, ending{Code: -1, Fault: err.Error(), Program: true})
-	}
-	w.module = nil
-	if err := w.write(sayServes); err != nil {
 		return err
 	}
 	w.hold = true
@@ -92,8 +79,7 @@ func serve(in io.Reader, out io.Writer) error {
 		case tellBody:
 			body.Write(b)
 		case tellGo:
-			memory.refused = false
-			x := w.instanceOf(ctx, r, m, memory, &body, false)
+			x := m.run(w, &body, false)
 			if err := errors.Join(w.writeJSON(sayEnd, x), w.flush()); err != nil {
 				return err
 			}
@@ -110,22 +96,15 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 	}
 	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits, Timeout: s.Timeout}
 	t.Spec.Module = s.Spec.Module
-	module, exit, err := load(ctx, t)
+	m, exit, err := d.compiled(ctx, t)
 	if err != nil {
 		return nil, err
 	}
-	if module == nil {
+	if m == nil {
 		return nil, fault(exit)
 	}
-	made, exit, err := d.compiled(ctx, t, module)
-	if err != nil {
-		return nil, err
-	}
-	if exit.Code != 0 {
-		return nil, fault(exit)
-	}
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Nice: 1, Scratch: int64(len(made)) + 1<<20,
-		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(len(module)+len(made)), CPU: 365 * 24 * time.Hour, Files: 256}})
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Scratch: int64(m.size()) + 1<<20,
+		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(m.size()), CPU: 365 * 24 * time.Hour, Files: 256}})
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +115,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 	go func() {
 		defer close(i.ended)
 		defer cancel()
-		said, ended := p.Talk(run, func(in io.Writer, out io.Reader) error { return i.talk(run, in, out, module, made, ready) })
+		said, ended := p.Talk(run, func(in io.Writer, out io.Reader) error { return i.talk(run, in, out, m, ready) })
 		select {
 		case ready <- errors.Join(said, ended):
 		default:
@@ -188,16 +167,14 @@ func (i *instance) Close() {
 	<-i.ended
 	i.turn.Lock() // a call that was under way ends with the worker
 	defer i.turn.Unlock()
-	for _, h := range i.handles {
-		h.content.Close()
-	}
+	i.close()
 }
 
 // talk answers calls until the worker ends.
-func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, module, made []byte, ready chan<- error) error {
+func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, m *made, ready chan<- error) error {
 	i.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
 	i.handles = map[uint32]*handle{}
-	if err := i.begin(task{Args: i.s.Spec.Args, Env: i.s.Spec.Env, Memory: i.s.Limits.Memory}, module, made); err != nil {
+	if err := errors.Join(i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code), i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env})); err != nil {
 		return err
 	}
 	kind, body, err := i.read()
@@ -210,7 +187,7 @@ func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, module
 			return err
 		}
 		return &redoubt.Error{Op: "Begin", Kind: redoubt.Invalid, Hint: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
-	case kind != sayServes:
+	case kind != sayReady:
 		return errFrame
 	}
 	ready <- nil
@@ -299,10 +276,7 @@ func (i *instance) answerCall(ctx context.Context, c *call) error {
 				return err
 			}
 			i.end = &x
-			for id, h := range i.handles { // what the module has left open
-				h.content.Close()
-				delete(i.handles, id)
-			}
+			i.close()
 			c.finish(i.exit(), i.log)
 			return nil
 		default:

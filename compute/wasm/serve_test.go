@@ -40,7 +40,7 @@ var hello = sync.OnceValues(func() ([]byte, error) {
 func begin(t *testing.T, module []byte, files map[string][]byte, args ...string) (compute.Instance, *bytes.Buffer, error) {
 	t.Helper()
 	r, log := computetest.NewRun(files), new(bytes.Buffer)
-	i, err := New().Begin(t.Context(), compute.Service{JobRun: r, Spec: redoubt.ServiceSpec{Module: r.SetModule(module), Args: args}, Limits: redoubt.JobLimits{Memory: 64 << 20}, Timeout: 5 * time.Second, At: "SECRET", Log: log})
+	i, err := New(nil).Begin(t.Context(), compute.Service{JobRun: r, Spec: redoubt.ServiceSpec{Module: r.SetModule(module), Args: args}, Limits: redoubt.JobLimits{Memory: 64 << 20}, Timeout: 5 * time.Second, At: "SECRET", Log: log})
 	if err == nil {
 		t.Cleanup(i.Close)
 	}

@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -39,8 +41,9 @@ func readOf(id uint32, off uint64, n uint32) []byte {
 func hear(t testing.TB, what []byte) (*computetest.Run, *session, error) {
 	r := computetest.NewRun(map[string][]byte{"b/f": []byte("content"), "b/d/g": bytes.Repeat([]byte("x"), 3<<20)})
 	ended := 0
-	s := &session{t: r.Task(programs.Load(nil, r, nil)), ends: func() { ended++ }}
-	err := s.talk(context.Background(), io.Discard, bytes.NewReader(what))
+	s := &session{t: r.Task(programs.Load(nil, r, nil)), begins: func() {}, ends: func() { ended++ }}
+	s.frames = frames{r: bytes.NewReader(what), w: io.Discard}
+	err := s.talk(context.Background())
 	s.close()
 	if n := r.LeftOpen(); n != 0 {
 		t.Errorf("%d contents were left open", n)
@@ -136,6 +139,75 @@ func TestHandlesAreBounded(t *testing.T) {
 	}
 	if _, _, err := hear(t, append(s.Bytes()[:0:0], new(said).frame(askRead, readOf(maxHandles+1, 0, 1)).Bytes()...)); err == nil {
 		t.Error("one more is there")
+	}
+}
+
+// TestWhatIsReadAheadIsWhatIsThere, in whatever order two files are read, from wherever, and closed.
+func TestWhatIsReadAheadIsWhatIsThere(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	files := map[string][]byte{"b/0": make([]byte, 5*maxPiece+7), "b/1": make([]byte, 3*maxPiece)}
+	for _, b := range files {
+		for i := range b {
+			b[i] = byte(rnd.Uint32())
+		}
+	}
+	r, answers := computetest.NewRun(files), new(bytes.Buffer)
+	s := &session{frames: frames{w: answers}, t: r.Task(programs.Load(nil, r, nil)), handles: map[uint32]*handle{}}
+	heard := func(want []byte) {
+		t.Helper()
+		kind, got, err := (&frames{r: answers}).read()
+		if err != nil || kind != answer || !bytes.Equal(got, want) {
+			t.Fatalf("got %c, %d bytes and %v, want %d bytes that lie there", kind, len(got), err, len(want))
+		}
+	}
+	var next uint32
+	open := func(i int) uint32 {
+		if err := s.serve(t.Context(), askOpen, fmt.Appendf(nil, "b/%d", i)); err != nil {
+			t.Fatal(err)
+		}
+		next++
+		heard(binary.BigEndian.AppendUint32(nil, next))
+		return next
+	}
+	ids, at := [2]uint32{open(0), open(1)}, [2]int{}
+	aheads := 0
+	for range 400 {
+		i := rnd.IntN(8) / 6
+		content := files[fmt.Sprintf("b/%d", i)]
+		n := maxPiece
+		switch rnd.IntN(12) {
+		case 0:
+			at[i] = rnd.IntN(len(content))
+		case 1:
+			n = 1 + rnd.IntN(maxPiece)
+		case 2:
+			if err := s.serve(t.Context(), askClose, binary.BigEndian.AppendUint32(nil, ids[i])); err != nil {
+				t.Fatal(err)
+			}
+			heard(nil)
+			ids[i], at[i] = open(i), 0
+		}
+		if at[i] >= len(content) {
+			at[i] = 0
+		}
+		if s.ahead != nil {
+			aheads++
+		}
+		if err := s.serve(t.Context(), askRead, readOf(ids[i], uint64(at[i]), uint32(n))); err != nil {
+			t.Fatal(err)
+		}
+		end := min(at[i]+n, len(content))
+		heard(content[at[i]:end])
+		at[i] = end
+	}
+	s.close()
+	if r.LeftOpen() != 0 || aheads < 50 {
+		t.Errorf("%d contents were left open; %d pieces were read ahead", r.LeftOpen(), aheads)
+	}
+	for _, read := range r.Reads() {
+		if !strings.HasPrefix(read, "open b/") {
+			t.Errorf("the session has asked: %s", read)
+		}
 	}
 }
 

@@ -32,62 +32,67 @@ const (
 	compileMemory = 2 << 30
 	compileDisk   = 256 << 20
 	compileTime   = 2 * time.Minute
-	madeBytes     = 256 << 20 // of what was compiled that is kept in memory
+	loadTime      = time.Minute // that a worker may take to have ready what was compiled
+	madeBytes     = 256 << 20   // of what was compiled that is kept in memory
 	niceness      = 10
 	handOverTime  = time.Minute // that a worker may take to hand over what its module left,
 	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
 
 // version is of what was compiled: another version of the runtime compiles anew.
-const version = "wazero-1.12.0"
+const version = "wazero-1.12.0-bare"
 
 // Driver runs modules.
 type Driver struct {
+	binary    *sandbox.Binary
 	available func() error
-	mu        sync.Mutex
-	made      map[string][]byte // by share and module
-	bytes     int
+	spares    spares
+
+	mu    sync.Mutex
+	made  map[string]*made // by share and module
+	bytes int
 }
 
-// New makes a driver. Its binary's main begins with sandbox.Enter(Workers()).
-func New() *Driver {
-	return &Driver{made: map[string][]byte{}, available: sync.OnceValue(func() error {
+// New makes a driver. Its workers are those of a binary whose main is sandbox.Enter(Workers()), or, where there is none, of our own, whose main begins so.
+func New(binary *sandbox.Binary) *Driver {
+	d := &Driver{binary: binary, made: map[string]*made{}, available: sync.OnceValue(func() error {
 		_, err := sandbox.Available()
 		return err
 	})}
+	d.spares = spares{shelves: map[shelfKey]*shelf{}, life: spareLife, start: d.start}
+	return d
 }
 
 // Available says what the machine lacks.
 func (d *Driver) Available() error { return d.available() }
 
-// Close implements io.Closer: nothing of a driver runs when no Run does.
-func (d *Driver) Close() error { return nil }
+// Close ends the workers that stand ready: no other runs when no Run does.
+func (d *Driver) Close() error {
+	d.spares.close()
+	return nil
+}
 
 // Run runs a module once.
 func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) {
 	if len(t.Spec.Network) > 0 {
 		return compute.Exit{Code: -1, Why: "a WebAssembly module has no network: leave out --network, or run an image"}, nil
 	}
-	module, exit, err := load(ctx, t)
-	if module == nil {
+	m, exit, err := d.compiled(ctx, t)
+	if m == nil {
 		return exit, err
 	}
-	made, exit, err := d.compiled(ctx, t, module)
-	if err != nil || exit.Code != 0 {
-		return exit, err
+	key := shelfKey{lane: t.Lane(), share: t.Share(), module: t.Spec.Module, memory: t.Limits.Memory, disk: t.Limits.Disk, timeout: t.Timeout}
+	r := d.spares.take(key, m)
+	s := newSession(t)
+	if exit, err = s.run(ctx, r); r.spare && !s.begun && ctx.Err() == nil { // it ended while it stood ready, and was told nothing
+		return newSession(t).run(ctx, d.spares.begin(key, m))
 	}
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm", Worker: runner, Nice: niceness, Scratch: t.Limits.Disk + int64(len(made)) + 8192,
-		Limits: sandbox.Limits{Memory: t.Limits.Memory + workerMemory + int64(len(module)+len(made)), CPU: t.Timeout + 10*time.Second, Files: 256}})
-	if err != nil {
-		return compute.Exit{}, err
-	}
-	s := &session{t: t, module: module, made: made, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
-	return s.run(ctx, p)
+	return exit, err
 }
 
-// load reads the module.
-func load(ctx context.Context, t compute.Task) ([]byte, compute.Exit, error) {
-	c, size, err := t.Module(ctx)
+// compiled gives what was compiled of the module, compiling it where that is not there. nil: exit says why there is none, or err.
+func (d *Driver) compiled(ctx context.Context, t compute.Task) (*made, compute.Exit, error) {
+	c, size, err := t.Module(ctx) // also where it was compiled before: it must be there, and may be read, and that is put on record
 	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
 		return nil, compute.Exit{Code: -1, Why: "the module is not here any more: put it once more"}, nil
 	}
@@ -98,64 +103,65 @@ func load(ctx context.Context, t compute.Task) ([]byte, compute.Exit, error) {
 	if size > redoubt.MaxModuleBytes {
 		return nil, compute.Exit{Code: -1, Why: "the module is too large"}, nil
 	}
-	module := make([]byte, size)
-	_, err = io.ReadFull(c.Reader(0, -1), module)
-	return module, compute.Exit{}, err
-}
-
-// compiled gives what was compiled of the module, compiling it where that is not there.
-func (d *Driver) compiled(ctx context.Context, t compute.Task, module []byte) ([]byte, compute.Exit, error) {
 	name := version + "/" + t.Spec.Module
 	key := t.Share() + "/" + name
 	d.mu.Lock()
-	made := d.made[key]
+	m := d.made[key]
 	d.mu.Unlock()
-	if made != nil {
-		return made, compute.Exit{}, nil
+	if m != nil {
+		return m, compute.Exit{}, nil
 	}
-	made, err := t.Kept(ctx, name)
+	all, err := t.Kept(ctx, name)
 	if k := redoubt.KindOf(err); err != nil && k != redoubt.NotFound && k != redoubt.Erased {
 		return nil, compute.Exit{}, err
 	}
 	if err != nil {
+		module := make([]byte, size)
+		if _, err := io.ReadFull(c.Reader(0, -1), module); err != nil {
+			return nil, compute.Exit{}, err
+		}
 		var exit compute.Exit
-		if made, exit, err = compileOnce(ctx, t, module); err != nil || exit.Code != 0 {
+		if all, exit, err = d.compileOnce(ctx, module); err != nil || exit.Code != 0 {
 			return nil, exit, err
 		}
-		if err := t.Keep(ctx, name, made); err != nil {
+		if err := t.Keep(ctx, name, all); err != nil {
 			if k := redoubt.KindOf(err); k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // then it is compiled once more another time
 				return nil, compute.Exit{}, err
 			}
 		}
 	}
+	was, err := readMade(all)
+	if err != nil {
+		return nil, compute.Exit{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for old, b := range d.made { // any: the next run finds it kept
-		if d.bytes+len(made) <= madeBytes {
+		if d.bytes+was.size() <= madeBytes {
 			break
 		}
 		delete(d.made, old)
-		d.bytes -= len(b)
+		d.bytes -= b.size()
 	}
-	if d.made[key] == nil && len(made) <= madeBytes {
-		d.made[key] = made
-		d.bytes += len(made)
+	if d.made[key] == nil && was.size() <= madeBytes {
+		d.made[key] = &was
+		d.bytes += was.size()
 	}
-	return made, compute.Exit{}, nil
+	return &was, compute.Exit{}, nil
 }
 
 // compileOnce has a worker compile the module.
-func compileOnce(ctx context.Context, t compute.Task, module []byte) (made []byte, exit compute.Exit, err error) {
+func (d *Driver) compileOnce(ctx context.Context, module []byte) (made []byte, exit compute.Exit, err error) {
 	ctx, cancel := context.WithTimeout(ctx, compileTime)
 	defer cancel()
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Nice: niceness, Scratch: compileDisk,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Binary: d.binary, Nice: niceness, Scratch: compileDisk,
 		Limits: sandbox.Limits{Memory: compileMemory, CPU: 2 * compileTime, Files: 256}})
 	if err != nil {
 		return nil, exit, err
 	}
 	said, ended := p.Talk(ctx, func(in io.Writer, out io.Reader) error {
 		f := frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
-		if err := f.begin(task{}, module, nil); err != nil {
+		if err := f.load(loading{}, module, nil); err != nil {
 			return err
 		}
 		for {
@@ -192,15 +198,16 @@ func compileOnce(ctx context.Context, t compute.Task, module []byte) (made []byt
 	return nil, exit, said
 }
 
-// begin tells a worker all that it is to know.
-func (f *frames) begin(t task, module, made []byte) error {
-	if err := f.writeJSON(tellTask, t); err != nil {
+// load gives a worker a module, and what was compiled of it.
+func (f *frames) load(l loading, module, code []byte) error {
+	l.Module = int64(len(module))
+	if err := f.writeJSON(tellLoad, l); err != nil {
 		return err
 	}
 	for _, of := range []struct {
 		kind    byte
 		content []byte
-	}{{tellModule, module}, {tellMade, made}} {
+	}{{tellModule, module}, {tellMade, code}} {
 		for rest := of.content; len(rest) > 0; {
 			n := min(len(rest), maxPiece)
 			if err := f.write(of.kind, rest[:n]); err != nil {
@@ -209,22 +216,30 @@ func (f *frames) begin(t task, module, made []byte) error {
 			rest = rest[n:]
 		}
 	}
-	return f.write(tellStart)
+	return f.write(tellWhole)
 }
 
 // session is the other side of a worker that runs a module.
 type session struct {
 	frames
-	t            compute.Task
-	module, made []byte
-	handles      map[uint32]*handle
-	next         uint32
-	listed       string // the directory that listing is of
-	listing      []byte
-	end          *ending
-	handOver     time.Duration // from the module's end to the worker's
-	ends         func()        // is told that the module has ended
-	refused      error         // by the desk: not the worker's fault
+	t        compute.Task
+	handles  map[uint32]*handle
+	next     uint32
+	ahead    *piece // that is being read
+	buffers  [2][]byte
+	turn     bool   // of buffers
+	listed   string // the directory that listing is of
+	listing  []byte
+	begun    bool // the worker was told what it is for
+	end      *ending
+	handOver time.Duration // from the module's end to the worker's
+	begins   func()        // is told that the module begins,
+	ends     func()        // and that it has ended
+	refused  error         // by the desk: not the worker's fault
+}
+
+func newSession(t compute.Task) *session {
+	return &session{t: t, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
 }
 
 // handle is a file that the module has open.
@@ -234,19 +249,21 @@ type handle struct {
 	r       io.Reader
 }
 
-// run has the module run to its end.
-func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, error) {
+// run has the module run to its end, by a worker that has it ready, or will have.
+func (s *session) run(ctx context.Context, r *runner) (compute.Exit, error) {
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var late, lingers atomic.Bool
-	timer := time.AfterFunc(s.t.Timeout, func() { late.Store(true); cancel() })
+	timer := time.AfterFunc(loadTime, cancel)
 	defer func() { timer.Stop() }()
-	defer s.close()
-	s.ends = func() {
+	after := func(d time.Duration, what *atomic.Bool) {
 		timer.Stop()
-		timer = time.AfterFunc(s.handOver, func() { lingers.Store(true); cancel() })
+		timer = time.AfterFunc(d, func() { what.Store(true); cancel() })
 	}
-	said, ended := p.Talk(within, func(in io.Writer, out io.Reader) error { return s.talk(within, in, out) })
+	defer s.close()
+	s.begins = func() { after(s.t.Timeout, &late) }
+	s.ends = func() { after(s.handOver, &lingers) }
+	said, ended := r.serve(within, s)
 	switch {
 	case ctx.Err() != nil:
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
@@ -271,14 +288,14 @@ func (s *session) run(ctx context.Context, p *sandbox.Process) (compute.Exit, er
 	return compute.Exit{}, errors.Join(said, ended)
 }
 
-// talk says what the module is, and then answers the worker to its last word. Whatever a worker says that makes no sense ends it.
-func (s *session) talk(ctx context.Context, in io.Writer, out io.Reader) error {
-	s.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
+// talk says what the module is run for, and then answers the worker to its last word. Whatever a worker says that makes no sense ends it.
+func (s *session) talk(ctx context.Context) error {
 	s.handles = map[uint32]*handle{}
-	if err := s.begin(task{Args: s.t.Spec.Args, Env: s.t.Spec.Env, Memory: s.t.Limits.Memory, Disk: s.t.Limits.Disk}, s.module, s.made); err != nil {
+	s.begun = true
+	s.begins()
+	if err := s.writeJSON(tellTask, task{Args: s.t.Spec.Args, Env: s.t.Spec.Env}); err != nil {
 		return err
 	}
-	s.module, s.made = nil, nil
 	for {
 		kind, body, err := s.read()
 		if err != nil {
@@ -308,10 +325,11 @@ func (s *session) talk(ctx context.Context, in io.Writer, out io.Reader) error {
 
 // close lets go of what the module left open.
 func (s *session) close() {
-	for _, h := range s.handles {
+	s.settle(nil, 0, 0)
+	for id, h := range s.handles {
 		h.content.Close()
+		delete(s.handles, id)
 	}
-	s.handles = nil
 }
 
 func (s *session) outOfMemory() compute.Exit {
@@ -368,6 +386,7 @@ func (s *session) serve(ctx context.Context, kind byte, body []byte) error {
 			return errFrame
 		}
 		if h := s.handles[binary.BigEndian.Uint32(body)]; h != nil {
+			s.settle(nil, 0, 0)
 			h.content.Close()
 			delete(s.handles, binary.BigEndian.Uint32(body))
 		}
@@ -437,29 +456,82 @@ func (s *session) open(ctx context.Context, name string) error {
 	return s.write(answer, binary.BigEndian.AppendUint32(nil, s.next))
 }
 
-// content answers with bytes of an open file. What goes on where the last piece ended is read on.
+// content answers with bytes of an open file. Who reads on where it has read before finds the next piece read already.
 func (s *session) content(id uint32, off, n int64) error {
 	h := s.handles[id]
 	if h == nil || off < 0 || n < 1 || n > maxPiece {
 		return errFrame
 	}
-	if h.r == nil || h.at != off {
-		h.r, h.at = h.content.Reader(off, -1), off
+	on := h.at == off && off > 0
+	p := s.settle(h, off, n)
+	if p == nil {
+		if h.r == nil || h.at != off {
+			h.r, h.at = h.content.Reader(off, -1), off
+		}
+		p = &piece{h: h, text: s.buffer()}
+		p.read(n)
 	}
-	if cap(s.out) < int(n)+5 {
-		s.out = make([]byte, 0, maxPiece+5)
-	}
-	piece := s.out[:5+n] // nothing waits: an answer is sent at once
-	got, err := io.ReadFull(h.r, piece[5:])
-	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+	if p.err != nil {
 		h.r = nil
 		return s.refuse(syscall.EIO)
 	}
-	h.at += int64(got)
-	piece[4] = answer
-	binary.BigEndian.PutUint32(piece, uint32(got+1))
-	_, err = s.w.Write(piece[:5+got])
+	h.at += int64(p.n)
+	if on && p.n == maxPiece {
+		s.ahead = &piece{h: h, text: s.buffer(), done: make(chan struct{})}
+		go s.ahead.read(maxPiece)
+	}
+	p.text[4] = answer
+	binary.BigEndian.PutUint32(p.text, uint32(p.n+1))
+	_, err := s.w.Write(p.text[:5+p.n])
 	return err
+}
+
+// piece is a part of a file that is open, with room for the head of a frame.
+type piece struct {
+	h    *handle
+	text []byte
+	n    int
+	err  error
+	done chan struct{} // nil: nobody waits for it
+}
+
+func (p *piece) read(n int64) {
+	if p.done != nil {
+		defer close(p.done)
+	}
+	p.n, p.err = io.ReadFull(p.h.r, p.text[5:5+n])
+	if p.err == io.EOF || p.err == io.ErrUnexpectedEOF {
+		p.err = nil
+	}
+}
+
+// settle waits for the piece that is read ahead, if there is one: no two read a file at once, and none reads one that is closed. It gives it where it is
+// what is asked for; else its file is read anew from where that is.
+func (s *session) settle(h *handle, off, n int64) *piece {
+	p := s.ahead
+	if p == nil {
+		return nil
+	}
+	<-p.done
+	s.ahead = nil
+	if p.h == h && h.at == off && int64(p.n) <= n {
+		return p
+	}
+	p.h.r = nil
+	return nil
+}
+
+// buffer gives room for a piece: there are two, of which one is being read ahead.
+func (s *session) buffer() []byte {
+	s.turn = !s.turn
+	b := &s.buffers[0]
+	if s.turn {
+		b = &s.buffers[1]
+	}
+	if *b == nil {
+		*b = make([]byte, 5+maxPiece)
+	}
+	return *b
 }
 
 // put hands one output over while it comes.

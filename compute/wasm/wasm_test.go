@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -26,12 +27,25 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// handed is the test's own binary, handed over as that of the workers is; nil with cgo, where it needs libraries.
+var handed = sync.OnceValue(func() *sandbox.Binary {
+	content, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	b, err := sandbox.NewBinary(content)
+	if err != nil {
+		return nil
+	}
+	return b
+})
+
 var programs = computetest.Programs{GOOS: "wasip1", GOARCH: "wasm", Load: func(_ *testing.T, r *computetest.Run, program []byte) redoubt.SubmitJob {
 	return redoubt.SubmitJob{Module: r.SetModule(program)}
 }}
 
 func TestTheContractOfDrivers(t *testing.T) {
-	computetest.Suite(t, func(*testing.T) compute.Driver { return New() }, programs)
+	computetest.Suite(t, func(*testing.T) compute.Driver { return New(nil) }, programs)
 }
 
 // hostile are workers that are the module's own: each says what it is told, and then hangs on.
@@ -56,7 +70,7 @@ var hostile = map[string]sandbox.Worker{
 func saying(say func(*frames) error) sandbox.Worker {
 	return func(in io.Reader, out io.Writer) error {
 		w := &worker{frames: frames{r: bufio.NewReader(in), w: out}}
-		return errors.Join(w.hear(), say(&w.frames))
+		return errors.Join(w.load(), w.write(sayReady), w.hear(), say(&w.frames))
 	}
 }
 
@@ -68,14 +82,18 @@ func hangingOn(say func(*frames) error) sandbox.Worker {
 	})
 }
 
+// begun is a worker of one of these tests' own.
+func begun(name string) *runner {
+	s := spares{start: func(shelfKey, *made) (*sandbox.Process, error) {
+		return sandbox.Start(sandbox.Program{Name: name, Worker: name, Scratch: 1 << 20, Limits: sandbox.Limits{Memory: workerMemory}})
+	}}
+	return s.begin(shelfKey{}, &made{})
+}
+
 // TestAWorkerSaysWhatItLeaves behind the module's end, and that has done well.
 func TestAWorkerSaysWhatItLeaves(t *testing.T) {
-	p, err := sandbox.Start(sandbox.Program{Name: "says", Worker: "says what it leaves", Scratch: 1 << 20, Limits: sandbox.Limits{Memory: workerMemory}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Minute}, handOver: time.Minute}
-	if x, err := s.run(t.Context(), p); err != nil || x.Code != 0 {
+	if x, err := s.run(t.Context(), begun("says what it leaves")); err != nil || x.Code != 0 {
 		t.Errorf("got %+v, %v", x, err)
 	}
 }
@@ -96,13 +114,9 @@ func TestAWorkerOfTheModulesOwnEnds(t *testing.T) {
 	for name := range hostile {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p, err := sandbox.Start(sandbox.Program{Name: name, Worker: name, Scratch: 1 << 20, Limits: sandbox.Limits{Memory: workerMemory}})
-			if err != nil {
-				t.Fatal(err)
-			}
 			r := &watched{Run: computetest.NewRun(map[string][]byte{"secret": []byte("x")})}
 			s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: time.Second}
-			x, err := s.run(t.Context(), p)
+			x, err := s.run(t.Context(), begun(name))
 			if err == nil && x.Code == 0 {
 				t.Error("it is taken for a program that did well")
 			}

@@ -24,15 +24,17 @@ const (
 	sayFile  = 'F' // JSON of output: its content follows; not answered
 	sayBytes = 'D' // content; not answered
 	sayMade  = 'M' // content of what was compiled; not answered
+	sayReady = 'V' // the module is ready to be run; not answered
 	sayDone  = 'E' // nothing follows
 )
 
 // And those of who started it.
 const (
-	tellTask   = 'T' // JSON of task
+	tellLoad   = 'P' // JSON of loading
 	tellModule = 'm' // a piece of the module
 	tellMade   = 'M' // a piece of what was compiled of it before
-	tellStart  = 'G' // the module is whole: begin
+	tellWhole  = 'W' // the module is whole: load it
+	tellTask   = 'T' // JSON of task: run it
 	answer     = 'A' // bytes
 	refuse     = 'N' // a number of errno, 2 bytes
 )
@@ -44,12 +46,20 @@ const (
 	maxHandles = 512
 )
 
-// task is what a worker is told.
+// loading is what a worker is told before it knows what for.
+type loading struct {
+	Memory int64  `json:"memory"`         // bytes of the module's own
+	Disk   int64  `json:"disk"`           // bytes below /out
+	Module int64  `json:"module"`         // bytes of the module that follow
+	Made   string `json:"made,omitempty"` // the name of what was compiled of it; "": nothing was
+}
+
+// task is what one run is told.
 type task struct {
 	Args   []string `json:"args"`
 	Env    []string `json:"env"`
-	Memory int64    `json:"memory"` // bytes of the module's own
-	Disk   int64    `json:"disk"`   // bytes below /out
+	Memory int64    `json:"-"` // of loading
+	Disk   int64    `json:"-"`
 }
 
 // ending is how the module ended.

@@ -3,7 +3,6 @@ package wasm
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,24 +20,26 @@ import (
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 
+	"redoubt"
 	"redoubt/sandbox"
 )
 
 // The workers' names.
 const (
-	runner   = "wasm"
-	compiler = "wasm-compile"
+	runnerName = "wasm"
+	compiler   = "wasm-compile"
 )
 
 // The folders of a worker, in its own memory.
 const (
 	cacheDir = "/tmp/cache"
+	bareDir  = "/tmp/bare"
 	outDir   = "/tmp/out"
 )
 
 // Workers are those of this package, for sandbox.Enter.
 func Workers() map[string]sandbox.Worker {
-	return map[string]sandbox.Worker{runner: run, compiler: compile, server: serve}
+	return map[string]sandbox.Worker{runnerName: run, compiler: compile, server: serve}
 }
 
 // worker is one side of a talk.
@@ -48,23 +49,32 @@ type worker struct {
 	module []byte
 }
 
-// hear takes in the task, the module, and what was compiled of it before.
-func (w *worker) hear() error {
-	var made bytes.Buffer
+// load takes in what the module may use, the module itself, and what was compiled of it before, which lies where wazero looks for it then. That was written
+// by a compiler of the same share, which had seen nothing but the module; whatever is wrong with it is found by who runs it, in here.
+func (w *worker) load() error {
+	var task loading
+	var code *os.File
 	for {
 		kind, body, err := w.read()
 		if err != nil {
 			return err
 		}
 		switch kind {
-		case tellTask:
-			err = json.Unmarshal(body, &w.task)
+		case tellLoad:
+			if err = json.Unmarshal(body, &task); err == nil && (task.Module < 0 || task.Module > 2*redoubt.MaxModuleBytes) { // without its functions a module may be a third larger
+				err = errFrame
+			}
+			w.task.Memory, w.task.Disk, w.module = task.Memory, task.Disk, make([]byte, 0, max(task.Module, 0))
+			if err == nil && task.Made != "" {
+				code, err = w.create(task.Made)
+				defer code.Close()
+			}
 		case tellModule:
 			w.module = append(w.module, body...)
 		case tellMade:
-			made.Write(body)
-		case tellStart:
-			return unpack(&made)
+			_, err = code.Write(body)
+		case tellWhole:
+			return os.MkdirAll(outDir, 0o755)
 		default:
 			err = errFrame
 		}
@@ -74,105 +84,119 @@ func (w *worker) hear() error {
 	}
 }
 
-// unpack puts what was compiled where wazero looks for it. It was written by a compiler of the same share, which had seen nothing but the module;
-// whatever is wrong with it is found by who runs it, in here.
-func unpack(made *bytes.Buffer) error {
-	if err := os.MkdirAll(outDir, 0o755); err != nil {
-		return err
+// create makes a file below wazero's folder.
+func (w *worker) create(name string) (*os.File, error) {
+	if !filepath.IsLocal(name) {
+		return nil, errFrame
 	}
-	for made.Len() > 0 {
-		var name, content []byte
-		for _, into := range []*[]byte{&name, &content} {
-			head := made.Next(8)
-			if len(head) < 8 {
-				return errFrame
-			}
-			n := binary.BigEndian.Uint64(head)
-			if n > uint64(made.Len()) {
-				return errFrame
-			}
-			*into = made.Next(int(n))
-		}
-		if !filepath.IsLocal(string(name)) {
-			return errFrame
-		}
-		at := filepath.Join(cacheDir, string(name))
-		if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(at, content, 0o644); err != nil {
-			return err
-		}
+	at := filepath.Join(cacheDir, name)
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return nil, err
 	}
-	return nil
+	return os.Create(at)
 }
 
-// pack gives what wazero has kept.
-func pack() ([]byte, error) {
-	var made []byte
-	add := func(b []byte) {
-		made = append(binary.BigEndian.AppendUint64(made, uint64(len(b))), b...)
+// hear takes in what one run is told.
+func (w *worker) hear() error {
+	kind, body, err := w.read()
+	if err != nil {
+		return err
 	}
-	err := filepath.WalkDir(cacheDir, func(path string, d fs.DirEntry, err error) error {
+	if kind != tellTask {
+		return errFrame
+	}
+	var t task
+	err = json.Unmarshal(body, &t)
+	w.task.Args, w.task.Env = t.Args, t.Env
+	return err
+}
+
+// kept is the one file that wazero has kept below a folder, if it has.
+func kept(dir string) (name string, err error) {
+	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
-		name, err := filepath.Rel(cacheDir, path)
-		if err != nil {
-			return err
+		if name != "" {
+			return errFrame
 		}
-		content, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		add([]byte(name))
-		add(content)
-		return nil
+		name, err = filepath.Rel(dir, path)
+		return err
 	})
-	return made, err
+	return name, err
 }
 
 // config is how modules are compiled and run. A worker that compiles and one that runs must have the same.
 func config(cache wazero.CompilationCache) wazero.RuntimeConfig {
-	return wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache)
+	return wazero.NewRuntimeConfigCompiler().WithCompilationCache(cache).WithDebugInfoEnabled(false)
 }
 
 // compile is a worker that compiles a module and runs nothing of it.
 func compile(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	w := &worker{frames: frames{r: in, w: out}}
-	if err := w.hear(); err != nil {
+	if err := w.load(); err != nil {
 		return err
 	}
-	ctx := context.Background()
-	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
+	whole, err := compileInto(cacheDir, w.module)
+	if fault := (*faulty)(nil); errors.As(err, &fault) {
+		return w.writeJSON(sayEnd, ending{Code: -1, Fault: fault.Error(), Program: true})
+	}
 	if err != nil {
 		return err
 	}
-	if _, err := wazero.NewRuntimeWithConfig(ctx, config(cache)).CompileModule(ctx, w.module); err != nil {
-		return w.writeJSON(sayEnd, ending{Code: -1, Fault: err.Error(), Program: true})
-	}
-	made, err := pack()
-	if err != nil {
+	m := made{}
+	if m.bare, err = bare(w.module); err != nil {
 		return err
 	}
-	if _, err := w.writeAll(sayMade, bytes.NewReader(made), make([]byte, maxPiece)); err != nil {
+	if m.code, err = os.ReadFile(filepath.Join(cacheDir, whole)); err != nil {
+		return err
+	}
+	if m.name, err = compileInto(bareDir, m.bare); err != nil { // for the name alone
+		return err
+	}
+	if _, err := w.writeAll(sayMade, bytes.NewReader(m.bytes()), make([]byte, maxPiece)); err != nil {
 		return err
 	}
 	return w.write(sayDone)
 }
 
-// run is a worker that runs a module once, and hands over what it has left below /out.
+// faulty is a module that cannot be compiled.
+type faulty struct{ error }
+
+// compileInto has wazero compile a module and keep that below a folder, and gives the file's name there.
+func compileInto(dir string, module []byte) (string, error) {
+	ctx := context.Background()
+	cache, err := wazero.NewCompilationCacheWithDir(dir)
+	if err != nil {
+		return "", err
+	}
+	if _, err := wazero.NewRuntimeWithConfig(ctx, config(cache)).CompileModule(ctx, module); err != nil {
+		return "", &faulty{err}
+	}
+	return kept(dir)
+}
+
+// run is a worker that runs a module once, and hands over what it has left below /out. It has the module ready before it is told what to run it for.
 func run(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ) // a write past the end of the disk is an error, not a death
 	w := &worker{frames: frames{r: in, w: out}}
-	if err := w.hear(); err != nil {
+	i, fault, err := w.ready()
+	if err != nil {
 		return err
 	}
-	if err := bound(w.task.Disk); err != nil {
+	if fault != nil {
+		return w.writeJSON(sayEnd, fault)
+	}
+	if err := errors.Join(bound(w.task.Disk), w.write(sayReady)); err != nil {
 		return err
 	}
-	x := w.instance()
+	if err := w.hear(); err == io.EOF {
+		return nil // nobody has had a use for it
+	} else if err != nil {
+		return err
+	}
+	x := i.run(w, noInput{}, true)
 	if err := w.writeJSON(sayEnd, x); err != nil {
 		return err
 	}
@@ -185,23 +209,35 @@ func run(in io.Reader, out io.Writer) error {
 	return w.write(sayDone)
 }
 
-// instance compiles the module and runs it to its end.
-func (w *worker) instance() ending {
+// runnable is a module that can be instantiated at once.
+type runnable struct {
+	ctx     context.Context
+	runtime wazero.Runtime
+	module  wazero.CompiledModule
+	memory  *limited
+}
+
+// ready loads a module. fault: it is none.
+func (w *worker) ready() (i *runnable, fault *ending, err error) {
+	if err := w.load(); err != nil {
+		return nil, nil, err
+	}
 	memory := &limited{most: uint64(w.task.Memory)}
 	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil {
-		return ending{Code: -1, Fault: err.Error()}
+		return nil, nil, err
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, config(cache))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return ending{Code: -1, Fault: err.Error()}
+		return nil, nil, err
 	}
 	m, err := r.CompileModule(ctx, w.module)
 	if err != nil {
-		return ending{Code: -1, Fault: err.Error(), Program: true}
+		return nil, &ending{Code: -1, Fault: err.Error(), Program: true}, nil
 	}
-	return w.instanceOf(ctx, r, m, memory, noInput{}, true)
+	w.module = nil
+	return &runnable{ctx: ctx, runtime: r, module: m, memory: memory}, nil, nil
 }
 
 // noInput is the standard input of a job: there is none.
@@ -209,8 +245,10 @@ type noInput struct{}
 
 func (noInput) Read([]byte) (int, error) { return 0, io.EOF }
 
-// instanceOf runs a module that is compiled, in a memory of its own. out: what it writes is kept, and so may be seen by whom the worker serves next.
-func (w *worker) instanceOf(ctx context.Context, r wazero.Runtime, m wazero.CompiledModule, memory *limited, input io.Reader, out bool) (x ending) {
+// run runs the module in a memory of its own. out: what it writes is kept, and so may be seen by whom the worker serves next.
+func (m *runnable) run(w *worker, input io.Reader, out bool) (x ending) {
+	memory := m.memory
+	memory.refused = false
 	defer func() {
 		if p := recover(); p != nil { // a module whose first memory is more than it may use
 			x = ending{Code: -1, Fault: fmt.Sprint(p)}
@@ -228,9 +266,9 @@ func (w *worker) instanceOf(ctx context.Context, r wazero.Runtime, m wazero.Comp
 		name, value, _ := strings.Cut(v, "=")
 		c = c.WithEnv(name, value)
 	}
-	i, err := r.InstantiateModule(ctx, m, c)
+	i, err := m.runtime.InstantiateModule(m.ctx, m.module, c)
 	if i != nil {
-		defer i.Close(ctx)
+		defer i.Close(m.ctx)
 	}
 	var exit *sys.ExitError
 	switch {

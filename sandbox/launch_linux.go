@@ -1,0 +1,361 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A process with a namespace of users of its own is forked with a copy of its parent's tables of pages, and from then on the parent pays for each page that
+// it writes to. A node has many. So what is executed of a Binary is started by a launcher: a process of that binary which is small, stands outside of walls,
+// holds nothing but a socket to us, and does nothing but start stubs with the descriptors that come over it, end them, and tell how they ended.
+
+const (
+	launcherName = "redoubt-sandbox-launcher"
+	launcherFD   = 3
+	stubFiles    = 5 // of a stub: standard input, output and error, specFD, statusFD
+	maxNotice    = 4096
+)
+
+// order is what a launcher is told.
+type order struct {
+	ID   uint64 `json:"id"`
+	Kill bool   `json:"kill,omitempty"` // end what was started as ID; else start it, with the descriptors beside this
+}
+
+// notice is what it tells.
+type notice struct {
+	ID     uint64         `json:"id"`
+	Begun  bool           `json:"begun,omitempty"`
+	Error  string         `json:"error,omitempty"` // it could not be started
+	Code   int            `json:"code,omitempty"`
+	Signal syscall.Signal `json:"signal,omitempty"`
+}
+
+// launcher is one as who uses it sees it.
+type launcher struct {
+	conn *net.UnixConn
+	cmd  *exec.Cmd
+	gone chan struct{}
+
+	mu   sync.Mutex
+	next uint64
+	open map[uint64]*launched
+}
+
+// launched is a process that a launcher started.
+type launched struct {
+	l     *launcher
+	id    uint64
+	begun chan struct{} // it is known whether it was started
+	ended chan struct{}
+	fault error // it was not
+	exit  error
+}
+
+var errLauncher = errors.New("the process that starts workers has ended")
+
+// startLauncher starts one.
+func startLauncher(b *Binary) (*launcher, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	ours, theirs := os.NewFile(uintptr(fds[0]), "launcher"), os.NewFile(uintptr(fds[1]), "launcher")
+	defer ours.Close()
+	defer theirs.Close()
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		return nil, err
+	}
+	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), open: map[uint64]*launched{}}
+	l.cmd = &exec.Cmd{Path: b.path(), Args: []string{launcherName}, Env: stubEnv(), Dir: "/", ExtraFiles: []*os.File{theirs},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}}
+	if err := l.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	go l.hear()
+	return l, nil
+}
+
+// hear takes what it tells until it has ended, and all that it started with it.
+func (l *launcher) hear() {
+	defer close(l.gone)
+	buf := make([]byte, maxNotice)
+	for {
+		n, err := l.conn.Read(buf)
+		if err != nil || n == 0 {
+			break
+		}
+		var what notice
+		if json.Unmarshal(buf[:n], &what) != nil {
+			break
+		}
+		l.mu.Lock()
+		p := l.open[what.ID]
+		if p != nil && !what.Begun {
+			delete(l.open, what.ID)
+		}
+		l.mu.Unlock()
+		switch {
+		case p == nil:
+		case what.Begun:
+			close(p.begun)
+		case what.Error != "":
+			p.fault = errors.New(what.Error)
+			close(p.begun)
+			close(p.ended)
+		default:
+			p.exit = exitOf(what.Code, what.Signal)
+			close(p.ended)
+		}
+	}
+	l.cmd.Process.Kill()
+	l.cmd.Wait()
+	l.conn.Close()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, p := range l.open {
+		select {
+		case <-p.begun:
+			p.exit = errLauncher
+		default:
+			p.fault = errLauncher
+			close(p.begun)
+		}
+		close(p.ended)
+	}
+	l.open = nil
+}
+
+// exitOf is how a process ended; nil: well.
+func exitOf(code int, signal syscall.Signal) error {
+	switch {
+	case signal != 0:
+		return &Exit{Code: -1, Killed: signal.String()}
+	case code != 0:
+		return &Exit{Code: code}
+	}
+	return nil
+}
+
+// start has a stub started with these descriptors.
+func (l *launcher) start(files []*os.File) (*launched, error) {
+	var fds []int
+	for _, f := range files {
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds = append(fds, int(fd)) })
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	p := &launched{l: l, begun: make(chan struct{}), ended: make(chan struct{})}
+	l.mu.Lock()
+	if l.open == nil {
+		l.mu.Unlock()
+		return nil, errLauncher
+	}
+	l.next++
+	p.id = l.next
+	l.open[p.id] = p
+	l.mu.Unlock()
+	if err := l.send(order{ID: p.id}, unix.UnixRights(fds...)); err != nil {
+		l.end()
+		return nil, errors.Join(errLauncher, err)
+	}
+	select {
+	case <-p.begun:
+	case <-time.After(startTimeout):
+		l.end()
+		return nil, errLauncher
+	}
+	return p, p.fault
+}
+
+// end ends it, and what it has started.
+func (l *launcher) end() {
+	l.conn.SetReadDeadline(time.Unix(1, 0))
+	<-l.gone
+}
+
+func (l *launcher) send(o order, rights []byte) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	_, _, err = l.conn.WriteMsgUnix(b, rights, nil)
+	return err
+}
+
+func (p *launched) kill() { _ = p.l.send(order{ID: p.id, Kill: true}, nil) } // where it does not hear that it has ended
+
+func (p *launched) wait() error {
+	<-p.ended
+	return p.exit
+}
+
+// launch is a launcher, until nobody speaks with it any more. What it has started ends with it.
+func launch() error {
+	f := os.NewFile(launcherFD, "launcher")
+	c, err := net.FileConn(f)
+	if err != nil {
+		return err
+	}
+	f.Close()
+	conn := c.(*net.UnixConn)
+	var mu sync.Mutex
+	open := map[uint64]*os.Process{}
+	tell := func(n notice) {
+		b, err := json.Marshal(n)
+		if err == nil {
+			_, err = conn.Write(b)
+		}
+		if err != nil {
+			os.Exit(1)
+		}
+	}
+	buf, rights := make([]byte, maxNotice), make([]byte, unix.CmsgSpace(4*stubFiles))
+	for {
+		n, m, _, _, err := conn.ReadMsgUnix(buf, rights)
+		if err != nil || n == 0 {
+			return nil
+		}
+		var o order
+		if err := json.Unmarshal(buf[:n], &o); err != nil {
+			return err
+		}
+		if o.Kill {
+			mu.Lock()
+			if p := open[o.ID]; p != nil {
+				p.Kill()
+			}
+			mu.Unlock()
+			continue
+		}
+		files, err := filesOf(rights[:m])
+		if err != nil {
+			return err
+		}
+		go func() {
+			cmd := stubCommand("/proc/self/exe", files)
+			err := cmd.Start()
+			for _, f := range files {
+				f.Close()
+			}
+			if err != nil {
+				tell(notice{ID: o.ID, Error: fmt.Sprintf("%.1000s", err.Error())})
+				return
+			}
+			mu.Lock()
+			open[o.ID] = cmd.Process
+			mu.Unlock()
+			tell(notice{ID: o.ID, Begun: true})
+			code, signal := ended(cmd.Wait())
+			mu.Lock()
+			delete(open, o.ID)
+			mu.Unlock()
+			tell(notice{ID: o.ID, Code: code, Signal: signal})
+		}()
+	}
+}
+
+// filesOf are the descriptors that came with an order.
+func filesOf(rights []byte) (files []*os.File, err error) {
+	all, err := unix.ParseSocketControlMessage(rights)
+	if err != nil || len(all) != 1 {
+		return nil, errors.Join(err, errors.New("no descriptors came"))
+	}
+	fds, err := unix.ParseUnixRights(&all[0])
+	if err != nil || len(fds) != stubFiles {
+		return nil, errors.Join(err, errors.New("not the descriptors of a stub came"))
+	}
+	for _, fd := range fds {
+		if err := unix.SetNonblock(fd, false); err != nil { // the other side of a pipe has its own mode
+			return nil, err
+		}
+		files = append(files, os.NewFile(uintptr(fd), "handed"))
+	}
+	return files, nil
+}
+
+// stubCommand starts a stub.
+func stubCommand(path string, files []*os.File) *exec.Cmd {
+	return &exec.Cmd{Path: path, Args: []string{stubName}, Env: stubEnv(), Dir: "/", Stdin: files[0], Stdout: files[1], Stderr: files[2], ExtraFiles: files[3:], SysProcAttr: walls(os.Geteuid() == 0)}
+}
+
+// ended is how a process ended, by what Wait said of it.
+func ended(err error) (code int, signal syscall.Signal) {
+	if err == nil {
+		return 0, 0
+	}
+	var e *exec.ExitError
+	if !errors.As(err, &e) {
+		return -1, 0
+	}
+	if ws, ok := e.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		return -1, ws.Signal()
+	}
+	return e.ExitCode(), 0
+}
+
+// own is a process that we have started ourselves.
+type own struct{ cmd *exec.Cmd }
+
+func (p own) kill()       { p.cmd.Process.Kill() }
+func (p own) wait() error { return exitOf(ended(p.cmd.Wait())) }
+
+// startStub starts a stub with these descriptors: of our own binary, or by the launcher of another.
+func startStub(b *Binary, files []*os.File) (started, error) {
+	if b == nil {
+		cmd := stubCommand(b.path(), files)
+		return own{cmd}, cmd.Start()
+	}
+	l, err := b.launcher()
+	if err != nil {
+		return nil, err
+	}
+	return l.start(files)
+}
+
+// launcher is the one that runs, or another where that has ended.
+func (b *Binary) launcher() (*launcher, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errLauncher
+	}
+	if b.starts != nil {
+		select {
+		case <-b.starts.gone:
+		default:
+			return b.starts, nil
+		}
+	}
+	var err error
+	if b.starts, err = startLauncher(b); err != nil {
+		b.starts = nil
+	}
+	return b.starts, err
+}
+
+// Close ends what was started of it, and lets go of it.
+func (b *Binary) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	if b.starts != nil {
+		b.starts.end()
+	}
+	return b.file.Close()
+}
