@@ -409,10 +409,12 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	defer e.readers.gate.RUnlock()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
-	if r.spilt {
-		x.Code, x.Why = -1, reason(errSpilt)
-	}
+	attrs, spilt := r.made().on(redoubt.Attributes{}), r.spilt
 	r.mu.Unlock()
+	closed := func(a redoubt.Attributes) bool { return e.readers.closes(&record{attrs: a}) != "" }
+	if spilt || closed(attrs) || slices.ContainsFunc(outs, func(w *write) bool { return closed(w.rec.attrs) }) { // nobody could open what it makes
+		x.Code, x.Why, log, logged = -1, reason(errSpilt), nil, 0
+	}
 	if x.Retry {
 		if err := e.lost(ctx, j, x.Why); err != nil {
 			return err
@@ -427,7 +429,7 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	}
 	lost := ""
 	if len(log) > 0 {
-		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), Attributes: r.marked(redoubt.Attributes{}), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
+		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), Attributes: attrs, SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
 		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull {
 			return err
 		}
