@@ -83,7 +83,8 @@ func (k *keeper) serve(l net.Listener) error {
 	m.HandleFunc("POST "+connectPath, k.known(k.connect))
 	m.HandleFunc("GET "+watchPath, k.known(k.watch))
 	s := &http.Server{Handler: m, Protocols: new(http.Protocols), ReadHeaderTimeout: patience, MaxHeaderBytes: 8 << 10,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: keeperStreams, MaxReceiveBufferPerStream: keeperWindow, MaxReceiveBufferPerConnection: keeperStreams * keeperWindow}}
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: keeperStreams, MaxReceiveBufferPerStream: keeperWindow, MaxReceiveBufferPerConnection: keeperStreams * keeperWindow,
+			SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: silence}} // a node that went without a word watches no more
 	s.Protocols.SetUnencryptedHTTP2(true)
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(l) }()

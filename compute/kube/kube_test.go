@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -288,6 +290,32 @@ func TestWhatAnEarlierDriverLeftIsRemovedAndNothingElse(t *testing.T) {
 	}
 	if slices.Sort(names); !slices.Equal(names, []string{"default", "redoubt-others"}) {
 		t.Errorf("left are %q", names)
+	}
+}
+
+// A namespace that is done with may have a pod in it that the cluster would not remove: it is asked for more than once, and not without end.
+func TestANamespaceThatIsNotRemovedIsTriedAgain(t *testing.T) {
+	for name, x := range map[string]struct{ fails, want int }{"for a while": {3, 4}, "for ever": {1000, retireTries}} {
+		synctest.Test(t, func(t *testing.T) {
+			c, asked := newCluster(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "redoubt-x"}}), 0
+			c.PrependReactor("delete", "namespaces", func(clienttest.Action) (bool, kruntime.Object, error) {
+				asked++
+				return asked <= x.fails, nil, errors.New("the cluster does not answer")
+			})
+			d := &Driver{client: c, spaces: map[string]*space{}, o: Options{Log: slog.New(slog.DiscardHandler)}}
+			d.stopping, d.stop = context.WithCancel(t.Context())
+			d.retire(&space{name: "redoubt-x"})
+			if asked != x.want {
+				t.Errorf("%s: it was asked %d times, want %d", name, asked, x.want)
+			}
+			asked = 0
+			go d.retire(&space{name: "redoubt-x"})
+			synctest.Wait()
+			d.stop() // which removes all
+			if d.running.Wait(); asked > 1 {
+				t.Errorf("%s: it goes on with a driver that is closed", name)
+			}
+		})
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -28,7 +29,11 @@ const (
 	againEvery   = time.Second            // a stream that broke is made anew
 	streamWindow = 128 << 10              // bytes of an answer that wait for who asked
 	silence      = 10 * time.Second       // until a keeper is asked whether it is there, and until it has to have answered
+	mostStreams  = 20                     // to one pod, one after another, and one more with each minute: its program can break each, or have it be silent
 )
+
+// errWorn is an instance whose streams end too soon.
+var errWorn = errors.New("the streams to its pod end too often")
 
 // instance is what runs of a service: a pod.
 type instance struct {
@@ -41,8 +46,10 @@ type instance struct {
 	ctx  context.Context // of the pod's use
 	stop context.CancelFunc
 
-	joining chan struct{} // held while a stream is made, and for keeper
+	joining chan struct{} // held while a stream is made, and for keeper, stood and worn
 	keeper  *http.ClientConn
+	stood   *rate.Limiter // streams
+	worn    bool
 	mu      sync.Mutex // held where streams grows
 	streams sync.WaitGroup
 
@@ -89,7 +96,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (*instance, er
 		return nil, err
 	}
 	do.Port = s.Spec.Port
-	i := &instance{d: d, p: p, s: s, key: rand.Text(), joining: make(chan struct{}, 1), over: make(chan struct{}), ended: make(chan struct{})}
+	i := &instance{d: d, p: p, s: s, key: rand.Text(), joining: make(chan struct{}, 1), stood: rate.NewLimiter(rate.Every(time.Minute), mostStreams), over: make(chan struct{}), ended: make(chan struct{})}
 	i.ctx, i.stop = context.WithCancel(d.stopping)
 	i.proxy = compute.NewProxy(s.At, i.dial)
 	if err := i.begin(ctx, do); err != nil {
@@ -161,6 +168,8 @@ func (i *instance) hear() error {
 			return outOfMemoryExit(i.s.Limits)
 		case fault != nil:
 			return fault
+		case errors.Is(err, errWorn):
+			return err
 		case time.Since(heard) > alone: // its keeper has given up
 			return fmt.Errorf("the stream from its pod broke: %w", err)
 		}
@@ -283,11 +292,18 @@ func (i *instance) join(ctx context.Context) (*http.ClientConn, error) {
 		}
 		i.keeper.Close()
 	}
-	ours, theirs := net.Pipe()
+	if i.worn {
+		return nil, errWorn
+	}
+	within, cancel := context.WithCancel(i.ctx)
+	near, theirs := net.Pipe()
+	ours := &tunnel{near, cancel} // who gives it up ends what exec has begun for it, whether or not that answers
 	if !i.carry(func() {
+		defer cancel()
 		defer theirs.Close()
-		i.d.exec(i.ctx, i.p.space.name, i.p.name, jobContainer, []string{agentPath, Command, verbJoin}, theirs, theirs, io.Discard)
+		i.d.exec(within, i.p.space.name, i.p.name, jobContainer, []string{agentPath, Command, verbJoin}, theirs, theirs, io.Discard)
 	}) {
+		ours.Close()
 		return nil, compute.ErrInstanceGone
 	}
 	t := &http.Transport{Protocols: new(http.Protocols), MaxResponseHeaderBytes: 8 << 10, DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil },
@@ -299,6 +315,7 @@ func (i *instance) join(ctx context.Context) (*http.ClientConn, error) {
 		return nil, err
 	}
 	i.keeper = c
+	i.worn = !i.stood.Allow() // it took what is first said, which a cluster out of reach does not
 	return c, nil
 }
 

@@ -204,6 +204,30 @@ func TestAServiceOutlivesItsStreams(t *testing.T) {
 	}
 }
 
+// A program can break its streams as often as it likes, and not have its node make new ones for ever.
+func TestAServiceWhoseStreamsKeepBreakingEnds(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, _ := c.service(t, k, "serve", "")
+	i := begin(t, c.driver(t, nil), s)
+	for ended := false; !ended; { // the test's own time ends it
+		k.breakAll(t)
+		computetest.Ask(i, "GET", "/svc/x/up", nil)
+		select {
+		case <-i.Ended():
+			ended = true
+		default:
+		}
+	}
+	if !errors.Is(i.why, errWorn) {
+		t.Errorf("got %v", i.why)
+	}
+	if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+		t.Error("its pod is left")
+	}
+}
+
 func TestAPodThatIsRemovedEndsItsInstance(t *testing.T) {
 	c := newCluster()
 	c.agents(t)
