@@ -64,8 +64,9 @@ The keys that opened all of it are destroyed; the same happens on every node tha
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
 sooner. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
-at the node that took them. What is interrupted the node goes on with; the same command shows the same report. With
---find-only nothing is erased.`,
+at the node that took them. What is interrupted the node goes on with; the same command shows the same report. What a
+service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
+nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass`, Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {

@@ -49,21 +49,29 @@ type pod struct {
 	space *space
 	name  string
 	since time.Time // when it was made
+	fed   time.Time // when its inputs began to be read; zero: it has none
 	life  time.Duration
 }
 
-// place makes the pod, and the secret that its image is pulled by. A service's has no deadline of the cluster's: its keeper ends it when the node has gone.
+// place makes the pod, and the secret that its image is pulled by. A service's has no deadline of the cluster's but
+// where it has inputs: its keeper ends it when the node has gone.
 func (d *Driver) place(ctx context.Context, s *space, t compute.Task, i *image.Image, in *inputs, serves bool) (*pod, error) {
 	id := make([]byte, 12)
 	rand.Read(id)
 	p := &pod{d: d, space: s, name: "service-" + hex.EncodeToString(id), since: time.Now()}
 	meta := metav1.ObjectMeta{Name: p.name, Namespace: s.name, Labels: map[string]string{ownerLabel: d.owner}}
 	spec := d.podSpec(t, i, in)
-	if serves {
-		spec.Containers[0].Command[2] = verbKeep
-	} else {
+	switch {
+	case !serves:
 		p.name, p.life = "job-"+hex.EncodeToString(id), t.Timeout+d.o.Wait+nearLife+collectTime
 		meta.Name, meta.Labels[jobLabel] = p.name, string(t.Job().ID)
+	case in.any():
+		p.life = inputsAge + t.Timeout + nearLife
+	}
+	if serves {
+		spec.Containers[0].Command[2] = verbKeep
+	}
+	if p.life > 0 {
 		spec.ActiveDeadlineSeconds = pointer(int64(math.Ceil(p.life.Seconds())))
 	}
 	secret, err := d.pullSecret(meta)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -29,6 +30,7 @@ const (
 	againEvery   = time.Second            // a stream that broke is made anew
 	streamWindow = 128 << 10              // bytes of an answer that wait for who asked
 	silence      = 10 * time.Second       // until a keeper is asked whether it is there, and until it has to have answered
+	inputsAge    = time.Hour              // an instance serves what it has read: longer than that nothing outlives its erasure, or the right to read it
 	mostStreams  = 20                     // to one pod, one after another, and one more with each minute: its program can break each, or have it be silent
 )
 
@@ -50,8 +52,13 @@ type instance struct {
 	keeper  *http.ClientConn
 	stood   *rate.Limiter // streams
 	worn    bool
-	mu      sync.Mutex // held where streams grows
+	mu      sync.Mutex // held where streams grows, and for calls and old
 	streams sync.WaitGroup
+	calls   int // under way
+	old     bool
+
+	until time.Time // what it has read is good until then; zero: it has read nothing
+	aging *time.Timer
 
 	over  chan struct{} // closed when it takes no more requests
 	ended chan struct{} // closed when nothing of it runs
@@ -88,7 +95,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (*instance, er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.stopping, cancel)()
-	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits}
+	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits, Timeout: s.Timeout}
 	t.Spec.Image, t.Spec.Args, t.Spec.Env = s.Spec.Image, s.Spec.Args, append([]string{"PORT=" + strconv.Itoa(s.Spec.Port)}, s.Spec.Env...)
 	p, do, err := d.makePod(ctx, t, true)
 	if err != nil {
@@ -104,6 +111,10 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (*instance, er
 		i.finish(err)
 		return nil, err
 	}
+	if !p.fed.IsZero() { // not all at once, so that there are some to answer meanwhile
+		i.until = p.fed.Add(inputsAge - mrand.N(inputsAge/4))
+		i.aging = time.AfterFunc(time.Until(i.until), i.retire)
+	}
 	go i.follow()
 	return i, nil
 }
@@ -114,6 +125,9 @@ func (i *instance) finish(why error) {
 	defer close(i.ended)
 	i.why = why
 	close(i.over)
+	if i.aging != nil {
+		i.aging.Stop()
+	}
 	i.mu.Lock()
 	i.stop()
 	i.mu.Unlock()
@@ -361,13 +375,46 @@ func (t *tunnel) Close() error {
 	return t.Conn.Close()
 }
 
-// Call answers one request.
-func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
+// enter counts one more call, and is false where it takes none.
+func (i *instance) enter() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	select {
 	case <-i.over:
-		return compute.ErrInstanceGone
+		return false
 	default:
 	}
+	if !i.old {
+		i.calls++
+	}
+	return !i.old
+}
+
+func (i *instance) leave() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.calls--; i.old && i.calls == 0 {
+		i.stop()
+	}
+}
+
+// retire has it take no more requests, and end when those that it has are answered, or have had their time.
+func (i *instance) retire() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.old = true; i.calls == 0 {
+		i.stop()
+		return
+	}
+	time.AfterFunc(i.s.Timeout, i.stop)
+}
+
+// Call answers one request.
+func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
+	if !i.enter() {
+		return compute.ErrInstanceGone
+	}
+	defer i.leave()
 	r.Body = http.MaxBytesReader(w, r.Body, redoubt.MaxServiceBody)
 	return i.proxy.Call(w, r)
 }
@@ -375,9 +422,14 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 // Ended is closed when nothing of it runs any more.
 func (i *instance) Ended() <-chan struct{} { return i.ended }
 
-// Close ends the program, and with it the pod.
+// Close ends the program, and with it the pod. One that retires ends by itself: who closes it has been told that it takes no more requests, and others wait
+// for it yet.
 func (i *instance) Close() {
-	i.stop()
+	i.mu.Lock()
+	if !i.old {
+		i.stop()
+	}
+	i.mu.Unlock()
 	<-i.ended
 }
 

@@ -139,7 +139,7 @@ func TestAPodAnswersRequests(t *testing.T) {
 		}
 	}
 	p := first[*corev1.Pod](t, c)
-	if p.Spec.ActiveDeadlineSeconds != nil || p.Spec.Containers[0].Command[2] != verbKeep || !strings.HasPrefix(p.Name, "service-") {
+	if p.Spec.ActiveDeadlineSeconds == nil || *p.Spec.ActiveDeadlineSeconds != int64((inputsAge+s.Timeout+nearLife)/time.Second) || p.Spec.Containers[0].Command[2] != verbKeep || !strings.HasPrefix(p.Name, "service-") {
 		t.Errorf("the pod %s is %+v", p.Name, p.Spec)
 	}
 	for _, o := range c.made {
@@ -201,6 +201,83 @@ func TestAServiceOutlivesItsStreams(t *testing.T) {
 	defer k.mu.Unlock()
 	if len(k.all) != 1 {
 		t.Errorf("it took %d pods", len(k.all))
+	}
+}
+
+// What an instance has read it serves for an hour at most: it may have been erased meanwhile, or the right to read it have ended. Who is being answered is
+// answered, and everybody else by another.
+func TestAServiceDoesNotServeForEverWhatItHasRead(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	s.Timeout = time.Hour
+	before := time.Now()
+	i := begin(t, c.driver(t, nil), s)
+	if i.until.Before(before.Add(inputsAge*3/4)) || i.until.After(time.Now().Add(inputsAge)) {
+		t.Errorf("it begins at %s and takes requests until %s", before, i.until)
+	}
+	body, more := io.Pipe()
+	answered := make(chan string)
+	go func() {
+		w, err := computetest.Ask(i, "POST", "/svc/x/echo", body)
+		if err != nil {
+			t.Errorf("of who was being answered: %v", err)
+		}
+		answered <- w.Body.String()
+	}()
+	io.WriteString(more, "one ")
+	i.aging.Reset(0)
+	for { // the test's own time ends it
+		_, err := computetest.Ask(i, "GET", "/svc/x/up", nil)
+		if errors.Is(err, redoubt.Unavailable) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := make(chan struct{})
+	go func() { // as who is told so does
+		defer close(closed)
+		i.Close()
+	}()
+	io.WriteString(more, "two")
+	select {
+	case <-i.Ended():
+		t.Error("it has ended while it answered")
+	default:
+	}
+	more.Close()
+	if got := <-answered; got != "one two" {
+		t.Errorf("got %q", got)
+	}
+	<-closed
+}
+
+func TestAServiceThatAnswersNoMoreIsEndedByItsTime(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	s.Timeout = time.Millisecond // which Services holds a request to
+	i := begin(t, c.driver(t, nil), s)
+	body, more := io.Pipe()
+	defer more.Close()
+	go computetest.Ask(i, "POST", "/svc/x/echo", body)
+	io.WriteString(more, "one")
+	i.retire()
+	<-i.Ended()
+}
+
+func TestAServiceThatHasReadNothingRunsOn(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, _ := c.service(t, k, "serve", "")
+	r := computetest.NewRun(nil)
+	s.JobRun, s.Spec.Image = r, withImage(r, filepath.Join(k.dir, "program")).Image
+	i := begin(t, c.driver(t, nil), s)
+	if p := first[*corev1.Pod](t, c); i.aging != nil || p.Spec.ActiveDeadlineSeconds != nil {
+		t.Errorf("it runs until %s, and its pod for %v", i.until, p.Spec.ActiveDeadlineSeconds)
 	}
 }
 
