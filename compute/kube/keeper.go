@@ -33,7 +33,6 @@ const (
 	beginPath     = "/begin"          // POST of a task: have it run
 	connectPath   = "/connect"        // POST: the body goes to the program's port, and what comes from there is the answer
 	watchPath     = "/watch"          // GET: frames of what the program says, and how it ended
-	exitNoWall    = 90                // of the first process: what a service is walled in with is not there
 	keyHeader     = "Authorization"   // of each request. The first begin sets it; the program, which may reach the socket, does not know it
 	faultHeader   = "Redoubt-Fault"   // of an answer to begin: the fault is the program's own
 )

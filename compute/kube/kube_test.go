@@ -354,6 +354,16 @@ func TestWhatTheClusterSaysIsTold(t *testing.T) {
 		{"evicted", "has put it out", phase("Evicted")},
 		{"lost", "", phase("NodeLost")},
 		{"no wall", "", ended("Error", exitNoWall)},
+		{"sidecar", "containers of its own", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "proxy", Image: "mesh"})
+			running(p)
+		}},
+		{"first of all", "containers of its own", func(p *corev1.Pod) {
+			p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: "proxy", Image: "mesh"})
+			running(p)
+		}},
+		{"another image", "changes ours", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "mesh"; running(p) }},
+		{"another command", "changes ours", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"sh"}; running(p) }},
 		{"agent", "", func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: agentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
 		}},

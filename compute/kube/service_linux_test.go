@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -353,6 +355,43 @@ func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
 		if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
 			t.Errorf("%s: its pod is left", name)
 		}
+	}
+}
+
+// What whoever runs the cluster has to mend is told to who deployed, and is not called the program's fault.
+func TestWhatAClusterLacksForAServiceIsTold(t *testing.T) {
+	for code, want := range map[int32]string{exitNoWall: "Linux 5.14", exitNoKeeper: "could not be started", exitNoVerb: "another version", 1: "another version"} {
+		c := newCluster()
+		c.agents(t)
+		c.now = func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodFailed
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: jobContainer, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: code}}}}
+		}
+		s, _, _ := c.service(t, c.keepers(t), "serve", "")
+		if _, err := c.driver(t, nil).Begin(t.Context(), s); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(computetest.Told(err), want) {
+			t.Errorf("%d: got %s, want %q", code, computetest.Told(err), want)
+		}
+	}
+}
+
+func TestOurBinarySaysByItsExitCodeWhatIsWrong(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want int
+	}{
+		{agent{}.enter("another"), exitNoVerb},
+		{errors.New("something"), exitFault},
+		{notStarted(false, &os.PathError{Op: "fork/exec", Err: unix.EPERM}), exitNoWall},
+		{notStarted(false, &os.PathError{Op: "fork/exec", Err: unix.EAGAIN}), exitNoKeeper},
+		{notStarted(true, &os.PathError{Op: "fork/exec", Err: unix.EPERM}), exitNoKeeper},
+	} {
+		if got := exitOf(x.err); got != x.want {
+			t.Errorf("%v: got %d, want %d", x.err, got, x.want)
+		}
+	}
+	var ended *exec.ExitError
+	if err := exec.Command(os.Args[0], Command, "another").Run(); !errors.As(err, &ended) || ended.ExitCode() != exitNoVerb {
+		t.Errorf("a verb that there is none of: %v", err)
 	}
 }
 
