@@ -182,7 +182,7 @@ func (i *instance) hear() error {
 			return outOfMemoryExit(i.s.Limits)
 		case fault != nil:
 			return fault
-		case errors.Is(err, errWorn):
+		case errors.Is(err, errWorn) && time.Since(heard) > silence: // the cluster has had time to say that its sandbox ended
 			return err
 		case time.Since(heard) > alone: // its keeper has given up
 			return fmt.Errorf("the stream from its pod broke: %w", err)
