@@ -130,6 +130,9 @@ func (r *jobRun) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 	if !slices.Contains(r.j.Spec.Network, to) {
 		return nil, noDestination(op, to)
 	}
+	if r.dials.Add(1) > redoubt.MaxJobDials {
+		return nil, &redoubt.Error{Op: op, Object: to, Kind: redoubt.QuotaExceeded, Hint: fmt.Sprintf("an attempt connects %d times at most", redoubt.MaxJobDials)}
+	}
 	ent, err := e.decide(ctx, d.connects(op, r.who(r.risen()), r.j.max.label, "job "+string(r.j.ID)+" to "+to))
 	if redoubt.KindOf(err) == redoubt.NotFound {
 		err = noDestination(op, to)
@@ -250,13 +253,21 @@ func (c *jobConn) open(conn redoubt.JobConn, err error) error {
 	return nil
 }
 
-// cut ends it at once. Nothing is written to the destination any more when it returns.
-func (c *jobConn) cut(why string) {
+// cut ends it at once. Nothing is written to the destination any more when it returns, and what the machine has not sent yet is not sent: the
+// destination sees a connection that was reset, and takes no part for the whole.
+func (c *jobConn) cut(why string) { c.end(why, true) }
+
+// end ends it: at once, or once what was written is sent.
+func (c *jobConn) end(why string, atOnce bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.why = cmp.Or(c.why, why); c.conn != nil {
-		_ = c.conn.Close()
+	if c.why = cmp.Or(c.why, why); c.conn == nil {
+		return
 	}
+	if tcp, ok := c.conn.(interface{ SetLinger(sec int) error }); ok && atOnce {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.conn.Close()
 }
 
 // stands says whether a piece may pass.
@@ -312,7 +323,7 @@ func (c *jobConn) CloseWrite() error { return c.conn.CloseWrite() }
 func (c *jobConn) Close() error { return c.hangUp("") }
 
 func (c *jobConn) hangUp(why string) error {
-	c.cut(cmp.Or(why, "closed"))
+	c.end(cmp.Or(why, "closed"), false)
 	c.mu.Lock()
 	done, ended := c.done, c.why
 	c.done = true

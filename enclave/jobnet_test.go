@@ -16,13 +16,27 @@ import (
 
 // far is what jobs of these tests connect to: it answers each piece with what it was told, and remembers.
 type far struct {
-	mu    sync.Mutex
-	told  strings.Builder
-	dials []string
-	ended chan struct{} // one for each connection that ended
+	mu     sync.Mutex
+	told   strings.Builder
+	dials  []string
+	resets int
+	ended  chan struct{} // one for each connection that ended
 }
 
-type farEnd struct{ net.Conn }
+type farEnd struct {
+	net.Conn
+	of *far
+}
+
+// SetLinger is what a connection over TCP is told before it is reset.
+func (e farEnd) SetLinger(sec int) error {
+	e.of.mu.Lock()
+	defer e.of.mu.Unlock()
+	if sec == 0 {
+		e.of.resets++
+	}
+	return nil
+}
 
 func (farEnd) CloseWrite() error { return nil }
 
@@ -50,7 +64,7 @@ func (f *far) dial(_ context.Context, address string) (redoubt.JobConn, error) {
 			}
 		}
 	}()
-	return farEnd{ours}, nil
+	return farEnd{ours, f}, nil
 }
 
 func (f *far) heard() string {
@@ -256,7 +270,10 @@ func TestAnAttemptSaysAndHearsSoMuch(t *testing.T) {
 	_, err = r.Dial(context.Background(), "secret:1")
 	want(t, err, redoubt.QuotaExceeded)
 	last.Close()
-	dialled(t, r, "secret:1")
+	dialled(t, r, "secret:1").Close()
+	r.(*jobRun).dials.Store(redoubt.MaxJobDials)
+	_, err = r.Dial(context.Background(), "secret:1")
+	want(t, err, redoubt.QuotaExceeded)
 }
 
 func TestConnectionsEndWithTheAttempt(t *testing.T) {
@@ -269,6 +286,9 @@ func TestConnectionsEndWithTheAttempt(t *testing.T) {
 	<-f.ended
 	if _, err := says(c, "x"); err == nil {
 		t.Error("it could say something after the job's end")
+	}
+	if f.resets != 0 {
+		t.Error("what it said last may be lost")
 	}
 }
 
@@ -312,6 +332,9 @@ func TestASpillCutsTheConnectionsOfWhoHasReadIt(t *testing.T) {
 	<-f.ended
 	if _, err := says(c, "y"); err == nil {
 		t.Error("it could say something after the report")
+	}
+	if f.resets != 1 {
+		t.Errorf("%d connections were reset, want this one", f.resets)
 	}
 	_, err := r.Dial(context.Background(), "secret:1")
 	want(t, err, redoubt.Denied)

@@ -43,6 +43,7 @@ type jobRun struct {
 	outs       []*write
 	size       int64                  // of what the commit of outs carries itself
 	total      int64                  // of outs
+	dials      atomic.Int64           // it asked for
 	conns      map[*jobConn]bool      // that are open
 	spent      map[*destination]int64 // bytes that were sent to one and taken from it
 }
