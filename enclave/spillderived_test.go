@@ -347,7 +347,10 @@ func TestWhatIsPutWhileASpillIsFoundIsFound(t *testing.T) {
 // TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound: nothing behind the commit that closes the version goes well.
 func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 	var f *faulty
-	w := open(t, withFaults(&f))
+	w := open(t, func(o *Options) {
+		withFaults(&f)(o)
+		o.Devices = []DeclaredDevice{{Name: "far", Floor: o.Floor, Ceiling: o.Ceiling, Lease: time.Hour}}
+	})
 	ctx, s := context.Background(), w.as("s-analyst", "")
 	v := w.put(s, "plan", "the plan, dirty", "")
 	w.worked(s, "plan", "a", "made of the plan", nil)
