@@ -251,7 +251,7 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err != nil {
 		return o, err
 	}
-	if report := e.readers.closes(n.w.rec); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over
+	if report := e.readers.closes(n.w.rec, n.set.label); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over
 		if err := (duty{}).add(batch, spillDuty+report); err != nil {
 			return o, err
 		}

@@ -351,7 +351,7 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 	if _, err := e.bucket(op, w.name.Bucket); err != nil {
 		return redoubt.Version{}, err
 	}
-	if e.readers.closes(w.rec) != "" { // a copy of what was taken out meanwhile
+	if e.readers.closes(w.rec, w.set.label) != "" { // a copy of what was taken out meanwhile
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: w.name.String(), Kind: redoubt.Conflict, Rule: ruleJobSpilt}
 	}
 	unlock := e.locks.lock(w.b.id, w.name.Key)

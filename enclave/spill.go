@@ -126,6 +126,8 @@ type spillFound struct {
 
 // What a copy is to a report, where more than the word is asked of it.
 const (
+	relItself  = "itself"
+	relSame    = "same content"
 	relLater   = "later"
 	relUpload  = "upload"
 	relDerived = "derived"
@@ -250,7 +252,7 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 	now := e.clock().UTC().Truncate(time.Second)
 	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: newSpillID(), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
 		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
-	if err := e.listCopy(r, name, f, "itself"); err != nil {
+	if err := e.listCopy(r, name, f, relItself); err != nil {
 		return out, err
 	}
 	if q.Erase {

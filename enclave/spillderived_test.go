@@ -64,7 +64,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 	if err := w.del(s, "out/moved", w.all("out/moved")[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	w.put(s, "typed", "made of the plan", "")
+	typed := w.put(s, "typed", "made of the plan", "") // a copy by hand may be one, and what was made of it is not followed
 	w.worked(s, "typed", "c", "made of what was copied by hand", nil)
 	w.worked(s, "plan", "empty", "", nil)
 	w.put(s, "blank", "", "") // of the content of an output, and no copy
@@ -74,7 +74,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 			t.Errorf("%s shows its mark: %+v %v", key, got.Attributes, err)
 		}
 	}
-	gone := []string{"plan", "out/a", "out/b", "out/c", "out/empty", "copy", "typed", "there"}
+	gone := []string{"plan", "out/a", "out/b", "out/empty", "copy", "there"}
 	found, err := w.reported("plan", v.ID, false)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,10 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 	if c := found.Copies[i]; c.Job != first.ID || c.From != v.ID {
 		t.Errorf("out/a is said to be made by %q of %q", c.Job, c.From)
 	}
-	r, err := w.reported("plan", v.ID, true)
+	if got := listedAs(found, "typed"); !slices.Equal(got, []string{relMayBe}) {
+		t.Errorf("what was copied by hand is listed as %q", got)
+	}
+	r, err := w.reported("plan", v.ID, true, typed.ID)
 	if err != nil || !r.Proven {
 		t.Fatalf("got %+v %v", r, err)
 	}
@@ -100,7 +103,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 			t.Errorf("%s is still there: %q", key, got)
 		}
 	}
-	for _, key := range []string{"else", "out/other", "blank", "older"} {
+	for _, key := range []string{"else", "out/other", "blank", "older", "typed", "out/c"} {
 		if !slices.Contains(w.list(s), key) {
 			t.Errorf("%s is gone", key)
 		}
@@ -611,7 +614,9 @@ func TestWhatJobsMadeGoesAfterACrashAnywhere(t *testing.T) {
 		v := w.put(s, "plan", "the plan, dirty", "")
 		w.worked(s, "plan", "a", "made of the plan", nil)
 		w.worked(s, "out/a", "b", "made of that", nil)
-		w.put(s, "typed", "made of that", "")
+		if _, err := w.copied(s, "out/b", "copy", "", nil); err != nil {
+			t.Fatal(err)
+		}
 		closed, n := false, 0
 		f.when(func(b *store.Batch) error {
 			if closed {
@@ -749,5 +754,88 @@ func TestWhatWasMadeBelowAndRaisedIsFollowedAbove(t *testing.T) {
 	}
 	if c.above("out/a") != "" || c.above("out/b") == "" || c.secret.get(high, "out/above") != "" {
 		t.Error("what is left is not what should be")
+	}
+}
+
+// TestWhatADerivativeHoldsDecidesNothing: who read the spill chose it, and others have the same bytes.
+func TestWhatADerivativeHoldsDecidesNothing(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, s := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "")
+	module, layer, common := "a module of others", "a base layer", "{}\n"
+	digest := func(of string) string {
+		sum := sha256.Sum256([]byte(of))
+		return hex.EncodeToString(sum[:])
+	}
+	manifest := "tools/_manifests/sha256/" + strings.Repeat("e", 64)
+	byModule := func(q *redoubt.SubmitJob) { q.Module = digest(module) }
+	byImage := func(q *redoubt.SubmitJob) { q.Module, q.Image = "", "reports/tools:1" }
+	begin := func(who redoubt.Credential, change func(*redoubt.SubmitJob)) redoubt.JobRun {
+		w.submit(who, change)
+		r := w.run()
+		if r.Job().Spec.Image != "" {
+			_, c, err := r.Object(ctx, named(manifest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+		return r
+	}
+	var stay []string
+	others := func(when string) {
+		for _, who := range []redoubt.Credential{low, s} {
+			at := when + who.Working.Banner()
+			w.put(who, at+"/common", common, "")
+			stay = append(stay, at+"/common", "out/"+at+"/module", "out/"+at+"/image", "out/"+at+"/common")
+			w.worked(who, "", at+"/module", "by a module "+at, byModule)
+			w.worked(who, at+"/common", at+"/common", "of what all have "+at, nil)
+			r := begin(who, byImage)
+			putOut(t, r, at+"/image", "by an image "+at)
+			finish(t, r, redoubt.JobExit{})
+		}
+	}
+	if err := w.PutModule(ctx, low, digest(module), strings.NewReader(module)); err != nil {
+		t.Fatal(err)
+	}
+	w.put(low, "tools/_blobs/sha256/"+digest(layer), layer, "")
+	w.put(low, manifest, `{"layers":[{"digest":"sha256:`+digest(layer)+`"}]}`, "")
+	stay = append(stay, "tools/_blobs/sha256/"+digest(layer), manifest)
+	others("older ")
+	v := w.put(s, "plan", "the plan, dirty", "")
+	w.worked(s, "plan", "m", module, nil)
+	w.worked(s, "plan", "tools/_blobs/sha256/"+digest(layer), layer, nil)
+	w.worked(s, "plan", "c", common, nil)
+	others("newer ")
+	running := []redoubt.JobRun{begin(low, byModule), begin(s, byModule), begin(low, byImage), begin(s, byImage)}
+	r, err := w.reported("plan", v.ID, true)
+	if err != nil || len(r.Readers) != 0 {
+		t.Fatalf("got %+v %v", r.Readers, err)
+	}
+	for _, x := range running {
+		if x.(*jobRun).stopped() {
+			t.Errorf("job %+v was ended", x.Job().Spec)
+		}
+		finish(t, x, redoubt.JobExit{})
+	}
+	for _, key := range stay {
+		if w.get(s, key) == "" {
+			t.Errorf("%s is gone, listed as %q", key, listedAs(r, key))
+		}
+		for _, as := range listedAs(r, key) {
+			if as != relMayBe || !strings.HasPrefix(key, "newer SECRET") {
+				t.Errorf("%s is listed as %q", key, as)
+			}
+		}
+	}
+	if has, err := w.HasModule(ctx, low, digest(module)); err != nil || !has {
+		t.Errorf("the module: %v %v", has, err)
+	}
+	if got := listedAs(r, "newer SECRET/common"); len(got) != 1 {
+		t.Errorf("what may be a copy is listed as %q", got)
+	}
+	for _, key := range []string{"out/m", "out/c", "out/tools/_blobs/sha256/" + digest(layer)} {
+		if w.get(s, key) != "" || !slices.Equal(listedAs(r, key), []string{relDerived}) {
+			t.Errorf("the derivative %s is left, listed as %q", key, listedAs(r, key))
+		}
 	}
 }

@@ -233,7 +233,7 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 				return err
 			}
 			if same {
-				return e.listCopy(r, name, f, "same content")
+				return e.listCopy(r, name, f, relSame)
 			}
 		}
 		if later {
