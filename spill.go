@@ -106,7 +106,7 @@ type SpillService interface {
 	// ReportSpill finds a version, every copy of its content, and what jobs made of those, erases them, and keeps a report. Without Erase it only
 	// finds. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up
 	// again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: what is to be spared was not
-	// listed as derived; Conflict: the report has begun without sparing it.
+	// listed as derived, or as what may be; Conflict: a report that has begun erases it. What only may be derived is spared at any time.
 	ReportSpill(ctx context.Context, who Credential, q Spill) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)

@@ -46,15 +46,12 @@ var newestStamp = versionID(bytes.Repeat([]byte{0xff}, len(versionID{})))
 func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, error) {
 	o := &origins{versions: map[versionID]origin{}, programs: map[string]origin{}, repos: map[string]origin{}, copies: map[int64]map[string][]origin{}}
 	blobs := map[string]origin{} // digests that manifests may name
-	for of := r; of != nil; {
+	all, err := e.chain(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, of := range all {
 		if err := e.addOrigins(o, of, blobs); err != nil {
-			return nil, err
-		}
-		if of.After == "" {
-			break
-		}
-		var err error
-		if of, err = e.spill(of.After); err != nil {
 			return nil, err
 		}
 	}
@@ -203,13 +200,18 @@ func (e *Enclave) traceDerived(ctx context.Context, r *spillRecord) error {
 }
 
 // traceUnsure lists what only may be made of what a report lists: of jobs that opened more than is known, or ran another image of a repository that a
-// blob of it lay in; and what holds what a derivative does, and bears no mark. It comes last, since nobody knows how many there are.
+// blob of it lay in; what names a version that is no longer here, and may itself have been made of it; and what holds what a derivative does, and bears no
+// mark. It comes last, since nobody knows how many there are.
 func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 	o, err := e.originsOf(ctx, r)
 	if err != nil {
 		return err
 	}
-	known := map[redoubt.JobID]bool{}
+	here, err := e.stampsHere(ctx)
+	if err != nil {
+		return err
+	}
+	known, opened := map[redoubt.JobID]bool{}, map[redoubt.JobID][]versionID{}
 	err = e.eachMade(ctx, o, func(b *bucket, set *labelSet, key string, rec *record, m mark, marked bool) error {
 		if r.lists(rec.id) {
 			return nil
@@ -223,9 +225,15 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 		}
 		from := o.repos[m.program].of
 		if _, asked := known[m.job]; from == "" && m.more && !asked {
-			if _, known[m.job], err = e.allReads(m.job); err != nil {
+			if opened[m.job], known[m.job], err = e.allReads(m.job); err != nil {
 				return err
 			}
+		}
+		if from == "" {
+			from = e.lostFrom(o, here, slices.Values(m.reads))
+		}
+		if from == "" && m.more {
+			from = e.lostFrom(o, here, slices.Values(opened[m.job]))
 		}
 		if from == "" && m.more && !known[m.job] {
 			from = o.mayBeFrom(rec.id, set.label)
@@ -239,6 +247,31 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 		return nil
 	}
 	return err
+}
+
+// stampsHere are those of all versions that are here.
+func (e *Enclave) stampsHere(ctx context.Context) (map[versionID]struct{}, error) {
+	here := map[versionID]struct{}{}
+	return here, e.eachContent(ctx, func(_ *bucket, _ *labelSet, _ string, _ []byte, head *record) error {
+		here[head.id] = struct{}{}
+		return nil
+	})
+}
+
+// lostFrom is what a version that was opened, and is not here any more, may have been, or been made of: nobody can look. What is listed has led
+// to what it could already.
+func (e *Enclave) lostFrom(o *origins, here map[versionID]struct{}, read iter.Seq[versionID]) redoubt.VersionID {
+	for id := range read {
+		if _, is := here[id]; is || o.versions[id].of != "" {
+			continue
+		}
+		if set := e.sets.byTag(id.tag()); set != nil {
+			if of := o.mayBeFrom(id, set.label); of != "" {
+				return of
+			}
+		}
+	}
+	return ""
 }
 
 // derivation is how a version was made.

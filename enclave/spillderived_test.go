@@ -201,8 +201,12 @@ func TestWhatAnOfficerSparesStays(t *testing.T) {
 	if w.get(s, "out/clean") != "only a number" {
 		t.Error("what was spared does not open after a restart")
 	}
-	if _, err := w.reported("plan", v.ID, true, redoubt.VersionID("another")); !errors.Is(err, redoubt.Conflict) {
-		t.Errorf("spared after it had begun: %v", err)
+	i := slices.IndexFunc(r.Copies, func(c redoubt.SpillCopy) bool { return c.Key == "out/dirty" })
+	if _, err := w.reported("plan", v.ID, true, r.Copies[i].Version); !errors.Is(err, redoubt.Conflict) {
+		t.Errorf("what goes was spared after it had begun: %v", err)
+	}
+	if _, err := w.reported("plan", v.ID, true, redoubt.VersionID("another")); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("spared unseen after it had begun: %v", err)
 	}
 }
 
@@ -837,5 +841,58 @@ func TestWhatADerivativeHoldsDecidesNothing(t *testing.T) {
 		if w.get(s, key) != "" || !slices.Equal(listedAs(r, key), []string{relDerived}) {
 			t.Errorf("the derivative %s is left, listed as %q", key, listedAs(r, key))
 		}
+	}
+}
+
+// TestWhatNamesWhatIsNoLongerHereMayBeDerived: a copy, or what was made of the spill, that was deleted before anybody reported it.
+func TestWhatNamesWhatIsNoLongerHereMayBeDerived(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	w.put(s, "older", "something older", "")
+	w.worked(s, "older", "of-older", "of something older", nil)
+	v := w.put(s, "plan", "the plan, dirty", "")
+	w.put(s, "copy", "the plan, dirty", "")
+	w.put(s, "else", "something else", "")
+	w.worked(s, "copy", "of-copy", "of a copy", nil)
+	w.worked(s, "plan", "between", "of the plan", nil)
+	w.worked(s, "out/between", "of-between", "of what was made of it", nil)
+	w.worked(s, "else", "of-else", "of something else", nil)
+	for _, key := range []string{"older", "copy", "out/between"} {
+		if err := w.del(s, key, w.all(key)[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report, err := w.reported("plan", v.ID, true)
+	if err != nil || report.Proven || report.Why != whyMayBe {
+		t.Fatalf("proven %v, why %q, %v", report.Proven, report.Why, err)
+	}
+	for key, want := range map[string][]string{"out/of-copy": {relMayBe}, "out/of-between": {relMayBe}, "out/of-else": nil, "out/of-older": nil} {
+		if got := listedAs(report, key); !slices.Equal(got, want) || w.get(s, key) == "" {
+			t.Errorf("%s is listed as %q, want %q, and holds %q", key, got, want, w.get(s, key))
+		}
+	}
+	// Somebody looks at each, now that the report stands.
+	for _, key := range []string{"out/of-copy", "out/of-between"} {
+		if report.Proven {
+			t.Errorf("proven before %s was looked at", key)
+		}
+		if report, err = w.reported("plan", v.ID, true, w.all(key)[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range report.Copies {
+		if c.Relation == relMayBe && !c.Spared { // their logs
+			if report, err = w.reported("plan", v.ID, true, c.Version); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.restart(true)
+	if now, err := w.Spill(context.Background(), w.spillOfficer(), report.ID); err != nil || !now.Proven || now.Why != "" {
+		t.Errorf("when all was looked at: proven %v, why %q, %v", now.Proven, now.Why, err)
+	}
+	s = w.as("s-analyst", "")
+	if w.get(s, "out/of-copy") == "" || w.get(s, "out/of-between") == "" {
+		t.Error("what was spared is gone")
 	}
 }
