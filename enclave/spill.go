@@ -64,6 +64,7 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	}
 	defer w.discard()
 	old := f.rec
+	w.copies = true
 	w.rec.author, w.rec.attrs, w.rec.tags, w.rec.retention, w.rec.hold, w.rec.sums = old.author, old.attrs, old.tags, old.retention, old.hold, old.sums
 	if old.parts {
 		w.rec.sums = redoubt.Checksums{} // those of parts are of parts

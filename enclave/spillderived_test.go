@@ -896,3 +896,92 @@ func TestWhatNamesWhatIsNoLongerHereMayBeDerived(t *testing.T) {
 		t.Error("what was spared is gone")
 	}
 }
+
+// TestWhatArrivesWhileASpillIsSoughtIsSought: the search of a report has gone past where something of it then comes to lie.
+func TestWhatArrivesWhileASpillIsSoughtIsSought(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	high := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(high, "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	who := d.as("ts-analyst", "SECRET")
+	d.worked(who, "plan", "a", "made of the plan", nil)
+	r := c.spill("", true)
+	if _, refused := carry(t, d, c.ts); len(refused) > 0 {
+		t.Fatalf("refused: %+v", refused)
+	}
+	d.worked(who, "plan", "b", "made of the plan too", nil)
+	// The search is at its end but for the last commit when more comes.
+	begun, due, err := c.ts.engine.Get(dutyKey(spillDuty + r.ID))
+	if err != nil || !due {
+		t.Fatal(due, err)
+	}
+	now, err := c.ts.spill(r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ts.wipeAll(context.Background(), now); err != nil {
+		t.Fatal(err)
+	}
+	if _, refused := carry(t, d, c.ts); len(refused) > 0 {
+		t.Fatalf("refused: %+v", refused)
+	}
+	if err := c.ts.wiped(context.Background(), now, begun); err != nil {
+		t.Fatal(err)
+	}
+	if r = c.stands(r.ID); r.Proven {
+		t.Error("it is proven though more has come")
+	}
+	if err := c.ts.fulfilAll(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if r = c.stands(r.ID); !slices.Equal(listedAs(r, "out/a"), []string{relDerived}) || !slices.Equal(listedAs(r, "out/b"), []string{relDerived}) {
+		t.Errorf("then they are listed as %q and %q", listedAs(r, "out/a"), listedAs(r, "out/b"))
+	}
+}
+
+// TestWhoAsksWhatIsClosedCommitsBeforeMoreIs: a report that has it known what it takes waits for copies and arrivals that were let in before.
+func TestWhoAsksWhatIsClosedCommitsBeforeMoreIs(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	high := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(high, "plan", "the plan, dirty", "")
+	c.ts.worked(high, "plan", "a", "made of the plan", nil)
+	held := func(w *world, do func()) (held bool) {
+		engine := w.engine
+		defer func() { w.engine = engine }()
+		w.engine = &each{engine, func(b *store.Batch) {
+			if w.readers.gate.TryLock() {
+				w.readers.gate.Unlock()
+			} else {
+				held = true
+			}
+		}}
+		do()
+		return held
+	}
+	if !held(c.ts, func() {
+		if _, err := c.ts.copied(high, "out/a", "copy", "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}) {
+		t.Error("a copy does not hold the gate")
+	}
+	if !held(d, func() { carry(t, c.ts, d) }) {
+		t.Error("what arrives does not hold the gate")
+	}
+	if held(c.ts, func() { c.ts.put(high, "else", "x", "") }) {
+		t.Error("what bears no mark holds it")
+	}
+}
+
+// each has something done before each commit.
+type each struct {
+	store.Engine
+	then func(*store.Batch)
+}
+
+func (x *each) Commit(ctx context.Context, b *store.Batch) error {
+	x.then(b)
+	return x.Engine.Commit(ctx, b)
+}
