@@ -27,9 +27,9 @@ type SpillCopy struct {
 	Version  VersionID  `json:"version"` // of an upload its ID
 	Label    string     `json:"label"`
 	Maker    NodeName   `json:"maker"`
-	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
+	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that with its mark), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
 	Job      JobID      `json:"job,omitempty"`
-	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this is a copy of
+	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this may be a copy of
 	Spared   bool       `json:"spared,omitempty"` // an officer has looked at it, and it stays
 	Gone     bool       `json:"gone"`             // its record and every key that opened it are destroyed here
 }
