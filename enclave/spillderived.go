@@ -207,7 +207,7 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 	if err != nil {
 		return err
 	}
-	here, err := e.stampsHere(ctx)
+	lost, err := e.lostFrom(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -230,10 +230,10 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 			}
 		}
 		if from == "" {
-			from = e.lostFrom(o, here, slices.Values(m.reads))
+			from = firstOf(lost, m.reads)
 		}
 		if from == "" && m.more {
-			from = e.lostFrom(o, here, slices.Values(opened[m.job]))
+			from = firstOf(lost, opened[m.job])
 		}
 		if from == "" && m.more && !known[m.job] {
 			from = o.mayBeFrom(rec.id, set.label)
@@ -249,26 +249,43 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 	return err
 }
 
-// stampsHere are those of all versions that are here.
-func (e *Enclave) stampsHere(ctx context.Context) (map[versionID]struct{}, error) {
-	here := map[versionID]struct{}{}
-	return here, e.eachContent(ctx, func(_ *bucket, _ *labelSet, _ string, _ []byte, head *record) error {
-		here[head.id] = struct{}{}
+// lostFrom gives the versions that were opened and are not here any more, with the listed version that each may have been made of, or been a copy of:
+// nobody can look. What is listed has led to what it could already.
+func (e *Enclave) lostFrom(ctx context.Context, o *origins) (map[versionID]redoubt.VersionID, error) {
+	lost, asked := map[versionID]redoubt.VersionID{}, map[redoubt.JobID]bool{}
+	named := func(all []versionID) {
+		for _, id := range all {
+			if set := e.sets.byTag(id.tag()); set != nil && o.versions[id].of == "" {
+				if of := o.mayBeFrom(id, set.label); of != "" {
+					lost[id] = of
+				}
+			}
+		}
+	}
+	err := e.eachMade(ctx, nil, func(_ *bucket, _ *labelSet, _ string, _ *record, m mark, _ bool) error {
+		named(m.reads)
+		if !m.more || asked[m.job] {
+			return nil
+		}
+		asked[m.job] = true
+		opened, _, err := e.allReads(m.job)
+		named(opened)
+		return err
+	})
+	if err != nil || len(lost) == 0 {
+		return nil, err
+	}
+	return lost, e.eachContent(ctx, func(_ *bucket, _ *labelSet, _ string, _ []byte, head *record) error {
+		delete(lost, head.id)
 		return nil
 	})
 }
 
-// lostFrom is what a version that was opened, and is not here any more, may have been, or been made of: nobody can look. What is listed has led
-// to what it could already.
-func (e *Enclave) lostFrom(o *origins, here map[versionID]struct{}, read iter.Seq[versionID]) redoubt.VersionID {
-	for id := range read {
-		if _, is := here[id]; is || o.versions[id].of != "" {
-			continue
-		}
-		if set := e.sets.byTag(id.tag()); set != nil {
-			if of := o.mayBeFrom(id, set.label); of != "" {
-				return of
-			}
+// firstOf is what the first of these that is among them leads to.
+func firstOf(lost map[versionID]redoubt.VersionID, all []versionID) redoubt.VersionID {
+	for _, id := range all {
+		if of := lost[id]; of != "" {
+			return of
 		}
 	}
 	return ""
