@@ -232,6 +232,11 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 		if from == "" {
 			from = firstOf(lost, m.reads)
 		}
+		for _, id := range m.reads { // above it, or newer: no true mark names that, and nothing goes by a false one
+			if x := o.versions[id]; from == "" && x.stamp == id {
+				from = x.of
+			}
+		}
 		if from == "" && m.more {
 			from = firstOf(lost, opened[m.job])
 		}

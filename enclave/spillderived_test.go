@@ -985,3 +985,32 @@ func (x *each) Commit(ctx context.Context, b *store.Batch) error {
 	x.then(b)
 	return x.Engine.Commit(ctx, b)
 }
+
+// TestNothingBelowGoesByAMark: a true one names nothing above; by a false one nothing is erased or closed.
+func TestNothingBelowGoesByAMark(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, s := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "")
+	v := w.put(s, "plan", "the plan, dirty", "")
+	id, _ := w.ids.parse(string(v.ID))
+	put := func(who redoubt.Credential, key string) error {
+		attrs := mark{job: "j", reads: []versionID{id}}.on(redoubt.Attributes{})
+		_, err := w.PutObject(ctx, who, redoubt.PutObject{Name: named(key), Attributes: attrs, SizeBytes: 1, Body: strings.NewReader("x")})
+		return err
+	}
+	if err := errors.Join(put(low, "low"), put(s, "high")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.reported("plan", v.ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listedAs(r, "low"); !slices.Equal(got, []string{relMayBe}) || r.Proven || w.get(low, "low") != "x" {
+		t.Errorf("what is below is listed as %q, and holds %q", got, w.get(low, "low"))
+	}
+	if got := listedAs(r, "high"); !slices.Equal(got, []string{relDerived}) || w.get(s, "high") != "" {
+		t.Errorf("what is at its label is listed as %q", got)
+	}
+	if low, high := put(low, "low2"), put(s, "high2"); low != nil || !errors.Is(high, redoubt.Conflict) {
+		t.Errorf("afterwards below: %v, at its label: %v", low, high)
+	}
+}
