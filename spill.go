@@ -27,9 +27,9 @@ type SpillCopy struct {
 	Version  VersionID  `json:"version"` // of an upload its ID
 	Label    string     `json:"label"`
 	Maker    NodeName   `json:"maker"`
-	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
+	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that with its mark), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
 	Job      JobID      `json:"job,omitempty"`
-	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this is a copy of
+	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this may be a copy of
 	Spared   bool       `json:"spared,omitempty"` // an officer has looked at it, and it stays
 	Gone     bool       `json:"gone"`             // its record and every key that opened it are destroyed here
 }
@@ -106,7 +106,7 @@ type SpillService interface {
 	// ReportSpill finds a version, every copy of its content, and what jobs made of those, erases them, and keeps a report. Without Erase it only
 	// finds. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up
 	// again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: what is to be spared was not
-	// listed as derived; Conflict: the report has begun without sparing it.
+	// listed as derived, or as what may be; Conflict: a report that has begun erases it. What only may be derived is spared at any time.
 	ReportSpill(ctx context.Context, who Credential, q Spill) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)

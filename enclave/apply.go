@@ -30,7 +30,9 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 			no, err = e.applyRecords(ctx, taken)
 			refused = append(refused, no...)
 		} else if err == nil {
+			e.readers.gate.RLock() // from the question what is closed to the commit; records, which ask nothing, are under other locks by then
 			err = e.applyAll(ctx, taken)
+			e.readers.gate.RUnlock()
 		}
 		for _, n := range taken {
 			if n.w != nil {
@@ -251,8 +253,8 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err != nil {
 		return o, err
 	}
-	if report := e.readers.closes(n.w.rec); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over
-		if err := (duty{}).add(batch, spillDuty+report); err != nil {
+	if report := e.readers.closes(n.w.rec, n.set.label); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over, nor is one under way
+		if err := (duty{Version: n.id[:]}).add(batch, spillDuty+report); err != nil {
 			return o, err
 		}
 	}

@@ -189,6 +189,7 @@ func (e *Enclave) writeOver(ctx context.Context, who redoubt.Credential, b *buck
 		return redoubt.Version{}, err
 	}
 	defer w.discard()
+	w.copies = true
 	w.rec.base, w.rec.marker = base, kept.rec.marker
 	w.rec.attrs, w.rec.tags, w.rec.sums = copiedFrom(kept.rec, kept.set.label, who.Subject, kept.rec.attrs), kept.rec.tags, kept.rec.sums
 	if w.rec.sums.Composite {

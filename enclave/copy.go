@@ -10,7 +10,7 @@ import (
 // CopyObject makes a new version from another one. The label of what is read goes
 // with it: the copy's is at least the join of source, working label and bucket default (RULES 2.4).
 func (e *Enclave) CopyObject(ctx context.Context, who redoubt.Credential, in redoubt.CopyObject) (redoubt.Version, error) {
-	const op = "CopyObject"
+	const op = opCopy
 	opened, err := e.GetObject(ctx, who, redoubt.ReadObject{Name: in.Source, ID: in.SourceID, If: in.SourceIf})
 	if err != nil {
 		return redoubt.Version{}, sourceError(err)
@@ -49,17 +49,19 @@ func (e *Enclave) CopyObject(ctx context.Context, who redoubt.Credential, in red
 	return e.putCopy(ctx, who, put, src.set.label)
 }
 
+const opCopy = "CopyObject"
+
 // sourceError keeps a failed condition on the source from looking like one on the target.
 func sourceError(err error) error {
 	if redoubt.KindOf(err) == redoubt.NotModified {
-		return &redoubt.Error{Op: "CopyObject", Kind: redoubt.PreconditionFail, Err: err}
+		return &redoubt.Error{Op: opCopy, Kind: redoubt.PreconditionFail, Err: err}
 	}
 	return err
 }
 
 // putCopy is PutObject for content that was read at source's label.
 func (e *Enclave) putCopy(ctx context.Context, who redoubt.Credential, in redoubt.PutObject, source label.Label) (redoubt.Version, error) {
-	const op = "CopyObject"
+	const op = opCopy
 	b, err := e.bucket(op, in.Name.Bucket)
 	if err != nil {
 		return redoubt.Version{}, e.missingBucket(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, name: in.Name}, err)

@@ -11,6 +11,7 @@ import (
 
 	"redoubt"
 	"redoubt/compute/image"
+	"redoubt/label"
 	"redoubt/store"
 )
 
@@ -176,21 +177,27 @@ func (e *Enclave) allReads(id redoubt.JobID) ([]versionID, bool, error) {
 
 // readers are the attempts and instances that run, and what was taken out as a spill. What one of them commits is committed with gate held shared,
 // and what is spilled becomes known with gate held alone: so who has read it is seen while it runs, or in what it has committed. gate is taken before
-// any other lock, mu before a run's own.
+// any other lock, mu before a run's own. Copies and what arrives over a link hold it shared too.
 type readers struct {
 	gate    sync.RWMutex
 	mu      sync.Mutex
 	runs    map[*jobRun]struct{}
-	spilt   map[versionID]string // what reports take out -> the report
-	modules map[string]string    // SHA-256 of such content -> the report
+	spilt   map[versionID]spilt // what reports take out
+	modules map[string]spilt    // SHA-256 of what was spilled -> the oldest version of it that is taken out
 	spared  map[string]map[versionID]struct{}
 	turn    int // counts what was spilled since the node began: nothing that was kept in memory before serves after
+}
+
+// spilt is a version that a report takes out.
+type spilt struct {
+	report string
+	origin
 }
 
 // loadReaders takes up what reports have taken out.
 func (e *Enclave) loadReaders(ctx context.Context) error {
 	x := &e.readers
-	x.runs, x.spilt, x.modules, x.spared = map[*jobRun]struct{}{}, map[versionID]string{}, map[string]string{}, map[string]map[versionID]struct{}{}
+	x.runs, x.spilt, x.modules, x.spared = map[*jobRun]struct{}{}, map[versionID]spilt{}, map[string]spilt{}, map[string]map[versionID]struct{}{}
 	return e.Records(ctx, kindSpill, func(_ string, value []byte) error {
 		r := new(spillRecord)
 		if err := strictJSON(value, r); err != nil {
@@ -212,12 +219,17 @@ func (e *Enclave) takenOut(r *spillRecord) {
 		if !r.goes(i) || len(f.Stamp) != len(versionID{}) {
 			continue
 		}
-		if id := versionID(f.Stamp); x.spilt[id] == "" {
-			x.spilt[id] = r.ID
+		id := versionID(f.Stamp)
+		s := spilt{r.ID, origin{of: r.Copies[i].Version, stamp: id}}
+		if set := e.sets.byTag(id.tag()); set != nil {
+			s.label = set.label
+		}
+		if x.spilt[id].report == "" {
+			x.spilt[id] = s
 			x.turn++
 		}
-		if f.Sum != "" && x.modules[f.Sum] == "" {
-			x.modules[f.Sum] = r.ID
+		if was := x.modules[f.Sum]; r.isContent(i) && (was.report == "" || was.stamp.newer(id)) {
+			x.modules[f.Sum] = s
 		}
 	}
 	if x.spared[r.ID] == nil {
@@ -248,28 +260,32 @@ func (x *readers) end(r *jobRun) {
 func (x *readers) takes(id versionID) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.spilt[id] != ""
+	return x.spilt[id].report != ""
 }
 
 // closes names the report that takes out what a version was made of: nobody opens that any more, also before it is found, or when it comes later
-// over a link. "": none does.
-func (x *readers) closes(rec *record) string {
+// over a link. "": none does. One that has no stamp yet is being put at that label.
+func (x *readers) closes(rec *record, at label.Label) string {
 	m, is := markOf(rec)
 	if !is { // most are not, and take no lock
 		return ""
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	by := func(report string) bool {
-		_, spared := x.spared[report][rec.id]
-		return report != "" && !spared
+	id := rec.id
+	if id.isZero() {
+		id = newestStamp
 	}
-	if report := x.modules[m.program]; by(report) {
-		return report
+	by := func(s spilt) bool {
+		_, spared := x.spared[s.report][rec.id]
+		return s.report != "" && !spared
 	}
-	for _, id := range m.reads {
-		if report := x.spilt[id]; by(report) {
-			return report
+	if s := x.modules[m.program]; by(s) && id.newer(s.stamp) {
+		return s.report
+	}
+	for _, r := range m.reads {
+		if s := x.spilt[r]; by(s) && s.ledTo(id, at) {
+			return s.report
 		}
 	}
 	return ""
@@ -287,7 +303,8 @@ func (r *jobRun) note(op string, rec *record) error {
 		r.over = true
 	}
 	r.mu.Unlock()
-	if r.e.readers.takes(rec.id) || r.e.readers.closes(rec) != "" { // it was found before it was taken out
+	set := r.e.sets.byTag(rec.id.tag())
+	if set == nil || r.e.readers.takes(rec.id) || r.e.readers.closes(rec, set.label) != "" { // it was found before it was taken out
 		return &redoubt.Error{Op: op, Kind: redoubt.NotFound}
 	}
 	return nil
@@ -333,7 +350,7 @@ func (e *Enclave) readersOf(r *spillRecord, o *origins) (all []*jobRun) {
 		run.mu.Lock()
 		over, at, program, read := run.over, run.label, programOf(run.j.Spec), maps.Clone(run.reads)
 		run.mu.Unlock()
-		if !o.has(maps.Keys(read), program) && !o.mayHave(over, program, at) {
+		if o.from(newestStamp, at, maps.Keys(read), program) == "" && !o.mayHave(over, program, at) {
 			continue
 		}
 		all = append(all, run)

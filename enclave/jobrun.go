@@ -398,8 +398,8 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
 	attrs, spilt := r.made().on(redoubt.Attributes{}), r.spilt
 	r.mu.Unlock()
-	closed := func(a redoubt.Attributes) bool { return e.readers.closes(&record{attrs: a}) != "" }
-	if spilt || closed(attrs) || slices.ContainsFunc(outs, func(w *write) bool { return closed(w.rec.attrs) }) { // nobody could open what it makes
+	closed := func(a redoubt.Attributes, l label.Label) bool { return e.readers.closes(&record{attrs: a}, l) != "" }
+	if spilt || closed(attrs, j.max.label) || slices.ContainsFunc(outs, func(w *write) bool { return closed(w.rec.attrs, w.set.label) }) { // nobody could open what it makes
 		x.Code, x.Why, log, logged = -1, reason(errSpilt), nil, 0
 	}
 	if x.Retry {

@@ -44,6 +44,7 @@ func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, 
 	if err != nil {
 		return redoubt.Version{}, err
 	}
+	w.copies = op == opCopy
 	w.rec.attrs, w.rec.tags, w.rec.hold = in.Attributes, in.Tags, in.Hold
 	if w.rec.retention, err = b.retention(op, in.Retention, in.Hold, e.clock()); err != nil {
 		return redoubt.Version{}, err
@@ -159,6 +160,7 @@ type write struct {
 	filled  int     // bytes of it
 	staged  []store.Staged
 	hold    hold                     // of the share of made
+	copies  bool                     // what bears a mark maybe, and is put by no job
 	also    func(*store.Batch) error // what is committed with it, once it has its ID; may be nil
 	entry   *entry                   // of one that waits for others to be committed with it
 }
@@ -346,12 +348,16 @@ func (w *write) binding(bound versionID) keys.Binding {
 // entry, unless a condition fails. After an error the caller notes the entry.
 func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, entry *entry) (redoubt.Version, error) {
 	e := w.e
+	if w.copies { // what jobs put is put with it held
+		e.readers.gate.RLock()
+		defer e.readers.gate.RUnlock()
+	}
 	w.b.gate.RLock()
 	defer w.b.gate.RUnlock()
 	if _, err := e.bucket(op, w.name.Bucket); err != nil {
 		return redoubt.Version{}, err
 	}
-	if e.readers.closes(w.rec) != "" { // a copy of what was taken out meanwhile
+	if e.readers.closes(w.rec, w.set.label) != "" { // a copy of what was taken out meanwhile
 		return redoubt.Version{}, &redoubt.Error{Op: op, Object: w.name.String(), Kind: redoubt.Conflict, Rule: ruleJobSpilt}
 	}
 	unlock := e.locks.lock(w.b.id, w.name.Key)

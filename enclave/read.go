@@ -226,7 +226,7 @@ func (e *Enclave) resolve(ctx context.Context, view getter, op string, who redou
 		return found{}, e.noted(ctx, entry, missing)
 	case f.rec.marker:
 		return f, e.noted(ctx, entry, &redoubt.Error{Op: op, Object: in.Name.String(), Kind: redoubt.MethodNotAllowed})
-	case e.readers.closes(f.rec) != "":
+	case e.readers.closes(f.rec, f.set.label) != "":
 		return found{}, e.noted(ctx, entry, b.missing(op, in.Name))
 	}
 	entry.Version, entry.Bytes = f.rec.id[:], f.rec.size

@@ -64,6 +64,7 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	}
 	defer w.discard()
 	old := f.rec
+	w.copies = true
 	w.rec.author, w.rec.attrs, w.rec.tags, w.rec.retention, w.rec.hold, w.rec.sums = old.author, old.attrs, old.tags, old.retention, old.hold, old.sums
 	if old.parts {
 		w.rec.sums = redoubt.Checksums{} // those of parts are of parts
@@ -126,6 +127,8 @@ type spillFound struct {
 
 // What a copy is to a report, where more than the word is asked of it.
 const (
+	relItself  = "itself"
+	relSame    = "same content"
 	relLater   = "later"
 	relUpload  = "upload"
 	relDerived = "derived"
@@ -134,6 +137,9 @@ const (
 
 // whyMore is of a report that is full.
 const whyMore = "there are more than one report takes: what it lists is erased; ask for the report of the same version once more, and the next one goes on"
+
+// whyMayBe is of a report that lists what nobody has looked at.
+const whyMayBe = "what it lists as \"may be derived\" is left, since it is not known what it was made of: look at each, and report it as a spill, or keep it by the same report with --spare VERSION"
 
 // add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
@@ -212,8 +218,8 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 		begun, err := e.spillOf(name, id)
 		if err == nil && begun == nil {
 			err = e.maySpare(op, q)
-		} else if err == nil && slices.ContainsFunc(q.Spare, func(v redoubt.VersionID) bool { return !slices.Contains(begun.Spare, v) }) {
-			err = &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Conflict, Rule: ruleSpare, Hint: "report " + begun.ID + " has begun, and erases what it does not spare"}
+		} else if err == nil {
+			err = e.mayStillSpare(op, begun, q)
 		}
 		if err != nil {
 			return out, e.noted(ctx, ent, err)
@@ -250,7 +256,7 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 	now := e.clock().UTC().Truncate(time.Second)
 	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: newSpillID(), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
 		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
-	if err := e.listCopy(r, name, f, "itself"); err != nil {
+	if err := e.listCopy(r, name, f, relItself); err != nil {
 		return out, err
 	}
 	if q.Erase {
@@ -278,6 +284,9 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 // reportOn brings a report that has begun to its end. One that is there and full is gone on with by another: of the same version, and of what was made of
 // all that was listed.
 func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *spillRecord, q redoubt.Spill) (out redoubt.SpillReport, err error) {
+	if begun, err = e.spareMore(ctx, begun, q); err != nil {
+		return out, err
+	}
 	if _, due, err := e.engine.Get(dutyKey(spillDuty + begun.ID)); err != nil || due || begun.Why != whyMore {
 		if err != nil {
 			return out, err
@@ -297,6 +306,68 @@ func newSpillID() string {
 	var raw [8]byte
 	rand.Read(raw[:])
 	return hex.EncodeToString(raw[:])
+}
+
+// chain gives a report and those that it goes on with.
+func (e *Enclave) chain(r *spillRecord) (all []*spillRecord, err error) {
+	for all = append(all, r); r.After != ""; all = append(all, r) {
+		if r, err = e.spill(r.After); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// mayStillSpare is maySpare of a report that has begun: what it has listed as derived goes, and is not kept by saying so later.
+func (e *Enclave) mayStillSpare(op string, begun *spillRecord, q redoubt.Spill) error {
+	q.Version = begun.Version
+	if err := e.maySpare(op, q); err != nil {
+		return err
+	}
+	all, err := e.chain(begun)
+	for _, r := range all {
+		for i, c := range r.Copies {
+			if r.goes(i) && slices.Contains(q.Spare, c.Version) {
+				return &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Conflict, Rule: ruleSpare, Hint: "report " + r.ID + " has begun, and erases " + string(c.Version)}
+			}
+		}
+	}
+	return err
+}
+
+// spareMore has a report that has begun, and those that it goes on with, keep what they do not erase yet, and gives it as it is then.
+func (e *Enclave) spareMore(ctx context.Context, begun *spillRecord, q redoubt.Spill) (*spillRecord, error) {
+	if len(q.Spare) == 0 {
+		return begun, nil
+	}
+	e.spillMu.Lock() // what is being searched for is not changed behind it
+	defer e.spillMu.Unlock()
+	latest, err := e.spill(begun.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.mayStillSpare("ReportSpill", latest, q); err != nil {
+		return nil, err
+	}
+	all, err := e.chain(latest)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		for _, v := range q.Spare {
+			if !slices.Contains(r.Spare, v) {
+				r.Spare = append(r.Spare, v)
+			}
+		}
+		for i, c := range r.Copies {
+			r.Copies[i].Spared = c.Spared || c.Relation == relMayBe && slices.Contains(q.Spare, c.Version)
+		}
+		if err := e.keepSpill(ctx, r, nil); err != nil {
+			return nil, err
+		}
+		e.takenOut(r)
+	}
+	return latest, nil
 }
 
 // maySpare holds what an officer spares against what she has been shown: derivatives, and no copies.

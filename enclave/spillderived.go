@@ -16,36 +16,42 @@ import (
 
 // What was made of a spill (docs/adr/0039): outputs and logs of the jobs that opened what a report lists, what was compiled of it, what jobs made of
 // those, and copies of all of them. Marks say it (derived.go). What is known to be made of it goes as a copy does; what only may be is listed for an
-// officer to look at.
+// officer to look at. What a derivative holds decides nothing: whoever read the spill chose it, and could choose the bytes of what others have.
 
 // origins are what the derivatives of a report are known by. Each leads to the listed version that it stands for.
 type origins struct {
-	versions map[versionID]redoubt.VersionID     // what is listed, and manifests that name a blob that is
-	programs map[string]redoubt.VersionID        // modules, by SHA-256
-	repos    map[string]redoubt.VersionID        // repositories that a blob lies in
-	copies   map[int64]map[string]derivedContent // of derivatives, by size and SHA-256
-	labels   []label.Label                       // of what goes
-	stamps   []versionID
+	versions map[versionID]origin          // what is listed, and manifests that name a blob of the content
+	programs map[string]origin             // the content itself as a module, by SHA-256
+	repos    map[string]origin             // repositories that the content lies in as a blob
+	copies   map[int64]map[string][]origin // what derivatives hold, by size and SHA-256: what may be a copy
+	all      []origin                      // what goes
 }
 
-type derivedContent struct {
+// origin is a listed version, and whom it can have led to: what is newer, and at a label that dominates its own.
+type origin struct {
 	of    redoubt.VersionID
-	stamp versionID // what is older is no copy of it
+	stamp versionID
+	label label.Label
 }
+
+// ledTo says whether a version can have been made of this one.
+func (o origin) ledTo(id versionID, at label.Label) bool {
+	return o.of != "" && id.newer(o.stamp) && at.Dominates(o.label)
+}
+
+// newestStamp is newer than every version: what runs has put nothing yet.
+var newestStamp = versionID(bytes.Repeat([]byte{0xff}, len(versionID{})))
 
 // originsOf gathers them.
 func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, error) {
-	o := &origins{versions: map[versionID]redoubt.VersionID{}, programs: map[string]redoubt.VersionID{}, repos: map[string]redoubt.VersionID{}, copies: map[int64]map[string]derivedContent{}}
-	blobs := map[string]redoubt.VersionID{} // digests that manifests may name
-	for of := r; of != nil; {
+	o := &origins{versions: map[versionID]origin{}, programs: map[string]origin{}, repos: map[string]origin{}, copies: map[int64]map[string][]origin{}}
+	blobs := map[string]origin{} // digests that manifests may name
+	all, err := e.chain(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, of := range all {
 		if err := e.addOrigins(o, of, blobs); err != nil {
-			return nil, err
-		}
-		if of.After == "" {
-			break
-		}
-		var err error
-		if of, err = e.spill(of.After); err != nil {
 			return nil, err
 		}
 	}
@@ -56,7 +62,7 @@ func (e *Enclave) originsOf(ctx context.Context, r *spillRecord) (*origins, erro
 }
 
 // addOrigins adds those of one report.
-func (e *Enclave) addOrigins(o *origins, r *spillRecord, blobs map[string]redoubt.VersionID) error {
+func (e *Enclave) addOrigins(o *origins, r *spillRecord, blobs map[string]origin) error {
 	for i, c := range r.Copies {
 		f := r.Found[i]
 		if !r.goes(i) || len(f.Stamp) != len(versionID{}) {
@@ -66,31 +72,39 @@ func (e *Enclave) addOrigins(o *origins, r *spillRecord, blobs map[string]redoub
 		if err != nil {
 			return err
 		}
-		id := versionID(f.Stamp)
-		o.versions[id], o.labels, o.stamps = c.Version, append(o.labels, set.label), append(o.stamps, id)
-		if f.Sum == "" {
-			continue
-		}
-		if o.programs[f.Sum] == "" {
-			o.programs[f.Sum] = c.Version
-		}
-		if repo := image.Holder(redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}); repo != "" {
-			o.repos[repo], blobs[f.Sum] = c.Version, c.Version
-		}
-		if c.Relation == relDerived && f.Size > 0 { // what is empty is a copy of anything
+		x := origin{c.Version, versionID(f.Stamp), set.label}
+		o.versions[x.stamp], o.all = x, append(o.all, x)
+		switch {
+		case r.isContent(i):
+			older(o.programs, f.Sum, x)
+			if repo := image.Holder(redoubt.ObjectName{Bucket: c.Bucket, Key: c.Key}); repo != "" {
+				older(o.repos, repo, x)
+				older(blobs, f.Sum, x)
+			}
+		case f.Sum != "" && f.Size > 0: // what is empty is a copy of anything
 			if o.copies[f.Size] == nil {
-				o.copies[f.Size] = map[string]derivedContent{}
+				o.copies[f.Size] = map[string][]origin{}
 			}
-			if _, is := o.copies[f.Size][f.Sum]; !is {
-				o.copies[f.Size][f.Sum] = derivedContent{c.Version, id}
-			}
+			o.copies[f.Size][f.Sum] = append(o.copies[f.Size][f.Sum], x)
 		}
 	}
 	return nil
 }
 
+// isContent says whether what is listed holds what was spilled, byte for byte.
+func (r *spillRecord) isContent(i int) bool {
+	return r.Copies[i].Relation == relItself || r.Copies[i].Relation == relSame
+}
+
+// older keeps the older of two origins of one content.
+func older(in map[string]origin, key string, x origin) {
+	if was := in[key]; was.of == "" || was.stamp.newer(x.stamp) {
+		in[key] = x
+	}
+}
+
 // manifestsOf adds the manifests that name one of these digests: a job opens the manifest of its image each time, and a layer once.
-func (e *Enclave) manifestsOf(ctx context.Context, o *origins, blobs map[string]redoubt.VersionID) error {
+func (e *Enclave) manifestsOf(ctx context.Context, o *origins, blobs map[string]origin) error {
 	return e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
 		if !image.IsManifest(key) || head.size > image.MaxManifestBytes {
 			return nil
@@ -111,27 +125,23 @@ func (e *Enclave) manifestsOf(ctx context.Context, o *origins, blobs map[string]
 			return err
 		}
 		for digest, of := range blobs {
-			if bytes.Contains(text, []byte(digest)) && o.versions[rec.id] == "" {
-				o.versions[rec.id] = of
+			if bytes.Contains(text, []byte(digest)) && (o.versions[rec.id].of == "" || o.versions[rec.id].stamp.newer(of.stamp)) {
+				o.versions[rec.id] = origin{of.of, of.stamp, set.label}
 			}
 		}
 		return nil
 	})
 }
 
-// has says whether one of these was opened, or runs as the program.
-func (o *origins) has(read iter.Seq[versionID], program string) bool {
-	return o.from(read, program) != ""
-}
-
-// from is the listed version that one of these stands for; "": none is.
-func (o *origins) from(read iter.Seq[versionID], program string) redoubt.VersionID {
-	if of := o.programs[program]; of != "" {
-		return of
+// from is the listed version that a version was made of, by a program and of what was opened; "": it was made of none. A program is the content itself,
+// which goes at whatever label it lies: so does what it made.
+func (o *origins) from(id versionID, at label.Label, read iter.Seq[versionID], program string) redoubt.VersionID {
+	if x := o.programs[program]; x.of != "" && id.newer(x.stamp) {
+		return x.of
 	}
-	for id := range read {
-		if of := o.versions[id]; of != "" {
-			return of
+	for r := range read {
+		if x := o.versions[r]; x.ledTo(id, at) {
+			return x.of
 		}
 	}
 	return ""
@@ -139,14 +149,14 @@ func (o *origins) from(read iter.Seq[versionID], program string) redoubt.Version
 
 // mayHave says whether what runs at a label may have opened one of these: it opened more than is known, or a layer of its image may be one.
 func (o *origins) mayHave(over bool, program string, at label.Label) bool {
-	return o.repos[program] != "" || over && slices.ContainsFunc(o.labels, at.Dominates)
+	return o.repos[program].of != "" || over && o.mayBeFrom(newestStamp, at) != ""
 }
 
 // mayBeFrom is what a version may have been made of whose job opened more than is known: what its label dominates, and is older.
 func (o *origins) mayBeFrom(id versionID, at label.Label) redoubt.VersionID {
-	for i, of := range o.stamps {
-		if at.Dominates(o.labels[i]) && id.newer(of) {
-			return o.versions[of]
+	for _, x := range o.all {
+		if x.ledTo(id, at) {
+			return x.of
 		}
 	}
 	return ""
@@ -154,35 +164,30 @@ func (o *origins) mayBeFrom(id versionID, at label.Label) redoubt.VersionID {
 
 // traceDerived finds what is known to be made of what a report lists, until nothing more is.
 func (e *Enclave) traceDerived(ctx context.Context, r *spillRecord) error {
-	sums, opened := map[versionID]string{}, map[redoubt.JobID][]versionID{}
+	opened := map[redoubt.JobID][]versionID{}
 	for had := -1; had < r.listed(); {
 		had = r.listed()
 		o, err := e.originsOf(ctx, r)
 		if err != nil {
 			return err
 		}
-		err = e.eachMade(ctx, o, func(b *bucket, set *labelSet, key string, rec *record, m mark, marked bool) error {
-			if o.versions[rec.id] != "" && r.lists(rec.id) {
+		err = e.eachMade(ctx, nil, func(b *bucket, set *labelSet, key string, rec *record, m mark, _ bool) error {
+			if o.versions[rec.id].of != "" && r.lists(rec.id) {
 				return nil
 			}
-			d := derivation{Job: m.job}
-			if marked {
-				if d.From = o.from(slices.Values(m.reads), m.program); d.From == "" && m.more {
-					if _, asked := opened[m.job]; !asked {
-						if opened[m.job], _, err = e.allReads(m.job); err != nil {
-							return err
-						}
+			from := o.from(rec.id, set.label, slices.Values(m.reads), m.program)
+			if from == "" && m.more {
+				if _, asked := opened[m.job]; !asked {
+					if opened[m.job], _, err = e.allReads(m.job); err != nil {
+						return err
 					}
-					d.From = o.from(slices.Values(opened[m.job]), m.program)
 				}
+				from = o.from(rec.id, set.label, slices.Values(opened[m.job]), m.program)
 			}
-			if d.From == "" {
-				if d.From, err = e.copyOfDerived(o, b, set, key, rec, sums); err != nil || d.From == "" {
-					return err
-				}
-				d.Job = ""
+			if from == "" {
+				return nil
 			}
-			return e.listDerived(r, b, set, key, rec, relDerived, d)
+			return e.listDerived(r, b, set, key, rec, relDerived, derivation{m.job, from})
 		})
 		if errors.Is(err, errSpillFull) {
 			return nil
@@ -195,22 +200,45 @@ func (e *Enclave) traceDerived(ctx context.Context, r *spillRecord) error {
 }
 
 // traceUnsure lists what only may be made of what a report lists: of jobs that opened more than is known, or ran another image of a repository that a
-// blob of it lay in. It comes last, since nobody knows how many there are.
+// blob of it lay in; what names a version that is no longer here, and may itself have been made of it; and what holds what a derivative does, and bears no
+// mark. It comes last, since nobody knows how many there are.
 func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 	o, err := e.originsOf(ctx, r)
 	if err != nil {
 		return err
 	}
-	known := map[redoubt.JobID]bool{}
+	lost, err := e.lostFrom(ctx, o)
+	if err != nil {
+		return err
+	}
+	known, opened := map[redoubt.JobID]bool{}, map[redoubt.JobID][]versionID{}
 	err = e.eachMade(ctx, o, func(b *bucket, set *labelSet, key string, rec *record, m mark, marked bool) error {
-		if !marked || r.lists(rec.id) {
+		if r.lists(rec.id) {
 			return nil
 		}
-		from := o.repos[m.program]
-		if _, asked := known[m.job]; from == "" && m.more && !asked {
-			if _, known[m.job], err = e.allReads(m.job); err != nil {
+		if !marked {
+			from, err := e.copyOfDerived(o, b, set, key, rec)
+			if err != nil || from == "" {
 				return err
 			}
+			return e.listDerived(r, b, set, key, rec, relMayBe, derivation{From: from})
+		}
+		from := o.repos[m.program].of
+		if _, asked := known[m.job]; from == "" && m.more && !asked {
+			if opened[m.job], known[m.job], err = e.allReads(m.job); err != nil {
+				return err
+			}
+		}
+		if from == "" {
+			from = firstOf(lost, m.reads)
+		}
+		for _, id := range m.reads { // above it, or newer: no true mark names that, and nothing goes by a false one
+			if x := o.versions[id]; from == "" && x.stamp == id {
+				from = x.of
+			}
+		}
+		if from == "" && m.more {
+			from = firstOf(lost, opened[m.job])
 		}
 		if from == "" && m.more && !known[m.job] {
 			from = o.mayBeFrom(rec.id, set.label)
@@ -224,6 +252,48 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 		return nil
 	}
 	return err
+}
+
+// lostFrom gives the versions that were opened and are not here any more, with the listed version that each may have been made of, or been a copy of:
+// nobody can look. What is listed has led to what it could already.
+func (e *Enclave) lostFrom(ctx context.Context, o *origins) (map[versionID]redoubt.VersionID, error) {
+	lost, asked := map[versionID]redoubt.VersionID{}, map[redoubt.JobID]bool{}
+	named := func(all []versionID) {
+		for _, id := range all {
+			if set := e.sets.byTag(id.tag()); set != nil && o.versions[id].of == "" {
+				if of := o.mayBeFrom(id, set.label); of != "" {
+					lost[id] = of
+				}
+			}
+		}
+	}
+	err := e.eachMade(ctx, nil, func(_ *bucket, _ *labelSet, _ string, _ *record, m mark, _ bool) error {
+		named(m.reads)
+		if !m.more || asked[m.job] {
+			return nil
+		}
+		asked[m.job] = true
+		opened, _, err := e.allReads(m.job)
+		named(opened)
+		return err
+	})
+	if err != nil || len(lost) == 0 {
+		return nil, err
+	}
+	return lost, e.eachContent(ctx, func(_ *bucket, _ *labelSet, _ string, _ []byte, head *record) error {
+		delete(lost, head.id)
+		return nil
+	})
+}
+
+// firstOf is what the first of these that is among them leads to.
+func firstOf(lost map[versionID]redoubt.VersionID, all []versionID) redoubt.VersionID {
+	for _, id := range all {
+		if of := lost[id]; of != "" {
+			return of
+		}
+	}
+	return ""
 }
 
 // derivation is how a version was made.
@@ -245,31 +315,28 @@ func (e *Enclave) listDerived(r *spillRecord, b *bucket, set *labelSet, key stri
 	return e.list(r, name, f, relation, text, d)
 }
 
-// copyOfDerived says of which derivative a version has the content.
-func (e *Enclave) copyOfDerived(o *origins, b *bucket, set *labelSet, key string, rec *record, sums map[versionID]string) (redoubt.VersionID, error) {
-	of := o.copies[rec.size]
-	if of == nil {
+// copyOfDerived says of which derivative a version may be a copy.
+func (e *Enclave) copyOfDerived(o *origins, b *bucket, set *labelSet, key string, rec *record) (redoubt.VersionID, error) {
+	sum, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}, rec.size, 0)
+	if unreadable(err) {
 		return "", nil
 	}
-	if _, is := sums[rec.id]; !is {
-		sum, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}, rec.size, 0)
-		if err != nil && !unreadable(err) {
-			return "", err
-		}
-		if sums[rec.id] = ""; err == nil {
-			sums[rec.id] = hex.EncodeToString(sum[:])
-		}
+	if err != nil {
+		return "", err
 	}
-	if d, is := of[sums[rec.id]]; is && rec.id.newer(d.stamp) {
-		return d.of, nil
+	for _, x := range o.copies[rec.size][hex.EncodeToString(sum[:])] {
+		if x.ledTo(rec.id, set.label) {
+			return x.of, nil
+		}
 	}
 	return "", nil
 }
 
-// eachMade goes over the versions that bear a mark, and those that have the size of a derivative.
+// eachMade goes over the versions that bear a mark, and those that have the size of a derivative, if any are given.
 func (e *Enclave) eachMade(ctx context.Context, o *origins, each func(b *bucket, set *labelSet, key string, rec *record, m mark, marked bool) error) error {
 	return e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
-		if o.copies[head.size] == nil && !bytes.Contains(raw, []byte(metaMade)) {
+		sized := o != nil && o.copies[head.size] != nil
+		if !sized && !bytes.Contains(raw, []byte(metaMade)) {
 			return nil
 		}
 		rec, err := decodeRecord(raw)
@@ -277,7 +344,7 @@ func (e *Enclave) eachMade(ctx context.Context, o *origins, each func(b *bucket,
 			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
 		}
 		m, marked := markOf(rec)
-		if !marked && o.copies[head.size] == nil {
+		if !marked && !sized {
 			return nil
 		}
 		return each(b, set, key, rec, m, marked)

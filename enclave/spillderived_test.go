@@ -64,7 +64,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 	if err := w.del(s, "out/moved", w.all("out/moved")[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	w.put(s, "typed", "made of the plan", "")
+	typed := w.put(s, "typed", "made of the plan", "") // a copy by hand may be one, and what was made of it is not followed
 	w.worked(s, "typed", "c", "made of what was copied by hand", nil)
 	w.worked(s, "plan", "empty", "", nil)
 	w.put(s, "blank", "", "") // of the content of an output, and no copy
@@ -74,7 +74,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 			t.Errorf("%s shows its mark: %+v %v", key, got.Attributes, err)
 		}
 	}
-	gone := []string{"plan", "out/a", "out/b", "out/c", "out/empty", "copy", "typed", "there"}
+	gone := []string{"plan", "out/a", "out/b", "out/empty", "copy", "there"}
 	found, err := w.reported("plan", v.ID, false)
 	if err != nil {
 		t.Fatal(err)
@@ -91,7 +91,10 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 	if c := found.Copies[i]; c.Job != first.ID || c.From != v.ID {
 		t.Errorf("out/a is said to be made by %q of %q", c.Job, c.From)
 	}
-	r, err := w.reported("plan", v.ID, true)
+	if got := listedAs(found, "typed"); !slices.Equal(got, []string{relMayBe}) {
+		t.Errorf("what was copied by hand is listed as %q", got)
+	}
+	r, err := w.reported("plan", v.ID, true, typed.ID)
 	if err != nil || !r.Proven {
 		t.Fatalf("got %+v %v", r, err)
 	}
@@ -100,7 +103,7 @@ func TestASpillTakesWhatJobsMadeOfIt(t *testing.T) {
 			t.Errorf("%s is still there: %q", key, got)
 		}
 	}
-	for _, key := range []string{"else", "out/other", "blank", "older"} {
+	for _, key := range []string{"else", "out/other", "blank", "older", "typed", "out/c"} {
 		if !slices.Contains(w.list(s), key) {
 			t.Errorf("%s is gone", key)
 		}
@@ -198,8 +201,12 @@ func TestWhatAnOfficerSparesStays(t *testing.T) {
 	if w.get(s, "out/clean") != "only a number" {
 		t.Error("what was spared does not open after a restart")
 	}
-	if _, err := w.reported("plan", v.ID, true, redoubt.VersionID("another")); !errors.Is(err, redoubt.Conflict) {
-		t.Errorf("spared after it had begun: %v", err)
+	i := slices.IndexFunc(r.Copies, func(c redoubt.SpillCopy) bool { return c.Key == "out/dirty" })
+	if _, err := w.reported("plan", v.ID, true, r.Copies[i].Version); !errors.Is(err, redoubt.Conflict) {
+		t.Errorf("what goes was spared after it had begun: %v", err)
+	}
+	if _, err := w.reported("plan", v.ID, true, redoubt.VersionID("another")); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("spared unseen after it had begun: %v", err)
 	}
 }
 
@@ -634,7 +641,9 @@ func TestWhatJobsMadeGoesAfterACrashAnywhere(t *testing.T) {
 		v := w.put(s, "plan", "the plan, dirty", "")
 		w.worked(s, "plan", "a", "made of the plan", nil)
 		w.worked(s, "out/a", "b", "made of that", nil)
-		w.put(s, "typed", "made of that", "")
+		if _, err := w.copied(s, "out/b", "copy", "", nil); err != nil {
+			t.Fatal(err)
+		}
 		closed, n := false, 0
 		f.when(func(b *store.Batch) error {
 			if closed {
@@ -772,5 +781,259 @@ func TestWhatWasMadeBelowAndRaisedIsFollowedAbove(t *testing.T) {
 	}
 	if c.above("out/a") != "" || c.above("out/b") == "" || c.secret.get(high, "out/above") != "" {
 		t.Error("what is left is not what should be")
+	}
+}
+
+// TestWhatADerivativeHoldsDecidesNothing: who read the spill chose it, and others have the same bytes.
+func TestWhatADerivativeHoldsDecidesNothing(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, s := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "")
+	module, layer, common := "a module of others", "a base layer", "{}\n"
+	digest := func(of string) string {
+		sum := sha256.Sum256([]byte(of))
+		return hex.EncodeToString(sum[:])
+	}
+	manifest := "tools/_manifests/sha256/" + strings.Repeat("e", 64)
+	byModule := func(q *redoubt.SubmitJob) { q.Module = digest(module) }
+	byImage := func(q *redoubt.SubmitJob) { q.Module, q.Image = "", "reports/tools:1" }
+	begin := func(who redoubt.Credential, change func(*redoubt.SubmitJob)) redoubt.JobRun {
+		w.submit(who, change)
+		r := w.run()
+		if r.Job().Spec.Image != "" {
+			_, c, err := r.Object(ctx, named(manifest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+		}
+		return r
+	}
+	var stay []string
+	others := func(when string) {
+		for _, who := range []redoubt.Credential{low, s} {
+			at := when + who.Working.Banner()
+			w.put(who, at+"/common", common, "")
+			stay = append(stay, at+"/common", "out/"+at+"/module", "out/"+at+"/image", "out/"+at+"/common")
+			w.worked(who, "", at+"/module", "by a module "+at, byModule)
+			w.worked(who, at+"/common", at+"/common", "of what all have "+at, nil)
+			r := begin(who, byImage)
+			putOut(t, r, at+"/image", "by an image "+at)
+			finish(t, r, redoubt.JobExit{})
+		}
+	}
+	if err := w.PutModule(ctx, low, digest(module), strings.NewReader(module)); err != nil {
+		t.Fatal(err)
+	}
+	w.put(low, "tools/_blobs/sha256/"+digest(layer), layer, "")
+	w.put(low, manifest, `{"layers":[{"digest":"sha256:`+digest(layer)+`"}]}`, "")
+	stay = append(stay, "tools/_blobs/sha256/"+digest(layer), manifest)
+	others("older ")
+	v := w.put(s, "plan", "the plan, dirty", "")
+	w.worked(s, "plan", "m", module, nil)
+	w.worked(s, "plan", "tools/_blobs/sha256/"+digest(layer), layer, nil)
+	w.worked(s, "plan", "c", common, nil)
+	others("newer ")
+	running := []redoubt.JobRun{begin(low, byModule), begin(s, byModule), begin(low, byImage), begin(s, byImage)}
+	r, err := w.reported("plan", v.ID, true)
+	if err != nil || len(r.Readers) != 0 {
+		t.Fatalf("got %+v %v", r.Readers, err)
+	}
+	for _, x := range running {
+		if x.(*jobRun).stopped() {
+			t.Errorf("job %+v was ended", x.Job().Spec)
+		}
+		finish(t, x, redoubt.JobExit{})
+	}
+	for _, key := range stay {
+		if w.get(s, key) == "" {
+			t.Errorf("%s is gone, listed as %q", key, listedAs(r, key))
+		}
+		for _, as := range listedAs(r, key) {
+			if as != relMayBe || !strings.HasPrefix(key, "newer SECRET") {
+				t.Errorf("%s is listed as %q", key, as)
+			}
+		}
+	}
+	if has, err := w.HasModule(ctx, low, digest(module)); err != nil || !has {
+		t.Errorf("the module: %v %v", has, err)
+	}
+	if got := listedAs(r, "newer SECRET/common"); len(got) != 1 {
+		t.Errorf("what may be a copy is listed as %q", got)
+	}
+	for _, key := range []string{"out/m", "out/c", "out/tools/_blobs/sha256/" + digest(layer)} {
+		if w.get(s, key) != "" || !slices.Equal(listedAs(r, key), []string{relDerived}) {
+			t.Errorf("the derivative %s is left, listed as %q", key, listedAs(r, key))
+		}
+	}
+}
+
+// TestWhatNamesWhatIsNoLongerHereMayBeDerived: a copy, or what was made of the spill, that was deleted before anybody reported it.
+func TestWhatNamesWhatIsNoLongerHereMayBeDerived(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	w.put(s, "older", "something older", "")
+	w.worked(s, "older", "of-older", "of something older", nil)
+	v := w.put(s, "plan", "the plan, dirty", "")
+	w.put(s, "copy", "the plan, dirty", "")
+	w.put(s, "else", "something else", "")
+	w.worked(s, "copy", "of-copy", "of a copy", nil)
+	w.worked(s, "plan", "between", "of the plan", nil)
+	w.worked(s, "out/between", "of-between", "of what was made of it", nil)
+	w.worked(s, "else", "of-else", "of something else", nil)
+	for _, key := range []string{"older", "copy", "out/between"} {
+		if err := w.del(s, key, w.all(key)[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	report, err := w.reported("plan", v.ID, true)
+	if err != nil || report.Proven || report.Why != whyMayBe {
+		t.Fatalf("proven %v, why %q, %v", report.Proven, report.Why, err)
+	}
+	for key, want := range map[string][]string{"out/of-copy": {relMayBe}, "out/of-between": {relMayBe}, "out/of-else": nil, "out/of-older": nil} {
+		if got := listedAs(report, key); !slices.Equal(got, want) || w.get(s, key) == "" {
+			t.Errorf("%s is listed as %q, want %q, and holds %q", key, got, want, w.get(s, key))
+		}
+	}
+	// Somebody looks at each, now that the report stands.
+	for _, key := range []string{"out/of-copy", "out/of-between"} {
+		if report.Proven {
+			t.Errorf("proven before %s was looked at", key)
+		}
+		if report, err = w.reported("plan", v.ID, true, w.all(key)[0].ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range report.Copies {
+		if c.Relation == relMayBe && !c.Spared { // their logs
+			if report, err = w.reported("plan", v.ID, true, c.Version); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	w.restart(true)
+	if now, err := w.Spill(context.Background(), w.spillOfficer(), report.ID); err != nil || !now.Proven || now.Why != "" {
+		t.Errorf("when all was looked at: proven %v, why %q, %v", now.Proven, now.Why, err)
+	}
+	s = w.as("s-analyst", "")
+	if w.get(s, "out/of-copy") == "" || w.get(s, "out/of-between") == "" {
+		t.Error("what was spared is gone")
+	}
+}
+
+// TestWhatArrivesWhileASpillIsSoughtIsSought: the search of a report has gone past where something of it then comes to lie.
+func TestWhatArrivesWhileASpillIsSoughtIsSought(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	high := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(high, "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	who := d.as("ts-analyst", "SECRET")
+	d.worked(who, "plan", "a", "made of the plan", nil)
+	r := c.spill("", true)
+	if _, refused := carry(t, d, c.ts); len(refused) > 0 {
+		t.Fatalf("refused: %+v", refused)
+	}
+	d.worked(who, "plan", "b", "made of the plan too", nil)
+	// The search is at its end but for the last commit when more comes.
+	begun, due, err := c.ts.engine.Get(dutyKey(spillDuty + r.ID))
+	if err != nil || !due {
+		t.Fatal(due, err)
+	}
+	now, err := c.ts.spill(r.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ts.wipeAll(context.Background(), now); err != nil {
+		t.Fatal(err)
+	}
+	if _, refused := carry(t, d, c.ts); len(refused) > 0 {
+		t.Fatalf("refused: %+v", refused)
+	}
+	if err := c.ts.wiped(context.Background(), now, begun); err != nil {
+		t.Fatal(err)
+	}
+	if r = c.stands(r.ID); r.Proven {
+		t.Error("it is proven though more has come")
+	}
+	if err := c.ts.fulfilAll(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if r = c.stands(r.ID); !slices.Equal(listedAs(r, "out/a"), []string{relDerived}) || !slices.Equal(listedAs(r, "out/b"), []string{relDerived}) {
+		t.Errorf("then they are listed as %q and %q", listedAs(r, "out/a"), listedAs(r, "out/b"))
+	}
+}
+
+// TestWhoAsksWhatIsClosedCommitsBeforeMoreIs: a report that has it known what it takes waits for copies and arrivals that were let in before.
+func TestWhoAsksWhatIsClosedCommitsBeforeMoreIs(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	high := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(high, "plan", "the plan, dirty", "")
+	c.ts.worked(high, "plan", "a", "made of the plan", nil)
+	held := func(w *world, do func()) (held bool) {
+		engine := w.engine
+		defer func() { w.engine = engine }()
+		w.engine = &each{engine, func(b *store.Batch) {
+			if w.readers.gate.TryLock() {
+				w.readers.gate.Unlock()
+			} else {
+				held = true
+			}
+		}}
+		do()
+		return held
+	}
+	if !held(c.ts, func() {
+		if _, err := c.ts.copied(high, "out/a", "copy", "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}) {
+		t.Error("a copy does not hold the gate")
+	}
+	if !held(d, func() { carry(t, c.ts, d) }) {
+		t.Error("what arrives does not hold the gate")
+	}
+	if held(c.ts, func() { c.ts.put(high, "else", "x", "") }) {
+		t.Error("what bears no mark holds it")
+	}
+}
+
+// each has something done before each commit.
+type each struct {
+	store.Engine
+	then func(*store.Batch)
+}
+
+func (x *each) Commit(ctx context.Context, b *store.Batch) error {
+	x.then(b)
+	return x.Engine.Commit(ctx, b)
+}
+
+// TestNothingBelowGoesByAMark: a true one names nothing above; by a false one nothing is erased or closed.
+func TestNothingBelowGoesByAMark(t *testing.T) {
+	w := open(t, nil)
+	ctx, low, s := context.Background(), w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "")
+	v := w.put(s, "plan", "the plan, dirty", "")
+	id, _ := w.ids.parse(string(v.ID))
+	put := func(who redoubt.Credential, key string) error {
+		attrs := mark{job: "j", reads: []versionID{id}}.on(redoubt.Attributes{})
+		_, err := w.PutObject(ctx, who, redoubt.PutObject{Name: named(key), Attributes: attrs, SizeBytes: 1, Body: strings.NewReader("x")})
+		return err
+	}
+	if err := errors.Join(put(low, "low"), put(s, "high")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.reported("plan", v.ID, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := listedAs(r, "low"); !slices.Equal(got, []string{relMayBe}) || r.Proven || w.get(low, "low") != "x" {
+		t.Errorf("what is below is listed as %q, and holds %q", got, w.get(low, "low"))
+	}
+	if got := listedAs(r, "high"); !slices.Equal(got, []string{relDerived}) || w.get(s, "high") != "" {
+		t.Errorf("what is at its label is listed as %q", got)
+	}
+	if low, high := put(low, "low2"), put(s, "high2"); low != nil || !errors.Is(high, redoubt.Conflict) {
+		t.Errorf("afterwards below: %v, at its label: %v", low, high)
 	}
 }

@@ -34,6 +34,9 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 		}
 		c.Gone = gone
 		out.Proven = out.Proven && (gone || c.Relation == relLater || c.Spared)
+		if out.Why == "" && c.Relation == relMayBe && !gone && !c.Spared {
+			out.Why = whyMayBe
+		}
 	}
 	for _, l := range e.Links() {
 		p, err := e.spillPeer(l, r)

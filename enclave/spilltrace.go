@@ -42,13 +42,39 @@ func (e *Enclave) finishSpill(ctx context.Context, id string) error {
 func (e *Enclave) wipeOut(ctx context.Context, id string) error {
 	e.spillMu.Lock()
 	defer e.spillMu.Unlock()
-	if _, due, err := e.engine.Get(dutyKey(spillDuty + id)); err != nil || !due {
+	begun, due, err := e.engine.Get(dutyKey(spillDuty + id))
+	if err != nil || !due {
 		return err
 	}
 	r, err := e.spill(id)
 	if err != nil {
 		return err
 	}
+	if err := e.wipeAll(ctx, r); err != nil {
+		return err
+	}
+	return e.wiped(ctx, r, begun)
+}
+
+// wiped ends a report's duty, if it is what it was when the search began. Else something came over a link meanwhile, where the search may have been
+// already, and the duty stands for another.
+func (e *Enclave) wiped(ctx context.Context, r *spillRecord, begun []byte) error {
+	e.readers.gate.Lock() // what comes commits with it held
+	defer e.readers.gate.Unlock()
+	now, _, err := e.engine.Get(dutyKey(spillDuty + r.ID))
+	if err != nil {
+		return err
+	}
+	return e.keepSpill(ctx, r, func(b *store.Batch) error {
+		if bytes.Equal(now, begun) {
+			b.Delete(dutyKey(spillDuty + r.ID))
+		}
+		return nil
+	})
+}
+
+// wipeAll finds and takes out what is there now.
+func (e *Enclave) wipeAll(ctx context.Context, r *spillRecord) error {
 	if !r.Found[0].Done { // it went with the report's first commit
 		if err := e.settled(r, 0); err != nil {
 			return err
@@ -76,10 +102,7 @@ func (e *Enclave) wipeOut(ctx context.Context, id string) error {
 			}
 		}
 	}
-	if err := e.traceUnsure(ctx, r); err != nil {
-		return err
-	}
-	return e.keepSpill(ctx, r, func(b *store.Batch) error { b.Delete(dutyKey(spillDuty + r.ID)); return nil })
+	return e.traceUnsure(ctx, r)
 }
 
 // searches are those for what goes, in their order.
@@ -233,7 +256,7 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 				return err
 			}
 			if same {
-				return e.listCopy(r, name, f, "same content")
+				return e.listCopy(r, name, f, relSame)
 			}
 		}
 		if later {

@@ -64,10 +64,11 @@ progress that hold a part as long as the content and equal to it, or any shorter
 The keys that opened all of it are destroyed; the same happens on every node that took a copy, when it is met next.
 
 What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as a
-module, what other jobs made of those, and copies. Jobs and instances of services that run and have opened it are ended,
+module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened it are ended,
 with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name its
 versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
-more than is known, or ran another image of the repository) is listed and left: look at it, and report it if it is.
+more than is known, or what is no longer here, or ran another image of the repository; or of the bytes of a derivative,
+copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also afterwards.
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
@@ -92,7 +93,7 @@ nothing is erased.`,
 	w.flags(c)
 	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
 	c.Flags().StringVar(&q.Reason, "reason", "", "`text` for the report and the audit log")
-	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, and stays; repeat it for more; needs --version")
+	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, or as what may be, and stays; repeat it for more; needs --version")
 	c.Flags().BoolVar(&look, "find-only", false, "find, and erase nothing")
 	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
 	required(c, "reason")
@@ -149,7 +150,7 @@ func derivation(c redoubt.SpillCopy) string {
 	case c.From == "":
 		return c.Relation
 	case c.Job == "":
-		return fmt.Sprintf("%s: a copy of what was made of it, %s", c.Relation, c.From)
+		return fmt.Sprintf("%s: it holds what %s does, which was made of it", c.Relation, c.From)
 	}
 	return fmt.Sprintf("%s: made by job %s from %s", c.Relation, c.Job, c.From)
 }
