@@ -14,6 +14,7 @@ const (
 	MaxDestinations       = 256     // of one node
 	MaxJobDestinations    = 64      // of one job
 	MaxJobConnections     = 64      // of one attempt at once
+	MaxJobDials           = 10_000  // of one attempt in all: each is on record
 	DefaultDestinationCap = 1 << 30 // bytes that an attempt sends to a destination and takes from it, together
 )
 

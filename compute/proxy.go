@@ -51,10 +51,15 @@ func NewProxy(at string, dial func(ctx context.Context) (net.Conn, error)) *Prox
 			}
 			h.Del("Authorization")
 			h.Del("Cookie")
+			h.Del("Connection") // the connection stays what it is
+			h.Del("Upgrade")
 			h.Set("X-Forwarded-Prefix", prefix)
 			h.Set(redoubt.ServiceLabelHeader, at)
 		},
 		ModifyResponse: func(res *http.Response) error {
+			if res.StatusCode < http.StatusOK { // 101: the proxy would hand the caller's connection over
+				return errors.Join(errors.New("it answered that the protocol changes"), res.Body.Close())
+			}
 			own := http.Header{}
 			if n := res.Header["Content-Length"]; n != nil {
 				own["Content-Length"] = n // which the transport has held it to
@@ -110,9 +115,52 @@ func (p *Proxy) Call(w http.ResponseWriter, r *http.Request) (err error) {
 			panic(p)
 		}
 	}()
-	p.proxy.ServeHTTP(w, r)
+	p.proxy.ServeHTTP(&answer{ResponseWriter: w}, r)
 	return nil
 }
+
+// answer is what an answer is written to: one, with the header that ModifyResponse made. What is provisional (1xx), trailers, and the connection itself
+// are no service's to have.
+type answer struct {
+	http.ResponseWriter
+	header http.Header // the proxy's, until the answer begins; it clears what it is given where something provisional comes
+	begun  bool
+}
+
+// Header implements http.ResponseWriter. After the answer has begun nothing more of a header is heard: those are trailers.
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(code int) {
+	if code < http.StatusOK || a.begun {
+		return
+	}
+	a.begun = true
+	to := a.ResponseWriter.Header()
+	for name, values := range a.header {
+		if _, said := to[name]; !said && name != "Trailer" {
+			to[name] = values
+		}
+	}
+	a.header = nil
+	a.ResponseWriter.WriteHeader(code)
+}
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(b []byte) (int, error) {
+	if !a.begun {
+		a.WriteHeader(http.StatusOK)
+	}
+	return a.ResponseWriter.Write(b)
+}
+
+// FlushError has what was written go to the caller.
+func (a *answer) FlushError() error { return http.NewResponseController(a.ResponseWriter).Flush() }
 
 // Close ends connections that no request uses.
 func (p *Proxy) Close() { p.transport.CloseIdleConnections() }

@@ -22,14 +22,6 @@ import (
 // List tells of what a directory holds. Each name that it tells raises the job by the label of what bears it; of a directory, by that of the first
 // of what lies in it.
 func (r *jobRun) List(ctx context.Context, dir string) ([]redoubt.JobFile, error) {
-	all, err := r.list(ctx, dir)
-	if errors.Is(err, errLessThere) {
-		all, err = r.list(ctx, dir)
-	}
-	return all, err
-}
-
-func (r *jobRun) list(ctx context.Context, dir string) ([]redoubt.JobFile, error) {
 	const op = "List"
 	bucket, under, err := r.at(op, dir)
 	if err != nil {
@@ -75,14 +67,6 @@ func (r *jobRun) list(ctx context.Context, dir string) ([]redoubt.JobFile, error
 
 // Stat tells of one file or directory.
 func (r *jobRun) Stat(ctx context.Context, path string) (redoubt.JobFile, error) {
-	f, err := r.stat(ctx, path)
-	if errors.Is(err, errLessThere) {
-		f, err = r.stat(ctx, path)
-	}
-	return f, err
-}
-
-func (r *jobRun) stat(ctx context.Context, path string) (redoubt.JobFile, error) {
 	const op = "Stat"
 	bucket, under, err := r.at(op, path)
 	if err != nil {
@@ -123,7 +107,7 @@ func (r *jobRun) Open(ctx context.Context, path string) (redoubt.JobFile, redoub
 	// A rotation may end an epoch between the finding of a record and the opening of its key: then there is a newer record.
 	for try := 0; ; try++ {
 		f, o, err := r.open(ctx, op, bucket, under)
-		if (redoubt.KindOf(err) == redoubt.Erased || errors.Is(err, errLessThere)) && try < 2 {
+		if redoubt.KindOf(err) == redoubt.Erased && try < 2 {
 			continue
 		}
 		if err != nil {
@@ -157,7 +141,7 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 		return f, nil, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
 	}
 	f.rec = raw
-	ent, err := e.decide(ctx, ask{op: op, who: r.who(r.most()), action: redoubt.ActionGetObject, bucket: b, name: name, object: f.set.label})
+	ent, err := e.decide(ctx, ask{op: op, who: r.who(r.j.max.label), action: redoubt.ActionGetObject, bucket: b, name: name, object: f.set.label})
 	if err != nil {
 		return f, nil, b.refused(op, name, err)
 	}
@@ -370,7 +354,7 @@ type walker struct {
 
 // walk begins one. It decides that the bucket may be listed or read at all; each version that is opened is decided again.
 func (r *jobRun) walk(ctx context.Context, op string, action redoubt.Action, name redoubt.BucketName, key string) (*walker, error) {
-	e, who := r.e, r.who(r.most())
+	e, who := r.e, r.who(r.j.max.label)
 	b, err := e.readable(op, name)
 	if err != nil {
 		return nil, notThere(op, string(name))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,8 +17,8 @@ import (
 )
 
 // What a job says over a network leaves at the job's label, and what it hears counts as of the label of who says it. So a destination has one label: a
-// job that connects to it rises to that label first, and from then on that is its MAX. It could not go on beyond: that it falls silent, and when, would
-// tell the destination what it met there.
+// job that connects to it rises to that label first, and that is its MAX from its submission on. It could not go on beyond: that it falls silent, when, and
+// when it begins again as another attempt, would tell the destination what it met there.
 
 const (
 	dialTimeout   = 10 * time.Second
@@ -95,8 +96,22 @@ func (e *Enclave) checkGranted(ctx context.Context, op string, who redoubt.Crede
 		if err != nil {
 			return err
 		}
+		if !d.label.Equivalent(max) {
+			return &redoubt.Error{Op: op, Object: name, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf("a job that connects to it has its label for MAX, no more and no less: --max-label %q", d.Label)}
+		}
 	}
 	return nil
+}
+
+// grantedIn is what of a job the estate file grants by name, for the record of who asked for it and of each attempt.
+func grantedIn(q redoubt.SubmitJob) (s string) {
+	if q.Driver == redoubt.DriverRunc {
+		s = " on " + redoubt.DriverRunc
+	}
+	if len(q.Network) > 0 {
+		s += " with connections to " + strings.Join(q.Network, ", ")
+	}
+	return s
 }
 
 // trusted decides whether a subject's jobs may run on the machine's own kernel.
@@ -115,7 +130,10 @@ func (r *jobRun) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 	if !slices.Contains(r.j.Spec.Network, to) {
 		return nil, noDestination(op, to)
 	}
-	ent, err := e.decide(ctx, d.connects(op, r.who(r.risen()), r.most(), "job "+string(r.j.ID)+" to "+to))
+	if r.dials.Add(1) > redoubt.MaxJobDials {
+		return nil, &redoubt.Error{Op: op, Object: to, Kind: redoubt.QuotaExceeded, Hint: fmt.Sprintf("an attempt connects %d times at most", redoubt.MaxJobDials)}
+	}
+	ent, err := e.decide(ctx, d.connects(op, r.who(r.risen()), r.j.max.label, "job "+string(r.j.ID)+" to "+to))
 	if redoubt.KindOf(err) == redoubt.NotFound {
 		err = noDestination(op, to)
 	}
@@ -130,9 +148,6 @@ func (r *jobRun) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 		c.hangUp("")
 		return nil, err
 	}
-	if !d.label.Equivalent(r.j.max.label) {
-		r.Log(2, fmt.Appendf(nil, "redoubt: with its connection to %s the job's MAX has become %s\n", to, d.Label))
-	}
 	within, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	if e.granted.dial == nil {
@@ -144,7 +159,7 @@ func (r *jobRun) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 	return nil, &redoubt.Error{Op: op, Object: to, Kind: redoubt.Unavailable, Err: err}
 }
 
-// connect has the destination's label be the job's, and its MAX, and counts the connection, unless the job has risen beyond it.
+// connect has the destination's label be the job's, and counts the connection.
 func (r *jobRun) connect(c *jobConn) error {
 	refused := func(rule, hint string) error {
 		return &redoubt.Error{Op: "Dial", Object: c.d.Name, Kind: redoubt.Denied, Rule: rule, Hint: hint}
@@ -156,10 +171,10 @@ func (r *jobRun) connect(c *jobConn) error {
 		return refused(ruleJobEnds, "the job has ended")
 	case r.spilt:
 		return refused(ruleJobSpilt, "what the job had read was taken out as a spill")
-	case !r.max.Dominates(c.d.label): // as decided, but for what was done at once
+	case !c.d.label.Equivalent(r.j.max.label): // the estate file has changed since its submission
 		return noDestination("Dial", c.d.Name)
-	case !c.d.allows(r.label): // so too
-		return refused(ruleJobSpeaks, "the job has risen beyond what the destination is accredited for, or by what its originator alone may let leave")
+	case !c.d.allows(r.label):
+		return refused(ruleJobSpeaks, "the job has read what its originator alone may let leave")
 	case len(r.conns) >= redoubt.MaxJobConnections:
 		return &redoubt.Error{Op: "Dial", Object: c.d.Name, Kind: redoubt.QuotaExceeded, Hint: fmt.Sprintf("a job has at most %d connections at once", redoubt.MaxJobConnections)}
 	case r.spent[c.d] >= c.d.Bytes:
@@ -169,7 +184,6 @@ func (r *jobRun) connect(c *jobConn) error {
 		r.conns, r.spent = map[*jobConn]bool{}, map[*destination]int64{}
 	}
 	r.conns[c] = true
-	r.max = c.d.label
 	r.risesTo(label.Join(r.label, c.d.label))
 	return nil
 }
@@ -179,8 +193,7 @@ func (d *destination) allows(at label.Label) bool {
 	return d.label.Dominates(at) && len(redoubt.ConsentMarks(at)) == 0
 }
 
-// risesTo sets the job's label, and cuts off whom it may speak with no more. Where it speaks it rises no further, but by marks that the order knows
-// nothing of. r.mu is held: nothing of what it rose by was told yet.
+// risesTo sets the job's label, and cuts off whom it may speak with no more: by marks that the order knows nothing of. r.mu is held: nothing of what it rose by was told yet.
 func (r *jobRun) risesTo(l label.Label) {
 	r.label = l
 	for c := range r.conns {
@@ -240,13 +253,21 @@ func (c *jobConn) open(conn redoubt.JobConn, err error) error {
 	return nil
 }
 
-// cut ends it at once. Nothing is written to the destination any more when it returns.
-func (c *jobConn) cut(why string) {
+// cut ends it at once. Nothing is written to the destination any more when it returns, and what the machine has not sent yet is not sent: the
+// destination sees a connection that was reset, and takes no part for the whole.
+func (c *jobConn) cut(why string) { c.end(why, true) }
+
+// end ends it: at once, or once what was written is sent.
+func (c *jobConn) end(why string, atOnce bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.why = cmp.Or(c.why, why); c.conn != nil {
-		_ = c.conn.Close()
+	if c.why = cmp.Or(c.why, why); c.conn == nil {
+		return
 	}
+	if tcp, ok := c.conn.(interface{ SetLinger(sec int) error }); ok && atOnce {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.conn.Close()
 }
 
 // stands says whether a piece may pass.
@@ -302,7 +323,7 @@ func (c *jobConn) CloseWrite() error { return c.conn.CloseWrite() }
 func (c *jobConn) Close() error { return c.hangUp("") }
 
 func (c *jobConn) hangUp(why string) error {
-	c.cut(cmp.Or(why, "closed"))
+	c.end(cmp.Or(why, "closed"), false)
 	c.mu.Lock()
 	done, ended := c.done, c.why
 	c.done = true

@@ -16,13 +16,27 @@ import (
 
 // far is what jobs of these tests connect to: it answers each piece with what it was told, and remembers.
 type far struct {
-	mu    sync.Mutex
-	told  strings.Builder
-	dials []string
-	ended chan struct{} // one for each connection that ended
+	mu     sync.Mutex
+	told   strings.Builder
+	dials  []string
+	resets int
+	ended  chan struct{} // one for each connection that ended
 }
 
-type farEnd struct{ net.Conn }
+type farEnd struct {
+	net.Conn
+	of *far
+}
+
+// SetLinger is what a connection over TCP is told before it is reset.
+func (e farEnd) SetLinger(sec int) error {
+	e.of.mu.Lock()
+	defer e.of.mu.Unlock()
+	if sec == 0 {
+		e.of.resets++
+	}
+	return nil
+}
 
 func (farEnd) CloseWrite() error { return nil }
 
@@ -50,7 +64,7 @@ func (f *far) dial(_ context.Context, address string) (redoubt.JobConn, error) {
 			}
 		}
 	}()
-	return farEnd{ours}, nil
+	return farEnd{ours, f}, nil
 }
 
 func (f *far) heard() string {
@@ -153,113 +167,35 @@ func TestADestinationThatDoesNotAnswerRaisesToo(t *testing.T) {
 	}
 }
 
-// With a connection to what lies below MAX the job is as one whose MAX that is: what lies beyond is as never there, so that nothing of it shows in what the
-// job goes on to say, nor in that it falls silent.
-func TestAConnectionSetsMAX(t *testing.T) {
+// A job that could read beyond a destination would tell it so by when it falls silent, or by when its next attempt connects.
+func TestAJobThatConnectsHasItsDestinationsLabelForMAX(t *testing.T) {
 	f := new(far)
 	w := open(t, withDestinations(f))
-	low, high := w.as("s-analyst", "UNCLASSIFIED"), w.as("s-analyst", "SECRET")
-	w.put(low, "both", "below", "")
-	w.put(high, "both", "above", "")
-	w.put(high, "secret", "x", "")
-	w.put(low, "hidden", "below", "")
-	if _, err := w.DeleteObject(context.Background(), high, redoubt.DeleteObject{Name: redoubt.ObjectName{Bucket: "reports", Key: "hidden"}}); err != nil {
-		t.Fatal(err)
+	who := w.as("s-analyst", "UNCLASSIFIED")
+	submitted := func(max string, names ...string) error {
+		_, err := w.SubmitJob(context.Background(), who, w.jobSpec(who, reaching(max, names...)))
+		return err
 	}
-	w.submit(low, reaching("SECRET", "low:1", "secret:1", "gone:1"))
-	r := w.run()
-	c := dialled(t, r, "low:1")
-	_, _, err := r.Open(context.Background(), "reports/secret")
+	for _, c := range []struct {
+		max   string
+		names []string
+	}{{"SECRET", []string{"low:1"}}, {"SECRET", []string{"secret:1", "low:1"}}, {"CONFIDENTIAL", []string{"low:1"}}} {
+		if err := submitted(c.max, c.names...); redoubt.KindOf(err) != redoubt.Invalid {
+			t.Errorf("MAX %s and %q: got %v", c.max, c.names, err)
+		}
+	}
+	if err := submitted("", "low:1"); err != nil {
+		t.Error(err)
+	}
+	if err := submitted("SECRET", "secret:1", "gone:1"); err != nil {
+		t.Error(err)
+	}
+	r := w.run() // of the first; its destination is given another label meanwhile
+	w.granted.destinations["low:1"].label = w.granted.destinations["secret:1"].label
+	_, err := r.Dial(context.Background(), "low:1")
 	want(t, err, redoubt.NotFound)
-	_, err = r.Stat(context.Background(), "reports/secret")
-	want(t, err, redoubt.NotFound)
-	for name, content := range map[string]string{"both": "below", "hidden": "below"} {
-		if got := read(t, r, "reports/"+name); got != content {
-			t.Errorf("of %s it reads %q", name, got)
-		}
-	}
-	all, err := r.List(context.Background(), "reports")
-	if err != nil || len(all) != 2 {
-		t.Errorf("it lists %v, %v", all, err)
-	}
-	for _, name := range []string{"secret:1", "gone:1"} {
-		_, err = r.Dial(context.Background(), name)
-		want(t, err, redoubt.NotFound)
-	}
-	if got, _ := r.(*jobRun).now(); got != "UNCLASSIFIED" {
-		t.Errorf("it is at %s", got)
-	}
-	if got, err := says(c, "still"); err != nil || got != "still" {
-		t.Errorf("got %q, %v", got, err)
-	}
-	if log := string(r.(*jobRun).log); !strings.Contains(log, "low:1 the job's MAX has become UNCLASSIFIED") {
-		t.Errorf("its log is %q", log)
-	}
-}
-
-func TestAJobThatHasRisenSpeaksToNothingBelow(t *testing.T) {
-	for of, rise := range map[string]func(*testing.T, redoubt.JobRun){
-		"by what it reads":             func(t *testing.T, r redoubt.JobRun) { read(t, r, "reports/secret") },
-		"by a destination":             func(t *testing.T, r redoubt.JobRun) { dialled(t, r, "secret:1") },
-		"by one that does not answer":  func(_ *testing.T, r redoubt.JobRun) { r.Dial(context.Background(), "gone:1") },
-		"by a list that shows a label": func(_ *testing.T, r redoubt.JobRun) { r.List(context.Background(), "reports") },
-	} {
-		t.Run(of, func(t *testing.T) {
-			f := new(far)
-			w := open(t, withDestinations(f))
-			w.put(w.as("s-analyst", "SECRET"), "secret", "x", "")
-			w.submit(w.as("s-analyst", "UNCLASSIFIED"), reaching("SECRET", "low:1", "secret:1", "gone:1"))
-			r := w.run()
-			rise(t, r)
-			if _, err := r.Dial(context.Background(), "low:1"); redoubt.KindOf(err) != redoubt.Denied {
-				t.Errorf("got %v", err)
-			}
-			if slices.Contains(f.dials, "192.0.2.1:1") {
-				t.Error("it was dialled")
-			}
-		})
-	}
-}
-
-// However a reading and a dialling fall together, a job that was told something is connected to nothing below it.
-func TestNothingIsToldToAJobThatIsConnectedBelowIt(t *testing.T) {
-	f := new(far)
-	w := open(t, withDestinations(f))
-	low := w.as("s-analyst", "UNCLASSIFIED")
-	w.put(low, "both", "below", "")
-	w.put(w.as("s-analyst", "SECRET"), "both", "above", "")
-	w.submit(low, reaching("SECRET", "low:1"))
-	r := w.run().(*jobRun)
-	before, err := r.walk(context.Background(), "Open", redoubt.ActionGetObject, "reports", "both")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer before.close()
-	dialled(t, r, "low:1")
-	if f, err := before.find(context.Background(), "both"); !errors.Is(err, errLessThere) {
-		t.Errorf("what was looked for before it connected is told: %+v, %v", f, err)
-	}
-	if at, _ := r.now(); at != "UNCLASSIFIED" {
-		t.Errorf("it is at %s", at)
-	}
-	finish(t, r, redoubt.JobExit{})
-	for range 50 {
-		w.submit(low, reaching("SECRET", "low:1"))
-		r := w.run()
-		var wg sync.WaitGroup
-		var told [4]string
-		for i := range told {
-			wg.Go(func() { told[i] = read(t, r, "reports/both") })
-		}
-		c, err := r.Dial(context.Background(), "low:1")
-		wg.Wait()
-		if connected := err == nil; connected == slices.Contains(told[:], "above") {
-			t.Fatalf("connected: %v, and it read %q", err, told)
-		}
-		if c != nil {
-			c.Close()
-		}
-		finish(t, r, redoubt.JobExit{})
+	if len(f.dials) != 0 {
+		t.Errorf("it dialled %q", f.dials)
 	}
 }
 
@@ -334,7 +270,10 @@ func TestAnAttemptSaysAndHearsSoMuch(t *testing.T) {
 	_, err = r.Dial(context.Background(), "secret:1")
 	want(t, err, redoubt.QuotaExceeded)
 	last.Close()
-	dialled(t, r, "secret:1")
+	dialled(t, r, "secret:1").Close()
+	r.(*jobRun).dials.Store(redoubt.MaxJobDials)
+	_, err = r.Dial(context.Background(), "secret:1")
+	want(t, err, redoubt.QuotaExceeded)
 }
 
 func TestConnectionsEndWithTheAttempt(t *testing.T) {
@@ -347,6 +286,9 @@ func TestConnectionsEndWithTheAttempt(t *testing.T) {
 	<-f.ended
 	if _, err := says(c, "x"); err == nil {
 		t.Error("it could say something after the job's end")
+	}
+	if f.resets != 0 {
+		t.Error("what it said last may be lost")
 	}
 }
 
@@ -391,6 +333,9 @@ func TestASpillCutsTheConnectionsOfWhoHasReadIt(t *testing.T) {
 	if _, err := says(c, "y"); err == nil {
 		t.Error("it could say something after the report")
 	}
+	if f.resets != 1 {
+		t.Errorf("%d connections were reset, want this one", f.resets)
+	}
 	_, err := r.Dial(context.Background(), "secret:1")
 	want(t, err, redoubt.Denied)
 }
@@ -403,6 +348,10 @@ func TestTheMachinesOwnKernelIsForWhomItWasGrantedTo(t *testing.T) {
 	want(t, err, redoubt.Denied)
 	who = w.as("s-analyst", "SECRET")
 	j := w.submit(who, trusted)
+	var said []string
+	if err := w.SearchAudit(context.Background(), w.as("officer", ""), redoubt.AuditQuery{Action: redoubt.ActionSubmitJob}, func(a redoubt.AuditRecord) error { said = append(said, a.Detail); return nil }); err != nil || !slices.Contains(said, "job "+string(j.ID)+" on runc") {
+		t.Errorf("on record are %q, %v", said, err)
+	}
 	w.o.Runc = nil // an estate that grants it no more
 	w.restart(false)
 	other := w.submit(who, func(*redoubt.SubmitJob) {})

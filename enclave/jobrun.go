@@ -33,7 +33,6 @@ type jobRun struct {
 
 	mu         sync.Mutex
 	label      label.Label
-	max        label.Label            // of the job; of a destination once it has connected to one
 	reads      map[versionID]struct{} // that it has opened
 	over       bool                   // and others that are not in reads
 	spilt      bool                   // one of them was reported as a spill
@@ -44,6 +43,7 @@ type jobRun struct {
 	outs       []*write
 	size       int64                  // of what the commit of outs carries itself
 	total      int64                  // of outs
+	dials      atomic.Int64           // it asked for
 	conns      map[*jobConn]bool      // that are open
 	spent      map[*destination]int64 // bytes that were sent to one and taken from it
 }
@@ -112,7 +112,7 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 	if j.state.State != redoubt.JobSubmitted {
 		return nil, nil
 	}
-	ent, err := e.decide(ctx, ask{op: "RunJob", who: e.asJob(j, j.start.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID)})
+	ent, err := e.decide(ctx, ask{op: "RunJob", who: e.asJob(j, j.start.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID) + grantedIn(j.Spec)})
 	if err == nil && j.Spec.Driver == redoubt.DriverRunc { // the estate file may have changed
 		err = e.trusted(ctx, "RunJob", e.asJob(j, j.start.label), j.max.label)
 	}
@@ -137,7 +137,7 @@ func (e *Enclave) beginJob(ctx context.Context, j *job) (*jobRun, error) {
 	if err := e.keepState(ctx, j, s, ent); err != nil {
 		return nil, err
 	}
-	j.run = e.readers.begin(&jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label, max: j.max.label})
+	j.run = e.readers.begin(&jobRun{e: e, j: j, from: s.Snapshot, ended: make(chan struct{}), label: j.start.label})
 	return j.run, nil
 }
 
@@ -191,9 +191,6 @@ func (e *Enclave) jobEntry(j *job, detail string) *entry {
 	return e.describe(context.Background(), ask{who: e.asJob(j, j.max.label), action: redoubt.ActionRunJob, fresh: j.max.label, detail: "job " + string(j.ID) + " " + detail}, true, "job (5.1)")
 }
 
-// errLessThere is about what was found before the job's MAX became less: it is looked for again.
-var errLessThere = errors.New("it lies beyond what MAX has become")
-
 // rise has the job's label rise by a version that it is told of next. Of one that its originator alone may let leave it is kept whose that is.
 func (r *jobRun) rise(f found) error {
 	var originator redoubt.SubjectName
@@ -206,9 +203,6 @@ func (r *jobRun) rise(f found) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !r.max.Dominates(f.set.label) {
-		return errLessThere
-	}
 	r.risesTo(r.e.risen(r.label, f.set.label))
 	if r.originator != "" && originator != "" && originator != r.originator {
 		originator = redoubt.SeveralOriginators
@@ -222,13 +216,6 @@ func (r *jobRun) risen() label.Label {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.label
-}
-
-// most is how far it may rise from now on.
-func (r *jobRun) most() label.Label {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.max
 }
 
 // now is the label so far as text, and how much was written to the log.
@@ -409,10 +396,11 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	defer e.readers.gate.RUnlock()
 	r.mu.Lock()
 	outs, log, logged, at := r.outs, r.log, r.logged, r.label
-	if r.spilt {
-		x.Code, x.Why = -1, reason(errSpilt)
-	}
+	attrs, spilt := r.made().on(redoubt.Attributes{}), r.spilt
 	r.mu.Unlock()
+	if spilt || e.readers.closes(&record{attrs: attrs}, j.max.label) != "" || slices.ContainsFunc(outs, func(w *write) bool { return e.readers.closes(w.rec, w.set.label) != "" }) { // nobody could open what it makes
+		x.Code, x.Why, log, logged = -1, reason(errSpilt), nil, 0
+	}
 	if x.Retry {
 		if err := e.lost(ctx, j, x.Why); err != nil {
 			return err
@@ -427,7 +415,7 @@ func (r *jobRun) Finish(ctx context.Context, x redoubt.JobExit) (err error) {
 	}
 	lost := ""
 	if len(log) > 0 {
-		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), Attributes: r.marked(redoubt.Attributes{}), SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
+		_, err := e.PutObject(ctx, e.own(j.max.label), redoubt.PutObject{Name: logName(j.ID), Attributes: attrs, SizeBytes: int64(len(log)), Body: bytes.NewReader(log)})
 		if k := redoubt.KindOf(err); err != nil && k != redoubt.QuotaExceeded && k != redoubt.DiskFull {
 			return err
 		}

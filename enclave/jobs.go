@@ -352,7 +352,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 	if err != nil {
 		return redoubt.Job{}, e.noted(ctx, ent, err)
 	}
-	j.Cred, ent.Detail = who.ID, "job "+string(j.ID)
+	j.Cred, ent.Detail = who.ID, "job "+string(j.ID)+grantedIn(q)
 	b := new(store.Batch)
 	unlock, err := e.keepNew(ctx, b, j)
 	if err != nil {

@@ -412,6 +412,9 @@ func (e *Enclave) lookAt(ctx context.Context, op string, who redoubt.Credential,
 	if err != nil {
 		return nil, found{}, nil, b.refused(op, name, err)
 	}
+	if e.readers.closes(f.rec, f.set.label) != "" { // as a read is refused it
+		return nil, found{}, nil, e.noted(ctx, ent, b.missing(op, name))
+	}
 	ent.Version = f.rec.id[:]
 	return b, f, ent, nil
 }

@@ -268,5 +268,5 @@ func (e *Enclave) beginService(s *service, who redoubt.Credential) *jobRun {
 	}
 	q := redoubt.SubmitJob{Module: s.Spec.Module, Image: s.Spec.Image, Args: s.Spec.Args, Env: s.Spec.Env, In: s.Spec.In, Limits: s.Spec.Limits, Driver: s.Spec.Driver}
 	j := &job{start: s.set, max: at, jobRecord: jobRecord{ID: redoubt.JobID("service " + string(s.Name)), By: s.By, Made: s.Made, Cred: s.Cred, Spec: q}}
-	return e.readers.begin(&jobRun{e: e, j: j, ended: make(chan struct{}), label: who.Working, max: who.Working, acts: servicePrefix + s.Cred})
+	return e.readers.begin(&jobRun{e: e, j: j, ended: make(chan struct{}), label: who.Working, acts: servicePrefix + s.Cred})
 }

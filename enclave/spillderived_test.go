@@ -354,7 +354,10 @@ func TestWhatIsPutWhileASpillIsFoundIsFound(t *testing.T) {
 // TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound: nothing behind the commit that closes the version goes well.
 func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 	var f *faulty
-	w := open(t, withFaults(&f))
+	w := open(t, func(o *Options) {
+		withFaults(&f)(o)
+		o.Devices = []DeclaredDevice{{Name: "far", Floor: o.Floor, Ceiling: o.Ceiling, Lease: time.Hour}}
+	})
 	ctx, s := context.Background(), w.as("s-analyst", "")
 	v := w.put(s, "plan", "the plan, dirty", "")
 	w.worked(s, "plan", "a", "made of the plan", nil)
@@ -363,6 +366,21 @@ func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
+	made, at := o.(*object).rec.id, o.(*object).set.label.Banner()
+	sent := func() (item, ref bool) {
+		t.Helper()
+		view, link, room := w.engine.View(), redoubt.Link{Peer: "far", Bound: w.ceiling}, int64(0)
+		defer view.Close()
+		_, item, err := w.item(view, link, w.set(at), made, &room)
+		_, ref, err2 := w.ref(view, link, w.set(at), made)
+		if err != nil || err2 != nil {
+			t.Fatal(err, err2)
+		}
+		return item, ref
+	}
+	if item, ref := sent(); !item || !ref {
+		t.Fatal("before the report no peer is told of it")
+	}
 	closed := false
 	f.when(func(b *store.Batch) error {
 		if closed {
@@ -386,6 +404,12 @@ func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 			t.Errorf("%s a job opens it: %q", when, got)
 		}
 		finish(t, r, redoubt.JobExit{})
+		if _, _, _, err := w.lookAt(ctx, "RequestRelease", s, redoubt.ActionGetObject, named("out/a"), ""); !errors.Is(err, redoubt.NotFound) {
+			t.Errorf("%s it is let out: %v", when, err)
+		}
+		if item, ref := sent(); item || ref {
+			t.Errorf("%s a peer is told of it: %v, %v", when, item, ref)
+		}
 	}
 	closedTo("at once")
 	if _, err := w.CopyObject(ctx, s, redoubt.CopyObject{Source: named("out/a"), Target: named("copy")}); err == nil {

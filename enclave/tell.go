@@ -128,7 +128,7 @@ func (e *Enclave) ref(view store.View, l redoubt.Link, set *labelSet, id version
 		return ref, e.travels(l, e.localName(entry.Maker, entry.Name), set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) || e.readers.closes(f.rec, set.label) != "" {
 		return ref, false, err
 	}
 	if old, err := e.superseded(view, l, b, f, key); err != nil || old {
@@ -170,7 +170,7 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 		return item, e.travels(l, e.localName(entry.Maker, entry.Name), set.label, false), nil
 	}
 	b, f, key, err := e.placed(view, set, id, raw)
-	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) {
+	if err != nil || f.rec == nil || b == nil || !e.travels(l, redoubt.ObjectName{Bucket: b.Name, Key: key}, set.label, false) || e.readers.closes(f.rec, set.label) != "" { // what a report takes out is carried no further
 		return item, false, err
 	}
 	if item.Superseded, err = e.superseded(view, l, b, f, key); err != nil {

@@ -61,7 +61,7 @@ func (j *jobSpec) flags(c *cobra.Command) {
 	f.StringVar(&j.out, "out", "", "where what it writes goes, `s3://BUCKET/PREFIX`")
 	f.StringVar(&j.at, "max-label", "", "how far it may rise, a `marking`; default: not above its working label")
 	f.DurationVar(&j.timeout, "timeout", 0, "`time` that the program may run in one attempt, compiling aside; default 1h, 168h at most")
-	f.StringArrayVar(&j.q.Network, "network", nil, "what an image may connect to, `HOST:PORT` as the estate names it; again for more. With the first connection MAX becomes the label of what it leads to")
+	f.StringArrayVar(&j.q.Network, "network", nil, "what an image may connect to, `HOST:PORT` as the estate names it; again for more. Its label is the job's MAX (--max-label)")
 	f.IntVar(&j.q.Retries, "retries", 0, "further `attempts` after one that failed, 10 at most")
 }
 

@@ -73,8 +73,9 @@ copied by hand) is listed and left: look at it, and report it if it is, or keep 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
 sooner. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
-at the node that took them. What is interrupted the node goes on with; the same command shows the same report. With
---find-only nothing is erased.`,
+at the node that took them. What is interrupted the node goes on with; the same command shows the same report. What a
+service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
+nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass
   redoubt spill report s3://reports/plan.txt --version VERSION --reason "holds SECRET" --spare VERSION2 --as officer@unclass`, Args: exactly(1),

@@ -99,8 +99,8 @@ func Referring(ctx context.Context, o Shelf, repo Repository, d Digest) ([]Signa
 			continue
 		}
 		s, err := referring(ctx, o, repo, d, of)
-		switch k := redoubt.KindOf(err); {
-		case err != nil && (k == redoubt.NotFound || k == redoubt.Invalid || k == redoubt.TooLarge || k == redoubt.BadDigest):
+		switch {
+		case err != nil && unreadable(redoubt.KindOf(err)):
 			continue
 		case err != nil:
 			return nil, err
@@ -209,11 +209,14 @@ func (i *Image) Admit(ctx context.Context, p *redoubt.ImagePolicy) error {
 		},
 	}
 	var signatures []Signature
-	var refused error
+	var refused, spoilt error
 	for _, form := range forms {
 		for _, d := range digests {
 			more, err := form(ctx, d)
-			if err != nil {
+			switch {
+			case err != nil && unreadable(redoubt.KindOf(err)): // who may write there can spoil this form, and not the next
+				spoilt = err
+			case err != nil:
 				return err
 			}
 			signatures = append(signatures, more...)
@@ -222,7 +225,15 @@ func (i *Image) Admit(ctx context.Context, p *redoubt.ImagePolicy) error {
 			return nil
 		}
 	}
+	if spoilt != nil {
+		return spoilt
+	}
 	return refused
+}
+
+// unreadable says whether an error is about what lies there: it admits nothing.
+func unreadable(k redoubt.Kind) bool {
+	return k == redoubt.NotFound || k == redoubt.Invalid || k == redoubt.TooLarge || k == redoubt.BadDigest
 }
 
 // names says whether a rule's pattern takes a repository in.

@@ -343,6 +343,11 @@ func TestReferrersAreBounded(t *testing.T) {
 	}
 	newer{sign: who.sign}.attach(t, s, found.Root)
 	policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
+	s[tools.Tag(SignatureTag(found.Root))] = []byte("no digest") // which anybody may write who may write there
+	if err := found.Admit(t.Context(), policy); err != nil {
+		t.Errorf("with a tag of the older form that is no good: %v", err)
+	}
+	delete(s, tools.Tag(SignatureTag(found.Root)))
 	for i := range maxReferrers - 1 {
 		s[tools.Referrer(found.Root, DigestOf(fmt.Append(nil, i)))] = nil
 	}

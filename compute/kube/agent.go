@@ -46,6 +46,16 @@ const (
 	verbJoin   = "join"   // joins the node with the keeper
 )
 
+// Exit codes of our binary, which those of a release before this one had not: they ended with 1.
+const (
+	exitFault    = 89 // it could not do what it is there for
+	exitNoWall   = 90 // of verbKeep: what a service is walled in with is not there
+	exitNoKeeper = 91 // of verbKeep: the keeper could not be started
+	exitNoVerb   = 92 // it knows no such verb
+)
+
+var errNoVerb = errors.New("no such verb")
+
 // Enter does the work of a process that was started in a pod, and ends it. In every other it returns.
 func Enter() {
 	if len(os.Args) != 3 || os.Args[1] != Command {
@@ -62,9 +72,25 @@ func Enter() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(exitOf(err))
 	}
 	os.Exit(0)
+}
+
+func exitOf(err error) int {
+	if start, ok := errors.AsType[*startError](err); ok {
+		return start.code
+	}
+	if errors.Is(err, errNoVerb) {
+		return exitNoVerb
+	}
+	return exitFault
+}
+
+// startError is a keeper that could not be started.
+type startError struct {
+	code int
+	error
 }
 
 func (a agent) enter(verb string) (err error) {
@@ -86,7 +112,7 @@ func (a agent) enter(verb string) (err error) {
 	case verbJoin:
 		err = join(keeperSocket, os.Stdin, os.Stdout)
 	default:
-		err = errors.New("no such verb")
+		err = errNoVerb
 	}
 	return err
 }

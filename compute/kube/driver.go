@@ -241,6 +241,7 @@ func (d *Driver) makePod(ctx context.Context, t compute.Task, serves bool) (_ *p
 	if do, err = toRun(t, found); err != nil {
 		return nil, do, err
 	}
+	since := time.Now()
 	in, err := d.plan(ctx, t)
 	if err != nil {
 		return nil, do, err
@@ -258,6 +259,9 @@ func (d *Driver) makePod(ctx context.Context, t compute.Task, serves bool) (_ *p
 	if err != nil {
 		d.leave(s)
 		return nil, do, err
+	}
+	if in.any() {
+		p.fed = since
 	}
 	if err = p.ready(ctx); err == nil && in.any() {
 		err = p.because(ctx, in.send(ctx, p, t))

@@ -14,6 +14,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 )
 
 // A service's pod has a keeper, which starts the program, connects requests with it and tells what it says. The node speaks HTTP/2 with it, over exec
@@ -23,6 +25,7 @@ const (
 	keeperSocket  = "@redoubt-keeper" // of Linux's abstract names: no file, which the program could remove
 	keeperStreams = 4 * 64            // connections with the program and what else is asked, at once
 	keeperWindow  = 64 << 10          // bytes of a connection that wait for the program
+	keeperJoined  = 16                // connections at once: the node has one, beside those that it has given up; the program may make others
 	alone         = 5 * time.Minute   // without its node a keeper ends itself, and with it the pod
 	maxWords      = 256 << 10         // of the program's, that wait to be told
 	lastWords     = time.Second       // the program's children may hold its output open for ever
@@ -30,7 +33,6 @@ const (
 	beginPath     = "/begin"          // POST of a task: have it run
 	connectPath   = "/connect"        // POST: the body goes to the program's port, and what comes from there is the answer
 	watchPath     = "/watch"          // GET: frames of what the program says, and how it ended
-	exitNoWall    = 90                // of the first process: what a service is walled in with is not there
 	keyHeader     = "Authorization"   // of each request. The first begin sets it; the program, which may reach the socket, does not know it
 	faultHeader   = "Redoubt-Fault"   // of an answer to begin: the fault is the program's own
 )
@@ -83,10 +85,11 @@ func (k *keeper) serve(l net.Listener) error {
 	m.HandleFunc("POST "+connectPath, k.known(k.connect))
 	m.HandleFunc("GET "+watchPath, k.known(k.watch))
 	s := &http.Server{Handler: m, Protocols: new(http.Protocols), ReadHeaderTimeout: patience, MaxHeaderBytes: 8 << 10,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: keeperStreams, MaxReceiveBufferPerStream: keeperWindow, MaxReceiveBufferPerConnection: keeperStreams * keeperWindow}}
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: keeperStreams, MaxReceiveBufferPerStream: keeperWindow, MaxReceiveBufferPerConnection: keeperStreams * keeperWindow,
+			SendPingTimeout: silence, PingTimeout: silence, WriteByteTimeout: silence}} // a node that went without a word watches no more
 	s.Protocols.SetUnencryptedHTTP2(true)
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
+	go func() { failed <- s.Serve(netutil.LimitListener(l, keeperJoined)) }()
 	select {
 	case err := <-failed:
 		return err
@@ -118,6 +121,13 @@ func (k *keeper) known(h http.HandlerFunc) http.HandlerFunc {
 
 // begin starts the program, once.
 func (k *keeper) begin(w http.ResponseWriter, r *http.Request) {
+	k.mu.Lock()
+	first := k.key == ""
+	k.mu.Unlock()
+	if !first { // nothing is read for who may be the program
+		http.Error(w, "it has begun", http.StatusForbidden)
+		return
+	}
 	var t task
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxTask))
 	if err != nil || json.Unmarshal(b, &t) != nil || len(t.Args) == 0 || t.Port < 1 || t.Port > 65535 || r.Header.Get(keyHeader) == "" {
@@ -125,8 +135,7 @@ func (k *keeper) begin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	k.mu.Lock()
-	first := k.key == ""
-	if first {
+	if first = k.key == ""; first {
 		k.key, k.port = r.Header.Get(keyHeader), t.Port
 	}
 	k.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -26,7 +25,8 @@ func keep() error {
 	}
 	c := exec.Command("/proc/self/exe", Command, verbKeeper)
 	c.Env, c.Stderr, c.ExtraFiles = []string{}, os.Stderr, []*os.File{socket}
-	if !canAsk() {
+	asks := canAsk()
+	if !asks {
 		c.Env = []string{asksNot + "=1"}
 		same := func(id int) []syscall.SysProcIDMap {
 			return []syscall.SysProcIDMap{{ContainerID: id, HostID: id, Size: 1}}
@@ -34,8 +34,7 @@ func keep() error {
 		c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET, UidMappings: same(os.Getuid()), GidMappings: same(os.Getgid())}
 	}
 	if err := c.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(exitNoWall)
+		return notStarted(asks, err)
 	}
 	if err := secret(); err != nil { // not before: a parent that is secret cannot say who its child is in a namespace of users
 		return err
@@ -50,6 +49,16 @@ func keep() error {
 			return os.NewSyscallError("wait4", err)
 		}
 	}
+}
+
+// notStarted tells a machine that makes no namespaces from one that had no room.
+func notStarted(asks bool, err error) error {
+	for _, no := range []error{unix.EPERM, unix.EACCES, unix.ENOSPC, unix.EUSERS, unix.EINVAL, unix.ENOSYS} {
+		if !asks && errors.Is(err, no) {
+			return &startError{exitNoWall, err}
+		}
+	}
+	return &startError{exitNoKeeper, err}
 }
 
 // beginning is what a process is told that becomes the program.

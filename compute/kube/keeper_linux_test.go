@@ -58,6 +58,127 @@ func TestAKeeperObeysWhoBeganIt(t *testing.T) {
 	<-k.ended
 }
 
+// Whoever reaches the socket is asked for the key, whatever is asked for.
+func TestAKeeperAnswersNothingWithoutItsKey(t *testing.T) {
+	program, err := net.Listen("tcp", "127.0.0.1:0") // what the keeper would connect with
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer program.Close()
+	k, l := newKeeper(alone), make(listener)
+	served := make(chan error, 1)
+	go func() { served <- k.serve(l) }()
+	near, far := net.Pipe()
+	l <- far
+	h := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) { return near, nil }}
+	h.Protocols.SetUnencryptedHTTP2(true)
+	c, err := h.NewClientConn(t.Context(), "http", "keeper:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(method, path, key string, body []byte) int {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context()) // some answers have no end
+		defer cancel()
+		r, err := http.NewRequestWithContext(ctx, method, "http://keeper"+path, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set(keyHeader, key)
+		res, err := c.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		return res.StatusCode
+	}
+	begin, err := json.Marshal(task{Args: raw([]string{"/bin/true"}), Dir: "/", Port: program.Addr().(*net.TCPAddr).Port})
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := map[string]string{connectPath: "POST", watchPath: "GET"}
+	for path, method := range routes {
+		if got := ask(method, path, "", nil); got != http.StatusForbidden {
+			t.Errorf("%s before it has begun: %d", path, got)
+		}
+	}
+	if got := ask("POST", beginPath, "one", begin); got != http.StatusOK {
+		t.Fatalf("begin: %d", got)
+	}
+	routes[beginPath] = "POST"
+	for path, method := range routes {
+		for _, key := range []string{"", "two", "on", "ones"} {
+			if got := ask(method, path, key, begin); got != http.StatusForbidden {
+				t.Errorf("%s with the key %q: %d", path, key, got)
+			}
+		}
+	}
+	for _, path := range []string{connectPath, watchPath} {
+		if got := ask(routes[path], path, "one", nil); got != http.StatusOK {
+			t.Errorf("%s with its key: %d", path, got)
+		}
+	}
+	<-k.ended
+	c.Close()
+	k.mu.Lock()
+	k.lonely.Reset(0)
+	k.mu.Unlock()
+	<-served
+}
+
+// A body is read of who may begin something alone.
+func TestAKeeperThatHasBegunReadsNothingMoreToBegin(t *testing.T) {
+	k := newKeeper(alone)
+	k.key = "one"
+	w, r := httptest.NewRecorder(), httptest.NewRequest("POST", beginPath, unread{t})
+	r.Header.Set(keyHeader, "two")
+	if k.begin(w, r); w.Code != http.StatusForbidden {
+		t.Errorf("got %d", w.Code)
+	}
+}
+
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("it is read")
+	return 0, io.EOF
+}
+
+// The program may connect with its keeper, and not as often as it likes at once.
+func TestConnectionsWithAKeeperAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k, l := newKeeper(alone), make(listener)
+		served := make(chan error, 1)
+		go func() { served <- k.serve(l) }()
+		var ours []net.Conn
+		connect := func() bool {
+			near, far := net.Pipe()
+			synctest.Wait()
+			select {
+			case l <- far:
+				ours = append(ours, near)
+				return true
+			default:
+				return false
+			}
+		}
+		for n := range keeperJoined {
+			if !connect() {
+				t.Fatalf("number %d is not taken", n+1)
+			}
+		}
+		if connect() {
+			t.Error("one too many is taken")
+		}
+		ours[0].Close()
+		if !connect() {
+			t.Error("none is taken when another has ended")
+		}
+		<-k.left
+		<-served
+	})
+}
+
 // A pod whose node has gone ends by itself.
 func TestAKeeperThatNobodyWatchesEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -291,6 +293,32 @@ func TestWhatAnEarlierDriverLeftIsRemovedAndNothingElse(t *testing.T) {
 	}
 }
 
+// A namespace that is done with may have a pod in it that the cluster would not remove: it is asked for more than once, and not without end.
+func TestANamespaceThatIsNotRemovedIsTriedAgain(t *testing.T) {
+	for name, x := range map[string]struct{ fails, want int }{"for a while": {3, 4}, "for ever": {1000, retireTries}} {
+		synctest.Test(t, func(t *testing.T) {
+			c, asked := newCluster(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "redoubt-x"}}), 0
+			c.PrependReactor("delete", "namespaces", func(clienttest.Action) (bool, kruntime.Object, error) {
+				asked++
+				return asked <= x.fails, nil, errors.New("the cluster does not answer")
+			})
+			d := &Driver{client: c, spaces: map[string]*space{}, o: Options{Log: slog.New(slog.DiscardHandler)}}
+			d.stopping, d.stop = context.WithCancel(t.Context())
+			d.retire(&space{name: "redoubt-x"})
+			if asked != x.want {
+				t.Errorf("%s: it was asked %d times, want %d", name, asked, x.want)
+			}
+			asked = 0
+			go d.retire(&space{name: "redoubt-x"})
+			synctest.Wait()
+			d.stop() // which removes all
+			if d.running.Wait(); asked > 1 {
+				t.Errorf("%s: it goes on with a driver that is closed", name)
+			}
+		})
+	}
+}
+
 // outcome runs something in a cluster.
 func outcome(t *testing.T, c *cluster, r *computetest.Run, spec redoubt.SubmitJob) (compute.Exit, error) {
 	t.Helper()
@@ -326,6 +354,16 @@ func TestWhatTheClusterSaysIsTold(t *testing.T) {
 		{"evicted", "has put it out", phase("Evicted")},
 		{"lost", "", phase("NodeLost")},
 		{"no wall", "", ended("Error", exitNoWall)},
+		{"sidecar", "containers of its own", func(p *corev1.Pod) {
+			p.Spec.Containers = append(p.Spec.Containers, corev1.Container{Name: "proxy", Image: "mesh"})
+			running(p)
+		}},
+		{"first of all", "containers of its own", func(p *corev1.Pod) {
+			p.Spec.InitContainers = append(p.Spec.InitContainers, corev1.Container{Name: "proxy", Image: "mesh"})
+			running(p)
+		}},
+		{"another image", "changes ours", func(p *corev1.Pod) { p.Spec.Containers[0].Image = "mesh"; running(p) }},
+		{"another command", "changes ours", func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"sh"}; running(p) }},
 		{"agent", "", func(p *corev1.Pod) {
 			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: agentContainer, State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ImagePullBackOff"}}}}
 		}},

@@ -13,6 +13,7 @@ import (
 	"math"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,23 +50,33 @@ type pod struct {
 	space *space
 	name  string
 	since time.Time // when it was made
+	holds []string  // its containers
+	fed   time.Time // when its inputs began to be read; zero: it has none
 	life  time.Duration
 }
 
-// place makes the pod, and the secret that its image is pulled by. A service's has no deadline of the cluster's: its keeper ends it when the node has gone.
+// place makes the pod, and the secret that its image is pulled by. A service's has no deadline of the cluster's but
+// where it has inputs: its keeper ends it when the node has gone.
 func (d *Driver) place(ctx context.Context, s *space, t compute.Task, i *image.Image, in *inputs, serves bool) (*pod, error) {
 	id := make([]byte, 12)
 	rand.Read(id)
 	p := &pod{d: d, space: s, name: "service-" + hex.EncodeToString(id), since: time.Now()}
 	meta := metav1.ObjectMeta{Name: p.name, Namespace: s.name, Labels: map[string]string{ownerLabel: d.owner}}
 	spec := d.podSpec(t, i, in)
-	if serves {
-		spec.Containers[0].Command[2] = verbKeep
-	} else {
+	switch {
+	case !serves:
 		p.name, p.life = "job-"+hex.EncodeToString(id), t.Timeout+d.o.Wait+nearLife+collectTime
 		meta.Name, meta.Labels[jobLabel] = p.name, string(t.Job().ID)
+	case in.any():
+		p.life = inputsAge + t.Timeout + nearLife
+	}
+	if serves {
+		spec.Containers[0].Command[2] = verbKeep
+	}
+	if p.life > 0 {
 		spec.ActiveDeadlineSeconds = pointer(int64(math.Ceil(p.life.Seconds())))
 	}
+	p.holds = containers(spec)
 	secret, err := d.pullSecret(meta)
 	if err != nil {
 		return nil, err
@@ -273,7 +284,19 @@ func (p *pod) next(ctx context.Context, version string) error {
 	return ctx.Err()
 }
 
-// ready waits until the containers run.
+// containers is what runs in a pod, in words to compare.
+func containers(s corev1.PodSpec) (all []string) {
+	for _, c := range slices.Concat(s.InitContainers, s.Containers) {
+		all = append(all, fmt.Sprintf("%q", append([]string{c.Name, c.Image}, slices.Concat(c.Command, []string{""}, c.Args)...)))
+	}
+	for _, c := range s.EphemeralContainers {
+		all = append(all, fmt.Sprintf("%q", c.Name))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// ready waits until the containers run, and nothing else.
 func (p *pod) ready(ctx context.Context) error {
 	return p.waitFor(ctx, func(now *corev1.Pod) (bool, error) {
 		if err := p.fault(now); err != nil {
@@ -284,6 +307,9 @@ func (p *pod) ready(ctx context.Context) error {
 			if c.State.Running != nil {
 				running++
 			}
+		}
+		if !slices.Equal(containers(now.Spec), p.holds) { // what is put beside it has a network, and shares its sockets
+			return false, stop("the cluster puts containers of its own into pods, or changes ours: what does so (an admission webhook) has to leave out the namespaces that are labelled %s", ownerLabel)
 		}
 		if running == len(now.Spec.Containers) {
 			return true, p.dropSecret(ctx)
@@ -364,13 +390,22 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 	case e.Reason == "StartError" || e.Reason == "ContainerCannotRun":
 		return stop("the cluster cannot run the image: %s", plain(e.Message))
 	case c.Name == jobContainer && e.ExitCode == exitNoWall:
-		return errors.New("the cluster's machines have nothing to wall in a service's sockets with: that takes Linux 5.14 or gVisor")
+		return lacks("the cluster's machines have nothing to wall in a service's sockets with: that takes Linux 5.14 or gVisor")
+	case c.Name == jobContainer && e.ExitCode == exitNoKeeper:
+		return lacks("what keeps a service could not be started in its pod: has its machine memory and processes to spare?")
+	case c.Name == jobContainer && (e.ExitCode == exitNoVerb || e.ExitCode == 1): // the program does not choose it: none can end the first process
+		return lacks("the agent's image is of another version than the node: make it anew (redoubt job agent-image), and name it in the estate (kubernetes, agent)")
 	case c.Name == jobContainer && e.ExitCode == 128+9:
 		return stop("it was killed: the sandbox had no more memory, or it has ended what runs beside it")
 	case c.Name == jobContainer:
 		return stop("it has ended what runs beside it in its pod")
 	}
 	return fmt.Errorf("the container %s has ended: %s", c.Name, plain(e.Reason))
+}
+
+// lacks is what the cluster's administrator has to mend. The deployer of a service is told; a job is tried again.
+func lacks(hint string) error {
+	return &redoubt.Error{Op: "kube", Kind: redoubt.Unavailable, Hint: hint}
 }
 
 // errMemory is a container that the kernel has ended for its memory.

@@ -9,12 +9,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	mrand "math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -28,7 +30,12 @@ const (
 	againEvery   = time.Second            // a stream that broke is made anew
 	streamWindow = 128 << 10              // bytes of an answer that wait for who asked
 	silence      = 10 * time.Second       // until a keeper is asked whether it is there, and until it has to have answered
+	inputsAge    = time.Hour              // an instance serves what it has read: longer than that nothing outlives its erasure, or the right to read it
+	mostStreams  = 20                     // to one pod, one after another, and one more with each minute: its program can break each, or have it be silent
 )
+
+// errWorn is an instance whose streams end too soon.
+var errWorn = errors.New("the streams to its pod end too often")
 
 // instance is what runs of a service: a pod.
 type instance struct {
@@ -41,10 +48,17 @@ type instance struct {
 	ctx  context.Context // of the pod's use
 	stop context.CancelFunc
 
-	joining chan struct{} // held while a stream is made, and for keeper
+	joining chan struct{} // held while a stream is made, and for keeper, stood and worn
 	keeper  *http.ClientConn
-	mu      sync.Mutex // held where streams grows
+	stood   *rate.Limiter // streams
+	worn    bool
+	mu      sync.Mutex // held where streams grows, and for calls and old
 	streams sync.WaitGroup
+	calls   int // under way
+	old     bool
+
+	until time.Time // what it has read is good until then; zero: it has read nothing
+	aging *time.Timer
 
 	over  chan struct{} // closed when it takes no more requests
 	ended chan struct{} // closed when nothing of it runs
@@ -81,7 +95,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (*instance, er
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(d.stopping, cancel)()
-	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits}
+	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits, Timeout: s.Timeout}
 	t.Spec.Image, t.Spec.Args, t.Spec.Env = s.Spec.Image, s.Spec.Args, append([]string{"PORT=" + strconv.Itoa(s.Spec.Port)}, s.Spec.Env...)
 	p, do, err := d.makePod(ctx, t, true)
 	if err != nil {
@@ -89,13 +103,17 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (*instance, er
 		return nil, err
 	}
 	do.Port = s.Spec.Port
-	i := &instance{d: d, p: p, s: s, key: rand.Text(), joining: make(chan struct{}, 1), over: make(chan struct{}), ended: make(chan struct{})}
+	i := &instance{d: d, p: p, s: s, key: rand.Text(), joining: make(chan struct{}, 1), stood: rate.NewLimiter(rate.Every(time.Minute), mostStreams), over: make(chan struct{}), ended: make(chan struct{})}
 	i.ctx, i.stop = context.WithCancel(d.stopping)
 	i.proxy = compute.NewProxy(s.At, i.dial)
 	if err := i.begin(ctx, do); err != nil {
 		err = p.because(ctx, err)
 		i.finish(err)
 		return nil, err
+	}
+	if !p.fed.IsZero() { // not all at once, so that there are some to answer meanwhile
+		i.until = p.fed.Add(inputsAge - mrand.N(inputsAge/4))
+		i.aging = time.AfterFunc(time.Until(i.until), i.retire)
 	}
 	go i.follow()
 	return i, nil
@@ -107,6 +125,9 @@ func (i *instance) finish(why error) {
 	defer close(i.ended)
 	i.why = why
 	close(i.over)
+	if i.aging != nil {
+		i.aging.Stop()
+	}
 	i.mu.Lock()
 	i.stop()
 	i.mu.Unlock()
@@ -161,6 +182,8 @@ func (i *instance) hear() error {
 			return outOfMemoryExit(i.s.Limits)
 		case fault != nil:
 			return fault
+		case errors.Is(err, errWorn) && time.Since(heard) > silence: // the cluster has had time to say that its sandbox ended
+			return err
 		case time.Since(heard) > alone: // its keeper has given up
 			return fmt.Errorf("the stream from its pod broke: %w", err)
 		}
@@ -283,11 +306,18 @@ func (i *instance) join(ctx context.Context) (*http.ClientConn, error) {
 		}
 		i.keeper.Close()
 	}
-	ours, theirs := net.Pipe()
+	if i.worn {
+		return nil, errWorn
+	}
+	within, cancel := context.WithCancel(i.ctx)
+	near, theirs := net.Pipe()
+	ours := &tunnel{near, cancel} // who gives it up ends what exec has begun for it, whether or not that answers
 	if !i.carry(func() {
+		defer cancel()
 		defer theirs.Close()
-		i.d.exec(i.ctx, i.p.space.name, i.p.name, jobContainer, []string{agentPath, Command, verbJoin}, theirs, theirs, io.Discard)
+		i.d.exec(within, i.p.space.name, i.p.name, jobContainer, []string{agentPath, Command, verbJoin}, theirs, theirs, io.Discard)
 	}) {
+		ours.Close()
 		return nil, compute.ErrInstanceGone
 	}
 	t := &http.Transport{Protocols: new(http.Protocols), MaxResponseHeaderBytes: 8 << 10, DialContext: func(context.Context, string, string) (net.Conn, error) { return ours, nil },
@@ -299,6 +329,7 @@ func (i *instance) join(ctx context.Context) (*http.ClientConn, error) {
 		return nil, err
 	}
 	i.keeper = c
+	i.worn = !i.stood.Allow() // it took what is first said, which a cluster out of reach does not
 	return c, nil
 }
 
@@ -344,13 +375,46 @@ func (t *tunnel) Close() error {
 	return t.Conn.Close()
 }
 
-// Call answers one request.
-func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
+// enter counts one more call, and is false where it takes none.
+func (i *instance) enter() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
 	select {
 	case <-i.over:
-		return compute.ErrInstanceGone
+		return false
 	default:
 	}
+	if !i.old {
+		i.calls++
+	}
+	return !i.old
+}
+
+func (i *instance) leave() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.calls--; i.old && i.calls == 0 {
+		i.stop()
+	}
+}
+
+// retire has it take no more requests, and end when those that it has are answered, or have had their time.
+func (i *instance) retire() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.old = true; i.calls == 0 {
+		i.stop()
+		return
+	}
+	time.AfterFunc(i.s.Timeout, i.stop)
+}
+
+// Call answers one request.
+func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
+	if !i.enter() {
+		return compute.ErrInstanceGone
+	}
+	defer i.leave()
 	r.Body = http.MaxBytesReader(w, r.Body, redoubt.MaxServiceBody)
 	return i.proxy.Call(w, r)
 }
@@ -358,9 +422,14 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 // Ended is closed when nothing of it runs any more.
 func (i *instance) Ended() <-chan struct{} { return i.ended }
 
-// Close ends the program, and with it the pod.
+// Close ends the program, and with it the pod. One that retires ends by itself: who closes it has been told that it takes no more requests, and others wait
+// for it yet.
 func (i *instance) Close() {
-	i.stop()
+	i.mu.Lock()
+	if !i.old {
+		i.stop()
+	}
+	i.mu.Unlock()
 	<-i.ended
 }
 

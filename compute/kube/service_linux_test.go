@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -139,7 +141,7 @@ func TestAPodAnswersRequests(t *testing.T) {
 		}
 	}
 	p := first[*corev1.Pod](t, c)
-	if p.Spec.ActiveDeadlineSeconds != nil || p.Spec.Containers[0].Command[2] != verbKeep || !strings.HasPrefix(p.Name, "service-") {
+	if p.Spec.ActiveDeadlineSeconds == nil || *p.Spec.ActiveDeadlineSeconds != int64((inputsAge+s.Timeout+nearLife)/time.Second) || p.Spec.Containers[0].Command[2] != verbKeep || !strings.HasPrefix(p.Name, "service-") {
 		t.Errorf("the pod %s is %+v", p.Name, p.Spec)
 	}
 	for _, o := range c.made {
@@ -204,6 +206,107 @@ func TestAServiceOutlivesItsStreams(t *testing.T) {
 	}
 }
 
+// What an instance has read it serves for an hour at most: it may have been erased meanwhile, or the right to read it have ended. Who is being answered is
+// answered, and everybody else by another.
+func TestAServiceDoesNotServeForEverWhatItHasRead(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	s.Timeout = time.Hour
+	before := time.Now()
+	i := begin(t, c.driver(t, nil), s)
+	if i.until.Before(before.Add(inputsAge*3/4)) || i.until.After(time.Now().Add(inputsAge)) {
+		t.Errorf("it begins at %s and takes requests until %s", before, i.until)
+	}
+	body, more := io.Pipe()
+	answered := make(chan string)
+	go func() {
+		w, err := computetest.Ask(i, "POST", "/svc/x/echo", body)
+		if err != nil {
+			t.Errorf("of who was being answered: %v", err)
+		}
+		answered <- w.Body.String()
+	}()
+	io.WriteString(more, "one ")
+	i.aging.Reset(0)
+	for { // the test's own time ends it
+		_, err := computetest.Ask(i, "GET", "/svc/x/up", nil)
+		if errors.Is(err, redoubt.Unavailable) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := make(chan struct{})
+	go func() { // as who is told so does
+		defer close(closed)
+		i.Close()
+	}()
+	io.WriteString(more, "two")
+	select {
+	case <-i.Ended():
+		t.Error("it has ended while it answered")
+	default:
+	}
+	more.Close()
+	if got := <-answered; got != "one two" {
+		t.Errorf("got %q", got)
+	}
+	<-closed
+}
+
+func TestAServiceThatAnswersNoMoreIsEndedByItsTime(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	s, _, _ := c.service(t, c.keepers(t), "serve", "")
+	s.Timeout = time.Millisecond // which Services holds a request to
+	i := begin(t, c.driver(t, nil), s)
+	body, more := io.Pipe()
+	defer more.Close()
+	go computetest.Ask(i, "POST", "/svc/x/echo", body)
+	io.WriteString(more, "one")
+	i.retire()
+	<-i.Ended()
+}
+
+func TestAServiceThatHasReadNothingRunsOn(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, _ := c.service(t, k, "serve", "")
+	r := computetest.NewRun(nil)
+	s.JobRun, s.Spec.Image = r, withImage(r, filepath.Join(k.dir, "program")).Image
+	i := begin(t, c.driver(t, nil), s)
+	if p := first[*corev1.Pod](t, c); i.aging != nil || p.Spec.ActiveDeadlineSeconds != nil {
+		t.Errorf("it runs until %s, and its pod for %v", i.until, p.Spec.ActiveDeadlineSeconds)
+	}
+}
+
+// A program can break its streams as often as it likes, and not have its node make new ones for ever.
+func TestAServiceWhoseStreamsKeepBreakingEnds(t *testing.T) {
+	c := newCluster()
+	c.agents(t)
+	k := c.keepers(t)
+	s, _, _ := c.service(t, k, "serve", "")
+	i := begin(t, c.driver(t, nil), s)
+	for ended := false; !ended; { // the test's own time ends it
+		k.breakAll(t)
+		computetest.Ask(i, "GET", "/svc/x/up", nil)
+		select {
+		case <-i.Ended():
+			ended = true
+		default:
+		}
+	}
+	if !errors.Is(i.why, errWorn) {
+		t.Errorf("got %v", i.why)
+	}
+	if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
+		t.Error("its pod is left")
+	}
+}
+
 func TestAPodThatIsRemovedEndsItsInstance(t *testing.T) {
 	c := newCluster()
 	c.agents(t)
@@ -252,6 +355,43 @@ func TestAServiceThatDoesNotComeUpInItsPodSaysWhy(t *testing.T) {
 		if pods, _ := c.CoreV1().Pods("").List(t.Context(), metav1.ListOptions{}); len(pods.Items) != 0 {
 			t.Errorf("%s: its pod is left", name)
 		}
+	}
+}
+
+// What whoever runs the cluster has to mend is told to who deployed, and is not called the program's fault.
+func TestWhatAClusterLacksForAServiceIsTold(t *testing.T) {
+	for code, want := range map[int32]string{exitNoWall: "Linux 5.14", exitNoKeeper: "could not be started", exitNoVerb: "another version", 1: "another version"} {
+		c := newCluster()
+		c.agents(t)
+		c.now = func(p *corev1.Pod) {
+			p.Status.Phase = corev1.PodFailed
+			p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: jobContainer, State: corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{Reason: "Error", ExitCode: code}}}}
+		}
+		s, _, _ := c.service(t, c.keepers(t), "serve", "")
+		if _, err := c.driver(t, nil).Begin(t.Context(), s); !errors.Is(err, redoubt.Unavailable) || !strings.Contains(computetest.Told(err), want) {
+			t.Errorf("%d: got %s, want %q", code, computetest.Told(err), want)
+		}
+	}
+}
+
+func TestOurBinarySaysByItsExitCodeWhatIsWrong(t *testing.T) {
+	for _, x := range []struct {
+		err  error
+		want int
+	}{
+		{agent{}.enter("another"), exitNoVerb},
+		{errors.New("something"), exitFault},
+		{notStarted(false, &os.PathError{Op: "fork/exec", Err: unix.EPERM}), exitNoWall},
+		{notStarted(false, &os.PathError{Op: "fork/exec", Err: unix.EAGAIN}), exitNoKeeper},
+		{notStarted(true, &os.PathError{Op: "fork/exec", Err: unix.EPERM}), exitNoKeeper},
+	} {
+		if got := exitOf(x.err); got != x.want {
+			t.Errorf("%v: got %d, want %d", x.err, got, x.want)
+		}
+	}
+	var ended *exec.ExitError
+	if err := exec.Command(os.Args[0], Command, "another").Run(); !errors.As(err, &ended) || ended.ExitCode() != exitNoVerb {
+		t.Errorf("a verb that there is none of: %v", err)
 	}
 }
 

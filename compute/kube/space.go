@@ -21,6 +21,9 @@ const (
 	shareNote  = "redoubt/share"
 )
 
+// retireTries is how often a namespace is tried to be removed, which takes an hour at most. What is left then goes when the driver is closed or begins.
+const retireTries = 60
+
 // account is what pods run as: one that may do nothing, and whose token is not given to them.
 const account = "job"
 
@@ -102,10 +105,22 @@ func (d *Driver) retire(s *space) {
 	d.running.Add(1)
 	d.mu.Unlock()
 	defer d.running.Done()
-	ctx, cancel := context.WithTimeout(context.Background(), cleanTime)
-	defer cancel()
-	if err := d.client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		d.o.Log.Warn("a namespace could not be removed from the cluster", slog.String("reason", string(apierrors.ReasonForError(err))))
+	for try := 1; ; try++ {
+		ctx, cancel := context.WithTimeout(d.stopping, cleanTime)
+		err := d.client.CoreV1().Namespaces().Delete(ctx, s.name, metav1.DeleteOptions{})
+		cancel()
+		if err == nil || apierrors.IsNotFound(err) || d.stopping.Err() != nil {
+			return
+		}
+		d.o.Log.Warn("a namespace could not be removed from the cluster", slog.String("reason", string(apierrors.ReasonForError(err))), slog.Bool("again", try < retireTries))
+		if try == retireTries {
+			return
+		}
+		select {
+		case <-d.stopping.Done():
+			return
+		case <-time.After(sweepAgain):
+		}
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,6 +30,9 @@ func tryWall() {
 		"link":   func() (int, error) { return unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0) },
 		"packet": func() (int, error) { return unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0) },
 		"uring":  func() (int, error) { n, _, e := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, 0, 0); return int(n), e },
+		"pair":   func() (int, error) { p, err := unix.Socketpair(unix.AF_INET, unix.SOCK_STREAM, 0); return p[0], err },
+		"tipc":   func() (int, error) { p, err := unix.Socketpair(unix.AF_TIPC, unix.SOCK_STREAM, 0); return p[0], err },
+		"files":  func() (int, error) { p, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); return p[0], err },
 		"tcp":    func() (int, error) { return unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0) },
 		"tcp6":   func() (int, error) { return unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0) },
 		"unix":   func() (int, error) { return unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0) },
@@ -71,7 +75,7 @@ func behindWall(t *testing.T, asks bool, args ...string) (string, ending) {
 func TestAServicesSocketsAreOfLoopbackAlone(t *testing.T) {
 	said, end := behindWall(t, true, os.Args[0], walled)
 	for name, want := range map[string]string{"udp": "permission denied", "raw": "permission denied", "mptcp": "permission denied", "link": "permission denied", "packet": "permission denied",
-		"uring": "permission denied", "tcp": "has lo", "tcp6": "has lo", "unix": "has ", "itself": "<nil>"} {
+		"uring": "permission denied", "pair": "permission denied", "tipc": "permission denied", "files": "has ", "tcp": "has lo", "tcp6": "has lo", "unix": "has ", "itself": "<nil>"} {
 		if !strings.Contains("\n"+said, "\n"+name+" "+want+"\n") && !(name == "tcp6" && strings.Contains(said, "tcp6 address family")) {
 			t.Errorf("%s: want %q", name, want)
 		}
@@ -86,12 +90,12 @@ func TestAJobsProgramHasNoSockets(t *testing.T) {
 	c := exec.Command(os.Args[0], "-test.run=^TestBehindTheWallOfAJob$")
 	c.Env = append(os.Environ(), walled+"=1")
 	said, err := c.CombinedOutput()
-	for _, name := range []string{"udp", "tcp", "tcp6", "raw", "link", "packet", "uring"} {
+	for _, name := range []string{"udp", "tcp", "tcp6", "raw", "link", "packet", "uring", "pair", "tipc"} {
 		if !bytes.Contains(said, []byte(name+" permission denied\n")) {
 			t.Errorf("%s is not refused", name)
 		}
 	}
-	if !bytes.Contains(said, []byte("unix has \n")) || t.Failed() {
+	if !bytes.Contains(said, []byte("unix has \n")) || !bytes.Contains(said, []byte("files has \n")) || t.Failed() {
 		t.Errorf("%v, %s", err, said)
 	}
 }
@@ -106,6 +110,34 @@ func TestBehindTheWallOfAJob(t *testing.T) {
 	}
 	os.Args = []string{os.Args[0], walled}
 	tryWall()
+}
+
+// Linux from 5.0 to 5.13 asks somebody for a socket, and takes none from him in one step: there no service is begun in the way that would need it.
+func TestAKernelThatTakesNoDescriptorIsNotAsked(t *testing.T) {
+	if os.Getenv(walled) == "" {
+		if !canAsk() {
+			t.Skip("this kernel has nothing of it")
+		}
+		c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		c.Env = append(os.Environ(), walled+"=1")
+		if said, err := c.CombinedOutput(); err != nil {
+			t.Errorf("%v, %s", err, said)
+		}
+		return
+	}
+	if _, err := loadFilter([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: callAt, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SYS_IOCTL, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: familyAt + 8, Size: 4}, // the second argument
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.SECCOMP_IOCTL_NOTIF_ADDFD, SkipTrue: 1},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO | uint32(unix.EINVAL)},
+		bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW},
+	}, unix.SECCOMP_FILTER_FLAG_TSYNC); err != nil {
+		t.Fatal(err)
+	}
+	if canAsk() {
+		t.Error("it is taken for one that can")
+	}
 }
 
 // A program of 32 bits calls the kernel by other numbers, which the filter does not tell apart: it is ended.

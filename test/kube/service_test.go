@@ -99,6 +99,37 @@ func TestAServiceHasNoNetworkButItself(t *testing.T) {
 	}
 }
 
+// Beside the program are the first process of its container, its keeper and what joins the node with that: all of its user. It can look into none of them,
+// and its keeper, whose socket it reaches, does nothing for it.
+func TestAServiceHasNoNetworkByWhatStandsBesideIt(t *testing.T) {
+	s, _, _ := theLab.programs().Service(t, "serve", "")
+	i := begin(t, theLab.driver(t, theLab.options()), s)
+	own, denied := ask(t, i, "pid"), 0
+	for pid := range 64 {
+		at := fmt.Sprintf("kind/proc/%d/", pid)
+		if pid == 0 || ask(t, i, fmt.Sprintf("kind/proc/%s/task/%d/environ", own, pid)) == "<nil>" { // a thread of its own, which has a name there too
+			continue
+		}
+		for _, file := range []string{"mem", "environ"} {
+			switch got := ask(t, i, at+file); got {
+			case "permission denied":
+				denied++
+			case "no such file or directory":
+			default:
+				t.Errorf("process %d, %s: %s", pid, file, got)
+			}
+		}
+	}
+	if denied < 2*3 {
+		t.Errorf("it was denied %d files, of three processes", denied)
+	}
+	for _, what := range []string{"POST/@redoubt-keeper/begin", "POST/@redoubt-keeper/connect", "GET/@redoubt-keeper/watch"} {
+		if got := ask(t, i, "ask/"+what); got != "403" && !(class == "gvisor" && strings.Contains(got, "connection refused")) { // where it is in a network namespace of its own
+			t.Errorf("%s: %s", what, got)
+		}
+	}
+}
+
 // cutter stands between a driver and the cluster's API, and breaks every connection when it is told to.
 type cutter struct {
 	net.Listener

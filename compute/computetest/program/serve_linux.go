@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,25 @@ func serve(host string) error {
 			c.Close()
 		}
 		fmt.Fprint(w, err)
+	})
+	m.HandleFunc("/ask/{method}/{socket}/{path}", func(w http.ResponseWriter, r *http.Request) {
+		h := &http.Transport{Protocols: new(http.Protocols), DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return net.DialTimeout("unix", r.PathValue("socket"), 2*time.Second)
+		}}
+		h.Protocols.SetUnencryptedHTTP2(true)
+		defer h.CloseIdleConnections()
+		q, err := http.NewRequestWithContext(r.Context(), r.PathValue("method"), "http://there/"+r.PathValue("path"), nil)
+		if err != nil {
+			fmt.Fprint(w, err)
+			return
+		}
+		res, err := h.RoundTrip(q)
+		if err != nil {
+			fmt.Fprint(w, err)
+			return
+		}
+		res.Body.Close()
+		fmt.Fprint(w, res.StatusCode)
 	})
 	m.HandleFunc("/in/", func(w http.ResponseWriter, r *http.Request) {
 		b, err := os.ReadFile(r.URL.Path)
