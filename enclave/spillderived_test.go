@@ -354,10 +354,9 @@ func TestWhatIsPutWhileASpillIsFoundIsFound(t *testing.T) {
 // TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound: nothing behind the commit that closes the version goes well.
 func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 	var f *faulty
-	w := open(t, func(o *Options) {
-		withFaults(&f)(o)
-		o.Devices = []DeclaredDevice{{Name: "far", Floor: o.Floor, Ceiling: o.Ceiling, Lease: time.Hour}}
-	})
+	w := open(t, withFaults(&f))
+	link := redoubt.Link{Peer: "far", Key: w.links.key, Bound: w.ceiling}
+	w.link(nil, link)
 	ctx, s := context.Background(), w.as("s-analyst", "")
 	v := w.put(s, "plan", "the plan, dirty", "")
 	w.worked(s, "plan", "a", "made of the plan", nil)
@@ -369,7 +368,7 @@ func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 	made, at := o.(*object).rec.id, o.(*object).set.label.Banner()
 	sent := func() (item, ref bool) {
 		t.Helper()
-		view, link, room := w.engine.View(), redoubt.Link{Peer: "far", Bound: w.ceiling}, int64(0)
+		view, room := w.engine.View(), int64(0)
 		defer view.Close()
 		_, item, err := w.item(view, link, w.set(at), made, &room)
 		_, ref, err2 := w.ref(view, link, w.set(at), made)
