@@ -3,7 +3,6 @@ package wasm
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"io"
 	"runtime"
 	"sync"
@@ -162,7 +161,6 @@ type runner struct {
 	ended  chan struct{}
 
 	said, exit error // once it has ended
-	fault      *ending
 }
 
 func newRunner() *runner {
@@ -185,7 +183,7 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 		if err := f.load(loading{Memory: key.memory, Disk: key.disk, Made: m.name}, m.bare, m.code); err != nil {
 			return err
 		}
-		if r.fault, err = f.ready(); err != nil || r.fault != nil {
+		if err := f.ready(); err != nil {
 			return err
 		}
 		select {
@@ -198,30 +196,12 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 	})
 }
 
-// ready hears that a worker has its module ready. fault: it is none.
-func (f *frames) ready() (fault *ending, err error) {
-	kind, body, err := f.read()
-	switch {
-	case err != nil:
-		return nil, err
-	case kind == sayReady && len(body) == 0:
-		return nil, nil
-	case kind == sayEnd:
-		fault = new(ending)
-		return fault, json.Unmarshal(body, fault)
-	}
-	return nil, errFrame
-}
-
 // serve has it do what it is for, and gives how that ended. When ctx ends so does the worker.
 func (r *runner) serve(ctx context.Context, s *session) (said, exit error) {
 	stop := context.AfterFunc(ctx, r.cancel)
 	defer stop()
 	r.job <- s
 	<-r.ended
-	if s.end == nil && r.fault != nil {
-		s.end = r.fault
-	}
 	return r.said, r.exit
 }
 
