@@ -6,6 +6,9 @@ var Dynamic = dynamic
 // FD is where it lies.
 func (b *Binary) FD() int { return int(b.file.Fd()) }
 
+// LauncherPID is the process that starts its workers.
+func (b *Binary) LauncherPID() int { return b.starts.cmd.Process.Pid }
+
 // EndLauncher kills what starts its workers.
 func (b *Binary) EndLauncher() {
 	b.starts.cmd.Process.Kill()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -205,8 +206,30 @@ func (p *launched) wait() error {
 	return p.exit
 }
 
+// closeInherited closes what came with the execution beside launcherFD: the node, or who started that, had it open for others. What the runtime has opened
+// here goes with no execution, and by that is told from it.
+func closeInherited() error {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range all {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil || fd <= launcherFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
 // launch is a launcher, until nobody speaks with it any more. What it has started ends with it.
 func launch() error {
+	if err := closeInherited(); err != nil {
+		return err
+	}
 	f := os.NewFile(launcherFD, "launcher")
 	c, err := net.FileConn(f)
 	if err != nil {

@@ -232,6 +232,26 @@ func TestAWorkerThatDiedWhileItStoodReadyIsReplaced(t *testing.T) {
 	once()
 }
 
+// TestAWorkerThatHadNotBegunIsReplacedOnce, also one that did not stand ready: it was told nothing, and another one does what it was for.
+func TestAWorkerThatHadNotBegunIsReplacedOnce(t *testing.T) {
+	d := counted(t)
+	start := d.spares.start
+	for failing, want := range []int{1, 2, 2} {
+		starts := 0
+		d.spares.start = func(k shelfKey, m *made) (*sandbox.Process, error) {
+			if starts++; starts <= failing {
+				return nil, errors.New("there is no room")
+			}
+			return start(k, m)
+		}
+		r := computetest.NewRun(nil).Between(redoubt.SubjectName(fmt.Sprint(failing)), "SECRET", "SECRET") // none stands ready
+		x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes())}))
+		if (err == nil && x.Code == 0) != (failing < 2) || starts != want {
+			t.Errorf("%d of its workers could not be begun: got %+v and %v after %d", failing, x, err, starts)
+		}
+	}
+}
+
 // TestWhatPreparesARunIsNotItsTime: the time of an attempt is the program's.
 func TestWhatPreparesARunIsNotItsTime(t *testing.T) {
 	d := counted(t)
