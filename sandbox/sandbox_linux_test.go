@@ -228,12 +228,12 @@ func TestNobodyChangesABinaryThatWasHandedOver(t *testing.T) {
 // TestWhatStartsWorkersMayEnd: what it has started ends with it, and another one takes its place.
 func TestWhatStartsWorkersMayEnd(t *testing.T) {
 	b := handed(t)
-	for _, end := range []func(){b.EndLauncher, b.ConfuseLauncher} {
+	for range 2 {
 		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
 		if err != nil {
 			t.Fatal(err)
 		}
-		end()
+		b.EndLauncher()
 		if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
 			t.Errorf("got %v of a process whose starter has ended", err)
 		}
@@ -251,6 +251,45 @@ func TestWhatStartsWorkersMayEnd(t *testing.T) {
 	}
 	if _, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, ""); redoubt.KindOf(err) != redoubt.Unavailable {
 		t.Errorf("got %v of a binary that was closed", err)
+	}
+}
+
+// TestWhatCannotBeStartedEndsNothingElse: what runs by the same launcher runs on, and others are started.
+func TestWhatCannotBeStartedEndsNothingElse(t *testing.T) {
+	b := handed(t)
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b, Limits: sandbox.Limits{Wall: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	launcher := b.LauncherPID()
+	for _, err := range b.ConfuseLauncher() {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	var theirs []*os.File
+	for i := range 5 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		if i == 0 || i == 3 { // it would wait for what it is told
+			theirs = append(theirs, r)
+		} else {
+			theirs = append(theirs, w)
+		}
+	}
+	var x *sandbox.Exit
+	if start, ended := b.StartLate(theirs); start == nil || !errors.As(ended, &x) || x.Killed != "killed" {
+		t.Errorf("got %v and %v of one that was started late, want it refused, and killed", start, ended)
+	}
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" || b.LauncherPID() != launcher {
+		t.Errorf("got %q and %v of the next, by another launcher: %v", out, err, b.LauncherPID() != launcher)
+	}
+	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Expired {
+		t.Errorf("got %v of what ran all the while, want that its time is over", err)
 	}
 }
 
