@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"sync"
 
@@ -26,6 +28,9 @@ type Binary struct {
 // leastFD is above the descriptors that a child gets, which would take the place of one that it is to execute.
 const leastFD = 64
 
+// machines are those that Redoubt is built for.
+var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+
 // NewBinary takes in a static binary of this machine whose main begins with Enter.
 func NewBinary(content []byte) (*Binary, error) {
 	fail := func(err error) (*Binary, error) {
@@ -33,6 +38,8 @@ func NewBinary(content []byte) (*Binary, error) {
 	}
 	if f, err := elf.NewFile(bytes.NewReader(content)); err != nil || interpreted(f) {
 		return fail(errors.Join(err, errors.New("it is no static binary")))
+	} else if f.Machine != machines[runtime.GOARCH] || f.Class != elf.ELFCLASS64 {
+		return fail(fmt.Errorf("it is of another machine: %v, %v", f.Machine, f.Class))
 	}
 	fd, err := unix.MemfdCreate("redoubt-worker", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if err == unix.EINVAL { // a kernel before 6.3, where every such file can be executed

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -42,9 +43,10 @@ type notice struct {
 
 // launcher is one as who uses it sees it.
 type launcher struct {
-	conn *net.UnixConn
-	cmd  *exec.Cmd
-	gone chan struct{}
+	conn     *net.UnixConn
+	cmd      *exec.Cmd
+	gone     chan struct{}
+	patience time.Duration // with a start that is not answered
 
 	mu   sync.Mutex
 	next uint64
@@ -59,6 +61,7 @@ type launched struct {
 	ended chan struct{}
 	fault error // it was not
 	exit  error
+	late  bool // nobody waits for it any more: it is ended when it has begun
 }
 
 var errLauncher = errors.New("the process that starts workers has ended")
@@ -76,7 +79,7 @@ func startLauncher(b *Binary) (*launcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), open: map[uint64]*launched{}}
+	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), patience: startTimeout, open: map[uint64]*launched{}}
 	l.cmd = &exec.Cmd{Path: b.path(), Args: []string{launcherName}, Env: stubEnv(), Dir: "/", ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}}
 	if err := l.cmd.Start(); err != nil {
@@ -102,14 +105,20 @@ func (l *launcher) hear() {
 		}
 		l.mu.Lock()
 		p := l.open[what.ID]
-		if p != nil && !what.Begun {
+		late := false
+		switch {
+		case p == nil:
+		case what.Begun:
+			late = p.late
+			close(p.begun)
+		default:
 			delete(l.open, what.ID)
 		}
 		l.mu.Unlock()
 		switch {
-		case p == nil:
-		case what.Begun:
-			close(p.begun)
+		case late:
+			p.kill()
+		case p == nil || what.Begun:
 		case what.Error != "":
 			p.fault = errors.New(what.Error)
 			close(p.begun)
@@ -148,7 +157,8 @@ func exitOf(code int, signal syscall.Signal) error {
 	return nil
 }
 
-// start has a stub started with these descriptors.
+// start has a stub started with these descriptors. What goes wrong with it is its own: others of every label run by the same launcher, which ends where the
+// way to it is broken alone.
 func (l *launcher) start(files []*os.File) (*launched, error) {
 	var fds []int
 	for _, f := range files {
@@ -171,16 +181,34 @@ func (l *launcher) start(files []*os.File) (*launched, error) {
 	l.open[p.id] = p
 	l.mu.Unlock()
 	if err := l.send(order{ID: p.id}, unix.UnixRights(fds...)); err != nil {
-		l.end()
-		return nil, errors.Join(errLauncher, err)
+		if broken(err) {
+			l.end()
+			return nil, errors.Join(errLauncher, err)
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		delete(l.open, p.id)
+		return nil, err
 	}
 	select {
 	case <-p.begun:
-	case <-time.After(startTimeout):
-		l.end()
-		return nil, errLauncher
+		return p, p.fault
+	case <-time.After(l.patience):
 	}
-	return p, p.fault
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-p.begun:
+		return p, p.fault
+	default:
+		p.late = true
+		return nil, fmt.Errorf("what starts workers has not started this one within %v", l.patience)
+	}
+}
+
+// broken reports whether the other side of a socket has gone.
+func broken(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.ENOTCONN) || errors.Is(err, net.ErrClosed)
 }
 
 // end ends it, and what it has started.
@@ -205,8 +233,30 @@ func (p *launched) wait() error {
 	return p.exit
 }
 
+// closeInherited closes what came with the execution beside launcherFD: the node, or who started that, had it open for others. What the runtime has opened
+// here goes with no execution, and by that is told from it.
+func closeInherited() error {
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	for _, entry := range all {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil || fd <= launcherFD {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
+}
+
 // launch is a launcher, until nobody speaks with it any more. What it has started ends with it.
 func launch() error {
+	if err := closeInherited(); err != nil {
+		return err
+	}
 	f := os.NewFile(launcherFD, "launcher")
 	c, err := net.FileConn(f)
 	if err != nil {
@@ -232,10 +282,13 @@ func launch() error {
 			return nil
 		}
 		var o order
-		if err := json.Unmarshal(buf[:n], &o); err != nil {
-			return err
+		files, bad := filesOf(rights[:m])
+		if err := json.Unmarshal(buf[:n], &o); err != nil || o.Kill {
+			bad = err
+			closeAll(files)
+			files = nil
 		}
-		if o.Kill {
+		if bad == nil && o.Kill {
 			mu.Lock()
 			if p := open[o.ID]; p != nil {
 				p.Kill()
@@ -243,15 +296,13 @@ func launch() error {
 			mu.Unlock()
 			continue
 		}
-		files, err := filesOf(rights[:m])
-		if err != nil {
-			return err
-		}
 		go func() {
-			cmd := stubCommand("/proc/self/exe", files)
-			err := cmd.Start()
-			for _, f := range files {
-				f.Close()
+			var cmd *exec.Cmd
+			err := bad
+			if err == nil {
+				cmd = stubCommand("/proc/self/exe", files)
+				err = cmd.Start()
+				closeAll(files)
 			}
 			if err != nil {
 				tell(notice{ID: o.ID, Error: fmt.Sprintf("%.1000s", err.Error())})
@@ -270,23 +321,31 @@ func launch() error {
 	}
 }
 
-// filesOf are the descriptors that came with an order.
+// filesOf are the descriptors that came with an order. What came beside those of a stub, or in their place, is closed.
 func filesOf(rights []byte) (files []*os.File, err error) {
 	all, err := unix.ParseSocketControlMessage(rights)
-	if err != nil || len(all) != 1 {
-		return nil, errors.Join(err, errors.New("no descriptors came"))
-	}
-	fds, err := unix.ParseUnixRights(&all[0])
-	if err != nil || len(fds) != stubFiles {
-		return nil, errors.Join(err, errors.New("not the descriptors of a stub came"))
-	}
-	for _, fd := range fds {
-		if err := unix.SetNonblock(fd, false); err != nil { // the other side of a pipe has its own mode
-			return nil, err
+	for _, m := range all {
+		fds, err2 := unix.ParseUnixRights(&m)
+		err = errors.Join(err, err2)
+		for _, fd := range fds {
+			err = errors.Join(err, unix.SetNonblock(fd, false)) // the other side of a pipe has its own mode
+			files = append(files, os.NewFile(uintptr(fd), "handed"))
 		}
-		files = append(files, os.NewFile(uintptr(fd), "handed"))
+	}
+	if err == nil && len(files) != stubFiles {
+		err = errors.New("not the descriptors of a stub came")
+	}
+	if err != nil {
+		closeAll(files)
+		return nil, err
 	}
 	return files, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
 }
 
 // stubCommand starts a stub.

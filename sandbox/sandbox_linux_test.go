@@ -3,6 +3,8 @@ package sandbox_test
 import (
 	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -190,6 +192,14 @@ func TestABinaryThatIsHandedOverStandsBehindTheSameWalls(t *testing.T) {
 	} else if b, err := sandbox.NewBinary(content); redoubt.KindOf(err) != redoubt.Unavailable {
 		t.Errorf("a binary that needs libraries: got %v and %v, want it refused", b, err)
 	}
+	content, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.NativeEndian.PutUint16(content[18:], uint16(elf.EM_S390))
+	if b, err := sandbox.NewBinary(content); redoubt.KindOf(err) != redoubt.Unavailable {
+		t.Errorf("a binary of another machine: got %v and %v, want it refused", b, err)
+	}
 	for _, p := range []sandbox.Program{{Path: "/bin/true", Binary: b}, {Binary: b}} {
 		if _, err := run(t, p, ""); redoubt.KindOf(err) != redoubt.Unavailable {
 			t.Errorf("%+v: got %v, want it refused", p, err)
@@ -218,12 +228,12 @@ func TestNobodyChangesABinaryThatWasHandedOver(t *testing.T) {
 // TestWhatStartsWorkersMayEnd: what it has started ends with it, and another one takes its place.
 func TestWhatStartsWorkersMayEnd(t *testing.T) {
 	b := handed(t)
-	for _, end := range []func(){b.EndLauncher, b.ConfuseLauncher} {
+	for range 2 {
 		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
 		if err != nil {
 			t.Fatal(err)
 		}
-		end()
+		b.EndLauncher()
 		if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
 			t.Errorf("got %v of a process whose starter has ended", err)
 		}
@@ -241,6 +251,73 @@ func TestWhatStartsWorkersMayEnd(t *testing.T) {
 	}
 	if _, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, ""); redoubt.KindOf(err) != redoubt.Unavailable {
 		t.Errorf("got %v of a binary that was closed", err)
+	}
+}
+
+// TestWhatCannotBeStartedEndsNothingElse: what runs by the same launcher runs on, and others are started.
+func TestWhatCannotBeStartedEndsNothingElse(t *testing.T) {
+	b := handed(t)
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b, Limits: sandbox.Limits{Wall: time.Millisecond}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	launcher := b.LauncherPID()
+	for _, err := range b.ConfuseLauncher() {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	var theirs []*os.File
+	for i := range 5 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		if i == 0 || i == 3 { // it would wait for what it is told
+			theirs = append(theirs, r)
+		} else {
+			theirs = append(theirs, w)
+		}
+	}
+	var x *sandbox.Exit
+	if start, ended := b.StartLate(theirs); start == nil || !errors.As(ended, &x) || x.Killed != "killed" {
+		t.Errorf("got %v and %v of one that was started late, want it refused, and killed", start, ended)
+	}
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" || b.LauncherPID() != launcher {
+		t.Errorf("got %q and %v of the next, by another launcher: %v", out, err, b.LauncherPID() != launcher)
+	}
+	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Expired {
+		t.Errorf("got %v of what ran all the while, want that its time is over", err)
+	}
+}
+
+// TestWhatStartsWorkersHoldsNothingOfTheNodes, be it open for whatever the node executes.
+func TestWhatStartsWorkersHoldsNothingOfTheNodes(t *testing.T) {
+	b := handed(t)
+	f, err := os.Create(filepath.Join(t.TempDir(), "of the node"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inherited, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(inherited)
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" {
+		t.Fatalf("got %q and %v", out, err)
+	}
+	at := fmt.Sprintf("/proc/%d/fd", b.LauncherPID())
+	all, err := os.ReadDir(at)
+	if err != nil || len(all) < 4 {
+		t.Fatalf("got %v and %v", all, err)
+	}
+	for _, fd := range all {
+		if to, _ := os.Readlink(filepath.Join(at, fd.Name())); to == f.Name() {
+			t.Errorf("it has %s open, as %s", to, fd.Name())
+		}
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +30,7 @@ const workerPath = "/redoubt"
 func Enter(workers map[string]Worker) {
 	switch os.Args[0] {
 	case stubName:
+		debug.SetGCPercent(-1) // a thread that the collector begins while execFile executes would end us: that has not the runtime's lock against it
 		runtime.LockOSThread() // what follows holds for this thread, and it alone goes on into the program
 		wall, err := stub()
 		fmt.Fprintf(os.NewFile(statusFD, "status"), "%s: %v", wall, err)

@@ -6,15 +6,11 @@ import (
 	"redoubt/sandbox"
 )
 
-// slim is the binary of cmd/redoubt-worker that was built in; nil: none was, or this machine cannot hold it, and modules run by this binary itself, which takes
-// some thirty milliseconds more to begin.
-var slim = sync.OnceValue(func() *sandbox.Binary {
+// slim is the binary of cmd/redoubt-worker that was built in; nil: none was, or this machine cannot hold it, as the error says, and modules run by this binary
+// itself, which takes some thirty milliseconds more to begin.
+var slim = sync.OnceValues(func() (*sandbox.Binary, error) {
 	if len(built) == 0 {
-		return nil
+		return nil, nil
 	}
-	b, err := sandbox.NewBinary(built)
-	if err != nil {
-		return nil
-	}
-	return b
+	return sandbox.NewBinary(built)
 })

@@ -30,7 +30,8 @@ func Enter() {
 // Local are what runs jobs on this machine, by name. images says which images may run; nil: all that a job can read.
 func Local(images *redoubt.ImagePolicy) (map[string]compute.Driver, error) {
 	containers, err := oci.New(oci.Options{Policy: images})
-	return map[string]compute.Driver{compute.DriverWasm: wasm.New(slim()), compute.DriverOCI: containers}, err
+	binary, _ := slim() // Drivers tells why there is none
+	return map[string]compute.Driver{compute.DriverWasm: wasm.New(binary), compute.DriverOCI: containers}, err
 }
 
 // Trusted runs images on the machine's own kernel; nil where the estate does not give it to a node.
@@ -55,6 +56,9 @@ func Cluster(e *estate.Estate, n estate.Node) (o kube.Options, ok bool) {
 func Drivers(e *estate.Estate, n estate.Node, log *slog.Logger) (drivers map[string]compute.Driver, trusts []redoubt.Trusted, err error) {
 	if drivers, err = Local(n.Images); err != nil {
 		return nil, nil, err
+	}
+	if _, err := slim(); err != nil {
+		log.Warn("modules begin more slowly: the binary that was built in to run them cannot be used", slog.Any("error", err))
 	}
 	if t, err := Trusted(n); err != nil {
 		return nil, nil, err

@@ -1,10 +1,14 @@
 package workers
 
 import (
+	"bytes"
+	"log/slog"
 	"reflect"
+	"strings"
 	"testing"
 
 	"redoubt"
+	"redoubt/compute"
 	"redoubt/compute/kube"
 	"redoubt/estate"
 )
@@ -21,5 +25,18 @@ func TestOnlyANodeThatTheEstateGivesAClusterHasOne(t *testing.T) {
 		PriorityClass: "p", Machines: map[string]string{"level": "secret"}, Annotate: true, Disk: true, Pods: 3, Images: images}
 	if !ok || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestABuiltInBinaryThatCannotBeUsedIsToldOf, and modules have a driver all the same.
+func TestABuiltInBinaryThatCannotBeUsedIsToldOf(t *testing.T) {
+	built = []byte("of another machine")
+	var log bytes.Buffer
+	drivers, _, err := Drivers(&estate.Estate{}, estate.Node{}, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil || drivers[compute.DriverWasm] == nil {
+		t.Fatalf("got %v and %v", drivers, err)
+	}
+	if !strings.Contains(log.String(), "the binary that was built in to run them cannot be used") {
+		t.Errorf("the log says %q", log.String())
 	}
 }

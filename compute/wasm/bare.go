@@ -1,6 +1,7 @@
 package wasm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 )
@@ -54,6 +55,10 @@ type made struct {
 }
 
 func (m made) size() int { return len(m.bare) + len(m.name) + len(m.code) }
+
+func (m *made) same(as *made) bool {
+	return m.name == as.name && bytes.Equal(m.bare, as.bare) && bytes.Equal(m.code, as.code)
+}
 
 // bytes is how it is kept.
 func (m made) bytes() (all []byte) {

@@ -4,11 +4,15 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"redoubt"
+	"redoubt/compute"
 	"redoubt/compute/computetest"
 )
 
@@ -232,7 +236,7 @@ func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
 		if x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(module)})); err != nil || x.Code != 0 {
 			t.Fatalf("%+v %v", x, err)
 		}
-		b, err := r.Kept(t.Context(), version+"/"+r.SetModule(module))
+		b, err := r.Kept(t.Context(), keptAs(d.target, r.SetModule(module)))
 		return err == nil && len(b) > 0
 	}
 	alice := func() *computetest.Run { return computetest.NewRun(nil).Between("alice", "SECRET", "SECRET") }
@@ -246,23 +250,106 @@ func TestWhatWasCompiledIsUsedByItsShareAlone(t *testing.T) {
 	}
 }
 
-// What was kept and is not what a compiler made is the program's failure at worst.
+// What was kept and is not what a compiler made, or is another machine's, is compiled anew, and that is kept in its place. The module does nothing; what a
+// worker is given of it beside what was compiled traps.
 func TestWhatWasKeptMayBeAnything(t *testing.T) {
 	module := assembly{bodies: [][]byte{nil}}.bytes()
-	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": made{module, "../../../x", []byte("x")}.bytes(), "an absolute name": made{module, "/etc/passwd", nil}.bytes(),
-		"no code": made{module, "wazero/x", []byte("x")}.bytes(), "another's code": made{module, "../cache/x", nil}.bytes(), "no module": made{nil, "x", nil}.bytes(), "a trailing byte": append(made{module, "x", nil}.bytes(), 0),
-		"a long name": made{module, strings.Repeat("x", 5000), nil}.bytes(), "a folder": made{module, "x/", nil}.bytes()} {
+	r := computetest.NewRun(nil)
+	digest := r.SetModule(module)
+	first := New(handed())
+	run := func(t *testing.T, d *Driver) {
+		t.Helper()
+		if x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest})); err != nil || x.Code != 0 {
+			t.Errorf("got %+v and %v of a module that does nothing", x, err)
+		}
+	}
+	run(t, first)
+	as := keptAs(first.target, digest)
+	right, err := r.Kept(t.Context(), as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	well, err := readMade(right)
+	if err != nil || bytes.Equal(well.bare, module) {
+		t.Fatalf("got %x and %v of %x", well.bare, err, module)
+	}
+	dir, file, _ := strings.Cut(well.name, "/")
+	named := func(name string) []byte { return made{well.bare, name, well.code}.bytes() }
+	code := func(code []byte) []byte { return made{well.bare, well.name, code}.bytes() }
+	older := bytes.Clone(well.code)
+	older[7]++ // the version of wazero
+	for name, kept := range map[string][]byte{"nothing": {}, "short": {1, 2, 3}, "a length beyond": binary.BigEndian.AppendUint64(nil, 1<<63), "a name that leads out": named("../../../x"), "an absolute name": named("/etc/passwd"),
+		"no code": code([]byte("x")), "half of the code": code(well.code[:len(well.code)/2]), "another's code": named("../cache/x"), "no module": made{nil, well.name, well.code}.bytes(), "a trailing byte": append(bytes.Clone(right), 0),
+		"a long name": named(strings.Repeat("x", 5000)), "a longer name than a file may have": named(strings.Repeat("x", 500)), "a folder": named(dir + "/"), "no name": named(""),
+		"another architecture": named(dir + "-more/" + file), "another processor": named(dir + "/" + strings.Repeat("0", len(file))), "another version": code(older)} {
 		t.Run(name, func(t *testing.T) {
-			r := computetest.NewRun(nil)
-			digest := r.SetModule(module)
-			if err := r.Keep(t.Context(), version+"/"+digest, kept); err != nil {
+			if err := r.Keep(t.Context(), as, kept); err != nil {
 				t.Fatal(err)
 			}
-			x, err := New(nil).Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest}))
-			if err == nil && x.Code != 0 && x.Why == "" {
-				t.Errorf("got %+v", x)
+			run(t, New(handed()))
+			if now, err := r.Kept(t.Context(), as); err != nil || !bytes.Equal(now, right) {
+				t.Errorf("%d bytes are kept, and %v; want what the compiler made", len(now), err)
 			}
-			t.Logf("got %+v %v", x, err)
+			if err := r.Keep(t.Context(), as, kept); err != nil {
+				t.Fatal(err)
+			}
+			i, err := New(handed()).Begin(t.Context(), compute.Service{JobRun: r, Spec: redoubt.ServiceSpec{Module: digest}, Limits: redoubt.JobLimits{Memory: 64 << 20}, Timeout: time.Minute, Log: io.Discard})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer i.Close()
+			if _, err := request(i, "GET", "/svc/x/", ""); err == nil || !strings.Contains(err.Error(), "it gave no answer") {
+				t.Errorf("got %v of a service that says nothing", err)
+			}
 		})
+	}
+}
+
+// TestWhatIsOfNoUseIsDroppedWhoeverHasReadIt: two attempts that read it at once are not told each other's.
+func TestWhatIsOfNoUseIsDroppedWhoeverHasReadIt(t *testing.T) {
+	r, d := computetest.NewRun(nil), New(handed())
+	task := r.Task(redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes())})
+	right, _, err := d.compiled(t.Context(), task, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k := range d.made {
+		d.made[k] = &made{right.bare, "another", right.code}
+		d.bytes = d.made[k].size()
+	}
+	got, _, err := d.compiled(t.Context(), task, &made{right.bare, "another", right.code})
+	if err != nil || !got.same(right) || d.bytes != right.size() {
+		t.Errorf("got %v and %v, and %d bytes are held", got, err, d.bytes)
+	}
+}
+
+// TestTheVersionOfWhatWasCompiledIsThatOfWazero, whatever that knows of its own.
+func TestTheVersionOfWhatWasCompiledIsThatOfWazero(t *testing.T) {
+	mod, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, _, _ := strings.Cut(strings.TrimPrefix(version, "wazero-"), "-")
+	if !strings.Contains(string(mod), "github.com/tetratelabs/wazero v"+number+"\n") {
+		t.Errorf("%s is not the version of go.mod", version)
+	}
+}
+
+// TestWhatIsKeptIsOfTheProcessorThatItWasCompiledFor: under its name alone it is looked for.
+func TestWhatIsKeptIsOfTheProcessorThatItWasCompiledFor(t *testing.T) {
+	r := computetest.NewRun(nil)
+	digest := r.SetModule(assembly{bodies: [][]byte{nil}}.bytes())
+	here, there := New(handed()), New(handed())
+	there.target = "another's"
+	for _, d := range []*Driver{here, there} {
+		if x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: digest})); err != nil || x.Code != 0 {
+			t.Fatalf("got %+v and %v", x, err)
+		}
+		if _, err := r.Kept(t.Context(), keptAs(d.target, digest)); err != nil || len(d.target) < 8 {
+			t.Errorf("%q: %v", d.target, err)
+		}
+	}
+	if here.target == there.target {
+		t.Error("what was found of this machine is another's")
 	}
 }

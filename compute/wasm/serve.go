@@ -44,12 +44,9 @@ const (
 func serve(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	w := &worker{frames: frames{r: bufio.NewReaderSize(in, 64<<10), w: out}}
-	m, fault, err := w.ready()
+	m, err := w.ready()
 	if err != nil {
-		return err
-	}
-	if fault != nil {
-		return w.writeJSON(sayEnd, fault)
+		return w.tellUnfit(err)
 	}
 	if err := w.write(sayReady); err != nil {
 		return err
@@ -96,13 +93,32 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 	}
 	t := compute.Task{JobRun: s.JobRun, Limits: s.Limits, Timeout: s.Timeout}
 	t.Spec.Module = s.Spec.Module
-	m, exit, err := d.compiled(ctx, t)
+	m, exit, err := d.compiled(ctx, t, nil)
 	if err != nil {
 		return nil, err
 	}
 	if m == nil {
 		return nil, fault(exit)
 	}
+	i, err := d.begin(ctx, s, t, m)
+	var u *unfit
+	if !errors.As(err, &u) {
+		return i, err
+	}
+	if m, exit, err = d.compiled(ctx, t, m); err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, fault(exit)
+	}
+	if i, err = d.begin(ctx, s, t, m); errors.As(err, &u) {
+		return nil, fault(u.exit())
+	}
+	return i, err
+}
+
+// begin begins one with what was compiled of its module; an *unfit: that is of no use.
+func (d *Driver) begin(ctx context.Context, s compute.Service, t compute.Task, m *made) (compute.Instance, error) {
 	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Scratch: int64(m.size()) + 1<<20,
 		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(m.size()), CPU: 365 * 24 * time.Hour, Files: 256}})
 	if err != nil {
@@ -177,18 +193,8 @@ func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, m *mad
 	if err := errors.Join(i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code), i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env})); err != nil {
 		return err
 	}
-	kind, body, err := i.read()
-	switch {
-	case err != nil:
+	if err := i.frames.ready(); err != nil {
 		return err
-	case kind == sayEnd:
-		var x ending
-		if err := json.Unmarshal(body, &x); err != nil {
-			return err
-		}
-		return &redoubt.Error{Op: "Begin", Kind: redoubt.Invalid, Hint: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
-	case kind != sayReady:
-		return errFrame
 	}
 	ready <- nil
 	select { // from here on each call talks for itself

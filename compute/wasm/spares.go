@@ -3,7 +3,6 @@ package wasm
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"io"
 	"runtime"
 	"sync"
@@ -18,6 +17,8 @@ import (
 const (
 	spareLife  = 15 * time.Second // without a run: its memory is that of the module
 	spareAfter = time.Minute      // so long a first run is remembered: the second has spares made
+	spareBytes = 32 << 20         // of a module, with what was compiled of it, that workers stand ready for: each holds it whole,
+	laneBytes  = 256 << 20        // and of those of all that stand ready for one MAX
 )
 
 // shelfKey is what workers that stand ready have in common.
@@ -76,9 +77,9 @@ func (s *spares) take(key shelfKey, m *made) *runner {
 	}
 	if again && !s.closed {
 		h.ends.Reset(s.life)
-		for len(h.all) < most && s.room(key) {
+		for len(h.all) < most && s.room(key, m.size()) {
 			another, start := newRunner(), s.start
-			another.spare = true
+			another.bytes = m.size()
 			h.all = append(h.all, another)
 			s.work.Go(func() { another.run(start, key, m) })
 		}
@@ -93,28 +94,35 @@ func (s *spares) begin(key shelfKey, m *made) *runner {
 	return r
 }
 
-// room makes room for one more on the shelf of a key, by another's of its lane that was not used for longer; false: there is none. s.mu is held.
-func (s *spares) room(key shelfKey) bool {
-	n := 0
-	var oldest *shelf
-	for k, h := range s.shelves {
-		if k.lane != key.lane {
-			continue
-		}
-		n += len(h.all)
-		if k != key && len(h.all) > 0 && (oldest == nil || h.used.Before(oldest.used)) {
-			oldest = h
-		}
-	}
-	if n < 2*most {
-		return true
-	}
-	if oldest == nil {
+// room makes room for one more on the shelf of a key, by others' of its lane that were not used for longer; false: there is none. s.mu is held.
+func (s *spares) room(key shelfKey, bytes int) bool {
+	if bytes > spareBytes {
 		return false
 	}
-	oldest.all[0].cancel()
-	oldest.all = oldest.all[1:]
-	return true
+	for {
+		n, held := 0, bytes
+		var oldest *shelf
+		for k, h := range s.shelves {
+			if k.lane != key.lane {
+				continue
+			}
+			n += len(h.all)
+			for _, r := range h.all {
+				held += r.bytes
+			}
+			if k != key && len(h.all) > 0 && (oldest == nil || h.used.Before(oldest.used)) {
+				oldest = h
+			}
+		}
+		if n < 2*most && held <= laneBytes {
+			return true
+		}
+		if oldest == nil {
+			return false
+		}
+		oldest.all[0].cancel()
+		oldest.all = oldest.all[1:]
+	}
 }
 
 // forget ends what stands on a shelf that was not used for long.
@@ -155,14 +163,13 @@ func (s *spares) close() {
 
 // runner is a worker for one run.
 type runner struct {
-	spare  bool // it was begun before it was needed
+	bytes  int // of the module, with what was compiled of it, where it stands ready
 	ctx    context.Context
 	cancel context.CancelFunc
 	job    chan *session // what it is for, once
 	ended  chan struct{}
 
 	said, exit error // once it has ended
-	fault      *ending
 }
 
 func newRunner() *runner {
@@ -185,7 +192,7 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 		if err := f.load(loading{Memory: key.memory, Disk: key.disk, Made: m.name}, m.bare, m.code); err != nil {
 			return err
 		}
-		if r.fault, err = f.ready(); err != nil || r.fault != nil {
+		if err := f.ready(); err != nil {
 			return err
 		}
 		select {
@@ -198,30 +205,12 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 	})
 }
 
-// ready hears that a worker has its module ready. fault: it is none.
-func (f *frames) ready() (fault *ending, err error) {
-	kind, body, err := f.read()
-	switch {
-	case err != nil:
-		return nil, err
-	case kind == sayReady && len(body) == 0:
-		return nil, nil
-	case kind == sayEnd:
-		fault = new(ending)
-		return fault, json.Unmarshal(body, fault)
-	}
-	return nil, errFrame
-}
-
 // serve has it do what it is for, and gives how that ended. When ctx ends so does the worker.
 func (r *runner) serve(ctx context.Context, s *session) (said, exit error) {
 	stop := context.AfterFunc(ctx, r.cancel)
 	defer stop()
 	r.job <- s
 	<-r.ended
-	if s.end == nil && r.fault != nil {
-		s.end = r.fault
-	}
 	return r.said, r.exit
 }
 

@@ -192,6 +192,47 @@ func TestWorkersThatStandReadyAreCountedForEachMAX(t *testing.T) {
 	}
 }
 
+// TestWorkersThatStandReadyAreFewOfLargeModules: none for one that is larger still, and in a lane as many as its bytes allow.
+func TestWorkersThatStandReadyAreFewOfLargeModules(t *testing.T) {
+	s := spares{shelves: map[shelfKey]*shelf{}, life: time.Hour, start: func(shelfKey, *made) (*sandbox.Process, error) { return nil, errors.New("there is no room") }}
+	t.Cleanup(s.close)
+	defer func(was int) { most = was }(most)
+	most = 10
+	held := func(lane, module string, bytes int) (bytesOfLane, ofModule int) {
+		m := &made{code: make([]byte, bytes)}
+		for range 2 {
+			<-s.take(shelfKey{lane: lane, module: module}, m).ended
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for k, h := range s.shelves {
+			for _, r := range h.all {
+				if k.lane == lane {
+					bytesOfLane += r.bytes
+				}
+				if k.lane == lane && k.module == module {
+					ofModule++
+				}
+			}
+		}
+		return bytesOfLane, ofModule
+	}
+	for _, c := range []struct {
+		lane, module          string
+		bytes, held, ofModule int
+	}{
+		{"a", "too large", spareBytes + 1, 0, 0},
+		{"a", "large", spareBytes, laneBytes, laneBytes / spareBytes},
+		{"b", "large", spareBytes, laneBytes, laneBytes / spareBytes},    // another's lane takes none
+		{"a", "small", 1 << 20, laneBytes - spareBytes + most<<20, most}, // of another in its lane as much as it needs
+		{"a", "as large", spareBytes, laneBytes, laneBytes / spareBytes},
+	} {
+		if held, n := held(c.lane, c.module, c.bytes); held != c.held || n != c.ofModule {
+			t.Errorf("%s in lane %s: %d stand ready, and %d MiB in all; want %d, and %d MiB", c.module, c.lane, n, held>>20, c.ofModule, c.held>>20)
+		}
+	}
+}
+
 // TestAWorkerThatDiedWhileItStoodReadyIsReplaced, and no run fails by it.
 func TestAWorkerThatDiedWhileItStoodReadyIsReplaced(t *testing.T) {
 	d := counted(t)
@@ -230,6 +271,26 @@ func TestAWorkerThatDiedWhileItStoodReadyIsReplaced(t *testing.T) {
 	}
 	d.spares.mu.Unlock()
 	once()
+}
+
+// TestAWorkerThatHadNotBegunIsReplacedOnce, also one that did not stand ready: it was told nothing, and another one does what it was for.
+func TestAWorkerThatHadNotBegunIsReplacedOnce(t *testing.T) {
+	d := counted(t)
+	start := d.spares.start
+	for failing, want := range []int{1, 2, 2} {
+		starts := 0
+		d.spares.start = func(k shelfKey, m *made) (*sandbox.Process, error) {
+			if starts++; starts <= failing {
+				return nil, errors.New("there is no room")
+			}
+			return start(k, m)
+		}
+		r := computetest.NewRun(nil).Between(redoubt.SubjectName(fmt.Sprint(failing)), "SECRET", "SECRET") // none stands ready
+		x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes())}))
+		if (err == nil && x.Code == 0) != (failing < 2) || starts != want {
+			t.Errorf("%d of its workers could not be begun: got %+v and %v after %d", failing, x, err, starts)
+		}
+	}
 }
 
 // TestWhatPreparesARunIsNotItsTime: the time of an attempt is the program's.

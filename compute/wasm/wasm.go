@@ -9,7 +9,9 @@ package wasm
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +41,7 @@ const (
 	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
 
-// version is of what was compiled: another version of the runtime compiles anew.
+// version is of what was compiled, and how it is kept: another one compiles anew.
 const version = "wazero-1.12.0-bare"
 
 // Driver runs modules.
@@ -48,9 +50,10 @@ type Driver struct {
 	available func() error
 	spares    spares
 
-	mu    sync.Mutex
-	made  map[string]*made // by share and module
-	bytes int
+	mu     sync.Mutex
+	target string           // of what is compiled here; "": nothing was yet
+	made   map[string]*made // by share and module
+	bytes  int
 }
 
 // New makes a driver. Its workers are those of a binary whose main is sandbox.Enter(Workers()), or, where there is none, of our own, whose main begins so.
@@ -77,21 +80,56 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 	if len(t.Spec.Network) > 0 {
 		return compute.Exit{Code: -1, Why: "a WebAssembly module has no network: leave out --network, or run an image"}, nil
 	}
-	m, exit, err := d.compiled(ctx, t)
+	m, exit, err := d.compiled(ctx, t, nil)
 	if m == nil {
 		return exit, err
 	}
 	key := shelfKey{lane: t.Lane(), share: t.Share(), module: t.Spec.Module, memory: t.Limits.Memory, disk: t.Limits.Disk, timeout: t.Timeout}
 	r := d.spares.take(key, m)
 	s := newSession(t)
-	if exit, err = s.run(ctx, r); r.spare && !s.begun && ctx.Err() == nil { // it ended while it stood ready, and was told nothing
-		return newSession(t).run(ctx, d.spares.begin(key, m))
+	exit, err = s.run(ctx, r)
+	if s.begun || ctx.Err() != nil {
+		return exit, err
 	}
-	return exit, err
+	// It ended before it was told anything: another one does what it was for.
+	if u := (*unfit)(nil); errors.As(r.said, &u) {
+		if m, exit, err = d.compiled(ctx, t, m); m == nil {
+			return exit, err
+		}
+	}
+	return newSession(t).run(ctx, d.spares.begin(key, m))
 }
 
-// compiled gives what was compiled of the module, compiling it where that is not there. nil: exit says why there is none, or err.
-func (d *Driver) compiled(ctx context.Context, t compute.Task) (*made, compute.Exit, error) {
+// targetOf is what wazero calls what it compiles here of the least module there is. The name is of its version, the machine's kind, and what its processor
+// can do: what was compiled elsewhere, or before one of them changed, is looked for in vain.
+func (d *Driver) targetOf(ctx context.Context) (string, compute.Exit, error) {
+	d.mu.Lock()
+	target := d.target
+	d.mu.Unlock()
+	if target != "" {
+		return target, compute.Exit{}, nil
+	}
+	all, exit, err := d.compileOnce(ctx, []byte("\x00asm\x01\x00\x00\x00"))
+	if err != nil || exit.Code != 0 {
+		return "", exit, err
+	}
+	m, err := readMade(all)
+	if err != nil {
+		return "", compute.Exit{}, err
+	}
+	sum := sha256.Sum256([]byte(m.name))
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.target = hex.EncodeToString(sum[:16])
+	return d.target, compute.Exit{}, nil
+}
+
+// keptAs is the name under which what was compiled of a module is kept.
+func keptAs(target, module string) string { return version + "-" + target + "/" + module }
+
+// compiled gives what was compiled of the module, compiling it where that is not there. nil: exit says why there is none, or err. not: what was found to be
+// of no use, and is dropped.
+func (d *Driver) compiled(ctx context.Context, t compute.Task, not *made) (*made, compute.Exit, error) {
 	c, size, err := t.Module(ctx) // also where it was compiled before: it must be there, and may be read, and that is put on record
 	if redoubt.KindOf(err) == redoubt.NotFound && err != nil {
 		return nil, compute.Exit{Code: -1, Why: "the module is not here any more: put it once more"}, nil
@@ -103,36 +141,52 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task) (*made, compute.E
 	if size > redoubt.MaxModuleBytes {
 		return nil, compute.Exit{Code: -1, Why: "the module is too large"}, nil
 	}
-	name := version + "/" + t.Spec.Module
+	target, exit, err := d.targetOf(ctx)
+	if target == "" {
+		return nil, exit, err
+	}
+	name := keptAs(target, t.Spec.Module)
 	key := t.Share() + "/" + name
 	d.mu.Lock()
 	m := d.made[key]
+	if m != nil && not != nil && m.same(not) { // not by where it lies: two attempts may have read it at once
+		delete(d.made, key)
+		d.bytes -= m.size()
+		m = nil
+	}
 	d.mu.Unlock()
 	if m != nil {
 		return m, compute.Exit{}, nil
 	}
-	all, err := t.Kept(ctx, name)
-	if k := redoubt.KindOf(err); err != nil && k != redoubt.NotFound && k != redoubt.Erased {
-		return nil, compute.Exit{}, err
+	var was made
+	there := false
+	if not == nil {
+		all, err := t.Kept(ctx, name)
+		if k := redoubt.KindOf(err); err != nil && k != redoubt.NotFound && k != redoubt.Erased {
+			return nil, compute.Exit{}, err
+		}
+		if err == nil {
+			was, err = readMade(all)
+			there = err == nil
+		}
 	}
-	if err != nil {
+	if !there {
 		module := make([]byte, size)
 		if _, err := io.ReadFull(c.Reader(0, -1), module); err != nil {
 			return nil, compute.Exit{}, err
 		}
-		var exit compute.Exit
-		if all, exit, err = d.compileOnce(ctx, module); err != nil || exit.Code != 0 {
+		all, exit, err := d.compileOnce(ctx, module)
+		if err != nil || exit.Code != 0 {
 			return nil, exit, err
+		}
+		if was, err = readMade(all); err != nil {
+			return nil, compute.Exit{}, err
 		}
 		if err := t.Keep(ctx, name, all); err != nil {
 			if k := redoubt.KindOf(err); k != redoubt.QuotaExceeded && k != redoubt.DiskFull { // then it is compiled once more another time
 				return nil, compute.Exit{}, err
 			}
 		}
-	}
-	was, err := readMade(all)
-	if err != nil {
-		return nil, compute.Exit{}, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -275,6 +329,10 @@ func (s *session) run(ctx context.Context, r *runner) (compute.Exit, error) {
 		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
 		return s.exit(), nil
+	}
+	var u *unfit
+	if errors.As(said, &u) {
+		return u.exit(), nil
 	}
 	var x *sandbox.Exit
 	if errors.As(ended, &x) {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"redoubt/compute"
 )
 
 // The worker and who started it speak in frames: a length of 4 bytes, big-endian, that counts what follows it; a kind; a body. The worker asks, and
@@ -25,6 +27,7 @@ const (
 	sayBytes = 'D' // content; not answered
 	sayMade  = 'M' // content of what was compiled; not answered
 	sayReady = 'V' // the module is ready to be run; not answered
+	sayUnfit = 'Z' // why what was compiled of the module is of no use here; not answered, and nothing follows
 	sayDone  = 'E' // nothing follows
 )
 
@@ -52,6 +55,30 @@ type loading struct {
 	Disk   int64  `json:"disk"`           // bytes below /out
 	Module int64  `json:"module"`         // bytes of the module that follow
 	Made   string `json:"made,omitempty"` // the name of what was compiled of it; "": nothing was
+}
+
+// unfit is what was compiled of a module and is of no use to who is to run it.
+type unfit struct{ why string }
+
+func (u *unfit) Error() string { return "what was compiled of the module is of no use: " + u.why }
+
+// exit is how an attempt ends where what was compiled anew is of no use either.
+func (u *unfit) exit() compute.Exit {
+	return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(u.why)}
+}
+
+// ready hears that a worker has its module ready; an *unfit: it cannot have it of what it was given.
+func (f *frames) ready() error {
+	kind, body, err := f.read()
+	switch {
+	case err != nil:
+		return err
+	case kind == sayReady && len(body) == 0:
+		return nil
+	case kind == sayUnfit:
+		return &unfit{string(body)}
+	}
+	return errFrame
 }
 
 // task is what one run is told.

@@ -47,6 +47,8 @@ type worker struct {
 	frames
 	task   task
 	module []byte
+	code   fs.FileInfo // what was compiled of it before, where wazero looks for it
+	unfit  error       // why that does not lie there
 }
 
 // load takes in what the module may use, the module itself, and what was compiled of it before, which lies where wazero looks for it then. That was written
@@ -66,14 +68,19 @@ func (w *worker) load() error {
 			}
 			w.task.Memory, w.task.Disk, w.module = task.Memory, task.Disk, make([]byte, 0, max(task.Module, 0))
 			if err == nil && task.Made != "" {
-				code, err = w.create(task.Made)
+				code, w.unfit = w.create(task.Made)
 				defer code.Close()
 			}
 		case tellModule:
 			w.module = append(w.module, body...)
 		case tellMade:
-			_, err = code.Write(body)
+			if w.unfit == nil {
+				_, w.unfit = code.Write(body)
+			}
 		case tellWhole:
+			if code != nil && w.unfit == nil {
+				w.code, w.unfit = code.Stat()
+			}
 			return os.MkdirAll(outDir, 0o755)
 		default:
 			err = errFrame
@@ -181,12 +188,9 @@ func compileInto(dir string, module []byte) (string, error) {
 func run(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ) // a write past the end of the disk is an error, not a death
 	w := &worker{frames: frames{r: in, w: out}}
-	i, fault, err := w.ready()
+	i, err := w.ready()
 	if err != nil {
-		return err
-	}
-	if fault != nil {
-		return w.writeJSON(sayEnd, fault)
+		return w.tellUnfit(err)
 	}
 	if err := errors.Join(bound(w.task.Disk), w.write(sayReady)); err != nil {
 		return err
@@ -217,27 +221,53 @@ type runnable struct {
 	memory  *limited
 }
 
-// ready loads a module. fault: it is none.
-func (w *worker) ready() (i *runnable, fault *ending, err error) {
+// tellUnfit says that what was compiled is of no use, where err is that.
+func (w *worker) tellUnfit(err error) error {
+	var u *unfit
+	if !errors.As(err, &u) {
+		return err
+	}
+	return w.write(sayUnfit, fmt.Appendf(nil, "%.1000s", u.why))
+}
+
+// ready loads a module by what was compiled of it; an *unfit: that is of no use.
+func (w *worker) ready() (*runnable, error) {
 	if err := w.load(); err != nil {
-		return nil, nil, err
+		return nil, err
+	}
+	if w.unfit != nil {
+		return nil, &unfit{w.unfit.Error()}
 	}
 	memory := &limited{most: uint64(w.task.Memory)}
 	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
-	if err != nil {
-		return nil, nil, err
+	if err != nil { // what it was given stands in its way
+		return nil, &unfit{err.Error()}
 	}
 	r := wazero.NewRuntimeWithConfig(ctx, config(cache))
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	m, err := r.CompileModule(ctx, w.module)
 	if err != nil {
-		return nil, &ending{Code: -1, Fault: err.Error(), Program: true}, nil
+		return nil, &unfit{err.Error()}
+	}
+	if !w.used() {
+		return nil, &unfit{"it is another version's, or another processor's"}
 	}
 	w.module = nil
-	return &runnable{ctx: ctx, runtime: r, module: m, memory: memory}, nil, nil
+	return &runnable{ctx: ctx, runtime: r, module: m, memory: memory}, nil
+}
+
+// used reports whether wazero has taken what it was given. Otherwise it has compiled the module, which here does nothing, and has kept that: in a file of
+// another name, or in one that took the place of what it was given.
+func (w *worker) used() bool {
+	name, err := kept(cacheDir)
+	if err != nil || w.code == nil {
+		return false
+	}
+	now, err := os.Lstat(filepath.Join(cacheDir, name))
+	return err == nil && os.SameFile(now, w.code)
 }
 
 // noInput is the standard input of a job: there is none.
