@@ -153,6 +153,17 @@ func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, er
 // maxImageBytes is what a file system of the keeper's may hold beside what the program writes there, which the watcher bounds.
 const maxImageBytes = 64 << 30
 
+// machineWide is what /proc tells of the whole machine, and so of other labels' jobs: a program finds it empty. sysinfo, which tells the same, is refused.
+var machineWide = []string{
+	"/proc/acpi", "/proc/asound", "/proc/buddyinfo", "/proc/bus", "/proc/cgroups", "/proc/cmdline", "/proc/consoles", "/proc/diskstats", "/proc/driver", "/proc/dynamic_debug",
+	"/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup",
+	"/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats", "/proc/loadavg", "/proc/locks", "/proc/mdstat", "/proc/meminfo", "/proc/modules", "/proc/mtrr", "/proc/pagetypeinfo",
+	"/proc/partitions", "/proc/pressure", "/proc/sched_debug", "/proc/schedstat", "/proc/scsi", "/proc/slabinfo", "/proc/softirqs", "/proc/stat", "/proc/swaps", "/proc/sysrq-trigger",
+	"/proc/timer_list", "/proc/timer_stats", "/proc/tty", "/proc/uptime", "/proc/vmallocinfo", "/proc/vmstat", "/proc/zoneinfo",
+	"/proc/sys/fs/aio-nr", "/proc/sys/fs/dentry-state", "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/inode-state", "/proc/sys/kernel/pty/nr",
+	"/proc/sys/kernel/random/entropy_avail",
+}
+
 // trustedSpec is what runc is told of the program.
 func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
 	s := containerSpec(r, k.boot.Disk)
@@ -170,9 +181,9 @@ func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
 		{Destination: "/out", Type: "bind", Source: outDir, Options: []string{"bind", "rw", "nosuid", "nodev"}},
 		{Destination: "/tmp", Type: "bind", Source: scratchDir + "/tmp", Options: []string{"bind", "rw", "nosuid", "nodev"}},
 	}
-	s.Linux.Namespaces = append(slices.Clone(firstNamespaces), specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/sysrq-trigger"}
-	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"}
+	s.Linux.Namespaces = append(slices.Clone(firstNamespaces), specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	s.Linux.MaskedPaths = machineWide
+	s.Linux.ReadonlyPaths = []string{"/proc/sys"}
 	no, arch := uint(unix.EPERM), specs.ArchX86_64
 	if runtime.GOARCH == "arm64" {
 		arch = specs.ArchAARCH64
@@ -189,13 +200,24 @@ func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{Syscalls: append(seccompOf(s), one)}
 		}
 	}
+	family := func(op specs.LinuxSeccompOperator, value uint64) {
+		one := refused("socket", "socketpair")
+		one.Args = []specs.LinuxSeccompArg{{Index: 0, Value: value, Op: op}}
+		s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, one)
+	}
+	for f := uint64(0); f < unix.AF_NETLINK; f++ {
+		if f != unix.AF_UNIX && f != unix.AF_INET && f != unix.AF_INET6 {
+			family(specs.OpEqualTo, f)
+		}
+	}
+	family(specs.OpGreaterThan, unix.AF_NETLINK) // the whole register is compared: bits that the kernel does not look at open nothing
 	missing := uint(unix.ENOSYS)
 	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{arch}, Syscalls: append(seccompOf(s),
 		specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &missing}, // its flags cannot be looked at; the C library then asks with clone
 		refused("unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
 			"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key", "keyctl", "kexec_load", "kexec_file_load",
 			"init_module", "finit_module", "delete_module", "ptrace", "process_vm_readv", "process_vm_writev", "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd",
-			"settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "syslog", "open_by_handle_at", "name_to_handle_at", "lookup_dcookie", "vhangup", "kcmp", "fanotify_init"))}
+			"settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "syslog", "open_by_handle_at", "name_to_handle_at", "lookup_dcookie", "vhangup", "kcmp", "fanotify_init", "sysinfo"))}
 	return s
 }
 

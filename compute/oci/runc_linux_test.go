@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"redoubt"
@@ -66,5 +68,46 @@ func TestRuncRunsNoServices(t *testing.T) {
 	d := trusted(t)
 	if _, serves := d.(compute.ServiceDriver); serves {
 		t.Error("it runs services")
+	}
+}
+
+// Sockets of a family that has no namespaces, as vsock's, reach other jobs and the machine.
+func TestRuncHasSocketsOfItsOwnNetworkAlone(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	spec.Args = []string{"families", ""}
+	x := run(t, d, r, spec)
+	got := strings.Split(strings.TrimSpace(r.Said(1)), "\n")
+	slices.Sort(got)
+	want := []string{"socket 1 0", "socket 10 0", "socket 16 0", "socket 2 0", "socketpair 1 0", "socketpair 10 0", "socketpair 16 0", "socketpair 2 0"}
+	if x.Code != 0 || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %q and %q, want %q", x, got, r.Said(2), want)
+	}
+}
+
+// What counts for the whole machine would tell of other labels' jobs.
+func TestRuncShowsNothingThatCountsAllJobs(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	for _, name := range []string{"meminfo", "loadavg", "stat", "vmstat", "uptime", "interrupts", "diskstats", "zoneinfo", "cgroups", "locks", "sys/fs/file-nr", "sys/fs/inode-state", "sys/fs/dentry-state"} {
+		if _, err := os.Stat("/proc/" + name); err == nil {
+			spec.Args = append(spec.Args, "cat", "/proc/"+name)
+		}
+	}
+	if _, err := os.Stat("/proc/pressure"); err == nil {
+		spec.Args = append(spec.Args, "list", "/proc/pressure")
+	}
+	spec.Args = append(spec.Args, "sysinfo", "", "cat", "/proc/self/cgroup")
+	x := run(t, d, r, spec)
+	refused, groups, _ := strings.Cut(r.Said(1), "\n")
+	if x.Code != 0 || refused != "operation not permitted" {
+		t.Errorf("got %+v, %q and %q", x, r.Said(1), r.Said(2))
+	}
+	for line := range strings.Lines(groups) {
+		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) != 3 || f[2] != "/" {
+			t.Errorf("it is told of its control group %q", line)
+		}
 	}
 }

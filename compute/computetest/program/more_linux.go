@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // more is what takes processes, links and devices.
@@ -53,7 +54,9 @@ func more() map[string]func(string) error {
 			}
 			return err
 		},
-		"serve": serve,
+		"families": families,
+		"sysinfo":  func(string) error { fmt.Println(syscall.Sysinfo(new(syscall.Sysinfo_t))); return nil },
+		"serve":    serve,
 		// leave starts another that writes on, and does not wait for it.
 		"leave": func(at string) error {
 			c := exec.Command("/proc/self/exe", "deaf", at)
@@ -131,4 +134,24 @@ func more() map[string]func(string) error {
 	}
 	maps.Copy(all, reaches())
 	return all
+}
+
+// families tells which families of sockets are not refused, by number, with and without bits that the kernel does not look at.
+func families(string) error {
+	for name, call := range map[string]uintptr{"socket": syscall.SYS_SOCKET, "socketpair": syscall.SYS_SOCKETPAIR} {
+		for f := range uintptr(64) {
+			for _, more := range []uintptr{0, 1 << 32} {
+				var pair [2]int32
+				fd, _, errno := syscall.RawSyscall6(call, f|more, syscall.SOCK_DGRAM, 0, uintptr(unsafe.Pointer(&pair)), 0, 0)
+				if errno == syscall.EPERM {
+					continue
+				}
+				fmt.Println(name, f, more)
+				if errno == 0 && call == syscall.SYS_SOCKET {
+					syscall.Close(int(fd))
+				}
+			}
+		}
+	}
+	return nil
 }
