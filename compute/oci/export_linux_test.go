@@ -19,6 +19,9 @@ var Dynamic = dynamic
 // WithoutGroups has a driver do without control groups, as where none may be had.
 func WithoutGroups(d *Driver) { d.groups = &groups{why: "not in this test"} }
 
+// TrustedWithoutGroups does so with a driver of runc.
+func TrustedWithoutGroups(t *Trusted) { WithoutGroups(t.d) }
+
 // GroupsOf gives the folders in which a driver makes control groups for memory: none, where none may be had.
 func GroupsOf(d *Driver) string {
 	if d.groups.v2 != "" {

@@ -455,11 +455,12 @@ func (k *keeper) look(init int) *watcher {
 	w := &watcher{k: k, end: make(chan struct{}), ends: func() { unix.Kill(init, unix.SIGKILL) }}
 	var before unix.Statfs_t
 	_ = unix.Statfs(rootDir, &before)
+	device := sharedDevice()
 	w.done.Go(func() {
 		w.every(memoryEvery, func() bool {
-			anon, threads := inUse(false)
-			if anon+wrote(before) > k.boot.Memory { // what processes share after a fork is counted once, if it comes to that
-				if anon, _ = inUse(true); anon+wrote(before) > k.boot.Memory {
+			own, threads := inUse()
+			if own+wrote(before) > k.boot.Memory { // what processes share is counted once, and what they map of files not at all, if it comes to that
+				if exactlyInUse(device)+wrote(before) > k.boot.Memory {
 					w.kill(outOfMemory(k.boot.Memory))
 					return false
 				}
@@ -484,35 +485,74 @@ func wrote(before unix.Statfs_t) int64 {
 	return max(used(root)-used(before), 0) + used(scratch)
 }
 
-// inUse sums what all processes of this namespace but the keeper have, in memory of their own, and their threads. exact tells shared pages apart, and takes longer.
-func inUse(exact bool) (anon int64, threads int) {
+// inUse sums what all processes of this namespace but the keeper have, in memory of their own or shared between them, and their threads. It counts
+// too much: a page for each that shares it, and what is mapped of files in memory.
+func inUse() (own int64, threads int) {
+	eachProcess("/status", func(f []string) {
+		n, _ := strconv.ParseInt(f[1], 10, 64)
+		switch f[0] {
+		case "RssAnon:", "RssShmem:":
+			own += n << 10
+		case "Threads:":
+			threads += int(n)
+		}
+	})
+	return own, threads
+}
+
+// exactlyInUse is the same memory, with each page counted once. It takes longer. device is where shared memory lies that is no file's.
+func exactlyInUse(device string) (own int64) {
+	kib := func(s string) int64 {
+		n, _ := strconv.ParseInt(s, 10, 64)
+		return n << 10
+	}
+	eachProcess("/smaps_rollup", func(f []string) {
+		if f[0] == "Pss_Anon:" {
+			own += kib(f[1])
+		}
+	})
+	shared := false
+	eachProcess("/smaps", func(f []string) {
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"): // where a mapping begins: addresses, rights, offset, device, inode
+			shared = f[3] == device
+		case shared && f[0] == "Pss:":
+			own += kib(f[1])
+		}
+	})
+	return own
+}
+
+// eachProcess gives the fields of each line of a file of each process of this namespace but the keeper.
+func eachProcess(file string, line func(fields []string)) {
 	all, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, 0
-	}
-	file, field := "/status", "RssAnon:"
-	if exact {
-		file, field = "/smaps_rollup", "Pss_Anon:"
+		return
 	}
 	for _, d := range all {
 		if name := d.Name(); name[0] >= '1' && name[0] <= '9' && name != "1" {
 			text, _ := os.ReadFile("/proc/" + name + file) // it may have ended
-			for line := range strings.Lines(string(text)) {
-				f := strings.Fields(line)
-				if len(f) < 2 {
-					continue
-				}
-				n, _ := strconv.ParseInt(f[1], 10, 64)
-				switch f[0] {
-				case field:
-					anon += n << 10
-				case "Threads:":
-					threads += int(n)
+			for l := range strings.Lines(string(text)) {
+				if f := strings.Fields(l); len(f) >= 2 {
+					line(f)
 				}
 			}
 		}
 	}
-	return anon, threads
+}
+
+// sharedDevice is the device, as smaps has it, that anonymous shared memory, memfds and System V segments lie on.
+func sharedDevice() string {
+	fd, err := unix.MemfdCreate("device", unix.MFD_CLOEXEC)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var s unix.Stat_t
+	if unix.Fstat(fd, &s) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%02x:%02x", unix.Major(s.Dev), unix.Minor(s.Dev))
 }
 
 // Trusted runs images with runc, on the machine's own kernel. It runs no services, and no job whose subject the estate file does not grant it to.

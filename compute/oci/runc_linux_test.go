@@ -2,6 +2,7 @@ package oci_test
 
 import (
 	"archive/tar"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -108,6 +109,27 @@ func TestRuncShowsNothingThatCountsAllJobs(t *testing.T) {
 	for line := range strings.Lines(groups) {
 		if f := strings.SplitN(strings.TrimSpace(line), ":", 3); len(f) != 3 || f[2] != "/" {
 			t.Errorf("it is told of its control group %q", line)
+		}
+	}
+}
+
+// Memory that processes share is a job's as any other is; what they map of their inputs is not.
+func TestRuncBoundsMemoryThatIsShared(t *testing.T) {
+	for _, grouped := range []bool{true, false} {
+		d := trusted(t)
+		if !grouped {
+			oci.TrustedWithoutGroups(d.(*oci.Trusted))
+		}
+		r := computetest.NewRun(map[string][]byte{"b/f": make([]byte, 160<<20)})
+		spec := withProgram(t, r, []byte(program(t)))
+		spec.Limits.Memory = 128 << 20
+		spec.Args = []string{"share", fmt.Sprint(384 << 20), "spin", ""}
+		if x := run(t, d, r, spec); x.Code != -1 || !strings.HasPrefix(x.Why, "out of memory: ") {
+			t.Errorf("control groups %v: got %+v, %q and %q", grouped, x, r.Said(1), r.Said(2))
+		}
+		spec.Args = []string{"mapped", "/in/b/f", "share", fmt.Sprint(32 << 20), "sum", "/in/b/f"}
+		if x := run(t, d, r, spec); x.Code != 0 {
+			t.Errorf("control groups %v: got %+v, %q and %q", grouped, x, r.Said(1), r.Said(2))
 		}
 	}
 }

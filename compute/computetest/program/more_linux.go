@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 	"unsafe"
@@ -57,6 +58,8 @@ func more() map[string]func(string) error {
 		"families": families,
 		"sysinfo":  func(string) error { fmt.Println(syscall.Sysinfo(new(syscall.Sysinfo_t))); return nil },
 		"serve":    serve,
+		"share":    share,
+		"mapped":   mapped,
 		// leave starts another that writes on, and does not wait for it.
 		"leave": func(at string) error {
 			c := exec.Command("/proc/self/exe", "deaf", at)
@@ -153,5 +156,44 @@ func families(string) error {
 			}
 		}
 	}
+	return nil
+}
+
+// share uses a number of bytes of memory that processes may share, until it ends.
+func share(bytes string) error {
+	n, err := strconv.Atoi(bytes)
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED|syscall.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println("had it all")
+	return nil
+}
+
+// mapped maps a whole file, has all of its pages, until it ends.
+func mapped(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(i.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	sum := 0
+	for i := 0; i < len(b); i += 4096 {
+		sum += int(b[i])
+	}
+	fmt.Println("mapped", len(b), sum)
 	return nil
 }
