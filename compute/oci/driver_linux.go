@@ -158,7 +158,7 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 			return x, err
 		}
 		b.runs++
-		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}}
+		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}, eager: d.o.Runc != ""}
 		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p}, root.file)
 		// A label that could rise may have: then nothing of the sandbox is used again. Nor is one that had a network: what comes late is of no other run.
 		if job := t.Job(); err == nil && r.clean && job.Start == job.Max && len(t.Spec.Network) == 0 && d.o.Runc == "" {

@@ -1,5 +1,13 @@
 package oci
 
+import (
+	"context"
+	"net"
+	"time"
+
+	"redoubt/compute"
+)
+
 // Made counts the sandboxes that a driver has started for runs.
 func Made(d *Driver) int { return int(d.made.Load()) }
 
@@ -28,4 +36,21 @@ func GroupsOf(d *Driver) string {
 		return d.groups.v2
 	}
 	return d.groups.v1["memory"]
+}
+
+// BeginTwice gives what a run says of a keeper that tells twice that the program has begun.
+func BeginTwice() error {
+	theirs, ours := net.Pipe()
+	defer theirs.Close()
+	defer ours.Close()
+	go func() { // ends with the pipe
+		w := newWire(theirs, maxFromNode)
+		w.send(tellStarted, 0, nil)
+		w.send(tellStarted, 0, nil)
+		theirs.Close()
+	}()
+	r := &run{t: compute.Task{Timeout: time.Hour}, b: &box{wire: newWire(ours, maxFromKeep)}}
+	_, err := r.serve(context.Background(), func() {}, func() {})
+	r.timer.Stop()
+	return err
 }

@@ -95,7 +95,8 @@ func (k *keeper) runTrusted(r runSpec) error {
 
 // begin makes the program's folders, and has runc start it. Its process is a child of this one, which is the first of the namespace.
 func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, err error) {
-	for at, size := range map[string]int64{rootDir: k.boot.Memory + maxImageBytes, inDir: k.boot.Memory + maxImageBytes, scratchDir: k.boot.Disk} {
+	most := k.boot.Memory + k.boot.Disk // of image and inputs; what the program writes to its root beside is its memory, which the watcher bounds
+	for at, size := range map[string]int64{rootDir: most + k.boot.Memory, inDir: most, scratchDir: k.boot.Disk} {
 		if err := os.Mkdir(at, 0o755); err != nil {
 			return 0, err
 		}
@@ -103,11 +104,12 @@ func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, er
 			return 0, fmt.Errorf("a file system in memory: %w", err)
 		}
 	}
-	if err := copyImage(image, rootDir); err != nil {
+	c := &copied{most: most}
+	if err := copyImage(image, rootDir, c); err != nil {
 		return 0, err
 	}
 	in := &inFS{in: k.in, ask: k.ask, tell: k.tell}
-	if err := in.copyAll("", inDir, 0); err != nil {
+	if err := in.copyAll("", inDir, 0, c); err != nil {
 		return 0, err
 	}
 	for _, d := range []string{"tmp", "shm"} {
@@ -150,8 +152,27 @@ func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, er
 	return strconv.Atoi(string(bytes.TrimSpace(text)))
 }
 
-// maxImageBytes is what a file system of the keeper's may hold beside what the program writes there, which the watcher bounds.
-const maxImageBytes = 64 << 30
+// copied counts what is copied for a program, which stays in memory while it runs.
+type copied struct {
+	bytes, most int64
+	inputs      int // files and folders
+}
+
+// add counts a file, in whole pages, before it is copied.
+func (c *copied) add(bytes int64) error {
+	page := int64(os.Getpagesize())
+	if bytes < 0 || bytes > c.most-c.bytes {
+		return c.tooMuch()
+	}
+	if c.bytes += (bytes + page - 1) / page * page; c.bytes > c.most {
+		return c.tooMuch()
+	}
+	return nil
+}
+
+func (c *copied) tooMuch() error {
+	return faultf("its image and inputs are more than %d MiB, which is its memory and disk: runc copies all of them, so name fewer with --in, or ask for more with --memory or --disk", c.most>>20)
+}
 
 // machineWide is what /proc tells of the whole machine, and so of other labels' jobs: a program finds it empty. sysinfo, which tells the same, is refused.
 var machineWide = []string{
@@ -229,7 +250,7 @@ func seccompOf(s *specs.Spec) []specs.LinuxSyscall {
 }
 
 // copyImage makes folders and files of an image. They are as its layers say, but for what only the machine's root may make.
-func copyImage(image *os.File, to string) error {
+func copyImage(image *os.File, to string, count *copied) error {
 	im, err := erofs.OpenImage(image)
 	if err != nil {
 		return err
@@ -239,7 +260,7 @@ func copyImage(image *os.File, to string) error {
 		return err
 	}
 	defer top.Close()
-	c := &imageCopy{im: im, to: top, made: map[uint64]string{}}
+	c := &imageCopy{im: im, to: top, made: map[uint64]string{}, count: count}
 	return c.dir(im.RootNid(), ".")
 }
 
@@ -247,6 +268,8 @@ type imageCopy struct {
 	im   *erofs.Image
 	to   *os.Root
 	made map[uint64]string // files by their number: one may have several names
+
+	count *copied
 }
 
 func (c *imageCopy) dir(nid uint64, at string) error {
@@ -304,6 +327,9 @@ func (c *imageCopy) one(nid uint64, at string) error {
 	if first, ok := c.made[nid]; ok {
 		return c.to.Link(first, at)
 	}
+	if err := c.count.add(int64(i.Size())); err != nil {
+		return err
+	}
 	f, err := c.to.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -325,12 +351,12 @@ func (c *imageCopy) one(nid uint64, at string) error {
 
 // Limits of /in, which is copied.
 const (
-	maxCopied = 100_000 // files and folders of one folder, and in all folders that lie within each other
+	maxCopied = 100_000 // files and folders, in all
 	maxNested = 200
 )
 
 // copyAll reads all that lies below a folder of /in. The job rises by it.
-func (in *inFS) copyAll(from, to string, depth int) error {
+func (in *inFS) copyAll(from, to string, depth int, c *copied) error {
 	if depth > maxNested {
 		return faultf("its inputs lie in folders more than %d deep", maxNested)
 	}
@@ -342,7 +368,7 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return err
 	}
-	if len(all) > maxCopied {
+	if c.inputs += len(all); c.inputs > maxCopied {
 		return faultf("its inputs are more than %d files: name fewer with --in", maxCopied)
 	}
 	for _, f := range all {
@@ -351,7 +377,7 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 			if err := os.Mkdir(at, 0o755); err != nil {
 				return err
 			}
-			if err := in.copyAll(name, at, depth+1); err != nil {
+			if err := in.copyAll(name, at, depth+1, c); err != nil {
 				return err
 			}
 			if err := os.Chmod(at, 0o555); err != nil {
@@ -359,14 +385,14 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 			}
 			continue
 		}
-		if err := in.copyFile(name, at); err != nil {
+		if err := in.copyFile(name, at, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (in *inFS) copyFile(name, at string) error {
+func (in *inFS) copyFile(name, at string, c *copied) error {
 	b, errno := in.ask(askOpen, []byte(name))
 	if errno != 0 {
 		return faultf("its input %.200q cannot be read: %v", name, errno)
@@ -377,6 +403,9 @@ func (in *inFS) copyFile(name, at string) error {
 	}
 	o := &inOpen{f: &inFile{fs: in, path: name}, handle: r.Handle, size: r.File.Bytes}
 	defer o.Close()
+	if err := c.add(o.size); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package oci_test
 
 import (
 	"archive/tar"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"redoubt"
 	"redoubt/compute"
@@ -131,5 +133,72 @@ func TestRuncBoundsMemoryThatIsShared(t *testing.T) {
 		if x := run(t, d, r, spec); x.Code != 0 {
 			t.Errorf("control groups %v: got %+v, %q and %q", grouped, x, r.Said(1), r.Said(2))
 		}
+	}
+}
+
+// What is copied for a job is bounded by what it may use.
+func TestRuncBoundsWhatIsCopied(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(map[string][]byte{"b/f": make([]byte, 40<<20), "b/c/g": make([]byte, 40<<20)})
+	spec := withProgram(t, r, []byte(program(t)))
+	spec.Args, spec.Limits = []string{"say", "ran"}, redoubt.JobLimits{Memory: 64 << 20, Disk: 8 << 20}
+	if x := run(t, d, r, spec); x.Code != -1 || !strings.HasPrefix(x.Why, "its image and inputs are more than 72 MiB") {
+		t.Errorf("got %+v", x)
+	}
+	spec.Limits.Disk = 32 << 20
+	if x := run(t, d, r, spec); x.Code != 0 {
+		t.Errorf("got %+v and %q", x, r.Said(2))
+	}
+}
+
+// so many files are listed, in folders that have few each.
+type files struct {
+	*computetest.Run
+	folders, each int
+}
+
+func (f *files) List(_ context.Context, dir string) (all []redoubt.JobFile, err error) {
+	n := f.each
+	if dir == "" {
+		n = f.folders
+	}
+	for i := range n {
+		all = append(all, redoubt.JobFile{Name: fmt.Sprint(i), Dir: dir == "" || strings.Count(dir, "/") == 0})
+	}
+	return all, nil
+}
+
+func TestRuncBoundsTheNumberOfAllInputs(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	task := r.Task(spec)
+	task.JobRun = &files{r, 2, 50_000}
+	if x := run2(t, d, task); x.Code != -1 || !strings.HasPrefix(x.Why, "its inputs are more than 100000 files") {
+		t.Errorf("got %+v", x)
+	}
+}
+
+// stuck never says what inputs there are.
+type stuck struct{ *computetest.Run }
+
+func (s stuck) List(ctx context.Context, _ string) ([]redoubt.JobFile, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestTimeOfRuncBeginsBeforeInputsAreRead(t *testing.T) {
+	d := trusted(t)
+	r := computetest.NewRun(nil)
+	task := r.Task(withProgram(t, r, []byte(program(t))))
+	task.JobRun, task.Timeout = stuck{r}, time.Second
+	if x := run2(t, d, task); x.Code != -1 || !strings.HasPrefix(x.Why, "out of time: ") {
+		t.Errorf("got %+v", x)
+	}
+}
+
+func TestAProgramBeginsOnce(t *testing.T) {
+	if err := oci.BeginTwice(); err == nil || err.Error() != "a second beginning" {
+		t.Errorf("got %v", err)
 	}
 }
