@@ -24,6 +24,7 @@ type Driver struct {
 	groups *groups
 	roots  *roots
 	pool   *pool
+	users  users
 	made   atomic.Int64 // sandboxes
 
 	probing sync.Mutex // guards what follows
@@ -81,7 +82,7 @@ func (d *Driver) probe() error {
 	if dynamic() {
 		return unavailable("build it with CGO_ENABLED=0, as make build does", errors.New("this binary needs shared libraries, and there are none in a sandbox"))
 	}
-	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20, Runc: d.o.Runc}, d.groups)
+	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20, Runc: d.o.Runc}, d.groups, &d.users)
 	if err == nil {
 		b.kill()
 	}
@@ -181,7 +182,7 @@ func (d *Driver) box(t compute.Task) (*box, error) {
 		return b, nil
 	}
 	d.made.Add(1)
-	b, err := newBox(spec, d.groups)
+	b, err := newBox(spec, d.groups, &d.users)
 	if err == nil {
 		b.key = key
 	}

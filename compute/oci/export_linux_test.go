@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"time"
 
@@ -53,4 +54,22 @@ func BeginTwice() error {
 	_, err := r.serve(context.Background(), func() {}, func() {})
 	r.timer.Stop()
 	return err
+}
+
+// TakeAllUsers takes every range of users, and says whether one more is refused, and had again once one is given back.
+func TakeAllUsers() error {
+	var u users
+	for range runcRanges {
+		if _, err := u.take(); err != nil {
+			return err
+		}
+	}
+	if slot, err := u.take(); err == nil {
+		return fmt.Errorf("%d is had twice", slot)
+	}
+	u.give(7)
+	if slot, err := u.take(); slot != 7 || err != nil {
+		return fmt.Errorf("got %d and %v", slot, err)
+	}
+	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -32,12 +34,42 @@ import (
 // memory, and looks at the program from outside. It cannot give up what it needs to start runc, so it is not enclosed; its namespaces are its walls,
 // and the program's besides.
 
-// runcIDs is where the users of such a sandbox begin on the machine, where the node is root: nobody else's, and 65,536 of them. Else there is one, the node's own.
+// runcIDs is where the users of such sandboxes begin on the machine, where the node is root: each sandbox has 65,536 of them while it is there, since
+// the kernel counts by user what a job of another label could see. Where the node is not root there is one user, the node's own.
 const (
 	runcIDs     = 0x7e000000
 	runcIDCount = 1 << 16
+	runcRanges  = 256
 	runcStarts  = time.Minute
 )
+
+// users are the ranges that sandboxes have at this time.
+type users struct {
+	mu    sync.Mutex // guards what follows
+	taken [runcRanges]bool
+}
+
+// take draws one that is free: programs see which one they have, and one that went on would count all labels' sandboxes.
+func (u *users) take() (slot int, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, slot := range rand.Perm(runcRanges) {
+		if !u.taken[slot] {
+			u.taken[slot] = true
+			return slot, nil
+		}
+	}
+	return -1, unavailable("", fmt.Errorf("%d programs run with runc", runcRanges))
+}
+
+// give takes one back. A negative one is none.
+func (u *users) give(slot int) {
+	if slot >= 0 {
+		u.mu.Lock()
+		u.taken[slot] = false
+		u.mu.Unlock()
+	}
+}
 
 // Folders of the keeper's.
 const (

@@ -202,3 +202,38 @@ func TestAProgramBeginsOnce(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// The kernel counts much by user: no two jobs that run at once have one.
+func TestRuncGivesEachSandboxUsersOfItsOwn(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("it takes root")
+	}
+	d := trusted(t)
+	r, second := computetest.NewRun(nil), computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	withProgram(t, second, []byte(program(t)))
+	spec.Args = []string{"cat", "/proc/self/uid_map", "cat", "/proc/self/gid_map"}
+	inner := spec
+	spec.Args = append(spec.Args, "say", "runs")
+	s := &atLog{Run: r, f: func() {
+		if x := run(t, d, second, inner); x.Code != 0 {
+			t.Errorf("got %+v and %q", x, second.Said(2))
+		}
+	}}
+	if x := run2(t, d, s.task(spec)); x.Code != 0 {
+		t.Errorf("got %+v and %q", x, r.Said(2))
+	}
+	first := map[string]bool{}
+	for _, m := range []string{r.Said(1), second.Said(1)} {
+		users, _, _ := strings.Cut(m, "\n")
+		f := strings.Fields(users)
+		if len(f) != 3 || f[2] != "65536" || first[f[1]] {
+			t.Errorf("got %q and %q", r.Said(1), second.Said(1))
+			break
+		}
+		first[f[1]] = true
+	}
+	if err := oci.TakeAllUsers(); err != nil {
+		t.Error(err)
+	}
+}
