@@ -64,6 +64,7 @@ func newBox(spec bootSpec, in *groups, of *users) (b *box, err error) {
 			return nil, err
 		}
 	}
+	spec.Devices = b.slot >= 0
 	b.cmd.SysProcAttr = keeperWalls(b.slot)
 	// Pdeathsig counts from the thread that forks, so that thread stays.
 	started := make(chan error)
@@ -95,6 +96,13 @@ func newBox(spec bootSpec, in *groups, of *users) (b *box, err error) {
 	if b.window, shared, err = newWindow(); err == nil {
 		err = b.give(shared, func() error { return b.wire.sendJSON(doBoot, 0, spec) })
 		shared.Close()
+	}
+	if err == nil && spec.Devices {
+		var devices *os.File
+		if devices, err = ownDevices(); err == nil {
+			err = b.give(devices, func() error { return nil })
+			devices.Close()
+		}
 	}
 	if err == nil {
 		err = b.wire.expect(tellReady, nil)

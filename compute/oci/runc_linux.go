@@ -79,6 +79,45 @@ const (
 	scratchDir = dir + "/scratch" // /tmp and /dev/shm
 )
 
+// deviceNames are what a program has of devices: null and its like.
+var deviceNames = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// ownDevices gives a mount of a file system in memory with devices that are no other sandbox's: locks and times of the machine's own would be seen by
+// all. It takes the machine's root, and so the node makes it and a keeper takes it over.
+func ownDevices() (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(fs)
+	err = errors.Join(unix.FsconfigSetString(fs, "size", "64k"), unix.FsconfigSetString(fs, "mode", "0755"), unix.FsconfigCreate(fs))
+	if err != nil {
+		return nil, os.NewSyscallError("fsconfig", err)
+	}
+	at, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	for _, name := range deviceNames {
+		var s unix.Stat_t
+		if err == nil {
+			err = unix.Stat("/dev/"+name, &s)
+		}
+		if err == nil {
+			err = unix.Mknodat(at, name, unix.S_IFCHR|0o666, int(s.Rdev))
+		}
+		if err == nil {
+			err = unix.Fchmodat(at, name, 0o666, 0)
+		}
+	}
+	f := os.NewFile(uintptr(at), "devices")
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	return f, nil
+}
+
 // runTrusted runs a program with runc.
 func (k *keeper) runTrusted(r runSpec) error {
 	stdio, root, err := k.takeFiles()

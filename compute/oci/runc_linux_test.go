@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -235,5 +236,34 @@ func TestRuncGivesEachSandboxUsersOfItsOwn(t *testing.T) {
 	}
 	if err := oci.TakeAllUsers(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A lock on a device of the machine's, or when it was used, would be seen by every job.
+func TestRuncGivesEachSandboxDevicesOfItsOwn(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("it takes root")
+	}
+	d := trusted(t)
+	r := computetest.NewRun(nil)
+	spec := withProgram(t, r, []byte(program(t)))
+	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	for _, name := range devices {
+		spec.Args = append(spec.Args, "inode", "/dev/"+name)
+	}
+	spec.Args = append(spec.Args, "write", "/dev/null=x")
+	if x := run(t, d, r, spec); x.Code != 0 {
+		t.Errorf("got %+v and %q", x, r.Said(2))
+	}
+	got := strings.Split(strings.TrimSpace(r.Said(1)), "\n")
+	for i, name := range devices {
+		var s syscall.Stat_t
+		if err := syscall.Stat("/dev/"+name, &s); err != nil {
+			t.Fatal(err)
+		}
+		of, kind, _ := strings.Cut(got[min(i, len(got)-1)], " ")
+		if of == fmt.Sprint(s.Dev) || kind != fmt.Sprint(s.Rdev) {
+			t.Errorf("%s: got %q, and the machine's is on %d and %d", name, got, s.Dev, s.Rdev)
+		}
 	}
 }

@@ -57,9 +57,16 @@ func more() map[string]func(string) error {
 		},
 		"families": families,
 		"sysinfo":  func(string) error { fmt.Println(syscall.Sysinfo(new(syscall.Sysinfo_t))); return nil },
-		"serve":    serve,
-		"share":    share,
-		"mapped":   mapped,
+		// inode tells which device a file lies on, and which it is.
+		"inode": func(name string) error {
+			var s syscall.Stat_t
+			err := syscall.Stat(name, &s)
+			fmt.Println(s.Dev, s.Rdev)
+			return err
+		},
+		"serve":  serve,
+		"share":  share,
+		"mapped": mapped,
 		// leave starts another that writes on, and does not wait for it.
 		"leave": func(at string) error {
 			c := exec.Command("/proc/self/exe", "deaf", at)
