@@ -34,6 +34,8 @@ type box struct {
 	giving sync.Mutex // a descriptor and its frame are sent together
 
 	group *group
+	users *users
+	slot  int    // of users
 	oom   bool   // the kernel ended something of it for its memory; known after kill
 	key   string // of the pool
 	timer *time.Timer
@@ -41,7 +43,7 @@ type box struct {
 }
 
 // newBox starts a keeper and its sandbox. As root, both are nobody outside of their namespaces.
-func newBox(spec bootSpec, in *groups) (b *box, err error) {
+func newBox(spec bootSpec, in *groups, of *users) (b *box, err error) {
 	theirs, conn, err := socketpair(unix.SOCK_STREAM)
 	if err != nil {
 		return nil, err
@@ -53,9 +55,17 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 		return nil, err
 	}
 	defer theirFiles.Close()
-	b = &box{conn: conn, files: files.(*net.UnixConn), wire: newWire(conn, maxFromKeep), ended: make(chan struct{})}
+	b = &box{conn: conn, files: files.(*net.UnixConn), wire: newWire(conn, maxFromKeep), ended: make(chan struct{}), users: of, slot: -1}
 	b.cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{keeperName}, Env: keeperEnv(), Dir: "/", ExtraFiles: []*os.File{theirs, theirFiles}, Stderr: &boundedWriter{w: &b.said, left: 4096}}
-	b.cmd.SysProcAttr = keeperWalls(spec.Runc != "")
+	if spec.Runc != "" && os.Geteuid() == 0 {
+		if b.slot, err = of.take(); err != nil {
+			conn.Close()
+			files.Close()
+			return nil, err
+		}
+	}
+	spec.Devices = b.slot >= 0
+	b.cmd.SysProcAttr = keeperWalls(b.slot)
 	// Pdeathsig counts from the thread that forks, so that thread stays.
 	started := make(chan error)
 	go func() { // ends with the keeper
@@ -69,6 +79,7 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 		}
 	}()
 	if err := <-started; err != nil {
+		of.give(b.slot)
 		conn.Close()
 		files.Close()
 		return nil, unavailable("allow user namespaces, and let others execute this program (chmod o+x)", err)
@@ -85,6 +96,13 @@ func newBox(spec bootSpec, in *groups) (b *box, err error) {
 	if b.window, shared, err = newWindow(); err == nil {
 		err = b.give(shared, func() error { return b.wire.sendJSON(doBoot, 0, spec) })
 		shared.Close()
+	}
+	if err == nil && spec.Devices {
+		var devices *os.File
+		if devices, err = ownDevices(); err == nil {
+			err = b.give(devices, func() error { return nil })
+			devices.Close()
+		}
 	}
 	if err == nil {
 		err = b.wire.expect(tellReady, nil)
@@ -110,12 +128,14 @@ func socketpair(kind int) (theirs *os.File, ours net.Conn, err error) {
 	return theirs, ours, err
 }
 
-func keeperWalls(runc bool) *syscall.SysProcAttr {
+// keeperWalls are namespaces for a keeper. slot is the range of users that it has where it starts runc as root, else negative.
+func keeperWalls(slot int) *syscall.SysProcAttr {
 	uid, gid, count := os.Geteuid(), os.Getegid(), 1
 	root := uid == 0
 	switch {
-	case root && runc:
-		uid, gid, count = runcIDs, runcIDs, runcIDCount
+	case slot >= 0:
+		uid = runcIDs + slot*runcIDCount
+		gid, count = uid, runcIDCount
 	case root:
 		uid, gid = 65534, 65534
 	}
@@ -124,7 +144,7 @@ func keeperWalls(runc bool) *syscall.SysProcAttr {
 		UidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: count}},
 		GidMappings:                []syscall.SysProcIDMap{{ContainerID: 0, HostID: gid, Size: count}},
 		Credential:                 &syscall.Credential{NoSetGroups: true},
-		GidMappingsEnableSetgroups: root && runc,
+		GidMappingsEnableSetgroups: slot >= 0,
 		Setsid:                     true,
 		Pdeathsig:                  syscall.SIGKILL,
 	}
@@ -149,6 +169,7 @@ func (b *box) kill() {
 		}
 		b.cmd.Process.Kill()
 		<-b.ended // and with it all that was in its process namespace
+		b.users.give(b.slot)
 		b.oom = b.group.killed()
 		b.group.remove()
 		b.conn.Close()

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -8,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 )
 
@@ -24,9 +24,6 @@ type groups struct {
 	v1  map[string]string // or a folder for each controller
 	why string            // or neither: why not
 }
-
-// made counts the groups of this process, whatever drivers it has.
-var made atomic.Int64
 
 var controllers = []string{"memory", "pids", "cpu"}
 
@@ -139,7 +136,7 @@ func (g *groups) make(b bootSpec) (*group, error) {
 		}
 		return nil, errors.New("this process is in none that has memory, pids and cpu")
 	}
-	name := fmt.Sprintf("%s%d-%d", groupPrefix, os.Getpid(), made.Add(1))
+	name := fmt.Sprintf("%s%d-%s", groupPrefix, os.Getpid(), rand.Text()) // no number: one that went on would count all labels' sandboxes
 	n := &group{v2: g.v2 != ""}
 	memory, pids := strconv.FormatInt(b.Memory+b.Memory/4+b.Disk+overheadBytes, 10), strconv.Itoa(hostThreads(b.Processes))
 	quota := strconv.Itoa(max(1000, int(b.CPUs*100_000)))

@@ -24,6 +24,7 @@ type Driver struct {
 	groups *groups
 	roots  *roots
 	pool   *pool
+	users  users
 	made   atomic.Int64 // sandboxes
 
 	probing sync.Mutex // guards what follows
@@ -81,7 +82,7 @@ func (d *Driver) probe() error {
 	if dynamic() {
 		return unavailable("build it with CGO_ENABLED=0, as make build does", errors.New("this binary needs shared libraries, and there are none in a sandbox"))
 	}
-	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20, Runc: d.o.Runc}, d.groups)
+	b, err := newBox(bootSpec{Memory: 64 << 20, CPUs: 1, Processes: 16, Disk: 1 << 20, Runc: d.o.Runc}, d.groups, &d.users)
 	if err == nil {
 		b.kill()
 	}
@@ -158,7 +159,7 @@ func (d *Driver) run(ctx context.Context, t compute.Task) (x compute.Exit, err e
 			return x, err
 		}
 		b.runs++
-		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}}
+		r := &run{ctx: ctx, t: t, b: b, handles: map[uint64]*handle{}, eager: d.o.Runc != ""}
 		x, err = r.run(runSpec{ID: fmt.Sprintf("run-%d", b.runs), Process: p}, root.file)
 		// A label that could rise may have: then nothing of the sandbox is used again. Nor is one that had a network: what comes late is of no other run.
 		if job := t.Job(); err == nil && r.clean && job.Start == job.Max && len(t.Spec.Network) == 0 && d.o.Runc == "" {
@@ -181,7 +182,7 @@ func (d *Driver) box(t compute.Task) (*box, error) {
 		return b, nil
 	}
 	d.made.Add(1)
-	b, err := newBox(spec, d.groups)
+	b, err := newBox(spec, d.groups, &d.users)
 	if err == nil {
 		b.key = key
 	}

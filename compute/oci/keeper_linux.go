@@ -112,6 +112,16 @@ func (k *keeper) serve() error {
 	if err := k.prepare(); err != nil {
 		return err
 	}
+	if k.boot.Devices {
+		fds, err := k.takeDescriptors(1)
+		if err != nil {
+			return err
+		}
+		if err := unix.MoveMount(fds[0], "", unix.AT_FDCWD, "/dev", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("devices of its own: %w", err)
+		}
+		unix.Close(fds[0])
+	}
 	if k.null, err = os.Open(os.DevNull); err != nil {
 		return err
 	}

@@ -69,7 +69,7 @@ func TestAControlGroupBoundsTheSandboxAndGoesWithIt(t *testing.T) {
 	}
 }
 
-func run2(t *testing.T, d *oci.Driver, task compute.Task) compute.Exit {
+func run2(t *testing.T, d compute.Driver, task compute.Task) compute.Exit {
 	t.Helper()
 	x, err := d.Run(t.Context(), task)
 	if err != nil {

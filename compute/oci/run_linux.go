@@ -27,6 +27,7 @@ type run struct {
 	b       *box
 	clean   bool // the keeper has said that all is done, and nobody has ended it
 	timer   *time.Timer
+	eager   bool // its time begins before its program does: inputs are read first
 	started bool
 	begun   func() // when it has started; may be nil
 
@@ -66,6 +67,14 @@ func (r *run) run(s runSpec, root *os.File) (x compute.Exit, err error) {
 	var logging sync.WaitGroup
 	logging.Go(func() { r.log(1, stdout) })
 	logging.Go(func() { r.log(2, stderr) })
+	if r.eager {
+		r.limit(hangUp)
+	}
+	defer func() {
+		if r.timer != nil {
+			r.timer.Stop()
+		}
+	}()
 	err = r.b.run(s, theirOut, theirErr, root)
 	theirOut.Close()
 	theirErr.Close()
@@ -80,7 +89,7 @@ func (r *run) run(s runSpec, root *os.File) (x compute.Exit, err error) {
 		stderr.Close()
 	})
 	if err == nil {
-		x, err = r.serve(connected, func() {
+		x, err = r.serve(connected, hangUp, func() {
 			hangUp()
 			logged()
 		})
@@ -153,8 +162,19 @@ func (r *run) endedFor() string {
 	return r.why
 }
 
-// serve reads what the keeper says until all is done. ended is called when the program has; connections last until then, as their context does.
-func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, err error) {
+// limit begins the time that the run may take. It ends what waits for inputs too.
+func (r *run) limit(hangUp func()) {
+	r.timer = time.AfterFunc(r.t.Timeout, func() {
+		r.mu.Lock()
+		r.why = fmt.Sprintf("out of time: it may run for %v; ask for more with --timeout", r.t.Timeout)
+		r.mu.Unlock()
+		hangUp()
+		r.b.kill()
+	})
+}
+
+// serve reads what the keeper says until all is done. ended is called when the program has; connections and questions last until then, as their context does.
+func (r *run) serve(connected context.Context, hangUp, ended func()) (x compute.Exit, err error) {
 	var outputs int
 	places, lines := make(chan struct{}, maxServing), make(chan struct{}, redoubt.MaxJobConnections)
 	for {
@@ -167,7 +187,7 @@ func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, er
 			places <- struct{}{}
 			r.serving.Go(func() {
 				defer func() { <-places }()
-				r.b.wire.send(answer, f.number, r.answer(f))
+				r.b.wire.send(answer, f.number, r.answer(connected, f))
 			})
 		case askDial:
 			select {
@@ -184,17 +204,15 @@ func (r *run) serve(connected context.Context, ended func()) (x compute.Exit, er
 				r.closeHandle(binary.BigEndian.Uint64(f.payload))
 			}
 		case tellStarted:
-			if r.begun != nil && !r.started {
+			if r.started {
+				return x, errors.New("a second beginning")
+			}
+			if r.begun != nil {
 				r.begun()
 			}
-			r.started = true
-			r.timer = time.AfterFunc(r.t.Timeout, func() {
-				r.mu.Lock()
-				r.why = fmt.Sprintf("out of time: it may run for %v; ask for more with --timeout", r.t.Timeout)
-				r.mu.Unlock()
-				r.b.kill()
-			})
-			defer r.timer.Stop()
+			if r.started = true; !r.eager {
+				r.limit(hangUp)
+			}
 		case tellEnded:
 			var e ending
 			if err := json.Unmarshal(f.payload, &e); err != nil {
@@ -296,30 +314,30 @@ func (p *pieces) Read(b []byte) (int, error) {
 }
 
 // answer is what a question about /in is answered with.
-func (r *run) answer(f frame) []byte {
+func (r *run) answer(ctx context.Context, f frame) []byte {
 	if f.kind == askRead {
 		b, err := r.read(f.payload)
 		binary.BigEndian.PutUint32(b, uint32(errno(err)))
 		return b
 	}
-	b, err := r.reply(f)
+	b, err := r.reply(ctx, f)
 	return append(binary.BigEndian.AppendUint32(nil, uint32(errno(err))), b...)
 }
 
-func (r *run) reply(f frame) ([]byte, error) {
+func (r *run) reply(ctx context.Context, f frame) ([]byte, error) {
 	name := string(f.payload)
 	if len(name) > maxPathBytes || name != "" && path.Clean("/"+name) != "/"+name {
 		return nil, unix.EINVAL
 	}
 	switch f.kind {
 	case askStat:
-		i, err := r.t.Stat(r.ctx, name)
+		i, err := r.t.Stat(ctx, name)
 		if err != nil {
 			return nil, err
 		}
 		return json.Marshal(infoOf(i))
 	case askList:
-		all, err := r.t.List(r.ctx, name)
+		all, err := r.t.List(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -329,7 +347,7 @@ func (r *run) reply(f frame) ([]byte, error) {
 		}
 		return json.Marshal(list)
 	}
-	i, c, err := r.t.Open(r.ctx, name)
+	i, c, err := r.t.Open(ctx, name)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path"
@@ -16,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -32,12 +34,42 @@ import (
 // memory, and looks at the program from outside. It cannot give up what it needs to start runc, so it is not enclosed; its namespaces are its walls,
 // and the program's besides.
 
-// runcIDs is where the users of such a sandbox begin on the machine, where the node is root: nobody else's, and 65,536 of them. Else there is one, the node's own.
+// runcIDs is where the users of such sandboxes begin on the machine, where the node is root: each sandbox has 65,536 of them while it is there, since
+// the kernel counts by user what a job of another label could see. Where the node is not root there is one user, the node's own.
 const (
 	runcIDs     = 0x7e000000
 	runcIDCount = 1 << 16
+	runcRanges  = 256
 	runcStarts  = time.Minute
 )
+
+// users are the ranges that sandboxes have at this time.
+type users struct {
+	mu    sync.Mutex // guards what follows
+	taken [runcRanges]bool
+}
+
+// take draws one that is free: programs see which one they have, and one that went on would count all labels' sandboxes.
+func (u *users) take() (slot int, err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, slot := range rand.Perm(runcRanges) {
+		if !u.taken[slot] {
+			u.taken[slot] = true
+			return slot, nil
+		}
+	}
+	return -1, unavailable("", fmt.Errorf("%d programs run with runc", runcRanges))
+}
+
+// give takes one back. A negative one is none.
+func (u *users) give(slot int) {
+	if slot >= 0 {
+		u.mu.Lock()
+		u.taken[slot] = false
+		u.mu.Unlock()
+	}
+}
 
 // Folders of the keeper's.
 const (
@@ -46,6 +78,45 @@ const (
 	inDir      = dir + "/in"
 	scratchDir = dir + "/scratch" // /tmp and /dev/shm
 )
+
+// deviceNames are what a program has of devices: null and its like.
+var deviceNames = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// ownDevices gives a mount of a file system in memory with devices that are no other sandbox's: locks and times of the machine's own would be seen by
+// all. It takes the machine's root, and so the node makes it and a keeper takes it over.
+func ownDevices() (*os.File, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsopen", err)
+	}
+	defer unix.Close(fs)
+	err = errors.Join(unix.FsconfigSetString(fs, "size", "64k"), unix.FsconfigSetString(fs, "mode", "0755"), unix.FsconfigCreate(fs))
+	if err != nil {
+		return nil, os.NewSyscallError("fsconfig", err)
+	}
+	at, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("fsmount", err)
+	}
+	for _, name := range deviceNames {
+		var s unix.Stat_t
+		if err == nil {
+			err = unix.Stat("/dev/"+name, &s)
+		}
+		if err == nil {
+			err = unix.Mknodat(at, name, unix.S_IFCHR|0o666, int(s.Rdev))
+		}
+		if err == nil {
+			err = unix.Fchmodat(at, name, 0o666, 0)
+		}
+	}
+	f := os.NewFile(uintptr(at), "devices")
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("devices: %w", err)
+	}
+	return f, nil
+}
 
 // runTrusted runs a program with runc.
 func (k *keeper) runTrusted(r runSpec) error {
@@ -95,7 +166,8 @@ func (k *keeper) runTrusted(r runSpec) error {
 
 // begin makes the program's folders, and has runc start it. Its process is a child of this one, which is the first of the namespace.
 func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, err error) {
-	for at, size := range map[string]int64{rootDir: k.boot.Memory + maxImageBytes, inDir: k.boot.Memory + maxImageBytes, scratchDir: k.boot.Disk} {
+	most := k.boot.Memory + k.boot.Disk // of image and inputs; what the program writes to its root beside is its memory, which the watcher bounds
+	for at, size := range map[string]int64{rootDir: most + k.boot.Memory, inDir: most, scratchDir: k.boot.Disk} {
 		if err := os.Mkdir(at, 0o755); err != nil {
 			return 0, err
 		}
@@ -103,11 +175,12 @@ func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, er
 			return 0, fmt.Errorf("a file system in memory: %w", err)
 		}
 	}
-	if err := copyImage(image, rootDir); err != nil {
+	c := &copied{most: most}
+	if err := copyImage(image, rootDir, c); err != nil {
 		return 0, err
 	}
 	in := &inFS{in: k.in, ask: k.ask, tell: k.tell}
-	if err := in.copyAll("", inDir, 0); err != nil {
+	if err := in.copyAll("", inDir, 0, c); err != nil {
 		return 0, err
 	}
 	for _, d := range []string{"tmp", "shm"} {
@@ -150,8 +223,38 @@ func (k *keeper) begin(r runSpec, stdio []*os.File, image *os.File) (pid int, er
 	return strconv.Atoi(string(bytes.TrimSpace(text)))
 }
 
-// maxImageBytes is what a file system of the keeper's may hold beside what the program writes there, which the watcher bounds.
-const maxImageBytes = 64 << 30
+// copied counts what is copied for a program, which stays in memory while it runs.
+type copied struct {
+	bytes, most int64
+	inputs      int // files and folders
+}
+
+// add counts a file, in whole pages, before it is copied.
+func (c *copied) add(bytes int64) error {
+	page := int64(os.Getpagesize())
+	if bytes < 0 || bytes > c.most-c.bytes {
+		return c.tooMuch()
+	}
+	if c.bytes += (bytes + page - 1) / page * page; c.bytes > c.most {
+		return c.tooMuch()
+	}
+	return nil
+}
+
+func (c *copied) tooMuch() error {
+	return faultf("its image and inputs are more than %d MiB, which is its memory and disk: runc copies all of them, so name fewer with --in, or ask for more with --memory or --disk", c.most>>20)
+}
+
+// machineWide is what /proc tells of the whole machine, and so of other labels' jobs: a program finds it empty. sysinfo, which tells the same, is refused.
+var machineWide = []string{
+	"/proc/acpi", "/proc/asound", "/proc/buddyinfo", "/proc/bus", "/proc/cgroups", "/proc/cmdline", "/proc/consoles", "/proc/diskstats", "/proc/driver", "/proc/dynamic_debug",
+	"/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup",
+	"/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats", "/proc/loadavg", "/proc/locks", "/proc/mdstat", "/proc/meminfo", "/proc/modules", "/proc/mtrr", "/proc/pagetypeinfo",
+	"/proc/partitions", "/proc/pressure", "/proc/sched_debug", "/proc/schedstat", "/proc/scsi", "/proc/slabinfo", "/proc/softirqs", "/proc/stat", "/proc/swaps", "/proc/sysrq-trigger",
+	"/proc/timer_list", "/proc/timer_stats", "/proc/tty", "/proc/uptime", "/proc/vmallocinfo", "/proc/vmstat", "/proc/zoneinfo",
+	"/proc/sys/fs/aio-nr", "/proc/sys/fs/dentry-state", "/proc/sys/fs/file-nr", "/proc/sys/fs/inode-nr", "/proc/sys/fs/inode-state", "/proc/sys/kernel/pty/nr",
+	"/proc/sys/kernel/random/entropy_avail",
+}
 
 // trustedSpec is what runc is told of the program.
 func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
@@ -170,9 +273,9 @@ func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
 		{Destination: "/out", Type: "bind", Source: outDir, Options: []string{"bind", "rw", "nosuid", "nodev"}},
 		{Destination: "/tmp", Type: "bind", Source: scratchDir + "/tmp", Options: []string{"bind", "rw", "nosuid", "nodev"}},
 	}
-	s.Linux.Namespaces = append(slices.Clone(firstNamespaces), specs.LinuxNamespace{Type: specs.NetworkNamespace})
-	s.Linux.MaskedPaths = []string{"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/sysrq-trigger"}
-	s.Linux.ReadonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys"}
+	s.Linux.Namespaces = append(slices.Clone(firstNamespaces), specs.LinuxNamespace{Type: specs.NetworkNamespace}, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	s.Linux.MaskedPaths = machineWide
+	s.Linux.ReadonlyPaths = []string{"/proc/sys"}
 	no, arch := uint(unix.EPERM), specs.ArchX86_64
 	if runtime.GOARCH == "arm64" {
 		arch = specs.ArchAARCH64
@@ -189,13 +292,24 @@ func (k *keeper) trustedSpec(r runSpec) *specs.Spec {
 			s.Linux.Seccomp = &specs.LinuxSeccomp{Syscalls: append(seccompOf(s), one)}
 		}
 	}
+	family := func(op specs.LinuxSeccompOperator, value uint64) {
+		one := refused("socket", "socketpair")
+		one.Args = []specs.LinuxSeccompArg{{Index: 0, Value: value, Op: op}}
+		s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, one)
+	}
+	for f := uint64(0); f < unix.AF_NETLINK; f++ {
+		if f != unix.AF_UNIX && f != unix.AF_INET && f != unix.AF_INET6 {
+			family(specs.OpEqualTo, f)
+		}
+	}
+	family(specs.OpGreaterThan, unix.AF_NETLINK) // the whole register is compared: bits that the kernel does not look at open nothing
 	missing := uint(unix.ENOSYS)
 	s.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Architectures: []specs.Arch{arch}, Syscalls: append(seccompOf(s),
 		specs.LinuxSyscall{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &missing}, // its flags cannot be looked at; the C library then asks with clone
 		refused("unshare", "setns", "mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr",
 			"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "io_uring_enter", "io_uring_register", "add_key", "request_key", "keyctl", "kexec_load", "kexec_file_load",
 			"init_module", "finit_module", "delete_module", "ptrace", "process_vm_readv", "process_vm_writev", "reboot", "swapon", "swapoff", "acct", "quotactl", "quotactl_fd",
-			"settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "syslog", "open_by_handle_at", "name_to_handle_at", "lookup_dcookie", "vhangup", "kcmp", "fanotify_init"))}
+			"settimeofday", "clock_settime", "clock_adjtime", "adjtimex", "syslog", "open_by_handle_at", "name_to_handle_at", "lookup_dcookie", "vhangup", "kcmp", "fanotify_init", "sysinfo"))}
 	return s
 }
 
@@ -207,7 +321,7 @@ func seccompOf(s *specs.Spec) []specs.LinuxSyscall {
 }
 
 // copyImage makes folders and files of an image. They are as its layers say, but for what only the machine's root may make.
-func copyImage(image *os.File, to string) error {
+func copyImage(image *os.File, to string, count *copied) error {
 	im, err := erofs.OpenImage(image)
 	if err != nil {
 		return err
@@ -217,7 +331,7 @@ func copyImage(image *os.File, to string) error {
 		return err
 	}
 	defer top.Close()
-	c := &imageCopy{im: im, to: top, made: map[uint64]string{}}
+	c := &imageCopy{im: im, to: top, made: map[uint64]string{}, count: count}
 	return c.dir(im.RootNid(), ".")
 }
 
@@ -225,6 +339,8 @@ type imageCopy struct {
 	im   *erofs.Image
 	to   *os.Root
 	made map[uint64]string // files by their number: one may have several names
+
+	count *copied
 }
 
 func (c *imageCopy) dir(nid uint64, at string) error {
@@ -282,6 +398,9 @@ func (c *imageCopy) one(nid uint64, at string) error {
 	if first, ok := c.made[nid]; ok {
 		return c.to.Link(first, at)
 	}
+	if err := c.count.add(int64(i.Size())); err != nil {
+		return err
+	}
 	f, err := c.to.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -303,12 +422,12 @@ func (c *imageCopy) one(nid uint64, at string) error {
 
 // Limits of /in, which is copied.
 const (
-	maxCopied = 100_000 // files and folders of one folder, and in all folders that lie within each other
+	maxCopied = 100_000 // files and folders, in all
 	maxNested = 200
 )
 
 // copyAll reads all that lies below a folder of /in. The job rises by it.
-func (in *inFS) copyAll(from, to string, depth int) error {
+func (in *inFS) copyAll(from, to string, depth int, c *copied) error {
 	if depth > maxNested {
 		return faultf("its inputs lie in folders more than %d deep", maxNested)
 	}
@@ -320,7 +439,7 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 	if err := json.Unmarshal(b, &all); err != nil {
 		return err
 	}
-	if len(all) > maxCopied {
+	if c.inputs += len(all); c.inputs > maxCopied {
 		return faultf("its inputs are more than %d files: name fewer with --in", maxCopied)
 	}
 	for _, f := range all {
@@ -329,7 +448,7 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 			if err := os.Mkdir(at, 0o755); err != nil {
 				return err
 			}
-			if err := in.copyAll(name, at, depth+1); err != nil {
+			if err := in.copyAll(name, at, depth+1, c); err != nil {
 				return err
 			}
 			if err := os.Chmod(at, 0o555); err != nil {
@@ -337,14 +456,14 @@ func (in *inFS) copyAll(from, to string, depth int) error {
 			}
 			continue
 		}
-		if err := in.copyFile(name, at); err != nil {
+		if err := in.copyFile(name, at, c); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (in *inFS) copyFile(name, at string) error {
+func (in *inFS) copyFile(name, at string, c *copied) error {
 	b, errno := in.ask(askOpen, []byte(name))
 	if errno != 0 {
 		return faultf("its input %.200q cannot be read: %v", name, errno)
@@ -355,6 +474,9 @@ func (in *inFS) copyFile(name, at string) error {
 	}
 	o := &inOpen{f: &inFile{fs: in, path: name}, handle: r.Handle, size: r.File.Bytes}
 	defer o.Close()
+	if err := c.add(o.size); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(at, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444)
 	if err != nil {
 		return err
@@ -433,11 +555,12 @@ func (k *keeper) look(init int) *watcher {
 	w := &watcher{k: k, end: make(chan struct{}), ends: func() { unix.Kill(init, unix.SIGKILL) }}
 	var before unix.Statfs_t
 	_ = unix.Statfs(rootDir, &before)
+	device := sharedDevice()
 	w.done.Go(func() {
 		w.every(memoryEvery, func() bool {
-			anon, threads := inUse(false)
-			if anon+wrote(before) > k.boot.Memory { // what processes share after a fork is counted once, if it comes to that
-				if anon, _ = inUse(true); anon+wrote(before) > k.boot.Memory {
+			own, threads := inUse()
+			if own+wrote(before) > k.boot.Memory { // what processes share is counted once, and what they map of files not at all, if it comes to that
+				if exactlyInUse(device)+wrote(before) > k.boot.Memory {
 					w.kill(outOfMemory(k.boot.Memory))
 					return false
 				}
@@ -462,35 +585,74 @@ func wrote(before unix.Statfs_t) int64 {
 	return max(used(root)-used(before), 0) + used(scratch)
 }
 
-// inUse sums what all processes of this namespace but the keeper have, in memory of their own, and their threads. exact tells shared pages apart, and takes longer.
-func inUse(exact bool) (anon int64, threads int) {
+// inUse sums what all processes of this namespace but the keeper have, in memory of their own or shared between them, and their threads. It counts
+// too much: a page for each that shares it, and what is mapped of files in memory.
+func inUse() (own int64, threads int) {
+	eachProcess("/status", func(f []string) {
+		n, _ := strconv.ParseInt(f[1], 10, 64)
+		switch f[0] {
+		case "RssAnon:", "RssShmem:":
+			own += n << 10
+		case "Threads:":
+			threads += int(n)
+		}
+	})
+	return own, threads
+}
+
+// exactlyInUse is the same memory, with each page counted once. It takes longer. device is where shared memory lies that is no file's.
+func exactlyInUse(device string) (own int64) {
+	kib := func(s string) int64 {
+		n, _ := strconv.ParseInt(s, 10, 64)
+		return n << 10
+	}
+	eachProcess("/smaps_rollup", func(f []string) {
+		if f[0] == "Pss_Anon:" {
+			own += kib(f[1])
+		}
+	})
+	shared := false
+	eachProcess("/smaps", func(f []string) {
+		switch {
+		case len(f) >= 5 && strings.Contains(f[0], "-"): // where a mapping begins: addresses, rights, offset, device, inode
+			shared = f[3] == device
+		case shared && f[0] == "Pss:":
+			own += kib(f[1])
+		}
+	})
+	return own
+}
+
+// eachProcess gives the fields of each line of a file of each process of this namespace but the keeper.
+func eachProcess(file string, line func(fields []string)) {
 	all, err := os.ReadDir("/proc")
 	if err != nil {
-		return 0, 0
-	}
-	file, field := "/status", "RssAnon:"
-	if exact {
-		file, field = "/smaps_rollup", "Pss_Anon:"
+		return
 	}
 	for _, d := range all {
 		if name := d.Name(); name[0] >= '1' && name[0] <= '9' && name != "1" {
 			text, _ := os.ReadFile("/proc/" + name + file) // it may have ended
-			for line := range strings.Lines(string(text)) {
-				f := strings.Fields(line)
-				if len(f) < 2 {
-					continue
-				}
-				n, _ := strconv.ParseInt(f[1], 10, 64)
-				switch f[0] {
-				case field:
-					anon += n << 10
-				case "Threads:":
-					threads += int(n)
+			for l := range strings.Lines(string(text)) {
+				if f := strings.Fields(l); len(f) >= 2 {
+					line(f)
 				}
 			}
 		}
 	}
-	return anon, threads
+}
+
+// sharedDevice is the device, as smaps has it, that anonymous shared memory, memfds and System V segments lie on.
+func sharedDevice() string {
+	fd, err := unix.MemfdCreate("device", unix.MFD_CLOEXEC)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var s unix.Stat_t
+	if unix.Fstat(fd, &s) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%02x:%02x", unix.Major(s.Dev), unix.Minor(s.Dev))
 }
 
 // Trusted runs images with runc, on the machine's own kernel. It runs no services, and no job whose subject the estate file does not grant it to.

@@ -161,7 +161,7 @@ func (d *Driver) instance(ctx context.Context, s compute.Service) (_ *instance, 
 		d.roots.put(root)
 		return nil, err
 	}
-	b, err := newBox(bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk, Serves: true}, d.groups)
+	b, err := newBox(bootSpec{Memory: t.Limits.Memory, CPUs: t.Limits.CPUs, Processes: t.Limits.Processes, Disk: t.Limits.Disk, Serves: true}, d.groups, &d.users)
 	if err != nil {
 		d.roots.put(root)
 		return nil, err

@@ -130,6 +130,7 @@ type bootSpec struct {
 	Processes int      `json:"processes"`
 	Disk      int64    `json:"disk"`
 	Runc      string   `json:"runc,omitempty"`    // "": gVisor
+	Devices   bool     `json:"devices,omitempty"` // a mount of them follows
 	Serves    bool     `json:"serves,omitempty"`  // connections are made to its program
 	Network   []string `json:"network,omitempty"` // destinations that its program connects to
 }

@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
+	"unsafe"
 )
 
 // more is what takes processes, links and devices.
@@ -53,7 +55,18 @@ func more() map[string]func(string) error {
 			}
 			return err
 		},
-		"serve": serve,
+		"families": families,
+		"sysinfo":  func(string) error { fmt.Println(syscall.Sysinfo(new(syscall.Sysinfo_t))); return nil },
+		// inode tells which device a file lies on, and which it is.
+		"inode": func(name string) error {
+			var s syscall.Stat_t
+			err := syscall.Stat(name, &s)
+			fmt.Println(s.Dev, s.Rdev)
+			return err
+		},
+		"serve":  serve,
+		"share":  share,
+		"mapped": mapped,
 		// leave starts another that writes on, and does not wait for it.
 		"leave": func(at string) error {
 			c := exec.Command("/proc/self/exe", "deaf", at)
@@ -131,4 +144,63 @@ func more() map[string]func(string) error {
 	}
 	maps.Copy(all, reaches())
 	return all
+}
+
+// families tells which families of sockets are not refused, by number, with and without bits that the kernel does not look at.
+func families(string) error {
+	for name, call := range map[string]uintptr{"socket": syscall.SYS_SOCKET, "socketpair": syscall.SYS_SOCKETPAIR} {
+		for f := range uintptr(64) {
+			for _, more := range []uintptr{0, 1 << 32} {
+				var pair [2]int32
+				fd, _, errno := syscall.RawSyscall6(call, f|more, syscall.SOCK_DGRAM, 0, uintptr(unsafe.Pointer(&pair)), 0, 0)
+				if errno == syscall.EPERM {
+					continue
+				}
+				fmt.Println(name, f, more)
+				if errno == 0 && call == syscall.SYS_SOCKET {
+					syscall.Close(int(fd))
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// share uses a number of bytes of memory that processes may share, until it ends.
+func share(bytes string) error {
+	n, err := strconv.Atoi(bytes)
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(-1, 0, n, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED|syscall.MAP_ANON)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < n; i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println("had it all")
+	return nil
+}
+
+// mapped maps a whole file, has all of its pages, until it ends.
+func mapped(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	i, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	b, err := syscall.Mmap(int(f.Fd()), 0, int(i.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	sum := 0
+	for i := 0; i < len(b); i += 4096 {
+		sum += int(b[i])
+	}
+	fmt.Println("mapped", len(b), sum)
+	return nil
 }
