@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -68,8 +69,15 @@ func makeImage(path string, mib int64) error {
 }
 
 func (d *disk) mount(image, at string) error {
-	if out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
-		return fmt.Errorf("mount: %w: %s", err, out)
+	for try := 0; ; try++ {
+		out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput()
+		if err == nil {
+			break
+		}
+		if try == 20 || !strings.Contains(string(out), "loop device") { // another has taken the one that was found free
+			return fmt.Errorf("mount: %w: %s", err, out)
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
 	d.up = append(d.up, at)
 	return nil

@@ -596,6 +596,8 @@ var namedHosts = map[string]string{
 	"www.gutenberg.org":        "in a sample text",
 	"www.imagemagick.org":      "in the metadata of a sample image",
 	"gvisor.dev":               "where a message of gVisor points its reader",
+	"in-toto.io":               "name of the statement that cosign signs",
+	"sigstore.dev":             "name of what cosign states",
 	"kubernetes.io":            "where a description of a type of the Kubernetes API points its reader",
 	"examples.k8s.io":          "likewise",
 	"git.k8s.io":               "likewise",
