@@ -65,8 +65,8 @@ The keys that opened all of it are destroyed; the same happens on every node tha
 
 What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as a
 module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened it are
-ended, with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name its
-versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
+ended, with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name
+its versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
 more than is known, or what is no longer here, or ran another image of the repository; or of the bytes of a derivative,
 copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also afterwards.
 
