@@ -231,16 +231,7 @@ func TestASpillOutlivesACrashAnywhere(t *testing.T) {
 		w.put(s, "copy", "do not keep", "")
 		w.upload(s, "parts", "", 3)
 		w.put(s, "kept", "keep", "")
-		closed, n := false, 0
-		f.when(func(b *store.Batch) error {
-			if closed {
-				if n++; n > failAt {
-					return errPulled
-				}
-			}
-			closed = closed || len(b.Unlinks) > 0
-			return nil
-		})
+		f.failsAfterClosing(failAt)
 		_, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("spilt"), Version: "", Reason: "too low", Erase: true})
 		w.restart(true)
 		if got := w.get(s, "spilt"); got != "" {
@@ -295,14 +286,7 @@ func TestASpillThatFailedIsNotTakenForTheVersionBefore(t *testing.T) {
 	ctx, s := context.Background(), w.as("s-analyst", "")
 	w.put(s, "plan", "clean", "")
 	v := w.put(s, "plan", "spilt", "")
-	closed := false
-	f.when(func(b *store.Batch) error {
-		if closed {
-			return errPulled
-		}
-		closed = len(b.Unlinks) > 0
-		return nil
-	})
+	f.failsAfterClosing(0)
 	if _, err := w.ReportSpill(ctx, w.spillOfficer(), redoubt.Spill{Name: named("plan"), Version: "", Reason: "too low", Erase: true}); err == nil {
 		t.Fatal("it did not fail")
 	}

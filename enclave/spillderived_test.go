@@ -380,14 +380,7 @@ func TestWhatWasMadeOfASpillIsOutOfReachBeforeItIsFound(t *testing.T) {
 	if item, ref := sent(); !item || !ref {
 		t.Fatal("before the report no peer is told of it")
 	}
-	closed := false
-	f.when(func(b *store.Batch) error {
-		if closed {
-			return errPulled
-		}
-		closed = len(b.Unlinks) > 0
-		return nil
-	})
+	f.failsAfterClosing(0)
 	if _, err := w.reported("plan", v.ID, true); err == nil {
 		t.Fatal("it did not fail")
 	}
@@ -514,14 +507,7 @@ func TestASpilledModuleTakesWhatItMade(t *testing.T) {
 	w.worked(s, "", "b", "by another", func(q *redoubt.SubmitJob) { q.Module = hex.EncodeToString(other[:]) })
 	w.submit(s, nil)
 	runs := w.run()
-	closed := false
-	f.when(func(b *store.Batch) error {
-		if closed {
-			return errPulled
-		}
-		closed = len(b.Unlinks) > 0
-		return nil
-	})
+	f.failsAfterClosing(0)
 	if _, err := w.reported("tool.wasm", v.ID, true); err == nil {
 		t.Fatal("it did not fail")
 	}
@@ -644,16 +630,7 @@ func TestWhatJobsMadeGoesAfterACrashAnywhere(t *testing.T) {
 		if _, err := w.copied(s, "out/b", "copy", "", nil); err != nil {
 			t.Fatal(err)
 		}
-		closed, n := false, 0
-		f.when(func(b *store.Batch) error {
-			if closed {
-				if n++; n > failAt {
-					return errPulled
-				}
-			}
-			closed = closed || len(b.Unlinks) > 0
-			return nil
-		})
+		f.failsAfterClosing(failAt)
 		_, err := w.reported("plan", v.ID, true)
 		w.restart(true)
 		s = w.as("s-analyst", "")

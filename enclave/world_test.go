@@ -75,6 +75,20 @@ func (f *faulty) when(before func(*store.Batch) error) {
 	f.before = before
 }
 
+// failsAfterClosing has every commit fail behind the one that closes what was spilled, but for the first few.
+func (f *faulty) failsAfterClosing(few int) {
+	closed, n := false, 0
+	f.when(func(b *store.Batch) error {
+		if closed {
+			if n++; n > few {
+				return errPulled
+			}
+		}
+		closed = closed || len(b.Unlinks) > 0
+		return nil
+	})
+}
+
 func withFaults(f **faulty) func(*Options) {
 	return func(o *Options) {
 		*f = &faulty{Engine: o.Engine}

@@ -46,16 +46,11 @@ func runContainers(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	srv, err := startRedoubt(ctx, o, dir)
+	j, err := startJobs(ctx, o, dir)
 	if err != nil {
 		return err
 	}
-	defer srv.stop()
-	j := &jobs{srv: srv}
-	if err := j.dial(ctx, o, dir); err != nil {
-		return err
-	}
-	defer j.api.Close()
+	defer j.stop()
 	img, err := benchImage(ctx, dir)
 	if err != nil {
 		return err

@@ -25,6 +25,7 @@ import (
 
 	"redoubt"
 	api "redoubt/client"
+	"redoubt/compute/computetest"
 )
 
 // What the measurement of jobs is made of.
@@ -72,16 +73,11 @@ func runJobs(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	srv, err := startRedoubt(ctx, o, dir)
+	j, err := startJobs(ctx, o, dir)
 	if err != nil {
 		return err
 	}
-	defer srv.stop()
-	j := &jobs{srv: srv}
-	if err := j.dial(ctx, o, dir); err != nil {
-		return err
-	}
-	defer j.api.Close()
+	defer j.stop()
 	program := filepath.Join(dir, "program.wasm")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "redoubt/compute/computetest/program")
 	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0")
@@ -103,6 +99,25 @@ func runJobs(ctx context.Context, o options) error {
 		}
 	}
 	return nil
+}
+
+// startJobs begins an enclave whose state is below dir, and a client of it.
+func startJobs(ctx context.Context, o options, dir string) (*jobs, error) {
+	srv, err := startRedoubt(ctx, o, dir)
+	if err != nil {
+		return nil, err
+	}
+	j := &jobs{srv: srv}
+	if err := j.dial(ctx, o, dir); err != nil {
+		srv.stop()
+		return nil, err
+	}
+	return j, nil
+}
+
+func (j *jobs) stop() {
+	j.api.Close()
+	j.srv.stop()
 }
 
 // dial makes a client of the node's HTTP interface, and what it is made of.
@@ -177,7 +192,7 @@ func own(ctx context.Context, module []byte, args ...string) (time.Duration, err
 
 // calls measures a service that is the least module, through the node's interface, beside requests that ask for nothing.
 func (j *jobs) calls(ctx context.Context, _ options) error {
-	module := answering("Content-Type: text/plain\n\nhi")
+	module := computetest.Answering("Content-Type: text/plain\n\nhi")
 	digest, err := j.put(ctx, module)
 	if err != nil {
 		return err
@@ -241,24 +256,6 @@ func (j *jobs) calls(ctx context.Context, _ options) error {
 	wg.Wait()
 	fmt.Printf("CALLS, four at once, their client on the same processors: %.0f a second; asked: 5,000\n\n", 2*jobCalls/time.Since(began).Seconds())
 	return errors.Join(errs...)
-}
-
-// answering assembles the least module that answers: it writes one text, and ends.
-func answering(text string) []byte {
-	section := func(id byte, content ...byte) []byte {
-		return append(binary.AppendUvarint([]byte{id}, uint64(len(content))), content...)
-	}
-	name := func(s string) []byte { return append(binary.AppendUvarint(nil, uint64(len(s))), s...) }
-	data := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, 16), uint32(len(text)))
-	data = append(append(data, make([]byte, 8)...), text...)
-	code := []byte{0, 0x41, 1, 0x41, 0, 0x41, 1, 0x41, 8, 0x10, 0, 0x1a, 0x0b} // fd_write(1, iovs 0, 1 of them, written to 8); drop
-	return slices.Concat([]byte("\x00asm\x01\x00\x00\x00"),
-		section(1, 2, 0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f, 0x60, 0, 0),
-		section(2, slices.Concat([]byte{1}, name("wasi_snapshot_preview1"), name("fd_write"), []byte{0, 0})...),
-		section(3, 1, 1), section(5, 1, 0, 1),
-		section(7, slices.Concat([]byte{2}, name("memory"), []byte{2, 0}, name("_start"), []byte{0, 1})...),
-		section(10, append(binary.AppendUvarint([]byte{1}, uint64(len(code))), code...)...),
-		section(11, slices.Concat([]byte{1, 0, 0x41, 0, 0x0b}, binary.AppendUvarint(nil, uint64(len(data))), data)...))
 }
 
 // starts measures how soon a job is begun and ended, of a module that does nothing and of a Go program that ends at once.

@@ -237,17 +237,25 @@ type duplex interface {
 	CloseWrite() error
 }
 
-// splice passes bytes on both ways until both have ended. fail is called where one did not end in order; it must end the other.
+// splice passes bytes on both ways until both have ended, each where it ended in order with the end of what is sent that way. fail is called where one did
+// not end in order; it must end the other.
 func splice(a, b duplex, fail func()) {
-	var both sync.WaitGroup
-	pass := func(to, from duplex) {
-		_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBytes))
+	relay(a, b, func(to io.Writer, err error) {
 		if err == nil {
-			err = to.CloseWrite()
+			err = to.(duplex).CloseWrite()
 		}
 		if err != nil {
 			fail()
 		}
+	})
+}
+
+// relay passes bytes on both ways until both have ended. ended is called as one of them has, which was written to what it is given.
+func relay(a, b io.ReadWriter, ended func(to io.Writer, err error)) {
+	var both sync.WaitGroup
+	pass := func(to io.Writer, from io.Reader) {
+		_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBytes))
+		ended(to, err)
 	}
 	both.Go(func() { pass(a, b) })
 	both.Go(func() { pass(b, a) })

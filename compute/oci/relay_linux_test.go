@@ -12,7 +12,7 @@ func TestARequestThatIsGivenUpEndsItsConnection(t *testing.T) {
 	node, nodeEnd := net.Pipe()
 	defer programEnd.Close()
 	done := make(chan struct{})
-	go func() { relay(programEnd, nodeEnd); close(done) }()
+	go func() { answerOver(programEnd, nodeEnd); close(done) }()
 	go io.WriteString(node, "half a request")
 	if b := make([]byte, 14); true {
 		if _, err := io.ReadFull(program, b); err != nil || string(b) != "half a request" {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,29 +66,18 @@ func (k *keeper) dial(s dialSpec) error {
 			return // the node sees that it ends, and asks again or says so
 		}
 		defer c.Close()
-		relay(c, node.(*net.UnixConn))
+		answerOver(c, node)
 	}()
 	return nil
 }
 
-// relay passes bytes on between a program and the node, until either has ended. The node sends no end of a request before its answer has come: where it
-// does, it has given the request up.
-func relay(program, node interface {
-	io.ReadWriter
-	SetDeadline(time.Time) error
-}) {
-	over := func() {
+// answerOver passes bytes on between a program and the node, until either has ended. The node sends no end of a request before its answer has come: where
+// it does, it has given the request up.
+func answerOver(program, node net.Conn) {
+	relay(program, node, func(io.Writer, error) {
 		program.SetDeadline(time.Unix(1, 0))
 		node.SetDeadline(time.Unix(1, 0))
-	}
-	var both sync.WaitGroup
-	pass := func(to io.Writer, from io.Reader) {
-		defer over()
-		_, _ = io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, copyBytes))
-	}
-	both.Go(func() { pass(program, node) })
-	both.Go(func() { pass(node, program) })
-	both.Wait()
+	})
 }
 
 // apart is a service's attempt as a run of a program: what it says is the service's log.
