@@ -6,11 +6,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"redoubt/store/storetest"
 )
 
 // ext4Shutdown is EXT4_IOC_SHUTDOWN: the file system stops at once. With noLogFlush nothing more of it reaches the disk, neither
@@ -34,7 +35,6 @@ type disk struct {
 // newDisk makes and mounts a file system of so many MiB, or skips and says why.
 func newDisk(t *testing.T, mib int64) *disk {
 	t.Helper()
-	mustRoot(t, "a loop device")
 	for _, tool := range []string{"mkfs.ext4", "mount", "umount"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			t.Skip(err)
@@ -69,15 +69,8 @@ func makeImage(path string, mib int64) error {
 }
 
 func (d *disk) mount(image, at string) error {
-	for try := 0; ; try++ {
-		out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput()
-		if err == nil {
-			break
-		}
-		if try == 20 || !strings.Contains(string(out), "loop device") { // another has taken the one that was found free
-			return fmt.Errorf("mount: %w: %s", err, out)
-		}
-		time.Sleep(50 * time.Millisecond)
+	if out, err := exec.Command("mount", "-o", "loop", image, at).CombinedOutput(); err != nil {
+		return fmt.Errorf("mount: %w: %s", err, out)
 	}
 	d.up = append(d.up, at)
 	return nil
@@ -115,20 +108,24 @@ func (d *disk) back() error {
 }
 
 func TestSoakPowerFailureKeepsWhatWasAcknowledged(t *testing.T) {
-	for _, kind := range []string{kindEngine, kindNode} {
-		t.Run(kind, func(t *testing.T) {
-			d := newDisk(t, 3072)
-			c := newCrashes(t, kind, d.inner)
-			c.share = 2
-			c.rounds(3*time.Second, func() {
-				if err := d.cut(); err != nil {
-					t.Fatal(err)
-				}
-				c.kill()
-				if err := d.back(); err != nil {
-					t.Fatal(err)
-				}
-			})
-		})
-	}
+	storetest.InOwnMounts(t, func(t *testing.T) {
+		for _, kind := range []string{kindEngine, kindNode} {
+			t.Run(kind, func(t *testing.T) { powerFails(t, kind) })
+		}
+	})
+}
+
+func powerFails(t *testing.T, kind string) {
+	d := newDisk(t, 3072)
+	c := newCrashes(t, kind, d.inner)
+	c.share = 2
+	c.rounds(3*time.Second, func() {
+		if err := d.cut(); err != nil {
+			t.Fatal(err)
+		}
+		c.kill()
+		if err := d.back(); err != nil {
+			t.Fatal(err)
+		}
+	})
 }

@@ -1,14 +1,12 @@
 package embedded_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"testing"
 	"unsafe"
 
@@ -16,30 +14,16 @@ import (
 
 	"redoubt/store"
 	"redoubt/store/embedded"
+	"redoubt/store/storetest"
 )
 
 // TestPowerLossOnARealFileSystem cuts ext4 off from its disk, without its journal being written out,
 // while writers commit. What is mounted again is what a power loss leaves.
-//
-// It runs in a mount namespace of its own: a process that begins elsewhere meanwhile, in a namespace with a copy of
-// all mounts, would keep the file system that was cut off alive, and the next mount would find that one.
 func TestPowerLossOnARealFileSystem(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root: mounts a file system")
-	}
-	if os.Getenv("OWN_MOUNTS") == "" {
-		again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%v", testing.Short()))
-		again.Env = append(os.Environ(), "OWN_MOUNTS=yes")
-		again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
-		out, err := again.CombinedOutput()
-		switch {
-		case bytes.Contains(out, []byte("--- SKIP")):
-			t.Skipf("%s", out)
-		case err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())):
-			t.Errorf("%v\n%s", err, out)
-		}
-		return
-	}
+	storetest.InOwnMounts(t, powerLossOnARealFileSystem)
+}
+
+func powerLossOnARealFileSystem(t *testing.T) {
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if err != nil {
 		t.Skip("needs mkfs.ext4")
