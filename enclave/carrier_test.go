@@ -189,7 +189,7 @@ func TestANodeThatDiesWhileItTakesOrHandsOverLosesNothing(t *testing.T) {
 		}
 		var file bytes.Buffer
 		crash(c.unclass, func() error {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			file.Reset()
 			who, err := c.unclass.bearer(lowGuard)

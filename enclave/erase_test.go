@@ -362,7 +362,7 @@ func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
 	unlock := w.locks.lock(b.id, "parts") // as a completion holds it
 	part := make(chan struct{})
 	go func() { w.part(s, u, 2, []byte("x")); close(part) }()
-	for end := time.Now().Add(10 * time.Second); w.locks.holders(b.id, "parts") < 2; time.Sleep(time.Millisecond) { // the part stands at its first lock
+	for end := time.Now().Add(time.Minute); w.locks.holders(b.id, "parts") < 2; time.Sleep(time.Millisecond) { // the part stands at its first lock
 		if time.Now().After(end) {
 			t.Fatal("the part does not wait for the name")
 		}
@@ -371,7 +371,7 @@ func TestAPartAndACompletionLeaveTheGateToARotation(t *testing.T) {
 	go func() { set.epochGate.Lock(); set.epochGate.Unlock(); close(gate) }() // as a rotation does
 	select {
 	case <-gate:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("a part holds the gate while it waits for the name")
 	}
 	unlock()

@@ -53,7 +53,7 @@ func maxed(marking string) func(*redoubt.SubmitJob) {
 // run begins the next attempt.
 func (w *world) run() redoubt.JobRun {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	r, err := w.NextJob(ctx, func(string, redoubt.SubmitJob) bool { return true })
 	if err != nil {
@@ -550,7 +550,7 @@ func TestALaneThatIsFullKeepsNoOtherWaiting(t *testing.T) {
 		t.Fatal("the first job is not the first")
 	}
 	want := w.submit(low, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	r, err := w.NextJob(ctx, func(lane string, _ redoubt.SubmitJob) bool { return lane != full.Lane() })
 	if err != nil || r.Job().ID != want.ID {

@@ -523,9 +523,21 @@ func TestAnEstateOnOneMachine(t *testing.T) {
 func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		sig  syscall.Signal
+		end  func(*running, *os.Process) error
 		code int
-	}{{"Ctrl-C", syscall.SIGINT, 0}, {"kill -9 of up itself", syscall.SIGKILL, -1}} {
+	}{
+		{"Ctrl-C", func(_ *running, up *os.Process) error { return up.Signal(syscall.SIGINT) }, 0},
+		{"kill -9 of up itself", func(_ *running, up *os.Process) error { return up.Kill() }, -1},
+		{"down in another terminal", func(r *running, _ *os.Process) error {
+			r.must("down", "outpost")
+			if n := r.status()["secret"]; n.State != "ready" {
+				t.Errorf("one node was stopped, and secret is %s", n.State)
+			}
+			r.must("down")
+			return nil
+		}, 0},
+		{"kill -9 of a node", func(r *running, _ *os.Process) error { return syscall.Kill(r.status()["secret"].PID, syscall.SIGKILL) }, 1},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newEstate(t)
 			up := r.command("up", "--no-samples")
@@ -544,7 +556,7 @@ func TestAForegroundUpTakesItsNodesWithIt(t *testing.T) {
 				return len(nodes) == 6 && !slices.ContainsFunc([]string{"unclass", "secret", "topsecret", "outpost", "unclass-secret", "secret-topsecret"}, func(n string) bool { return nodes[n].State != "ready" })
 			})
 			pids := r.pids()
-			if err := up.Process.Signal(c.sig); err != nil {
+			if err := c.end(r, up.Process); err != nil {
 				t.Fatal(err)
 			}
 			<-ended

@@ -358,14 +358,14 @@ Try next:
 	return err
 }
 
-// stay waits in the foreground until it is interrupted or a node ends by itself.
+// stay waits in the foreground until it is interrupted, a node ends by itself, or all were stopped from elsewhere.
 func (a *app) stay(ctx context.Context, st node.State, started []*process, leave func()) error {
 	a.say("running; Ctrl-C stops what was started here")
-	ended := make(chan redoubt.NodeName, len(started))
+	ended := make(chan *process, len(started))
 	for _, p := range started {
 		go func() { // ends with the node, which leave stops
 			<-p.ended
-			ended <- p.name
+			ended <- p
 		}()
 	}
 	for range started {
@@ -374,14 +374,18 @@ func (a *app) stay(ctx context.Context, st node.State, started []*process, leave
 			a.say("stopping …")
 			leave()
 			return nil
-		case name := <-ended:
-			if err := st.NotWiped(name); errors.Is(err, redoubt.Erased) { // as was ordered: the others go on
-				a.say("%s ended: the device was wiped by order of its home", name)
+		case p := <-ended:
+			if err := st.NotWiped(p.name); errors.Is(err, redoubt.Erased) { // as was ordered: the others go on
+				a.say("%s ended: the device was wiped by order of its home", p.name)
+				continue
+			}
+			if p.cmd.ProcessState.Success() { // as after a signal of redoubt down: the others go on
+				a.say("%s was stopped", p.name)
 				continue
 			}
 			leave()
-			return &redoubt.Error{Object: string(name), Kind: redoubt.Unavailable, Err: errors.New("the node ended by itself; the others were stopped"),
-				Hint: fmt.Sprintf("its log: %s", filepath.Join(a.stateDir, string(name), "log", "node.log"))}
+			return &redoubt.Error{Object: string(p.name), Kind: redoubt.Unavailable, Err: errors.New("the node ended by itself; the others were stopped"),
+				Hint: fmt.Sprintf("its log: %s", filepath.Join(a.stateDir, string(p.name), "log", "node.log"))}
 		}
 	}
 	return nil
