@@ -48,10 +48,14 @@ type launcher struct {
 	gone     chan struct{}
 	patience time.Duration // with a start that is not answered
 
-	mu   sync.Mutex
-	next uint64
-	open map[uint64]*launched
+	mu     sync.Mutex
+	next   uint64
+	open   map[uint64]*launched
+	unsaid int // starts in a row that were not answered in time, with nothing else told since
 }
+
+// hung is how many such starts make a launcher one that hangs.
+const hung = 2
 
 // launched is a process that a launcher started.
 type launched struct {
@@ -104,6 +108,7 @@ func (l *launcher) hear() {
 			break
 		}
 		l.mu.Lock()
+		l.unsaid = 0
 		p := l.open[what.ID]
 		late := false
 		switch {
@@ -158,7 +163,7 @@ func exitOf(code int, signal syscall.Signal) error {
 }
 
 // start has a stub started with these descriptors. What goes wrong with it is its own: others of every label run by the same launcher, which ends where the
-// way to it is broken alone.
+// way to it is broken, or it says nothing to several starts in a row, alone.
 func (l *launcher) start(files []*os.File) (*launched, error) {
 	var fds []int
 	for _, f := range files {
@@ -196,14 +201,20 @@ func (l *launcher) start(files []*os.File) (*launched, error) {
 	case <-time.After(l.patience):
 	}
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	select {
 	case <-p.begun:
+		l.mu.Unlock()
 		return p, p.fault
 	default:
-		p.late = true
-		return nil, fmt.Errorf("what starts workers has not started this one within %v", l.patience)
 	}
+	p.late = true
+	l.unsaid++
+	hangs := l.unsaid >= hung
+	l.mu.Unlock()
+	if hangs {
+		l.end()
+	}
+	return nil, fmt.Errorf("what starts workers has not started this one within %v", l.patience)
 }
 
 // broken reports whether the other side of a socket has gone.

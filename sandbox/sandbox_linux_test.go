@@ -267,20 +267,7 @@ func TestWhatCannotBeStartedEndsNothingElse(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	var theirs []*os.File
-	for i := range 5 {
-		r, w, err := os.Pipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		defer w.Close()
-		if i == 0 || i == 3 { // it would wait for what it is told
-			theirs = append(theirs, r)
-		} else {
-			theirs = append(theirs, w)
-		}
-	}
+	theirs := stubPipes(t)
 	var x *sandbox.Exit
 	if start, ended := b.StartLate(theirs); start == nil || !errors.As(ended, &x) || x.Killed != "killed" {
 		t.Errorf("got %v and %v of one that was started late, want it refused, and killed", start, ended)
@@ -290,6 +277,46 @@ func TestWhatCannotBeStartedEndsNothingElse(t *testing.T) {
 	}
 	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Expired {
 		t.Errorf("got %v of what ran all the while, want that its time is over", err)
+	}
+}
+
+// stubPipes are descriptors with which a stub starts, and waits for what it is told.
+func stubPipes(t *testing.T) []*os.File {
+	t.Helper()
+	var theirs []*os.File
+	for i := range 5 {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { r.Close(); w.Close() })
+		if i == 0 || i == 3 {
+			theirs = append(theirs, r)
+		} else {
+			theirs = append(theirs, w)
+		}
+	}
+	return theirs
+}
+
+// TestWhatStartsWorkersMayHang: one that does not answer twice is ended, and another one takes its place.
+func TestWhatStartsWorkersMayHang(t *testing.T) {
+	b := handed(t)
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b})
+	if err != nil {
+		t.Fatal(err)
+	}
+	launcher := b.LauncherPID()
+	for _, err := range b.HangLauncher(stubPipes(t)) {
+		if err == nil {
+			t.Error("a launcher that hangs has started something")
+		}
+	}
+	if _, err := p.Run(t.Context(), nil); redoubt.KindOf(err) != redoubt.Internal {
+		t.Errorf("got %v of a process whose starter was ended", err)
+	}
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, "hello"); err != nil || out != "hello" || b.LauncherPID() == launcher {
+		t.Errorf("got %q and %v of the next, by the same launcher: %v", out, err, b.LauncherPID() == launcher)
 	}
 }
 
