@@ -174,7 +174,7 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 		}
 	case ClassGranted:
 		// A job at Who.Working speaks with what is accredited for Object: nothing of the job may go below its label, and nothing that is beyond MAX
-		// may come. What it hears has it rise to Object.
+		// may come. Nor may it be able to rise beyond Object: when it falls silent would tell what it met there.
 		switch {
 		case !label.Dominates(&r.New, working):
 			return RuleNoWriteDown
@@ -186,6 +186,8 @@ func (m *Monitor) mandatory(class Class, r *Request) string {
 			return RuleNoReadUp
 		case !label.Dominates(&r.Object, working):
 			return RuleNoWriteDown
+		case !label.Dominates(&r.Object, &r.New):
+			return RuleSpeaksAtMax
 		}
 	case ClassGuard:
 		// What it opens or brings lies within its clearance, which is the node's range; a raise is sealed, and is about no one label.

@@ -105,6 +105,7 @@ const (
 	RuleNeedToKnow   = "need-to-know"
 	RuleNeedDenied   = "need-to-know-denied"
 	RuleGranted      = "not-granted (5.1)"
+	RuleSpeaksAtMax  = "speaks-at-max (5.1)"     // what a job connects to is accredited for its MAX, no more and no less
 	RuleBypass       = "bypass-governance-right" // the storage role, or a grant that names BypassGovernanceRetention
 	RuleEstate       = "estate-rule: "           // followed by the name that the estate gives it
 )

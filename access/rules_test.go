@@ -28,7 +28,9 @@ func TestEachRuleRefuses(t *testing.T) {
 		r.Subject.Grants = append(r.Subject.Grants, redoubt.Grant{Subject: "ada", Bucket: "reports", Actions: []redoubt.Action{redoubt.ActionBypassLock}})
 	}
 	mine := redoubt.Grant{Subject: "ada", Bucket: "reports"}
-	granted := func(r *Request) { r.Granted, r.New = []redoubt.SubjectName{"ada"}, mark(t, "TOP SECRET") }
+	granted := func(r *Request) {
+		r.Granted, r.New, r.Object = []redoubt.SubjectName{"ada"}, mark(t, "TOP SECRET"), mark(t, "TOP SECRET")
+	}
 	with := func(change func(*redoubt.Grant)) redoubt.Grant { g := mine; change(&g); return g }
 
 	for _, c := range []struct {
@@ -112,6 +114,7 @@ func TestEachRuleRefuses(t *testing.T) {
 		{"a destination without a label", redoubt.ActionConnect, granted, func(r *Request) { r.Object = label.Label{} }, RuleNoReadUp, redoubt.NotFound, false},
 		{"a destination below the job", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "UNCLASSIFIED") }, RuleNoWriteDown, redoubt.Denied, true},
 		{"a destination with a wider audience", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "SECRET//REL TO USA, GBR") }, RuleNoWriteDown, redoubt.Denied, true},
+		{"a destination below MAX", redoubt.ActionConnect, granted, func(r *Request) { r.Object = mark(t, "SECRET") }, RuleSpeaksAtMax, redoubt.Denied, true},
 		{"a MAX below the job", redoubt.ActionConnect, granted, func(r *Request) { r.New = mark(t, "UNCLASSIFIED"); r.Object = r.New }, RuleNoWriteDown, redoubt.Denied, true},
 		{"a MAX beyond the clearance", redoubt.ActionConnect, granted, func(r *Request) { r.New = mark(t, "TOP SECRET//HCS//NOFORN") }, RuleWithin, redoubt.Denied, true},
 		{"a destination by an officer", redoubt.ActionConnect, granted, roles(redoubt.RoleOfficer), RuleRole, redoubt.Denied, true},

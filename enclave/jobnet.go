@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/access"
 	"redoubt/label"
 )
 
@@ -90,14 +91,14 @@ func (e *Enclave) checkGranted(ctx context.Context, op string, who redoubt.Crede
 			return &redoubt.Error{Op: op, Object: name, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: "there is no such destination for this job up to its MAX: the estate file names those of a node, and whose jobs may (destinations)"}
 		}
 		if told := new(redoubt.Error); errors.As(err, &told) && told.Kind == redoubt.Denied {
+			if told.Rule == access.RuleSpeaksAtMax {
+				return &redoubt.Error{Op: op, Object: name, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf("a job that connects to it has its label for MAX, no more and no less: --max-label %q", d.Label)}
+			}
 			told.Object = name
 			told.Hint = cmp.Or(told.Hint, fmt.Sprintf("it is accredited for %s: nothing of a job at %s may be told to it", d.Label, who.Working.Banner()))
 		}
 		if err != nil {
 			return err
-		}
-		if !d.label.Equivalent(max) {
-			return &redoubt.Error{Op: op, Object: name, Kind: redoubt.Invalid, Rule: ruleJobSpec, Hint: fmt.Sprintf("a job that connects to it has its label for MAX, no more and no less: --max-label %q", d.Label)}
 		}
 	}
 	return nil
@@ -134,7 +135,7 @@ func (r *jobRun) Dial(ctx context.Context, to string) (redoubt.JobConn, error) {
 		return nil, &redoubt.Error{Op: op, Object: to, Kind: redoubt.QuotaExceeded, Hint: fmt.Sprintf("an attempt connects %d times at most", redoubt.MaxJobDials)}
 	}
 	ent, err := e.decide(ctx, d.connects(op, r.who(r.risen()), r.j.max.label, "job "+string(r.j.ID)+" to "+to))
-	if redoubt.KindOf(err) == redoubt.NotFound {
+	if told := new(redoubt.Error); errors.As(err, &told) && (told.Kind == redoubt.NotFound || told.Rule == access.RuleSpeaksAtMax) { // the estate file has changed since its submission
 		err = noDestination(op, to)
 	}
 	if err != nil {
@@ -171,8 +172,6 @@ func (r *jobRun) connect(c *jobConn) error {
 		return refused(ruleJobEnds, "the job has ended")
 	case r.spilt:
 		return refused(ruleJobSpilt, "what the job had read was taken out as a spill")
-	case !c.d.label.Equivalent(r.j.max.label): // the estate file has changed since its submission
-		return noDestination("Dial", c.d.Name)
 	case !c.d.allows(r.label):
 		return refused(ruleJobSpeaks, "the job has read what its originator alone may let leave")
 	case len(r.conns) >= redoubt.MaxJobConnections:
