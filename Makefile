@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X main.release=$(VERSION)
 export CGO_ENABLED ?= 0
 
 # The packages whose concurrency matters most run under the race detector on every test.
-RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/...
+RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/... ./compute ./guard ./registry
 
 .PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd media nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
