@@ -1,6 +1,7 @@
 package redoubt_test
 
 import (
+	"bytes"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -15,8 +16,8 @@ import (
 // rows are the packages of ARCHITECTURE section 4, lowest first. A package imports from the rows
 // below its own, never from its own.
 var rows = [][]string{
-	{"label"},
-	{""}, // the root
+	{"label", "faketime"}, // the second for tests alone
+	{""},                  // the root
 	{"keys", "sandbox"},
 	{"access", "audit", "bundle", "identity"},
 	{"store", "carry", "compute", "model", "meter", "estate", "tpm", "ztdf"},
@@ -160,9 +161,28 @@ func TestOnlyNodeImportsEnclave(t *testing.T) {
 func TestNothingThatRunsImportsItsTests(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, i := range s.imports {
+			if i == modulePath+"/faketime" && !s.test {
+				t.Errorf("%s imports %s, which replaces the source of random bytes", s.path, i)
+			}
 			if pkg, ok := own(i); ok && top(pkg) == "redoubttest" && !s.test && top(s.pkg) != "redoubttest" {
 				t.Errorf("%s imports %s, which may open the store", s.path, i)
 			}
+		}
+	}
+}
+
+// TestFakeTimeIsFakedOneWay: synctest itself gives up under the FIPS 140-3 module, now and then.
+func TestFakeTimeIsFakedOneWay(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.pkg == "faketime" || !slices.Contains(s.imports, "testing/synctest") {
+			continue
+		}
+		text, err := os.ReadFile(s.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(text, []byte("synctest.Test(")) {
+			t.Errorf("%s runs a test in fake time by itself, and not by package faketime", s.path)
 		}
 	}
 }

@@ -9,10 +9,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // guardFake is every service of guards. It notes what it was asked, as whom, and answers with fail when that is set.
@@ -214,7 +214,7 @@ func TestReleasesAreAskedForWithinTheirLimits(t *testing.T) {
 
 // TestANodeThatStopsAnswersWhatWaitsAndFinishesWhatBegan: it would otherwise stop as late as a guard's question ends.
 func TestANodeThatStopsAnswersWhatWaitsAndFinishesWhatBegan(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		f := guardFake{fake: &fake{}}
 		writes := false
 		f.hand = func(ctx context.Context, w io.Writer) (redoubt.BundleMark, error) {
@@ -247,7 +247,7 @@ func TestANodeThatStopsAnswersWhatWaitsAndFinishesWhatBegan(t *testing.T) {
 
 // TestABundleIsWaitedForAndThenTakesItsTime: a guard's question ends when nothing has come, and not while what came is written.
 func TestABundleIsWaitedForAndThenTakesItsTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		f := guardFake{fake: &fake{}}
 		f.hand = func(ctx context.Context, _ io.Writer) (redoubt.BundleMark, error) {
 			<-ctx.Done()

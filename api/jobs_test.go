@@ -10,9 +10,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"testing/synctest"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // jobFake is the services of jobs and schedules. It notes what it was asked, as whom, and answers with fail when that is set.
@@ -210,7 +210,7 @@ func TestALogSaysWhereItGoesOn(t *testing.T) {
 
 func TestWhoWaitsForAJobIsAnsweredInTime(t *testing.T) {
 	for _, path := range []string{"/v1/jobs/J/wait?not=submitted", "/v1/jobs/J/log?wait=true"} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			if w := askJobs(New(withJobs(t, jobFake{fake: &fake{}, waits: true})), "GET", path, ""); w.Code != 200 {
 				t.Errorf("after a while %s: %d", path, w.Code)
 			}

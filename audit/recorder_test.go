@@ -7,10 +7,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // stream is a Memory whose commits can fail or be slow.
@@ -69,7 +69,7 @@ func count(entries []Entry, action string) (n int) {
 }
 
 func TestAllowedReadsAreDurableWithinASecond(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -104,7 +104,7 @@ func TestAllowedReadsAreDurableWithinASecond(t *testing.T) {
 }
 
 func TestReadsFlushForThemselvesWhenNobodyDoes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		for i := range 50 { // no Run
@@ -128,7 +128,7 @@ func TestReadsFlushForThemselvesWhenNobodyDoes(t *testing.T) {
 }
 
 func TestReadsStopWhenTheyCannotBeRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		if err := r.Read(t.Context(), read(0)); err != nil {
@@ -163,7 +163,7 @@ func TestReadsStopWhenTheyCannotBeRecorded(t *testing.T) {
 }
 
 func TestACrashShowsAsAGap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		r.Read(t.Context(), read(0))
@@ -209,7 +209,7 @@ func TestACrashShowsAsAGap(t *testing.T) {
 }
 
 func TestUnauthenticatedFailuresAreCountedTogether(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		total := 0
@@ -289,7 +289,7 @@ func TestManyReadAtOnceAndNoneIsLost(t *testing.T) {
 }
 
 func TestASlowCommitHoldsReadsBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := &stream{}
 		r := startRecorder(t, s)
 		r.Read(t.Context(), read(0))

@@ -14,13 +14,14 @@ import (
 	"redoubt"
 	"redoubt/carry"
 	"redoubt/carry/carrytest"
+	"redoubt/faketime"
 )
 
 // bubble runs a test in fake time. Randomness is seeded too: the FIPS module's own source measures the
 // machine's time, which stands still here.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	cryptotest.SetGlobalRandom(t, 1)
-	synctest.Test(t, test)
+	faketime.Test(t, test)
 }
 
 // pause lets time pass and everybody do what they do then.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/label"
 )
 
@@ -199,7 +200,7 @@ func (h *host) says(marking, want string) {
 }
 
 func TestEachLabelHasInstancesOfItsOwn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
@@ -220,7 +221,7 @@ func TestEachLabelHasInstancesOfItsOwn(t *testing.T) {
 }
 
 func TestIdleInstancesEndAndComeBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		h.says("SECRET", "1 of [one] at SECRET")
@@ -236,7 +237,7 @@ func TestIdleInstancesEndAndComeBack(t *testing.T) {
 }
 
 func TestInstancesGrowToTheirBound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		var wg sync.WaitGroup
@@ -259,7 +260,7 @@ func TestInstancesGrowToTheirBound(t *testing.T) {
 }
 
 func TestAnInstanceThatDiesIsReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		if _, err := h.call("SECRET", "do=die"); err == nil {
@@ -271,7 +272,7 @@ func TestAnInstanceThatDiesIsReplaced(t *testing.T) {
 }
 
 func TestANewRevisionTakesOverAndAnsweredCallsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Most, q.Idle = 3, 3600 })
 		defer h.Close()
 		slow := make(chan string)
@@ -312,7 +313,7 @@ func TestANewRevisionTakesOverAndAnsweredCallsEnd(t *testing.T) {
 }
 
 func TestAServiceThatCannotBeginIsTriedAgainSlowly(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		h.f.fail = &redoubt.Error{Kind: redoubt.Invalid, Hint: "it is no module"}
@@ -336,7 +337,7 @@ func hintOf(err error) string {
 }
 
 func TestNothingRunsAfterClose(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		h.says("SECRET", "1 of [one] at SECRET")
 		h.Close()
@@ -351,7 +352,7 @@ func TestNothingRunsAfterClose(t *testing.T) {
 
 // TestAnotherDeploymentEndsTheInstancesOfTheOneBefore: at once, but for what is being answered; and nothing of it is shown.
 func TestAnotherDeploymentEndsTheInstancesOfTheOneBefore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Idle = 3600 })
 		defer h.Close()
 		slow := make(chan string)
@@ -394,7 +395,7 @@ func TestAnotherDeploymentEndsTheInstancesOfTheOneBefore(t *testing.T) {
 
 // TestPoolsDoNotPileUp: services come and go under new names; what they leave is bounded, of one label at the cost of that label alone, and goes.
 func TestPoolsDoNotPileUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, func(q *redoubt.ServiceSpec) { q.Idle = 1 })
 		defer h.Close()
 		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
@@ -426,7 +427,7 @@ func TestPoolsDoNotPileUp(t *testing.T) {
 
 // TestOneThatFailsBesideOneThatBeginsHarmsNobody: who waits for either is answered, and nobody spins until the time of the fault is over.
 func TestOneThatFailsBesideOneThatBeginsHarmsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		h.f.before = func(_ context.Context, n int) error {
@@ -457,7 +458,7 @@ func TestOneThatFailsBesideOneThatBeginsHarmsNobody(t *testing.T) {
 
 // TestInstancesThatEndAtOnceAreNotBegunForEver for one request.
 func TestInstancesThatEndAtOnceAreNotBegunForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		defer h.Close()
 		if _, err := h.call("SECRET", "do=gone"); !errors.Is(err, redoubt.Unavailable) {
@@ -475,7 +476,7 @@ func TestCloseEndsWhatBegins(t *testing.T) {
 		"it gives up": func(ctx context.Context, _ int) error { <-ctx.Done(); return ctx.Err() },
 		"it does not": func(context.Context, int) error { time.Sleep(time.Minute); return nil },
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			h := newHost(t, nil)
 			h.f.before = before
 			waits := make(chan error, 1)
@@ -498,7 +499,7 @@ func TestCloseEndsWhatBegins(t *testing.T) {
 
 // TestAnInstanceWhoseReadingWasTakenOutEnds: nothing that it knows is answered any more, and what it wrote is gone.
 func TestAnInstanceWhoseReadingWasTakenOutEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		h := newHost(t, nil)
 		h.says("UNCLASSIFIED", "1 of [one] at UNCLASSIFIED")
 		of, low := redoubt.Service{Name: "s", Label: "UNCLASSIFIED"}, at(t, "UNCLASSIFIED").Working

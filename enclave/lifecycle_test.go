@@ -11,6 +11,7 @@ import (
 
 	"redoubt"
 	"redoubt/access"
+	"redoubt/faketime"
 )
 
 const day = 24 * time.Hour
@@ -59,7 +60,7 @@ func (w *world) versions(who redoubt.Credential, bucket redoubt.BucketName) (n, 
 // TestANodeExpiresSoonAfterItsStart: one that is started anew within every hour would else never expire anything.
 func TestANodeExpiresSoonAfterItsStart(t *testing.T) {
 	cryptotest.SetGlobalRandom(t, 1) // the FIPS module's own source needs a time that passes
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := open(t, func(o *Options) {
 			for i := range o.Buckets {
 				o.Buckets[i].Lifecycle = []redoubt.LifecycleRule{{Date: time.Now().Add(-day)}}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // files is a folder as it is on disk.
@@ -50,7 +51,7 @@ func put(t *testing.T, dir string, as map[string]string) {
 }
 
 func TestWhatIsBelowIsAbove(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
 		high, over := newHighNode(t, low), &road{to: above}
 		low.write("a", "b")
@@ -70,7 +71,7 @@ func TestWhatIsBelowIsAbove(t *testing.T) {
 
 // TestAFeederThatDiesAnywhereLosesNothing: its disk is put back to each state that it had after a write, and it goes on from there.
 func TestAFeederThatDiesAnywhereLosesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		states := map[string]func(before, after map[string]string) map[string]string{
 			"before anything": func(before, _ map[string]string) map[string]string { return before },
 			"while it came": func(before, _ map[string]string) map[string]string {
@@ -122,7 +123,7 @@ func TestAFeederThatDiesAnywhereLosesNothing(t *testing.T) {
 }
 
 func TestABundleThatIsCutOffIsNotHad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
 		high, over := newHighNode(t, low), &road{to: above}
 		low.write("a")
@@ -137,7 +138,7 @@ func TestABundleThatIsCutOffIsNotHad(t *testing.T) {
 }
 
 func TestASourceThatIsAwayIsAskedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
 		high, over := newHighNode(t, low), &road{to: above, fails: 3}
 		low.away = redoubt.Unavailable
@@ -155,7 +156,7 @@ func TestASourceThatIsAwayIsAskedAgain(t *testing.T) {
 
 // TestNothingAboveChangesWhatIsSent: what is lost on the way, and what is not, is sent alike.
 func TestNothingAboveChangesWhatIsSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var all [][]string
 		for _, lost := range []map[string]int{nil, {"*": 1000}} {
 			low, over := newLowNode(t), &road{to: t.TempDir(), loses: lost}
@@ -172,7 +173,7 @@ func TestNothingAboveChangesWhatIsSent(t *testing.T) {
 
 // TestARepeatGivesWay: it waits until nothing is new, as long as that is not for long, and gives way to what comes while it is sent.
 func TestARepeatGivesWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{to: t.TempDir()}
 		began, cut := make(chan struct{}, 1000), 0
 		slow := func(ctx context.Context, path string, again bool) error {
@@ -228,7 +229,7 @@ func TestARepeatGivesWay(t *testing.T) {
 // first for most of it; and what is to be repeated is no more than what is kept.
 func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 	for name, takes := range map[string]time.Duration{"a road that is fast": time.Millisecond, "one that is full": 200 * time.Millisecond} { // a sending
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			low, over := newLowNode(t), &road{to: t.TempDir()}
 			var first, repeated int
 			send := func(ctx context.Context, path string, again bool) error {
@@ -278,7 +279,7 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 }
 
 func TestAGapIsFedAgainByAPerson(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
 		high, over := newHighNode(t, low), &road{to: above, loses: map[string]int{"*": 1 + len(repeats)}}
 		low.write("a")
@@ -314,7 +315,7 @@ func TestAGapIsFedAgainByAPerson(t *testing.T) {
 }
 
 func TestWhatWasSentIsKeptAsFarAsThereIsRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below := newLowNode(t), t.TempDir()
 		over := &road{}
 		one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
@@ -343,7 +344,7 @@ func TestWhatWasSentIsKeptAsFarAsThereIsRoom(t *testing.T) {
 
 // TestWhatIsNotSentIsNeverForgotten, however full the spool is; and what is sent of one numbering says nothing of another.
 func TestWhatIsNotSentIsNeverForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
 		high, over := newHighNode(t, low), &road{fails: 1 << 30}
 		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Keep: 1})
@@ -366,7 +367,7 @@ func TestWhatIsNotSentIsNeverForgotten(t *testing.T) {
 
 // TestANumberingThatBeginsAnewIsSent, whatever the clock says: all within one second, and with a clock that was set back.
 func TestANumberingThatBeginsAnewIsSent(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, below := newLowNode(t), t.TempDir()
 		over := &road{}
 		low.write("a")

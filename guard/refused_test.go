@@ -7,10 +7,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/guard"
 )
 
@@ -79,7 +79,7 @@ func (a answers) ReleaseTaken(context.Context, redoubt.Credential, redoubt.Relea
 // TestAGuardThatGoesByOtherRulesRefusesNothingThatTheTargetMayHave: its source would have it refused for good, though it was taken before the
 // guard ended and its estate was changed.
 func TestAGuardThatGoesByOtherRulesRefusesNothingThatTheTargetMayHave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		for _, c := range []struct {
 			rules string
 			err   error

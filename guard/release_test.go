@@ -13,10 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/label"
 )
 
@@ -252,7 +252,7 @@ func (of *office) runs(t *testing.T, d time.Duration) {
 }
 
 func TestEveryStepOfThePipelineIsInvokedAndWhatLeavesIsTheSecondFilters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of := openOffice(t, adds("1"), adds("2"))
 		of.ask("a", "text", nil)
 		of.runs(t, time.Second)
@@ -311,7 +311,7 @@ func TestEachStepRefusesAlone(t *testing.T) {
 		"words: what is unreadable":  {change: func(w *redoubt.ReleaseWork) { w.Key = "plan.json" }, second: says("{"), why: "words: what is to leave cannot be searched", asked: 2},
 		"words: escaped in a string": {change: func(w *redoubt.ReleaseWork) { w.Key = "plan.json" }, second: says(`{"a":"BL\u0055EBIRD"}`), why: "words", asked: 2},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			same := func(in Content) ([]byte, []redoubt.Finding, error) { return in.Bytes, nil, nil }
 			if one.first == nil {
 				one.first = same
@@ -334,7 +334,7 @@ func TestEachStepRefusesAlone(t *testing.T) {
 }
 
 func TestWithoutTwoFiltersNothingPasses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of := openOffice(t, adds("1"), adds("2"))
 		for i, pair := range []Pair{{}, {First: of.pair.First}, {Second: of.pair.Second}} {
 			id := redoubt.ReleaseID(fmt.Sprint(i))
@@ -359,7 +359,7 @@ func TestWithoutTwoFiltersNothingPasses(t *testing.T) {
 func TestAVerdictAlwaysFits(t *testing.T) {
 	for name, detail := range map[string]string{"plain": "x", "escaped": "<", "wide": "\U0001f600", "control": "\x01"} {
 		for _, ends := range []error{nil, refuse("filter second", "no", strings.Repeat(detail, 3000))} {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				of := openOffice(t, adds("1"), func(Content) ([]byte, []redoubt.Finding, error) {
 					var many []redoubt.Finding
 					for i := range 300 {
@@ -396,7 +396,7 @@ func TestWhatHidesInANameEndsTheReleaseAndIsNotRepeated(t *testing.T) {
 		"a name":         {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b" + hidden: "x"} }, "name 2 of the kept metadata, at byte 1"},
 		"a value":        {func(w *redoubt.ReleaseWork) { w.Attributes.Meta = map[string]string{"a": "plain", "b": "x" + hidden} }, "value 2 of the kept metadata, at byte 1"},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds(""), adds(""))
 			of.ask("a", "text", one.change)
 			of.runs(t, time.Second)
@@ -434,7 +434,7 @@ func TestALogOfRefusalsHasNoContent(t *testing.T) {
 		"a label":             {change: func(w *redoubt.ReleaseWork) { w.As = secret }, step: "step=policy"},
 		"a hidden name":       {change: func(w *redoubt.ReleaseWork) { w.Key = secret + "\u3164" }, step: "step=names"},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, one.clean, adds(""))
 			var log bytes.Buffer
 			of.o.Log = slog.New(slog.NewTextHandler(&log, nil))
@@ -460,7 +460,7 @@ func TestAKeyClaimsNoOtherType(t *testing.T) {
 		{"x.html", "hello <script>alert(1)</script>", false}, {"x.HTML", "text", false}, {"x.svg", "x <svg onload=alert(1)>", false}, {"x.bat", "text", false}, {"x.ps1", "text", false}, {"x.hta", "text", false},
 		{"x.bat ", "text", false}, {"x.bat.", "text", false}, {".profile", "text", false}, {"x.pdf", "text", false}, {"x.png", "text", false}, {"p.jpg", png, false}, {"p.txt", png, false},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds(""), adds(""))
 			of.o.Rules.Types = append(of.o.Rules.Types, "image/png")
 			of.r = NewReleaser(of.o)
@@ -489,7 +489,7 @@ func (of *office) sign(id redoubt.ReleaseID, change func(*redoubt.ReleasePackage
 }
 
 func TestWhatWasSignedIsTakenOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of := openOffice(t, adds("1"), adds("2"))
 		of.sign("a", nil)
 		of.sign("b", func(p *redoubt.ReleasePackage) { p.Statement.To = "topsecret" })
@@ -505,7 +505,7 @@ func TestWhatWasSignedIsTakenOver(t *testing.T) {
 
 // TestWhatEndedIsAskedForAndNotBrought, under whatever rules: only whether it was taken is still open.
 func TestWhatEndedIsAskedForAndNotBrought(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of := openOffice(t, adds("1"), adds("2"))
 		of.has = []redoubt.ReleaseID{"a", "c"}
 		for _, id := range []redoubt.ReleaseID{"a", "b", "c"} {
@@ -545,7 +545,7 @@ func (d stalled) AcceptRelease(ctx context.Context, g redoubt.Credential, p redo
 
 // TestASilentTargetHoldsUpNothingElse, neither what stays within the higher enclave nor itself for ever.
 func TestASilentTargetHoldsUpNothingElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of, asked, began := openOffice(t, adds("1"), adds("2")), 0, time.Now()
 		of.o.Target = stalled{of.desk, began.Add(2 * time.Hour), &asked}
 		of.r = NewReleaser(of.o)
@@ -582,7 +582,7 @@ func TestAGuardFiltersNothingThatNamesNoOriginator(t *testing.T) {
 		"somebody named":            {"SECRET//ORCON", "UNCLASSIFIED", "ada", true},
 		"nothing asks for it":       {"SECRET//NOFORN", "UNCLASSIFIED", "", true},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds("1"), adds("2"))
 			of.ask("a", "text", func(w *redoubt.ReleaseWork) { w.Label, w.As, w.Originator = one.label, one.as, one.originator })
 			of.runs(t, time.Minute)
@@ -596,7 +596,7 @@ func TestAGuardFiltersNothingThatNamesNoOriginator(t *testing.T) {
 
 // TestOneThatFailsHoldsUpNoOther: the first fails again and again.
 func TestOneThatFailsHoldsUpNoOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		of := openOffice(t, adds("1"), adds("2"))
 		of.sign("a", func(p *redoubt.ReleasePackage) { p.Statement.Rules = "others" }) // it waits for rules that agree
 		go func() {
@@ -631,7 +631,7 @@ func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 			p.Statement.Originator, p.Statement.Consent, p.Consent = p.Approvals[1].Signer, []string{"ORCON"}, &redoubt.Signature{Signer: p.Approvals[1].Signer}
 		},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds("1"), adds("2"))
 			of.sign("a", change)
 			of.runs(t, time.Minute)
@@ -641,7 +641,7 @@ func TestWhatIsNotAsItWasSignedIsNotTakenOver(t *testing.T) {
 		})
 	}
 	for _, kind := range []redoubt.Kind{redoubt.Denied, redoubt.Expired, redoubt.Invalid, redoubt.Conflict, redoubt.BadDigest, redoubt.NoBucket, redoubt.TooLarge} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			of := openOffice(t, adds("1"), adds("2"))
 			of.refuses = &redoubt.Error{Op: "AcceptRelease", Kind: kind, Rule: "a-rule"}
 			of.sign("a", nil)

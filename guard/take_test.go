@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // made is bundles of consecutive numbers, by number.
@@ -36,7 +37,7 @@ func come(t *testing.T, dir string, all map[uint64][]byte, which ...uint64) {
 }
 
 func TestBundlesAreTakenInTheOrderOfTheirNumbersAndAGapIsWaitedFor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 6)
 		come(t, dir, all, 3, 2, 1)
@@ -62,7 +63,7 @@ func TestBundlesAreTakenInTheOrderOfTheirNumbersAndAGapIsWaitedFor(t *testing.T)
 }
 
 func TestWhatComesWhileItIsWaitedForIsTakenInItsTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 3)
 		come(t, dir, all, 1)
@@ -80,7 +81,7 @@ func TestWhatComesWhileItIsWaitedForIsTakenInItsTurn(t *testing.T) {
 }
 
 func TestWhatTheNodeCannotTakeNowIsKeptAndBroughtAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		for _, kind := range []redoubt.Kind{redoubt.QuotaExceeded, redoubt.DiskFull, redoubt.Unavailable, redoubt.Internal, redoubt.Unauthenticated, redoubt.Expired, redoubt.NotFound} {
 			low, dir := newLowNode(t), t.TempDir()
 			high, all := newHighNode(t, low), made(t, low, 2)
@@ -102,7 +103,7 @@ func TestWhatTheNodeCannotTakeNowIsKeptAndBroughtAgain(t *testing.T) {
 }
 
 func TestWhatIsRefusedForGoodIsSetAsideAndTriedAtTheNextStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		for _, kind := range []redoubt.Kind{redoubt.Denied, redoubt.Invalid, redoubt.Conflict, redoubt.Corrupt, redoubt.BadDigest, redoubt.TooLarge} {
 			low, dir := newLowNode(t), t.TempDir()
 			high, all := newHighNode(t, low), made(t, low, 2)
@@ -125,7 +126,7 @@ func TestWhatIsRefusedForGoodIsSetAsideAndTriedAtTheNextStart(t *testing.T) {
 
 // TestATakerThatDiesAnywhereTakesNothingTwice: its folder is put back to each state that it had.
 func TestATakerThatDiesAnywhereTakesNothingTwice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 3)
 		come(t, dir, all, 1)
@@ -151,7 +152,7 @@ func TestATakerThatDiesAnywhereTakesNothingTwice(t *testing.T) {
 }
 
 func TestWhatIsNoBundleForTheNodeIsPassedOver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 1)
 		for name, b := range map[string]string{"a" + bundleExt: "no bundle", "empty" + bundleExt: "", "cut" + bundleExt: string(all[1][:len(all[1])/2]), "other.txt": string(all[1])} {
@@ -168,7 +169,7 @@ func TestWhatIsNoBundleForTheNodeIsPassedOver(t *testing.T) {
 }
 
 func TestATakerIsToldOfWhatComes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 1)
 		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
@@ -197,7 +198,7 @@ func TestATakerIsToldOfWhatComes(t *testing.T) {
 
 // TestAForgedNumberMovesNothing: what a bundle says of its number counts once the node has it, and not before.
 func TestAForgedNumberMovesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
 		high, all := newHighNode(t, low), made(t, low, 6)
 		come(t, dir, all, 1)

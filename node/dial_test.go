@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
 	"redoubt/carry"
+	"redoubt/faketime"
 )
 
 // dialledConn is a Conn that only ends.
@@ -45,7 +45,7 @@ func TestUDPIsTakenWhereTheLinkWasDownAndTCPWhereUDPIsClosed(t *testing.T) {
 		{"nobody is there", dialTimeout, never, never, false, "", 2 * dialTimeout, 2 * dialTimeout},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				began, p := time.Now(), &peers{}
 				var mu sync.Mutex // of made: both roads may open at one time
 				var made []*dialledConn

@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/label"
 	"redoubt/redoubttest"
 )
@@ -242,7 +242,7 @@ type world struct {
 func run(t *testing.T, seed uint64, steps []step, at []time.Time, keep func(step) bool) (w *world) {
 	t.Helper()
 	cryptotest.SetGlobalRandom(t, seed) // the FIPS module's own source needs a time that passes
-	synctest.Test(t, func(t *testing.T) { w = runs(t, seed, steps, at, keep) })
+	faketime.Test(t, func(t *testing.T) { w = runs(t, seed, steps, at, keep) })
 	return w
 }
 

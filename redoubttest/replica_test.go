@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/redoubttest"
 	"redoubt/replica"
 )
@@ -23,7 +24,7 @@ import (
 // machine's time, which stands still here.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	cryptotest.SetGlobalRandom(t, 1)
-	synctest.Test(t, test)
+	faketime.Test(t, test)
 }
 
 // link joins two enclaves, each knowing the other's key.

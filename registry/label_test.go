@@ -15,6 +15,7 @@ import (
 
 	"redoubt"
 	"redoubt/compute/image"
+	"redoubt/faketime"
 	"redoubt/redoubttest"
 )
 
@@ -222,7 +223,7 @@ func direct(s *redoubttest.Stack, token, method, path string, body []byte) *http
 }
 
 func TestAnUploadEndsWhenNothingComes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		s := redoubttest.New(t, redoubttest.Options{Seed: 3, Time: time.Now})
 		m := s.Mint("s-analyst", "")
 		at := direct(s, m.Token, "POST", "/v2/reports/a/blobs/uploads/", nil).Header().Get("Location")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // ledger is a journal of sets of equal entries, and what is on record of a link.
@@ -115,7 +116,7 @@ func TestEveryMessageOfASetIsCountedInItsBudget(t *testing.T) {
 }
 
 func TestAClockThatIsSetBackGivesNoBudgetAnew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		today := redoubt.BudgetDay(time.Now())
 		l := &ledger{spends: map[string]int64{}}
 		s := following(l)
@@ -181,7 +182,7 @@ func TestAnOutcomeThatCrossesAPauseIsHeard(t *testing.T) {
 		{"refused for now", refusedAt, int(redoubt.Routine), 0},
 		{"its base is lacking", needsBase, int(redoubt.Immediate), 0},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			s, out, r := paused(t)
 			if got := s.out.underWay(); len(got) > 0 {
 				t.Errorf("%s: on the road are %v", c.what, got)
@@ -240,7 +241,7 @@ func TestOnlyTheSendingThatGoesOnIsPaused(t *testing.T) {
 func TestASetThatWaitsForLongStopsNoOther(t *testing.T) {
 	const many = maxQueued + 50_000
 	for _, spent := range []bool{true, false} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			high, low := &ledgerSet{entries: many, urgency: redoubt.Routine}, &ledgerSet{urgency: redoubt.Flash}
 			if spent {
 				high.budget = redoubt.LinkBudget{PerDay: 10, Spent: 10, Day: redoubt.BudgetDay(time.Now())}

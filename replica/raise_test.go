@@ -8,11 +8,11 @@ import (
 	"slices"
 	"testing"
 	"testing/iotest"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
 	"redoubt/bundle"
+	"redoubt/faketime"
 )
 
 func numbers(all ...uint64) (out []redoubt.NumberSpan) {
@@ -154,7 +154,7 @@ func TestARaiseIsTakenAtItsHigherEndAndHandedAtItsLower(t *testing.T) {
 
 // TestWhatComesDuringARaiseGoesInOneBundle: the next one waits a little, but where more was waiting than went into the last.
 func TestWhatComesDuringARaiseGoesInOneBundle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		b := NewBundles(BundleOptions{})
 		wait := func(ctx context.Context) (time.Duration, error) {
 			began := time.Now()

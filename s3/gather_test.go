@@ -9,10 +9,10 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // gathering is a connection that counts what reaches its client, and in how many pieces.
@@ -115,7 +115,7 @@ func (w *taker) Write(p []byte) (int, error) {
 }
 
 func TestOnlyAQuickClientIsGivenLargeSteps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		w := &taker{ResponseWriter: httptest.NewRecorder()}
 		c := &call{s: &handler{limits: Limits{}.withDefaults()}, w: w, rc: http.NewResponseController(w)}
 		answer := make([]byte, writeStep+2*largeStep)

@@ -14,11 +14,11 @@ import (
 	"strings"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // pipeListener hands out one connection that exists in memory, so that its deadlines follow the bubble's clock.
@@ -41,7 +41,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 // inBubble serves one connection inside a synctest bubble.
 func inBubble(t *testing.T, f func(t *testing.T, s *site, conn net.Conn)) {
 	cryptotest.SetGlobalRandom(t, 1) // the FIPS module's own source needs a time that passes
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		fk := newFake()
 		fk.CreateBucket(t.Context(), redoubt.Credential{}, "reports", redoubt.BucketSettings{})
 		l := &pipeListener{make(chan net.Conn, 1), make(chan struct{})}

@@ -6,8 +6,9 @@ import (
 	"os"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
+
+	"redoubt/faketime"
 )
 
 var (
@@ -115,7 +116,7 @@ func run(t *testing.T, seed uint64, devices int, history []step) (simulated time
 	t.Helper()
 	// Randomness is of the seed too: and the module's own generator cannot find entropy where time stands still.
 	cryptotest.SetGlobalRandom(t, seed)
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		began := time.Now()
 		w := newWorld(t, seed, devices)
 		for _, s := range history {

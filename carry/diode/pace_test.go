@@ -5,13 +5,14 @@ import (
 	"context"
 	"math"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"redoubt/faketime"
 )
 
 func TestARateIsKeptToTheBit(t *testing.T) {
 	for _, rate := range []int64{MinRate, 1_000_000, 333_333_333, 10_000_000_000} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			p := newPacer(rate)
 			ctx := context.Background()
 			if err := p.wait(ctx, 1228); err != nil {
@@ -38,7 +39,7 @@ func TestARateIsKeptToTheBit(t *testing.T) {
 }
 
 func TestWhatASleepLostIsNotMadeUpForInABurst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPacer(10_000_000)
 		ctx := context.Background()
 		atOnce := func() (n int) {
@@ -58,7 +59,7 @@ func TestWhatASleepLostIsNotMadeUpForInABurst(t *testing.T) {
 }
 
 func TestAPaceIsGivenUp(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		p := newPacer(MinRate)
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
@@ -100,7 +101,7 @@ func TestAtATenthLostMoreThanFourFifthsOfTheRateIsGoodput(t *testing.T) {
 		seeds = 1
 	}
 	for seed := range seeds {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			share, whole := goodput(t, file, seed)
 			t.Logf("seed %d: %.4f of the rate", seed, share)
 			if share < 0.80 || !whole {

@@ -15,6 +15,7 @@ import (
 
 	"redoubt"
 	"redoubt/compute/computetest"
+	"redoubt/faketime"
 )
 
 // told is what a keeper answers a request with a key.
@@ -146,7 +147,7 @@ func (u unread) Read([]byte) (int, error) {
 
 // The program may connect with its keeper, and not as often as it likes at once.
 func TestConnectionsWithAKeeperAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		k, l := newKeeper(alone), make(listener)
 		served := make(chan error, 1)
 		go func() { served <- k.serve(l) }()
@@ -181,7 +182,7 @@ func TestConnectionsWithAKeeperAreBounded(t *testing.T) {
 
 // A pod whose node has gone ends by itself.
 func TestAKeeperThatNobodyWatchesEnds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		k := newKeeper(alone)
 		left := func() bool {
 			synctest.Wait()

@@ -30,6 +30,7 @@ import (
 	"redoubt/compute"
 	"redoubt/compute/computetest"
 	"redoubt/compute/image"
+	"redoubt/faketime"
 )
 
 // cluster is one in memory. Its pods are as now says; what is started in them is exec.
@@ -296,7 +297,7 @@ func TestWhatAnEarlierDriverLeftIsRemovedAndNothingElse(t *testing.T) {
 // A namespace that is done with may have a pod in it that the cluster would not remove: it is asked for more than once, and not without end.
 func TestANamespaceThatIsNotRemovedIsTriedAgain(t *testing.T) {
 	for name, x := range map[string]struct{ fails, want int }{"for a while": {3, 4}, "for ever": {1000, retireTries}} {
-		synctest.Test(t, func(t *testing.T) {
+		faketime.Test(t, func(t *testing.T) {
 			c, asked := newCluster(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "redoubt-x"}}), 0
 			c.PrependReactor("delete", "namespaces", func(clienttest.Action) (bool, kruntime.Object, error) {
 				asked++

@@ -2,7 +2,6 @@ package kube
 
 import (
 	"context"
-	"crypto/fips140"
 	"errors"
 	"io"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"redoubt/faketime"
 )
 
 // joined is an instance whose pod is what exec does. Nobody follows it.
@@ -28,7 +29,7 @@ func joined(t *testing.T, exec func(ctx context.Context, in io.Reader, out io.Wr
 // A program may stop the process that its node speaks through. What was begun for a stream that was given up does not stay, and its program cannot have
 // the node begin more and more of them.
 func TestAStreamThatIsGivenUpLeavesNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		var open, begun atomic.Int32
 		i := joined(t, func(ctx context.Context, in io.Reader, _ io.Writer) error {
 			open.Add(1)
@@ -87,12 +88,9 @@ func (l listener) Addr() net.Addr { return &net.UnixAddr{Name: keeperSocket} }
 
 // A node may go without the end of its stream being told: nobody ends a pod then but its keeper.
 func TestANodeThatFallsSilentWatchesNoMore(t *testing.T) {
-	if fips140.Enabled() {
-		t.Skip("the cryptographic module measures its entropy in real time, and HTTP/2 asks it for the bytes of a ping")
-	}
 	for name, reads := range map[string]bool{"what it is sent goes nowhere": true, "it takes nothing": false} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				k, l := newKeeper(alone), make(listener)
 				k.key = "key"
 				served := make(chan error, 1)

@@ -10,12 +10,12 @@ import (
 	"syscall"
 	"testing"
 	"testing/cryptotest"
-	"testing/synctest"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"redoubt"
+	"redoubt/faketime"
 	"redoubt/store"
 	"redoubt/store/embedded"
 )
@@ -91,7 +91,7 @@ func set(e *embedded.Engine, k, v string) error {
 // TestOneCompactionThatFailsIsForgotten, when the disk has room again: nobody need reopen the store.
 func TestOneCompactionThatFailsIsForgotten(t *testing.T) {
 	cryptotest.SetGlobalRandom(t, 1) // the module's own generator cannot find entropy where time stands still
-	synctest.Test(t, func(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
 		disk, e := onTableDisk(t)
 		defer e.Close()
 		fill(t, e)
