@@ -53,6 +53,7 @@ type keeper struct {
 	mu       sync.Mutex
 	key      string
 	port     int
+	program  *os.Process        // nil before it has begun
 	unwatch  context.CancelFunc // ends who watches
 	watchers int
 	alone    time.Duration // nobody may have watched
@@ -78,8 +79,9 @@ func keepProgram() error {
 	return k.serve(l)
 }
 
-// serve answers the node until it has left.
+// serve answers the node until it has left. The program ends with it.
 func (k *keeper) serve(l net.Listener) error {
+	defer k.stop()
 	m := http.NewServeMux()
 	m.HandleFunc("POST "+beginPath, k.begin)
 	m.HandleFunc("POST "+connectPath, k.known(k.connect))
@@ -95,6 +97,17 @@ func (k *keeper) serve(l net.Listener) error {
 		return err
 	case <-k.left:
 		return errors.Join(errors.New("nobody has asked for what it keeps"), s.Close(), ignore(<-failed, http.ErrServerClosed))
+	}
+}
+
+// stop ends the program, if one has begun.
+func (k *keeper) stop() {
+	k.mu.Lock()
+	p := k.program
+	k.mu.Unlock()
+	if p != nil {
+		p.Kill()
+		<-k.ended
 	}
 }
 
@@ -159,6 +172,9 @@ func (k *keeper) begin(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	k.mu.Lock()
+	k.program = c.Process
+	k.mu.Unlock()
 	go k.follow(c, out, t.Processes)
 }
 

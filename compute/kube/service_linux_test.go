@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,7 +171,14 @@ func TestAPodAnswersRequests(t *testing.T) {
 	}
 }
 
+// TestAServiceOutlivesItsStreams, and not its keeper.
 func TestAServiceOutlivesItsStreams(t *testing.T) {
+	var program int
+	t.Cleanup(func() { // the first to be registered: the keeper has ended
+		if err := syscall.Kill(program, 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("its process %d is still there: %v", program, err)
+		}
+	})
 	c := newCluster()
 	c.agents(t)
 	k := c.keepers(t)
@@ -188,6 +196,7 @@ func TestAServiceOutlivesItsStreams(t *testing.T) {
 		}
 	}
 	before := ask("pid")
+	program, _ = strconv.Atoi(before)
 	for n := range 2 {
 		k.breakAll(t)
 		if after := ask("pid"); after != before {
