@@ -1,6 +1,7 @@
 package oci_test
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -43,10 +44,10 @@ func TestAControlGroupBoundsTheSandboxAndGoesWithIt(t *testing.T) {
 		t.Skip("this process may make no control groups")
 	}
 	before := groupsNow(t, d)
-	r := computetest.NewRun(nil)
+	r := computetest.NewRun(map[string][]byte{"reports/go": []byte("go")})
 	spec := withProgram(t, r, []byte(program(t)))
-	spec.Args = []string{"say", "runs", "hog", fmt.Sprint(400 << 20)}
-	s := &atLog{Run: r, f: func() {
+	spec.Args = []string{"cat", "/in/reports/go", "hog", fmt.Sprint(400 << 20)}
+	s := &atOpen{Run: r, name: "reports/go", f: func() {
 		all := groupsNow(t, d)
 		if len(all) != len(before)+1 {
 			t.Errorf("there are %q", all)
@@ -67,6 +68,26 @@ func TestAControlGroupBoundsTheSandboxAndGoesWithIt(t *testing.T) {
 	if all := groupsNow(t, d); len(all) != len(before) {
 		t.Errorf("%q are left", all)
 	}
+}
+
+// atOpen does something before the program has what it opens.
+type atOpen struct {
+	*computetest.Run
+	name string
+	f    func()
+}
+
+func (a *atOpen) Open(ctx context.Context, name string) (redoubt.JobFile, redoubt.Content, error) {
+	if name == a.name {
+		a.f()
+	}
+	return a.Run.Open(ctx, name)
+}
+
+func (a *atOpen) task(spec redoubt.SubmitJob) compute.Task {
+	t := a.Run.Task(spec)
+	t.JobRun = a
+	return t
 }
 
 func run2(t *testing.T, d compute.Driver, task compute.Task) compute.Exit {
@@ -96,6 +117,9 @@ func TestDetailsSayWhatHoldsTheLimits(t *testing.T) {
 	all := d.Details()
 	if len(all) != 2 || !all[0].OK || !all[1].OK || !strings.Contains(all[1].Detail, "memory") {
 		t.Errorf("got %+v", all)
+	}
+	if want := os.Getenv("CGROUPS"); want != "" && !strings.HasSuffix(all[1].Detail, "by cgroup "+want) { // scripts/cgroup2
+		t.Errorf("limits are held by %s", all[1].Detail)
 	}
 	oci.WithoutGroups(d)
 	if all := d.Details(); !strings.Contains(all[1].Detail, "affinity") {
