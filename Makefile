@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 # The packages whose concurrency matters most run under the race detector on every test.
 RACED := ./store/... ./enclave/... ./identity/... ./s3/... ./carry/... ./replica/... ./node/... ./compute ./guard ./registry
 
-.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd media nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
+.PHONY: run build dist test check vet unit fips race clients sim soak fuzz ztdf kube systemd media cgroups nightly bench bench-link bench-link-full bench-filters bench-carry bench-lan bench-raise bench-timing bench-jobs model model-quick clean deps help
 
 run: build ## build, and bring up the example estate in ./.redoubt
 	./redoubt up
@@ -67,6 +67,9 @@ media: ## ffmpeg and ImageMagick at work on real files, in the userland of a Deb
 
 systemd: build ## the unit of contrib/ under a systemd of its own: a node starts, finds its walls and runs a job (needs root)
 	scripts/systemd
+
+cgroups: ## jobs in images under control groups of version 2, in a virtual machine that is made for it (needs root; fetches a kernel of Debian's; twenty minutes)
+	scripts/cgroup2
 
 model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (two minutes)
 	scripts/model
