@@ -190,10 +190,13 @@ func (i *instance) Close() {
 func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, m *made, ready chan<- error) error {
 	i.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
 	i.handles = map[uint32]*handle{}
-	if err := errors.Join(i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code), i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env})); err != nil {
+	if err := i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code); err != nil {
 		return err
 	}
-	if err := i.frames.ready(); err != nil {
+	if err := i.frames.ready(); err != nil { // before it is told more: one that has no use for what it was given says so, and ends
+		return err
+	}
+	if err := i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env}); err != nil {
 		return err
 	}
 	ready <- nil
