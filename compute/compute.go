@@ -25,13 +25,17 @@ type Task struct {
 type Exit struct {
 	Code int    // its own; -1: it was ended
 	Why  string // where it was ended, or could not be begun: for the submitter, with what to do. "out of memory: it may use 512 MiB; ask for more with --memory"
+
+	// Gone is closed when nothing of the program runs; nil: nothing does. Until then what it held is being given back. Nothing that it says is heard.
+	Gone <-chan struct{}
 }
 
 // Driver runs programs of one kind. All methods may be called at once.
 type Driver interface {
 	// Run runs an attempt to its end: it gives the program /in, which it fills only as the program reads (Task.List, Stat, Open), and what it
 	// writes to standard output and error to Task.Log; after a clean end (code 0) it gives each regular file below /out to Task.Put. Whatever
-	// else lies there it leaves, and says so in the log. When Run returns nothing of the program runs.
+	// else lies there it leaves, and says so in the log. When Run returns nothing of the program is heard any more, and it has ended, or does so by itself
+	// within seconds (Exit.Gone).
 	//
 	// An error is the driver's or the machine's fault, not the program's: the attempt is repeated. A program that cannot be run (no such
 	// image, not WebAssembly) is an Exit of code -1.

@@ -106,11 +106,14 @@ func (e *Engine) attempt(ctx context.Context, r redoubt.JobRun) {
 		case <-stop:
 		}
 	}()
-	x := e.run(within, r)
+	x, gone := e.run(within, r)
 	if ctx.Err() != nil && (x.Code != 0 || x.Retry) { // the node stops: that is nobody's fault
 		x = redoubt.JobExit{Code: -1, Retry: true}
 	}
 	e.finish(r, x)
+	if gone != nil { // it has its slot until then
+		<-gone
+	}
 }
 
 // finish tells the desk, also when the engine stops. What cannot be kept now may be a little later.
@@ -145,8 +148,9 @@ func cannotRun(log *slog.Logger, said *sync.Map, name string, why error) string 
 	return fmt.Sprintf("the driver %q cannot run here: the node's log tells what is missing, and redoubt doctor what the machine lacks", name)
 }
 
-// run finds the driver, and says what came of it.
-func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
+// run finds the driver, and says what came of it, and where something of it runs yet, when that is gone.
+func (e *Engine) run(ctx context.Context, r redoubt.JobRun) (x redoubt.JobExit, gone <-chan struct{}) {
+	failed := func(why string) (redoubt.JobExit, <-chan struct{}) { return redoubt.JobExit{Code: -1, Why: why}, nil }
 	q := r.Job().Spec
 	name := q.Driver
 	if name == "" {
@@ -156,26 +160,26 @@ func (e *Engine) run(ctx context.Context, r redoubt.JobRun) redoubt.JobExit {
 	}
 	d := e.o.Drivers[name]
 	if d == nil {
-		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this node has no driver %q: redoubt doctor tells which it has", name)}
+		return failed(fmt.Sprintf("this node has no driver %q: redoubt doctor tells which it has", name))
 	}
 	if err := d.Available(); err != nil {
-		return redoubt.JobExit{Code: -1, Why: cannotRun(e.o.Log, &e.lacks, name, err)}
+		return failed(cannotRun(e.o.Log, &e.lacks, name, err))
 	}
 	l := limits(q.Limits)
 	far, ok := d.(interface{ Remote() bool })
 	here := !ok || !far.Remote()                                            // what runs on other machines is theirs to have room for
 	if has := machineMemory(); here && has > 0 && l.Memory+l.Disk > has/2 { // what it writes lies in memory too, and others run beside it
-		return redoubt.JobExit{Code: -1, Why: fmt.Sprintf("this machine has %d MiB for one job's memory and disk together: ask for less with --memory and --disk", has/2>>20)}
+		return failed(fmt.Sprintf("this machine has %d MiB for one job's memory and disk together: ask for less with --memory and --disk", has/2>>20))
 	}
-	x, err := d.Run(ctx, Task{JobRun: r, Spec: q, Limits: l, Timeout: timeout(q.Seconds)})
+	ended, err := d.Run(ctx, Task{JobRun: r, Spec: q, Limits: l, Timeout: timeout(q.Seconds)})
 	switch {
 	case err == nil:
-		return redoubt.JobExit{Code: x.Code, Why: x.Why}
+		return redoubt.JobExit{Code: ended.Code, Why: ended.Why}, ended.Gone
 	case theirs(err):
-		return redoubt.JobExit{Code: -1, Why: "what it wrote cannot be kept: " + told(err)}
+		return failed("what it wrote cannot be kept: " + told(err))
 	}
 	e.o.Log.Error("a driver failed", slog.String("driver", name), slog.String("job", string(r.Job().ID)), slog.String("error", err.Error()))
-	return redoubt.JobExit{Code: -1, Why: "the driver failed", Retry: true}
+	return redoubt.JobExit{Code: -1, Why: "the driver failed", Retry: true}, nil
 }
 
 // theirs says whether an error is about what the job wrote or may do, and not about the machine.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"redoubt"
@@ -71,6 +72,58 @@ func TestThisMachinesMemoryBoundsWhatRunsOnIt(t *testing.T) {
 		}
 		cancel()
 		<-gone
+	}
+}
+
+// ending is a driver whose program is being ended when it has run.
+type ending struct {
+	idle
+	gone chan struct{}
+}
+
+func (d ending) Run(context.Context, compute.Task) (compute.Exit, error) {
+	return compute.Exit{Gone: d.gone}, nil
+}
+
+// asked is a desk that hears whether one more would be accepted.
+type asked struct {
+	one
+	accept  func(string, redoubt.SubmitJob) bool
+	retried chan struct{}
+}
+
+func (a *asked) NextJob(ctx context.Context, accept func(string, redoubt.SubmitJob) bool) (redoubt.JobRun, error) {
+	a.accept = accept
+	return a.one.NextJob(ctx, accept)
+}
+
+func (a *asked) Retry() { close(a.retried) }
+
+// TestAJobHasItsSlotUntilNothingOfItRuns, and is told as ended before.
+func TestAJobHasItsSlotUntilNothingOfItRuns(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	d := ending{gone: make(chan struct{})}
+	o := &asked{one: one{Run: computetest.NewRun(nil), ended: make(chan redoubt.JobExit, 1), spec: redoubt.SubmitJob{Driver: "ending"}}, retried: make(chan struct{})}
+	e := compute.NewEngine(compute.Options{Desk: o, Drivers: map[string]compute.Driver{"ending": d}, Slots: 1})
+	var closed atomic.Bool
+	over := make(chan bool)
+	go func() { e.Run(ctx); over <- closed.Load() }()
+	if x := <-o.ended; x.Code != 0 {
+		t.Errorf("got %+v", x)
+	}
+	lane := o.Run.Lane()
+	if o.accept(lane, o.spec) {
+		t.Error("another has its slot while something of it runs")
+	}
+	cancel()
+	closed.Store(true)
+	close(d.gone)
+	if !<-over {
+		t.Error("the engine has ended before what it ran")
+	}
+	<-o.retried
+	if !o.accept(lane, o.spec) {
+		t.Error("its slot is taken when nothing of it runs")
 	}
 }
 

@@ -348,20 +348,22 @@ func TestWhatStartsWorkersHoldsNothingOfTheNodes(t *testing.T) {
 	}
 }
 
-// TestAProgramGivesWay to who started it: it never takes the processor because it has just woken, and has it in short slices.
+// TestAProgramGivesWay to who started it: it has the processor in short slices, and never takes it because it has just woken, but where it is prompt.
 func TestAProgramGivesWay(t *testing.T) {
 	ours, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Kill()
-	got, err := unix.SchedGetAttr(p.PID(), 0)
-	if err != nil || got.Policy != unix.SCHED_BATCH || got.Nice != min(ours.Nice+7, 19) {
-		t.Errorf("got %+v and %v, of our own %+v", got, err, ours)
+	for prompt, policy := range map[bool]uint32{false: unix.SCHED_BATCH, true: unix.SCHED_NORMAL} {
+		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: 7, Prompt: prompt})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Kill()
+		got, err := unix.SchedGetAttr(p.PID(), 0)
+		if err != nil || got.Policy != policy || got.Nice != min(ours.Nice+7, 19) {
+			t.Errorf("prompt is %v: got %+v and %v, of our own %+v", prompt, got, err, ours)
+		}
 	}
 }
 

@@ -94,7 +94,7 @@ func Start(p Program) (*Process, error) {
 	if own && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
-	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
+	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice, Prompt: p.Prompt,
 		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
 	if err != nil || len(told) > maxSpecBytes {
 		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))

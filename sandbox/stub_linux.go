@@ -52,7 +52,7 @@ func stub() (wall string, err error) {
 	if err != nil {
 		return "specification", err
 	}
-	if err := giveWay(s.Nice); err != nil { // from here on: building the walls is work too
+	if err := giveWay(s.Nice, s.Prompt); err != nil { // from here on: building the walls is work too
 		return "priority", err
 	}
 	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
@@ -189,9 +189,9 @@ func dropPrivileges(toNobody bool) error {
 // slice is how long at most a program that gives way runs on before another that has waited for less may have the processor.
 const slice = 100 * time.Microsecond
 
-// giveWay lowers this thread's priority, from wherever it is: it takes the processor from nobody when it wakes, and has it in short slices (of which kernels
-// before 6.12 know nothing).
-func giveWay(by int) error {
+// giveWay lowers this thread's priority, from wherever it is: it has the processor in short slices (of which kernels before 6.12 know nothing), and takes it
+// from nobody when it wakes, but where it is prompt, from those that have had more of it.
+func giveWay(by int, prompt bool) error {
 	if by <= 0 {
 		return nil
 	}
@@ -199,7 +199,11 @@ func giveWay(by int) error {
 	if err != nil {
 		return err
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(min(20-now+by, 19)), Runtime: uint64(slice)}, 0)
+	policy := uint32(unix.SCHED_BATCH)
+	if prompt {
+		policy = unix.SCHED_NORMAL
+	}
+	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: int32(min(20-now+by, 19)), Runtime: uint64(slice)}, 0)
 }
 
 func raw(call, a, b, c uintptr) error {

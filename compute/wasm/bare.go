@@ -15,36 +15,62 @@ var errModule = errors.New("a module that is none")
 // module before it looks for what was compiled of it, which of a Go program takes longer than the program: so who runs it is given this, and what was
 // compiled of the whole.
 func bare(module []byte) ([]byte, error) {
-	const head, custom, code = 8, 0, 10
-	if len(module) < head {
-		return nil, errModule
-	}
-	out, rest := append([]byte(nil), module[:head]...), module[head:]
-	for len(rest) > 0 {
-		id := rest[0]
-		size, n := binary.Uvarint(rest[1:])
-		if n <= 0 || size > uint64(len(rest)-1-n) {
-			return nil, errModule
-		}
-		section := rest[:1+n+int(size)]
-		rest = rest[len(section):]
+	out := append([]byte(nil), module[:min(moduleHead, len(module))]...)
+	err := sections(module, func(id byte, section, content []byte) error {
 		switch id {
-		case custom:
-		case code:
-			count, m := binary.Uvarint(section[1+n:])
-			if m <= 0 || count > size { // a function has a byte at least
-				return nil, errModule
+		case sectionCustom:
+		case sectionCode:
+			count, m := binary.Uvarint(content)
+			if m <= 0 || count > uint64(len(content)) { // a function has a byte at least
+				return errModule
 			}
 			number := binary.AppendUvarint(nil, count)
-			out = append(binary.AppendUvarint(append(out, code), uint64(len(number))+count*uint64(len(nothingOf))), number...)
+			out = append(binary.AppendUvarint(append(out, sectionCode), uint64(len(number))+count*uint64(len(nothingOf))), number...)
 			for range count {
 				out = append(out, nothingOf...)
 			}
 		default:
 			out = append(out, section...)
 		}
+		return nil
+	})
+	return out, err
+}
+
+// starts reports whether a module has a start function, which runs as it is instantiated.
+func starts(module []byte) (has bool) {
+	err := sections(module, func(id byte, _, _ []byte) error {
+		has = has || id == sectionStart
+		return nil
+	})
+	return has || err != nil
+}
+
+// Of the binary format, as far as it is read here.
+const (
+	moduleHead    = 8
+	sectionCustom = 0
+	sectionStart  = 8
+	sectionCode   = 10
+)
+
+// sections goes through those of a module: each whole, and its content.
+func sections(module []byte, each func(id byte, section, content []byte) error) error {
+	if len(module) < moduleHead {
+		return errModule
 	}
-	return out, nil
+	for rest := module[moduleHead:]; len(rest) > 0; {
+		size, n := binary.Uvarint(rest[1:])
+		if n <= 0 || size > uint64(len(rest)-1-n) {
+			return errModule
+		}
+		section := rest[:1+n+int(size)]
+		if err := each(rest[0], section, section[1+n:]); err != nil {
+			return err
+		}
+		rest = rest[len(section):]
+	}
+	return nil
 }
 
 // made is what a compiler makes of a module.

@@ -24,12 +24,12 @@ import (
 )
 
 // A service that is a module is run anew for each request, in a process that serves one share and one label: the module is compiled once, and each
-// request has an instance with a memory of its own. The request is what RFC 3875 (CGI/1.1) says: variables of the environment, the body on
+// request has an instance with a memory of its own, which stands ready before the request comes. The request is what RFC 3875 (CGI/1.1) says: variables of the environment, the body on
 // standard input, the answer on standard output.
 
 // Beside those of a job, a worker that serves hears these, once it was told its task.
 const (
-	tellCall = 'Q' // JSON of the variables of one request
+	tellCall = 'Q' // the variables of one request, each behind its length of 4 bytes
 	tellBody = 'B' // a piece of its body
 	tellGo   = 'G' // the body is whole
 )
@@ -44,10 +44,12 @@ const (
 func serve(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ)
 	w := &worker{frames: frames{r: bufio.NewReaderSize(in, 64<<10), w: out}}
-	m, err := w.ready()
+	var body bytes.Buffer
+	m, err := w.ready(&body, false)
 	if err != nil {
 		return w.tellUnfit(err)
 	}
+	m.stand()
 	if err := w.write(sayReady); err != nil {
 		return err
 	}
@@ -55,8 +57,7 @@ func serve(in io.Reader, out io.Writer) error {
 		return err
 	}
 	w.hold = true
-	var body bytes.Buffer
-	env := w.task.Env
+	var env []string
 	for {
 		kind, b, err := w.read()
 		if err == io.EOF {
@@ -67,19 +68,18 @@ func serve(in io.Reader, out io.Writer) error {
 		}
 		switch kind {
 		case tellCall:
-			var more []string
-			if err := json.Unmarshal(b, &more); err != nil {
+			if env, err = readStrings(b); err != nil {
 				return err
 			}
-			w.task.Env = append(env[:len(env):len(env)], more...)
 			body.Reset()
 		case tellBody:
 			body.Write(b)
 		case tellGo:
-			x := m.run(w, &body, false)
+			x := m.run(w.task.Args, append(w.task.Env[:len(w.task.Env):len(w.task.Env)], env...))
 			if err := errors.Join(w.writeJSON(sayEnd, x), w.flush()); err != nil {
 				return err
 			}
+			m.stand()
 		default:
 			return errFrame
 		}
@@ -119,7 +119,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 
 // begin begins one with what was compiled of its module; an *unfit: that is of no use.
 func (d *Driver) begin(ctx context.Context, s compute.Service, t compute.Task, m *made) (compute.Instance, error) {
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Scratch: int64(m.size()) + 1<<20,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Prompt: true, Scratch: int64(m.size()) + 1<<20,
 		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(m.size()), CPU: 365 * 24 * time.Hour, Files: 256}})
 	if err != nil {
 		return nil, err
@@ -190,10 +190,13 @@ func (i *instance) Close() {
 func (i *instance) talk(ctx context.Context, in io.Writer, out io.Reader, m *made, ready chan<- error) error {
 	i.frames = frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
 	i.handles = map[uint32]*handle{}
-	if err := errors.Join(i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code), i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env})); err != nil {
+	if err := i.load(loading{Memory: i.s.Limits.Memory, Made: m.name}, m.bare, m.code); err != nil {
 		return err
 	}
-	if err := i.frames.ready(); err != nil {
+	if err := i.frames.ready(); err != nil { // before it is told more: one that has no use for what it was given says so, and ends
+		return err
+	}
+	if err := i.writeJSON(tellTask, task{Args: i.s.Spec.Args, Env: i.s.Spec.Env}); err != nil {
 		return err
 	}
 	ready <- nil
@@ -252,7 +255,7 @@ func (i *instance) Call(w http.ResponseWriter, r *http.Request) error {
 // answerCall has the worker answer one request. An error is the worker's end; what the module did wrong is c.err.
 func (i *instance) answerCall(ctx context.Context, c *call) error {
 	i.hold = true
-	if err := i.writeJSON(tellCall, c.env); err != nil {
+	if err := i.write(tellCall, appendStrings(nil, c.env)); err != nil {
 		return err
 	}
 	for rest := c.body; len(rest) > 0; {

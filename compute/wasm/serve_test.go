@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -140,6 +141,26 @@ func TestTimeEndsAModuleThatDoesNotAnswer(t *testing.T) {
 
 func TestWhatIsNoModuleIsNotBegun(t *testing.T) {
 	if _, _, err := begin(t, []byte("rubbish"), nil); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// endsWhenWhole is a worker that reads no further when its module is whole.
+type endsWhenWhole struct{ over bool }
+
+func (e *endsWhenWhole) Write(b []byte) (int, error) {
+	if e.over {
+		return 0, syscall.EPIPE
+	}
+	e.over = len(b) == 5 && b[4] == tellWhole
+	return len(b), nil
+}
+
+// TestAServicesWorkerIsHeardBeforeItIsToldMore: one for which what was compiled is of no use says so and ends, and that is what has it compiled anew.
+func TestAServicesWorkerIsHeardBeforeItIsToldMore(t *testing.T) {
+	var u *unfit
+	err := new(instance).talk(t.Context(), new(endsWhenWhole), new(said).frame(sayUnfit, []byte("another's")), &made{}, make(chan error, 1))
+	if !errors.As(err, &u) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -73,7 +73,9 @@ func (s *session) run(ctx context.Context, r *runner) (compute.Exit, error) {
 	case s.refused != nil:
 		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
-		return s.exit(), nil
+		x := s.exit()
+		x.Gone = r.ended
+		return x, nil
 	}
 	var u *unfit
 	if errors.As(said, &u) {

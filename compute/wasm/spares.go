@@ -19,6 +19,7 @@ const (
 	spareAfter = time.Minute      // so long a first run is remembered: the second has spares made
 	spareBytes = 32 << 20         // of a module, with what was compiled of it, that workers stand ready for: each holds it whole,
 	laneBytes  = 256 << 20        // and of those of all that stand ready for one MAX
+	endTime    = time.Second      // that a worker has to end in when it has said its last word
 )
 
 // shelfKey is what workers that stand ready have in common.
@@ -31,12 +32,13 @@ type shelfKey struct {
 // spares are the workers that stand ready. How many there may be is counted for each lane alone, so that what goes on at one MAX takes none from another.
 type spares struct {
 	life  time.Duration
+	ends  time.Duration // endTime
 	start func(shelfKey, *made) (*sandbox.Process, error)
 
 	mu      sync.Mutex
 	closed  bool
 	shelves map[shelfKey]*shelf
-	work    sync.WaitGroup // workers that stand ready, or are begun to
+	work    sync.WaitGroup // workers that were begun
 }
 
 // shelf is what there is for one key.
@@ -78,7 +80,7 @@ func (s *spares) take(key shelfKey, m *made) *runner {
 	if again && !s.closed {
 		h.ends.Reset(s.life)
 		for len(h.all) < most && s.room(key, m.size()) {
-			another, start := newRunner(), s.start
+			another, start := newRunner(s.ends), s.start
 			another.bytes = m.size()
 			h.all = append(h.all, another)
 			s.work.Go(func() { another.run(start, key, m) })
@@ -87,10 +89,15 @@ func (s *spares) take(key shelfKey, m *made) *runner {
 	return r
 }
 
-// begin gives a worker that was not begun before.
+// begin gives a worker that was not begun before. s.mu is held.
 func (s *spares) begin(key shelfKey, m *made) *runner {
-	r := newRunner()
-	go r.run(s.start, key, m)
+	r, start := newRunner(s.ends), s.start
+	run := func() { r.run(start, key, m) }
+	if s.closed {
+		go run()
+	} else {
+		s.work.Go(run)
+	}
 	return r
 }
 
@@ -166,14 +173,16 @@ type runner struct {
 	bytes  int // of the module, with what was compiled of it, where it stands ready
 	ctx    context.Context
 	cancel context.CancelFunc
+	ends   time.Duration // that it may take to end when it has said its last word
 	job    chan *session // what it is for, once
-	ended  chan struct{}
+	done   chan struct{} // closed when it has said its last word in order: nothing is heard of it any more
+	ended  chan struct{} // closed when it runs no more
 
 	said, exit error // once it has ended
 }
 
-func newRunner() *runner {
-	r := &runner{job: make(chan *session, 1), ended: make(chan struct{})}
+func newRunner(ends time.Duration) *runner {
+	r := &runner{ends: ends, job: make(chan *session, 1), done: make(chan struct{}), ended: make(chan struct{})}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -187,6 +196,12 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 		r.said = err
 		return
 	}
+	var ends *time.Timer
+	defer func() {
+		if ends != nil {
+			ends.Stop()
+		}
+	}()
 	r.said, r.exit = p.Talk(r.ctx, func(in io.Writer, out io.Reader) error {
 		f := frames{r: bufio.NewReaderSize(out, 64<<10), w: in}
 		if err := f.load(loading{Memory: key.memory, Disk: key.disk, Made: m.name}, m.bare, m.code); err != nil {
@@ -198,20 +213,34 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 		select {
 		case s := <-r.job:
 			s.frames = f
-			return s.talk(r.ctx)
+			if err := s.talk(r.ctx); err != nil {
+				return err
+			}
+			ends = time.AfterFunc(r.ends, r.cancel)
+			close(r.done)
+			return nil
 		case <-r.ctx.Done():
 			return r.ctx.Err()
 		}
 	})
 }
 
-// serve has it do what it is for, and gives how that ended. When ctx ends so does the worker.
+// serve has it do what it is for, and gives how that ended. When ctx ends so does the worker. For the end of a worker that has said its last word in order
+// nobody waits: the kernel takes its memory back, which for a large one takes longer than it ran.
 func (r *runner) serve(ctx context.Context, s *session) (said, exit error) {
 	stop := context.AfterFunc(ctx, r.cancel)
 	defer stop()
 	r.job <- s
-	<-r.ended
-	return r.said, r.exit
+	select {
+	case <-r.done:
+	case <-r.ended:
+	}
+	select {
+	case <-r.done:
+		return nil, nil
+	default:
+		return r.said, r.exit
+	}
 }
 
 // start begins the process of a worker.

@@ -57,14 +57,14 @@ func New(binary *sandbox.Binary) *Driver {
 		_, err := sandbox.Available()
 		return err
 	})}
-	d.spares = spares{shelves: map[shelfKey]*shelf{}, life: spareLife, start: d.start}
+	d.spares = spares{shelves: map[shelfKey]*shelf{}, life: spareLife, ends: endTime, start: d.start}
 	return d
 }
 
 // Available says what the machine lacks.
 func (d *Driver) Available() error { return d.available() }
 
-// Close ends the workers that stand ready: no other runs when no Run does.
+// Close ends the workers that stand ready, and waits for those that have said their last word. It is called when no Run is under way.
 func (d *Driver) Close() error {
 	d.spares.close()
 	return nil
@@ -92,7 +92,10 @@ func (d *Driver) Run(ctx context.Context, t compute.Task) (compute.Exit, error) 
 			return exit, err
 		}
 	}
-	return newSession(t).run(ctx, d.spares.begin(key, m))
+	d.spares.mu.Lock()
+	r = d.spares.begin(key, m)
+	d.spares.mu.Unlock()
+	return newSession(t).run(ctx, r)
 }
 
 // targetOf is what wazero calls what it compiles here of the least module there is. The name is of its version, the machine's kind, and what its processor

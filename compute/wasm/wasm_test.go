@@ -23,6 +23,10 @@ func TestMain(m *testing.M) {
 	all["says what it leaves"] = saying(func(f *frames) error {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayErr, []byte("a link is left")), f.write(sayDone))
 	})
+	all[lingers] = hangingOn(func(f *frames) error {
+		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
+			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
+	})
 	sandbox.Enter(all)
 	os.Exit(m.Run())
 }
@@ -50,8 +54,7 @@ func TestTheContractOfDrivers(t *testing.T) {
 
 // hostile are workers that are the module's own: each says what it is told, and then hangs on.
 var hostile = map[string]sandbox.Worker{
-	"linger behind done": hangingOn(func(f *frames) error { return errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayDone)) }),
-	"linger behind end":  hangingOn(func(f *frames) error { return f.writeJSON(sayEnd, ending{}) }),
+	"linger behind end": hangingOn(func(f *frames) error { return f.writeJSON(sayEnd, ending{}) }),
 	"linger in a file": hangingOn(func(f *frames) error {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 9}))
 	}),
@@ -82,9 +85,12 @@ func hangingOn(say func(*frames) error) sandbox.Worker {
 	})
 }
 
+// lingers is a worker that has done well, and then says more, asks, and hangs on.
+const lingers = "done, and goes on"
+
 // begun is a worker of one of these tests' own.
-func begun(name string) *runner {
-	s := spares{start: func(shelfKey, *made) (*sandbox.Process, error) {
+func begun(name string, ends time.Duration) *runner {
+	s := spares{ends: ends, start: func(shelfKey, *made) (*sandbox.Process, error) {
 		return sandbox.Start(sandbox.Program{Name: name, Worker: name, Scratch: 1 << 20, Limits: sandbox.Limits{Memory: workerMemory}})
 	}}
 	return s.begin(shelfKey{}, &made{})
@@ -93,7 +99,7 @@ func begun(name string) *runner {
 // TestAWorkerSaysWhatItLeaves behind the module's end, and that has done well.
 func TestAWorkerSaysWhatItLeaves(t *testing.T) {
 	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Minute}, handOver: time.Minute}
-	if x, err := s.run(t.Context(), begun("says what it leaves")); err != nil || x.Code != 0 {
+	if x, err := s.run(t.Context(), begun("says what it leaves", endTime)); err != nil || x.Code != 0 {
 		t.Errorf("got %+v, %v", x, err)
 	}
 }
@@ -109,6 +115,51 @@ func (r *watched) Open(ctx context.Context, name string) (redoubt.JobFile, redou
 	return r.Run.Open(ctx, name)
 }
 
+// TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess: what a worker has handed over by its last word is there, nothing that it says behind that is heard, and
+// it is ended where it does not end by itself.
+func TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess(t *testing.T) {
+	attempt := func(of *runner) (compute.Exit, *watched) {
+		t.Helper()
+		r := &watched{Run: computetest.NewRun(map[string][]byte{"secret": []byte("x")})}
+		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: time.Hour}
+		x, err := s.run(t.Context(), of)
+		if err != nil || x.Code != 0 {
+			t.Fatalf("got %+v and %v of a worker that did well", x, err)
+		}
+		return x, r
+	}
+	hangs := begun(lingers, time.Hour)
+	x, r := attempt(hangs)
+	select {
+	case <-x.Gone:
+		t.Error("its process has ended by itself")
+	default:
+	}
+	hangs.cancel()
+	<-x.Gone
+	if out := r.Outputs(); len(out) != 1 || string(out["a"]) != "a" || len(r.opened) > 0 || r.Said(1) != "" {
+		t.Errorf("it left %q, opened %q and said %q behind its last word", out, r.opened, r.Said(1))
+	}
+	x, _ = attempt(begun(lingers, time.Millisecond))
+	<-x.Gone
+}
+
+// TestWhoClosesTheDriverWaitsForWhatEnds, also where no Run does.
+func TestWhoClosesTheDriverWaitsForWhatEnds(t *testing.T) {
+	d := New(handed())
+	r := computetest.NewRun(nil)
+	x, err := d.Run(t.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes())}))
+	if err != nil || x.Code != 0 || x.Gone == nil {
+		t.Fatalf("got %+v and %v", x, err)
+	}
+	d.Close()
+	select {
+	case <-x.Gone:
+	default:
+		t.Error("a worker runs when the driver is closed")
+	}
+}
+
 // TestAWorkerOfTheModulesOwnEnds: it holds its place for the time of its outputs at most, learns nothing behind its end, and has not done well.
 func TestAWorkerOfTheModulesOwnEnds(t *testing.T) {
 	for name := range hostile {
@@ -116,7 +167,7 @@ func TestAWorkerOfTheModulesOwnEnds(t *testing.T) {
 			t.Parallel()
 			r := &watched{Run: computetest.NewRun(map[string][]byte{"secret": []byte("x")})}
 			s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: time.Second}
-			x, err := s.run(t.Context(), begun(name))
+			x, err := s.run(t.Context(), begun(name, endTime))
 			if err == nil && x.Code == 0 {
 				t.Error("it is taken for a program that did well")
 			}

@@ -97,6 +97,26 @@ type ending struct {
 	Program bool   `json:"program,omitempty"` // Fault is about the program itself: it never began
 }
 
+// appendStrings writes strings, each behind its length of 4 bytes.
+func appendStrings(b []byte, all []string) []byte {
+	for _, s := range all {
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+	}
+	return b
+}
+
+// readStrings is the other way.
+func readStrings(b []byte) (all []string, err error) {
+	for len(b) > 0 {
+		if len(b) < 4 || uint64(binary.BigEndian.Uint32(b)) > uint64(len(b)-4) {
+			return nil, errFrame
+		}
+		n := 4 + int(binary.BigEndian.Uint32(b))
+		all, b = append(all, string(b[4:n])), b[n:]
+	}
+	return all, nil
+}
+
 // output is a file below /out.
 type output struct {
 	Path  string `json:"path"`

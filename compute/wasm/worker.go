@@ -11,13 +11,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"unicode/utf8"
 
 	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
-	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 	"github.com/tetratelabs/wazero/sys"
 
 	"redoubt"
@@ -184,14 +185,15 @@ func compileInto(dir string, module []byte) (string, error) {
 	return kept(dir)
 }
 
-// run is a worker that runs a module once, and hands over what it has left below /out. It has the module ready before it is told what to run it for.
+// run is a worker that runs a module once, and hands over what it has left below /out. It has the module stand ready before it is told what to run it for.
 func run(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ) // a write past the end of the disk is an error, not a death
 	w := &worker{frames: frames{r: in, w: out}}
-	i, err := w.ready()
+	i, err := w.ready(noInput{}, true)
 	if err != nil {
 		return w.tellUnfit(err)
 	}
+	i.stand()
 	if err := errors.Join(bound(w.task.Disk), w.write(sayReady)); err != nil {
 		return err
 	}
@@ -200,7 +202,7 @@ func run(in io.Reader, out io.Writer) error {
 	} else if err != nil {
 		return err
 	}
-	x := i.run(w, noInput{}, true)
+	x := i.run(w.task.Args, w.task.Env)
 	if err := w.writeJSON(sayEnd, x); err != nil {
 		return err
 	}
@@ -213,12 +215,24 @@ func run(in io.Reader, out io.Writer) error {
 	return w.write(sayDone)
 }
 
-// runnable is a module that can be instantiated at once.
+// runnable is a module that can be run at once.
 type runnable struct {
-	ctx     context.Context
-	runtime wazero.Runtime
-	module  wazero.CompiledModule
-	memory  *limited
+	ctx       context.Context
+	runtime   wazero.Runtime
+	module    wazero.CompiledModule
+	config    wazero.ModuleConfig
+	memory    *limited
+	args, env words // that it is told when it asks
+	early     bool  // nothing of it runs as it is instantiated
+
+	stands *standing // nil: none does
+}
+
+// standing is a module that is instantiated, and of which nothing has run.
+type standing struct {
+	module api.Module
+	start  api.Function // nil: it has none
+	fault  *ending      // it could not be
 }
 
 // tellUnfit says that what was compiled is of no use, where err is that.
@@ -230,33 +244,39 @@ func (w *worker) tellUnfit(err error) error {
 	return w.write(sayUnfit, fmt.Appendf(nil, "%.1000s", u.why))
 }
 
-// ready loads a module by what was compiled of it; an *unfit: that is of no use.
-func (w *worker) ready() (*runnable, error) {
+// ready loads a module by what was compiled of it; an *unfit: that is of no use. out: what it writes is kept, and so may be seen by whom the worker serves next.
+func (w *worker) ready(input io.Reader, out bool) (*runnable, error) {
 	if err := w.load(); err != nil {
 		return nil, err
 	}
 	if w.unfit != nil {
 		return nil, &unfit{w.unfit.Error()}
 	}
-	memory := &limited{most: uint64(w.task.Memory)}
-	ctx := experimental.WithMemoryAllocator(context.Background(), memory)
+	m := &runnable{memory: &limited{most: uint64(w.task.Memory)}, early: !starts(w.module)}
+	m.ctx = experimental.WithMemoryAllocator(context.Background(), m.memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil { // what it was given stands in its way
 		return nil, &unfit{err.Error()}
 	}
-	r := wazero.NewRuntimeWithConfig(ctx, config(cache))
-	if _, err := wasi_snapshot_preview1.Instantiate(ctx, r); err != nil {
+	m.runtime = wazero.NewRuntimeWithConfig(m.ctx, config(cache))
+	if err := instantiateWASI(m.ctx, m.runtime, &m.args, &m.env); err != nil {
 		return nil, err
 	}
-	m, err := r.CompileModule(ctx, w.module)
-	if err != nil {
+	if m.module, err = m.runtime.CompileModule(m.ctx, w.module); err != nil {
 		return nil, &unfit{err.Error()}
 	}
 	if !w.used() {
 		return nil, &unfit{"it is another version's, or another processor's"}
 	}
 	w.module = nil
-	return &runnable{ctx: ctx, runtime: r, module: m, memory: memory}, nil
+	files := wazero.NewFSConfig().WithFSMount(inputs{w}, "/in")
+	if out {
+		files = files.WithDirMount(outDir, "/out")
+	}
+	m.config = wazero.NewModuleConfig().WithName("").WithStartFunctions().WithStdin(input).WithStdout(&voice{w, sayOut}).WithStderr(&voice{w, sayErr}).
+		WithSysWalltime().WithSysNanotime().WithSysNanosleep().WithRandSource(random{}).
+		WithFSConfig(files)
+	return m, nil
 }
 
 // used reports whether wazero has taken what it was given. Otherwise it has compiled the module, which here does nothing, and has kept that: in a file of
@@ -275,31 +295,56 @@ type noInput struct{}
 
 func (noInput) Read([]byte) (int, error) { return 0, io.EOF }
 
-// run runs the module in a memory of its own. out: what it writes is kept, and so may be seen by whom the worker serves next.
-func (m *runnable) run(w *worker, input io.Reader, out bool) (x ending) {
-	memory := m.memory
-	memory.refused = false
+// stand has the module stand ready for its next run, in a memory of its own, if nothing of it runs by that.
+func (m *runnable) stand() {
+	if m.early && m.stands == nil {
+		m.stands = m.instantiate()
+	}
+}
+
+// instantiate makes an instance of the module.
+func (m *runnable) instantiate() (s *standing) {
+	s = new(standing)
+	m.memory.refused = false
 	defer func() {
 		if p := recover(); p != nil { // a module whose first memory is more than it may use
-			x = ending{Code: -1, Fault: fmt.Sprint(p)}
+			s.fault = &ending{Code: -1, Fault: fmt.Sprint(p)}
 		}
-		x.Memory = memory.refused && x.Code != 0
 	}()
-	files := wazero.NewFSConfig().WithFSMount(inputs{w}, "/in")
-	if out {
-		files = files.WithDirMount(outDir, "/out")
+	var err error
+	if s.module, err = m.runtime.InstantiateModule(m.ctx, m.module, m.config); err != nil {
+		x := endingOf(err)
+		s.fault = &x
+		return s
 	}
-	c := wazero.NewModuleConfig().WithName("").WithArgs(append([]string{"program"}, w.task.Args...)...).WithStdin(input).WithStdout(&voice{w, sayOut}).WithStderr(&voice{w, sayErr}).
-		WithSysWalltime().WithSysNanotime().WithSysNanosleep().WithRandSource(random{}).
-		WithFSConfig(files)
-	for _, v := range w.task.Env {
-		name, value, _ := strings.Cut(v, "=")
-		c = c.WithEnv(name, value)
+	s.start = s.module.ExportedFunction("_start")
+	return s
+}
+
+// run runs the module, once, in a memory of its own.
+func (m *runnable) run(args, env []string) (x ending) {
+	if slices.ContainsFunc(env, func(v string) bool { return strings.IndexByte(v, 0) >= 0 }) { // the path of a request may have a NUL; nobody's argument has
+		return ending{Code: -1, Fault: "a variable holds a NUL"}
 	}
-	i, err := m.runtime.InstantiateModule(m.ctx, m.module, c)
-	if i != nil {
-		defer i.Close(m.ctx)
+	m.args, m.env = wordsOf(append([]string{"program"}, args...)), wordsOf(lastOfEach(env))
+	s := m.stands
+	if m.stands = nil; s == nil {
+		s = m.instantiate()
 	}
+	defer func() { x.Memory = m.memory.refused && x.Code != 0 }()
+	if s.fault != nil {
+		return *s.fault
+	}
+	defer s.module.Close(m.ctx) // what it has open is closed outside as well, which nobody hears any more when its end was said
+	if s.start == nil {
+		return ending{}
+	}
+	_, err := s.start.Call(m.ctx)
+	return endingOf(err)
+}
+
+// endingOf is how a module ended, or could not begin, by what wazero says of it.
+func endingOf(err error) ending {
 	var exit *sys.ExitError
 	switch {
 	case err == nil:
