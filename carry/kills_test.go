@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"redoubt"
 	"redoubt/carry"
 	"redoubt/carry/carrytest"
 )
@@ -259,4 +261,25 @@ func TestARateThatIsRecalledIsWhereTheSearchForItEnds(t *testing.T) {
 			t.Errorf("with %v recalled the longest round trip is %v, with nothing %v", r, got, unknown)
 		}
 	}
+}
+
+// TestASecondCopyOfFlashGoesInADatagramOfItsOwn loses the first datagram of each message.
+func TestASecondCopyOfFlashGoesInADatagramOfItsOwn(t *testing.T) {
+	inFakeTime(t, slow, func(t *testing.T, p *pair) {
+		for range 20 {
+			pause(5 * time.Second)
+			var lost atomic.Bool
+			p.socketA.Lose(func([]byte) bool { return !lost.Swap(true) })
+			began := time.Now()
+			if err := p.connA.Send(p.ctx, redoubt.Flash, make([]byte, 150)); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := p.connB.Receive(p.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 200*time.Millisecond {
+				t.Errorf("with its first datagram lost FLASH took %v, on the way it is 150 ms", took)
+			}
+		}
+	})
 }

@@ -195,6 +195,7 @@ func (l *link) sendData(w *way, p redoubt.Precedence, may [redoubt.Precedences]p
 			if st := l.out[i].take(left, may[i], w.lane); st != nil {
 				l.addStretch(st)
 				s.carries = append(s.carries, st)
+				may[redoubt.Flash] &^= copiesOf | copiesAll // a second copy is for when this datagram is lost
 				if first = false; room-len(l.plain)-pieceOverhead >= leastPiece {
 					i++ // there may be more of the same
 					continue

@@ -68,6 +68,7 @@ type Socket struct {
 	mu   sync.Mutex
 	addr netip.AddrPort
 	tap  func(b []byte, to netip.AddrPort)
+	lose func(b []byte) bool
 	mute bool
 }
 
@@ -106,6 +107,13 @@ func (s *Socket) Tap(f func(b []byte, to netip.AddrPort)) {
 	s.tap = f
 }
 
+// Lose has the datagrams vanish that f chooses.
+func (s *Socket) Lose(f func(b []byte) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose = f
+}
+
 // Mute has the socket send nothing from now on, as when its node has lost its power.
 func (s *Socket) Mute() {
 	s.mu.Lock()
@@ -134,7 +142,7 @@ func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
 func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	target := to.(*net.UDPAddr).AddrPort()
 	s.mu.Lock()
-	from, tap, mute := s.addr, s.tap, s.mute
+	from, tap, mute := s.addr, s.tap, s.mute || s.lose != nil && s.lose(b)
 	s.mu.Unlock()
 	if mute {
 		return len(b), nil
