@@ -218,6 +218,12 @@ func (e *Endpoint) read(socket int) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			if b := e.sockets[socket].refused(err); len(b) > 0 {
+				for _, b := range b {
+					e.takeRefused(b)
+				}
+				continue
+			}
 			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
 			case <-time.After(leastAckDelay):
 			case <-e.ended:
