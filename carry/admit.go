@@ -183,6 +183,9 @@ func (e *Endpoint) welcome(s *shake) bool {
 	e.links[s.local] = l
 	e.work.Go(l.run)
 	e.mu.Unlock()
+	if next, ok := s.exported(e.server); ok {
+		e.config.Tickets.put(next)
+	}
 	l.repeatVerdict()
 	for {
 		select {
