@@ -1,10 +1,11 @@
 package carry
 
 import (
-	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"redoubt"
@@ -182,6 +183,9 @@ func (e *Endpoint) welcome(s *shake) bool {
 	e.links[s.local] = l
 	e.work.Go(l.run)
 	e.mu.Unlock()
+	if next, ok := s.exported(e.server); ok {
+		e.config.Tickets.put(next)
+	}
 	l.repeatVerdict()
 	for {
 		select {
@@ -257,30 +261,75 @@ func (e *Endpoint) takeUnknown(b []byte) {
 	e.mu.Lock()
 	allowed := e.hints.take(now, maxUnknown)
 	e.mu.Unlock()
-	if len(b) != unknownSize || !allowed {
-		return
+	if len(b) == unknownSize && allowed {
+		e.hint(b[1:], false)
 	}
+}
+
+// takeRefused takes what a system says of a datagram that nobody was there for: how it began.
+func (e *Endpoint) takeRefused(b []byte) {
+	now := e.now()
+	e.mu.Lock()
+	allowed := e.hints.take(now, maxUnknown)
+	e.mu.Unlock()
+	if len(b) >= unknownSize-1 && b[0]&^1 == kindSealed && allowed {
+		e.hint(b[:unknownSize-1], true)
+	}
+}
+
+func (e *Endpoint) hint(header []byte, refused bool) {
 	for _, l := range e.all() {
-		if l.asked(b[1:]) {
+		if l.asked(header, refused) {
 			return
 		}
 	}
 }
 
-// asked believes a hint that the peer has no such connection if the link is down and this answers one of its last probes: so only who
-// can read along can end a link, and only one that is down.
-func (l *link) asked(header []byte) bool {
+// asked takes a hint that the peer has no such connection, or is not there at all (refused: nobody signs that either). It ends a link that is
+// down where it answers one of the last probes and the peer is there: so only who can read along can end a link, and only one that is down.
+// Else it is a reason to send nothing more than pings until there is an answer.
+func (l *link) asked(header []byte, refused bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.seal.to != connID(binary.BigEndian.Uint32(header[1:])) {
+		return false
+	}
 	for _, w := range l.ways.list {
-		for i := range w.probes {
-			if bytes.Equal(w.probes[i][:], header) {
-				if l.state == Down {
-					l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Unavailable, Err: errForgotten})
-				}
-				return true
-			}
+		if l.state == Down && !refused && slices.Contains(w.probes[:], beginning(header)) {
+			l.end(&redoubt.Error{Op: "carry", Kind: redoubt.Unavailable, Err: errForgotten})
+			return true
+		}
+		if slices.Contains(w.recent[:], beginning(header)) {
+			l.hush(w)
+			return true
 		}
 	}
 	return false
+}
+
+// How long hints are passed over after one was false, at first and at most: who forges them holds a path up for less than a round trip, and ever
+// more seldom.
+const (
+	deafAtFirst = time.Second
+	deafAtMost  = time.Minute
+)
+
+// hush stops a way until there is an answer: what is sent to who is gone is lost.
+func (l *link) hush(w *way) {
+	now := l.endpoint.now()
+	if w.state == Down || !w.hushed.IsZero() || now.Before(w.deaf) {
+		return
+	}
+	w.hushed, w.probed = now, time.Time{}
+	l.wake()
+}
+
+// answered takes that the peer is there: a hint that it was not was false.
+func (w *way) answered(now time.Time) {
+	if w.hushed.IsZero() {
+		return
+	}
+	w.hushed = time.Time{}
+	w.deafFor = min(max(2*w.deafFor, deafAtFirst), deafAtMost)
+	w.deaf = now.Add(w.deafFor)
 }

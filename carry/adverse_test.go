@@ -144,7 +144,7 @@ func TestGarbageMakesNothingAndIsNotAnswered(t *testing.T) {
 				b[i] = byte(r.Uint32())
 			}
 			if len(b) > 0 {
-				b[0] = [...]byte{1, 2, 3, 4, 0x40, 0x41, byte(r.Uint32())}[r.IntN(7)]
+				b[0] = [...]byte{1, 2, 3, 4, 5, 6, 0x40, 0x41, byte(r.Uint32())}[r.IntN(9)]
 			}
 			sent += len(b)
 			p.network.Inject(b, stranger.Addr(), p.socketB.Addr())

@@ -71,6 +71,8 @@ func (s State) String() string {
 type Road struct {
 	BytesPerSec float64 `json:"bytes_per_sec"` // 0: not known
 	Loss        float64 `json:"loss"`          // the usual one, 0 to 1
+
+	DatagramBytes int `json:"datagram_bytes,omitempty"` // the largest UDP payload that it is known to take; 0: not known
 }
 
 // Stats describes one Conn. It counts bytes of all labels together: who may see it is for the caller to decide.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net/netip"
+	"slices"
 	"time"
 
 	"redoubt"
@@ -22,14 +23,15 @@ const mostOpened = 8
 
 // opened is an opening that may be answered yet.
 type opened struct {
-	id connID
-	at time.Time
+	id    connID
+	at    time.Time
+	short bool // it asked for a short handshake
 }
 
 // Dial opens a Conn to the peer that is found at one of the remotes: the first to answer is used, and beside it those that share neither a
 // socket of ours nor a host of the peer with one in use; the others stand by. The configuration proves who we are and verifies the peer
-// (ServerName or a verification of its own). Dial returns when each side has verified the other, which takes three round trips; a link that is
-// down is waited for until ctx is done. Errors: Invalid (the configuration verifies nobody, or there is no remote), Unauthenticated (one side
+// (ServerName or a verification of its own). Dial returns when each side has verified the other, which takes three round trips, or
+// one where both have kept what they agreed on when they met last (Config.Tickets); a link that is down is waited for until ctx is done. Errors: Invalid (the configuration verifies nobody, or there is no remote), Unauthenticated (one side
 // refused the other's certificate), Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Dial(ctx context.Context, config *tls.Config, remotes ...netip.AddrPort) (Conn, error) {
 	const op = "carry.Dial"
@@ -87,25 +89,37 @@ func (e *Endpoint) attempt(ctx context.Context, config *tls.Config, paths []path
 			e.forget(s.local)
 		}
 	}()
-	if asked, err := s.askForCookie(ctx, paths); err != nil {
+	agreed, next := session{}, ticket{}
+	r := e.resumer(paths, config)
+	if asked, err := s.askForCookie(ctx, paths, r); err != nil {
 		return nil, ended(op, err)
 	} else if !asked {
 		return nil, nil
 	}
-	defer s.close()
-	if err := s.begin(ctx, config); err != nil {
-		return nil, unauthenticated(op, err)
+	if r != nil && r.agreed != nil {
+		agreed, next = *r.agreed, r.next
+	} else { // in full
+		defer s.close()
+		if err := s.begin(ctx, config); err != nil {
+			return nil, unauthenticated(op, err)
+		}
+		if took, err := s.converse(ctx); err != nil {
+			return nil, unauthenticated(op, err)
+		} else if !took {
+			return nil, nil
+		}
+		agreed = s.session(nil)
+		next, _ = s.exported(config)
 	}
-	if took, err := s.converse(ctx); err != nil {
-		return nil, unauthenticated(op, err)
-	} else if !took {
-		return nil, nil
-	}
-	l, err := e.establish(s.session(inUseFirst(paths, s.path)))
+	agreed.paths = inUseFirst(paths, s.path)
+	l, err := e.establish(agreed)
 	if err != nil {
 		return nil, ended(op, err)
 	}
 	established = true
+	if len(next.secret) > 0 {
+		e.config.Tickets.put(next)
+	}
 	for _, b := range s.early {
 		l.deliver(b, s.path)
 	}
@@ -122,8 +136,10 @@ func inUseFirst(paths []path, used path) []path {
 	return list
 }
 
-// askForCookie asks on every path until one answers, which gives the handshake its connection ID. took is false when time ran out.
-func (s *shake) askForCookie(ctx context.Context, paths []path) (took bool, err error) {
+// askForCookie asks on every path until one answers, which gives the handshake its connection ID. took is false when time ran out. With r it
+// asks for a short handshake, and has no cookie where that was agreed on. A request is larger than an opening: where two are not answered
+// the link may be down, and it is asked for when an opening was answered.
+func (s *shake) askForCookie(ctx context.Context, paths []path, r *resumer) (took bool, err error) {
 	e := s.endpoint
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -135,35 +151,54 @@ func (s *shake) askForCookie(ctx context.Context, paths []path) (took bool, err 
 			}
 		}
 	}()
+	ask := func(short bool, paths ...path) error {
+		id, ok := e.claim(s)
+		if !ok {
+			return errNoRoom
+		}
+		if len(all) == mostOpened {
+			e.forget(all[0].id)
+			all = all[1:]
+		}
+		all = append(all, opened{id, e.now(), short})
+		b := encodeOpen(id)
+		if short {
+			var err error
+			if b, err = r.ask(id); err != nil {
+				return err
+			}
+		}
+		for _, p := range paths {
+			e.send(p, b)
+		}
+		return nil
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return false, nil
 		case <-timer.C:
-			id, ok := e.claim(s)
-			if !ok {
-				return false, errNoRoom
-			}
-			if len(all) == mostOpened {
-				e.forget(all[0].id)
-				all = all[1:]
-			}
-			all = append(all, opened{id, e.now()})
-			for _, p := range paths {
-				e.send(p, encodeOpen(id))
+			if err := ask(r.atFirst(), paths...); err != nil {
+				return false, err
 			}
 			timer.Reset(openEvery)
 		case d := <-s.arrivals:
+			if r.agrees(s, all, d) {
+				return true, nil
+			}
 			m, ok := decodeRetry(d.b)
-			if !ok {
+			i := slices.IndexFunc(all, func(o opened) bool { return ok && o.id == m.client })
+			if i < 0 {
 				continue
 			}
-			for _, o := range all {
-				if o.id == m.client {
-					s.local, s.path, s.cookie, s.roundTrip = o.id, d.from, m.cookie, e.now().Sub(o.at)
-					return true, nil
-				}
+			if o := all[i]; o.short || !r.againNow() {
+				s.local, s.path, s.cookie, s.roundTrip = o.id, d.from, m.cookie, e.now().Sub(o.at)
+				return true, nil
 			}
+			if err := ask(true, d.from); err != nil {
+				return false, err
+			}
+			timer.Reset(openEvery)
 		}
 	}
 }

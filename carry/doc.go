@@ -6,8 +6,8 @@
 // own precedence, a loss alone slows nothing, an outage is waited out with small probes and ends with the first answer at the rate from
 // before, and what is urgent goes next whatever is queued. docs/spec/carry.md has the format, the limits and the reasons.
 //
-// Reading order: conn.go is the contract; wire.go the format; endpoint.go and handshake.go how a link comes to be; link.go, linkreceive.go and
+// Reading order: conn.go is the contract; wire.go the format; endpoint.go, handshake.go and resume.go how a link comes to be; link.go, linkreceive.go and
 // linksend.go the link itself; path.go and schedule.go its paths and which takes what; outgoing.go, incoming.go, flight.go and pace.go what it is made of.
 //
-// Locks: Endpoint.mu and link.mu are never held together.
+// Locks: Endpoint.mu and link.mu are never held together, nor one of them with Tickets.mu.
 package carry

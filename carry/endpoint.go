@@ -38,6 +38,9 @@ type Config struct {
 	// Recall gives what an earlier Conn found of the road to a peer (Stats.Road); nil, or the zero Road: nothing is known.
 	Recall func(peer *x509.Certificate) Road
 
+	// Tickets are kept for short handshakes with peers that were met before; nil: each is a full one.
+	Tickets *Tickets
+
 	KeepAlive  time.Duration // between signs of life of the side that dialled, 15 s
 	MaxSilence time.Duration // without an authentic datagram; then a Conn ends, 10 min
 	Now        func() time.Time
@@ -81,7 +84,9 @@ type Endpoint struct {
 	links    map[connID]taker
 	halfOpen map[opening]*shake
 	perHost  map[netip.Prefix]int
+	resuming map[[ticketIDSize]byte][]*resuming
 	answers  allowance // of "unknown" that are sent
+	resumes  allowance // of short handshakes
 	hints    allowance // and that are looked at
 }
 
@@ -120,6 +125,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 	e := &Endpoint{
 		config: config.filled(), accepted: make(chan *link, acceptQueue), ended: make(chan struct{}),
 		links: map[connID]taker{}, halfOpen: map[opening]*shake{}, perHost: map[netip.Prefix]int{},
+		resuming: map[[ticketIDSize]byte][]*resuming{},
 	}
 	if config.Server != nil {
 		server, err := serverTLS(e.config, alpnDatagrams)
@@ -218,6 +224,12 @@ func (e *Endpoint) read(socket int) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			if b := e.sockets[socket].refused(err); len(b) > 0 {
+				for _, b := range b {
+					e.takeRefused(b)
+				}
+				continue
+			}
 			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
 			case <-time.After(leastAckDelay):
 			case <-e.ended:
@@ -247,6 +259,14 @@ func (e *Endpoint) take(b []byte, from path) {
 		e.takeShake(b, from)
 	case b[0] == kindRetry:
 		if m, ok := decodeRetry(b); ok {
+			if s, ok := e.find(m.client).(*shake); ok {
+				s.deliver(b, from)
+			}
+		}
+	case b[0] == kindResume:
+		e.takeResume(b, from)
+	case b[0] == kindResumed:
+		if m, ok := decodeResumed(b); ok {
 			if s, ok := e.find(m.client).(*shake); ok {
 				s.deliver(b, from)
 			}

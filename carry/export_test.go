@@ -1,6 +1,10 @@
 package carry
 
-import "bytes"
+import (
+	"bytes"
+	"testing"
+	"time"
+)
 
 // RekeyAfter makes one side of a link move to its next key after n datagrams; it gives the epoch it is in.
 func RekeyAfter(c Conn, n uint64) (epoch uint64) {
@@ -87,4 +91,31 @@ func WearOut(c Conn, n uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seal.sealed, l.seal.limit = mostSealed-n, mostSealed+1
+}
+
+// Limits of short handshakes.
+const (
+	TicketLife  = ticketLife
+	TicketUses  = ticketUses
+	MaxResuming = maxResuming
+	MaxTickets  = maxTickets
+)
+
+// FullTickets has a ticket of each certificate, one more than are kept.
+func FullTickets(t *testing.T, certificates [][]byte) *Tickets {
+	t.Helper()
+	all, err := NewTickets(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, cert := range certificates {
+		x := ticket{secret: bytes.Repeat([]byte{byte(i)}, ticketSecretSize), peer: cert, full: time.Now()}
+		x.id[0], x.id[1] = byte(i>>8), byte(i)
+		all.put(x)
+		all.put(x) // the same peer again takes no more room
+	}
+	if _, ok := all.find([ticketIDSize]byte{}); ok || len(all.all) != maxTickets {
+		t.Errorf("%d tickets are kept, the oldest among them: %v", len(all.all), ok)
+	}
+	return all
 }

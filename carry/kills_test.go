@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/x509"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"redoubt"
 	"redoubt/carry"
 	"redoubt/carry/carrytest"
 )
@@ -259,4 +261,110 @@ func TestARateThatIsRecalledIsWhereTheSearchForItEnds(t *testing.T) {
 			t.Errorf("with %v recalled the longest round trip is %v, with nothing %v", r, got, unknown)
 		}
 	}
+}
+
+// TestAPeerWhosePortIsClosedIsSentNothingMore kills a process whose machine goes on: the kernel says so.
+func TestAPeerWhosePortIsClosedIsSentNothingMore(t *testing.T) {
+	onTheRoad := int64(slow.BitsPerSec / 8 * (2 * slow.Delay).Seconds())
+	for _, after := range []time.Duration{2, 5, 30} {
+		inFakeTime(t, slow, func(t *testing.T, p *pair) {
+			p.network.Refuse(hostB)
+			stop, count := p.bulk(), p.drain()
+			pause(after * time.Second)
+			p.socketB.Mute()
+			a, _ := p.sent()
+			go p.b.Close()
+			pause(10 * time.Second)
+			a2, _ := p.sent()
+			t.Logf("%d s after the beginning: %d bytes to a closed port, %d are on the road at any time", after, a2-a, onTheRoad)
+			if a2-a > onTheRoad*5/4+50*150 { // with the line, and probes
+				t.Errorf("%d s after the beginning %d bytes went to a closed port", after, a2-a)
+			}
+			stop()
+			count()
+		})
+	}
+}
+
+// TestWhoForgesHintsHoldsNothingUp injects, for each datagram that is seen, both hints that the peer is gone: a connection that works is not
+// ended by them, and loses less than the time of a round trip now and then.
+func TestWhoForgesHintsHoldsNothingUp(t *testing.T) {
+	for _, road := range []carrytest.Road{slow, quick} {
+		inFakeTime(t, road, func(t *testing.T, p *pair) {
+			received := func() (n int) {
+				stop, count := p.bulk(), p.drain()
+				pause(time.Minute)
+				stop()
+				pause(5 * time.Second)
+				for _, x := range count() {
+					n += x
+				}
+				return n
+			}
+			received()
+			alone := received()
+			p.network.Refuse(hostB)
+			p.socketA.Tap(func(b []byte, to netip.AddrPort) {
+				if b[0]&^1 == 0x40 {
+					p.network.Inject(append([]byte{4}, b[:17]...), to, p.socketA.Addr())
+					p.network.Quote(b, p.socketA.Addr(), to)
+				}
+			})
+			beset := received()
+			t.Logf("%d bytes alone, %d under forged hints", alone, beset)
+			if beset < alone*95/100 {
+				t.Errorf("forged hints left %d bytes a minute of %d", beset, alone)
+			}
+			p.crosses("and nothing is ended")
+		})
+	}
+}
+
+// TestASizeThatIsRecalledAndDoesNotPassAnyMoreIsLeft recalls it on a road that takes less.
+func TestASizeThatIsRecalledAndDoesNotPassAnyMoreIsLeft(t *testing.T) {
+	narrow := slow
+	narrow.MTU = 1400
+	for _, c := range []struct {
+		road carrytest.Road
+		size int
+		want int
+	}{{slow, 1472, 1472}, {narrow, 1472, 1372}, {slow, 0, 1472}, {slow, 60_000, 1472}, {slow, 7, 1472}} {
+		inFakeTime(t, c.road, func(t *testing.T, p *pair) {
+			p.recalling(carry.Road{BytesPerSec: 32_000, DatagramBytes: c.size})
+			stop, count := p.bulk(), p.drain()
+			pause(1500 * time.Millisecond)
+			if got := p.connA.Stats().DatagramBytes; c.size > c.want && got > c.want {
+				t.Errorf("after a second and a half datagrams of %d are still tried", got)
+			}
+			pause(20 * time.Second)
+			stop()
+			if got := p.connA.Stats().DatagramBytes; got != c.want {
+				t.Errorf("with %d recalled where %d pass: %d", c.size, c.road.MTU-carrytest.IPOverhead, got)
+			}
+			if n := count()[redoubt.Routine]; n < 450_000 {
+				t.Errorf("with %d recalled where %d pass: %d bytes in 20 s", c.size, c.road.MTU-carrytest.IPOverhead, n)
+			}
+		})
+	}
+}
+
+// TestASecondCopyOfFlashGoesInADatagramOfItsOwn loses the first datagram of each message.
+func TestASecondCopyOfFlashGoesInADatagramOfItsOwn(t *testing.T) {
+	inFakeTime(t, slow, func(t *testing.T, p *pair) {
+		for range 20 {
+			pause(5 * time.Second)
+			var lost atomic.Bool
+			p.socketA.Lose(func([]byte) bool { return !lost.Swap(true) })
+			began := time.Now()
+			if err := p.connA.Send(p.ctx, redoubt.Flash, make([]byte, 150)); err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := p.connB.Receive(p.ctx); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > 200*time.Millisecond {
+				t.Errorf("with its first datagram lost FLASH took %v, on the way it is 150 ms", took)
+			}
+		}
+	})
 }

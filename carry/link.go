@@ -98,7 +98,9 @@ func newLink(e *Endpoint, s session) (*link, error) {
 	for i, p := range s.paths {
 		w := newWay(p, i, s.roundTrip, now)
 		if i == 0 {
-			w.pace.recall(e.config.Recall(s.peer))
+			r := e.config.Recall(s.peer)
+			w.pace.recall(r)
+			w.sizer.recall(r.DatagramBytes, now)
 		}
 		if w.proved, w.inUse, w.wanted = i == 0, i == 0, i == 0; i > 0 {
 			w.state = Down // until a probe is answered
@@ -214,6 +216,9 @@ func (l *link) Stats() Stats {
 		State: l.state, Since: l.since, LastHeard: l.heard, RTT: best.pace.rtt.smooth, BytesPerSec: l.rate(),
 		SentBytes: l.bytes.sent, ReceivedBytes: l.bytes.received, Lost: l.lostCount,
 		DatagramBytes: best.sizer.size, Remote: best.remote.String(), Road: best.pace.road(),
+	}
+	if s.Road.BytesPerSec > 0 && best.sizer.size > floorDatagram {
+		s.Road.DatagramBytes = min(best.sizer.size, usualSizes[0])
 	}
 	for _, w := range l.ways.list {
 		s.Paths = append(s.Paths, PathStats{Remote: w.remote.String(), State: w.state, InUse: w.inUse && w.state == Up, RTT: w.pace.rtt.smooth, BytesPerSec: w.pace.rate})

@@ -202,6 +202,7 @@ func (l *link) takeAck(w *way, a ack, now time.Time) error {
 	if n.datagrams == 0 {
 		return nil
 	}
+	w.answered(now)
 	if n.newest != nil {
 		held := time.Duration(a.delay) * ackDelayUnit
 		l.up(w, now.Sub(n.newest.at)-held, now)

@@ -48,6 +48,11 @@ func (l *link) tend(w *way, now time.Time) (wait time.Duration) {
 	switch {
 	case w.state == Down:
 		wait = l.probe(w, now)
+	case !w.hushed.IsZero():
+		if wait = probeEvery - now.Sub(w.probed); wait <= 0 {
+			w.probed, wait = now, probeEvery
+			l.sendProbe(w, now)
+		}
 	case w.ping:
 		l.sendPing(w, now)
 	case l.dialled && now.Sub(w.askedAt) >= l.endpoint.config.KeepAlive: // so that translations of addresses stand
@@ -70,7 +75,7 @@ func (l *link) watch(w *way, now time.Time) time.Duration {
 	}
 	outage := max(outageTrips*w.pace.rtt.smooth, outageFloor) - now.Sub(w.flight.silent)
 	if outage <= 0 {
-		w.state, w.since = Down, now
+		w.state, w.since, w.hushed = Down, now, time.Time{}
 		l.choose(now)
 		return 0
 	}
@@ -202,7 +207,11 @@ func (l *link) sendProbe(w *way, now time.Time) {
 	l.begin(w)
 	w.ackAll = true
 	l.addAck(w, now)
-	l.plain = append(l.plain, frameProbe)
+	frame := byte(frameProbe)
+	if w.state == Up {
+		frame = w.asks()
+	}
+	l.plain = append(l.plain, frame)
 	s := sent{eliciting: true, limited: true}
 	if l.state == Down {
 		if st := l.flashToProbeWith(w); st != nil {
@@ -299,6 +308,8 @@ func (l *link) sayClosed() {
 // transmit seals and sends the plaintext by a way to an address, and gives its size on the link; 0 when the machine refused it for its size.
 func (l *link) transmit(now time.Time, w *way, to path, s sent) int {
 	l.packet = l.seal.seal(l.packet[:0], l.plain)
+	copy(w.recent[w.sentTurn%len(w.recent)][:], l.packet)
+	w.sentTurn++
 	s.at, s.epoch, s.size = now, l.seal.epoch, len(l.packet)+ipOverhead
 	tooLarge := l.endpoint.send(to, l.packet)
 	if tooLarge && s.sizeProbe {

@@ -1,16 +1,21 @@
 package carry
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // How the largest datagram of a path is found (RFC 8899): probes of a size from the ladder, each tried
 // sizeTries times; and the floor again when only large ones vanish.
 const (
-	sizeTries    = 3
-	sizeRaise    = 10 * time.Minute // RFC 8899 PMTU_RAISE_TIMER
-	jumboRate    = 8 << 20          // bytes a second; below it a jumbo frame gains nothing and delays FLASH
-	vanishLarge  = 24               // large datagrams lost in a row
-	arriveSmall  = 2                // while so many small ones arrive
-	sizeProbeGap = 100 * time.Millisecond
+	sizeTries   = 3
+	sizeRaise   = 10 * time.Minute // RFC 8899 PMTU_RAISE_TIMER
+	jumboRate   = 8 << 20          // bytes a second; below it a jumbo frame gains nothing and delays FLASH
+	vanishLarge = 24               // large datagrams lost in a row
+	arriveSmall = 2                // while so many small ones arrive
+
+	vanishRecalled = 5 // the same of a size that is only recalled: the road may be another one
+	sizeProbeGap   = 100 * time.Millisecond
 )
 
 // sizes are what is tried, in order: Ethernet over IPv4, over IPv6, PPPoE and tunnels; then jumbo frames.
@@ -30,10 +35,19 @@ type sizer struct {
 	jumbo   bool // jumbo frames were tried
 	large   int  // lost in a row
 	small   int  // that arrived meanwhile
+	trial   bool // the size is that of an earlier connection, and none of it has arrived yet
 }
 
 func newSizer(now time.Time) sizer {
 	return sizer{size: floorDatagram, list: usualSizes[:], due: now}
+}
+
+// recall has it begin with a size that an earlier connection found, if that is one of Ethernet.
+func (s *sizer) recall(size int, now time.Time) {
+	if slices.Contains(usualSizes[:], size) {
+		s.size, s.trial = size, true
+		s.settle(now)
+	}
 }
 
 // probe gives the size to try now, 0: none.
@@ -88,9 +102,10 @@ func (s *sizer) fate(size int, lost bool, now time.Time) {
 			s.small++
 		}
 	case !lost:
-		s.large, s.small = 0, 0
+		s.large, s.small, s.trial = 0, 0, false
 	default:
-		if s.large++; s.large >= vanishLarge && s.small >= arriveSmall {
+		s.large++
+		if s.large >= vanishLarge && s.small >= arriveSmall || s.trial && s.large >= vanishRecalled {
 			*s = newSizer(now.Add(sizeProbeGap))
 		}
 	}

@@ -322,7 +322,7 @@ func (r *rtt) add(sample time.Duration) {
 
 // ackDelay is how long an answer is held so that it can speak of several datagrams.
 func (r *rtt) ackDelay() time.Duration {
-	return min(max(r.smooth/8, leastAckDelay), mostAckDelay)
+	return min(max(r.smooth/6, leastAckDelay), mostAckDelay)
 }
 
 // base keeps the least one-way delay of the last baseLife, in two halves.

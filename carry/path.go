@@ -45,8 +45,14 @@ type way struct {
 	tails    int  // datagrams that may go although answers stay away
 
 	strangers []stranger
-	probes    [16][sealedHeader + 12]byte // how the last datagrams of probes began
+	probes    [16]beginning // of the last probes
 	probeTurn int
+	recent    [32]beginning // of the last datagrams of any kind
+	sentTurn  int
+
+	hushed  time.Time     // since when it is hinted that the peer is gone; zero: it is not
+	deaf    time.Time     // until when hints are passed over
+	deafFor time.Duration // the last time
 }
 
 // stranger is an address that a lane was heard from and that has not proved to be the peer's.
@@ -55,6 +61,9 @@ type stranger struct {
 	challenge  [8]byte
 	challenged time.Time
 }
+
+// beginning is how a sealed datagram begins, nonce included: who repeats it saw it.
+type beginning [sealedHeader + 12]byte
 
 // maxStrangers of one lane: the one challenged longest ago makes room, once it has had its time to answer.
 const maxStrangers = 4

@@ -78,7 +78,7 @@ const worthSizing = 8 << 10
 
 // sendBy sends the next datagram by a way; sooner are those that it would arrive earlier by. It is data unless it tries a size.
 func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, data bool) {
-	if size := w.sizer.probe(now, w.pace.rate); size > 0 && w.inUse && (l.dialled || l.out.queued() >= worthSizing) {
+	if size := w.sizer.probe(now, w.pace.rate); size > 0 && w.hushed.IsZero() && w.inUse && (l.dialled || l.out.queued() >= worthSizing) {
 		l.sendSize(w, now, size)
 		return true, false
 	}
@@ -97,8 +97,8 @@ func (l *link) sendBy(w *way, sooner []*way, alone bool, now time.Time) (sent, d
 	if w.flight.bytes >= window {
 		return false, false
 	}
-	if p != redoubt.Flash && w.lull(now) {
-		if w.tails == 0 {
+	if p != redoubt.Flash && (!w.hushed.IsZero() || w.lull(now)) {
+		if w.tails == 0 || !w.hushed.IsZero() {
 			return false, false
 		}
 		w.tails--
@@ -195,6 +195,7 @@ func (l *link) sendData(w *way, p redoubt.Precedence, may [redoubt.Precedences]p
 			if st := l.out[i].take(left, may[i], w.lane); st != nil {
 				l.addStretch(st)
 				s.carries = append(s.carries, st)
+				may[redoubt.Flash] &^= copiesOf | copiesAll // a second copy is for when this datagram is lost
 				if first = false; room-len(l.plain)-pieceOverhead >= leastPiece {
 					i++ // there may be more of the same
 					continue
@@ -221,7 +222,7 @@ const (
 // repeat sends once more, newest first, what is under way on a way that loses, when nothing else waits: of the newest a loss is learned
 // last, and the capacity would be idle. Each datagram is repeated once, and no more than spare allows.
 func (l *link) repeat(w *way, now time.Time) bool {
-	if !w.inUse || w.pace.seenLoss < littleLoss || w.pace.rtt.smooth < repeatTrip || l.out.sendable() || w.spare < w.sizer.size || w.flight.bytes >= w.pace.window(w.sizer.size) {
+	if !w.inUse || !w.hushed.IsZero() || w.pace.seenLoss < littleLoss || w.pace.rtt.smooth < repeatTrip || l.out.sendable() || w.spare < w.sizer.size || w.flight.bytes >= w.pace.window(w.sizer.size) {
 		return false
 	}
 	carries := w.flight.toRepeat()

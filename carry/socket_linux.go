@@ -1,6 +1,8 @@
 package carry
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +20,60 @@ func forbidFragments(c *net.UDPConn) {
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
 		unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
 	})
+}
+
+// hearRefusals has the kernel keep what ICMP says of datagrams that nobody was there for. It is not authenticated, but it repeats
+// how the datagram began.
+func hearRefusals(c *net.UDPConn) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return
+	}
+	raw.Control(func(fd uintptr) {
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+		unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	})
+}
+
+// mostRefusals are looked at together: what else waits is looked at with the next.
+const mostRefusals = 64
+
+// refusals gives how the datagrams began that a port was not open for.
+func refusals(c *net.UDPConn) (quotes [][]byte) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil
+	}
+	raw.Control(func(fd uintptr) {
+		quote, control := make([]byte, unknownSize-1), make([]byte, 512)
+		for range mostRefusals {
+			n, oob, _, _, err := unix.Recvmsg(int(fd), quote, control, unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+			if err != nil {
+				return
+			}
+			if portClosed(control[:oob]) {
+				quotes = append(quotes, bytes.Clone(quote[:n]))
+			}
+		}
+	})
+	return quotes
+}
+
+// portClosed reads an entry of a socket's error queue (ip(7), IP_RECVERR).
+func portClosed(control []byte) bool {
+	all, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return false
+	}
+	for _, m := range all {
+		v4 := m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_RECVERR
+		v6 := m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_RECVERR
+		if (v4 || v6) && len(m.Data) >= 16 {
+			origin := m.Data[4]
+			return binary.NativeEndian.Uint32(m.Data) == uint32(unix.ECONNREFUSED) && (origin == unix.SO_EE_ORIGIN_ICMP || origin == unix.SO_EE_ORIGIN_ICMP6)
+		}
+	}
+	return false
 }
 
 // limitUnsent keeps what waits in the kernel short: what is decided late goes early.

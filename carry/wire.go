@@ -13,6 +13,8 @@ const (
 	kindRetry   = 0x02 // server: prove your address with this cookie
 	kindShake   = 0x03 // a piece of the TLS handshake
 	kindUnknown = 0x04 // no connection of that ID here
+	kindResume  = 0x05 // client: let us go on from where we met last
+	kindResumed = 0x06 // server: yes
 	kindSealed  = 0x40 // a sealed datagram; the lowest bit is that of the key epoch
 )
 

@@ -3,12 +3,18 @@ package carry
 import (
 	"bufio"
 	"bytes"
+	"crypto/ecdh"
+	"crypto/ed25519"
 	"crypto/hkdf"
+	"crypto/rand"
 	"crypto/sha512"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
+	"math/big"
 	"math/bits"
 	"os"
 	"strings"
@@ -47,6 +53,78 @@ func shakes() map[string][]byte {
 		"retry":    encodeRetry(retry{0x01020304, c}),
 		"fragment": encodeFragment(fragment{from: 0x01020304, to: 0x05060708, cookie: c, have: [2]uint16{300, 5}, level: 1, offset: 1100, data: []byte("sealed")}),
 		"unknown":  encodeUnknown(bytes.Repeat([]byte{0x40}, 40)),
+		"resume":   shortShake().request,
+		"resumed":  shortShake().answer,
+	}
+}
+
+// shortShake is a short handshake with keys that are not random.
+func shortShake() (x struct {
+	request, answer []byte
+	keys            resumedKeys
+}) {
+	key := func(b byte) *ecdh.PrivateKey {
+		k, err := ecdh.P256().NewPrivateKey(bytes.Repeat([]byte{b}, 32))
+		if err != nil {
+			panic(err)
+		}
+		return k
+	}
+	secret, client, server := bytes.Repeat([]byte{7}, ticketSecretSize), key(1), key(2)
+	m := resumeRequest{client: 0x01020304, share: [shareSize]byte(client.PublicKey().Bytes())}
+	copy(m.ticket[:], "a ticket's ID 16")
+	var err error
+	if x.request, err = encodeResume(m, secret); err != nil {
+		panic(err)
+	}
+	a := resumeAnswer{client: m.client, server: 0x05060708, share: [shareSize]byte(server.PublicKey().Bytes())}
+	if x.keys, err = deriveResumed(server, m.share, secret, x.request, a.head()); err != nil {
+		panic(err)
+	}
+	a.tag = [resumeTag]byte(confirmation(x.keys, a.head()))
+	x.answer = encodeResumed(a)
+	return x
+}
+
+// secrets are what comes of it, by name.
+func secrets() map[string][]byte {
+	k := shortShake().keys
+	return map[string][]byte{"client": k.client, "server": k.server, "confirm": k.confirm, "next ID": k.nextID[:], "next secret": k.nextSecret}
+}
+
+func TestBothSidesOfAShortHandshakeKnowTheSame(t *testing.T) {
+	x := shortShake()
+	own, err := ecdh.P256().NewPrivateKey(bytes.Repeat([]byte{1}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, ok := decodeResumed(x.answer)
+	secret := bytes.Repeat([]byte{7}, ticketSecretSize)
+	if !ok || !provesTicket(x.request, secret) {
+		t.Fatal("its own datagrams are not taken")
+	}
+	k, err := deriveResumed(own, m.share, secret, x.request, m.head())
+	if err != nil || !bytes.Equal(k.client, x.keys.client) || !bytes.Equal(k.server, x.keys.server) || !bytes.Equal(k.nextSecret, x.keys.nextSecret) || k.nextID != x.keys.nextID {
+		t.Errorf("the two sides differ: %v", err)
+	}
+	if bytes.Equal(k.client, k.server) || bytes.Contains(x.request, k.nextID[:]) || bytes.Equal(k.nextSecret, secret) {
+		t.Error("secrets that must differ are the same")
+	}
+	if provesTicket(x.request, bytes.Repeat([]byte{8}, ticketSecretSize)) {
+		t.Error("another secret proves the ticket")
+	}
+	other, err := deriveResumed(own, m.share, bytes.Repeat([]byte{8}, ticketSecretSize), x.request, m.head())
+	if err != nil || bytes.Equal(other.client, k.client) {
+		t.Errorf("the secret makes no difference: %v", err)
+	}
+	x.request[2] ^= 1
+	if other, err = deriveResumed(own, m.share, secret, x.request, m.head()); err != nil || bytes.Equal(other.client, k.client) {
+		t.Errorf("what was said makes no difference: %v", err)
+	}
+	for _, share := range [][shareSize]byte{{}, {4}} { // infinity, and no point of the curve
+		if _, err := deriveResumed(own, share, secret, x.request, m.head()); err == nil {
+			t.Errorf("the share %x was taken", share[:2])
+		}
 	}
 }
 
@@ -93,6 +171,11 @@ func TestTheFormatIsThatOfTheVectors(t *testing.T) {
 			t.Errorf("handshake %s: got %x, want %x", name, b, want)
 		}
 	}
+	for name, b := range secrets() {
+		if want := golden["resumed "+name]; !bytes.Equal(b, want) {
+			t.Errorf("resumed %s: got %x, want %x", name, b, want)
+		}
+	}
 	key, err := hkdf.Expand(sha512.New384, golden["secret"], "redoubt carry 1 key", 32)
 	if err != nil || !bytes.Equal(key, golden["key of secret"]) {
 		t.Errorf("key: got %x, %v", key, err)
@@ -119,8 +202,11 @@ func writeVectors(t *testing.T) {
 	for _, name := range []string{"empty", "ack", "ping", "probe", "close", "padded", "lane", "window", "challenge", "response", "pieces"} {
 		line("plain "+name, plains()[name])
 	}
-	for _, name := range []string{"open", "retry", "fragment", "unknown"} {
+	for _, name := range []string{"open", "retry", "fragment", "unknown", "resume", "resumed"} {
 		line("handshake "+name, shakes()[name])
+	}
+	for _, name := range []string{"client", "server", "confirm", "next ID", "next secret"} {
+		line("resumed "+name, secrets()[name])
 	}
 	key, _ := hkdf.Expand(sha512.New384, secret, "redoubt carry 1 key", 32)
 	next, _ := nextSecret(secret)
@@ -223,7 +309,9 @@ func TestStrictDecodingRefuses(t *testing.T) {
 			_, openOK := decodeOpen(bad)
 			_, retryOK := decodeRetry(bad)
 			f, fragmentOK := decodeFragment(bad)
-			if openOK || retryOK || fragmentOK && (name != "fragment" || bad[1] != wireVersion || len(f.data) == len("sealed")) {
+			_, resumeOK := decodeResume(bad)
+			_, resumedOK := decodeResumed(bad)
+			if openOK || retryOK || resumeOK || resumedOK || fragmentOK && (name != "fragment" || bad[1] != wireVersion || len(f.data) == len("sealed")) {
 				t.Errorf("%s, damaged to %d bytes of version %d, was taken", name, len(bad), bad[1])
 			}
 		}
@@ -286,6 +374,54 @@ func FuzzHandshakeDatagrams(f *testing.F) {
 		}
 		if m, ok := decodeFragment(b); ok && !bytes.Equal(encodeFragment(m), b) {
 			t.Error("two encodings of a fragment")
+		}
+		if m, ok := decodeResumed(b); ok && !bytes.Equal(encodeResumed(m), b) {
+			t.Error("two encodings of a short handshake's answer")
+		}
+		if m, ok := decodeResume(b); ok {
+			secret := make([]byte, ticketSecretSize)
+			again, err := encodeResume(m, secret)
+			if err != nil || bytes.Equal(again, b) != provesTicket(b, secret) {
+				t.Errorf("a request that is made again differs, or a tag is right that is another: %v", err)
+			}
+		}
+	})
+}
+
+// TestATicketIsNotUsableOutsideTheTimeOfItsCertificate is of peers whose certificates nothing else verifies.
+func TestATicketIsNotUsableOutsideTheTimeOfItsCertificate(t *testing.T) {
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, InsecureSkipVerify: true}
+	x := ticket{peer: der, full: now.Add(-2 * time.Hour)}
+	x.own, _ = ownDigest(config)
+	for at, want := range map[time.Duration]bool{-90 * time.Minute: false, -30 * time.Minute: true, 0: true, 59 * time.Minute: true, 61 * time.Minute: false} {
+		for _, client := range []bool{false, true} {
+			if err := x.usable(config, client, now.Add(at)); (err == nil) != want {
+				t.Errorf("%v from now: %v", at, err)
+			}
+		}
+	}
+}
+
+func FuzzTickets(f *testing.F) {
+	none, err := NewTickets(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(none.Kept())
+	f.Add(append(none.Kept()[:1], 0, 1, 0))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if all, err := NewTickets(b); err == nil && len(b) > 0 && !bytes.Equal(all.Kept(), b) {
+			t.Error("two encodings of tickets")
 		}
 	})
 }

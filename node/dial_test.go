@@ -108,6 +108,13 @@ func TestWhatWasFoundOfARoadOutlivesTheNode(t *testing.T) {
 	if got := p.road("home"); got != (carry.Road{BytesPerSec: 37_200, Loss: 0.1}) {
 		t.Errorf("after a start the road is %+v", got)
 	}
+	sized := map[redoubt.NodeName]carry.Road{"home": {BytesPerSec: 37_200, Loss: 0.1, DatagramBytes: 1472}}
+	if all := p.roads.learn(sized, links); all["home"].DatagramBytes != 1472 {
+		t.Errorf("a size that is found is not kept: %v", all)
+	}
+	if all := p.roads.learn(sized, links); all != nil || see("home", 37_000) != nil || p.road("home").DatagramBytes != 1472 {
+		t.Error("a size that is not found yet is taken for another")
+	}
 	p.forgetRoad("home") // it is met over TCP now
 	if all := see("other", 1000); len(all) != 1 {
 		t.Errorf("kept is %v, want what is known of one", all)
@@ -130,7 +137,7 @@ func TestRoadsAreKeptOfSoManyPeersAndTheirFileIsRead(t *testing.T) {
 	links, seen := map[redoubt.NodeName]redoubt.Link{}, map[redoubt.NodeName]carry.Road{}
 	for i := range maxRoads + 1 {
 		name := redoubt.NodeName(fmt.Sprintf("%063d", i)) // as long as a name may be
-		links[name], seen[name] = redoubt.Link{}, carry.Road{BytesPerSec: 1234567.8901234567 + float64(i), Loss: 0.12345678901234567}
+		links[name], seen[name] = redoubt.Link{}, carry.Road{BytesPerSec: 1234567.8901234567 + float64(i), Loss: 0.12345678901234567, DatagramBytes: 1472}
 	}
 	all := p.roads.learn(seen, links)
 	if len(all) != maxRoads {

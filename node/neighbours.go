@@ -167,7 +167,7 @@ func (p *peers) openDoor() error {
 	}
 	tcp, udp := b.tcp, b.udp
 	var err error
-	config := carry.Config{Server: p.doorTLS(), Recall: p.recall}
+	config := carry.Config{Server: p.doorTLS(), Recall: p.recall, Tickets: p.tickets}
 	if d.udp, err = carry.NewEndpoint(config, udp); err != nil {
 		return errors.Join(err, tcp.Close(), udp.Close())
 	}

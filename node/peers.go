@@ -36,8 +36,11 @@ type peers struct {
 	log    *slog.Logger
 	device *deviceSide // of a device; nil: an enclave
 
-	codecs replica.Codecs
-	roads  roads
+	ring *keys.Keyring // that tickets are sealed under
+
+	codecs  replica.Codecs
+	roads   roads
+	tickets *carry.Tickets
 
 	udp  *carry.Endpoint // of a device: that it dials from
 	tcp  *carry.Listener
@@ -79,10 +82,17 @@ const cutsFile = "cuts"
 // silentFile keeps whether a device is in radio silence.
 const silentFile = "silent"
 
-func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, out *reach, cert tls.Certificate, clock func() time.Time, log *slog.Logger) (*peers, error) {
-	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, clock: clock, log: log,
+func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.Enclave, out *reach, ring *keys.Keyring, clock func() time.Time, log *slog.Logger) (*peers, error) {
+	cert, err := linkCertificate(ring, clock())
+	if err != nil {
+		return nil, err
+	}
+	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, ring: ring, clock: clock, log: log,
 		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{}), reach: out}
 	p.readRoads()
+	if p.tickets, err = openTickets(dir, ring, log); err != nil {
+		return nil, err
+	}
 	var cuts []redoubt.NodeName
 	if err := readJSON(filepath.Join(dir, cutsFile), &cuts); err != nil && !errors.Is(err, redoubt.NotFound) {
 		return nil, err
@@ -123,7 +133,7 @@ func peerCertificate(ring *keys.Keyring, from time.Time, life time.Duration, ext
 
 // listen takes peers in at an address, over UDP and TCP.
 func (p *peers) listen(udp net.PacketConn, tcp net.Listener) error {
-	config := carry.Config{Server: p.serverTLS(), Recall: p.recall}
+	config := carry.Config{Server: p.serverTLS(), Recall: p.recall, Tickets: p.tickets}
 	var err error
 	if p.udp, err = carry.NewEndpoint(config, udp); err != nil {
 		return err
@@ -150,7 +160,7 @@ func (p *peers) callFrom() (string, error) {
 			sockets = append(sockets, s)
 		}
 	}
-	if p.udp, err = carry.NewEndpoint(carry.Config{Recall: p.recall}, sockets...); err != nil {
+	if p.udp, err = carry.NewEndpoint(carry.Config{Recall: p.recall, Tickets: p.tickets}, sockets...); err != nil {
 		for _, s := range sockets {
 			err = errors.Join(err, s.Close())
 		}
@@ -208,6 +218,7 @@ func (p *peers) run() {
 	}
 	p.work.Go(func() { p.follow(ctx) })
 	p.work.Go(func() { p.rememberRoads(ctx) })
+	p.work.Go(func() { p.keepTickets(ctx) })
 }
 
 // close ends every meeting and waits.

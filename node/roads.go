@@ -101,10 +101,13 @@ func (r *roads) learn(seen map[redoubt.NodeName]carry.Road, links map[redoubt.No
 	defer r.mu.Unlock()
 	for peer, now := range seen {
 		before, known := r.found[peer]
+		if now.DatagramBytes == 0 { // not found yet
+			now.DatagramBytes = before.DatagramBytes
+		}
 		if !known && len(r.found) >= maxRoads {
 			continue
 		}
-		if now.BytesPerSec > 0 && math.Abs(now.BytesPerSec-before.BytesPerSec) >= roadsNews*before.BytesPerSec {
+		if now.BytesPerSec > 0 && (math.Abs(now.BytesPerSec-before.BytesPerSec) >= roadsNews*before.BytesPerSec || now.DatagramBytes != before.DatagramBytes) {
 			r.found[peer], r.news = now, true
 		}
 	}

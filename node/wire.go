@@ -155,11 +155,8 @@ func (n *Node) homeLink(declared estate.Node) []redoubt.Link {
 
 // join makes the node ready to meet its peers; a device whose lease has ended must first be given another.
 func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring) error {
-	cert, err := linkCertificate(ring, cloud.Now())
-	if err != nil {
-		return err
-	}
-	if n.peers, err = newPeers(n.dir, n.name, e.Name, cloud, &n.reach, cert, cloud.Now, n.log); err != nil {
+	var err error
+	if n.peers, err = newPeers(n.dir, n.name, e.Name, cloud, &n.reach, ring, cloud.Now, n.log); err != nil {
 		return err
 	}
 	n.closing(n.peers.close)

@@ -31,11 +31,13 @@ func (s *Session) surelyLacking(set string, refs []redoubt.JournalRef) (sure, ot
 	return sure, others
 }
 
+// askFirst is how many are asked about first; where the peer has any of them, twice as many the next time.
+const askFirst = 32
+
 // winnow leaves out of a page of the journal, the last one or not, what the peer has.
-func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.JournalRef, last bool) ([]redoubt.JournalRef, error) {
-	ask, waits := inquiry{Set: out.set}, int64(0)
+func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.JournalRef, last bool) (keep []redoubt.JournalRef, err error) {
+	waits := int64(0)
 	for _, r := range refs {
-		ask.Stamps = append(ask.Stamps, r.Stamp)
 		waits += r.SizeBytes + entryCost
 	}
 	if last { // what comes behind this is new
@@ -44,20 +46,27 @@ func (s *Session) winnow(ctx context.Context, out *outgoing, refs []redoubt.Jour
 	if waits < askAbove {
 		return refs, nil
 	}
-	lacks, err := s.ask(ctx, ask)
-	if err != nil {
-		return nil, err
-	}
-	keep, all := refs[:0:0], true
-	for i, r := range refs {
-		if !lacks[i] {
-			all = false
-			continue
+	for n := askFirst; len(refs) > 0; n *= 2 {
+		some := refs[:min(n, len(refs))]
+		refs = refs[len(some):]
+		ask := inquiry{Set: out.set}
+		for _, r := range some {
+			ask.Stamps = append(ask.Stamps, r.Stamp)
 		}
-		keep = append(keep, r)
-	}
-	if all { // and so it will be with what is newer
-		delete(s.asking, out.set)
+		lacks, err := s.ask(ctx, ask)
+		if err != nil {
+			return nil, err
+		}
+		all := true
+		for i, r := range some {
+			if all = all && lacks[i]; lacks[i] {
+				keep = append(keep, r)
+			}
+		}
+		if all { // and so it will be with what is newer
+			delete(s.asking, out.set)
+			return append(keep, refs...), nil
+		}
 	}
 	return keep, nil
 }

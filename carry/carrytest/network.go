@@ -16,12 +16,71 @@ type Network struct {
 	sockets map[netip.AddrPort]*Socket
 	roads   map[[2]netip.Addr]*Traffic
 	usual   Road
+	refuses map[netip.Addr]*refusing
 	flying  sync.WaitGroup
 }
 
+// refusing is a host whose kernel says of datagrams that nobody is there for them: as Linux does, six at once and then one a second.
+type refusing struct {
+	left int
+	last time.Time
+}
+
+const (
+	refusesAtOnce = 6
+	refusesEvery  = time.Second
+	mostQuoted    = 576 - IPOverhead - IPOverhead // of a datagram, by RFC 1812
+)
+
+// Refuse has a host answer what comes for a closed port, as the kernel of one does that has power.
+func (n *Network) Refuse(host string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.refuses[netip.MustParseAddr(host)] = &refusing{left: refusesAtOnce}
+}
+
+func (r *refusing) may(now time.Time) bool {
+	if more := int(now.Sub(r.last) / refusesEvery); more > 0 {
+		r.left, r.last = min(r.left+more, refusesAtOnce), now
+	}
+	r.left--
+	if r.left < 0 {
+		r.left = 0
+		return false
+	}
+	return true
+}
+
+// refuse sends who sent a datagram word that nobody is there for it.
+func (n *Network) refuse(p packet, to netip.AddrPort) {
+	now := time.Now()
+	n.mu.Lock()
+	r := n.refuses[to.Addr()]
+	var arrivals []time.Time
+	quote := p.b[:min(len(p.b), mostQuoted)]
+	if r != nil && p.refused == nil && r.may(now) {
+		arrivals = n.traffic(to.Addr(), p.from.Addr()).Take(len(quote)+2*IPOverhead, now)
+	}
+	n.mu.Unlock()
+	n.fly(packet{from: to, refused: quote}, p.from, arrivals, now)
+}
+
+// Quote has who sent a datagram told that nobody was there for it, as an attacker may.
+func (n *Network) Quote(b []byte, sender, to netip.AddrPort) {
+	n.fly(packet{from: to, refused: append([]byte(nil), b...)}, sender, []time.Time{time.Now()}, time.Now())
+}
+
+// refused is the error of a socket that is told so.
+type refused struct{ quote []byte }
+
+func (refused) Error() string { return "connection refused" }
+
+// Refused is how the datagram began that nobody was there for.
+func (r refused) Refused() []byte { return r.quote }
+
 // NewNetwork joins everything by the usual road, a traffic of its own for each direction between two addresses.
 func NewNetwork(seed uint64, usual Road) *Network {
-	return &Network{seed: seed, began: time.Now(), usual: usual, sockets: map[netip.AddrPort]*Socket{}, roads: map[[2]netip.Addr]*Traffic{}}
+	return &Network{seed: seed, began: time.Now(), usual: usual, sockets: map[netip.AddrPort]*Socket{}, roads: map[[2]netip.Addr]*Traffic{}, refuses: map[netip.Addr]*refusing{}}
 }
 
 // SetRoad replaces the roads between two addresses in both directions. Their outages go on counting from the network's beginning.
@@ -68,12 +127,14 @@ type Socket struct {
 	mu   sync.Mutex
 	addr netip.AddrPort
 	tap  func(b []byte, to netip.AddrPort)
+	lose func(b []byte) bool
 	mute bool
 }
 
 type packet struct {
-	b    []byte
-	from netip.AddrPort
+	b       []byte
+	from    netip.AddrPort
+	refused []byte // it is word that this datagram came to a closed port
 }
 
 const socketQueue = 8192
@@ -106,6 +167,13 @@ func (s *Socket) Tap(f func(b []byte, to netip.AddrPort)) {
 	s.tap = f
 }
 
+// Lose has the datagrams vanish that f chooses.
+func (s *Socket) Lose(f func(b []byte) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lose = f
+}
+
 // Mute has the socket send nothing from now on, as when its node has lost its power.
 func (s *Socket) Mute() {
 	s.mu.Lock()
@@ -124,6 +192,9 @@ func (s *Socket) Addr() netip.AddrPort {
 func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
 	select {
 	case p := <-s.in:
+		if p.refused != nil {
+			return 0, nil, refused{p.refused}
+		}
 		return copy(b, p.b), net.UDPAddrFromAddrPort(p.from), nil
 	case <-s.closed:
 		return 0, nil, net.ErrClosed
@@ -134,7 +205,7 @@ func (s *Socket) ReadFrom(b []byte) (int, net.Addr, error) {
 func (s *Socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	target := to.(*net.UDPAddr).AddrPort()
 	s.mu.Lock()
-	from, tap, mute := s.addr, s.tap, s.mute
+	from, tap, mute := s.addr, s.tap, s.mute || s.lose != nil && s.lose(b)
 	s.mu.Unlock()
 	if mute {
 		return len(b), nil
@@ -152,8 +223,12 @@ func (n *Network) Inject(b []byte, from, to netip.AddrPort) {
 	n.mu.Lock()
 	arrivals := n.traffic(from.Addr(), to.Addr()).Take(len(b)+IPOverhead, now)
 	n.mu.Unlock()
+	n.fly(packet{b: append([]byte(nil), b...), from: from}, to, arrivals, now)
+}
+
+// fly has a packet arrive.
+func (n *Network) fly(p packet, to netip.AddrPort, arrivals []time.Time, now time.Time) {
 	for _, at := range arrivals {
-		p := packet{append([]byte(nil), b...), from}
 		n.flying.Add(1)
 		time.AfterFunc(at.Sub(now), func() {
 			defer n.flying.Done()
@@ -167,11 +242,17 @@ func (n *Network) arrive(p packet, to netip.AddrPort) {
 	s := n.sockets[to]
 	n.mu.Unlock()
 	if s == nil {
+		n.refuse(p, to)
 		return
 	}
 	select {
-	case s.in <- p:
 	case <-s.closed:
+		n.refuse(p, to)
+		return
+	default:
+	}
+	select {
+	case s.in <- p:
 	default: // the socket's buffer is full
 	}
 }

@@ -1,0 +1,222 @@
+package carry
+
+import (
+	"bytes"
+	"crypto/ecdh"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/tls"
+	"slices"
+	"time"
+)
+
+// Limits of short handshakes.
+const (
+	maxResuming    = mostOpened // of one ticket: answered, and the client not heard yet
+	maxResumes     = 100        // a second, of those that prove a ticket; what is more is as good as lost
+	resumesAtFirst = 2          // requests before it is asked whether the server is there at all
+	resumesLater   = 3          // and after it said so
+)
+
+// resumer is the client's side of a short handshake. Its methods may be called of nil: there is none.
+type resumer struct {
+	ticket  ticket
+	own     *ecdh.PrivateKey
+	first   int // requests that go at once, and
+	later   int // each when the server has said that it is there
+	request map[connID][]byte
+
+	agreed *session // once it is done
+	next   ticket
+}
+
+// resumer gives a short handshake with who is at these paths, or nil where there is no ticket to make one with.
+func (e *Endpoint) resumer(paths []path, config *tls.Config) *resumer {
+	x, ok := e.config.Tickets.towards(paths, config, e.now())
+	if !ok {
+		return nil
+	}
+	own, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil
+	}
+	return &resumer{ticket: x, own: own, first: resumesAtFirst, later: resumesLater, request: map[connID][]byte{}}
+}
+
+// atFirst tells whether a request goes without a sign of the server.
+func (r *resumer) atFirst() bool { return r != nil && spend(&r.first) }
+
+// againNow tells whether one goes to a server that has just been heard.
+func (r *resumer) againNow() bool { return r != nil && spend(&r.later) }
+
+func spend(n *int) bool {
+	*n--
+	return *n >= 0
+}
+
+// ask gives the request under a connection ID.
+func (r *resumer) ask(id connID) ([]byte, error) {
+	m := resumeRequest{client: id, ticket: r.ticket.id, share: [shareSize]byte(r.own.PublicKey().Bytes())}
+	b, err := encodeResume(m, r.ticket.secret)
+	r.request[id] = b
+	return b, err
+}
+
+// agrees tells whether a datagram is the server's answer to one of the requests. What does not prove the ticket's secret is ignored.
+func (r *resumer) agrees(s *shake, all []opened, d incomingDatagram) bool {
+	m, ok := decodeResumed(d.b)
+	i := slices.IndexFunc(all, func(o opened) bool { return o.short && o.id == m.client })
+	if !ok || i < 0 {
+		return false
+	}
+	k, err := deriveResumed(r.own, m.share, r.ticket.secret, r.request[m.client], m.head())
+	if err != nil || !hmac.Equal(m.tag[:], confirmation(k, m.head())) {
+		return false
+	}
+	peer, err := r.ticket.certificate()
+	if err != nil {
+		return false
+	}
+	s.local, s.path, s.roundTrip = m.client, d.from, max(s.endpoint.now().Sub(all[i].at), time.Millisecond)
+	r.agreed = &session{local: m.client, remote: m.server, read: k.server, write: k.client, peer: peer, roundTrip: s.roundTrip, dialled: true}
+	r.next = r.ticket.next(k)
+	r.next.remote = d.from.remote
+	return true
+}
+
+func confirmation(k resumedKeys, head []byte) []byte { return tagOf(k.confirm, head) }
+
+// resuming is the server's side of a short handshake: it was answered, and the client is not heard yet. Whoever repeats the request gets the
+// same answer; that the client is there, and not somebody who recorded it, a datagram under the new keys shows.
+type resuming struct {
+	endpoint      *Endpoint
+	ticket        ticket
+	local, remote connID
+	request       []byte
+	answer        []byte
+	began         time.Time
+	keys          resumedKeys
+}
+
+// takeResume answers who asks to go on. Where that cannot be, whatever the reason is, the answer is a cookie for the full handshake: who
+// has no secret learns nothing of which tickets there are, or why one is not taken.
+func (e *Endpoint) takeResume(b []byte, from path) {
+	m, ok := decodeResume(b)
+	if !ok || e.server == nil {
+		return
+	}
+	now := e.now()
+	x, known := e.config.Tickets.find(m.ticket)
+	if !known {
+		x.secret = e.cookies.key[:] // so that it takes as long to say no
+	}
+	taken := provesTicket(b, x.secret) && known
+	if taken {
+		e.mu.Lock()
+		allowed := e.resumes.take(now, maxResumes)
+		e.mu.Unlock()
+		if !allowed {
+			return
+		}
+		taken = x.usable(e.server, false, now) == nil
+	}
+	if !taken {
+		e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
+		return
+	}
+	if s := e.resume(x, m, b, now); s != nil {
+		e.send(from, s.answer)
+	}
+}
+
+// resume gives the short handshake that a request belongs to, or begins it.
+func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, now time.Time) *resuming {
+	e.mu.Lock()
+	for _, s := range e.resuming[x.id] {
+		if bytes.Equal(s.request, b) {
+			e.mu.Unlock()
+			return s
+		}
+	}
+	e.mu.Unlock()
+	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now}
+	own, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil
+	}
+	var ok bool
+	if s.local, ok = e.claim(s); !ok {
+		return nil
+	}
+	answer := resumeAnswer{client: m.client, server: s.local, share: [shareSize]byte(own.PublicKey().Bytes())}
+	if s.keys, err = deriveResumed(own, m.share, x.secret, s.request, answer.head()); err != nil {
+		e.forget(s.local)
+		return nil
+	}
+	answer.tag = [resumeTag]byte(confirmation(s.keys, answer.head()))
+	s.answer = encodeResumed(answer)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for id, all := range e.resuming { // of those that were begun too long ago, and one of too many
+		for len(all) > 0 && (now.Sub(all[0].began) > handshakeLife || id == x.id && len(all) == maxResuming) {
+			delete(e.links, all[0].local)
+			all = all[1:]
+		}
+		if e.resuming[id] = all; len(all) == 0 {
+			delete(e.resuming, id)
+		}
+	}
+	e.resuming[x.id] = append(e.resuming[x.id], s)
+	return s
+}
+
+// deliver implements taker: the first datagram under the new keys makes a connection of it, and uses the ticket up. Where that may not be any
+// more, the client is told that there is no such connection.
+func (s *resuming) deliver(b []byte, from path) {
+	e, now := s.endpoint, s.endpoint.now()
+	o, err := newOpener(bytes.Clone(s.keys.client))
+	if err == nil {
+		_, err = o.open(nil, b)
+	}
+	if err != nil {
+		return
+	}
+	l := (*link)(nil)
+	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, now) == nil && e.config.Tickets.take(s.ticket.id) {
+		l = e.promote(s, from, now)
+	}
+	if l == nil {
+		e.forget(s.local)
+		e.answerUnknown(b, from)
+		return
+	}
+	e.config.Tickets.put(s.ticket.next(s.keys))
+	l.deliver(b, from)
+}
+
+// promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room.
+func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
+	peer, err := s.ticket.certificate()
+	if err != nil {
+		return nil
+	}
+	l, err := newLink(e, session{
+		local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: peer,
+		roundTrip: min(max(now.Sub(s.began), time.Millisecond), firstPatience), paths: []path{from},
+	})
+	if err != nil {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, other := range e.resuming[s.ticket.id] {
+		delete(e.links, other.local)
+	}
+	delete(e.resuming, s.ticket.id)
+	if e.closed || len(e.accepted) == cap(e.accepted) {
+		return nil
+	}
+	e.links[s.local] = l
+	e.work.Go(l.run)
+	return l
+}
