@@ -111,7 +111,7 @@ bench-carry: ## carriage alone over emulated links, against each link's floor (n
 bench-lan: build ## what a device takes over a fast link, against what its store takes from clients (two cores to itself; about 3 minutes)
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -lan
 
-bench-raise: build ## what a guard raises into a higher enclave, against what the lower store takes from clients (about 3 minutes)
+bench-raise: build ## what a guard raises into a higher enclave, while it is put and catching up, against what the lower store takes from clients (about 6 minutes)
 	$(GO) run ./cmd/redoubt-bench -redoubt ./redoubt -raise
 
 bench-timing: build ## how well a low listener can tell by latency what goes on above; three minutes, on a quiet machine

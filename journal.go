@@ -204,6 +204,8 @@ type JournalItem struct {
 	Superseded bool // by a newer version, over a link that carries the latest alone: it need not be sent
 	// Open opens the content; nil where there is none. The caller closes what it gives.
 	Open func() (Content, error)
+	// Release, where it is not nil, gives back the memory that content stands in. Who calls it reads none of it afterwards; nobody has to.
+	Release func()
 }
 
 // Content is a version's content, open. Ranges of it are read by one goroutine at a time.

@@ -22,7 +22,7 @@ type Outline struct {
 	Sheet
 	Start  []byte              // the file up to the end of its head
 	End    []byte              // its trailer
-	Leaves [][sha256.Size]byte // of the sealed content, in order
+	Leaves [][sha256.Size]byte // of the sealed content, in order; of a bare outline none
 }
 
 // ReadOutline reads a whole file of size bytes. It gives an outline only if the content is what the file's own end says: a damaged
@@ -45,6 +45,26 @@ func ReadOutline(ctx context.Context, file io.ReaderAt, size int64, progress fun
 
 // NewOutline puts an outline together that came in pieces. The digests must be those that the trailer is about.
 func NewOutline(start, end []byte, leaves [][sha256.Size]byte) (*Outline, error) {
+	o, err := NewBareOutline(start, end)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(leaves)) != (o.SealedBytes+leafBytes-1)/leafBytes {
+		return nil, refuse(redoubt.Invalid, RuleForm, "there are not as many digests as pieces", "")
+	}
+	top := newLeaves(false).top
+	for i := range leaves {
+		top.Write(leaves[i][:])
+	}
+	if [sha256.Size]byte(top.Sum(nil)) != decodeTrailer(end).Digest {
+		return nil, refuse(redoubt.Denied, RuleSignature, "the digests are not those that the bundle's end is about", "")
+	}
+	o.Leaves = leaves
+	return o, nil
+}
+
+// NewBareOutline is an outline without digests, by which no piece of the content is known: only the whole is, to who verifies it.
+func NewBareOutline(start, end []byte) (*Outline, error) {
 	if len(end) != trailerLen {
 		return nil, refuse(redoubt.Invalid, RuleTruncated, "the end of a bundle has another length", "")
 	}
@@ -58,19 +78,19 @@ func NewOutline(start, end []byte, leaves [][sha256.Size]byte) (*Outline, error)
 		return nil, refuse(redoubt.Invalid, RuleForm, "something stands behind the head", "")
 	case t.Sealed > MaxSealedBytes:
 		return nil, refuse(redoubt.TooLarge, RuleLarge, "larger than a bundle may be", "")
-	case uint64(len(leaves)) != (t.Sealed+leafBytes-1)/leafBytes:
-		return nil, refuse(redoubt.Invalid, RuleForm, "there are not as many digests as pieces", "")
-	}
-	top := newLeaves(false).top
-	for i := range leaves {
-		top.Write(leaves[i][:])
-	}
-	if [sha256.Size]byte(top.Sum(nil)) != t.Digest {
-		return nil, refuse(redoubt.Denied, RuleSignature, "the digests are not those that the bundle's end is about", "")
 	}
 	s := Sheet{Head: h, ID: idOf(message(raw, t.Sealed, t.Digest)), SealedBytes: int64(t.Sealed)}
 	s.FileBytes = int64(len(start)) + s.SealedBytes + int64(trailerLen)
-	return &Outline{Sheet: s, Start: raw, End: bytes.Clone(end), Leaves: leaves}, nil
+	return &Outline{Sheet: s, Start: raw, End: bytes.Clone(end)}, nil
+}
+
+// ReadBareOutline reads of a file of size bytes what stands before and behind its content. Whether that is whole is not asked.
+func ReadBareOutline(file io.ReaderAt, size int64) (*Outline, error) {
+	s, head, t, err := parse(file, size)
+	if err != nil {
+		return nil, err
+	}
+	return &Outline{Sheet: s, Start: head, End: t.append(nil)}, nil
 }
 
 // SignedBy says whether the outline, and with it every byte that its digests allow, is signed with a key.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"slices"
+	"sync"
 
 	"redoubt"
 	"redoubt/store"
@@ -46,8 +47,18 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	return refused, nil
 }
 
+// finishTogether is how many pieces of content are made durable at once, so that they share syncs. Until then each may hold a megabyte.
+const finishTogether = 16
+
 // receiveAll receives the system records among what a peer sent, or the rest.
 func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.Received, system bool, signed map[string]bool) (taken []*incoming, refused []redoubt.Refusal, err error) {
+	finished, pieces := 0, 0 // of taken; in the others
+	finish := func() error {
+		fresh, no, err := e.finishAll(ctx, taken[finished:])
+		taken, refused, pieces = append(taken[:finished], fresh...), append(refused, no...), 0
+		finished = len(taken)
+		return err
+	}
 	for i := range in {
 		if (in[i].Entry.Name.Bucket == redoubt.SystemBucket) != system {
 			continue
@@ -61,8 +72,40 @@ func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.R
 			continue
 		}
 		taken = append(taken, n)
+		if n.w == nil {
+			continue
+		}
+		if pieces += len(n.w.staged); pieces >= finishTogether {
+			if err := finish(); err != nil {
+				return taken, refused, err
+			}
+		}
 	}
-	return taken, refused, nil
+	err = finish()
+	return taken, refused, err
+}
+
+// finishAll makes what was taken in durable, and refuses what cannot be.
+func (e *Enclave) finishAll(ctx context.Context, all []*incoming) (durable []*incoming, refused []redoubt.Refusal, err error) {
+	faults := make([]error, len(all))
+	var finishing sync.WaitGroup
+	for i, n := range all {
+		if n.w != nil {
+			finishing.Go(func() { faults[i] = n.w.finish() })
+		}
+	}
+	finishing.Wait()
+	for i, n := range all {
+		if faults[i] == nil || err != nil {
+			durable = append(durable, n) // the caller lets go of them where there is an error
+			continue
+		}
+		var no *redoubt.Refusal
+		if no, err = n.failed(ctx, e, faults[i]); no != nil {
+			refused = append(refused, *no)
+		}
+	}
+	return durable, refused, err
 }
 
 // applyAll commits what was taken, in one batch; a second one is needed only for what is about a name, or of a label set, that
@@ -298,7 +341,7 @@ func (e *Enclave) keepOrigin(b *bucket, f found, key string) error {
 	if f.rec.custody == nil || f.rec.origin != nil {
 		return nil
 	}
-	entry, _, err := e.signable(b, f, key, 0)
+	entry, _, _, err := e.signable(b, f, key, 0)
 	if err == nil {
 		f.rec.origin, err = entry.MarshalBinary()
 	}

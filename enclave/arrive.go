@@ -176,6 +176,9 @@ func (e *Enclave) keepArrived(ctx context.Context, n *incoming, pieces []piece, 
 			return n.refuseContent(ctx, e, err)
 		}
 	}
+	if err := w.finish(); err != nil {
+		return n.refuseContent(ctx, e, err)
+	}
 	if err := e.makeRoom(ctx, n); err != nil {
 		return nil, err
 	}

@@ -670,3 +670,14 @@ func TestWhatIsTheLatestAgainTravelsWhenTheNewerIsRemoved(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryForContentIsOfTheLeastClassThatHoldsIt(t *testing.T) {
+	for size, want := range map[int64]int{0: -1, keptLeast / 2: -1, keptLeast/2 + 1: 0, keptLeast: 0, keptLeast + 1: 1, 64 << 10: 2, keptContent/2 + 1: keptClasses - 1, keptContent: keptClasses - 1} {
+		if got := keptClass(size); got != want {
+			t.Errorf("%d bytes: class %d, want %d", size, got, want)
+		}
+		if b, release := keptBuffer(size); int64(len(b)) != size || (release == nil) != (want < 0) || want >= 0 && cap(b) != keptLeast<<want {
+			t.Errorf("%d bytes of %d, given back: %v", len(b), cap(b), release != nil)
+		}
+	}
+}

@@ -334,7 +334,7 @@ func TestAProjectionIsTakenFromTheHomeAndForThisRangeAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		rec := &record{id: makeVersionID(at2, from.maker, set.tag), made: set.id, maker: string(from.name), inline: []byte(value)}
-		x, _, err := from.signable((*from.buckets.Load())[redoubt.SystemBucket], found{set: set, rec: rec}, key, 0)
+		x, _, _, err := from.signable((*from.buckets.Load())[redoubt.SystemBucket], found{set: set, rec: rec}, key, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -86,15 +86,21 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 		take = func(_ context.Context, n *incoming) error { return e.takeRecord(n) }
 	}
 	if err := take(ctx, n); err != nil {
-		if n.w != nil {
-			n.w.discard()
-		}
-		if no, err = n.refuseContent(ctx, e, err); no != nil && !no.Later && n.arrival != nil {
-			err = n.arrival.drop(ctx) // what was kept of it is not what was signed
-		}
+		no, err := n.failed(ctx, e, err)
 		return nil, no, err
 	}
 	return n, nil, nil
+}
+
+// failed lets go of what was taken in of an entry, and refuses it where its content is the reason.
+func (n *incoming) failed(ctx context.Context, e *Enclave, err error) (no *redoubt.Refusal, _ error) {
+	if n.w != nil {
+		n.w.discard()
+	}
+	if no, err = n.refuseContent(ctx, e, err); no != nil && !no.Later && n.arrival != nil {
+		err = n.arrival.drop(ctx) // what was kept of it is not what was signed
+	}
+	return no, err
 }
 
 // admit verifies and decides an entry, without its content. What is admitted is not on record yet: n.entry says it, for the
@@ -447,7 +453,7 @@ func pieceSizes(x *redoubt.JournalEntry, from, to int64) (out []piece) {
 	return out
 }
 
-// takePart seals and stages one piece of content under a key of its own.
+// takePart seals and stages one piece of content under a key of its own. It is not durable before finish.
 func (w *write) takePart(ctx context.Context, r io.Reader, p piece) error {
 	key, wrapped, err := w.e.keyring.NewDataKey(w.set.text)
 	if err != nil {
@@ -469,5 +475,13 @@ func (w *write) takePart(ctx context.Context, r io.Reader, p piece) error {
 	}
 	p.ref, p.wrapped, p.bound = staged.Ref(), wrapped, w.rec.id
 	w.rec.pieces = append(w.rec.pieces, p)
-	return staged.Finish()
+	return nil
+}
+
+// finish makes durable what takePart staged.
+func (w *write) finish() (err error) {
+	for _, s := range w.staged {
+		err = errors.Join(err, s.Finish())
+	}
+	return err
 }

@@ -249,7 +249,7 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 	if f.rec == nil || f.rec.marker {
 		return out, b.missing(op, name)
 	}
-	sum, _, err := e.contentDigest(name, f, f.rec.size, 0)
+	sum, _, _, err := e.contentDigest(name, f, f.rec.size, 0)
 	if err != nil {
 		return out, err
 	}

@@ -304,7 +304,7 @@ type derivation struct {
 
 func (e *Enclave) listDerived(r *spillRecord, b *bucket, set *labelSet, key string, rec *record, relation string, d derivation) error {
 	name, f := redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}
-	sum, _, err := e.contentDigest(name, f, rec.size, 0)
+	sum, _, _, err := e.contentDigest(name, f, rec.size, 0)
 	text := hex.EncodeToString(sum[:])
 	if unreadable(err) {
 		text, err = "", nil // its copies are not known then; that it goes does not wait for that
@@ -317,7 +317,7 @@ func (e *Enclave) listDerived(r *spillRecord, b *bucket, set *labelSet, key stri
 
 // copyOfDerived says of which derivative a version may be a copy.
 func (e *Enclave) copyOfDerived(o *origins, b *bucket, set *labelSet, key string, rec *record) (redoubt.VersionID, error) {
-	sum, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}, rec.size, 0)
+	sum, _, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}, rec.size, 0)
 	if unreadable(err) {
 		return "", nil
 	}

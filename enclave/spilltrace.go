@@ -227,7 +227,7 @@ func (u *upload) mayHold(ctx context.Context, r *spillRecord) (holds bool, err e
 			return nil
 		}
 		rec := &record{id: p.Bound, size: p.Size, sums: p.Sums, pieces: []piece{p.piece()}, parts: true}
-		sum, _, err := u.e.contentDigest(u.name, found{set: u.set, rec: rec}, p.Size, 0)
+		sum, _, _, err := u.e.contentDigest(u.name, found{set: u.set, rec: rec}, p.Size, 0)
 		holds = err != nil || hex.EncodeToString(sum[:]) == r.SHA256 // what does not open is not known to be anything else
 		return ctx.Err()
 	})
@@ -273,13 +273,13 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 // sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is
 // a newer record, or none; what is still without a key nobody opens. One that is damaged holds nothing else up, and leaves the report unproven.
 func (e *Enclave) sameContent(b *bucket, name redoubt.ObjectName, f found, r *spillRecord) (bool, error) {
-	sum, _, err := e.contentDigest(name, f, f.rec.size, 0)
+	sum, _, _, err := e.contentDigest(name, f, f.rec.size, 0)
 	if redoubt.KindOf(err) == redoubt.Erased {
 		now, lerr := e.byID(e.engine, b, f.set.label, name.Key, e.ids.versionID(f.rec.id))
 		if lerr != nil || now.rec == nil {
 			return false, lerr
 		}
-		sum, _, err = e.contentDigest(name, now, now.rec.size, 0)
+		sum, _, _, err = e.contentDigest(name, now, now.rec.size, 0)
 	}
 	switch redoubt.KindOf(err) {
 	case redoubt.Erased:

@@ -8,7 +8,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/bits"
 	"slices"
+	"sync"
 
 	"redoubt"
 	"redoubt/label"
@@ -152,6 +154,37 @@ func nextPrefix(prefix []byte) []byte {
 // or all that goes in one message.
 const keptContent = 1 << 20
 
+// keptBuffers is memory for it, by powers of two from keptLeast on: made anew for each, it would have the collector go through the whole heap every
+// few of them.
+var keptBuffers [keptClasses]sync.Pool // of *[]byte
+
+const (
+	keptLeast   = 16 << 10
+	keptClasses = 7 // up to keptContent
+)
+
+// keptClass is the smallest class that has room for so many bytes; below zero: they are too few to be worth it.
+func keptClass(size int64) int {
+	if size <= keptLeast/2 {
+		return -1
+	}
+	return max(0, bits.Len64(uint64(size-1))-bits.Len64(keptLeast-1))
+}
+
+// keptBuffer is memory of so many bytes, and what gives it back; nil: nobody needs to.
+func keptBuffer(size int64) (b []byte, release func()) {
+	class := keptClass(size)
+	if class < 0 {
+		return make([]byte, size), nil
+	}
+	held, ok := keptBuffers[class].Get().(*[]byte)
+	if !ok {
+		fresh := make([]byte, keptLeast<<class)
+		held = &fresh
+	}
+	return (*held)[:size], func() { keptBuffers[class].Put(held) }
+}
+
 // item is what a stamp names, if the link carries it and it is still there. Content that had to be read for its digest is kept as far
 // as there is room.
 func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versionID, room *int64) (item redoubt.JournalItem, ok bool, err error) {
@@ -187,7 +220,7 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 		err = item.Entry.UnmarshalBinary(f.rec.origin)
 	} else if err == nil {
 		var kept []byte
-		if item.Entry, kept, err = e.signable(b, f, key, *room); kept != nil {
+		if item.Entry, kept, item.Release, err = e.signable(b, f, key, *room); kept != nil {
 			*room -= int64(len(kept))
 			item.Open = func() (redoubt.Content, error) { return inline(kept), nil }
 		}
@@ -199,16 +232,16 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 }
 
 // signable is a version's entry with the digest of its content. Content that had to be read for it is returned too, where it is not
-// longer than most.
-func (e *Enclave) signable(b *bucket, f found, key string, most int64) (out redoubt.JournalEntry, content []byte, err error) {
+// longer than most, with what gives its memory back.
+func (e *Enclave) signable(b *bucket, f found, key string, most int64) (out redoubt.JournalEntry, content []byte, release func(), err error) {
 	entry, err := e.entryOf(b, f, key)
 	if err != nil {
-		return out, nil, err
+		return out, nil, nil, err
 	}
 	if !f.rec.marker {
-		entry.Content, content, err = e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f, entry.SizeBytes, most)
+		entry.Content, content, release, err = e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f, entry.SizeBytes, most)
 	}
-	return *entry, content, err
+	return *entry, content, release, err
 }
 
 // fateOf takes a removal or an alteration apart; a place of a version is none.
@@ -282,26 +315,26 @@ func (c inline) Close() error { return nil }
 func (c inline) Whole() []byte { return c }
 
 // contentDigest is the SHA-256 of a version's size bytes of content: the one that came with it, or else they are read once more, and
-// returned where they are not more than most.
-func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, err error) {
+// returned where they are not more than most, with what gives their memory back.
+func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, release func(), err error) {
 	if given, err := base64.StdEncoding.DecodeString(f.rec.sums.SHA256); err == nil && len(given) == len(sum) && !f.rec.sums.Composite {
-		return [32]byte(given), nil, nil
+		return [32]byte(given), nil, nil, nil
 	}
 	r, err := e.openContent(name, f)
 	if err != nil {
-		return sum, nil, err
+		return sum, nil, nil, err
 	}
 	defer r.Close()
 	if size <= most {
-		content = make([]byte, size)
+		content, release = keptBuffer(size)
 		_, err := io.ReadFull(r.Reader(0, -1), content)
-		return sha256.Sum256(content), content, err
+		return sha256.Sum256(content), content, release, err
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, r.Reader(0, -1)); err != nil {
-		return sum, nil, err
+		return sum, nil, nil, err
 	}
-	return [32]byte(h.Sum(nil)), nil, nil
+	return [32]byte(h.Sum(nil)), nil, nil, nil
 }
 
 // sealed gives entries made here their custody, one signature for all of them, and records the page.

@@ -137,7 +137,7 @@ func (f *Feeder) fetch(ctx context.Context) error {
 		}
 		pause = 0
 		f.have = m
-		if err := f.spool.keep(haveName, m); err != nil {
+		if err := f.spool.hint(haveName, m); err != nil { // without it another bundle holds the same, and this one's number is void
 			return err
 		}
 		f.wake()
@@ -223,7 +223,7 @@ func (f *Feeder) sendNew(ctx context.Context) error {
 			return nil // it is tried again
 		}
 		f.sent = f.sent.with(b.mark, all)
-		if err := f.spool.keep(sentName, f.sent); err != nil {
+		if err := f.spool.hint(sentName, f.sent); err != nil { // without it this is sent once more
 			return err
 		}
 		f.busy = time.Now()

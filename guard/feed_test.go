@@ -122,6 +122,27 @@ func TestAFeederThatDiesAnywhereLosesNothing(t *testing.T) {
 	})
 }
 
+func TestAHintThatAPowerCutLeftEmptyIsNone(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{haveName, sentName, takenName} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, err := NewFeeder(FeederOptions{Dir: dir}); err != nil || f.have.Serial != 0 || len(f.sent) != 0 {
+		t.Errorf("a low half does not begin: %v", err)
+	}
+	if _, err := NewTaker(TakerOptions{Dir: dir}); err != nil {
+		t.Errorf("a high half does not begin: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, haveName), []byte(`{"Serial": 7`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewFeeder(FeederOptions{Dir: dir}); redoubt.KindOf(err) != redoubt.Corrupt {
+		t.Errorf("one that is cut off is read: %v", err)
+	}
+}
+
 func TestABundleThatIsCutOffIsNotHad(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/hex"
 	"encoding/json"
@@ -33,6 +34,7 @@ const (
 	bundleExt   = ".rbundle"
 	partExt     = ".part"
 	maxRecord   = 1 << 20
+	writeBytes  = 1 << 20 // bytes that are written together
 	refeedName  = "refeed.json"
 	refusedName = "refused"
 )
@@ -87,8 +89,12 @@ func (s spool) take(write func(w io.Writer) (redoubt.BundleMark, error)) (m redo
 			os.Remove(f.Name())
 		}
 	}()
-	if m, err = write(f); err != nil {
+	w := bufio.NewWriterSize(f, writeBytes)
+	if m, err = write(struct{ io.Writer }{w}); err != nil { // without ReadFrom, which would go past the buffer
 		return m, err
+	}
+	if err = w.Flush(); err != nil {
+		return m, diskFault(s.dir, err)
 	}
 	if err = errors.Join(f.Sync(), f.Close()); err == nil {
 		err = os.Rename(f.Name(), filepath.Join(s.dir, fileName(m)))
@@ -165,7 +171,7 @@ func inspect(path string, node redoubt.NodeName) (b spooled, err error) {
 	return spooled{path: path, bytes: st.Size(), at: st.ModTime(), mark: redoubt.BundleMark{Numbering: to.Numbering, Serial: to.Serial, ID: sheet.ID, Created: sheet.Created}}, nil
 }
 
-// record reads the record beside the bundles; none is the zero one.
+// record reads the record beside the bundles; none is the zero one, and so is what a power cut left empty of a hint.
 func (s spool) record(name string, into any) error {
 	f, err := os.Open(filepath.Join(s.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -177,7 +183,7 @@ func (s spool) record(name string, into any) error {
 	defer f.Close()
 	d := json.NewDecoder(io.LimitReader(f, maxRecord))
 	d.DisallowUnknownFields()
-	if err := d.Decode(into); err != nil {
+	if err := d.Decode(into); err != nil && err != io.EOF {
 		return &redoubt.Error{Op: "guard.spool", Object: filepath.Join(s.dir, name), Kind: redoubt.Corrupt, Err: err}
 	}
 	return nil
@@ -185,6 +191,19 @@ func (s spool) record(name string, into any) error {
 
 // keep writes a record, durable on return.
 func (s spool) keep(name string, record any) error {
+	err := s.write(name, record, (*os.File).Sync)
+	if err == nil {
+		err = s.sync()
+	}
+	return diskFault(s.dir, err)
+}
+
+// hint writes a record that outlives this process, and costs something repeated where a power cut takes it back.
+func (s spool) hint(name string, record any) error {
+	return diskFault(s.dir, s.write(name, record, func(*os.File) error { return nil }))
+}
+
+func (s spool) write(name string, record any, sync func(*os.File) error) error {
 	raw, err := json.Marshal(record)
 	if err != nil {
 		return err
@@ -192,14 +211,11 @@ func (s spool) keep(name string, record any) error {
 	path := filepath.Join(s.dir, name)
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return diskFault(s.dir, err)
+		return err
 	}
 	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+	if err = errors.Join(err, sync(f), f.Close()); err == nil {
 		err = os.Rename(path+".new", path)
 	}
-	if err == nil {
-		err = s.sync()
-	}
-	return diskFault(s.dir, err)
+	return err
 }

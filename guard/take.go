@@ -143,7 +143,7 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	}
 	if b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial {
 		t.last = b.mark
-		if err := t.spool.keep(takenName, b.mark); err != nil {
+		if err := t.spool.hint(takenName, b.mark); err != nil { // without it the next is waited before, as for a gap
 			return false, err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 	"redoubt/carry/diode"
 	"redoubt/client"
 	"redoubt/guard"
@@ -47,8 +48,10 @@ type HalfConfig struct {
 // The road between the halves. It is paced by configuration and by nothing that the far side does: there is no way back (RULES 4.7).
 const (
 	roadLoss  = 0.05
-	mostAtOne = 8192 // bytes in a datagram; a loopback and a jumbo frame carry it whole
-	calm      = 8    // what is sent again has that part of the rate: both halves may have other work
+	homeLoss  = 0.01              // within one machine nothing is lost but what its kernel has no room for
+	homeAtOne = diode.MaxDatagram // bytes in a datagram there
+	mostAtOne = 8192              // and elsewhere: a jumbo frame carries it whole
+	calm      = 8                 // what is sent again has that part of the rate: both halves may have other work
 )
 
 // RunHalf runs one half until ctx ends.
@@ -74,7 +77,7 @@ func roadDatagram(c HalfConfig) int {
 	from, err2 := netip.ParseAddr(c.From)
 	switch {
 	case err == nil && to.Addr().IsLoopback():
-		return mostAtOne
+		return homeAtOne
 	case err != nil || err2 != nil:
 		return diode.DefaultDatagram
 	}
@@ -98,7 +101,11 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	}
 	defer socket.Close()
 	pace := cmp.Or(c.Pace, usualPace)
-	s, err := diode.NewSender(socket, diode.Plan{Rate: pace, Datagram: roadDatagram(c), Loss: roadLoss, Interleave: 2, Passes: 1, Key: key})
+	plan := diode.Plan{Rate: pace, Datagram: roadDatagram(c), Loss: roadLoss, Interleave: 2, Passes: 1, Key: key, Bare: true}
+	if plan.Datagram == homeAtOne {
+		plan.Loss = homeLoss
+	}
+	s, err := diode.NewSender(socket, plan)
 	if err != nil {
 		return err
 	}
@@ -109,8 +116,11 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	return f.Run(ctx)
 }
 
-// inMemory is how large a bundle is read whole before it is sent.
-const inMemory = 32 << 20
+// Of what is on the road so much comes together in memory at the high half: some bundles, so that one that lacks a part does not hold up the next.
+const staged = 128 << 20
+
+// fresh is how old a file is at most that is sent without being digested once more.
+const fresh = time.Minute
 
 // oneWay sends files, one after the other.
 type oneWay struct {
@@ -134,7 +144,7 @@ func (s *oneWay) send(ctx context.Context, path string, again bool) error {
 		return err
 	}
 	file := io.ReaderAt(f)
-	if st.Size() <= inMemory { // as a bundle of a raise is, but for one with a large version in it
+	if st.Size() <= diode.MaxBare { // as a bundle of a raise is, but for one with a large version in it
 		if int64(len(s.buf)) < st.Size() {
 			s.buf = make([]byte, st.Size())
 		}
@@ -143,6 +153,11 @@ func (s *oneWay) send(ctx context.Context, path string, again bool) error {
 			return err
 		}
 		file = bytes.NewReader(whole)
+	}
+	if s.Bare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
+		if _, err := bundle.ReadOutline(ctx, file, st.Size(), nil); err != nil {
+			return err
+		}
 	}
 	load, err := s.Load(ctx, file, st.Size(), nil, nil)
 	if err != nil {
@@ -160,7 +175,7 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil || len(maker) != ed25519.PublicKeySize {
 		return &redoubt.Error{Op: "node.runHigh", Object: string(c.Low), Kind: redoubt.Invalid, Err: errors.New("the lower enclave's key is no Ed25519 public key")}
 	}
-	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
+	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
 		switch {
 		case e.Kind == diode.Whole:
 			t.Came(e.File)

@@ -27,8 +27,8 @@ const roadFile = "road.json"
 // does not run.
 const (
 	usualPace = 800_000_000
-	quickPace = 1_600_000_000
-	roomForIt = 16 << 20 // bytes that the kernel holds
+	quickPace = 4_800_000_000
+	roomForIt = 64 << 20 // bytes that the kernel holds
 )
 
 // fitSide refuses a half where the estate has both run in one, and both where it has them run apart.

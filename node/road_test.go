@@ -79,7 +79,7 @@ func TestADatagramGoesWholeWhereItIsKnownTo(t *testing.T) {
 		road, from string
 		want       int
 	}{
-		{"127.0.0.1:4790", "", mostAtOne}, {"[::1]:4790", "", mostAtOne}, {"10.9.0.2:4790", "", diode.DefaultDatagram}, {"10.9.0.2:4790", "192.0.2.77", diode.DefaultDatagram},
+		{"127.0.0.1:4790", "", homeAtOne}, {"[::1]:4790", "", homeAtOne}, {"10.9.0.2:4790", "", diode.DefaultDatagram}, {"10.9.0.2:4790", "192.0.2.77", diode.DefaultDatagram},
 	} {
 		if got := roadDatagram(HalfConfig{Road: c.road, From: c.from}); got != c.want {
 			t.Errorf("to %s from %q: %d bytes, want %d", c.road, c.from, got, c.want)

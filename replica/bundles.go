@@ -58,6 +58,7 @@ type Bundles struct {
 	codecs               Codecs
 	importing, exporting chan struct{}
 	memory               chan *bytes.Buffer // for what is held there while it is imported
+	opened               bytes.Buffer       // of the one that imports: what is in it, in clear
 
 	beatsMu sync.Mutex
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one

@@ -231,6 +231,11 @@ func (x *exporter) entries(ctx context.Context, set string, stamps []redoubt.Sta
 		if err := x.page(ctx, set, fetched); err != nil {
 			return err
 		}
+		for i := range fetched {
+			if release := fetched[i].Release; release != nil {
+				release()
+			}
+		}
 	}
 	return nil
 }
@@ -246,9 +251,11 @@ func (x *exporter) page(ctx context.Context, set string, fetched []redoubt.Journ
 		m, size = items{Set: set}, 0
 		return err
 	}
-	fetched = slices.DeleteFunc(fetched, func(item redoubt.JournalItem) bool { return item.Superseded })
 	for i := range fetched {
 		item := &fetched[i]
+		if item.Superseded {
+			continue
+		}
 		n := x.counts.of(set)
 		n.Entries++
 		n.Bytes += item.Entry.SizeBytes

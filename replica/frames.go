@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -143,9 +144,10 @@ func (f *frameWriter) end() error {
 	return err
 }
 
-// frameReader reads messages until the end. A message is valid until the next is read.
+// frameReader reads messages until the end. A message is valid until the next is read, unless all are in memory.
 type frameReader struct {
 	r     io.Reader
+	held  []byte // what is left, where all of it is in memory; r is nil then
 	bytes int64
 	buf   []byte
 }
@@ -153,30 +155,50 @@ type frameReader struct {
 var errCut = errors.New("the content ends early")
 
 func (f *frameReader) next() ([]byte, error) {
-	var head [4]byte
-	if _, err := io.ReadFull(f.r, head[:]); err != nil {
-		return nil, cut(err)
+	head, err := f.read(4)
+	if err != nil {
+		return nil, err
 	}
-	n := int(binary.BigEndian.Uint32(head[:]))
+	n := int(binary.BigEndian.Uint32(head))
 	if n == 0 || n > maxFrame {
 		return nil, errMessage
 	}
-	if cap(f.buf) < n {
-		f.buf = make([]byte, n)
+	return f.read(n)
+}
+
+// read gives the next n bytes.
+func (f *frameReader) read(n int) (b []byte, err error) {
+	if f.r == nil {
+		if n > len(f.held) {
+			return nil, errCut
+		}
+		b, f.held = f.held[:n:n], f.held[n:]
+	} else {
+		if cap(f.buf) < n {
+			f.buf = make([]byte, n)
+		}
+		b = f.buf[:n]
+		_, err = io.ReadFull(f.r, b)
 	}
-	msg := f.buf[:n]
-	if _, err := io.ReadFull(f.r, msg); err != nil {
-		return nil, cut(err)
+	f.bytes += int64(n)
+	return b, cut(err)
+}
+
+// lasting is a message that stays as it is.
+func (f *frameReader) lasting(msg []byte) []byte {
+	if f.r == nil {
+		return msg
 	}
-	f.bytes += int64(len(head) + n)
-	return msg, nil
+	return bytes.Clone(msg)
 }
 
 // finish reads what follows the end: zeros, fewer than padBytes.
 func (f *frameReader) finish() error {
-	rest, err := io.ReadAll(io.LimitReader(f.r, padBytes+1))
-	if err != nil {
-		return err
+	rest, err := f.held, error(nil)
+	if f.r != nil {
+		if rest, err = io.ReadAll(io.LimitReader(f.r, padBytes+1)); err != nil {
+			return err
+		}
 	}
 	if want := int((padBytes - f.bytes%padBytes) % padBytes); len(rest) != want {
 		return errMessage

@@ -20,6 +20,7 @@ type importer struct {
 	b        *Bundles
 	v        *bundle.Bundle
 	id       *keys.Identity
+	plain    []byte // the content, where it was opened into memory
 	peer     redoubt.NodeName
 	packer   *packer
 	counts   counts
@@ -38,6 +39,12 @@ type importer struct {
 
 // run reads the content twice: once to see that it is well formed to its end, then to take it. taking becomes what is to be kept.
 func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error {
+	if m.v.FileBytes <= stagedInMemory {
+		defer m.forget()
+		if err := m.hold(); err != nil {
+			return err
+		}
+	}
 	m.broken, m.tickets = map[string]bool{}, map[string][]byte{}
 	said, err := m.walk(ctx, nil)
 	if err != nil {
@@ -74,6 +81,27 @@ func (m *importer) run(ctx context.Context, taking *redoubt.BundleTaking) error 
 	return nil
 }
 
+// hold opens the content into the memory for that, so that it is opened but once. Imports wait for one another, so there is one.
+func (m *importer) hold() error {
+	plain, err := m.v.Open(m.id)
+	if err != nil {
+		return err
+	}
+	m.b.opened.Reset()
+	m.b.opened.Grow(int(m.v.SealedBytes)) // what is sealed is longer: nothing is moved, which would leave a copy
+	if _, err := m.b.opened.ReadFrom(plain); err != nil {
+		return err
+	}
+	m.plain = m.b.opened.Bytes()
+	return nil
+}
+
+// forget overwrites what was opened.
+func (m *importer) forget() {
+	clear(m.b.opened.Bytes())
+	m.plain = nil
+}
+
 // meet holds the life of the maker's state against the one that was known. Another one means that what it acknowledged may be
 // lost to it; a bundle that is older than what was taken last does not say so. fresh: what it gives back is of no account.
 func (m *importer) meet(ctx context.Context, life [16]byte, taking *redoubt.BundleTaking) (fresh bool, err error) {
@@ -96,11 +124,12 @@ func (m *importer) meet(ctx context.Context, life [16]byte, taking *redoubt.Bund
 
 // walk reads the whole content, and hands each message of entries to take where it is not nil. What the messages say is bounded here.
 func (m *importer) walk(ctx context.Context, take func(ctx context.Context, msg []byte, rest *frameReader) error) (said manifest, err error) {
-	plain, err := m.v.Open(m.id)
-	if err != nil {
-		return said, err
+	f := &frameReader{held: m.plain}
+	if m.plain == nil {
+		if f.r, err = m.v.Open(m.id); err != nil {
+			return said, err
+		}
 	}
-	f := &frameReader{r: plain}
 	malformed := func(err error) error {
 		if err == nil || redoubt.KindOf(err) != redoubt.Internal || ctx.Err() != nil {
 			return err
@@ -156,7 +185,7 @@ func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) erro
 		}
 		return err
 	case msgItems:
-		return m.takeItems(ctx, msg)
+		return m.takeItems(ctx, rest.lasting(msg))
 	case msgBegin:
 		return m.takeLarge(ctx, msg, rest)
 	case msgMark:
@@ -172,9 +201,9 @@ func (m *importer) take(ctx context.Context, msg []byte, rest *frameReader) erro
 	return errMessage
 }
 
-// takeItems takes a message of small entries.
+// takeItems takes a message of small entries, which stays as it is.
 func (m *importer) takeItems(ctx context.Context, msg []byte) error {
-	all, err := decodeItems(bytes.Clone(msg))
+	all, err := decodeItems(msg)
 	if err != nil {
 		return err
 	}
@@ -216,7 +245,7 @@ func (m *importer) unpack(ctx context.Context, set string, p *parcel) (r redoubt
 
 // takeLarge takes an entry whose content follows in pieces: with others as long as it is held in memory, and by itself beyond.
 func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader) error {
-	start, err := decodeBegin(bytes.Clone(msg))
+	start, err := decodeBegin(rest.lasting(msg))
 	if err != nil {
 		return err
 	}
@@ -235,8 +264,7 @@ func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader)
 		}
 		return err
 	}
-	p.Content = make([]byte, start.Bytes) // which the former bounds, and gatherBytes
-	if _, err = io.ReadFull(content, p.Content); err != nil {
+	if p.Content, err = content.all(); err != nil { // which the former bounds, and gatherBytes
 		return err
 	}
 	r, ok, err := m.unpack(ctx, start.Set, &p)
@@ -336,20 +364,45 @@ func (p *pieces) Read(b []byte) (int, error) {
 		if p.left == 0 {
 			return 0, io.EOF
 		}
-		msg, err := p.f.next()
-		if err != nil {
+		if err := p.next(); err != nil {
 			return 0, err
 		}
-		seq, content, err := decodePiece(msg)
-		if err != nil || seq != p.seq || int64(len(content)) > p.left {
-			return 0, errors.Join(err, errMessage)
-		}
-		p.rest = content
-		p.left -= int64(len(content))
 	}
 	n := copy(b, p.rest)
 	p.rest = p.rest[n:]
 	return n, nil
+}
+
+// next reads the next piece.
+func (p *pieces) next() error {
+	msg, err := p.f.next()
+	if err != nil {
+		return err
+	}
+	seq, content, err := decodePiece(msg)
+	if err != nil || seq != p.seq || int64(len(content)) > p.left {
+		return errors.Join(err, errMessage)
+	}
+	p.rest = content
+	p.left -= int64(len(content))
+	return nil
+}
+
+// all reads the rest into memory; what lies there already, in one piece, it gives as it is.
+func (p *pieces) all() ([]byte, error) {
+	if p.f.r == nil && p.left > 0 {
+		if err := p.next(); err != nil {
+			return nil, err
+		}
+		if p.left == 0 {
+			whole := p.rest
+			p.rest = nil
+			return whole, nil
+		}
+	}
+	all := make([]byte, p.left+int64(len(p.rest)))
+	_, err := io.ReadFull(p, all)
+	return all, err
 }
 
 // former holds messages against the order and the bounds that they have in a bundle, without opening what they carry.

@@ -158,6 +158,21 @@ func (b *book) note(s *bundle.Sheet) {
 	}
 }
 
+// names says whether the book has a bundle by its number, too: it remembers fewer IDs than numbers.
+func (b *book) names(s *bundle.Sheet) bool {
+	if b.has(s.ID) || s.Kind == bundle.Receipt {
+		return b.has(s.ID)
+	}
+	for _, to := range s.To {
+		for _, x := range b.Series {
+			if x.Maker == s.Maker && x.For == to.Node && x.Numbering == hex.EncodeToString(to.Numbering[:]) && InSpans(x.Whole, to.Serial) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (b *book) has(id [32]byte) bool { return slices.Contains(b.Recent, hex.EncodeToString(id[:])) }
 
 // readBook reads the book at path; where none is, it is empty.
@@ -222,6 +237,11 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return writeFile(path, raw)
+}
+
+// writeFile makes a document the content of a file, durable on return: whole, or as it was.
+func writeFile(path string, raw []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".new-*")
 	if err != nil {
 		return err
@@ -235,6 +255,18 @@ func writeJSON(path string, v any) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// syncFile makes a file's content durable. One that is gone is nobody's any more.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 func syncDir(dir string) error {

@@ -14,6 +14,7 @@
 // way to send. Stage keeps what came on disk at once, so that it goes on where it was killed. Nothing is opened
 // here: what comes is sealed, and the strict reader (package bundle) follows at the node. docs/spec/diode.md has the format.
 //
-// A Stage may be used by many at once; Stage.mu is its only lock, and no file is read or digested under it but for single shards.
+// A Stage may be used by many at once; no file is read or digested under Stage.mu but for single shards. Where it is told to, bundles come together in its
+// memory instead, and their files are made durable a little later.
 // A Sender is used by one.
 package diode

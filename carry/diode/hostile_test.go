@@ -311,6 +311,7 @@ func TestPlansAreWithinTheirLimits(t *testing.T) {
 		"too many blocks":       func(p *Plan) { p.Interleave = MaxInterleave + 1 },
 		"no pass":               func(p *Plan) { p.Passes = 0 },
 		"too many passes":       func(p *Plan) { p.Passes = MaxPasses + 1 },
+		"bare without a key":    func(p *Plan) { p.Bare, p.Key = true, nil },
 		"a key of another size": func(p *Plan) { p.Key = make([]byte, KeyBytes-1) },
 	} {
 		p := plan()
@@ -320,7 +321,7 @@ func TestPlansAreWithinTheirLimits(t *testing.T) {
 		}
 	}
 	file := newBundle(t, 1, 5<<20)
-	for _, p := range []Plan{{MinRate, MinDatagram, 0, 1, 1, nil}, {MaxRate, MaxDatagram, MaxLoss, MaxInterleave, 2, sharedKey}, {MaxRate, MinDatagram + 63, MaxLoss, 3, 1, nil}} {
+	for _, p := range []Plan{{MinRate, MinDatagram, 0, 1, 1, nil, false}, {MaxRate, MaxDatagram, MaxLoss, MaxInterleave, 2, sharedKey, false}, {MaxRate, MinDatagram + 63, MaxLoss, 3, 1, nil, false}} {
 		if l := loadOf(t, p, file); l.holds() < int64(len(file)) {
 			t.Errorf("%+v: it takes %d bytes", p, l.holds())
 		}

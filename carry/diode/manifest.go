@@ -17,6 +17,7 @@ const (
 	maxPieces        = maxManifestBytes/(MinDatagram-headBytes) + 1 // 18,740
 
 	manifestFormat = 1
+	bareFormat     = 2 // without digests
 	manifestFixed  = 1 + 2 + 2 + 2 + 2
 )
 
@@ -92,7 +93,11 @@ func newManifest(o *bundle.Outline, g geometry) (*manifest, error) {
 		return nil, &redoubt.Error{Op: "diode.manifest", Kind: redoubt.Invalid, Err: err}
 	}
 	b := make([]byte, 0, manifestFixed+len(o.Start)+len(o.End)+len(o.Leaves)*sha256.Size)
-	b = append(b, manifestFormat)
+	format := byte(manifestFormat)
+	if len(o.Leaves) == 0 {
+		format = bareFormat
+	}
+	b = append(b, format)
 	for _, n := range []int{g.shardBytes, g.parity, g.lastParity, len(o.Start)} {
 		b = binary.BigEndian.AppendUint16(b, uint16(n))
 	}
@@ -114,7 +119,7 @@ var errManifest = &redoubt.Error{Op: "diode.manifest", Kind: redoubt.Invalid, Er
 
 // decodeManifest reads the one form of a manifest. The digests are those that the bundle's end is about; who signed that is not asked.
 func decodeManifest(raw []byte) (*manifest, error) {
-	if len(raw) < manifestFixed || len(raw) > maxManifestBytes || raw[0] != manifestFormat {
+	if len(raw) < manifestFixed || len(raw) > maxManifestBytes || raw[0] != manifestFormat && raw[0] != bareFormat {
 		return nil, errManifest
 	}
 	var n [4]int
@@ -126,11 +131,17 @@ func decodeManifest(raw []byte) (*manifest, error) {
 		return nil, errManifest
 	}
 	start, end, digests := rest[:n[3]], rest[n[3]:n[3]+bundle.TrailerBytes], rest[n[3]+bundle.TrailerBytes:]
-	leaves := make([][sha256.Size]byte, len(digests)/sha256.Size)
-	for i := range leaves {
-		copy(leaves[i][:], digests[i*sha256.Size:])
+	var o *bundle.Outline
+	var err error
+	if raw[0] == bareFormat {
+		o, err = bundle.NewBareOutline(start, end)
+	} else {
+		leaves := make([][sha256.Size]byte, len(digests)/sha256.Size)
+		for i := range leaves {
+			copy(leaves[i][:], digests[i*sha256.Size:])
+		}
+		o, err = bundle.NewOutline(start, end, leaves)
 	}
-	o, err := bundle.NewOutline(start, end, leaves)
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +154,9 @@ func decodeManifest(raw []byte) (*manifest, error) {
 	}
 	return m, nil
 }
+
+// bare says whether no block can be held against a digest: each is what came under the key.
+func (m *manifest) bare() bool { return m.raw[0] == bareFormat }
 
 // pieces is how many datagrams the manifest takes.
 func (m *manifest) pieces() int { return int(ceil(int64(len(m.raw)), int64(m.shardBytes))) }

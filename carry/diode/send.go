@@ -35,7 +35,13 @@ type Plan struct {
 	Interleave int     // blocks that are sent mixed, so that a burst takes a little of each
 	Passes     int     // how often everything is sent
 	Key        []byte  // KeyBytes that both sides share; nil: none
+	// Bare sends bundles of MaxBare at most without digests of their blocks: for who receives in memory, under a key. Nothing is digested at either end, and
+	// a file that is damaged is sent.
+	Bare bool
 }
+
+// MaxBare is the longest file that is sent bare.
+const MaxBare = 32 << 20
 
 func (p *Plan) check() error {
 	why := ""
@@ -50,6 +56,8 @@ func (p *Plan) check() error {
 		why = fmt.Sprintf("1 to %d blocks are mixed", MaxInterleave)
 	case p.Passes < 1 || p.Passes > MaxPasses:
 		why = fmt.Sprintf("1 to %d passes", MaxPasses)
+	case p.Bare && p.Key == nil:
+		why = "without digests a bundle is sent under a key"
 	default:
 		return nil
 	}
@@ -92,11 +100,11 @@ func NewSender(w io.Writer, p Plan) (*Sender, error) {
 	return &Sender{Plan: p, w: w, tags: tags, pace: newPacer(p.Rate), run: rand.Uint32()}, nil
 }
 
-// Load is a bundle that was read whole and found undamaged, cut as a plan says.
+// Load is a bundle that was read whole and found undamaged, unless it is sent bare, cut as a plan says.
 type Load struct {
 	*manifest
 	file   io.ReaderAt
-	steady bool  // file is in memory: what was read of it once stays so
+	steady bool  // what is read of the file is not held against a digest: it is in memory, and was; or it is sent bare
 	blocks []int // that are sent
 	total  int64 // datagrams of one pass
 	copies int   // how often the manifest has to go so that it is lost as seldom as a block
@@ -104,7 +112,14 @@ type Load struct {
 
 // Load reads a bundle and plans its sending; where file is a bytes.Reader, it is held in memory and read but once. only names the blocks to send; nil: all. progress may be nil.
 func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []int, progress func(done int64)) (*Load, error) {
-	o, err := bundle.ReadOutline(ctx, file, size, progress)
+	bare := s.Bare && size <= MaxBare
+	var o *bundle.Outline
+	var err error
+	if bare {
+		o, err = bundle.ReadBareOutline(file, size)
+	} else {
+		o, err = bundle.ReadOutline(ctx, file, size, progress)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +135,7 @@ func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []
 		return nil, err
 	}
 	_, steady := file.(*bytes.Reader)
-	l := &Load{manifest: m, file: file, steady: steady, blocks: only}
+	l := &Load{manifest: m, file: file, steady: steady || bare, blocks: only}
 	if only == nil {
 		for b := range g.blocks() {
 			l.blocks = append(l.blocks, b)
@@ -213,6 +228,9 @@ func (s *Sender) piece(ctx context.Context, l *Load, i int) error {
 func (s *Sender) datagram(ctx context.Context, p packet) error {
 	if err := s.pace.wait(ctx, headBytes+len(p.Payload)+UDPOverhead); err != nil {
 		return err
+	}
+	if s.seq == runLength {
+		s.run, s.seq = rand.Uint32(), 0
 	}
 	p.Run, p.Seq = s.run, s.seq
 	s.seq++

@@ -2,8 +2,11 @@ package diode
 
 import (
 	"cmp"
+	"context"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +22,7 @@ const (
 	MaxStaged    = 64                   // bundles that are on their way at once
 	DefaultHold  = 64 << 30             // bytes of disk of all that are on their way; also bounds one bundle
 	staleAfter   = 24 * time.Hour       // without a new shard, one gives way when there is no room for another
+	staleMemory  = time.Second          // one in memory, where another waits for its room: senders send one after the other, and all of one when they send it again
 	maxPending   = 32                   // manifests of which pieces are awaited
 	maxPendBytes = maxManifestBytes * 2 // of their pieces
 	maxEarly     = 1 << 20              // bytes of shards that came before their manifest
@@ -30,6 +34,7 @@ type Options struct {
 	Key    []byte                                 // KeyBytes that both sides share; nil: none
 	Makers map[redoubt.NodeName]ed25519.PublicKey // whose bundles are taken, and their keys; nil: anybody's, for the node verifies
 	Hold   int64                                  // bytes of disk; 0: DefaultHold
+	Memory int64                                  // bytes of memory, in which what goes into them comes together; only with a key are bundles taken that are sent bare
 	Tell   func(Event)                            // may be nil; called by one at a time, and must not call the Stage
 }
 
@@ -76,6 +81,8 @@ type Stage struct {
 	mu      sync.Mutex // guards what follows
 	book    *book
 	moving  map[transferID]*transfer
+	spare   []byte   // of one in memory that became a file
+	unsaved []string // files that came together in memory and may be lost with the machine's power; the book on disk has none of them
 	pending map[transferID]*pending
 	early   early
 	refused []transferID
@@ -90,6 +97,11 @@ type Stage struct {
 	told    time.Time     // when something was told that is told seldom
 	faulted time.Time     // when a fault was told of
 	ended   chan struct{} // the mender's
+
+	saving sync.Mutex    // one saves at a time; before mu
+	save   chan struct{} // something is unsaved
+	saved  chan struct{} // who saves has ended
+	close  context.CancelFunc
 }
 
 // job is a block to make; block -1: all are whole.
@@ -107,7 +119,7 @@ func Open(dir string, o Options) (*Stage, error) {
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Kind: redoubt.Invalid, Err: err}
 	}
-	s := &Stage{dir: dir, o: o, tags: tags, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{})}
+	s := &Stage{dir: dir, o: o, tags: tags, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{}), save: make(chan struct{}, 1), saved: make(chan struct{})}
 	s.work, s.rest = sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	if err := os.MkdirAll(s.path(""), 0o700); err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Object: dir, Err: err}
@@ -118,11 +130,17 @@ func Open(dir string, o Options) (*Stage, error) {
 	if s.book, err = readBook(s.path("book.json")); err == nil {
 		err = s.resume()
 	}
+	if err == nil && o.Memory > 0 {
+		err = s.sound()
+	}
 	if err != nil {
 		s.undo()
 		return nil, err
 	}
+	var ctx context.Context
+	ctx, s.close = context.WithCancel(context.Background())
 	go s.mending()
+	go s.keepSaving(ctx)
 	return s, nil
 }
 
@@ -180,6 +198,98 @@ func (s *Stage) named(name string) error {
 	return os.RemoveAll(s.path(name))
 }
 
+// sound looks at the files that came together in memory and are not in the book: they came just before the end. One that a power cut took something
+// of is removed, as if it had not come.
+func (s *Stage) sound() error {
+	files, err := filepath.Glob(filepath.Join(s.dir, "*"+Suffix))
+	for _, path := range files {
+		o, bad := readFile(path, func(f io.ReaderAt, size int64) (*bundle.Outline, error) {
+			sheet, err := bundle.Inspect(f, size)
+			if err != nil || s.book.names(&sheet) {
+				return nil, err
+			}
+			return bundle.ReadOutline(context.Background(), f, size, nil)
+		})
+		switch kind := redoubt.KindOf(bad); {
+		case bad == nil && o != nil:
+			s.book.note(&o.Sheet)
+			s.unsaved = append(s.unsaved, path)
+		case kind == redoubt.Invalid || kind == redoubt.Denied || kind == redoubt.TooLarge:
+			err = errors.Join(err, os.Remove(path))
+		default:
+			err = errors.Join(err, bad)
+		}
+	}
+	if err != nil {
+		return &redoubt.Error{Op: "diode.Open", Object: s.dir, Err: err}
+	}
+	if len(s.unsaved) == 0 {
+		return nil
+	}
+	return s.record()
+}
+
+// saveEvery is how long what came together in memory may be unsaved: who takes a file away meanwhile spares the disk the work.
+const saveEvery = time.Second
+
+// keepSaving saves what is unsaved, until ctx ends.
+func (s *Stage) keepSaving(ctx context.Context) {
+	defer close(s.saved)
+	for ctx.Err() == nil {
+		select {
+		case <-s.save:
+		case <-ctx.Done():
+			continue
+		}
+		pause := time.NewTimer(saveEvery)
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
+		pause.Stop()
+		if err := s.record(); err != nil {
+			s.mu.Lock()
+			told := s.seldom(Event{Kind: Fault, Err: &redoubt.Error{Op: "diode.Stage", Object: s.dir, Err: err}})
+			s.mu.Unlock()
+			s.say(told...)
+			s.wakeSaver()
+		}
+	}
+}
+
+func (s *Stage) wakeSaver() {
+	select {
+	case s.save <- struct{}{}:
+	default:
+	}
+}
+
+// record makes durable what is unsaved and still there, and then the book, which has it.
+func (s *Stage) record() (err error) {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	files := s.unsaved
+	s.unsaved = nil
+	book, err := json.Marshal(s.book)
+	s.mu.Unlock()
+	for _, path := range files {
+		err = errors.Join(err, syncFile(path))
+	}
+	if err == nil && len(files) > 0 {
+		err = syncDir(s.dir)
+	}
+	if err == nil {
+		err = writeFile(s.path("book.json"), book)
+	}
+	if err != nil {
+		s.mu.Lock()
+		s.unsaved = append(files, s.unsaved...)
+		s.mu.Unlock()
+	}
+	return err
+}
+
 // Close waits for blocks that are being made, and lets go of the folder. What is on its way stays there.
 func (s *Stage) Close() error {
 	s.mu.Lock()
@@ -187,9 +297,14 @@ func (s *Stage) Close() error {
 	s.work.Broadcast()
 	s.mu.Unlock()
 	<-s.ended
+	s.close()
+	<-s.saved
 	var err error
+	if len(s.unsaved) > 0 {
+		err = s.record()
+	}
 	for _, t := range s.moving {
-		err = errors.Join(err, t.noteAll())
+		err = errors.Join(err, t.noteAll()) // what was in memory is lost, as on the road
 		t.close()
 	}
 	s.undo()
@@ -274,7 +389,8 @@ func (s *Stage) mend(m *mender, t *transfer, block int) []Event {
 // end makes a file of a transfer whose blocks are whole. What another process found whole is looked at once more: the machine may have
 // lost power since.
 func (s *Stage) end(m *mender, t *transfer) []Event {
-	if !t.named && s.book.has(t.ID) { // in another cut
+	defer func() { t.ending = false }() // until it is over, nobody else begins it
+	if !t.named && s.book.has(t.ID) {   // in another cut
 		s.done = remember(s.done, t.id, maxRecent)
 		s.discard(t)
 		return nil
@@ -294,7 +410,6 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 		name, err = t.settle(s.dir)
 	}
 	s.mu.Lock()
-	t.ending = false
 	for _, b := range spoiled {
 		s.counts.Spoiled++
 		err = errors.Join(err, t.forget(b))
@@ -306,8 +421,16 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 		return []Event{{Kind: Spoiled, Sheet: t.Sheet}}
 	}
 	s.book.note(&t.Sheet)
-	if err := writeJSON(s.path("book.json"), s.book); err != nil {
-		return s.fault(t.manifest, err)
+	if t.inMemory() {
+		s.unsaved = append(s.unsaved, filepath.Join(s.dir, name))
+		s.wakeSaver()
+	} else {
+		s.mu.Unlock()
+		err := s.record()
+		s.mu.Lock()
+		if err != nil {
+			return s.fault(t.manifest, err)
+		}
 	}
 	s.done = remember(s.done, t.id, maxRecent)
 	for _, x := range s.moving {

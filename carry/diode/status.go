@@ -117,9 +117,11 @@ func look(dir, name string) (*transfer, error) {
 		return nil, err
 	}
 	t := &transfer{manifest: m, dir: filepath.Join(dir, name), have: map[int]*shardSet{}}
-	if t.marks, err = os.Open(filepath.Join(t.dir, "marks")); err != nil {
+	marks, err := os.Open(filepath.Join(t.dir, "marks"))
+	if err != nil {
 		return nil, err
 	}
+	t.marks = marks
 	defer t.close()
 	return t, t.load()
 }

@@ -81,7 +81,20 @@ func (t *transfer) idle() bool { return !t.ending && !slices.Contains(t.state, b
 func (s *Stage) discard(t *transfer) {
 	delete(s.moving, t.id)
 	t.close()
+	if t.inMemory() {
+		s.spare = t.slab
+		return
+	}
 	os.RemoveAll(t.dir) // where that fails, the next Open removes it
+}
+
+// slab is memory of so many bytes, with what was in it before: that of the last transfer that needs its own no more, where it is large enough.
+func (s *Stage) slab(bytes int64) []byte {
+	b := s.spare
+	if s.spare = nil; int64(cap(b)) < bytes {
+		b = make([]byte, bytes)
+	}
+	return b[:bytes]
 }
 
 // seldomEvery is how often that is told which comes with every datagram.
@@ -127,15 +140,17 @@ func (s *Stage) piece(p *packet) []Event {
 		s.done = remember(s.done, m.id, maxRecent)
 		return nil
 	}
-	told, err := s.admit(m)
+	told, inMemory, err := s.admit(m)
 	if errors.Is(err, redoubt.Unavailable) { // it may be taken when it comes round again
 		return append(told, s.seldom(Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
 	}
 	if err != nil {
 		return append(told, s.refuse(m.id, Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
 	}
-	t, err := create(s.path(""), m)
-	if err != nil {
+	var t *transfer
+	if inMemory {
+		t = createInMemory(m, s.slab(m.FileBytes+m.parityBytes()))
+	} else if t, err = create(s.path(""), m); err != nil {
 		return append(told, s.fault(m, err)...)
 	}
 	t.fed = time.Now()
@@ -163,10 +178,10 @@ func remember(all []transferID, id transferID, most int) []transferID {
 	return all
 }
 
-// admit says whether a bundle may be staged. One that is stale gives way where there is no room.
-func (s *Stage) admit(m *manifest) (told []Event, err error) {
-	refuse := func(kind redoubt.Kind, why, hint string) ([]Event, error) {
-		return told, &redoubt.Error{Op: "diode.Stage", Kind: kind, Err: errors.New(why), Hint: hint}
+// admit says whether a bundle may be staged, and whether in memory. One that is stale gives way where there is no room.
+func (s *Stage) admit(m *manifest) (told []Event, inMemory bool, err error) {
+	refuse := func(kind redoubt.Kind, why, hint string) ([]Event, bool, error) {
+		return told, false, &redoubt.Error{Op: "diode.Stage", Kind: kind, Err: errors.New(why), Hint: hint}
 	}
 	if s.o.Makers != nil {
 		key, ok := s.o.Makers[m.Maker]
@@ -177,24 +192,42 @@ func (s *Stage) admit(m *manifest) (told []Event, err error) {
 			return refuse(redoubt.Denied, "a bundle that "+string(m.Maker)+" did not sign", "it is forged, or that node has another key by now")
 		}
 	}
+	if m.bare() && (s.o.Key == nil || m.FileBytes > MaxBare || m.holds() > s.o.Memory) {
+		return refuse(redoubt.Denied, "a bundle without digests of its blocks, which is not taken here", "have it sent with them")
+	}
 	if m.holds() > s.o.Hold {
 		return refuse(redoubt.TooLarge, fmt.Sprintf("a bundle that takes %d bytes to receive, where %d may be held", m.holds(), s.o.Hold), "--hold allows more")
 	}
-	for {
-		held, oldest := m.holds(), (*transfer)(nil)
-		for _, t := range s.moving {
-			if held += t.holds(); oldest == nil || t.fed.Before(oldest.fed) {
-				oldest = t
+	for _, in := range []struct {
+		memory bool
+		room   int64
+		stale  time.Duration
+	}{{true, s.o.Memory, staleMemory}, {false, s.o.Hold, staleAfter}} {
+		for m.holds() <= in.room && (in.memory || !m.bare()) {
+			held, oldest := s.holds(in.memory)
+			if held+m.holds() <= in.room && len(s.moving) < MaxStaged {
+				return told, in.memory, nil
 			}
+			if oldest == nil || time.Since(oldest.fed) < in.stale || !oldest.idle() {
+				break
+			}
+			s.discard(oldest)
+			told = append(told, Event{Kind: Given, Sheet: oldest.Sheet})
 		}
-		if held <= s.o.Hold && len(s.moving) < MaxStaged {
-			return told, nil
-		}
-		if oldest == nil || time.Since(oldest.fed) < staleAfter || !oldest.idle() {
-			return refuse(redoubt.Unavailable, "there is no room for another bundle until one of those on their way is whole",
-				"redoubt diode status tells what is on its way; what got nothing new for a day gives way")
-		}
-		s.discard(oldest)
-		told = append(told, Event{Kind: Given, Sheet: oldest.Sheet})
 	}
+	return refuse(redoubt.Unavailable, "there is no room for another bundle until one of those on their way is whole",
+		"redoubt diode status tells what is on its way; what got nothing new for a day gives way")
+}
+
+// holds is what those on their way take, in memory or on disk, and which of them got nothing new for longest.
+func (s *Stage) holds(inMemory bool) (held int64, oldest *transfer) {
+	for _, t := range s.moving {
+		if t.inMemory() != inMemory {
+			continue
+		}
+		if held += t.holds(); oldest == nil || t.fed.Before(oldest.fed) {
+			oldest = t
+		}
+	}
+	return held, oldest
 }

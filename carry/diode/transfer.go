@@ -31,8 +31,9 @@ const (
 // the block's digest finds that out.
 type transfer struct {
 	*manifest
-	dir                    string
-	content, parity, marks *os.File
+	dir                    string // none of one that comes together in memory, which is slab
+	slab                   []byte
+	content, parity, marks place
 	state                  []uint8
 	have                   map[int]*shardSet // of open and busy blocks of which something came
 	whole                  int
@@ -40,6 +41,39 @@ type transfer struct {
 	ending                 bool // it is being made a file
 	named                  bool // it has its name, and is not in the book yet
 	fed                    time.Time
+}
+
+// place is where a part of a transfer lies: a file, or memory.
+type place interface {
+	io.ReaderAt
+	io.WriterAt
+	io.Closer
+	Truncate(size int64) error
+}
+
+// memory is a place whose length does not change.
+type memory []byte
+
+func (m memory) ReadAt(p []byte, at int64) (int, error)  { return copy(p, m[at:]), nil }
+func (m memory) WriteAt(p []byte, at int64) (int, error) { return copy(m[at:], p), nil }
+func (m memory) Truncate(int64) error                    { return nil }
+func (m memory) Close() error                            { return nil }
+
+func (t *transfer) inMemory() bool { return t.dir == "" }
+
+// createInMemory makes a transfer that is lost with this process, and becomes a file when it is whole. What slab holds is written over.
+func createInMemory(m *manifest, slab []byte) *transfer {
+	t := &transfer{manifest: m, slab: slab, state: make([]uint8, m.blocks()), have: map[int]*shardSet{}, marks: make(memory, m.marksAt(m.blocks()))}
+	t.content, t.parity = memory(slab[:m.FileBytes]), memory(slab[m.FileBytes:])
+	_ = t.frame() // memory fails at nothing
+	return t
+}
+
+// frame puts what stands before and behind the content in its place.
+func (t *transfer) frame() error {
+	_, err := t.content.WriteAt(t.Start, 0)
+	_, err2 := t.content.WriteAt(t.End, t.FileBytes-int64(len(t.End)))
+	return errors.Join(err, err2)
 }
 
 // shardSet is which shards of a block came.
@@ -50,6 +84,16 @@ type shardSet struct {
 }
 
 func (s *shardSet) has(i int) bool { return s.bits[i/8]&(1<<(i%8)) != 0 }
+
+// hasAll says whether the first n came.
+func (s *shardSet) hasAll(n int) bool {
+	for i := range n {
+		if !s.has(i) {
+			return false
+		}
+	}
+	return true
+}
 
 func (m *manifest) stride() int { return (m.most() + 7) / 8 }
 
@@ -86,9 +130,7 @@ func create(dir string, m *manifest) (t *transfer, err error) {
 	if err := t.open(os.O_RDWR | os.O_CREATE | os.O_EXCL); err != nil {
 		return nil, err
 	}
-	_, err = t.content.WriteAt(m.Start, 0)
-	_, err2 := t.content.WriteAt(m.End, m.FileBytes-int64(len(m.End)))
-	if err = errors.Join(err, err2, t.marks.Truncate(m.marksAt(m.blocks())), t.parity.Truncate(m.parityBytes())); err != nil {
+	if err = errors.Join(t.frame(), t.marks.Truncate(m.marksAt(m.blocks())), t.parity.Truncate(m.parityBytes())); err != nil {
 		return nil, err
 	}
 	if err = os.Rename(tmp, filepath.Join(dir, stageName(m.id))); err == nil {
@@ -100,14 +142,16 @@ func create(dir string, m *manifest) (t *transfer, err error) {
 // newPrefix begins the name of a folder or file that is not finished.
 const newPrefix = ".new-"
 
-func (t *transfer) open(flag int) (err error) {
+func (t *transfer) open(flag int) error {
 	for _, f := range []struct {
 		name string
-		to   **os.File
+		to   *place
 	}{{"content", &t.content}, {"parity", &t.parity}, {"marks", &t.marks}} {
-		if *f.to, err = os.OpenFile(filepath.Join(t.dir, f.name), flag, 0o600); err != nil {
+		file, err := os.OpenFile(filepath.Join(t.dir, f.name), flag, 0o600)
+		if err != nil {
 			return err
 		}
+		*f.to = file
 	}
 	return nil
 }
@@ -118,7 +162,7 @@ func resume(dir, name string) (*transfer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if stageName(m.id) != name {
+	if stageName(m.id) != name || m.bare() {
 		return nil, errManifest
 	}
 	t := &transfer{manifest: m, dir: filepath.Join(dir, name), have: map[int]*shardSet{}, resumed: true}
@@ -126,7 +170,7 @@ func resume(dir, name string) (*transfer, error) {
 		t.close()
 		return nil, err
 	}
-	st, err := t.marks.Stat()
+	st, err := os.Stat(filepath.Join(t.dir, "marks"))
 	if err == nil {
 		t.fed = st.ModTime()
 		err = t.load()
@@ -186,7 +230,7 @@ func clearFrom(b []uint8, from int) {
 }
 
 func (t *transfer) close() {
-	for _, f := range []*os.File{t.content, t.parity, t.marks} {
+	for _, f := range []place{t.content, t.parity, t.marks} {
 		if f != nil {
 			f.Close()
 		}
@@ -288,6 +332,9 @@ var errSpoiled = errors.New("a block is not what its digest says")
 
 // mend puts a block's missing content in its place. It writes nothing of a block that is not what the manifest says: errSpoiled.
 func (m *mender) mend(t *transfer, block int, set *shardSet) error {
+	if t.bare() && set.hasAll(t.data(block)) {
+		return nil
+	}
 	data, n := t.data(block), t.blockLen(block)
 	if size := t.shards(block) * t.shardBytes; len(m.slab) < size {
 		m.slab = make([]byte, size)
@@ -318,7 +365,7 @@ func (m *mender) mend(t *transfer, block int, set *shardSet) error {
 			return err
 		}
 	}
-	if !t.IsLeaf(block, content[:n]) {
+	if !t.bare() && !t.IsLeaf(block, content[:n]) {
 		return errSpoiled
 	}
 	for _, i := range lacking {
@@ -340,7 +387,7 @@ func (m *mender) check(t *transfer, block int) bool {
 	return err == nil && t.IsLeaf(block, m.slab[:n])
 }
 
-// settle makes a transfer whose blocks are all whole a file in dir, durable on return. Another file of that name stays.
+// settle makes a transfer whose blocks are all whole a file in dir: durable on return, but for one in memory. Another file of that name stays.
 func (t *transfer) settle(dir string) (name string, err error) {
 	const op = "diode.settle"
 	name = FileName(&t.Sheet)
@@ -348,32 +395,48 @@ func (t *transfer) settle(dir string) (name string, err error) {
 		return name, nil
 	}
 	path := filepath.Join(dir, name)
-	if err := t.content.Sync(); err != nil {
+	from, err := t.file(filepath.Join(dir, stageDir))
+	if err != nil {
 		return name, &redoubt.Error{Op: op, Object: name, Err: err}
 	}
 	if s, err := Inspect(path); err == nil && s.ID != t.ID || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return name, &redoubt.Error{Op: op, Object: path, Kind: redoubt.Exists, Err: errors.New("another file has the bundle's name"), Hint: "move it away"}
 	}
-	if err := os.Rename(filepath.Join(t.dir, "content"), path); err != nil {
+	if err := os.Rename(from, path); err != nil {
 		return name, &redoubt.Error{Op: op, Object: name, Err: err}
 	}
 	t.named = true
+	if t.inMemory() {
+		return name, nil
+	}
 	return name, syncDir(dir)
 }
 
+// file is the file of a transfer's content, durable; or one that is made now, in the folder dir, of what is in memory.
+func (t *transfer) file(dir string) (path string, err error) {
+	if f, ok := t.content.(*os.File); ok {
+		return filepath.Join(t.dir, "content"), f.Sync()
+	}
+	path = filepath.Join(dir, newPrefix+stageName(t.id))
+	return path, os.WriteFile(path, t.content.(memory), 0o600)
+}
+
 // Inspect reads what a bundle's file says of itself.
-func Inspect(path string) (s bundle.Sheet, err error) {
+func Inspect(path string) (bundle.Sheet, error) { return readFile(path, bundle.Inspect) }
+
+// readFile has a file of a bundle read.
+func readFile[T any](path string, read func(f io.ReaderAt, size int64) (T, error)) (out T, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return s, err
+		return out, err
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return s, err
+		return out, err
 	}
 	if !st.Mode().IsRegular() {
-		return s, errors.New("is no file")
+		return out, errors.New("is no file")
 	}
-	return bundle.Inspect(f, st.Size())
+	return read(f, st.Size())
 }

@@ -1,25 +1,32 @@
 package diode
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"hash"
+	"slices"
 )
 
 // Limits of a datagram, in bytes of UDP payload.
 const (
-	MinDatagram     = headBytes + 448  // every path carries 576 bytes, less the headers of IP and UDP
-	DefaultDatagram = headBytes + 1152 // 1200: what passes every network in use, tunnels included
-	MaxDatagram     = headBytes + 8896 // 8,944: a jumbo frame of 9,000 bytes
+	MinDatagram     = headBytes + 448    // every path carries 576 bytes, less the headers of IP and UDP
+	DefaultDatagram = headBytes + 1152   // 1212: what passes every network in use, tunnels included
+	MaxDatagram     = headBytes + 32<<10 // what a machine sends itself: fewer of them cost less, and what the kernel drops is dropped one by one
 
 	shardUnit = 64 // the code works on multiples of this
 
-	tagBytes  = 16
-	headBytes = tagBytes + 1 + 1 + 16 + 4 + 2 + 4 + 4
-	version   = 1
+	nonceBytes = 12
+	tagBytes   = nonceBytes + 16
+	headBytes  = tagBytes + 1 + 1 + 16 + 4 + 2 + 4 + 4
+	runAt      = tagBytes + 1 + 1 + 16 + 4 + 2
+	version    = 2
+
+	// runLength is after how many datagrams a sender begins another run, and with it another key: a quarter of what one may tag under random nonces (2^32,
+	// NIST SP 800-38D section 8.3).
+	runLength = 1 << 30
 
 	// UDPOverhead is what a datagram takes on the wire beside its payload: the headers of IPv4 and UDP. Rates count it.
 	UDPOverhead = 20 + 8
@@ -44,7 +51,7 @@ type packet struct {
 	Block    uint32 // of a shard; of a piece: how many pieces there are
 	Index    uint16
 	Run      uint32 // drawn when a sender begins
-	Seq      uint32 // counts the datagrams of a run; it wraps
+	Seq      uint32 // counts the datagrams of a run
 	Payload  []byte
 }
 
@@ -53,10 +60,16 @@ var (
 	errTag      = errors.New("the datagram's tag is another's")
 )
 
-// tagger makes and checks tags. It is used by one at a time.
+// tagger makes and checks tags: AES-256-GCM over nothing but what is tagged, under a key of each run. It is used by one at a time.
 type tagger struct {
-	mac hash.Hash
-	sum [sha256.Size]byte
+	key  []byte
+	runs []runKey // those that were met last, the newest last
+	sum  []byte
+}
+
+type runKey struct {
+	run  uint32
+	aead cipher.AEAD
 }
 
 // newTagger takes the shared key. Without one (nil) the tag is a checksum that anybody can make.
@@ -66,17 +79,59 @@ func newTagger(key []byte) (*tagger, error) {
 	} else if len(key) != KeyBytes {
 		return nil, errors.New("the diode's key has another length")
 	}
-	own, err := hkdf.Expand(sha256.New, key, "redoubt diode 1 datagrams", sha256.Size)
-	if err != nil {
-		return nil, err
-	}
-	return &tagger{mac: hmac.New(sha256.New, own)}, nil
+	return &tagger{key: slices.Clone(key)}, nil
 }
 
+// of is the AEAD of a run; known: it was met before.
+func (t *tagger) of(run uint32) (aead cipher.AEAD, known bool) {
+	for _, k := range t.runs {
+		if k.run == run {
+			return k.aead, true
+		}
+	}
+	key, err := hkdf.Expand(sha256.New, t.key, "redoubt diode 2 datagrams"+string(binary.BigEndian.AppendUint32(nil, run)), 32)
+	if err == nil {
+		var block cipher.Block
+		if block, err = aes.NewCipher(key); err == nil {
+			aead, err = cipher.NewGCMWithRandomNonce(block)
+		}
+	}
+	if err != nil {
+		panic(err) // all lengths are constants
+	}
+	return aead, false
+}
+
+// meet keeps the key of a run that is no forger's.
+func (t *tagger) meet(run uint32, aead cipher.AEAD) {
+	if len(t.runs) == maxSenders {
+		t.runs = slices.Delete(t.runs, 0, 1)
+	}
+	t.runs = append(t.runs, runKey{run, aead})
+}
+
+// tag is that of a datagram, which stands behind the room for it.
 func (t *tagger) tag(datagram []byte) []byte {
-	t.mac.Reset()
-	t.mac.Write(datagram[tagBytes:])
-	return t.mac.Sum(t.sum[:0])[:tagBytes]
+	run := binary.BigEndian.Uint32(datagram[runAt:])
+	aead, known := t.of(run)
+	if !known {
+		t.meet(run, aead)
+	}
+	t.sum = aead.Seal(t.sum[:0], nil, nil, datagram[tagBytes:])
+	return t.sum
+}
+
+// tagged says whether a datagram has the tag that it should.
+func (t *tagger) tagged(datagram []byte) bool {
+	run := binary.BigEndian.Uint32(datagram[runAt:])
+	aead, known := t.of(run)
+	if _, err := aead.Open(nil, nil, datagram[:tagBytes], datagram[tagBytes:]); err != nil {
+		return false
+	}
+	if !known {
+		t.meet(run, aead)
+	}
+	return true
 }
 
 // append writes a packet as a datagram.
@@ -99,7 +154,7 @@ func (t *tagger) parse(b []byte) (p packet, err error) {
 	if len(b) <= headBytes || len(b) > MaxDatagram || b[tagBytes] != version {
 		return p, errDatagram
 	}
-	if !hmac.Equal(b[:tagBytes], t.tag(b)) {
+	if !t.tagged(b) {
 		return p, errTag
 	}
 	h := b[tagBytes+1:]

@@ -306,33 +306,37 @@ func (p *pair) get(node string, of arrived) ([]byte, error) {
 
 // complete waits until a node lists so many objects under a prefix.
 func (p *pair) complete(ctx context.Context, node, prefix string, want int) error {
-	c, err := p.nodes[node].dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
 	for {
-		got, after := 0, ""
-		for {
-			var page bytes.Buffer
-			c.body = &page
-			if err := c.do("GET", "/bench", "list-type=2&max-keys=1000&prefix="+prefix+"%2F&start-after="+escapeSlash(after), nil, nil); err != nil {
-				return err
-			}
-			keys := listedKey.FindAllSubmatch(page.Bytes(), -1)
-			if got += len(keys); len(keys) == 0 {
-				break
-			}
-			after = string(keys[len(keys)-1][1])
-		}
-		if got >= want {
-			return nil
+		got, err := listed(&p.nodes[node].server, "bench", prefix)
+		if err != nil || got >= want {
+			return err
 		}
 		select {
 		case <-time.After(p.lookEvery):
 		case <-ctx.Done():
 			return fmt.Errorf("%s lists %d of %d objects: %w", node, got, want, ctx.Err())
 		}
+	}
+}
+
+// listed is how many objects under a prefix a node lists.
+func listed(s *server, bucket, prefix string) (n int, err error) {
+	c, err := s.dial()
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	for after := ""; ; {
+		var page bytes.Buffer
+		c.body = &page
+		if err := c.do("GET", "/"+bucket, "list-type=2&max-keys=1000&prefix="+prefix+"%2F&start-after="+escapeSlash(after), nil, nil); err != nil {
+			return n, err
+		}
+		keys := listedKey.FindAllSubmatch(page.Bytes(), -1)
+		if n += len(keys); len(keys) == 0 {
+			return n, nil
+		}
+		after = string(keys[len(keys)-1][1])
 	}
 }
 

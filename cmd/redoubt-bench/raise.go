@@ -41,72 +41,160 @@ var raiseLoads = []struct {
 	size, n int
 }{{"4 KiB", 4 * kib, 24_000}, {"64 KiB", 64 * kib, 6_000}, {"1 MiB", mib, 600}}
 
-// runRaise measures how fast versions become readable in the enclave above, from the first PUT below to the last there, against how fast the same
-// store takes them from the same clients when nothing is raised; and how soon one version alone is above. Beside the rates it tells what each of the
-// four processes, and the store alone, took of a processor for each version: that moves less with what else runs, and is what would bound the rate if
-// each had a machine of its own.
+// raiseFigure is one run of a load: how fast it was, and what each of the four processes took of a processor for each version.
+type raiseFigure struct {
+	below, above float64 // a second
+	cost         []float64
+}
+
+// runRaise measures how fast versions become readable in the enclave above, against how fast the same store takes them from the same clients when nothing
+// is raised, in two ways. *While it is put*: from the first PUT below to the last version there, so clients, store and raise share the two cores. *Catching
+// up*: what gathered below while the guard was away, from the first that is readable above to the last, as bench-lan has it of a device; then nothing is
+// put. Beside the rates it tells what each of the four processes, and the store alone, took of a processor for each version: that moves less with what else
+// runs, and is what would bound the rate if each had a machine of its own. Then how soon one version alone is above.
 func runRaise(ctx context.Context, o options) error {
 	dir, err := os.MkdirTemp(o.dir, "raise-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	low, high, stages, stop, err := startRaise(ctx, o, dir)
+	r, err := startRaise(ctx, o, dir)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer r.stop()
 	o.each = 24 * time.Hour
-	fmt.Printf("%-8s %14s %10s %10s %7s   CPU us each: %8s %8s %8s %8s %8s\n", "RAISE", "store alone/s", "below/s", "above/s", "ratio", "alone", "low", "low half", "high half", "high")
+	fmt.Printf("%-8s %-16s %14s %10s %10s %7s   CPU us each: %8s %8s %8s %8s %8s %8s\n", "RAISE", "", "store alone/s", "below/s", "above/s", "ratio", "alone", "low", "low half", "high half", "high", "all four")
+	ways := []struct {
+		name string
+		run  func(ctx context.Context, o options, prefix string, size, n int) (raiseFigure, error)
+	}{{"while it is put", r.whilePut}, {"catching up", r.catchUp}}
 	for _, l := range raiseLoads {
 		if len(o.only) > 0 && !slices.Contains(o.only, l.name) {
 			continue
 		}
-		var alone, below, above []figure
-		cost := make([][]float64, len(stages))
+		var alone []figure
+		raised := make([][]raiseFigure, len(ways))
 		for round := range o.rounds {
 			a, err := lanAlone(ctx, o, dir, l.size, l.n)
 			if err != nil {
 				return err
 			}
-			prefix := fmt.Sprintf("%d-%d", l.size, round)
-			var before []time.Duration
-			for _, p := range stages {
-				before = append(before, p.cpu())
-			}
-			began := time.Now()
-			b, err := puts(prefix, l.size, l.n/o.conns+1)(ctx, o, low)
-			if err != nil {
-				return err
-			}
-			if l.size >= mib {
-				b.PerSec /= float64(l.size) / mib
-			}
-			total := 0
-			for worker, n := range low.stored[prefix] {
-				if err := awaitAbove(ctx, high, key(prefix, worker, n-1)); err != nil {
-					return err
+			alone = append(alone, a)
+			fmt.Fprintf(os.Stderr, "round %d  %-8s alone %.0f a second, %.0f us of a core each\n", round+1, l.name, a.PerSec, a.CPUus)
+			for i, way := range ways {
+				f, err := way.run(ctx, o, fmt.Sprintf("%d-%d-%d", l.size, round, i), l.size, l.n)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", l.name, way.name, err)
 				}
-				total += n
+				raised[i] = append(raised[i], f)
+				fmt.Fprintf(os.Stderr, "round %d  %-8s %s: below %.0f a second, above %.0f: %.2f; %.0f us\n", round+1, l.name, way.name, f.below, f.above, f.above/a.PerSec, f.cost)
 			}
-			c := figure{PerSec: float64(total) / time.Since(began).Seconds()}
-			alone, below, above = append(alone, a), append(below, b), append(above, c)
-			each := make([]int64, len(stages))
-			for i, p := range stages {
-				each[i] = (p.cpu() - before[i]).Microseconds() / int64(total)
-				cost[i] = append(cost[i], float64(each[i]))
+		}
+		for i, way := range ways {
+			of := func(pick func(raiseFigure) float64) float64 {
+				var v []float64
+				for _, f := range raised[i] {
+					v = append(v, pick(f))
+				}
+				return quantile(v, 0.5)
 			}
-			fmt.Fprintf(os.Stderr, "round %d  %-8s alone %.0f a second, %.0f us of a core each; below %.0f, above %.0f; %v us\n", round+1, l.name, a.PerSec, a.CPUus, b.PerSec, c.PerSec, each)
+			store, above := middle(alone, func(f figure) float64 { return f.PerSec }), of(func(f raiseFigure) float64 { return f.above })
+			fmt.Printf("%-8s %-16s %14.0f %10.0f %10.0f %7.2f                %8.0f", l.name, way.name, store, of(func(f raiseFigure) float64 { return f.below }), above, above/store,
+				middle(alone, func(f figure) float64 { return f.CPUus }))
+			all := 0.0
+			for p := range r.stages {
+				cost := of(func(f raiseFigure) float64 { return f.cost[p] })
+				fmt.Printf(" %8.0f", cost)
+				all += cost
+			}
+			fmt.Printf(" %8.0f\n", all)
 		}
-		rate := func(f figure) float64 { return f.PerSec }
-		fmt.Printf("%-8s %14.0f %10.0f %10.0f %7.2f                %8.0f", l.name, middle(alone, rate), middle(below, rate), middle(above, rate), middle(above, rate)/middle(alone, rate),
-			middle(alone, func(f figure) float64 { return f.CPUus }))
-		for _, c := range cost {
-			fmt.Printf(" %8.0f", quantile(c, 0.5))
-		}
-		fmt.Println()
 	}
-	return raiseOne(ctx, low, high)
+	return raiseOne(ctx, r.low, r.high)
+}
+
+// cpus is what each process took of a processor so far.
+func (r *raising) cpus() (all []time.Duration) {
+	for _, p := range r.stages {
+		all = append(all, p.cpu())
+	}
+	return all
+}
+
+func (r *raising) costs(since []time.Duration, versions int) (each []float64) {
+	for i, now := range r.cpus() {
+		each = append(each, float64((now-since[i]).Microseconds())/float64(versions))
+	}
+	return each
+}
+
+// whilePut puts a load below while the guard raises it.
+func (r *raising) whilePut(ctx context.Context, o options, prefix string, size, n int) (f raiseFigure, err error) {
+	before, began := r.cpus(), time.Now()
+	stored, below, err := r.put(ctx, o, prefix, size, n)
+	if err == nil {
+		err = r.awaitAll(ctx, prefix)
+	}
+	if err != nil {
+		return f, err
+	}
+	return raiseFigure{below, float64(stored) / time.Since(began).Seconds(), r.costs(before, stored)}, nil
+}
+
+// catchUp puts a load below while the guard is away, starts that, and sees how fast the load is above from when the first of it is. What is there by
+// then counts for nothing.
+func (r *raising) catchUp(ctx context.Context, o options, prefix string, size, n int) (f raiseFigure, err error) {
+	if _, err := r.call(ctx, "down", raiseGuard); err != nil {
+		return f, err
+	}
+	stored, below, err := r.put(ctx, o, prefix, size, n)
+	if err != nil {
+		return f, err
+	}
+	if _, err := r.call(ctx, "up", "--detach"); err != nil {
+		return f, err
+	}
+	if err := r.find(); err != nil {
+		return f, err
+	}
+	if err := awaitAbove(ctx, r.high, key(prefix, 0, 0)); err != nil {
+		return f, err
+	}
+	before, began := r.cpus(), time.Now()
+	there, err := listed(r.high, raisedBench, prefix)
+	if err == nil && there >= stored {
+		err = fmt.Errorf("all %d were above before they could be counted", stored)
+	}
+	if err == nil {
+		stop := profile(r.pids()...)
+		err = r.awaitAll(ctx, prefix)
+		f = raiseFigure{below, float64(stored-there) / time.Since(began).Seconds(), r.costs(before, stored-there)}
+		stop()
+	}
+	return f, err
+}
+
+// put stores a load below, and says how much that was, and how many a second.
+func (r *raising) put(ctx context.Context, o options, prefix string, size, n int) (stored int, rate float64, err error) {
+	f, err := puts(prefix, size, n/o.conns+1)(ctx, o, r.low)
+	if size >= mib {
+		f.PerSec /= float64(size) / mib // it counts MiB
+	}
+	for _, n := range r.low.stored[prefix] {
+		stored += n
+	}
+	return stored, f.PerSec, err
+}
+
+// awaitAll waits until the last that each client put is read above: what a client put before it was raised before it.
+func (r *raising) awaitAll(ctx context.Context, prefix string) error {
+	for worker, n := range r.low.stored[prefix] {
+		if err := awaitAbove(ctx, r.high, key(prefix, worker, n-1)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // raiseOne is how soon one version that is put alone is readable above.
@@ -139,7 +227,7 @@ func awaitAbove(ctx context.Context, high *server, path string) error {
 		return err
 	}
 	defer c.close()
-	at := "/low.bench" + path[len("/bench"):]
+	at := "/" + raisedBench + path[len("/bench"):]
 	for deadline := time.Now().Add(5 * time.Minute); ; {
 		err := c.do("HEAD", at, "", nil, nil)
 		if err == nil {
@@ -152,60 +240,89 @@ func awaitAbove(ctx context.Context, high *server, path string) error {
 	}
 }
 
-// startRaise brings the estate up, and gives its two enclaves as a client of each sees them, and the processes that a raised version goes through.
-func startRaise(ctx context.Context, o options, dir string) (low, high *server, stages []*server, stop func(), err error) {
-	bin, err := filepath.Abs(o.redoubt)
-	if err != nil {
-		return nil, nil, nil, nil, err
+// raising is the estate of a raise: its two enclaves as a client of each sees them, and the processes that a raised version goes through.
+type raising struct {
+	bin, state string
+	low, high  *server
+	stages     []*server
+}
+
+const (
+	raiseGuard  = "low-high"
+	raisedBench = "low.bench"
+)
+
+func (r *raising) call(ctx context.Context, args ...string) ([]byte, error) {
+	return said(exec.CommandContext(ctx, r.bin, append(args, "--state", r.state)...), args[0])
+}
+
+func (r *raising) stop() { exec.Command(r.bin, "down", "--state", r.state).Run() }
+
+// startRaise brings the estate up.
+func startRaise(ctx context.Context, o options, dir string) (r *raising, err error) {
+	r = &raising{state: filepath.Join(dir, "state")}
+	if r.bin, err = filepath.Abs(o.redoubt); err != nil {
+		return nil, err
 	}
-	file, state := filepath.Join(dir, "raise.yaml"), filepath.Join(dir, "state")
+	file := filepath.Join(dir, "raise.yaml")
 	if err := os.WriteFile(file, []byte(raiseEstate), 0o600); err != nil {
-		return nil, nil, nil, nil, err
+		return nil, err
 	}
-	call := func(args ...string) ([]byte, error) {
-		return said(exec.CommandContext(ctx, bin, append(args, "--state", state)...), args[0])
-	}
-	stop = func() { exec.Command(bin, "down", "--state", state).Run() }
-	if _, err := call("up", file, "--detach"); err != nil {
-		stop()
-		return nil, nil, nil, nil, err
-	}
-	servers := map[string]*server{}
-	for name, marking := range map[string]string{"low": "UNCLASSIFIED", "high": "SECRET"} {
-		out, err := call("env", "bencher@"+name, "--label", marking)
+	defer func() {
 		if err != nil {
-			stop()
-			return nil, nil, nil, nil, err
+			r.stop()
+		}
+	}()
+	if _, err := r.call(ctx, "up", file, "--detach"); err != nil {
+		return nil, err
+	}
+	for name, marking := range map[string]string{"low": "UNCLASSIFIED", "high": "SECRET"} {
+		out, err := r.call(ctx, "env", "bencher@"+name, "--label", marking)
+		if err != nil {
+			return nil, err
 		}
 		vars := exports(string(out))
 		u, err := url.Parse(vars["AWS_ENDPOINT_URL"])
 		if err != nil {
-			stop()
-			return nil, nil, nil, nil, err
+			return nil, err
 		}
-		servers[name] = &server{name: name, stored: map[string][]int{}, addr: u.Host, access: vars["AWS_ACCESS_KEY_ID"], secret: vars["AWS_SECRET_ACCESS_KEY"], region: vars["AWS_REGION"], stop: func() {}}
+		s := &server{name: name, stored: map[string][]int{}, addr: u.Host, access: vars["AWS_ACCESS_KEY_ID"], secret: vars["AWS_SECRET_ACCESS_KEY"], region: vars["AWS_REGION"], stop: func() {}}
+		if name == "low" {
+			r.low = s
+		} else {
+			r.high = s
+		}
 	}
-	var halves map[string]int
-	for range 100 { // they start when their enclaves are there
-		if halves, err = raiseProcesses(state); err == nil && len(halves) == 5 {
-			break
+	return r, r.find()
+}
+
+// find waits for the processes that a raised version goes through, and notes which they are. The halves start when their enclaves are there.
+func (r *raising) find() (err error) {
+	var all map[string]int
+	for range 100 {
+		if all, err = raiseProcesses(r.state); err == nil && len(all) == 5 {
+			r.stages = nil
+			for _, p := range []string{"low", "half low", "half high", "high"} {
+				r.stages = append(r.stages, &server{name: p, pid: all[p]})
+			}
+			return nil
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	if err != nil {
-		stop()
-		return nil, nil, nil, nil, err
+	return errors.Join(err, errors.New("the guard's halves did not start"))
+}
+
+func (r *raising) pids() (all []int) {
+	for _, p := range r.stages {
+		all = append(all, p.pid)
 	}
-	for _, p := range []string{"low", "half low", "half high", "high"} {
-		stages = append(stages, &server{name: p, pid: halves[p]})
-	}
-	return servers["low"], servers["high"], stages, stop, nil
+	return all
 }
 
 // raiseProcesses are the PIDs of the enclaves and of the guard's halves.
 func raiseProcesses(state string) (map[string]int, error) {
 	out := map[string]int{}
-	for _, name := range []string{"low", "high", "low-high"} {
+	for _, name := range []string{"low", "high", raiseGuard} {
 		var r struct {
 			PID    int
 			Halves []int

@@ -1,0 +1,233 @@
+package diode
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// barePlan sends without digests.
+func barePlan() Plan {
+	p := plan()
+	p.Bare = true
+	return p
+}
+
+// inMemory has a receiver put together in memory what goes into so many bytes of it.
+func inMemory(bytes int64) func(*Options) { return func(o *Options) { o.Memory = bytes } }
+
+func TestABundleComesTogetherInMemory(t *testing.T) {
+	file, next := newBundle(t, 1, 9<<20), newBundle(t, 2, 9<<20)
+	for name, q := range map[string]Plan{"with digests": plan(), "bare": barePlan()} {
+		t.Run(name, func(t *testing.T) {
+			p := newPost(t, inMemory(64<<20))
+			w := newRoad(1, p.Take)
+			w.loss = 0.1
+			w.take = func(b []byte) {
+				if p.Take(b); len(p.staged()) != 0 {
+					t.Fatal("something lies on disk before it is whole")
+				}
+			}
+			send(t, w, q, file)
+			send(t, w, q, next) // in the memory of the first
+			p.has(file, next)
+			p.again()
+			datagrams := send(t, newRoad(1, p.Take), q, file).Datagrams
+			if c := p.Counts(); c.Shards != 0 || c.Datagrams != datagrams {
+				t.Errorf("what came before the last stop is staged once more: %+v", c)
+			}
+			p.has(file, next)
+		})
+	}
+}
+
+func TestWhatIsHalfInMemoryIsLostWithTheReceiver(t *testing.T) {
+	file := newBundle(t, 1, 1<<20)
+	p := newPost(t, inMemory(64<<20))
+	all := record(t, barePlan(), file)
+	for _, b := range all[:len(all)/2] {
+		p.Take(b)
+	}
+	p.again()
+	p.has()
+	send(t, newRoad(1, p.Take), barePlan(), file) // all of it comes when it is repeated
+	p.has(file)
+}
+
+func TestABareBundleIsTakenUnderAKeyAndInMemoryAlone(t *testing.T) {
+	file := newBundle(t, 1, 1<<20)
+	takes := loadOf(t, barePlan(), file).holds()
+	for _, c := range []struct {
+		name   string
+		memory int64
+		taken  bool
+	}{{"no memory", 0, false}, {"too little memory", takes - 1, false}, {"just enough", takes, true}} {
+		p := newPost(t, inMemory(c.memory))
+		send(t, newRoad(1, p.Take), barePlan(), file)
+		if got := len(p.files()) == 1; got != c.taken || len(p.staged()) != 0 || !c.taken && p.told(Refused) != 1 {
+			t.Errorf("%s: taken is %v, staged %v, refused %d times", c.name, got, p.staged(), p.told(Refused))
+		}
+	}
+	p := newPost(t, inMemory(64<<20), func(o *Options) { o.Key = nil })
+	open, err := newTagger(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range record(t, barePlan(), file) { // as a sender would that holds itself to nothing
+		copy(b, open.tag(b))
+		p.Take(b)
+	}
+	if p.has(); p.told(Refused) != 1 {
+		t.Errorf("without a key it was refused %d times", p.told(Refused))
+	}
+	if l := loadOf(t, barePlan(), newBundle(t, 1, MaxBare)); l.bare() {
+		t.Error("a bundle beyond the limit is sent bare")
+	}
+}
+
+func TestWhatStallsInMemoryGivesWay(t *testing.T) {
+	first, second := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20)
+	p := newPost(t, inMemory(loadOf(t, barePlan(), first).holds()+1<<10))
+	all := record(t, barePlan(), first)
+	for _, b := range all[:len(all)/2] {
+		p.Take(b)
+	}
+	send(t, newRoad(1, p.Take), barePlan(), second)
+	if p.has(); p.told(Given) != 0 || p.told(Refused) != 1 {
+		t.Fatalf("one that is being fed gave way %d times, and the other was refused %d times", p.told(Given), p.told(Refused))
+	}
+	p.Stage.mu.Lock()
+	for _, m := range p.moving {
+		m.fed = time.Now().Add(-staleMemory - time.Second)
+	}
+	p.Stage.mu.Unlock()
+	send(t, newRoad(1, p.Take), barePlan(), second)
+	if p.has(second); p.told(Given) != 1 {
+		t.Errorf("%d gave way", p.told(Given))
+	}
+}
+
+func TestAFileThatAPowerCutDamagedIsAwaitedAgain(t *testing.T) {
+	file, whole := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20)
+	for name, damage := range map[string]func(path string) error{
+		"empty":    func(path string) error { return os.Truncate(path, 0) },
+		"short":    func(path string) error { return os.Truncate(path, 100_000) },
+		"of zeros": func(path string) error { return os.WriteFile(path, make([]byte, len(file)), 0o600) },
+		"altered": func(path string) error {
+			b := bytes.Clone(file)
+			clear(b[500_000:510_000])
+			return os.WriteFile(path, b, 0o600)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPost(t, inMemory(64<<20))
+			send(t, newRoad(1, p.Take), barePlan(), file)
+			send(t, newRoad(1, p.Take), barePlan(), whole)
+			p.has(file, whole)
+			l := loadOf(t, plan(), file)
+			p.Stage.Close()
+			// The book is written when the files are durable: here it was not yet.
+			if err := os.Remove(filepath.Join(p.dir, stageDir, "book.json")); err != nil {
+				t.Fatal(err)
+			}
+			if err := damage(filepath.Join(p.dir, FileName(&l.Sheet))); err != nil {
+				t.Fatal(err)
+			}
+			p.open()
+			p.has(whole)
+			send(t, newRoad(1, p.Take), barePlan(), whole)
+			if c := p.Counts(); c.Shards != 0 {
+				t.Errorf("what is sound is staged once more: %+v", c)
+			}
+			send(t, newRoad(1, p.Take), barePlan(), file)
+			p.has(file, whole)
+		})
+	}
+}
+
+func TestTheBookHasNothingThatIsNotDurable(t *testing.T) {
+	file := newBundle(t, 1, 1<<20)
+	p := newPost(t, inMemory(64<<20))
+	unsaved := func(all ...string) {
+		p.Stage.mu.Lock()
+		defer p.Stage.mu.Unlock()
+		p.unsaved = all
+	}
+	unsaved(filepath.Join(p.dir, stageDir, "lock", "under a file")) // which cannot be made durable
+	send(t, newRoad(1, p.Take), barePlan(), file)
+	p.has(file)
+	if err := p.record(); err == nil {
+		t.Error("a file that cannot be made durable is taken for one that is")
+	}
+	id := loadOf(t, plan(), file).ID
+	if b, err := readBook(filepath.Join(p.dir, stageDir, "book.json")); err != nil || b.has(id) {
+		t.Errorf("the book on disk has what is not durable: %v", err)
+	}
+	unsaved()
+	if err := p.record(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := readBook(filepath.Join(p.dir, stageDir, "book.json")); err != nil || !b.has(id) {
+		t.Errorf("the book on disk lacks what is durable: %v", err)
+	}
+}
+
+func TestARunEndsBeforeItsKeyIsWorn(t *testing.T) {
+	file := newBundle(t, 1, 100_000)
+	p := newPost(t)
+	runs := map[uint32]bool{}
+	tags, err := newTagger(sharedKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewSender(writer(func(b []byte) (int, error) {
+		x, err := tags.parse(b)
+		if err != nil || x.Seq >= runLength {
+			t.Errorf("number %d: %v", x.Seq, err)
+		}
+		runs[x.Run] = true
+		p.Take(b)
+		return len(b), nil
+	}), plan())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.seq = runLength - 5
+	l, err := s.Load(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Send(context.Background(), l, nil); err != nil {
+		t.Fatal(err)
+	}
+	if p.has(file); len(runs) != 2 {
+		t.Errorf("%d runs, want another after %d datagrams", len(runs), runLength)
+	}
+}
+
+func TestAKeyServesOneRun(t *testing.T) {
+	tags, err := newTagger(sharedKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for run := range uint32(3 * maxSenders) { // and no more keys are kept than that
+		d := tags.append(nil, &packet{Kind: kindShard, Run: run, Payload: make([]byte, shardUnit)})
+		if _, err := tags.parse(d); err != nil {
+			t.Fatal(err)
+		}
+		other, _ := tags.of(run + 1)
+		if _, err := other.Open(nil, nil, d[:tagBytes], d[tagBytes:]); err == nil {
+			t.Errorf("run %d has the key of the next", run)
+		}
+		d[runAt+3] ^= 1
+		if _, err := tags.parse(d); err != errTag {
+			t.Errorf("with another run it is read: %v", err)
+		}
+	}
+	if len(tags.runs) > maxSenders {
+		t.Errorf("%d keys are kept", len(tags.runs))
+	}
+}
