@@ -106,3 +106,24 @@ func procAddress(s string) (netip.AddrPort, bool) {
 	addr, ok := netip.AddrFromSlice(b)
 	return netip.AddrPortFrom(addr.Unmap(), uint16(p)), ok
 }
+
+// leaveBeginning has this process hold no more of its binary in memory than it goes on to use. As it begins it touches nearly all: libraries fill tables that most nodes
+// never look at, and the kernel maps what lies around. Pages of code and constants are the file's, and come back as they are touched.
+func leaveBeginning() {
+	own, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return
+	}
+	for line := range strings.Lines(string(maps)) {
+		var from, to uintptr
+		var may string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &may); err != nil || !strings.HasSuffix(strings.TrimSpace(line), " "+own) || strings.Contains(may, "w") {
+			continue
+		}
+		_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED) // it is a hint
+	}
+}

@@ -136,6 +136,7 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	followLifeline(stop)
 	return n.Serve(ctx, func(r node.Runtime) {
 		tellStarter(started{Runtime: r})
+		leaveBeginning()
 		notifySystemd("READY=1")
 		if r.High != "" {
 			a.say("%s is ready: %s", name, whichHalves(r.Half))
