@@ -68,7 +68,7 @@ media: ## ffmpeg and ImageMagick at work on real files, in the userland of a Deb
 systemd: build ## the unit of contrib/ under a systemd of its own: a node starts, finds its walls and runs a job (needs root)
 	scripts/systemd
 
-cgroups: ## jobs in images under control groups of version 2, in a virtual machine that is made for it (needs root; fetches a kernel of Debian's; twenty minutes)
+cgroups: ## jobs in images under control groups of version 2, in a virtual machine that is made for it (needs root; fetches a kernel of Debian's; ten minutes)
 	scripts/cgroup2
 
 model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (two minutes)
