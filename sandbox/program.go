@@ -90,6 +90,12 @@ func (l Limits) orDefaults() Limits {
 	return l
 }
 
+// way is how a program has the processor.
+type way struct {
+	Gives bool `json:"gives"` // to others; else it is as who started it
+	Nice  int  `json:"nice"`
+}
+
 // spec is what the stub is told.
 type spec struct {
 	Worker    string            `json:"worker,omitempty"`
@@ -100,7 +106,7 @@ type spec struct {
 	ReadOnly  []string          `json:"read_only,omitempty"`
 	Files     map[string][]byte `json:"files,omitempty"`
 	Scratch   int64             `json:"scratch,omitempty"`
-	Nice      int               `json:"nice,omitempty"`
+	Way       way               `json:"way,omitzero"`
 	Memory    int64             `json:"memory"`
 	CPU       int64             `json:"cpu"` // seconds
 	OpenFiles int               `json:"open_files"`

@@ -94,7 +94,11 @@ func Start(p Program) (*Process, error) {
 	if own && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
-	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice,
+	w, err := wayOf(p.Nice)
+	if err != nil {
+		return fail("", err)
+	}
+	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Way: w,
 		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
 	if err != nil || len(told) > maxSpecBytes {
 		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))
@@ -127,7 +131,7 @@ func Start(p Program) (*Process, error) {
 	defer status.Close()
 	widen(ours[0])
 	widen(ours[1])
-	if r.stub, err = startStub(p.Binary, theirs); err != nil {
+	if r.stub, err = startStub(p.Binary, w, theirs); err != nil {
 		for _, f := range ours[:3] {
 			f.Close()
 		}
@@ -171,12 +175,16 @@ func widen(pipe *os.File) {
 }
 
 // walls are the namespaces. Root maps itself, which it needs to read what it was given, and nobody, which it becomes; others map themselves.
+//
+// It stays in our session: where no control group has a say in processors, the kernel shares them out among sessions first (sched_autogroup), and how nice a
+// process is counts against those of its own session alone. In one of its own it would give way to nobody. The terminal that a session may have is
+// nowhere inside, and its signals are for another process group.
 func walls(root bool) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		Setsid:      true,
+		Setpgid:     true,
 		Pdeathsig:   syscall.SIGKILL,
 	}
 	if root {

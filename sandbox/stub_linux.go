@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func Enter(workers map[string]Worker) {
 	case workerName:
 		os.Exit(work(workers))
 	case launcherName:
-		if err := launch(); err != nil {
+		if err := launch(os.Args[1:]); err != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -52,8 +53,10 @@ func stub() (wall string, err error) {
 	if err != nil {
 		return "specification", err
 	}
-	if err := giveWay(s.Nice); err != nil { // from here on: building the walls is work too
-		return "priority", err
+	if s.Way.Gives { // from here on: building the walls is work too
+		if err := giveWay(0, s.Way.Nice); err != nil {
+			return "priority", err
+		}
 	}
 	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
 	if s.Worker != "" {
@@ -189,17 +192,45 @@ func dropPrivileges(toNobody bool) error {
 // slice is how long at most a program that gives way runs on before another that has waited for less may have the processor.
 const slice = 100 * time.Microsecond
 
-// giveWay lowers this thread's priority, from wherever it is: it takes the processor from nobody when it wakes, and has it in short slices (of which kernels
-// before 6.12 know nothing).
-func giveWay(by int) error {
+// wayOf is how a program has the processor that gives way by so much, from wherever we are.
+func wayOf(by int) (way, error) {
 	if by <= 0 {
-		return nil
+		return way{}, nil
 	}
 	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 less the nice value: the system call has no negative answers
-	if err != nil {
-		return err
+	return way{Gives: true, Nice: min(20-now+by, 19)}, err
+}
+
+// giveWay lowers the priority of a thread; 0: this one. It takes the processor from nobody when it wakes, and has it in short slices (of which kernels
+// before 6.12 know nothing). What it starts does as it does.
+func giveWay(tid, nice int) error {
+	return unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(nice), Runtime: uint64(slice)}, 0)
+}
+
+// giveWayWhole has all threads of this process give way. One that begins meanwhile may have been begun by one that did not yet, so it looks until there is none.
+func giveWayWhole(nice int) error {
+	for more := true; more; {
+		more = false
+		all, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return err
+			}
+			was, err := unix.SchedGetAttr(tid, 0)
+			if err == nil && (was.Policy != unix.SCHED_BATCH || was.Nice != int32(nice)) {
+				more = true
+				err = giveWay(tid, nice)
+			}
+			if err != nil && err != unix.ESRCH { // it has ended
+				return err
+			}
+		}
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH, Nice: int32(min(20-now+by, 19)), Runtime: uint64(slice)}, 0)
+	return nil
 }
 
 func raw(call, a, b, c uintptr) error {
