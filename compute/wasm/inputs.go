@@ -18,11 +18,14 @@ import (
 type inputs struct{ w *worker }
 
 // ask sends one question and gives the body of the answer, which the next one overwrites.
-func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) {
+func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) { return w.askInto(nil, kind, body...) }
+
+// askInto has the body lie in b, where that has room for it.
+func (w *worker) askInto(b []byte, kind byte, body ...[]byte) ([]byte, error) {
 	if err := errors.Join(w.write(kind, body...), w.flush()); err != nil {
 		return nil, syscall.EIO
 	}
-	got, answered, err := w.read()
+	got, answered, err := w.readInto(b)
 	switch {
 	case err != nil:
 		return nil, syscall.EIO
@@ -196,20 +199,36 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 		f.handle = binary.BigEndian.Uint32(b)
 	}
 	if off < f.from || off >= f.from+int64(len(f.piece)) {
-		var q [16]byte
-		binary.BigEndian.PutUint32(q[:], f.handle)
-		binary.BigEndian.PutUint64(q[4:], uint64(off))
-		binary.BigEndian.PutUint32(q[12:], uint32(min(maxPiece, f.info.Bytes-off)))
-		b, err := f.in.w.ask(askRead, q[:])
-		if err != nil {
+		n := int(min(maxPiece, f.info.Bytes-off))
+		if len(p) >= n { // straight into the module's memory
+			b, err := f.read(p[:n], off)
+			return len(b), err
+		}
+		if cap(f.piece) < n {
+			f.piece = make([]byte, n)
+		}
+		b, err := f.read(f.piece[:n], off)
+		if f.piece, f.from = b, off; err != nil {
 			return 0, err
 		}
-		if len(b) == 0 {
-			return 0, syscall.EIO
-		}
-		f.piece, f.from = append(f.piece[:0], b...), off
 	}
 	return copy(p, f.piece[off-f.from:]), nil
+}
+
+// read fills b with what lies at off; less: the file ends there.
+func (f *file) read(b []byte, off int64) ([]byte, error) {
+	var q [16]byte
+	binary.BigEndian.PutUint32(q[:], f.handle)
+	binary.BigEndian.PutUint64(q[4:], uint64(off))
+	binary.BigEndian.PutUint32(q[12:], uint32(len(b)))
+	got, err := f.in.w.askInto(b, askRead, q[:])
+	if err == nil && (len(got) == 0 || len(got) > len(b)) {
+		err = syscall.EIO
+	}
+	if err != nil {
+		return nil, err
+	}
+	return got, nil
 }
 
 // Seek implements io.Seeker.

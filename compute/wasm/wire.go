@@ -44,7 +44,7 @@ const (
 
 const (
 	maxFrame   = 1<<20 + 64 // of a body: a piece of content, or a long list in pieces
-	maxPiece   = 1 << 20    // of content
+	maxPiece   = 512 << 10  // of content: half of a pipe, so that who writes one need not wait for who reads it
 	maxList    = 64 << 20   // of a list, as JSON
 	maxHandles = 512
 )
@@ -117,7 +117,10 @@ type frames struct {
 
 const maxHeld = 16 << 10
 
-func (f *frames) read() (kind byte, body []byte, err error) {
+func (f *frames) read() (kind byte, body []byte, err error) { return f.readInto(nil) }
+
+// readInto has the body lie in b, where that has room for it.
+func (f *frames) readInto(b []byte) (kind byte, body []byte, err error) {
 	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
 		return 0, nil, err
 	}
@@ -125,10 +128,13 @@ func (f *frames) read() (kind byte, body []byte, err error) {
 	if n < 1 || n > maxFrame {
 		return 0, nil, errFrame
 	}
-	if n--; cap(f.body) < int(n) {
-		f.body = make([]byte, n)
+	if n--; int(n) > len(b) {
+		if cap(f.body) < int(n) {
+			f.body = make([]byte, n)
+		}
+		b = f.body
 	}
-	body = f.body[:n]
+	body = b[:n]
 	_, err = io.ReadFull(f.r, body)
 	return f.head[4], body, err
 }
