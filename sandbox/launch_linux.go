@@ -22,7 +22,7 @@ import (
 const (
 	launcherName = "redoubt-sandbox-launcher"
 	launcherFD   = 3
-	stubFiles    = 5 // of a stub: standard input, output and error, specFD, statusFD
+	stubFiles    = 5 // of a stub: standard input, output and error, specFD, statusFD; windowFD may follow
 	maxNotice    = 4096
 )
 
@@ -287,7 +287,7 @@ func launch(args []string) error {
 			os.Exit(1)
 		}
 	}
-	buf, rights := make([]byte, maxNotice), make([]byte, unix.CmsgSpace(4*stubFiles))
+	buf, rights := make([]byte, maxNotice), make([]byte, unix.CmsgSpace(4*(stubFiles+1)))
 	for {
 		n, m, _, _, err := conn.ReadMsgUnix(buf, rights)
 		if err != nil || n == 0 {
@@ -344,7 +344,7 @@ func filesOf(rights []byte) (files []*os.File, err error) {
 			files = append(files, os.NewFile(uintptr(fd), "handed"))
 		}
 	}
-	if err == nil && len(files) != stubFiles {
+	if err == nil && len(files) != stubFiles && len(files) != stubFiles+1 {
 		err = errors.New("not the descriptors of a stub came")
 	}
 	if err != nil {

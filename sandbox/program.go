@@ -17,6 +17,7 @@ type Program struct {
 	ReadOnly []string          // files and folders of this machine that it may read, at their own paths; what is not there is left out
 	Files    map[string][]byte // files that it may read, made for it at these absolute paths, outside of ReadOnly
 	Nice     int               // by how much it gives way to others, 0 to 19
+	Window   *Window           // memory that we share with it, ended with it; a worker sees it by LookThrough
 	Scratch  int64             // bytes of a folder of its own in memory, /tmp, that goes with it; 0: there is none
 	Limits   Limits
 }
@@ -107,6 +108,7 @@ type spec struct {
 	Files     map[string][]byte `json:"files,omitempty"`
 	Scratch   int64             `json:"scratch,omitempty"`
 	Way       way               `json:"way,omitzero"`
+	Window    bool              `json:"window,omitempty"`
 	Memory    int64             `json:"memory"`
 	CPU       int64             `json:"cpu"` // seconds
 	OpenFiles int               `json:"open_files"`

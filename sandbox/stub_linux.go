@@ -90,6 +90,11 @@ func stub() (wall string, err error) {
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return "descriptors", err
 	}
+	if s.Window { // but for this
+		if _, err := unix.FcntlInt(windowFD, unix.F_SETFD, 0); err != nil {
+			return "window", err
+		}
+	}
 	if err := restrictCalls(s.Handed); err != nil {
 		return "seccomp", err
 	}

@@ -19,6 +19,7 @@ const (
 	askStat  = 'S' // path -> JSON of redoubt.JobFile
 	askOpen  = 'O' // path -> handle, 4 bytes, not 0
 	askRead  = 'R' // handle, offset, length: 4, 8, 4 bytes -> bytes; fewer at the end alone
+	askPlace = 'p' // handle, offset, length, place of the window: 4, 8, 4, 1 bytes -> how many bytes lie there, 4 bytes; fewer at the end alone
 	askClose = 'C' // handle, 4 bytes -> nothing
 	sayOut   = '1' // to standard output; not answered
 	sayErr   = '2' // to standard error; not answered
@@ -45,6 +46,7 @@ const (
 const (
 	maxFrame   = 1<<20 + 64 // of a body: a piece of content, or a long list in pieces
 	maxPiece   = 512 << 10  // of content: half of a pipe, so that who writes one need not wait for who reads it
+	places     = 2          // of pieces, in the window of a worker that runs a job: one is written while the other is read
 	maxList    = 64 << 20   // of a list, as JSON
 	maxHandles = 512
 )
