@@ -22,7 +22,7 @@ type Binary struct {
 
 	mu     sync.Mutex
 	closed bool
-	starts *launcher // nil: nothing of it was started yet
+	starts map[way]*launcher
 }
 
 // leastFD is above the descriptors that a child gets, which would take the place of one that it is to execute.
@@ -61,7 +61,7 @@ func NewBinary(content []byte) (*Binary, error) {
 		f.Close()
 		return fail(err)
 	}
-	return &Binary{file: f}, nil
+	return &Binary{file: f, starts: map[way]*launcher{}}, nil
 }
 
 // path is where the binary is executed from; that of our own where there is none.

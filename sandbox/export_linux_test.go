@@ -15,20 +15,26 @@ var Dynamic = dynamic
 func (b *Binary) FD() int { return int(b.file.Fd()) }
 
 // LauncherPID is the process that starts its workers.
-func (b *Binary) LauncherPID() int { return b.starts.cmd.Process.Pid }
+func (b *Binary) LauncherPID() int { return b.starts[way{}].cmd.Process.Pid }
+
+// LauncherOf is the one that starts those that give way by so much.
+func (b *Binary) LauncherOf(nice int) int {
+	w, _ := wayOf(nice, false)
+	return b.starts[w].cmd.Process.Pid
+}
 
 // EndLauncher kills what starts its workers.
 func (b *Binary) EndLauncher() {
-	b.starts.cmd.Process.Kill()
-	<-b.starts.gone
+	b.starts[way{}].cmd.Process.Kill()
+	<-b.starts[way{}].gone
 }
 
 // ConfuseLauncher sends it what is no order, and what cannot be sent.
 func (b *Binary) ConfuseLauncher() (faults []error) {
-	_, err := b.starts.conn.Write([]byte("no order"))
-	faults = append(faults, err, b.starts.send(order{ID: 1 << 40}, nil)) // without descriptors
-	faults = append(faults, b.starts.send(order{ID: 1 << 41}, unix.UnixRights(0, 1)))
-	_, err = b.starts.start([]*os.File{os.NewFile(1<<20, "none")})
+	_, err := b.starts[way{}].conn.Write([]byte("no order"))
+	faults = append(faults, err, b.starts[way{}].send(order{ID: 1 << 40}, nil)) // without descriptors
+	faults = append(faults, b.starts[way{}].send(order{ID: 1 << 41}, unix.UnixRights(0, 1)))
+	_, err = b.starts[way{}].start([]*os.File{os.NewFile(1<<20, "none")})
 	if err == nil {
 		faults = append(faults, errors.New("what cannot be sent was"))
 	}
@@ -37,7 +43,7 @@ func (b *Binary) ConfuseLauncher() (faults []error) {
 
 // StartLate has it start what it does not answer for in time, with these descriptors, and gives how that ended.
 func (b *Binary) StartLate(files []*os.File) (start, ended error) {
-	l := b.starts
+	l := b.starts[way{}]
 	_ = l.cmd.Process.Signal(unix.SIGSTOP)
 	was := l.patience
 	l.patience = time.Millisecond
@@ -52,7 +58,7 @@ func (b *Binary) StartLate(files []*os.File) (start, ended error) {
 
 // HangLauncher has it say nothing more, and gives what starts by it come to.
 func (b *Binary) HangLauncher(files []*os.File) (starts []error) {
-	l := b.starts
+	l := b.starts[way{}]
 	_ = l.cmd.Process.Signal(unix.SIGSTOP)
 	l.patience = time.Millisecond
 	for range hung {

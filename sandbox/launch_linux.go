@@ -22,7 +22,7 @@ import (
 const (
 	launcherName = "redoubt-sandbox-launcher"
 	launcherFD   = 3
-	stubFiles    = 5 // of a stub: standard input, output and error, specFD, statusFD
+	stubFiles    = 5 // of a stub: standard input, output and error, specFD, statusFD; windowFD may follow
 	maxNotice    = 4096
 )
 
@@ -70,8 +70,8 @@ type launched struct {
 
 var errLauncher = errors.New("the process that starts workers has ended")
 
-// startLauncher starts one.
-func startLauncher(b *Binary) (*launcher, error) {
+// startLauncher starts one, of what has the processor in this way.
+func startLauncher(b *Binary, w way) (*launcher, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
@@ -85,7 +85,10 @@ func startLauncher(b *Binary) (*launcher, error) {
 	}
 	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), patience: startTimeout, open: map[uint64]*launched{}}
 	l.cmd = &exec.Cmd{Path: b.path(), Args: []string{launcherName}, Env: stubEnv(), Dir: "/", ExtraFiles: []*os.File{theirs},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}}
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}}
+	if w.Gives { // starting what gives way, and taking it away, is work too
+		l.cmd.Args = append(l.cmd.Args, strconv.Itoa(w.Nice))
+	}
 	if err := l.cmd.Start(); err != nil {
 		conn.Close()
 		return nil, err
@@ -264,9 +267,18 @@ func closeInherited() error {
 }
 
 // launch is a launcher, until nobody speaks with it any more. What it has started ends with it.
-func launch() error {
+func launch(args []string) error {
 	if err := closeInherited(); err != nil {
 		return err
+	}
+	if len(args) > 0 {
+		nice, err := strconv.Atoi(args[0])
+		if err != nil {
+			return err
+		}
+		if err := giveWayWhole(way{Nice: nice}); err != nil {
+			return err
+		}
 	}
 	f := os.NewFile(launcherFD, "launcher")
 	c, err := net.FileConn(f)
@@ -286,7 +298,7 @@ func launch() error {
 			os.Exit(1)
 		}
 	}
-	buf, rights := make([]byte, maxNotice), make([]byte, unix.CmsgSpace(4*stubFiles))
+	buf, rights := make([]byte, maxNotice), make([]byte, unix.CmsgSpace(4*(stubFiles+1)))
 	for {
 		n, m, _, _, err := conn.ReadMsgUnix(buf, rights)
 		if err != nil || n == 0 {
@@ -343,7 +355,7 @@ func filesOf(rights []byte) (files []*os.File, err error) {
 			files = append(files, os.NewFile(uintptr(fd), "handed"))
 		}
 	}
-	if err == nil && len(files) != stubFiles {
+	if err == nil && len(files) != stubFiles && len(files) != stubFiles+1 {
 		err = errors.New("not the descriptors of a stub came")
 	}
 	if err != nil {
@@ -386,37 +398,39 @@ func (p own) kill()       { p.cmd.Process.Kill() }
 func (p own) wait() error { return exitOf(ended(p.cmd.Wait())) }
 
 // startStub starts a stub with these descriptors: of our own binary, or by the launcher of another.
-func startStub(b *Binary, files []*os.File) (started, error) {
+func startStub(b *Binary, w way, files []*os.File) (started, error) {
 	if b == nil {
 		cmd := stubCommand(b.path(), files)
 		return own{cmd}, cmd.Start()
 	}
-	l, err := b.launcher()
+	l, err := b.launcher(w)
 	if err != nil {
 		return nil, err
 	}
 	return l.start(files)
 }
 
-// launcher is the one that runs, or another where that has ended.
-func (b *Binary) launcher() (*launcher, error) {
+// launcher is the one that runs for what has the processor in this way, or another where that has ended.
+func (b *Binary) launcher(w way) (*launcher, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return nil, errLauncher
 	}
-	if b.starts != nil {
+	if l := b.starts[w]; l != nil {
 		select {
-		case <-b.starts.gone:
+		case <-l.gone:
+			delete(b.starts, w)
 		default:
-			return b.starts, nil
+			return l, nil
 		}
 	}
-	var err error
-	if b.starts, err = startLauncher(b); err != nil {
-		b.starts = nil
+	l, err := startLauncher(b, w)
+	if err != nil {
+		return nil, err
 	}
-	return b.starts, err
+	b.starts[w] = l
+	return l, nil
 }
 
 // Close ends what was started of it, and lets go of it.
@@ -424,8 +438,8 @@ func (b *Binary) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.closed = true
-	if b.starts != nil {
-		b.starts.end()
+	for _, l := range b.starts {
+		l.end()
 	}
 	return b.file.Close()
 }

@@ -18,6 +18,7 @@ type Program struct {
 	Files    map[string][]byte // files that it may read, made for it at these absolute paths, outside of ReadOnly
 	Nice     int               // by how much it gives way to others, 0 to 19
 	Prompt   bool              // where it gives way: it may have the processor as it wakes, since somebody waits for what it answers
+	Window   *Window           // memory that we share with it, ended with it; a worker sees it by LookThrough
 	Scratch  int64             // bytes of a folder of its own in memory, /tmp, that goes with it; 0: there is none
 	Limits   Limits
 }
@@ -91,6 +92,13 @@ func (l Limits) orDefaults() Limits {
 	return l
 }
 
+// way is how a program has the processor.
+type way struct {
+	Gives  bool `json:"gives"` // to others; else it is as who started it
+	Nice   int  `json:"nice"`
+	Prompt bool `json:"prompt,omitempty"`
+}
+
 // spec is what the stub is told.
 type spec struct {
 	Worker    string            `json:"worker,omitempty"`
@@ -101,8 +109,8 @@ type spec struct {
 	ReadOnly  []string          `json:"read_only,omitempty"`
 	Files     map[string][]byte `json:"files,omitempty"`
 	Scratch   int64             `json:"scratch,omitempty"`
-	Nice      int               `json:"nice,omitempty"`
-	Prompt    bool              `json:"prompt,omitempty"`
+	Way       way               `json:"way,omitzero"`
+	Window    bool              `json:"window,omitempty"`
 	Memory    int64             `json:"memory"`
 	CPU       int64             `json:"cpu"` // seconds
 	OpenFiles int               `json:"open_files"`

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -348,22 +350,91 @@ func TestWhatStartsWorkersHoldsNothingOfTheNodes(t *testing.T) {
 	}
 }
 
-// TestAProgramGivesWay to who started it: it has the processor in short slices, and never takes it because it has just woken, but where it is prompt.
+// TestAProgramGivesWay to who started it, as what starts it does: it never takes the processor because it has just woken, and has it in short slices, but where it is prompt. It is of
+// the same session, since the kernel shares processors out among sessions before it asks how nice anybody is.
 func TestAProgramGivesWay(t *testing.T) {
+	const by = 7
 	ours, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for prompt, policy := range map[bool]uint32{false: unix.SCHED_BATCH, true: unix.SCHED_NORMAL} {
-		p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: 7, Prompt: prompt})
+	session, err := unix.Getsid(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(what string, pid int, gives bool) {
+		t.Helper()
+		if got, err := unix.Getsid(pid); err != nil || got != session {
+			t.Errorf("%s is of the session %d, %v, want %d", what, got, err, session)
+		}
+		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || len(all) == 0 {
+			t.Fatalf("%s: %v", what, err)
+		}
+		for _, one := range all {
+			tid, _ := strconv.Atoi(one.Name())
+			got, err := unix.SchedGetAttr(tid, 0)
+			if gives && (err != nil || got.Policy != unix.SCHED_BATCH || got.Nice != min(ours.Nice+by, 19)) || !gives && (err != nil || got.Policy != ours.Policy || got.Nice != ours.Nice) {
+				t.Errorf("%s has %+v and %v, of our own %+v", what, got, err, ours)
+			}
+		}
+	}
+	p, err := sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: by})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	check("one of our own binary", p.PID(), true)
+	if p, err = sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Nice: by, Prompt: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	if got, err := unix.SchedGetAttr(p.PID(), 0); err != nil || got.Policy != unix.SCHED_NORMAL || got.Nice != min(ours.Nice+by, 19) {
+		t.Errorf("one that is prompt has %+v and %v, of our own %+v", got, err, ours)
+	}
+	b := handed(t)
+	if _, err := run(t, sandbox.Program{Worker: "copy", Binary: b}, ""); err != nil {
+		t.Fatal(err)
+	}
+	check("what starts those that do not", b.LauncherPID(), false)
+	if p, err = sandbox.Start(sandbox.Program{Name: "hang", Worker: "hang", Binary: b, Nice: by}); err != nil {
+		t.Fatal(err)
+	}
+	defer p.Kill()
+	check("what starts those that do", b.LauncherOf(by), true)
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", b.LauncherOf(by)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Kill()
-		got, err := unix.SchedGetAttr(p.PID(), 0)
-		if err != nil || got.Policy != policy || got.Nice != min(ours.Nice+7, 19) {
-			t.Errorf("prompt is %v: got %+v and %v, of our own %+v", prompt, got, err, ours)
+		for _, one := range strings.Fields(string(text)) {
+			pid, _ := strconv.Atoi(one)
+			check("one of another", pid, true)
+			n++
 		}
+	}
+	if n != 1 {
+		t.Errorf("it has started %d", n)
+	}
+}
+
+// TestWhatGivesWayHasItsShare, and be every processor busy with what does not: it is begun and ends. (How soon is the kernel's.)
+func TestWhatGivesWayHasItsShare(t *testing.T) {
+	for range 2 * runtime.NumCPU() {
+		busy := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		if err := busy.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer busy.Wait()
+		defer busy.Process.Kill()
+	}
+	if out, err := run(t, sandbox.Program{Worker: "copy", Binary: handed(t), Nice: 19}, "hello"); err != nil || out != "hello" {
+		t.Errorf("got %q and %v", out, err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	"redoubt"
 )
@@ -21,6 +22,24 @@ func (*Binary) Close() error { return nil }
 
 // Process is a program that stands ready.
 type Process struct{}
+
+// Window is memory that we share with one.
+type Window struct{}
+
+// NewWindow refuses.
+func NewWindow(int, int) (*Window, error) { return nil, errLinux }
+
+// File is none.
+func (*Window) File() *os.File { return nil }
+
+// Put refuses.
+func (*Window) Put(uint64, uint64, func([]byte) (int, error)) (int, error) { return 0, errLinux }
+
+// Close does nothing.
+func (*Window) Close() error { return nil }
+
+// LookThrough refuses.
+func LookThrough(int, int) ([]byte, error) { return nil, errLinux }
 
 var errLinux = &redoubt.Error{Op: "sandbox.Start", Kind: redoubt.NotImplemented, Err: errors.New("programs are walled in on Linux alone")}
 
@@ -43,6 +62,9 @@ func (*Process) Stream(context.Context, io.Reader, io.Writer) error { return err
 func (*Process) Talk(context.Context, func(io.Writer, io.Reader) error) (said, ended error) {
 	return errLinux, errLinux
 }
+
+// Window is none.
+func (*Process) Window() *Window { return nil }
 
 // Said is empty.
 func (*Process) Said() string { return "" }

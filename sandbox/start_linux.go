@@ -31,6 +31,7 @@ const stubName = "redoubt-sandbox"
 const (
 	specFD   = 3 // what it is told
 	statusFD = 4 // what it tells: standing, or why not
+	windowFD = 5 // where there is one: it goes on to the program
 )
 
 // standing is what the stub writes when every wall is up.
@@ -47,6 +48,7 @@ type Process struct {
 	name   string
 	limits Limits
 	stub   started
+	window *Window
 	in     io.WriteCloser
 	out    io.ReadCloser
 	stderr *bounded
@@ -76,6 +78,7 @@ func Run(ctx context.Context, p Program, in []byte) ([]byte, error) {
 // program may be started before its input is there.
 func Start(p Program) (*Process, error) {
 	fail := func(hint string, err error) (*Process, error) {
+		p.Window.Close()
 		return nil, &redoubt.Error{Op: "sandbox.Start", Object: p.Name, Kind: redoubt.Unavailable, Hint: hint, Err: err}
 	}
 	if (p.Worker == "") == (p.Path == "") || p.Path != "" && p.Binary != nil || p.Path != "" && !filepath.IsAbs(p.Path) || len(p.ReadOnly) > maxBinds {
@@ -94,12 +97,16 @@ func Start(p Program) (*Process, error) {
 	if own && dynamic() {
 		p.ReadOnly = append(slices.Clone(p.ReadOnly), Libraries()...)
 	}
-	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Nice: p.Nice, Prompt: p.Prompt,
+	w, err := wayOf(p.Nice, p.Prompt)
+	if err != nil {
+		return fail("", err)
+	}
+	told, err := json.Marshal(spec{Worker: p.Worker, Handed: p.Binary != nil, Path: p.Path, Args: p.Args, Env: p.Env, ReadOnly: p.ReadOnly, Files: p.Files, Scratch: p.Scratch, Way: w, Window: p.Window != nil,
 		Memory: l.Memory, CPU: int64((l.CPU + time.Second - 1) / time.Second), OpenFiles: l.Files, Processes: l.Processes, Nobody: root})
 	if err != nil || len(told) > maxSpecBytes {
 		return fail("", errors.Join(err, fmt.Errorf("what the program is told has %d bytes, and %d may be", len(told), maxSpecBytes)))
 	}
-	r := &Process{name: p.Name, limits: l, stderr: &bounded{left: maxErrorBytes}}
+	r := &Process{window: p.Window, name: p.Name, limits: l, stderr: &bounded{left: maxErrorBytes}}
 	// The other side of each is the program's.
 	var theirs, ours []*os.File
 	defer func() {
@@ -127,7 +134,11 @@ func Start(p Program) (*Process, error) {
 	defer status.Close()
 	widen(ours[0])
 	widen(ours[1])
-	if r.stub, err = startStub(p.Binary, theirs); err != nil {
+	handed := theirs
+	if p.Window != nil {
+		handed = append(slices.Clone(theirs), p.Window.file)
+	}
+	if r.stub, err = startStub(p.Binary, w, handed); err != nil {
 		for _, f := range ours[:3] {
 			f.Close()
 		}
@@ -171,12 +182,16 @@ func widen(pipe *os.File) {
 }
 
 // walls are the namespaces. Root maps itself, which it needs to read what it was given, and nobody, which it becomes; others map themselves.
+//
+// It stays in our session: where no control group has a say in processors, the kernel shares them out among sessions first (sched_autogroup), and how nice a
+// process is counts against those of its own session alone. In one of its own it would give way to nobody. The terminal that a session may have is
+// nowhere inside, and its signals are for another process group.
 func walls(root bool) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
 		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}},
-		Setsid:      true,
+		Setpgid:     true,
 		Pdeathsig:   syscall.SIGKILL,
 	}
 	if root {
@@ -276,6 +291,7 @@ func (r *Process) Kill() {
 func (r *Process) wait() {
 	r.once.Do(func() {
 		r.ended = r.stub.wait()
+		r.window.Close()
 		r.in.Close()
 		r.out.Close()
 		<-r.said

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -38,7 +39,7 @@ func Enter(workers map[string]Worker) {
 	case workerName:
 		os.Exit(work(workers))
 	case launcherName:
-		if err := launch(); err != nil {
+		if err := launch(os.Args[1:]); err != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)
@@ -52,8 +53,10 @@ func stub() (wall string, err error) {
 	if err != nil {
 		return "specification", err
 	}
-	if err := giveWay(s.Nice, s.Prompt); err != nil { // from here on: building the walls is work too
-		return "priority", err
+	if s.Way.Gives { // from here on: building the walls is work too
+		if err := giveWay(0, s.Way); err != nil {
+			return "priority", err
+		}
 	}
 	path, args := s.Path, append([]string{filepath.Base(s.Path)}, s.Args...)
 	if s.Worker != "" {
@@ -86,6 +89,11 @@ func stub() (wall string, err error) {
 	// Whatever is open goes with the execution, this process's own and what its parent's parent may have left open.
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return "descriptors", err
+	}
+	if s.Window { // but for this
+		if _, err := unix.FcntlInt(windowFD, unix.F_SETFD, 0); err != nil {
+			return "window", err
+		}
 	}
 	if err := restrictCalls(s.Handed); err != nil {
 		return "seccomp", err
@@ -189,21 +197,52 @@ func dropPrivileges(toNobody bool) error {
 // slice is how long at most a program that gives way runs on before another that has waited for less may have the processor.
 const slice = 100 * time.Microsecond
 
-// giveWay lowers this thread's priority, from wherever it is: it has the processor in short slices (of which kernels before 6.12 know nothing), and takes it
-// from nobody when it wakes, but where it is prompt, from those that have had more of it.
-func giveWay(by int, prompt bool) error {
+// wayOf is how a program has the processor that gives way by so much, from wherever we are.
+func wayOf(by int, prompt bool) (way, error) {
 	if by <= 0 {
-		return nil
+		return way{}, nil
 	}
 	now, err := unix.Getpriority(unix.PRIO_PROCESS, 0) // 20 less the nice value: the system call has no negative answers
-	if err != nil {
-		return err
+	return way{Gives: true, Nice: min(20-now+by, 19), Prompt: prompt}, err
+}
+
+// giveWay lowers the priority of a thread; 0: this one. It has the processor in short slices (of which kernels before 6.12 know nothing), and takes it from
+// nobody when it wakes, but where it is prompt, from those that have had more of it. What it starts does as it does.
+func giveWay(tid int, w way) error {
+	return unix.SchedSetAttr(tid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: w.policy(), Nice: int32(w.Nice), Runtime: uint64(slice)}, 0)
+}
+
+func (w way) policy() uint32 {
+	if w.Prompt {
+		return unix.SCHED_NORMAL
 	}
-	policy := uint32(unix.SCHED_BATCH)
-	if prompt {
-		policy = unix.SCHED_NORMAL
+	return unix.SCHED_BATCH
+}
+
+// giveWayWhole has all threads of this process give way. One that begins meanwhile may have been begun by one that did not yet, so it looks until there is none.
+func giveWayWhole(w way) error {
+	for more := true; more; {
+		more = false
+		all, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			tid, err := strconv.Atoi(t.Name())
+			if err != nil {
+				return err
+			}
+			was, err := unix.SchedGetAttr(tid, 0)
+			if err == nil && (was.Policy != w.policy() || was.Nice != int32(w.Nice)) {
+				more = true
+				err = giveWay(tid, w)
+			}
+			if err != nil && err != unix.ESRCH { // it has ended
+				return err
+			}
+		}
 	}
-	return unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: policy, Nice: int32(min(20-now+by, 19)), Runtime: uint64(slice)}, 0)
+	return nil
 }
 
 func raw(call, a, b, c uintptr) error {

@@ -25,6 +25,9 @@ func (r *Process) Talk(ctx context.Context, f func(in io.Writer, out io.Reader) 
 	return said, r.exit()
 }
 
+// Window is what it was given; nil: none. It ends with the process.
+func (r *Process) Window() *Window { return r.window }
+
 // exit is how the process ended, once it has.
 func (r *Process) exit() error {
 	if r.ended == nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"redoubt/sandbox"
 )
 
 // bootTimeout is from a keeper's start to its sandbox standing.
@@ -30,7 +32,7 @@ type box struct {
 	once  sync.Once
 	ended chan struct{} // the keeper has
 
-	window *window
+	window *sandbox.Window
 	giving sync.Mutex // a descriptor and its frame are sent together
 
 	group *group
@@ -92,10 +94,8 @@ func newBox(spec bootSpec, in *groups, of *users) (b *box, err error) {
 		return nil, err
 	}
 	conn.SetDeadline(time.Now().Add(bootTimeout))
-	var shared *os.File
-	if b.window, shared, err = newWindow(); err == nil {
-		err = b.give(shared, func() error { return b.wire.sendJSON(doBoot, 0, spec) })
-		shared.Close()
+	if b.window, err = sandbox.NewWindow(windowPieces, pieceBytes); err == nil {
+		err = b.give(b.window.File(), func() error { return b.wire.sendJSON(doBoot, 0, spec) })
 	}
 	if err == nil && spec.Devices {
 		var devices *os.File
@@ -174,9 +174,7 @@ func (b *box) kill() {
 		b.group.remove()
 		b.conn.Close()
 		b.files.Close()
-		if b.window != nil {
-			b.window.close()
-		}
+		b.window.Close()
 	})
 }
 

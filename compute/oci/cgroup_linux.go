@@ -158,11 +158,12 @@ func (g *groups) make(b bootSpec) (*group, error) {
 		if err = set(dir, "memory.max", memory, "pids.max", pids); err == nil {
 			os.WriteFile(filepath.Join(dir, "memory.swap.max"), []byte("0"), 0)
 			os.WriteFile(filepath.Join(dir, "cpu.max"), []byte(quota+" 100000"), 0) // where it is delegated; affinity holds beside it
+			os.WriteFile(filepath.Join(dir, "cpu.weight.nice"), []byte(strconv.Itoa(niceness)), 0)
 		}
 	} else {
 		err = errors.Join(set(filepath.Join(g.v1["memory"], name), "memory.limit_in_bytes", memory),
 			set(filepath.Join(g.v1["pids"], name), "pids.max", pids),
-			set(filepath.Join(g.v1["cpu"], name), "cpu.cfs_period_us", "100000", "cpu.cfs_quota_us", quota))
+			set(filepath.Join(g.v1["cpu"], name), "cpu.cfs_period_us", "100000", "cpu.cfs_quota_us", quota, "cpu.shares", strconv.Itoa(niceShares)))
 	}
 	if err != nil {
 		n.remove()

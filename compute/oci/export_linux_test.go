@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
+	"strconv"
 	"time"
 
 	"redoubt/compute"
@@ -37,6 +39,14 @@ func GroupsOf(d *Driver) string {
 		return d.groups.v2
 	}
 	return d.groups.v1["memory"]
+}
+
+// Weight gives the file that says what a control group of this name has of processors where others want them too, and what it says.
+func Weight(d *Driver, name string) (file, want string) {
+	if d.groups.v2 != "" {
+		return filepath.Join(d.groups.v2, name, "cpu.weight.nice"), strconv.Itoa(niceness)
+	}
+	return filepath.Join(d.groups.v1["cpu"], name, "cpu.shares"), strconv.Itoa(niceShares)
 }
 
 // BeginTwice gives what a run says of a keeper that tells twice that the program has begun.

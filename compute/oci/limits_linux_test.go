@@ -57,6 +57,10 @@ func TestAControlGroupBoundsTheSandboxAndGoesWithIt(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(g, "memory.max")); err == nil {
 				limit = "memory.max"
 			}
+			file, want := oci.Weight(d, filepath.Base(g))
+			if got, err := os.ReadFile(file); strings.TrimSpace(string(got)) != want && !(os.IsNotExist(err) && limit == "memory.max") { // where processors are not delegated
+				t.Errorf("beside others it has %q of the processors, %v, want %s", got, err, want)
+			}
 			if err := os.WriteFile(filepath.Join(g, limit), []byte(fmt.Sprint(200<<20)), 0); err != nil {
 				t.Error(err)
 			}

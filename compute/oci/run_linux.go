@@ -395,7 +395,7 @@ func (r *run) read(q []byte) ([]byte, error) {
 		return m, err
 	}
 	if place := binary.BigEndian.Uint64(q[24:]); int64(place) != noPlace {
-		m, err := r.b.window.put(place, n, fill)
+		m, err := r.b.window.Put(place, n, fill)
 		return binary.BigEndian.AppendUint64(make([]byte, head), uint64(m)), err
 	}
 	b := make([]byte, head+n)

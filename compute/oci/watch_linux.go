@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	niceness = 10 // of all that runs in a sandbox, below the node
+	niceness   = 10  // of all that runs in a sandbox, below the node,
+	niceShares = 110 // and of its control group, in which niceness counts among its own alone: what the kernel gives one so nice, where the node has 1,024
 
 	sentryBytes = 256 << 20 // of memory that gVisor may have for itself, and a quarter of its programs'
 

@@ -80,3 +80,28 @@ func BenchmarkCallOfAGoModule(b *testing.B) {
 	}
 	benchmarkCall(b, module)
 }
+
+// What a module reads of a large input and writes as an output, and one that does neither.
+func BenchmarkStream(b *testing.B) {
+	d := New(nil)
+	defer d.Close()
+	program := computetest.Build(b, "wasip1", "wasm")
+	const size = 256 << 20
+	large := map[string][]byte{"b/large": make([]byte, size)}
+	for _, do := range []struct {
+		name  string
+		args  []string
+		bytes int64
+	}{{"nothing", []string{"exit", "0"}, 0}, {"read", []string{"read", "/in/b/large"}, size}, {"write", []string{"fill", "/out/large=268435456"}, size}} {
+		b.Run(do.name, func(b *testing.B) {
+			b.SetBytes(do.bytes)
+			for b.Loop() {
+				r := computetest.NewRun(large) // an output is put once
+				x, err := d.Run(b.Context(), r.Task(redoubt.SubmitJob{Module: r.SetModule(program), Args: do.args}))
+				if err != nil || x.Code != 0 {
+					b.Fatal(x, err, r.Said(2))
+				}
+			}
+		})
+	}
+}

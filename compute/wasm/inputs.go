@@ -18,20 +18,68 @@ import (
 type inputs struct{ w *worker }
 
 // ask sends one question and gives the body of the answer, which the next one overwrites.
-func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) {
-	if err := errors.Join(w.write(kind, body...), w.flush()); err != nil {
+func (w *worker) ask(kind byte, body ...[]byte) ([]byte, error) { return w.askInto(nil, kind, body...) }
+
+// askInto has the body lie in b, where that has room for it.
+func (w *worker) askInto(b []byte, kind byte, body ...[]byte) ([]byte, error) {
+	if errors.Join(w.settle(), w.put(kind, body...)) != nil {
 		return nil, syscall.EIO
 	}
-	got, answered, err := w.read()
+	b, err := w.take(b)
+	if err == errBroken {
+		err = syscall.EIO
+	}
+	return b, err
+}
+
+// errBroken is that no answer came that makes sense.
+var errBroken = errors.New("no answer")
+
+// put sends a question.
+func (w *worker) put(kind byte, body ...[]byte) error {
+	return errors.Join(w.write(kind, body...), w.flush())
+}
+
+// take takes an answer in.
+func (w *worker) take(b []byte) ([]byte, error) {
+	got, answered, err := w.readInto(b)
 	switch {
 	case err != nil:
-		return nil, syscall.EIO
+		return nil, errBroken
 	case got == answer:
 		return answered, nil
 	case got == refuse && len(answered) == 2:
 		return nil, syscall.Errno(binary.BigEndian.Uint16(answered))
 	}
-	return nil, syscall.EIO
+	return nil, errBroken
+}
+
+// due is a piece of a file that was asked for before the module wants it, and whose answer was not taken in yet. That is a few bytes: who answers never waits
+// for us to take it in.
+type due struct {
+	f     *file
+	off   int64
+	n     int
+	place byte
+}
+
+// settle takes in the answer that is due. What lies in the window for that is asked for once more where it is wanted.
+func (w *worker) settle() error {
+	if w.due == nil {
+		return nil
+	}
+	w.due = nil
+	if _, err := w.take(nil); err == errBroken {
+		return err
+	}
+	return nil
+}
+
+// want asks for a piece of a file to lie in the window.
+func (w *worker) want(f *file, off int64, n int) (*due, error) {
+	w.turn = (w.turn + 1) % places
+	d := &due{f, off, n, w.turn}
+	return d, w.put(askPlace, append(f.question(off, n), d.place))
 }
 
 // info is fs.FileInfo and fs.DirEntry of what a worker was told.
@@ -161,6 +209,7 @@ type file struct {
 	handle uint32 // 0: it was not read yet
 	info   info
 	at     int64
+	next   int64  // where the piece ends that was read last
 	piece  []byte // of the content, from
 	from   int64
 }
@@ -196,20 +245,76 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 		f.handle = binary.BigEndian.Uint32(b)
 	}
 	if off < f.from || off >= f.from+int64(len(f.piece)) {
-		var q [16]byte
-		binary.BigEndian.PutUint32(q[:], f.handle)
-		binary.BigEndian.PutUint64(q[4:], uint64(off))
-		binary.BigEndian.PutUint32(q[12:], uint32(min(maxPiece, f.info.Bytes-off)))
-		b, err := f.in.w.ask(askRead, q[:])
-		if err != nil {
+		n := int(min(maxPiece, f.info.Bytes-off))
+		if len(p) >= n { // straight into the module's memory
+			b, err := f.read(p[:n], off)
+			return len(b), err
+		}
+		if cap(f.piece) < n {
+			f.piece = make([]byte, n)
+		}
+		b, err := f.read(f.piece[:n], off)
+		if f.piece, f.from = b, off; err != nil {
 			return 0, err
 		}
-		if len(b) == 0 {
-			return 0, syscall.EIO
-		}
-		f.piece, f.from = append(f.piece[:0], b...), off
 	}
 	return copy(p, f.piece[off-f.from:]), nil
+}
+
+// question is what is asked of a file's content.
+func (f *file) question(off int64, n int) []byte {
+	var q [17]byte
+	binary.BigEndian.PutUint32(q[:], f.handle)
+	binary.BigEndian.PutUint64(q[4:], uint64(off))
+	binary.BigEndian.PutUint32(q[12:], uint32(n))
+	return q[:16]
+}
+
+// read fills b with what lies at off; less: the file ends there.
+func (f *file) read(b []byte, off int64) (got []byte, err error) {
+	if f.in.w.window != nil {
+		got, err = f.look(b, off)
+	} else {
+		got, err = f.in.w.askInto(b, askRead, f.question(off, len(b)))
+	}
+	if err == nil && (len(got) == 0 || len(got) > len(b)) {
+		err = syscall.EIO
+	}
+	if err != nil {
+		return nil, err
+	}
+	f.next = off + int64(len(got))
+	return got, nil
+}
+
+// look is read by the window. Who reads on has the next piece asked for before this one is taken out of it, so that it comes meanwhile.
+func (f *file) look(b []byte, off int64) ([]byte, error) {
+	w := f.in.w
+	d := w.due
+	if d == nil || d.f != f || d.off != off || d.n != len(b) {
+		err := w.settle()
+		if err == nil {
+			d, err = w.want(f, off, len(b))
+		}
+		if err != nil {
+			return nil, syscall.EIO
+		}
+	}
+	w.due = nil
+	if next := off + int64(len(b)); off == f.next && off > 0 && next < f.info.Bytes {
+		var err error
+		if w.due, err = w.want(f, next, int(min(maxPiece, f.info.Bytes-next))); err != nil {
+			return nil, syscall.EIO
+		}
+	}
+	told, err := w.take(nil)
+	if err == errBroken || err == nil && (len(told) != 4 || binary.BigEndian.Uint32(told) > uint32(len(b))) {
+		err = syscall.EIO
+	}
+	if err != nil {
+		return nil, err
+	}
+	return b[:copy(b[:binary.BigEndian.Uint32(told)], w.window[int(d.place)*maxPiece:])], nil
 }
 
 // Seek implements io.Seeker.

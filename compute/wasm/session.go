@@ -22,6 +22,7 @@ import (
 type session struct {
 	frames
 	t        compute.Task
+	window   *sandbox.Window // nil: what is read goes by frames
 	handles  map[uint32]*handle
 	next     uint32
 	ahead    *piece // that is being read
@@ -186,6 +187,11 @@ func (s *session) serve(ctx context.Context, kind byte, body []byte) error {
 			return errFrame
 		}
 		return s.content(binary.BigEndian.Uint32(body), int64(binary.BigEndian.Uint64(body[4:])), int64(binary.BigEndian.Uint32(body[12:])))
+	case askPlace:
+		if len(body) != 17 {
+			return errFrame
+		}
+		return s.place(binary.BigEndian.Uint32(body), int64(binary.BigEndian.Uint64(body[4:])), binary.BigEndian.Uint32(body[12:]), body[16])
 	case askClose:
 		if len(body) != 4 {
 			return errFrame
@@ -289,6 +295,31 @@ func (s *session) content(id uint32, off, n int64) error {
 	binary.BigEndian.PutUint32(p.text, uint32(p.n+1))
 	_, err := s.w.Write(p.text[:5+p.n])
 	return err
+}
+
+// place has bytes of an open file lie in the window.
+func (s *session) place(id uint32, off int64, n uint32, at byte) error {
+	h := s.handles[id]
+	if h == nil || off < 0 || n < 1 || n > maxPiece || at >= places {
+		return errFrame
+	}
+	s.settle(nil, 0, 0)
+	if h.r == nil || h.at != off {
+		h.r, h.at = h.content.Reader(off, -1), off
+	}
+	got, err := s.window.Put(uint64(at), uint64(n), func(b []byte) (int, error) {
+		m, err := io.ReadFull(h.r, b)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			err = nil
+		}
+		return m, err
+	})
+	if err != nil {
+		h.r = nil
+		return s.refuse(syscall.EIO)
+	}
+	h.at += int64(got)
+	return s.write(answer, binary.BigEndian.AppendUint32(nil, uint32(got)))
 }
 
 // piece is a part of a file that is open, with room for the head of a frame.

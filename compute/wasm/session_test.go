@@ -11,7 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"redoubt/compute/computetest"
+	"redoubt/sandbox"
 )
 
 // said is what a worker says, frame by frame.
@@ -96,6 +99,11 @@ func TestAHostileWorkerIsHeardNoFurther(t *testing.T) {
 		"a piece of nothing":               begun().frame(sayBytes, []byte("x")),
 		"a handle that it was not given":   new(said).frame(askRead, readOf(7, 0, 1)),
 		"an offset below 0":                new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 1<<63, 1)),
+		"too much at once, by the window":  new(said).frame(askOpen, []byte("b/f")).frame(askPlace, append(readOf(1, 0, maxPiece+1), 0)),
+		"a place that is none":             new(said).frame(askOpen, []byte("b/f")).frame(askPlace, append(readOf(1, 0, 1), places)),
+		"a place of no file":               new(said).frame(askPlace, append(readOf(1, 0, 1), 0)),
+		"a place before the file":          new(said).frame(askOpen, []byte("b/f")).frame(askPlace, append(readOf(1, 1<<63, 1), 0)),
+		"half a place":                     new(said).frame(askOpen, []byte("b/f")).frame(askPlace, readOf(1, 0, 1)),
 		"too much at once":                 new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 0, maxPiece+1)),
 		"nothing at once":                  new(said).frame(askOpen, []byte("b/f")).frame(askRead, readOf(1, 0, 0)),
 		"a short question":                 new(said).frame(askRead, []byte{1}),
@@ -160,6 +168,16 @@ func TestWhatIsReadAheadIsWhatIsThere(t *testing.T) {
 			t.Fatalf("got %c, %d bytes and %v, want %d bytes that lie there", kind, len(got), err, len(want))
 		}
 	}
+	var err error
+	if s.window, err = sandbox.NewWindow(places, maxPiece); err != nil {
+		t.Fatal(err)
+	}
+	defer s.window.Close()
+	seen, err := unix.Mmap(int(s.window.File().Fd()), 0, places*maxPiece, unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(seen)
 	var next uint32
 	open := func(i int) uint32 {
 		if err := s.serve(t.Context(), askOpen, fmt.Appendf(nil, "b/%d", i)); err != nil {
@@ -190,13 +208,25 @@ func TestWhatIsReadAheadIsWhatIsThere(t *testing.T) {
 		if at[i] >= len(content) {
 			at[i] = 0
 		}
+		end := min(at[i]+n, len(content))
+		if rnd.IntN(8) == 0 {
+			place := rnd.IntN(places)
+			if err := s.serve(t.Context(), askPlace, append(readOf(ids[i], uint64(at[i]), uint32(n)), byte(place))); err != nil {
+				t.Fatal(err)
+			}
+			heard(binary.BigEndian.AppendUint32(nil, uint32(end-at[i])))
+			if !bytes.Equal(seen[place*maxPiece:][:end-at[i]], content[at[i]:end]) {
+				t.Fatalf("in the window lies other than %d bytes from %d of %d", end-at[i], at[i], i)
+			}
+			at[i] = end
+			continue
+		}
 		if s.ahead != nil {
 			aheads++
 		}
 		if err := s.serve(t.Context(), askRead, readOf(ids[i], uint64(at[i]), uint32(n))); err != nil {
 			t.Fatal(err)
 		}
-		end := min(at[i]+n, len(content))
 		heard(content[at[i]:end])
 		at[i] = end
 	}

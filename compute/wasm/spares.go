@@ -212,7 +212,7 @@ func (r *runner) run(start func(shelfKey, *made) (*sandbox.Process, error), key 
 		}
 		select {
 		case s := <-r.job:
-			s.frames = f
+			s.frames, s.window = f, p.Window()
 			if err := s.talk(r.ctx); err != nil {
 				return err
 			}
@@ -245,6 +245,10 @@ func (r *runner) serve(ctx context.Context, s *session) (said, exit error) {
 
 // start begins the process of a worker.
 func (d *Driver) start(key shelfKey, m *made) (*sandbox.Process, error) {
-	return sandbox.Start(sandbox.Program{Name: "wasm", Worker: runnerName, Binary: d.binary, Nice: niceness, Scratch: key.disk + int64(len(m.code)) + 16384,
+	w, err := sandbox.NewWindow(places, maxPiece)
+	if err != nil {
+		return nil, err
+	}
+	return sandbox.Start(sandbox.Program{Name: "wasm", Worker: runnerName, Binary: d.binary, Nice: niceness, Window: w, Scratch: key.disk + int64(len(m.code)) + 16384,
 		Limits: sandbox.Limits{Memory: key.memory + workerMemory + int64(m.size()), CPU: key.timeout + 10*time.Second, Files: 256}})
 }

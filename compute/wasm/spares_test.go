@@ -24,6 +24,7 @@ type begunOf struct {
 
 func counted(t *testing.T) *begunOf {
 	d := &begunOf{Driver: New(handed())}
+	d.spares.life = time.Hour // of a test on a busy machine, which has them give way
 	start := d.spares.start
 	d.spares.start = func(k shelfKey, m *made) (*sandbox.Process, error) {
 		d.mu.Lock()
@@ -151,7 +152,6 @@ func TestWorkersThatStandReadyEnd(t *testing.T) {
 		t.Errorf("%d stood ready before, %d do after it was closed", len(all), n)
 	}
 	d = counted(t)
-	d.spares.life = time.Hour
 	twice(d)
 	all = d.ready(every)
 	d.spares.mu.Lock()

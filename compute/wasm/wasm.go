@@ -31,7 +31,8 @@ const (
 	compileTime   = 2 * time.Minute
 	loadTime      = time.Minute // that a worker may take to have ready what was compiled
 	madeBytes     = 256 << 20   // of what was compiled that is kept in memory
-	niceness      = 10
+	niceness      = 19          // of jobs: beside a processor that requests keep busy they have a seventieth of it, and all that these leave
+	makeNiceness  = 10          // of compiling, which has its time
 	handOverTime  = time.Minute // that a worker may take to hand over what its module left,
 	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
@@ -206,7 +207,7 @@ func (d *Driver) compiled(ctx context.Context, t compute.Task, not *made) (*made
 func (d *Driver) compileOnce(ctx context.Context, module []byte) (made []byte, exit compute.Exit, err error) {
 	ctx, cancel := context.WithTimeout(ctx, compileTime)
 	defer cancel()
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Binary: d.binary, Nice: niceness, Scratch: compileDisk,
+	p, err := sandbox.Start(sandbox.Program{Name: "wasm-compile", Worker: compiler, Binary: d.binary, Nice: makeNiceness, Scratch: compileDisk,
 		Limits: sandbox.Limits{Memory: compileMemory, CPU: 2 * compileTime, Files: 256}})
 	if err != nil {
 		return nil, exit, err

@@ -19,6 +19,7 @@ const (
 	askStat  = 'S' // path -> JSON of redoubt.JobFile
 	askOpen  = 'O' // path -> handle, 4 bytes, not 0
 	askRead  = 'R' // handle, offset, length: 4, 8, 4 bytes -> bytes; fewer at the end alone
+	askPlace = 'p' // handle, offset, length, place of the window: 4, 8, 4, 1 bytes -> how many bytes lie there, 4 bytes; fewer at the end alone
 	askClose = 'C' // handle, 4 bytes -> nothing
 	sayOut   = '1' // to standard output; not answered
 	sayErr   = '2' // to standard error; not answered
@@ -44,7 +45,8 @@ const (
 
 const (
 	maxFrame   = 1<<20 + 64 // of a body: a piece of content, or a long list in pieces
-	maxPiece   = 1 << 20    // of content
+	maxPiece   = 512 << 10  // of content: half of a pipe, so that who writes one need not wait for who reads it
+	places     = 2          // of pieces, in the window of a worker that runs a job: one is written while the other is read
 	maxList    = 64 << 20   // of a list, as JSON
 	maxHandles = 512
 )
@@ -137,7 +139,10 @@ type frames struct {
 
 const maxHeld = 16 << 10
 
-func (f *frames) read() (kind byte, body []byte, err error) {
+func (f *frames) read() (kind byte, body []byte, err error) { return f.readInto(nil) }
+
+// readInto has the body lie in b, where that has room for it.
+func (f *frames) readInto(b []byte) (kind byte, body []byte, err error) {
 	if _, err := io.ReadFull(f.r, f.head[:]); err != nil {
 		return 0, nil, err
 	}
@@ -145,10 +150,13 @@ func (f *frames) read() (kind byte, body []byte, err error) {
 	if n < 1 || n > maxFrame {
 		return 0, nil, errFrame
 	}
-	if n--; cap(f.body) < int(n) {
-		f.body = make([]byte, n)
+	if n--; int(n) > len(b) {
+		if cap(f.body) < int(n) {
+			f.body = make([]byte, n)
+		}
+		b = f.body
 	}
-	body = f.body[:n]
+	body = b[:n]
 	_, err = io.ReadFull(f.r, body)
 	return f.head[4], body, err
 }

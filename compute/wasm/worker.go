@@ -47,6 +47,9 @@ func Workers() map[string]sandbox.Worker {
 type worker struct {
 	frames
 	task   task
+	window []byte // nil: there is none
+	turn   byte   // of its places
+	due    *due
 	module []byte
 	code   fs.FileInfo // what was compiled of it before, where wazero looks for it
 	unfit  error       // why that does not lie there
@@ -189,6 +192,11 @@ func compileInto(dir string, module []byte) (string, error) {
 func run(in io.Reader, out io.Writer) error {
 	signal.Ignore(syscall.SIGXFSZ) // a write past the end of the disk is an error, not a death
 	w := &worker{frames: frames{r: in, w: out}}
+	window, err := sandbox.LookThrough(places, maxPiece)
+	if err != nil {
+		return err
+	}
+	w.window = window
 	i, err := w.ready(noInput{}, true)
 	if err != nil {
 		return w.tellUnfit(err)
