@@ -15,9 +15,6 @@ type limited struct {
 	last    *memory // that a module has, or had: nil, or what the next one is given
 }
 
-// warmBytes of a memory are there from the start: the kernel takes longer to find them page by page as a program begins than its beginning takes.
-const warmBytes = 4 << 20
-
 type memory struct {
 	of   *limited
 	all  []byte

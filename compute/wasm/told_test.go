@@ -136,19 +136,3 @@ func TestARequestIsToldItsOwnVariablesAlone(t *testing.T) {
 		}
 	}
 }
-
-// TestNothingOfAModuleRunsBeforeItIsToldWhatFor: one whose start function would is not instantiated before.
-func TestNothingOfAModuleRunsBeforeItIsToldWhatFor(t *testing.T) {
-	for want, module := range map[bool][]byte{
-		false: assembly{bodies: [][]byte{nil}}.bytes(),
-		true:  assembly{bodies: [][]byte{nil}, start: true}.bytes(),
-	} {
-		b, err := bare(module)
-		if err != nil || starts(module) != want || starts(b) != want {
-			t.Errorf("starts says %v and %v, want %v; %v", starts(module), starts(b), want, err)
-		}
-	}
-	if !starts([]byte("no module")) {
-		t.Error("what cannot be read is taken for one without a start function")
-	}
-}

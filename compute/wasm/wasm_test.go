@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"redoubt"
 	"redoubt/compute"
@@ -27,6 +30,16 @@ func TestMain(m *testing.M) {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
 			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
 	})
+	all[holds] = func(in io.Reader, out io.Writer) error {
+		w := &worker{frames: frames{r: in, w: out}}
+		i, err := w.ready(noInput{}, true)
+		if err != nil {
+			return err
+		}
+		i.stand()
+		var use unix.Rusage
+		return errors.Join(unix.Getrusage(unix.RUSAGE_SELF, &use), w.write(sayReady), w.write(sayErr, fmt.Append(nil, use.Maxrss)))
+	}
 	sandbox.Enter(all)
 	os.Exit(m.Run())
 }
