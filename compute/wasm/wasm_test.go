@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -29,6 +30,10 @@ func TestMain(m *testing.M) {
 	all[lingers] = hangingOn(func(f *frames) error {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
 			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
+	})
+	all[atOnce] = hangingOn(func(f *frames) error {
+		f.hold = true
+		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone), f.flush())
 	})
 	all[holds] = func(in io.Reader, out io.Writer) error {
 		w := &worker{frames: frames{r: in, w: out}}
@@ -155,6 +160,41 @@ func TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess(t *testing.T) {
 	}
 	x, _ = attempt(begun(lingers, time.Millisecond))
 	<-x.Gone
+}
+
+// atOnce is a worker whose last word is there with its first, and that hangs on.
+const atOnce = "says it all at once"
+
+// whilePut has something be while an output is put.
+type whilePut struct {
+	*computetest.Run
+	put func(ctx context.Context)
+}
+
+func (r *whilePut) Put(ctx context.Context, name string, bytes int64, content io.Reader) error {
+	r.put(ctx)
+	return r.Run.Put(ctx, name, bytes, content)
+}
+
+// TestWhatRunsYetIsSaidHoweverTheAttemptEnded: also of one that was ended, or that took too long, as its last word lay there already.
+func TestWhatRunsYetIsSaidHoweverTheAttemptEnded(t *testing.T) {
+	for want, handOver := range map[string]time.Duration{"it was ended": time.Hour, "handed over": time.Millisecond} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := &whilePut{computetest.NewRun(nil), func(of context.Context) {
+			if handOver == time.Hour {
+				cancel()
+			}
+			<-of.Done()
+		}}
+		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: handOver}
+		of := begun(atOnce, time.Hour)
+		x, err := s.run(ctx, of)
+		if err != nil || !strings.Contains(x.Why, want) || x.Gone != of.ended {
+			t.Errorf("got %+v and %v, want %s, and what tells of its process", x, err, want)
+		}
+		<-of.ended
+	}
 }
 
 // TestWhoClosesTheDriverWaitsForWhatEnds, also where no Run does.
