@@ -303,9 +303,13 @@ type noInput struct{}
 
 func (noInput) Read([]byte) (int, error) { return 0, io.EOF }
 
-// stand has the module stand ready for its next run, in a memory of its own, if nothing of it runs by that and it takes little.
+// stand has the module stand ready for its next run, in a memory of its own, if nothing of it runs by that and it takes little. Otherwise nothing of its last
+// run is left until then.
 func (m *runnable) stand() {
-	if m.early && m.stands == nil {
+	switch {
+	case !m.early:
+		m.memory.wipe()
+	case m.stands == nil:
 		m.stands = m.instantiate()
 	}
 }
