@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,9 +44,9 @@ func section(id byte, content []byte) []byte {
 
 func text(s string) []byte { return append(leb(len(s)), s...) }
 
-// assembly is a module with functions of its first type, () -> (); the last one is exported as _start. What it imports may be of the second, of four numbers, as fd_write is.
+// assembly is a module with functions of its first type, () -> (); the last one is exported as _start. What it imports may be of type 1, of four numbers, as fd_write is, or 2, of two.
 type assembly struct {
-	imports []string // MODULE.NAME, or MODULE.NAME:1 of the second type
+	imports []string // MODULE.NAME, or MODULE.NAME:TYPE
 	memory  []byte   // limits
 	table   [][]byte // types
 	start   bool     // as the start function
@@ -56,12 +57,13 @@ type assembly struct {
 
 func (a assembly) bytes() []byte {
 	b := []byte("\x00asm\x01\x00\x00\x00")
-	b = append(b, section(1, vec([]byte{0x60, 0, 0}, []byte{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f}))...)
+	b = append(b, section(1, vec([]byte{0x60, 0, 0}, []byte{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f}, []byte{0x60, 2, 0x7f, 0x7f, 1, 0x7f}))...)
 	var imports, funcs, codes [][]byte
 	for _, i := range a.imports {
 		module, name, _ := strings.Cut(i, ".")
 		name, of, _ := strings.Cut(name, ":")
-		imports = append(imports, append(append(text(module), text(name)...), 0, byte(len(of))))
+		number, _ := strconv.Atoi(of)
+		imports = append(imports, append(append(text(module), text(name)...), 0, byte(number)))
 	}
 	for _, body := range a.bodies {
 		locals := a.locals
