@@ -8,8 +8,10 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,8 +30,16 @@ func TestMain(m *testing.M) {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayErr, []byte("a link is left")), f.write(sayDone))
 	})
 	all[lingers] = hangingOn(func(f *frames) error {
+		signal.Ignore(syscall.SIGPIPE)
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
 			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
+	})
+	all[floods] = saying(func(f *frames) error {
+		err := errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayDone))
+		for err == nil {
+			err = f.write(sayOut, make([]byte, maxPiece))
+		}
+		return err
 	})
 	all[atOnce] = hangingOn(func(f *frames) error {
 		f.hold = true
@@ -159,6 +169,19 @@ func TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess(t *testing.T) {
 		t.Errorf("it left %q, opened %q and said %q behind its last word", out, r.opened, r.Said(1))
 	}
 	x, _ = attempt(begun(lingers, time.Millisecond))
+	<-x.Gone
+}
+
+// floods is a worker that has done well, and then says more without end.
+const floods = "done, and floods"
+
+// TestBehindItsLastWordNothingOfAWorkerIsRead: what it says then is not even taken from it, so one that does ends by that.
+func TestBehindItsLastWordNothingOfAWorkerIsRead(t *testing.T) {
+	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Hour}, handOver: time.Hour}
+	x, err := s.run(t.Context(), begun(floods, time.Hour))
+	if err != nil || x.Code != 0 {
+		t.Fatalf("got %+v and %v of a worker that did well", x, err)
+	}
 	<-x.Gone
 }
 
