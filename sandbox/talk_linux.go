@@ -7,9 +7,9 @@ import (
 	"redoubt"
 )
 
-// Talk has f speak with the program over its standard input and output until f returns; then the program is given its end of input, and ends. It is
-// for programs that ask and are answered: Limits.Wall and Limits.Output are f's to keep. When ctx ends the program is killed, which f sees as the end
-// of what it reads. ended is how the program ended, as the function Run tells it; f's own error comes first.
+// Talk has f speak with the program over its standard input and output until f returns; then both are closed, and the program ends. It is for programs
+// that ask and are answered, and say nothing behind what ends f: Limits.Wall and Limits.Output are f's to keep. When ctx ends the program is killed, which
+// f sees as the end of what it reads. ended is how the program ended, as the function Run tells it; f's own error comes first.
 func (r *Process) Talk(ctx context.Context, f func(in io.Writer, out io.Reader) error) (said, ended error) {
 	stop := context.AfterFunc(ctx, func() { r.stub.kill() })
 	defer stop()
@@ -20,7 +20,7 @@ func (r *Process) Talk(ctx context.Context, f func(in io.Writer, out io.Reader) 
 	if said != nil {
 		r.stub.kill()
 	}
-	_, _ = io.Copy(io.Discard, r.out) // to its end: what it holds open would keep it from ending
+	_ = r.out.Close() // what it says now is heard by nobody, and does not keep it from ending
 	r.wait()
 	return said, r.exit()
 }

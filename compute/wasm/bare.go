@@ -37,21 +37,21 @@ func bare(module []byte) ([]byte, error) {
 	return out, err
 }
 
-// starts reports whether a module has a start function, which runs as it is instantiated.
-func starts(module []byte) (has bool) {
-	err := sections(module, func(id byte, _, _ []byte) error {
-		has = has || id == sectionStart
-		return nil
-	})
-	return has || err != nil
-}
-
 // Of the binary format, as far as it is read here.
 const (
-	moduleHead    = 8
-	sectionCustom = 0
-	sectionStart  = 8
-	sectionCode   = 10
+	moduleHead       = 8
+	sectionCustom    = 0
+	sectionType      = 1
+	sectionImport    = 2
+	sectionFunction  = 3
+	sectionTable     = 4
+	sectionMemory    = 5
+	sectionGlobal    = 6
+	sectionExport    = 7
+	sectionElement   = 9
+	sectionCode      = 10
+	sectionData      = 11
+	sectionDataCount = 12
 )
 
 // sections goes through those of a module: each whole, and its content.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,23 +44,26 @@ func section(id byte, content []byte) []byte {
 
 func text(s string) []byte { return append(leb(len(s)), s...) }
 
-// assembly is a module with one type, () -> (), and functions of it; the last one is exported as _start.
+// assembly is a module with functions of its first type, () -> (); the last one is exported as _start. What it imports may be of type 1, of four numbers, as fd_write is, or 2, of two.
 type assembly struct {
-	imports []string // MODULE.NAME
+	imports []string // MODULE.NAME, or MODULE.NAME:TYPE
 	memory  []byte   // limits
-	table   []byte   // limits
+	table   [][]byte // types
 	start   bool     // as the start function
 	locals  []byte   // of each function
 	bodies  [][]byte // without their end
+	data    [][]byte // segments
 }
 
 func (a assembly) bytes() []byte {
 	b := []byte("\x00asm\x01\x00\x00\x00")
-	b = append(b, section(1, vec([]byte{0x60, 0, 0}))...)
+	b = append(b, section(1, vec([]byte{0x60, 0, 0}, []byte{0x60, 4, 0x7f, 0x7f, 0x7f, 0x7f, 1, 0x7f}, []byte{0x60, 2, 0x7f, 0x7f, 1, 0x7f}))...)
 	var imports, funcs, codes [][]byte
 	for _, i := range a.imports {
 		module, name, _ := strings.Cut(i, ".")
-		imports = append(imports, append(append(text(module), text(name)...), 0, 0))
+		name, of, _ := strings.Cut(name, ":")
+		number, _ := strconv.Atoi(of)
+		imports = append(imports, append(append(text(module), text(name)...), 0, byte(number)))
 	}
 	for _, body := range a.bodies {
 		locals := a.locals
@@ -75,7 +79,7 @@ func (a assembly) bytes() []byte {
 	}
 	b = append(b, section(3, vec(funcs...))...)
 	if a.table != nil {
-		b = append(b, section(4, vec(append([]byte{0x70}, a.table...)))...)
+		b = append(b, section(4, vec(a.table...))...)
 	}
 	exports := [][]byte{append(text("_start"), append([]byte{0}, leb(len(a.imports)+len(a.bodies)-1)...)...)}
 	if a.memory != nil {
@@ -86,7 +90,39 @@ func (a assembly) bytes() []byte {
 	if a.start {
 		b = append(b, section(8, leb(len(a.imports)+len(a.bodies)-1))...)
 	}
-	return append(b, section(10, vec(codes...))...)
+	b = append(b, section(10, vec(codes...))...)
+	if a.data != nil {
+		b = append(b, section(11, vec(a.data...))...)
+	}
+	return b
+}
+
+// place is an operand of i32.const.
+func place(n int) (b []byte) {
+	for ; n >= 0x40; n >>= 7 {
+		b = append(b, byte(n)|0x80)
+	}
+	return append(b, byte(n))
+}
+
+// dataAt is a segment of data.
+func dataAt(at int, content string) []byte {
+	return append(append(append([]byte{0, opI32Const}, place(at)...), opEnd), text(content)...)
+}
+
+// everyPage is a module with a byte of data in each page of its memory.
+func everyPage(bytes int) []byte {
+	a := assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(bytes>>16)...)}
+	for at := 0; at < bytes; at += 4096 {
+		a.data = append(a.data, dataAt(at, "x"))
+	}
+	return a.bytes()
+}
+
+// fullTables is a module with two tables, each full of its function.
+func fullTables(entries int) []byte {
+	table := append(append([]byte{0x40, 0, 0x70, 0}, leb(entries)...), 0xd2, 0, opEnd)
+	return assembly{bodies: [][]byte{nil}, table: [][]byte{table, table}}.bytes()
 }
 
 func TestHostileModules(t *testing.T) {
@@ -109,7 +145,7 @@ func TestHostileModules(t *testing.T) {
 		{"a little more than it may from the start", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(1025)...)}.bytes(), "out of memory: it may use 64 MiB"},
 		{"just what it may", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(1024)...)}.bytes(), ""},
 		{"more memory than there is", assembly{bodies: [][]byte{nil}, memory: append([]byte{0}, leb(65537)...)}.bytes(), "no WebAssembly module"},
-		{"a table without end", assembly{bodies: [][]byte{nil}, table: append([]byte{0}, leb(1<<32-1)...)}.bytes(), "no WebAssembly module|out of memory|trapped"},
+		{"a table without end", assembly{bodies: [][]byte{nil}, table: [][]byte{append([]byte{0x70, 0}, leb(1<<32-1)...)}}.bytes(), "no WebAssembly module|out of memory|trapped"},
 		{"an import of nothing", assembly{bodies: [][]byte{nil}, imports: []string{"env.system"}}.bytes(), "no WebAssembly module"},
 		{"an import of another system", assembly{bodies: [][]byte{nil}, imports: []string{"wasi_unstable.fd_write"}}.bytes(), "no WebAssembly module"},
 		{"an import of a socket", assembly{bodies: [][]byte{nil}, imports: []string{"wasi_snapshot_preview1.sock_connect"}}.bytes(), "no WebAssembly module"},

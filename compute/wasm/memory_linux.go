@@ -15,9 +15,6 @@ type limited struct {
 	last    *memory // that a module has, or had: nil, or what the next one is given
 }
 
-// warmBytes of a memory are there from the start: the kernel takes longer to find them page by page as a program begins than its beginning takes.
-const warmBytes = 4 << 20
-
 type memory struct {
 	of   *limited
 	all  []byte
@@ -41,6 +38,13 @@ func (l *limited) Allocate(_, max uint64) experimental.LinearMemory {
 	}
 	l.last = &memory{of: l, all: all}
 	return l.last
+}
+
+// wipe leaves nothing of what the last module has written, but where the kernel refuses: then the next one has another memory.
+func (l *limited) wipe() {
+	if l.last != nil {
+		_ = l.last.wipe()
+	}
 }
 
 // wipe leaves nothing of what was written.

@@ -16,6 +16,8 @@ type limited struct {
 
 func (l *limited) Allocate(_, _ uint64) experimental.LinearMemory { return nil }
 
+func (l *limited) wipe() {}
+
 func readRandom(p []byte) (int, error) { return rand.Read(p) }
 
 func bound(int64) error { return nil }

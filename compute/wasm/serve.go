@@ -119,8 +119,7 @@ func (d *Driver) Begin(ctx context.Context, s compute.Service) (compute.Instance
 
 // begin begins one with what was compiled of its module; an *unfit: that is of no use.
 func (d *Driver) begin(ctx context.Context, s compute.Service, t compute.Task, m *made) (compute.Instance, error) {
-	p, err := sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Prompt: true, Scratch: int64(m.size()) + 1<<20,
-		Limits: sandbox.Limits{Memory: s.Limits.Memory + serveMemory + int64(m.size()), CPU: 365 * 24 * time.Hour, Files: 256}})
+	p, err := d.startServer(s.Limits.Memory, m)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +146,12 @@ func (d *Driver) begin(ctx context.Context, s compute.Service, t compute.Task, m
 		return nil, err
 	}
 	return i, nil
+}
+
+// startServer begins the process of a worker that serves.
+func (d *Driver) startServer(memory int64, m *made) (*sandbox.Process, error) {
+	return sandbox.Start(sandbox.Program{Name: "wasm service", Worker: server, Binary: d.binary, Nice: 1, Prompt: true, Scratch: int64(m.size()) + 1<<20,
+		Limits: sandbox.Limits{Memory: memory + serveMemory + int64(m.size()), CPU: 365 * 24 * time.Hour, Files: 256}})
 }
 
 // AtOnce is one: a module answers one request in one memory.

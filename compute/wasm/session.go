@@ -49,8 +49,9 @@ type handle struct {
 	r       io.Reader
 }
 
-// run has the module run to its end, by a worker that has it ready, or will have.
-func (s *session) run(ctx context.Context, r *runner) (compute.Exit, error) {
+// run has the module run to its end, by a worker that has it ready, or will have. However that came, the worker's process may be there for a while yet.
+func (s *session) run(ctx context.Context, r *runner) (exit compute.Exit, err error) {
+	defer func() { exit.Gone = r.ended }()
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var late, lingers atomic.Bool
@@ -74,9 +75,7 @@ func (s *session) run(ctx context.Context, r *runner) (compute.Exit, error) {
 	case s.refused != nil:
 		return compute.Exit{}, s.refused
 	case said == nil && ended == nil && s.end != nil:
-		x := s.exit()
-		x.Gone = r.ended
-		return x, nil
+		return s.exit(), nil
 	}
 	var u *unfit
 	if errors.As(said, &u) {

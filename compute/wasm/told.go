@@ -30,11 +30,11 @@ func wordsOf(all []string) words {
 	return w
 }
 
-// sizes is args_sizes_get or environ_sizes_get.
+// sizes is args_sizes_get or environ_sizes_get. A module that has no memory traps, as by all of WASI.
 func (w *words) sizes(_ context.Context, mod api.Module, stack []uint64) {
 	m, count, size := mod.Memory(), uint32(stack[0]), uint32(stack[1])
 	stack[0] = faultWASI
-	if m != nil && m.WriteUint32Le(count, uint32(len(w.all))) && m.WriteUint32Le(size, w.bytes) {
+	if m.WriteUint32Le(count, uint32(len(w.all))) && m.WriteUint32Le(size, w.bytes) {
 		stack[0] = 0
 	}
 }
@@ -43,9 +43,6 @@ func (w *words) sizes(_ context.Context, mod api.Module, stack []uint64) {
 func (w *words) get(_ context.Context, mod api.Module, stack []uint64) {
 	m, at, to := mod.Memory(), uint32(stack[0]), uint32(stack[1])
 	stack[0] = faultWASI
-	if m == nil {
-		return
-	}
 	places, ok := m.Read(at, 4*uint32(len(w.all)))
 	text, ok2 := m.Read(to, w.bytes)
 	if !ok || !ok2 {

@@ -82,6 +82,26 @@ func TestWhatAModuleIsToldLiesWhereItAsksForIt(t *testing.T) {
 	})
 }
 
+// TestAModuleWithoutMemoryTrapsWhereItAsksWhatItIsTold, and nothing else breaks by it.
+func TestAModuleWithoutMemoryTrapsWhereItAsksWhatItIsTold(t *testing.T) {
+	w := wordsOf([]string{"a"})
+	r := wazero.NewRuntime(t.Context())
+	defer r.Close(t.Context())
+	if err := instantiateWASI(t.Context(), r, &w, &w); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"args_sizes_get", "args_get", "environ_sizes_get", "environ_get", "clock_res_get"} { // the last one is wazero's own
+		module := assembly{imports: []string{"wasi_snapshot_preview1." + name + ":2"}, bodies: [][]byte{{opI32Const, 0, opI32Const, 8, opCall, 0, opDrop}}}.bytes()
+		mod, err := r.InstantiateWithConfig(t.Context(), module, wazero.NewModuleConfig().WithName("").WithStartFunctions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := mod.ExportedFunction("_start").Call(t.Context()); err == nil || endingOf(err).Code != -1 || endingOf(err).Program {
+			t.Errorf("%s: got %v, want a trap", name, err)
+		}
+	}
+}
+
 func TestOfEachNameTheLastIsTold(t *testing.T) {
 	got := lastOfEach([]string{"A=1", "B=2", "A=3", "AB=4", "C", "B=", "A=5=6"})
 	if want := []string{"A=5=6", "B=", "AB=4", "C="}; !slices.Equal(got, want) {
@@ -134,21 +154,5 @@ func TestARequestIsToldItsOwnVariablesAlone(t *testing.T) {
 		if got, err := call("/svc/x/%00", ""); err == nil || got != "" { // which no variable can hold
 			t.Errorf("got %q of a path with a NUL", got)
 		}
-	}
-}
-
-// TestNothingOfAModuleRunsBeforeItIsToldWhatFor: one whose start function would is not instantiated before.
-func TestNothingOfAModuleRunsBeforeItIsToldWhatFor(t *testing.T) {
-	for want, module := range map[bool][]byte{
-		false: assembly{bodies: [][]byte{nil}}.bytes(),
-		true:  assembly{bodies: [][]byte{nil}, start: true}.bytes(),
-	} {
-		b, err := bare(module)
-		if err != nil || starts(module) != want || starts(b) != want {
-			t.Errorf("starts says %v and %v, want %v; %v", starts(module), starts(b), want, err)
-		}
-	}
-	if !starts([]byte("no module")) {
-		t.Error("what cannot be read is taken for one without a start function")
 	}
 }

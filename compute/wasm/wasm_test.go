@@ -4,12 +4,18 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
+	"os/signal"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"redoubt"
 	"redoubt/compute"
@@ -24,9 +30,31 @@ func TestMain(m *testing.M) {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayErr, []byte("a link is left")), f.write(sayDone))
 	})
 	all[lingers] = hangingOn(func(f *frames) error {
+		signal.Ignore(syscall.SIGPIPE)
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
 			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
 	})
+	all[floods] = saying(func(f *frames) error {
+		err := errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayDone))
+		for err == nil {
+			err = f.write(sayOut, make([]byte, maxPiece))
+		}
+		return err
+	})
+	all[atOnce] = hangingOn(func(f *frames) error {
+		f.hold = true
+		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone), f.flush())
+	})
+	all[holds] = func(in io.Reader, out io.Writer) error {
+		w := &worker{frames: frames{r: in, w: out}}
+		i, err := w.ready(noInput{}, true)
+		if err != nil {
+			return err
+		}
+		i.stand()
+		var use unix.Rusage
+		return errors.Join(unix.Getrusage(unix.RUSAGE_SELF, &use), w.write(sayReady), w.write(sayErr, fmt.Append(nil, use.Maxrss)))
+	}
 	sandbox.Enter(all)
 	os.Exit(m.Run())
 }
@@ -142,6 +170,54 @@ func TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess(t *testing.T) {
 	}
 	x, _ = attempt(begun(lingers, time.Millisecond))
 	<-x.Gone
+}
+
+// floods is a worker that has done well, and then says more without end.
+const floods = "done, and floods"
+
+// TestBehindItsLastWordNothingOfAWorkerIsRead: what it says then is not even taken from it, so one that does ends by that.
+func TestBehindItsLastWordNothingOfAWorkerIsRead(t *testing.T) {
+	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Hour}, handOver: time.Hour}
+	x, err := s.run(t.Context(), begun(floods, time.Hour))
+	if err != nil || x.Code != 0 {
+		t.Fatalf("got %+v and %v of a worker that did well", x, err)
+	}
+	<-x.Gone
+}
+
+// atOnce is a worker whose last word is there with its first, and that hangs on.
+const atOnce = "says it all at once"
+
+// whilePut has something be while an output is put.
+type whilePut struct {
+	*computetest.Run
+	put func(ctx context.Context)
+}
+
+func (r *whilePut) Put(ctx context.Context, name string, bytes int64, content io.Reader) error {
+	r.put(ctx)
+	return r.Run.Put(ctx, name, bytes, content)
+}
+
+// TestWhatRunsYetIsSaidHoweverTheAttemptEnded: also of one that was ended, or that took too long, as its last word lay there already.
+func TestWhatRunsYetIsSaidHoweverTheAttemptEnded(t *testing.T) {
+	for want, handOver := range map[string]time.Duration{"it was ended": time.Hour, "handed over": time.Millisecond} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		r := &whilePut{computetest.NewRun(nil), func(of context.Context) {
+			if handOver == time.Hour {
+				cancel()
+			}
+			<-of.Done()
+		}}
+		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: handOver}
+		of := begun(atOnce, time.Hour)
+		x, err := s.run(ctx, of)
+		if err != nil || !strings.Contains(x.Why, want) || x.Gone != of.ended {
+			t.Errorf("got %+v and %v, want %s, and what tells of its process", x, err, want)
+		}
+		<-of.ended
+	}
 }
 
 // TestWhoClosesTheDriverWaitsForWhatEnds, also where no Run does.

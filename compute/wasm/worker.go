@@ -231,7 +231,7 @@ type runnable struct {
 	config    wazero.ModuleConfig
 	memory    *limited
 	args, env words // that it is told when it asks
-	early     bool  // nothing of it runs as it is instantiated
+	early     bool  // nothing of it runs as it is instantiated, and that takes little
 
 	stands *standing // nil: none does
 }
@@ -260,7 +260,7 @@ func (w *worker) ready(input io.Reader, out bool) (*runnable, error) {
 	if w.unfit != nil {
 		return nil, &unfit{w.unfit.Error()}
 	}
-	m := &runnable{memory: &limited{most: uint64(w.task.Memory)}, early: !starts(w.module)}
+	m := &runnable{memory: &limited{most: uint64(w.task.Memory)}, early: early(w.module)}
 	m.ctx = experimental.WithMemoryAllocator(context.Background(), m.memory)
 	cache, err := wazero.NewCompilationCacheWithDir(cacheDir)
 	if err != nil { // what it was given stands in its way
@@ -303,9 +303,13 @@ type noInput struct{}
 
 func (noInput) Read([]byte) (int, error) { return 0, io.EOF }
 
-// stand has the module stand ready for its next run, in a memory of its own, if nothing of it runs by that.
+// stand has the module stand ready for its next run, in a memory of its own, if nothing of it runs by that and it takes little. Otherwise nothing of its last
+// run is left until then.
 func (m *runnable) stand() {
-	if m.early && m.stands == nil {
+	switch {
+	case !m.early:
+		m.memory.wipe()
+	case m.stands == nil:
 		m.stands = m.instantiate()
 	}
 }
