@@ -143,6 +143,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 	e.context, e.cancel = context.WithCancel(context.Background())
 	for i := range e.sockets {
 		e.work.Go(func() { e.read(i) })
+		e.work.Go(func() { e.hear(i) })
 	}
 	return e, nil
 }
@@ -213,37 +214,52 @@ func (e *Endpoint) Close() error {
 // read takes one socket's datagrams until it is closed.
 func (e *Endpoint) read(socket int) {
 	buf := make([]byte, 1<<16)
+	failed := false // the last time
 	for {
 		n, from, err := e.sockets[socket].readFrom(buf)
-		if err != nil {
-			select {
-			case <-e.ended:
-				return
-			default:
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if b := e.sockets[socket].refused(err); len(b) > 0 {
-				for _, b := range b {
-					e.takeRefused(b)
-				}
-				continue
-			}
-			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
-			case <-time.After(leastAckDelay):
-			case <-e.ended:
-				return
-			}
+		if err == nil {
+			failed = false
+			e.take(buf[:n], path{socket, from})
 			continue
 		}
-		e.take(buf[:n], path{socket, from})
+		select {
+		case <-e.ended:
+			return
+		default:
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if e.sockets[socket].refused(err) { // an error of one peer's, or of whoever says so, is nothing to the others
+			continue
+		}
+		if !failed { // of something that a writer has heard of meanwhile
+			failed = true
+			continue
+		}
+		select { // a network that is down for now
+		case <-time.After(leastAckDelay):
+		case <-e.ended:
+			return
+		}
+	}
+}
+
+// hear takes what a socket's system says of datagrams that nobody was there for: not where that is found, which may be within a link's turn.
+func (e *Endpoint) hear(socket int) {
+	for {
+		select {
+		case b := <-e.sockets[socket].quotes:
+			e.takeRefused(b)
+		case <-e.ended:
+			return
+		}
 	}
 }
 
 // take gives a datagram to whom it is for.
 func (e *Endpoint) take(b []byte, from path) {
-	if len(b) == 0 {
+	if len(b) == 0 || !answerable(from.remote) {
 		return
 	}
 	switch {
