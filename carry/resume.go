@@ -96,6 +96,8 @@ type resuming struct {
 	answer        []byte
 	began         time.Time
 	keys          resumedKeys
+	asker         path // where the answer went
+	askers        bool // and whether it went elsewhere too; both with the endpoint's lock held
 }
 
 // takeResume answers who asks to go on. Where that cannot be, whatever the reason is, the answer is a cookie for the full handshake: who
@@ -124,22 +126,23 @@ func (e *Endpoint) takeResume(b []byte, from path) {
 		e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
 		return
 	}
-	if s := e.resume(x, m, b, now); s != nil {
+	if s := e.resume(x, m, b, from, now); s != nil {
 		e.send(from, s.answer)
 	}
 }
 
 // resume gives the short handshake that a request belongs to, or begins it.
-func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, now time.Time) *resuming {
+func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, from path, now time.Time) *resuming {
 	e.mu.Lock()
 	for _, s := range e.resuming[x.id] {
 		if bytes.Equal(s.request, b) {
+			s.askers = s.askers || from != s.asker
 			e.mu.Unlock()
 			return s
 		}
 	}
 	e.mu.Unlock()
-	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now}
+	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now, asker: from}
 	own, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		return nil
@@ -194,14 +197,19 @@ func (s *resuming) deliver(b []byte, from path) {
 	l.deliver(b, from)
 }
 
-// promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room.
+// promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room. Whoever knows the keys has had
+// the answer: that the peer is where its datagram came from is proved where the answer went there and nowhere else. Where it did not (the request was
+// sent by several paths, or repeated by somebody, or the address has changed) a challenge asks, and nothing else goes there before.
 func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
 	peer, err := s.ticket.certificate()
 	if err != nil {
 		return nil
 	}
+	e.mu.Lock()
+	proved := !s.askers && from == s.asker
+	e.mu.Unlock()
 	l, err := newLink(e, session{
-		local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: peer,
+		unproved: !proved, local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: peer,
 		roundTrip: min(max(now.Sub(s.began), time.Millisecond), firstPatience), paths: []path{from},
 	})
 	if err != nil {

@@ -584,3 +584,70 @@ func TestTicketsOfTheOldestPeersMakeRoom(t *testing.T) {
 		}
 	})
 }
+
+// TestNothingGoesWhereThePeerWasNotProvedToBe has what the client sends first come from elsewhere, or the answer go to two addresses and what the client
+// sends first come from that where it is not; much waits to be sent.
+func TestNothingGoesWhereThePeerWasNotProvedToBe(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		met(t, func(t *testing.T, r *returning) {
+			r.begin()
+			stranger := r.network.Listen("10.0.9.9:9")
+			var moved, stopped atomic.Bool
+			var toStranger, injected int
+			r.tap(0, func(b []byte, to netip.AddrPort) {
+				if b[0] == resume && asked {
+					r.network.Inject(b, stranger.Addr(), to)
+				}
+			})
+			r.socketA.Lose(func(b []byte) bool {
+				if b[0]&^1 != 0x40 || stopped.Load() {
+					return false
+				}
+				if !moved.Swap(true) {
+					injected = len(b)
+					r.network.Inject(b, stranger.Addr(), r.socketB.Addr())
+				}
+				return true
+			})
+			r.tap(1, func(b []byte, to netip.AddrPort) {
+				if to == stranger.Addr() && b[0]&^1 == 0x40 {
+					toStranger += len(b)
+				}
+			})
+			r.connect()
+			if err := r.connB.Send(r.ctx, redoubt.Routine, make([]byte, 100_000)); err != nil {
+				t.Fatal(err)
+			}
+			pause(3 * time.Second)
+			r.mu.Lock()
+			if injected == 0 || toStranger == 0 || toStranger > 3*injected {
+				t.Errorf("asked %v: %d bytes came from elsewhere and %d went there", asked, injected, toStranger)
+			}
+			r.mu.Unlock()
+			stopped.Store(true)
+			if _, msg, err := r.connA.Receive(r.ctx); err != nil || len(msg) != 100_000 {
+				t.Errorf("asked %v: got %d bytes, %v", asked, len(msg), err)
+			}
+			r.end()
+		})
+	}
+}
+
+// TestWhoIsProvedIsSentAtOnce has the side that was dialled answer without a further round trip.
+func TestWhoIsProvedIsSentAtOnce(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		began := time.Now()
+		r.connect()
+		if err := r.connB.Send(r.ctx, redoubt.Routine, []byte("at once")); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.connA.Receive(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 750*time.Millisecond {
+			t.Errorf("it took %v at a round trip of 300 ms", took)
+		}
+		r.end()
+	})
+}
