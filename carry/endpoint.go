@@ -86,8 +86,13 @@ type Endpoint struct {
 	perHost  map[netip.Prefix]int
 	resuming map[[ticketIDSize]byte][]*resuming
 	answers  allowance // of "unknown" that are sent
-	resumes  allowance // of short handshakes
 	hints    allowance // and that are looked at
+	resumes  allowance // of short handshakes
+
+	resumesOf struct { // of each ticket
+		second int64
+		each   map[[ticketIDSize]byte]int
+	}
 }
 
 // allowance is so much a second.
@@ -127,6 +132,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 		links: map[connID]taker{}, halfOpen: map[opening]*shake{}, perHost: map[netip.Prefix]int{},
 		resuming: map[[ticketIDSize]byte][]*resuming{},
 	}
+	e.resumesOf.each = map[[ticketIDSize]byte]int{}
 	if config.Server != nil {
 		server, err := serverTLS(e.config, alpnDatagrams)
 		if err != nil {
@@ -174,6 +180,16 @@ func (e *Endpoint) all() (list []*link) {
 	return list
 }
 
+// halfResumed gives the short handshakes whose client is not heard yet.
+func (e *Endpoint) halfResumed() (list []*resuming) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, all := range e.resuming {
+		list = append(list, all...)
+	}
+	return list
+}
+
 // Accept gives the next Conn that a peer has opened, its identity verified. Errors: Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Accept(ctx context.Context) (Conn, error) {
 	select {
@@ -197,6 +213,9 @@ func (e *Endpoint) Close() error {
 	}
 	close(e.ended)
 	e.cancel()
+	for _, s := range e.halfResumed() {
+		e.giveUp(s)
+	}
 	for _, l := range e.all() {
 		l.Close()
 	}

@@ -99,7 +99,18 @@ const (
 	TicketUses  = ticketUses
 	MaxResuming = maxResuming
 	MaxTickets  = maxTickets
+
+	MaxResumes     = maxResumes
+	MaxResumesEach = maxResumesEach
 )
+
+// MayResume asks whether one more request on a ticket of this number would be gone on with.
+func MayResume(e *Endpoint, ticket byte) bool {
+	return e.mayResume([ticketIDSize]byte{ticket}, e.now())
+}
+
+// HalfResumed is how many short handshakes are answered whose client is not heard yet.
+func HalfResumed(e *Endpoint) int { return len(e.halfResumed()) }
 
 // FullTickets has a ticket of each certificate, one more than are kept.
 func FullTickets(t *testing.T, certificates [][]byte) *Tickets {

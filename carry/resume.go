@@ -7,13 +7,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"slices"
+	"sync"
 	"time"
 )
 
 // Limits of short handshakes.
 const (
 	maxResuming    = mostOpened // of one ticket: answered, and the client not heard yet
-	maxResumes     = 100        // a second, of those that prove a ticket; what is more is as good as lost
+	maxResumes     = 100        // a second, of those that prove a ticket; who asks more meets in full
+	maxResumesEach = 8          // of one ticket
 	resumesAtFirst = 2          // requests before it is asked whether the server is there at all
 	resumesLater   = 3          // and after it said so
 )
@@ -96,8 +98,14 @@ type resuming struct {
 	answer        []byte
 	began         time.Time
 	keys          resumedKeys
-	asker         path // where the answer went
-	askers        bool // and whether it went elsewhere too; both with the endpoint's lock held
+	end           *time.Timer
+
+	mu   sync.Mutex // of deliver
+	link *link      // what has become of it
+	over bool       // nothing
+
+	asker  path // where the answer went
+	askers bool // and whether it went elsewhere too; both with the endpoint's lock held
 }
 
 // takeResume answers who asks to go on. Where that cannot be, whatever the reason is, the answer is a cookie for the full handshake: who
@@ -107,42 +115,55 @@ func (e *Endpoint) takeResume(b []byte, from path) {
 	if !ok || e.server == nil {
 		return
 	}
+	if s := e.answered(m, b, from); s != nil {
+		e.send(from, s.answer)
+		return
+	}
 	now := e.now()
 	x, known := e.config.Tickets.find(m.ticket)
 	if !known {
 		x.secret = e.cookies.key[:] // so that it takes as long to say no
 	}
-	taken := provesTicket(b, x.secret) && known
-	if taken {
-		e.mu.Lock()
-		allowed := e.resumes.take(now, maxResumes)
-		e.mu.Unlock()
-		if !allowed {
+	if provesTicket(b, x.secret) && known && e.mayResume(x.id, now) && x.usable(e.server, false, now) == nil {
+		if s := e.resume(x, m, b, from, now); s != nil {
+			e.send(from, s.answer)
 			return
 		}
-		taken = x.usable(e.server, false, now) == nil
 	}
-	if !taken {
-		e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
-		return
-	}
-	if s := e.resume(x, m, b, from, now); s != nil {
-		e.send(from, s.answer)
-	}
+	e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
 }
 
-// resume gives the short handshake that a request belongs to, or begins it.
-func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, from path, now time.Time) *resuming {
+// answered gives the short handshake that a request was answered by: who repeats it, whoever that is, costs nothing more.
+func (e *Endpoint) answered(m resumeRequest, b []byte, from path) *resuming {
 	e.mu.Lock()
-	for _, s := range e.resuming[x.id] {
+	defer e.mu.Unlock()
+	for _, s := range e.resuming[m.ticket] {
 		if bytes.Equal(s.request, b) {
 			s.askers = s.askers || from != s.asker
-			e.mu.Unlock()
 			return s
 		}
 	}
-	e.mu.Unlock()
+	return nil
+}
+
+// mayResume tells whether one more request on a ticket is gone on with this second: who has recorded some of one ticket takes the others nothing.
+func (e *Endpoint) mayResume(id [ticketIDSize]byte, now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if second := now.Unix(); e.resumesOf.second != second {
+		e.resumesOf.second = second
+		clear(e.resumesOf.each)
+	}
+	e.resumesOf.each[id]++ // of tickets that there are: so many at most
+	return e.resumesOf.each[id] <= maxResumesEach && e.resumes.take(now, maxResumes)
+}
+
+// resume begins the short handshake that a request asks for; nil where there is no room. The first ones on a ticket stay, for who repeats what was
+// recorded is not to end what is under way.
+func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, from path, now time.Time) *resuming {
 	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now, asker: from}
+	s.mu.Lock() // until it is whole
+	defer s.mu.Unlock()
 	own, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		return nil
@@ -160,41 +181,57 @@ func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, from path, now ti
 	s.answer = encodeResumed(answer)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id, all := range e.resuming { // of those that were begun too long ago, and one of too many
-		for len(all) > 0 && (now.Sub(all[0].began) > handshakeLife || id == x.id && len(all) == maxResuming) {
-			delete(e.links, all[0].local)
-			all = all[1:]
-		}
-		if e.resuming[id] = all; len(all) == 0 {
-			delete(e.resuming, id)
-		}
+	if e.closed || len(e.resuming[x.id]) >= maxResuming {
+		delete(e.links, s.local)
+		return nil
 	}
 	e.resuming[x.id] = append(e.resuming[x.id], s)
+	s.end = time.AfterFunc(handshakeLife, func() { e.giveUp(s) })
 	return s
+}
+
+// giveUp ends a short handshake that has become no connection.
+func (e *Endpoint) giveUp(s *resuming) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.end.Stop()
+	if e.links[s.local] == taker(s) {
+		delete(e.links, s.local)
+	}
+	all := slices.DeleteFunc(e.resuming[s.ticket.id], func(o *resuming) bool { return o == s })
+	if e.resuming[s.ticket.id] = all; len(all) == 0 {
+		delete(e.resuming, s.ticket.id)
+	}
 }
 
 // deliver implements taker: the first datagram under the new keys makes a connection of it, and uses the ticket up. Where that may not be any
 // more, the client is told that there is no such connection.
 func (s *resuming) deliver(b []byte, from path) {
 	e, now := s.endpoint, s.endpoint.now()
+	s.mu.Lock() // datagrams come by several sockets
+	defer s.mu.Unlock()
+	if s.link != nil {
+		s.link.deliver(b, from)
+		return
+	}
 	o, err := newOpener(bytes.Clone(s.keys.client))
 	if err == nil {
 		_, err = o.open(nil, b)
 	}
-	if err != nil {
+	if err != nil || s.over {
 		return
 	}
-	l := (*link)(nil)
 	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, now) == nil && e.config.Tickets.take(s.ticket.id) {
-		l = e.promote(s, from, now)
+		s.link = e.promote(s, from, now)
 	}
-	if l == nil {
-		e.forget(s.local)
+	if s.link == nil {
+		s.over = true
+		e.giveUp(s)
 		e.answerUnknown(b, from)
 		return
 	}
 	e.config.Tickets.put(s.ticket.next(s.keys))
-	l.deliver(b, from)
+	s.link.deliver(b, from)
 }
 
 // promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room. Whoever knows the keys has had
@@ -218,6 +255,7 @@ func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, other := range e.resuming[s.ticket.id] {
+		other.end.Stop()
 		delete(e.links, other.local)
 	}
 	delete(e.resuming, s.ticket.id)

@@ -651,3 +651,104 @@ func TestWhoIsProvedIsSentAtOnce(t *testing.T) {
 		r.end()
 	})
 }
+
+// unheard dials n times while no answer comes through, and gives the requests that were made.
+func (r *returning) unheard(n int) (requests [][]byte) {
+	r.t.Helper()
+	cut := slow
+	cut.Blocked = true
+	r.network.SetOneWay(hostB, hostA, cut)
+	defer r.network.SetOneWay(hostB, hostA, slow)
+	for range n {
+		ctx, stop := context.WithTimeout(r.ctx, 400*time.Millisecond)
+		_, _ = r.a.Dial(ctx, r.clientTLS, r.socketB.Addr())
+		stop()
+	}
+	_, sent := r.sent()
+	for _, b := range sent {
+		if b[0] == resume {
+			requests = append(requests, b)
+		}
+	}
+	if len(requests) < n {
+		r.t.Fatalf("%d requests were made, want %d", len(requests), n)
+	}
+	return requests
+}
+
+// nextSecond lets time pass until limits of a second are as if nothing had been.
+func nextSecond() { pause(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
+
+// TestWhoRepeatsRequestsTakesNobodyTheirs repeats one from everywhere, and then asks too often on one ticket and on all.
+func TestWhoRepeatsRequestsTakesNobodyTheirs(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		var verified atomic.Int64
+		r.serverTLS.VerifyConnection = func(tls.ConnectionState) error { verified.Add(1); return nil }
+		r.begin()
+		request := r.unheard(1)[0]
+		nextSecond()
+		for i := range byte(2 * carry.MaxResumes) {
+			r.network.Inject(request, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 9, i}), 9), r.socketB.Addr())
+		}
+		pause(250 * time.Millisecond) // the road is slow for who dials
+		r.connect()
+		if r.saw(shake) > 0 || r.saw(resumed) <= 2*carry.MaxResumes || verified.Load() > 5 {
+			t.Errorf("a request that was repeated took another its short handshake: %d answers, its peer verified %d times", r.saw(resumed), verified.Load())
+		}
+		r.crosses("there")
+		r.end()
+	})
+	for name, tickets := range map[string]int{"one": 1, "many": 100} {
+		met(t, func(t *testing.T, r *returning) {
+			r.begin()
+			nextSecond()
+			allowed := 0
+			for i := range 3 * carry.MaxResumes {
+				if carry.MayResume(r.b, byte(i%tickets)) {
+					allowed++
+				}
+			}
+			if want := min(tickets*carry.MaxResumesEach, carry.MaxResumes); allowed != want {
+				t.Errorf("%s: %d requests of a second are gone on with, want %d", name, allowed, want)
+			}
+			r.connect()
+			if short := r.saw(resumed) > 0; short != (tickets == 1) || short == (r.saw(shake) > 0) {
+				t.Errorf("beside requests on %s: %d answers, %d datagrams of a full handshake", name, r.saw(resumed), r.saw(shake))
+			}
+			r.end()
+			nextSecond()
+			if !r.again() {
+				t.Errorf("%s: a second later it is too much still", name)
+			}
+		})
+	}
+}
+
+// TestWhatIsUnderWayIsNotEndedByWhatComesLater makes more requests on a ticket than are kept.
+func TestWhatIsUnderWayIsNotEndedByWhatComesLater(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		requests := r.unheard(carry.MaxResuming + 2)
+		if n := r.saw(retried); r.saw(resumed) != carry.MaxResuming || n != 2 {
+			t.Errorf("%d were gone on with and %d sent to the full handshake", r.saw(resumed), n)
+		}
+		thief, got := r.network.Listen("10.0.9.9:9"), []byte(nil)
+		r.tap(1, func(b []byte, to netip.AddrPort) {
+			if to == thief.Addr() {
+				got = append(got, b[0])
+			}
+		})
+		r.network.Inject(requests[0], thief.Addr(), r.socketB.Addr())
+		pause(time.Second)
+		r.mu.Lock()
+		if !bytes.Equal(got, []byte{resumed}) {
+			t.Errorf("the first is answered with %x", got)
+		}
+		r.mu.Unlock()
+		pause(carry.HandshakeLife)
+		if _, _, links := carry.Held(r.b); links > 0 || carry.HalfResumed(r.b) > 0 {
+			t.Errorf("%d connection IDs and %d handshakes are held that nobody goes on with", links, carry.HalfResumed(r.b))
+		}
+		r.end()
+	})
+}
