@@ -2,6 +2,7 @@ package carry
 
 import (
 	"bytes"
+	"crypto/x509"
 	"testing"
 	"time"
 )
@@ -115,14 +116,18 @@ func HalfResumed(e *Endpoint) int { return len(e.halfResumed()) }
 // FullTickets has a ticket of each certificate, one more than are kept.
 func FullTickets(t *testing.T, certificates [][]byte) *Tickets {
 	t.Helper()
-	all, err := NewTickets(nil)
+	all, err := NewTickets(nil, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, cert := range certificates {
-		x := ticket{secret: bytes.Repeat([]byte{byte(i)}, ticketSecretSize), peer: cert, full: time.Now()}
+		peer, err := x509.ParseCertificate(cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := ticket{secret: bytes.Repeat([]byte{byte(i)}, ticketSecretSize), peer: peer, key: keyDigest(peer), full: time.Now()}
 		x.id[0], x.id[1] = byte(i>>8), byte(i)
-		all.put(x)
+		all.put(x.copy())
 		all.put(x) // the same peer again takes no more room
 	}
 	if _, ok := all.find([ticketIDSize]byte{}); ok || len(all.all) != maxTickets {

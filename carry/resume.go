@@ -34,7 +34,7 @@ type resumer struct {
 
 // resumer gives a short handshake with who is at these paths, or nil where there is no ticket to make one with.
 func (e *Endpoint) resumer(paths []path, config *tls.Config) *resumer {
-	x, ok := e.config.Tickets.towards(paths, config, e.now())
+	x, ok := e.config.Tickets.towards(paths, config)
 	if !ok {
 		return nil
 	}
@@ -75,12 +75,8 @@ func (r *resumer) agrees(s *shake, all []opened, d incomingDatagram) bool {
 	if err != nil || !hmac.Equal(m.tag[:], confirmation(k, m.head())) {
 		return false
 	}
-	peer, err := r.ticket.certificate()
-	if err != nil {
-		return false
-	}
 	s.local, s.path, s.roundTrip = m.client, d.from, max(s.endpoint.now().Sub(all[i].at), time.Millisecond)
-	r.agreed = &session{local: m.client, remote: m.server, read: k.server, write: k.client, peer: peer, roundTrip: s.roundTrip, dialled: true}
+	r.agreed = &session{local: m.client, remote: m.server, read: k.server, write: k.client, peer: r.ticket.peer, roundTrip: s.roundTrip, dialled: true}
 	r.next = r.ticket.next(k)
 	r.next.remote = d.from.remote
 	return true
@@ -121,10 +117,12 @@ func (e *Endpoint) takeResume(b []byte, from path) {
 	}
 	now := e.now()
 	x, known := e.config.Tickets.find(m.ticket)
-	if !known {
+	if known {
+		defer clear(x.secret)
+	} else {
 		x.secret = e.cookies.key[:] // so that it takes as long to say no
 	}
-	if provesTicket(b, x.secret) && known && e.mayResume(x.id, now) && x.usable(e.server, false, now) == nil {
+	if provesTicket(b, x.secret) && known && e.mayResume(x.id, now) && x.usable(e.server, false, e.config.Tickets.now()) == nil {
 		if s := e.resume(x, m, b, from, now); s != nil {
 			e.send(from, s.answer)
 			return
@@ -221,7 +219,7 @@ func (s *resuming) deliver(b []byte, from path) {
 	if err != nil || s.over {
 		return
 	}
-	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, now) == nil && e.config.Tickets.take(s.ticket.id) {
+	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, e.config.Tickets.now()) == nil && e.config.Tickets.take(s.ticket.id) {
 		s.link = e.promote(s, from, now)
 	}
 	if s.link == nil {
@@ -238,15 +236,11 @@ func (s *resuming) deliver(b []byte, from path) {
 // the answer: that the peer is where its datagram came from is proved where the answer went there and nowhere else. Where it did not (the request was
 // sent by several paths, or repeated by somebody, or the address has changed) a challenge asks, and nothing else goes there before.
 func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
-	peer, err := s.ticket.certificate()
-	if err != nil {
-		return nil
-	}
 	e.mu.Lock()
 	proved := !s.askers && from == s.asker
 	e.mu.Unlock()
 	l, err := newLink(e, session{
-		unproved: !proved, local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: peer,
+		unproved: !proved, local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: s.ticket.peer,
 		roundTrip: min(max(now.Sub(s.began), time.Millisecond), firstPatience), paths: []path{from},
 	})
 	if err != nil {

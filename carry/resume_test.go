@@ -78,7 +78,7 @@ func (r *returning) begin() {
 	for i := range r.live {
 		r.tap(i, func([]byte, netip.AddrPort) {})
 		var err error
-		if r.live[i], err = carry.NewTickets(r.kept[i]); err != nil {
+		if r.live[i], err = carry.NewTickets(r.kept[i], r.now); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -573,12 +573,12 @@ func TestTicketsOfTheOldestPeersMakeRoom(t *testing.T) {
 		}
 		tickets := carry.FullTickets(t, certificates)
 		kept := tickets.Kept()
-		again, err := carry.NewTickets(kept)
+		again, err := carry.NewTickets(kept, time.Now)
 		if err != nil || !bytes.Equal(again.Kept(), kept) {
 			t.Errorf("what was kept is read as something else: %v", err)
 		}
 		for _, bad := range [][]byte{kept[:len(kept)-1], append(bytes.Clone(kept), 0), append([]byte{9}, kept[1:]...)} {
-			if _, err := carry.NewTickets(bad); !errors.Is(err, redoubt.Corrupt) {
+			if _, err := carry.NewTickets(bad, time.Now); !errors.Is(err, redoubt.Corrupt) {
 				t.Errorf("%d bytes were taken for tickets: %v", len(bad), err)
 			}
 		}
@@ -750,5 +750,18 @@ func TestWhatIsUnderWayIsNotEndedByWhatComesLater(t *testing.T) {
 			t.Errorf("%d connection IDs and %d handshakes are held that nobody goes on with", links, carry.HalfResumed(r.b))
 		}
 		r.end()
+	})
+}
+
+// TestATicketServesWhereItsPeerWasMet has the same peer be dialled elsewhere.
+func TestATicketServesWhereItsPeerWasMet(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		r.socketB.Move(hostB + ":3")
+		r.meet()
+		r.end()
+		if r.saw(resume) > 0 || r.saw(shake) == 0 {
+			t.Error("a ticket was shown to who is elsewhere")
+		}
 	})
 }

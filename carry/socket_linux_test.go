@@ -2,11 +2,15 @@ package carry
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestTheKernelSaysWhichDatagramNobodyWasThereFor sends to a port of this machine that is closed, and to one that is open.
@@ -156,4 +160,31 @@ func unreachable(port int) []byte {
 	sum += sum >> 16
 	b[2], b[3] = byte(^sum>>8), byte(^sum)
 	return b
+}
+
+// TestOnlyICMPSaysThatAPortIsClosed reads what the kernel says of itself, and of other errors.
+func TestOnlyICMPSaysThatAPortIsClosed(t *testing.T) {
+	for _, c := range []struct {
+		level, kind int32
+		errno       unix.Errno
+		origin      byte
+		want        bool
+	}{
+		{unix.IPPROTO_IP, unix.IP_RECVERR, unix.ECONNREFUSED, unix.SO_EE_ORIGIN_ICMP, true},
+		{unix.IPPROTO_IPV6, unix.IPV6_RECVERR, unix.ECONNREFUSED, unix.SO_EE_ORIGIN_ICMP6, true},
+		{unix.IPPROTO_IP, unix.IP_RECVERR, unix.ECONNREFUSED, unix.SO_EE_ORIGIN_LOCAL, false},
+		{unix.IPPROTO_IP, unix.IP_RECVERR, unix.EHOSTUNREACH, unix.SO_EE_ORIGIN_ICMP, false},
+		{unix.IPPROTO_IP, unix.IP_TTL, unix.ECONNREFUSED, unix.SO_EE_ORIGIN_ICMP, false},
+	} {
+		b := make([]byte, unix.CmsgSpace(16))
+		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
+		h.Level, h.Type = c.level, c.kind
+		h.SetLen(unix.CmsgLen(16))
+		data := b[unix.CmsgLen(0):]
+		binary.NativeEndian.PutUint32(data, uint32(c.errno))
+		data[4] = c.origin
+		if portClosed(b) != c.want {
+			t.Errorf("level %d, kind %d, %v, origin %d: want %v", c.level, c.kind, c.errno, c.origin, c.want)
+		}
+	}
 }

@@ -19,19 +19,19 @@ const (
 )
 
 // openTickets reads what was kept. What cannot be read is as good as none: peers are met in full.
-func openTickets(dir string, ring *keys.Keyring, log *slog.Logger) (*carry.Tickets, error) {
+func openTickets(dir string, ring *keys.Keyring, clock func() time.Time, log *slog.Logger) (*carry.Tickets, error) {
 	kept, err := ring.OpenFile(filepath.Join(dir, ticketsFile), purposeTickets)
 	if err == nil {
 		defer clear(kept)
 		var t *carry.Tickets
-		if t, err = carry.NewTickets(kept); err == nil {
+		if t, err = carry.NewTickets(kept, clock); err == nil {
 			return t, nil
 		}
 	}
 	if redoubt.KindOf(err) != redoubt.NotFound {
 		log.Warn("what short handshakes stand on is lost", slog.String("why", reason(err)))
 	}
-	return carry.NewTickets(nil)
+	return carry.NewTickets(nil, clock)
 }
 
 // keepTickets keeps them as they change.

@@ -73,7 +73,7 @@ func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 	var points [2]*carry.Endpoint
 	for i, e := range ends {
 		var err error
-		if e.p.tickets, err = openTickets(e.p.dir, e.p.ring, e.p.log); err != nil {
+		if e.p.tickets, err = openTickets(e.p.dir, e.p.ring, time.Now, e.p.log); err != nil {
 			t.Fatal(err)
 		}
 		keeping.Go(func() { e.p.keepTickets(ctx) })
