@@ -103,6 +103,7 @@ const (
 
 	MaxResumes     = maxResumes
 	MaxResumesEach = maxResumesEach
+	MostProofs     = mostProofs
 )
 
 // MayResume asks whether one more request on a ticket of this number would be gone on with.

@@ -18,6 +18,7 @@ const (
 	maxResumesEach = 8          // of one ticket
 	resumesAtFirst = 2          // requests before it is asked whether the server is there at all
 	resumesLater   = 3          // and after it said so
+	mostProofs     = 32         // answers of an attempt that are looked at: each takes an agreement of keys
 )
 
 // resumer is the client's side of a short handshake. Its methods may be called of nil: there is none.
@@ -26,6 +27,7 @@ type resumer struct {
 	own     *ecdh.PrivateKey
 	first   int // requests that go at once, and
 	later   int // each when the server has said that it is there
+	proofs  int // answers that may be looked at yet
 	request map[connID][]byte
 
 	agreed *session // once it is done
@@ -42,7 +44,7 @@ func (e *Endpoint) resumer(paths []path, config *tls.Config) *resumer {
 	if err != nil {
 		return nil
 	}
-	return &resumer{ticket: x, own: own, first: resumesAtFirst, later: resumesLater, request: map[connID][]byte{}}
+	return &resumer{ticket: x, own: own, first: resumesAtFirst, later: resumesLater, proofs: mostProofs, request: map[connID][]byte{}}
 }
 
 // atFirst tells whether a request goes without a sign of the server.
@@ -68,7 +70,7 @@ func (r *resumer) ask(id connID) ([]byte, error) {
 func (r *resumer) agrees(s *shake, all []opened, d incomingDatagram) bool {
 	m, ok := decodeResumed(d.b)
 	i := slices.IndexFunc(all, func(o opened) bool { return o.short && o.id == m.client })
-	if !ok || i < 0 {
+	if !ok || i < 0 || !spend(&r.proofs) {
 		return false
 	}
 	k, err := deriveResumed(r.own, m.share, r.ticket.secret, r.request[m.client], m.head())

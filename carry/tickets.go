@@ -301,6 +301,14 @@ func ownDigest(config *tls.Config) (d [32]byte, ok bool) {
 // keyDigest is of the key in a certificate.
 func keyDigest(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.RawSubjectPublicKeyInfo) }
 
+// bothKeys names the client's key and the server's: what TLS exports is bound to the server's by itself, and not to the client's, which comes later.
+func bothKeys(client bool, own, peer [32]byte) []byte {
+	if client {
+		return append(own[:], peer[:]...)
+	}
+	return append(peer[:], own[:]...)
+}
+
 // exported is the ticket of a full handshake that is done: both sides derive it, nothing travels for it.
 func (s *shake) exported(config *tls.Config) (x ticket, ok bool) {
 	state, tickets := s.tls.ConnectionState(), s.endpoint.config.Tickets
@@ -310,14 +318,15 @@ func (s *shake) exported(config *tls.Config) (x ticket, ok bool) {
 	if x.own, ok = ownDigest(config); !ok {
 		return x, false
 	}
-	b, err := state.ExportKeyingMaterial("redoubt carry 1 ticket", nil, ticketIDSize+ticketSecretSize)
+	peer := keyDigest(state.PeerCertificates[0])
+	b, err := state.ExportKeyingMaterial("redoubt carry 1 ticket", bothKeys(s.client, x.own, peer), ticketIDSize+ticketSecretSize)
 	if err != nil {
 		return x, false
 	}
 	copy(x.id[:], b)
 	x.secret = b[ticketIDSize:]
 	x.dialled, x.peer, x.full = s.client, state.PeerCertificates[0], tickets.now().Round(0) // also by the clock that a restart is told of
-	x.key = keyDigest(x.peer)
+	x.key = peer
 	if s.client {
 		x.remote = s.path.remote
 	}

@@ -128,3 +128,15 @@ func TestThereIsNoShortHandshakeWithoutRoomToAcceptIt(t *testing.T) {
 		}
 	}
 }
+
+func TestATicketIsBoundToBothKeys(t *testing.T) {
+	a, b, c := [32]byte{1}, [32]byte{2}, [32]byte{3}
+	if !bytes.Equal(bothKeys(true, a, b), bothKeys(false, b, a)) {
+		t.Error("the two sides name other keys")
+	}
+	for _, other := range [][]byte{bothKeys(true, b, a), bothKeys(true, c, b), bothKeys(true, a, c)} {
+		if bytes.Equal(other, bothKeys(true, a, b)) {
+			t.Errorf("%x is of other keys, or the other way around", other)
+		}
+	}
+}
