@@ -237,6 +237,7 @@ func (p *peers) close() error {
 	err = errors.Join(err, p.shutDoor())
 	p.mu.Unlock()
 	p.work.Wait()
+	p.tickets.Close()
 	return err
 }
 

@@ -59,7 +59,7 @@ func TestTicketsOutliveTheNodeAndNobodyReadsThem(t *testing.T) {
 	}
 }
 
-// meetKept has the two meet and waits until both have put on disk what they keep. It tells whether the handshake was short.
+// meetKept has the two meet and ends what keeps their tickets: both have put them on disk then. It tells whether the handshake was short.
 func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -100,20 +100,28 @@ func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 	if _, err := points[1].Accept(ctx); err != nil {
 		t.Fatal(err)
 	}
+	stop()
+	keeping.Wait()
 	for _, e := range ends {
-		for {
-			kept, err := e.p.ring.OpenFile(filepath.Join(e.p.dir, ticketsFile), purposeTickets)
-			if err == nil && bytes.Equal(kept, e.p.tickets.Kept()) {
-				break
-			}
-			select {
-			case <-time.After(5 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatalf("tickets are not kept: %v", err)
-			}
+		if kept, err := e.p.ring.OpenFile(filepath.Join(e.p.dir, ticketsFile), purposeTickets); err != nil || !bytes.Equal(kept, e.p.tickets.Kept()) {
+			t.Errorf("who has ended has not kept its tickets: %v", err)
 		}
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	return !full
+}
+
+func TestTicketsThatGoOnChangingAreWrittenEverMoreSeldom(t *testing.T) {
+	wait, writes := ticketsEvery, 0
+	for took := time.Duration(0); took < time.Minute; took += wait {
+		wait = nextTicketsWait(wait, wait)
+		writes++
+	}
+	if wait != ticketsAtMost || writes > 15 {
+		t.Errorf("in a minute of changes they are written %d times, in the end each %v", writes, wait)
+	}
+	if got := nextTicketsWait(wait, ticketsAtMost+1); got != ticketsEvery {
+		t.Errorf("after a rest the next is written %v later", got)
+	}
 }
