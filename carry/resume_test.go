@@ -778,3 +778,43 @@ func TestATicketServesWhereItsPeerWasMet(t *testing.T) {
 		}
 	})
 }
+
+// TestTwoSocketsThatBringTheFirstDatagramMakeOneConnection has each have looked up the handshake before the other's came.
+func TestTwoSocketsThatBringTheFirstDatagramMakeOneConnection(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		var first []byte
+		r.socketA.Lose(func(b []byte) bool {
+			lost := b[0]&^1 == 0x40 && first == nil
+			if lost {
+				first = bytes.Clone(b)
+			}
+			return lost
+		})
+		var err error
+		if r.connA, err = r.a.Dial(r.ctx, r.clientTLS, r.socketB.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		take := carry.TakerOfTheHalfResumed(r.b)
+		pause(10 * time.Millisecond)
+		if first == nil {
+			t.Fatal("nothing came first")
+		}
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { take(first, r.socketA.Addr()) })
+		}
+		both.Wait()
+		if r.connB, err = r.b.Accept(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, links := carry.Held(r.b); links != 1 {
+			t.Errorf("there are %d connections", links)
+		}
+		r.crosses("there")
+		if r.saw(0x04) > 0 || r.saw(shake) > 0 {
+			t.Error("it was said that there is no such connection")
+		}
+		r.end()
+	})
+}
