@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,6 +192,63 @@ func TestAFloodOfSpoofedOpeningsKeepsNothing(t *testing.T) {
 			t.Errorf("%d bytes asked, %d answered: that amplifies", asked, answers)
 		}
 		p.crosses("as before")
+	})
+}
+
+// TestWhoCanBeSentNothingIsAnsweredNothing: the system delivers what claims to come from such addresses, and then fails to send there.
+func TestWhoCanBeSentNothingIsAnsweredNothing(t *testing.T) {
+	inFakeTime(t, quick, func(t *testing.T, p *pair) {
+		answers := map[netip.AddrPort]int{}
+		p.socketB.Tap(func(b []byte, to netip.AddrPort) { answers[to]++ })
+		ask := func(from string) int {
+			a := netip.MustParseAddrPort(from)
+			p.network.Inject(carry.Opening(1), a, p.socketB.Addr())
+			pause(time.Second)
+			return answers[a]
+		}
+		for _, from := range []string{"10.9.9.9:0", "0.0.0.0:5", "[::]:5", "255.255.255.255:5", "224.0.0.1:5", "[ff02::1]:5"} {
+			if n := ask(from); n > 0 {
+				t.Errorf("%s was sent %d answers", from, n)
+			}
+		}
+		if ask("10.9.9.9:5") == 0 {
+			t.Error("nobody is answered")
+		}
+	})
+}
+
+// failing is a socket of which each second read fails, of nothing that the system can say more of.
+type failing struct {
+	*carrytest.Socket
+	reads int
+}
+
+func (f *failing) ReadFrom(b []byte) (int, net.Addr, error) {
+	if f.reads++; f.reads%2 == 0 {
+		return 0, nil, errors.New("somebody's host is unreachable")
+	}
+	return f.Socket.ReadFrom(b)
+}
+
+// TestReadsThatFailBetweenOthersTakeNoTime asks a hundred times at once.
+func TestReadsThatFailBetweenOthersTakeNoTime(t *testing.T) {
+	inFakeTime(t, carrytest.Road{}, func(t *testing.T, p *pair) {
+		socket := p.network.Listen("10.0.0.77:7")
+		e, err := carry.NewEndpoint(carry.Config{Server: p.serverTLS}, &failing{Socket: socket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		var answers atomic.Int64
+		socket.Tap(func([]byte, netip.AddrPort) { answers.Add(1) })
+		const asked = 100
+		for i := range uint32(asked) {
+			p.network.Inject(carry.Opening(i+1), netip.MustParseAddrPort("10.9.9.9:5"), socket.Addr())
+		}
+		pause(10 * time.Millisecond)
+		if n := answers.Load(); n != asked {
+			t.Errorf("of %d openings %d are answered at once", asked, n)
+		}
 	})
 }
 

@@ -91,6 +91,9 @@ func (e *Endpoint) attempt(ctx context.Context, config *tls.Config, paths []path
 	}()
 	agreed, next := session{}, ticket{}
 	r := e.resumer(paths, config)
+	if r != nil {
+		defer clear(r.ticket.secret)
+	}
 	if asked, err := s.askForCookie(ctx, paths, r); err != nil {
 		return nil, ended(op, err)
 	} else if !asked {

@@ -86,8 +86,13 @@ type Endpoint struct {
 	perHost  map[netip.Prefix]int
 	resuming map[[ticketIDSize]byte][]*resuming
 	answers  allowance // of "unknown" that are sent
-	resumes  allowance // of short handshakes
 	hints    allowance // and that are looked at
+	resumes  allowance // of short handshakes
+
+	resumesOf struct { // of each ticket
+		second int64
+		each   map[[ticketIDSize]byte]int
+	}
 }
 
 // allowance is so much a second.
@@ -127,6 +132,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 		links: map[connID]taker{}, halfOpen: map[opening]*shake{}, perHost: map[netip.Prefix]int{},
 		resuming: map[[ticketIDSize]byte][]*resuming{},
 	}
+	e.resumesOf.each = map[[ticketIDSize]byte]int{}
 	if config.Server != nil {
 		server, err := serverTLS(e.config, alpnDatagrams)
 		if err != nil {
@@ -143,6 +149,7 @@ func NewEndpoint(config Config, sockets ...net.PacketConn) (*Endpoint, error) {
 	e.context, e.cancel = context.WithCancel(context.Background())
 	for i := range e.sockets {
 		e.work.Go(func() { e.read(i) })
+		e.work.Go(func() { e.hear(i) })
 	}
 	return e, nil
 }
@@ -173,6 +180,16 @@ func (e *Endpoint) all() (list []*link) {
 	return list
 }
 
+// halfResumed gives the short handshakes whose client is not heard yet.
+func (e *Endpoint) halfResumed() (list []*resuming) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, all := range e.resuming {
+		list = append(list, all...)
+	}
+	return list
+}
+
 // Accept gives the next Conn that a peer has opened, its identity verified. Errors: Unavailable (the endpoint is closed), ctx.Err().
 func (e *Endpoint) Accept(ctx context.Context) (Conn, error) {
 	select {
@@ -196,6 +213,9 @@ func (e *Endpoint) Close() error {
 	}
 	close(e.ended)
 	e.cancel()
+	for _, s := range e.halfResumed() {
+		e.giveUp(s)
+	}
 	for _, l := range e.all() {
 		l.Close()
 	}
@@ -213,37 +233,52 @@ func (e *Endpoint) Close() error {
 // read takes one socket's datagrams until it is closed.
 func (e *Endpoint) read(socket int) {
 	buf := make([]byte, 1<<16)
+	failed := false // the last time
 	for {
 		n, from, err := e.sockets[socket].readFrom(buf)
-		if err != nil {
-			select {
-			case <-e.ended:
-				return
-			default:
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return
-			}
-			if b := e.sockets[socket].refused(err); len(b) > 0 {
-				for _, b := range b {
-					e.takeRefused(b)
-				}
-				continue
-			}
-			select { // an error of one peer's, or of a network that is down for now, is nothing to the others
-			case <-time.After(leastAckDelay):
-			case <-e.ended:
-				return
-			}
+		if err == nil {
+			failed = false
+			e.take(buf[:n], path{socket, from})
 			continue
 		}
-		e.take(buf[:n], path{socket, from})
+		select {
+		case <-e.ended:
+			return
+		default:
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if e.sockets[socket].refused(err) { // an error of one peer's, or of whoever says so, is nothing to the others
+			continue
+		}
+		if !failed { // of something that a writer has heard of meanwhile
+			failed = true
+			continue
+		}
+		select { // a network that is down for now
+		case <-time.After(leastAckDelay):
+		case <-e.ended:
+			return
+		}
+	}
+}
+
+// hear takes what a socket's system says of datagrams that nobody was there for: not where that is found, which may be within a link's turn.
+func (e *Endpoint) hear(socket int) {
+	for {
+		select {
+		case b := <-e.sockets[socket].quotes:
+			e.takeRefused(b)
+		case <-e.ended:
+			return
+		}
 	}
 }
 
 // take gives a datagram to whom it is for.
 func (e *Endpoint) take(b []byte, from path) {
-	if len(b) == 0 {
+	if len(b) == 0 || !answerable(from.remote) {
 		return
 	}
 	switch {

@@ -2,6 +2,8 @@ package carry
 
 import (
 	"bytes"
+	"crypto/x509"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -99,19 +101,41 @@ const (
 	TicketUses  = ticketUses
 	MaxResuming = maxResuming
 	MaxTickets  = maxTickets
+
+	MaxResumes     = maxResumes
+	MaxResumesEach = maxResumesEach
+	MostProofs     = mostProofs
 )
+
+// MayResume asks whether one more request on a ticket of this number would be gone on with.
+func MayResume(e *Endpoint, ticket byte) bool {
+	return e.mayResume([ticketIDSize]byte{ticket}, e.now())
+}
+
+// TakerOfTheHalfResumed takes datagrams for the only short handshake that is answered, whatever has become of it, as a socket does that looked it up before.
+func TakerOfTheHalfResumed(e *Endpoint) func(b []byte, from netip.AddrPort) {
+	s := e.halfResumed()[0]
+	return func(b []byte, from netip.AddrPort) { s.deliver(b, path{0, from}) }
+}
+
+// HalfResumed is how many short handshakes are answered whose client is not heard yet.
+func HalfResumed(e *Endpoint) int { return len(e.halfResumed()) }
 
 // FullTickets has a ticket of each certificate, one more than are kept.
 func FullTickets(t *testing.T, certificates [][]byte) *Tickets {
 	t.Helper()
-	all, err := NewTickets(nil)
+	all, err := NewTickets(nil, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, cert := range certificates {
-		x := ticket{secret: bytes.Repeat([]byte{byte(i)}, ticketSecretSize), peer: cert, full: time.Now()}
+		peer, err := x509.ParseCertificate(cert)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := ticket{secret: bytes.Repeat([]byte{byte(i)}, ticketSecretSize), peer: peer, key: keyDigest(peer), full: time.Now()}
 		x.id[0], x.id[1] = byte(i>>8), byte(i)
-		all.put(x)
+		all.put(x.copy())
 		all.put(x) // the same peer again takes no more room
 	}
 	if _, ok := all.find([ticketIDSize]byte{}); ok || len(all.all) != maxTickets {

@@ -368,3 +368,31 @@ func TestASecondCopyOfFlashGoesInADatagramOfItsOwn(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodysWordThatAPortIsClosedEndsALink has each probe of an outage answered by it.
+func TestNobodysWordThatAPortIsClosedEndsALink(t *testing.T) {
+	inFakeTime(t, slow, func(t *testing.T, p *pair) {
+		cut := slow
+		cut.Blocked = true
+		p.network.SetRoad(hostA, hostB, cut)
+		if err := p.connA.Send(p.ctx, redoubt.Routine, []byte("into the outage")); err != nil {
+			t.Fatal(err)
+		}
+		pause(5 * time.Second)
+		if s := p.connA.Stats().State; s != carry.Down {
+			t.Fatalf("the link is %v", s)
+		}
+		quoted := 0
+		p.socketA.Tap(func(b []byte, to netip.AddrPort) {
+			quoted++
+			p.network.Quote(b, p.socketA.Addr(), to)
+		})
+		pause(10 * time.Second)
+		p.socketA.Tap(nil)
+		p.network.SetRoad(hostA, hostB, slow)
+		if _, msg, err := p.connB.Receive(p.ctx); err != nil || string(msg) != "into the outage" || quoted < 10 {
+			t.Errorf("after %d false words got %q, %v", quoted, msg, err)
+		}
+		p.crosses("after it")
+	})
+}

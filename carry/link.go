@@ -81,6 +81,7 @@ type session struct {
 	roundTrip     time.Duration
 	paths         []path
 	dialled       bool
+	unproved      bool // it is not known yet that the peer is at the first path
 }
 
 func newLink(e *Endpoint, s session) (*link, error) {
@@ -102,7 +103,8 @@ func newLink(e *Endpoint, s session) (*link, error) {
 			w.pace.recall(r)
 			w.sizer.recall(r.DatagramBytes, now)
 		}
-		if w.proved, w.inUse, w.wanted = i == 0, i == 0, i == 0; i > 0 {
+		first := i == 0 && !s.unproved
+		if w.proved, w.inUse, w.wanted = first, first, i == 0; i > 0 {
 			w.state = Down // until a probe is answered
 		}
 		l.ways.add(w)

@@ -36,8 +36,8 @@ func (l *link) turn(now time.Time) time.Duration {
 	for _, w := range l.ways.list {
 		wait = min(wait, l.tend(w, now))
 	}
-	if l.owed != 0 {
-		l.sendControl(l.ways.best(), now)
+	if w := l.ways.best(); l.owed != 0 && (w.proved || l.dialled) {
+		l.sendControl(w, now)
 	}
 	return max(wait, 0)
 }

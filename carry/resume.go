@@ -7,15 +7,18 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"slices"
+	"sync"
 	"time"
 )
 
 // Limits of short handshakes.
 const (
 	maxResuming    = mostOpened // of one ticket: answered, and the client not heard yet
-	maxResumes     = 100        // a second, of those that prove a ticket; what is more is as good as lost
+	maxResumes     = 100        // a second, of those that prove a ticket; who asks more meets in full
+	maxResumesEach = 8          // of one ticket
 	resumesAtFirst = 2          // requests before it is asked whether the server is there at all
 	resumesLater   = 3          // and after it said so
+	mostProofs     = 32         // answers of an attempt that are looked at: each takes an agreement of keys
 )
 
 // resumer is the client's side of a short handshake. Its methods may be called of nil: there is none.
@@ -24,6 +27,7 @@ type resumer struct {
 	own     *ecdh.PrivateKey
 	first   int // requests that go at once, and
 	later   int // each when the server has said that it is there
+	proofs  int // answers that may be looked at yet
 	request map[connID][]byte
 
 	agreed *session // once it is done
@@ -32,7 +36,7 @@ type resumer struct {
 
 // resumer gives a short handshake with who is at these paths, or nil where there is no ticket to make one with.
 func (e *Endpoint) resumer(paths []path, config *tls.Config) *resumer {
-	x, ok := e.config.Tickets.towards(paths, config, e.now())
+	x, ok := e.config.Tickets.towards(paths, config)
 	if !ok {
 		return nil
 	}
@@ -40,7 +44,7 @@ func (e *Endpoint) resumer(paths []path, config *tls.Config) *resumer {
 	if err != nil {
 		return nil
 	}
-	return &resumer{ticket: x, own: own, first: resumesAtFirst, later: resumesLater, request: map[connID][]byte{}}
+	return &resumer{ticket: x, own: own, first: resumesAtFirst, later: resumesLater, proofs: mostProofs, request: map[connID][]byte{}}
 }
 
 // atFirst tells whether a request goes without a sign of the server.
@@ -66,19 +70,15 @@ func (r *resumer) ask(id connID) ([]byte, error) {
 func (r *resumer) agrees(s *shake, all []opened, d incomingDatagram) bool {
 	m, ok := decodeResumed(d.b)
 	i := slices.IndexFunc(all, func(o opened) bool { return o.short && o.id == m.client })
-	if !ok || i < 0 {
+	if !ok || i < 0 || !spend(&r.proofs) {
 		return false
 	}
 	k, err := deriveResumed(r.own, m.share, r.ticket.secret, r.request[m.client], m.head())
 	if err != nil || !hmac.Equal(m.tag[:], confirmation(k, m.head())) {
 		return false
 	}
-	peer, err := r.ticket.certificate()
-	if err != nil {
-		return false
-	}
 	s.local, s.path, s.roundTrip = m.client, d.from, max(s.endpoint.now().Sub(all[i].at), time.Millisecond)
-	r.agreed = &session{local: m.client, remote: m.server, read: k.server, write: k.client, peer: peer, roundTrip: s.roundTrip, dialled: true}
+	r.agreed = &session{local: m.client, remote: m.server, read: k.server, write: k.client, peer: r.ticket.peer, roundTrip: s.roundTrip, dialled: true}
 	r.next = r.ticket.next(k)
 	r.next.remote = d.from.remote
 	return true
@@ -96,6 +96,14 @@ type resuming struct {
 	answer        []byte
 	began         time.Time
 	keys          resumedKeys
+	end           *time.Timer
+
+	mu   sync.Mutex // of deliver
+	link *link      // what has become of it
+	over bool       // nothing
+
+	asker  path // where the answer went
+	askers bool // and whether it went elsewhere too; both with the endpoint's lock held
 }
 
 // takeResume answers who asks to go on. Where that cannot be, whatever the reason is, the answer is a cookie for the full handshake: who
@@ -105,41 +113,57 @@ func (e *Endpoint) takeResume(b []byte, from path) {
 	if !ok || e.server == nil {
 		return
 	}
-	now := e.now()
-	x, known := e.config.Tickets.find(m.ticket)
-	if !known {
-		x.secret = e.cookies.key[:] // so that it takes as long to say no
-	}
-	taken := provesTicket(b, x.secret) && known
-	if taken {
-		e.mu.Lock()
-		allowed := e.resumes.take(now, maxResumes)
-		e.mu.Unlock()
-		if !allowed {
-			return
-		}
-		taken = x.usable(e.server, false, now) == nil
-	}
-	if !taken {
-		e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
+	if s := e.answered(m, b, from); s != nil {
+		e.send(from, s.answer)
 		return
 	}
-	if s := e.resume(x, m, b, now); s != nil {
-		e.send(from, s.answer)
+	now := e.now()
+	x, known := e.config.Tickets.find(m.ticket)
+	if known {
+		defer clear(x.secret)
+	} else {
+		x.secret = e.cookies.key[:] // so that it takes as long to say no
 	}
+	if provesTicket(b, x.secret) && known && e.mayResume(x.id, now) && x.usable(e.server, false, e.config.Tickets.now()) == nil {
+		if s := e.resume(x, m, b, from, now); s != nil {
+			e.send(from, s.answer)
+			return
+		}
+	}
+	e.send(from, encodeRetry(retry{m.client, e.cookies.bake(now, opening{from, m.client})}))
 }
 
-// resume gives the short handshake that a request belongs to, or begins it.
-func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, now time.Time) *resuming {
+// answered gives the short handshake that a request was answered by: who repeats it, whoever that is, costs nothing more.
+func (e *Endpoint) answered(m resumeRequest, b []byte, from path) *resuming {
 	e.mu.Lock()
-	for _, s := range e.resuming[x.id] {
+	defer e.mu.Unlock()
+	for _, s := range e.resuming[m.ticket] {
 		if bytes.Equal(s.request, b) {
-			e.mu.Unlock()
+			s.askers = s.askers || from != s.asker
 			return s
 		}
 	}
-	e.mu.Unlock()
-	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now}
+	return nil
+}
+
+// mayResume tells whether one more request on a ticket is gone on with this second: who has recorded some of one ticket takes the others nothing.
+func (e *Endpoint) mayResume(id [ticketIDSize]byte, now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if second := now.Unix(); e.resumesOf.second != second {
+		e.resumesOf.second = second
+		clear(e.resumesOf.each)
+	}
+	e.resumesOf.each[id]++ // of tickets that there are: so many at most
+	return e.resumesOf.each[id] <= maxResumesEach && e.resumes.take(now, maxResumes)
+}
+
+// resume begins the short handshake that a request asks for; nil where there is no room. The first ones on a ticket stay, for who repeats what was
+// recorded is not to end what is under way.
+func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, from path, now time.Time) *resuming {
+	s := &resuming{endpoint: e, ticket: x, remote: m.client, request: bytes.Clone(b), began: now, asker: from}
+	s.mu.Lock() // until it is whole
+	defer s.mu.Unlock()
 	own, err := ecdh.P256().GenerateKey(rand.Reader)
 	if err != nil {
 		return nil
@@ -157,51 +181,68 @@ func (e *Endpoint) resume(x ticket, m resumeRequest, b []byte, now time.Time) *r
 	s.answer = encodeResumed(answer)
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id, all := range e.resuming { // of those that were begun too long ago, and one of too many
-		for len(all) > 0 && (now.Sub(all[0].began) > handshakeLife || id == x.id && len(all) == maxResuming) {
-			delete(e.links, all[0].local)
-			all = all[1:]
-		}
-		if e.resuming[id] = all; len(all) == 0 {
-			delete(e.resuming, id)
-		}
+	if e.closed || len(e.resuming[x.id]) >= maxResuming {
+		delete(e.links, s.local)
+		return nil
 	}
 	e.resuming[x.id] = append(e.resuming[x.id], s)
+	s.end = time.AfterFunc(handshakeLife, func() { e.giveUp(s) })
 	return s
+}
+
+// giveUp ends a short handshake that has become no connection.
+func (e *Endpoint) giveUp(s *resuming) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s.end.Stop()
+	if e.links[s.local] == taker(s) {
+		delete(e.links, s.local)
+	}
+	all := slices.DeleteFunc(e.resuming[s.ticket.id], func(o *resuming) bool { return o == s })
+	if e.resuming[s.ticket.id] = all; len(all) == 0 {
+		delete(e.resuming, s.ticket.id)
+	}
 }
 
 // deliver implements taker: the first datagram under the new keys makes a connection of it, and uses the ticket up. Where that may not be any
 // more, the client is told that there is no such connection.
 func (s *resuming) deliver(b []byte, from path) {
 	e, now := s.endpoint, s.endpoint.now()
+	s.mu.Lock() // datagrams come by several sockets
+	defer s.mu.Unlock()
+	if s.link != nil {
+		s.link.deliver(b, from)
+		return
+	}
 	o, err := newOpener(bytes.Clone(s.keys.client))
 	if err == nil {
 		_, err = o.open(nil, b)
 	}
-	if err != nil {
+	if err != nil || s.over {
 		return
 	}
-	l := (*link)(nil)
-	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, now) == nil && e.config.Tickets.take(s.ticket.id) {
-		l = e.promote(s, from, now)
+	if now.Sub(s.began) <= handshakeLife && s.ticket.usable(e.server, false, e.config.Tickets.now()) == nil && e.config.Tickets.take(s.ticket.id) {
+		s.link = e.promote(s, from, now)
 	}
-	if l == nil {
-		e.forget(s.local)
+	if s.link == nil {
+		s.over = true
+		e.giveUp(s)
 		e.answerUnknown(b, from)
 		return
 	}
 	e.config.Tickets.put(s.ticket.next(s.keys))
-	l.deliver(b, from)
+	s.link.deliver(b, from)
 }
 
-// promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room.
+// promote makes the connection, and ends every other handshake on the same ticket; nil where there is no room. Whoever knows the keys has had
+// the answer: that the peer is where its datagram came from is proved where the answer went there and nowhere else. Where it did not (the request was
+// sent by several paths, or repeated by somebody, or the address has changed) a challenge asks, and nothing else goes there before.
 func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
-	peer, err := s.ticket.certificate()
-	if err != nil {
-		return nil
-	}
+	e.mu.Lock()
+	proved := !s.askers && from == s.asker
+	e.mu.Unlock()
 	l, err := newLink(e, session{
-		local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: peer,
+		unproved: !proved, local: s.local, remote: s.remote, read: s.keys.client, write: s.keys.server, peer: s.ticket.peer,
 		roundTrip: min(max(now.Sub(s.began), time.Millisecond), firstPatience), paths: []path{from},
 	})
 	if err != nil {
@@ -210,6 +251,7 @@ func (e *Endpoint) promote(s *resuming, from path, now time.Time) *link {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, other := range e.resuming[s.ticket.id] {
+		other.end.Stop()
 		delete(e.links, other.local)
 	}
 	delete(e.resuming, s.ticket.id)

@@ -78,7 +78,7 @@ func (r *returning) begin() {
 	for i := range r.live {
 		r.tap(i, func([]byte, netip.AddrPort) {})
 		var err error
-		if r.live[i], err = carry.NewTickets(r.kept[i]); err != nil {
+		if r.live[i], err = carry.NewTickets(r.kept[i], r.now); err != nil {
 			r.t.Fatal(err)
 		}
 	}
@@ -492,7 +492,7 @@ func TestAForgedAnswerIsPassedOver(t *testing.T) {
 		r.begin()
 		r.tap(1, func(b []byte, to netip.AddrPort) {
 			if b[0] == resumed {
-				for i := range b {
+				for i := 0; i < len(b); i += 4 {
 					bad := bytes.Clone(b)
 					bad[i] ^= 1
 					r.network.Inject(bad, r.socketB.Addr(), to)
@@ -502,6 +502,19 @@ func TestAForgedAnswerIsPassedOver(t *testing.T) {
 		r.meet()
 		if r.saw(resumed) == 0 || r.saw(shake) > 0 {
 			t.Error("forged answers ended the short handshake")
+		}
+		r.end()
+		r.begin()
+		r.tap(1, func(b []byte, to netip.AddrPort) {
+			for i := 0; b[0] == resumed && i < carry.MostProofs; i++ {
+				bad := bytes.Clone(b)
+				bad[len(b)-1] ^= byte(i + 1)
+				r.network.Inject(bad, r.socketB.Addr(), to)
+			}
+		})
+		r.meet()
+		if r.saw(shake) == 0 {
+			t.Error("more forged answers were looked at than may be")
 		}
 		r.end()
 		r.begin()
@@ -573,14 +586,235 @@ func TestTicketsOfTheOldestPeersMakeRoom(t *testing.T) {
 		}
 		tickets := carry.FullTickets(t, certificates)
 		kept := tickets.Kept()
-		again, err := carry.NewTickets(kept)
+		again, err := carry.NewTickets(kept, time.Now)
 		if err != nil || !bytes.Equal(again.Kept(), kept) {
 			t.Errorf("what was kept is read as something else: %v", err)
 		}
 		for _, bad := range [][]byte{kept[:len(kept)-1], append(bytes.Clone(kept), 0), append([]byte{9}, kept[1:]...)} {
-			if _, err := carry.NewTickets(bad); !errors.Is(err, redoubt.Corrupt) {
+			if _, err := carry.NewTickets(bad, time.Now); !errors.Is(err, redoubt.Corrupt) {
 				t.Errorf("%d bytes were taken for tickets: %v", len(bad), err)
 			}
 		}
+	})
+}
+
+// TestNothingGoesWhereThePeerWasNotProvedToBe has what the client sends first come from elsewhere, or the answer go to two addresses and what the client
+// sends first come from that where it is not; much waits to be sent.
+func TestNothingGoesWhereThePeerWasNotProvedToBe(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		met(t, func(t *testing.T, r *returning) {
+			r.begin()
+			stranger := r.network.Listen("10.0.9.9:9")
+			var moved, stopped atomic.Bool
+			var toStranger, injected int
+			r.tap(0, func(b []byte, to netip.AddrPort) {
+				if b[0] == resume && asked {
+					r.network.Inject(b, stranger.Addr(), to)
+				}
+			})
+			r.socketA.Lose(func(b []byte) bool {
+				if b[0]&^1 != 0x40 || stopped.Load() {
+					return false
+				}
+				if !moved.Swap(true) {
+					injected = len(b)
+					r.network.Inject(b, stranger.Addr(), r.socketB.Addr())
+				}
+				return true
+			})
+			r.tap(1, func(b []byte, to netip.AddrPort) {
+				if to == stranger.Addr() && b[0]&^1 == 0x40 {
+					toStranger += len(b)
+				}
+			})
+			r.connect()
+			if err := r.connB.Send(r.ctx, redoubt.Routine, make([]byte, 100_000)); err != nil {
+				t.Fatal(err)
+			}
+			pause(3 * time.Second)
+			r.mu.Lock()
+			if injected == 0 || toStranger == 0 || toStranger > 3*injected {
+				t.Errorf("asked %v: %d bytes came from elsewhere and %d went there", asked, injected, toStranger)
+			}
+			r.mu.Unlock()
+			stopped.Store(true)
+			if _, msg, err := r.connA.Receive(r.ctx); err != nil || len(msg) != 100_000 {
+				t.Errorf("asked %v: got %d bytes, %v", asked, len(msg), err)
+			}
+			r.end()
+		})
+	}
+}
+
+// TestWhoIsProvedIsSentAtOnce has the side that was dialled answer without a further round trip.
+func TestWhoIsProvedIsSentAtOnce(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		began := time.Now()
+		r.connect()
+		if err := r.connB.Send(r.ctx, redoubt.Routine, []byte("at once")); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := r.connA.Receive(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(began); took > 750*time.Millisecond {
+			t.Errorf("it took %v at a round trip of 300 ms", took)
+		}
+		r.end()
+	})
+}
+
+// unheard dials n times while no answer comes through, and gives the requests that were made.
+func (r *returning) unheard(n int) (requests [][]byte) {
+	r.t.Helper()
+	cut := slow
+	cut.Blocked = true
+	r.network.SetOneWay(hostB, hostA, cut)
+	defer r.network.SetOneWay(hostB, hostA, slow)
+	for range n {
+		ctx, stop := context.WithTimeout(r.ctx, 400*time.Millisecond)
+		_, _ = r.a.Dial(ctx, r.clientTLS, r.socketB.Addr())
+		stop()
+	}
+	_, sent := r.sent()
+	for _, b := range sent {
+		if b[0] == resume {
+			requests = append(requests, b)
+		}
+	}
+	if len(requests) < n {
+		r.t.Fatalf("%d requests were made, want %d", len(requests), n)
+	}
+	return requests
+}
+
+// nextSecond lets time pass until limits of a second are as if nothing had been.
+func nextSecond() { pause(time.Until(time.Now().Truncate(time.Second).Add(time.Second))) }
+
+// TestWhoRepeatsRequestsTakesNobodyTheirs repeats one from everywhere, and then asks too often on one ticket and on all.
+func TestWhoRepeatsRequestsTakesNobodyTheirs(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		var verified atomic.Int64
+		r.serverTLS.VerifyConnection = func(tls.ConnectionState) error { verified.Add(1); return nil }
+		r.begin()
+		request := r.unheard(1)[0]
+		nextSecond()
+		for i := range byte(2 * carry.MaxResumes) {
+			r.network.Inject(request, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 9, 9, i}), 9), r.socketB.Addr())
+		}
+		pause(250 * time.Millisecond) // the road is slow for who dials
+		r.connect()
+		if r.saw(shake) > 0 || r.saw(resumed) <= 2*carry.MaxResumes || verified.Load() > 5 {
+			t.Errorf("a request that was repeated took another its short handshake: %d answers, its peer verified %d times", r.saw(resumed), verified.Load())
+		}
+		r.crosses("there")
+		r.end()
+	})
+	for name, tickets := range map[string]int{"one": 1, "many": 100} {
+		met(t, func(t *testing.T, r *returning) {
+			r.begin()
+			nextSecond()
+			allowed := 0
+			for i := range 3 * carry.MaxResumes {
+				if carry.MayResume(r.b, byte(i%tickets)) {
+					allowed++
+				}
+			}
+			if want := min(tickets*carry.MaxResumesEach, carry.MaxResumes); allowed != want {
+				t.Errorf("%s: %d requests of a second are gone on with, want %d", name, allowed, want)
+			}
+			r.connect()
+			if short := r.saw(resumed) > 0; short != (tickets == 1) || short == (r.saw(shake) > 0) {
+				t.Errorf("beside requests on %s: %d answers, %d datagrams of a full handshake", name, r.saw(resumed), r.saw(shake))
+			}
+			r.end()
+			nextSecond()
+			if !r.again() {
+				t.Errorf("%s: a second later it is too much still", name)
+			}
+		})
+	}
+}
+
+// TestWhatIsUnderWayIsNotEndedByWhatComesLater makes more requests on a ticket than are kept.
+func TestWhatIsUnderWayIsNotEndedByWhatComesLater(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		requests := r.unheard(carry.MaxResuming + 2)
+		if n := r.saw(retried); r.saw(resumed) != carry.MaxResuming || n != 2 {
+			t.Errorf("%d were gone on with and %d sent to the full handshake", r.saw(resumed), n)
+		}
+		thief, got := r.network.Listen("10.0.9.9:9"), []byte(nil)
+		r.tap(1, func(b []byte, to netip.AddrPort) {
+			if to == thief.Addr() {
+				got = append(got, b[0])
+			}
+		})
+		r.network.Inject(requests[0], thief.Addr(), r.socketB.Addr())
+		pause(time.Second)
+		r.mu.Lock()
+		if !bytes.Equal(got, []byte{resumed}) {
+			t.Errorf("the first is answered with %x", got)
+		}
+		r.mu.Unlock()
+		pause(carry.HandshakeLife)
+		if _, _, links := carry.Held(r.b); links > 0 || carry.HalfResumed(r.b) > 0 {
+			t.Errorf("%d connection IDs and %d handshakes are held that nobody goes on with", links, carry.HalfResumed(r.b))
+		}
+		r.end()
+	})
+}
+
+// TestATicketServesWhereItsPeerWasMet has the same peer be dialled elsewhere.
+func TestATicketServesWhereItsPeerWasMet(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		r.socketB.Move(hostB + ":3")
+		r.meet()
+		r.end()
+		if r.saw(resume) > 0 || r.saw(shake) == 0 {
+			t.Error("a ticket was shown to who is elsewhere")
+		}
+	})
+}
+
+// TestTwoSocketsThatBringTheFirstDatagramMakeOneConnection has each have looked up the handshake before the other's came.
+func TestTwoSocketsThatBringTheFirstDatagramMakeOneConnection(t *testing.T) {
+	met(t, func(t *testing.T, r *returning) {
+		r.begin()
+		var first []byte
+		r.socketA.Lose(func(b []byte) bool {
+			lost := b[0]&^1 == 0x40 && first == nil
+			if lost {
+				first = bytes.Clone(b)
+			}
+			return lost
+		})
+		var err error
+		if r.connA, err = r.a.Dial(r.ctx, r.clientTLS, r.socketB.Addr()); err != nil {
+			t.Fatal(err)
+		}
+		take := carry.TakerOfTheHalfResumed(r.b)
+		pause(10 * time.Millisecond)
+		if first == nil {
+			t.Fatal("nothing came first")
+		}
+		var both sync.WaitGroup
+		for range 2 {
+			both.Go(func() { take(first, r.socketA.Addr()) })
+		}
+		both.Wait()
+		if r.connB, err = r.b.Accept(r.ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, links := carry.Held(r.b); links != 1 {
+			t.Errorf("there are %d connections", links)
+		}
+		r.crosses("there")
+		if r.saw(0x04) > 0 || r.saw(shake) > 0 {
+			t.Error("it was said that there is no such connection")
+		}
+		r.end()
 	})
 }

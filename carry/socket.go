@@ -4,19 +4,21 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"syscall"
-	"time"
 )
 
 // socket is a net.PacketConn of UDP addresses as values.
 type socket struct {
-	conn net.PacketConn
-	udp  *net.UDPConn // conn, if it is one: no allocation a datagram
+	conn   net.PacketConn
+	udp    *net.UDPConn // conn, if it is one: no allocation a datagram
+	quotes chan []byte  // how datagrams began that the system says nobody was there for; what finds no room is as good as not heard
 }
 
 // Kernel buffers, asked for and given as far as the machine allows.
 const socketBuffer = 4 << 20
+
+// mostRefusals are looked at together: what else waits is looked at with the next.
+const mostRefusals = 64
 
 func newSocket(c net.PacketConn) socket {
 	udp, _ := c.(*net.UDPConn)
@@ -26,7 +28,7 @@ func newSocket(c net.PacketConn) socket {
 		forbidFragments(udp)
 		hearRefusals(udp)
 	}
-	return socket{c, udp}
+	return socket{c, udp, make(chan []byte, mostRefusals)}
 }
 
 func (s socket) readFrom(b []byte) (int, netip.AddrPort, error) {
@@ -49,7 +51,7 @@ func (s socket) writeTo(b []byte, to netip.AddrPort) error {
 	if s.udp != nil {
 		_, err := s.udp.WriteToUDPAddrPort(b, to)
 		if err != nil { // it may be of an earlier datagram, perhaps to another peer; and this one was not sent
-			s.udp.SetReadDeadline(time.Unix(1, 0)) // who reads is to look at what it was
+			s.hear() // who reads is not to be troubled: whoever can have a write fail would keep it from reading
 			_, err = s.udp.WriteToUDPAddrPort(b, to)
 		}
 		return err
@@ -58,18 +60,32 @@ func (s socket) writeTo(b []byte, to netip.AddrPort) error {
 	return err
 }
 
-// refused gives, after an error of readFrom, the datagrams that the system says nobody was there for, as far as it repeats them.
-func (s socket) refused(err error) (quotes [][]byte) {
+// refused takes what the system says of datagrams that were sent, after an error of readFrom, and tells whether that was what the error was of.
+func (s socket) refused(err error) (any bool) {
 	if s.udp != nil {
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			s.udp.SetReadDeadline(time.Time{})
-		}
-		return refusals(s.udp)
+		return s.hear()
 	}
-	if r := (interface{ Refused() []byte })(nil); errors.As(err, &r) { // of a net.PacketConn that is no socket of the system's
-		return [][]byte{r.Refused()}
+	r := (interface{ Refused() []byte })(nil)
+	if any = errors.As(err, &r); any { // of a net.PacketConn that is no socket of the system's
+		s.keep(r.Refused())
 	}
-	return nil
+	return any
+}
+
+// hear empties what the system has to say, as far as a moment allows, and tells whether there was anything.
+func (s socket) hear() (any bool) {
+	quotes, any := refusals(s.udp)
+	for _, q := range quotes {
+		s.keep(q)
+	}
+	return any
+}
+
+func (s socket) keep(quote []byte) {
+	select {
+	case s.quotes <- quote:
+	default:
+	}
 }
 
 func (s socket) close() error { return s.conn.Close() }
@@ -80,3 +96,9 @@ func plainAddress(a netip.AddrPort) netip.AddrPort {
 }
 
 func isTooLarge(err error) bool { return errors.Is(err, syscall.EMSGSIZE) }
+
+// answerable tells whether an address may be somebody's to whom an answer can go. The system delivers what claims to come from any other too.
+func answerable(a netip.AddrPort) bool {
+	ip := a.Addr()
+	return a.Port() != 0 && !ip.IsUnspecified() && !ip.IsMulticast() && ip != netip.AddrFrom4([4]byte{255, 255, 255, 255})
+}

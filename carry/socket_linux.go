@@ -35,14 +35,12 @@ func hearRefusals(c *net.UDPConn) {
 	})
 }
 
-// mostRefusals are looked at together: what else waits is looked at with the next.
-const mostRefusals = 64
-
-// refusals gives how the datagrams began that a port was not open for.
-func refusals(c *net.UDPConn) (quotes [][]byte) {
+// refusals gives how the datagrams began that a port was not open for, and whether the kernel had anything to say, of these or others. What it
+// has is taken out of what there is for datagrams, so all of it is read.
+func refusals(c *net.UDPConn) (quotes [][]byte, any bool) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	raw.Control(func(fd uintptr) {
 		quote, control := make([]byte, unknownSize-1), make([]byte, 512)
@@ -51,12 +49,13 @@ func refusals(c *net.UDPConn) (quotes [][]byte) {
 			if err != nil {
 				return
 			}
+			any = true
 			if portClosed(control[:oob]) {
 				quotes = append(quotes, bytes.Clone(quote[:n]))
 			}
 		}
 	})
-	return quotes
+	return quotes, any
 }
 
 // portClosed reads an entry of a socket's error queue (ip(7), IP_RECVERR).

@@ -29,28 +29,31 @@ const (
 // All methods may be called at once.
 type Tickets struct {
 	changed chan struct{} // one place
+	now     func() time.Time
 
-	mu  sync.Mutex
-	all []ticket // newest last; of one peer one that was dialled, and one that dialled
+	mu     sync.Mutex
+	closed bool
+	all    []ticket // newest last; of one peer one that was dialled, and one that dialled
 }
 
 // ticket is one of them.
 type ticket struct {
 	id      [ticketIDSize]byte
 	secret  []byte
-	dialled bool           // by this side
-	remote  netip.AddrPort // where, if it was
-	own     [32]byte       // digest of the key that this side proved
-	peer    []byte         // the certificate that the other proved
-	full    time.Time      // when the full handshake was
-	uses    uint16         // handshakes since
+	dialled bool              // by this side
+	remote  netip.AddrPort    // where, if it was
+	own     [32]byte          // digest of the key that this side proved
+	peer    *x509.Certificate // that the other proved
+	key     [32]byte          // digest of the key in it
+	full    time.Time         // when the full handshake was
+	uses    uint16            // handshakes since
 }
 
 const ticketsVersion = 1
 
-// NewTickets makes them of what Kept gave; of nothing: none. Corrupt: it is no such thing.
-func NewTickets(kept []byte) (*Tickets, error) {
-	t := &Tickets{changed: make(chan struct{}, 1)}
+// NewTickets makes them of what Kept gave, but for those that are too old by now; of nothing: none. Corrupt: it is no such thing.
+func NewTickets(kept []byte, now func() time.Time) (*Tickets, error) {
+	t := &Tickets{changed: make(chan struct{}, 1), now: now}
 	if len(kept) == 0 {
 		return t, nil
 	}
@@ -70,6 +73,7 @@ func NewTickets(kept []byte) (*Tickets, error) {
 	if !s.Empty() {
 		return nil, errTickets
 	}
+	t.remove(t.tooOld)
 	return t, nil
 }
 
@@ -79,12 +83,13 @@ func readTicket(s *cryptobyte.String) (x ticket, ok bool) {
 	var dialled uint8
 	var remote, peer cryptobyte.String
 	var full uint64
+	var err error
 	x.secret = make([]byte, ticketSecretSize)
 	if !s.ReadUint8(&dialled) || dialled > 1 || !s.CopyBytes(x.id[:]) || !s.CopyBytes(x.secret) || !s.CopyBytes(x.own[:]) || !s.ReadUint64(&full) ||
 		full > 1<<40 || !s.ReadUint16(&x.uses) || x.uses > ticketUses || !s.ReadUint8LengthPrefixed(&remote) || !s.ReadUint16LengthPrefixed(&peer) || len(peer) > maxPeerCert {
 		return x, false
 	}
-	x.dialled, x.full, x.peer = dialled == 1, time.Unix(int64(full), 0), bytes.Clone(peer)
+	x.dialled, x.full = dialled == 1, time.Unix(int64(full), 0)
 	if x.dialled {
 		if x.remote.UnmarshalText(remote) != nil || !x.remote.IsValid() || x.remote.String() != string(remote) {
 			return x, false
@@ -92,15 +97,23 @@ func readTicket(s *cryptobyte.String) (x ticket, ok bool) {
 	} else if len(remote) > 0 {
 		return x, false
 	}
-	_, err := x509.ParseCertificate(x.peer)
-	return x, err == nil
+	if x.peer, err = x509.ParseCertificate(bytes.Clone(peer)); err != nil {
+		return x, false
+	}
+	x.key = keyDigest(x.peer)
+	return x, true
 }
 
 // Kept is what to keep of them, sealed: there are secrets in it.
 func (t *Tickets) Kept() []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var b cryptobyte.Builder
+	t.remove(t.tooOld)
+	size := 3
+	for _, x := range t.all {
+		size += mostTicket + len(x.peer.Raw)
+	}
+	b := cryptobyte.NewBuilder(make([]byte, 0, size)) // it does not grow: no other copy is left
 	b.AddUint8(ticketsVersion)
 	b.AddUint16(uint16(len(t.all)))
 	for _, x := range t.all {
@@ -115,10 +128,36 @@ func (t *Tickets) Kept() []byte {
 		b.AddUint64(uint64(x.full.Unix()))
 		b.AddUint16(x.uses)
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(remote)) })
-		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(x.peer) })
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(x.peer.Raw) })
 	}
 	return b.BytesOrPanic()
 }
+
+// mostTicket is what Kept takes for one, but for the certificate.
+const mostTicket = 1 + ticketIDSize + ticketSecretSize + 32 + 8 + 2 + 1 + 255 + 2
+
+// Close clears the secrets. No handshake is short any more.
+func (t *Tickets) Close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.remove(func(ticket) bool { return true })
+	t.closed = true
+}
+
+// remove takes out what is of a kind, with the lock held, and tells whether there was any.
+func (t *Tickets) remove(of func(ticket) bool) bool {
+	before := len(t.all)
+	t.all = slices.DeleteFunc(t.all, func(x ticket) bool {
+		gone := of(x)
+		if gone {
+			clear(x.secret)
+		}
+		return gone
+	})
+	return len(t.all) < before
+}
+
+func (t *Tickets) tooOld(x ticket) bool { return t.now().Sub(x.full) > ticketLife }
 
 // Changed has something whenever Kept gives something else than before.
 func (t *Tickets) Changed() <-chan struct{} { return t.changed }
@@ -132,22 +171,24 @@ func (t *Tickets) tell() {
 
 // put takes a ticket in, in the place of what there was of the same peer and side.
 func (t *Tickets) put(x ticket) {
-	if t == nil || len(x.peer) > maxPeerCert || x.uses > ticketUses {
+	if t == nil || len(x.peer.Raw) > maxPeerCert || x.uses > ticketUses {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.all = slices.DeleteFunc(t.all, func(o ticket) bool {
-		return o.dialled == x.dialled && bytes.Equal(keyDigest(o.peer), keyDigest(x.peer))
-	})
+	if t.closed {
+		return
+	}
+	t.remove(func(o ticket) bool { return o.dialled == x.dialled && o.key == x.key })
 	if len(t.all) == maxTickets {
+		clear(t.all[0].secret)
 		t.all = slices.Delete(t.all, 0, 1)
 	}
 	t.all = append(t.all, x)
 	t.tell()
 }
 
-// find gives the ticket of an ID that a peer who dials names.
+// find gives the ticket of an ID that a peer who dials names. A ticket that this side dialled with is none: its own request would come back to it.
 func (t *Tickets) find(id [ticketIDSize]byte) (x ticket, ok bool) {
 	if t == nil {
 		return x, false
@@ -156,7 +197,7 @@ func (t *Tickets) find(id [ticketIDSize]byte) (x ticket, ok bool) {
 	defer t.mu.Unlock()
 	for _, x := range t.all {
 		if !x.dialled && x.id == id {
-			return x, true
+			return x.copy(), true
 		}
 	}
 	return x, false
@@ -166,26 +207,38 @@ func (t *Tickets) find(id [ticketIDSize]byte) (x ticket, ok bool) {
 func (t *Tickets) take(id [ticketIDSize]byte) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	before := len(t.all)
-	t.all = slices.DeleteFunc(t.all, func(o ticket) bool { return !o.dialled && o.id == id })
+	taken := t.remove(func(o ticket) bool { return !o.dialled && o.id == id })
 	t.tell()
-	return len(t.all) < before
+	return taken
 }
 
 // towards gives the newest ticket for a peer that one of these ways leads to and that is as the configuration wants it.
-func (t *Tickets) towards(paths []path, config *tls.Config, now time.Time) (x ticket, ok bool) {
+func (t *Tickets) towards(paths []path, config *tls.Config) (x ticket, ok bool) {
 	if t == nil {
 		return x, false
 	}
 	t.mu.Lock()
-	all := slices.Clone(t.all)
-	t.mu.Unlock()
-	for _, x := range slices.Backward(all) {
-		if x.dialled && slices.ContainsFunc(paths, func(p path) bool { return p.remote == x.remote }) && x.usable(config, true, now) == nil {
-			return x, true
+	var all []ticket
+	for _, x := range t.all {
+		if x.dialled && slices.ContainsFunc(paths, func(p path) bool { return p.remote == x.remote }) {
+			all = append(all, x.copy())
 		}
 	}
-	return x, false
+	t.mu.Unlock()
+	for _, o := range slices.Backward(all) {
+		if !ok && o.usable(config, true, t.now()) == nil {
+			x, ok = o, true
+		} else {
+			clear(o.secret)
+		}
+	}
+	return x, ok
+}
+
+// copy gives one with a secret of its own, for whoever is removed has it cleared.
+func (x ticket) copy() ticket {
+	x.secret = bytes.Clone(x.secret)
+	return x
 }
 
 var errTicket = errors.New("the ticket may not be used any more")
@@ -196,17 +249,11 @@ func (x *ticket) usable(config *tls.Config, client bool, now time.Time) error {
 	if age := now.Sub(x.full); age < -time.Second || age > ticketLife || x.uses >= ticketUses || !ownKey(config, x.own) {
 		return errTicket
 	}
-	cert, err := x.certificate()
-	if err != nil {
-		return err
-	}
-	if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+	if now.Before(x.peer.NotBefore) || now.After(x.peer.NotAfter) {
 		return errExpired
 	}
-	return verifyAgain(config, client, cert, now)
+	return verifyAgain(config, client, x.peer, now)
 }
-
-func (x *ticket) certificate() (*x509.Certificate, error) { return x509.ParseCertificate(x.peer) }
 
 // verifyAgain asks of a certificate what TLS asks in a handshake.
 func verifyAgain(config *tls.Config, client bool, cert *x509.Certificate, now time.Time) error {
@@ -244,36 +291,42 @@ func ownDigest(config *tls.Config) (d [32]byte, ok bool) {
 	if len(config.Certificates) != 1 || len(config.Certificates[0].Certificate) == 0 || config.GetCertificate != nil || config.GetClientCertificate != nil {
 		return d, false
 	}
-	k := keyDigest(config.Certificates[0].Certificate[0])
-	return [32]byte(k), k != nil
+	own, err := x509.ParseCertificate(config.Certificates[0].Certificate[0])
+	if err != nil {
+		return d, false
+	}
+	return keyDigest(own), true
 }
 
-// keyDigest is of the key in a certificate; nil where it is none.
-func keyDigest(der []byte) []byte {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil
+// keyDigest is of the key in a certificate.
+func keyDigest(cert *x509.Certificate) [32]byte { return sha256.Sum256(cert.RawSubjectPublicKeyInfo) }
+
+// bothKeys names the client's key and the server's: what TLS exports is bound to the server's by itself, and not to the client's, which comes later.
+func bothKeys(client bool, own, peer [32]byte) []byte {
+	if client {
+		return append(own[:], peer[:]...)
 	}
-	d := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return d[:]
+	return append(peer[:], own[:]...)
 }
 
 // exported is the ticket of a full handshake that is done: both sides derive it, nothing travels for it.
 func (s *shake) exported(config *tls.Config) (x ticket, ok bool) {
-	state := s.tls.ConnectionState()
-	if len(state.PeerCertificates) != 1 {
+	state, tickets := s.tls.ConnectionState(), s.endpoint.config.Tickets
+	if tickets == nil || len(state.PeerCertificates) != 1 {
 		return x, false
 	}
 	if x.own, ok = ownDigest(config); !ok {
 		return x, false
 	}
-	b, err := state.ExportKeyingMaterial("redoubt carry 1 ticket", nil, ticketIDSize+ticketSecretSize)
+	peer := keyDigest(state.PeerCertificates[0])
+	b, err := state.ExportKeyingMaterial("redoubt carry 1 ticket", bothKeys(s.client, x.own, peer), ticketIDSize+ticketSecretSize)
 	if err != nil {
 		return x, false
 	}
 	copy(x.id[:], b)
 	x.secret = b[ticketIDSize:]
-	x.dialled, x.peer, x.full = s.client, state.PeerCertificates[0].Raw, s.endpoint.now()
+	x.dialled, x.peer, x.full = s.client, state.PeerCertificates[0], tickets.now().Round(0) // also by the clock that a restart is told of
+	x.key = peer
 	if s.client {
 		x.remote = s.path.remote
 	}

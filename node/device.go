@@ -89,7 +89,8 @@ type deviceSide struct {
 	clock     func() time.Time // of the enclave: it never goes back
 	chip      *chip            // nil: no TPM seals the device
 	log       *slog.Logger
-	erase     func() // destroys the keys and ends the node
+	forget    func() // clears what else proves us to peers
+	erase     func() // ends the node
 
 	mu     sync.Mutex
 	kept   enrolment
@@ -385,6 +386,7 @@ func (d *deviceSide) wipe(ctx context.Context, s *replica.Session, now bool) {
 		d.log.Error("the keys could not be destroyed", slog.String("why", reason(err)))
 		return
 	}
+	d.forget()
 	if err := s.Tell(ctx, noteWiped, nil); err == nil {
 		select { // the home that has heard it ends the meeting: until then it is on its way
 		case <-ctx.Done():

@@ -90,7 +90,7 @@ func newPeers(dir string, name redoubt.NodeName, estate string, cloud *enclave.E
 	p := &peers{dir: dir, name: name, estate: estate, cloud: cloud, cert: cert, ring: ring, clock: clock, log: log,
 		cut: map[redoubt.NodeName]bool{}, meetings: map[redoubt.NodeName]*meeting{}, restored: make(chan struct{}), reach: out}
 	p.readRoads()
-	if p.tickets, err = openTickets(dir, ring, log); err != nil {
+	if p.tickets, err = openTickets(dir, ring, clock, log); err != nil {
 		return nil, err
 	}
 	var cuts []redoubt.NodeName
@@ -237,6 +237,7 @@ func (p *peers) close() error {
 	err = errors.Join(err, p.shutDoor())
 	p.mu.Unlock()
 	p.work.Wait()
+	p.tickets.Close()
 	return err
 }
 

@@ -59,7 +59,7 @@ func TestTicketsOutliveTheNodeAndNobodyReadsThem(t *testing.T) {
 	}
 }
 
-// meetKept has the two meet and waits until both have put on disk what they keep. It tells whether the handshake was short.
+// meetKept has the two meet, twice, and ends what keeps their tickets: both have put them on disk then. It tells whether the first handshake was short.
 func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 	t.Helper()
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
@@ -73,7 +73,7 @@ func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 	var points [2]*carry.Endpoint
 	for i, e := range ends {
 		var err error
-		if e.p.tickets, err = openTickets(e.p.dir, e.p.ring, e.p.log); err != nil {
+		if e.p.tickets, err = openTickets(e.p.dir, e.p.ring, time.Now, e.p.log); err != nil {
 			t.Fatal(err)
 		}
 		keeping.Go(func() { e.p.keepTickets(ctx) })
@@ -94,26 +94,39 @@ func meetKept(t *testing.T, ends [2]keeper) (short bool) {
 		full = full || b[0] == 3 // a fragment of TLS
 	})
 	client := &tls.Config{Certificates: []tls.Certificate{ends[0].cert}, InsecureSkipVerify: true, VerifyConnection: anybody}
-	if _, err := points[0].Dial(ctx, client, sockets[1].Addr()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := points[1].Accept(ctx); err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range ends {
-		for {
-			kept, err := e.p.ring.OpenFile(filepath.Join(e.p.dir, ticketsFile), purposeTickets)
-			if err == nil && bytes.Equal(kept, e.p.tickets.Kept()) {
-				break
-			}
-			select {
-			case <-time.After(5 * time.Millisecond):
-			case <-ctx.Done():
-				t.Fatalf("tickets are not kept: %v", err)
-			}
+	for i := range 2 { // again at once: what that changes is not written yet when they end
+		if _, err := points[0].Dial(ctx, client, sockets[1].Addr()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := points[1].Accept(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			mu.Lock()
+			short = !full
+			mu.Unlock()
 		}
 	}
-	mu.Lock()
-	defer mu.Unlock()
-	return !full
+	stop()
+	keeping.Wait()
+	for _, e := range ends {
+		if kept, err := e.p.ring.OpenFile(filepath.Join(e.p.dir, ticketsFile), purposeTickets); err != nil || !bytes.Equal(kept, e.p.tickets.Kept()) {
+			t.Errorf("who has ended has not kept its tickets: %v", err)
+		}
+	}
+	return short
+}
+
+func TestTicketsThatGoOnChangingAreWrittenEverMoreSeldom(t *testing.T) {
+	wait, writes := ticketsEvery, 0
+	for took := time.Duration(0); took < time.Minute; took += wait {
+		wait = nextTicketsWait(wait, wait)
+		writes++
+	}
+	if wait != ticketsAtMost || writes > 15 {
+		t.Errorf("in a minute of changes they are written %d times, in the end each %v", writes, wait)
+	}
+	if got := nextTicketsWait(wait, ticketsAtMost+1); got != ticketsEvery {
+		t.Errorf("after a rest the next is written %v later", got)
+	}
 }

@@ -164,6 +164,7 @@ func (n *Node) join(e *estate.Estate, cloud *enclave.Enclave, ring *keys.Keyring
 		return nil
 	}
 	n.peers.device, n.device.clock = n.device, cloud.Now
+	n.device.forget = n.peers.tickets.Close
 	n.device.erase = sync.OnceFunc(func() { close(n.wiped) })
 	cloud.SetMakers(whole(n.device.kept.Makers))
 	if err := cloud.SetNeighbours(context.Background(), n.device.kept.Neighbours); err != nil { // the estate may have changed since: the home tells again

@@ -76,7 +76,7 @@ func (f *field) power(i int) {
 		kept = before.Kept()
 	}
 	var err error
-	if f.tickets[i], err = carry.NewTickets(kept); err != nil {
+	if f.tickets[i], err = carry.NewTickets(kept, time.Now); err != nil {
 		f.t.Fatal(err)
 	}
 	config := carry.Config{Recall: func(*x509.Certificate) carry.Road { return f.roads[i] }, Tickets: f.tickets[i]}
