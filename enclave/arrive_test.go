@@ -770,7 +770,7 @@ func (w *waited) Commit(ctx context.Context, b *store.Batch) error {
 		own.Links = append(own.Links, s.(*waitedBlob).Staged)
 	}
 	err := w.Engine.Commit(ctx, &own)
-	b.Writes = own.Writes // with the numbers that were given
+	b.FirstAppend = own.FirstAppend
 	return err
 }
 

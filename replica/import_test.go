@@ -281,3 +281,33 @@ func FuzzContent(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingOfABundleStaysInMemoryInClear: neither where it was opened into, nor where that was moved from, whatever becomes of it.
+func TestNothingOfABundleStaysInMemoryInClear(t *testing.T) {
+	secret := bytes.Repeat([]byte("what must not stay"), 4000)
+	for _, size := range []int{4, 400, 4000, len(secret)} {
+		entry := entryOf(t, "S", int64(size))
+		m := items{Set: "S", Parcels: []parcel{{Seq: 1, Entry: entry, Custody: []byte{0}, Packing: packedPlain, Content: secret[:size]}}}
+		for what, content := range map[string][]byte{
+			"taken":   framed(testManifest, m.encode(), []byte{msgEnd}),
+			"refused": framed(testManifest, m.encode()),
+		} {
+			p := newPost(t)
+			file := p.wrap(t, bundle.Journal, content)
+			before := make([]byte, 0, len(file)) // the memory that was there: it has room for what is in the bundle, and little more
+			p.opened = *bytes.NewBuffer(before)
+			_, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(file), nil)
+			if (err == nil) != (what == "taken") {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if p.opened.Len() < size {
+				t.Fatalf("%s: it was not opened into the memory that is looked at", what)
+			}
+			for where, b := range map[string][]byte{"where it was opened": p.opened.Bytes(), "where that was before": before} {
+				if b = b[:cap(b)]; len(bytes.Trim(b, "\x00")) > 0 {
+					t.Errorf("%d bytes, %s: something is left %s", size, what, where)
+				}
+			}
+		}
+	}
+}
