@@ -47,7 +47,7 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	return refused, nil
 }
 
-// finishTogether is how many pieces of content are made durable at once, so that they share syncs. Until then each may hold a megabyte.
+// finishTogether is how many pieces of content are made durable at once, so that they share syncs.
 const finishTogether = 16
 
 // receiveAll receives the system records among what a peer sent, or the rest.
@@ -75,7 +75,7 @@ func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.R
 		if n.w == nil {
 			continue
 		}
-		if pieces += len(n.w.staged); pieces >= finishTogether {
+		if pieces += n.w.unfinished(); pieces >= finishTogether {
 			if err := finish(); err != nil {
 				return taken, refused, err
 			}

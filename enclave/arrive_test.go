@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"redoubt"
 	"redoubt/store"
+	"redoubt/store/embedded"
 )
 
 // arriving is a version that the device has and that comes to the home by and by.
@@ -676,4 +678,120 @@ func TestAPeerIsToldWhatIsLackingOfWhatItAsks(t *testing.T) {
 	if got, err := a.home.Lacking(ctx, "device", secretSet, asked); err != nil || len(got) != len(asked) {
 		t.Errorf("what the link does not carry is told to be here: %v, %v", got, err)
 	}
+}
+
+// TestAVersionInManyPartsTakesMemoryAndDiskForAFew: a peer may send ten thousand parts, each a piece with a buffer and space of its own.
+func TestAVersionInManyPartsTakesMemoryAndDiskForAFew(t *testing.T) {
+	const parts, size, segment = 160, 160_000, 8 << 20
+	var home *waited
+	a := newArriving(t, func(o *Options) {
+		if o.Name != "home" {
+			return
+		}
+		engine, err := embedded.Open(t.TempDir(), embedded.Options{Key: make([]byte, 32), ReserveBytes: -1, SegmentBytes: segment})
+		if err != nil {
+			t.Fatal(err)
+		}
+		home = &waited{Engine: engine}
+		o.Engine = home
+	})
+	a.content = make([]byte, parts*size)
+	rand.Read(a.content)
+	x := &a.in.Entry
+	x.SizeBytes, x.Content, x.MD5, x.Checksums, x.PartSizes = int64(len(a.content)), sha256.Sum256(a.content), "", redoubt.Checksums{}, nil
+	for range parts {
+		x.PartSizes = append(x.PartSizes, size)
+	}
+	encoded, err := x.MarshalBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	custodies, err := redoubt.SealBatch("device", [][]byte{encoded}, a.device.links.sign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.in.Custody = custodies[0]
+
+	disk, heap := a.home.engine.Stats().DiskBytes, heapInUse()
+	var took int64
+	a.in.Content = &atEnd{r: bytes.NewReader(a.content), do: func() { took = heapInUse() - heap }}
+	if refused, err := a.home.Apply(context.Background(), "device", []redoubt.Received{a.in}); err != nil || len(refused) > 0 {
+		t.Fatalf("%+v, %v", refused, err)
+	}
+	if home.most > finishTogether {
+		t.Errorf("%d pieces waited to be made durable, want %d at most", home.most, finishTogether)
+	}
+	if took > 32<<20 {
+		t.Errorf("before the last of %d parts was taken, the heap had grown by %d MiB", parts, took>>20)
+	}
+	if took := a.home.engine.Stats().DiskBytes - disk; took > int64(len(a.content))+5*segment { // of the log too, and four that are appended to
+		t.Errorf("%d MiB of content in %d parts take %d MiB of disk", len(a.content)>>20, parts, took>>20)
+	}
+	if got := a.home.get(a.home.as("s-analyst", ""), x.Name.Key); got != string(a.content) {
+		t.Errorf("%d bytes came, and not as they were", len(got))
+	}
+}
+
+// waited counts how many blobs were staged and not finished, at most.
+type waited struct {
+	store.Engine
+	mu         sync.Mutex
+	open, most int
+}
+
+type waitedBlob struct {
+	store.Staged
+	w    *waited
+	once sync.Once
+}
+
+func (w *waited) Stage(ctx context.Context) (store.Staged, error) {
+	s, err := w.Engine.Stage(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open++
+	w.most = max(w.most, w.open)
+	return &waitedBlob{Staged: s, w: w}, err
+}
+
+func (s *waitedBlob) Finish() error {
+	s.once.Do(func() {
+		s.w.mu.Lock()
+		defer s.w.mu.Unlock()
+		s.w.open--
+	})
+	return s.Staged.Finish()
+}
+
+func (w *waited) Commit(ctx context.Context, b *store.Batch) error {
+	own := *b
+	own.Links = nil
+	for _, s := range b.Links {
+		own.Links = append(own.Links, s.(*waitedBlob).Staged)
+	}
+	err := w.Engine.Commit(ctx, &own)
+	b.FirstAppend = own.FirstAppend
+	return err
+}
+
+func heapInUse() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// atEnd does something once, when all was read.
+type atEnd struct {
+	r  io.Reader
+	do func()
+}
+
+func (a *atEnd) Read(p []byte) (int, error) {
+	n, err := a.r.Read(p)
+	if err == io.EOF && a.do != nil {
+		a.do()
+		a.do = nil
+	}
+	return n, err
 }

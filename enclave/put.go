@@ -159,6 +159,7 @@ type write struct {
 	buffer  *[]byte // content that is sealed at commit
 	filled  int     // bytes of it
 	staged  []store.Staged
+	durable int                      // of staged: how many finish has made so; only what comes from a peer counts them
 	hold    hold                     // of the share of made
 	copies  bool                     // what bears a mark maybe, and is put by no job
 	also    func(*store.Batch) error // what is committed with it, once it has its ID; may be nil

@@ -419,6 +419,11 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 		if err := n.w.takePart(ctx, io.LimitReader(tee, p.size), p); err != nil {
 			return err
 		}
+		if n.w.unfinished() >= finishTogether {
+			if err := n.w.finish(); err != nil {
+				return err
+			}
+		}
 	}
 	if extra, err := body.Read(make([]byte, 1)); extra > 0 || err != io.EOF {
 		if err == nil || err == io.EOF {
@@ -453,7 +458,7 @@ func pieceSizes(x *redoubt.JournalEntry, from, to int64) (out []piece) {
 	return out
 }
 
-// takePart seals and stages one piece of content under a key of its own. It is not durable before finish.
+// takePart seals and stages one piece of content under a key of its own. It is written out, and not durable before finish.
 func (w *write) takePart(ctx context.Context, r io.Reader, p piece) error {
 	key, wrapped, err := w.e.keyring.NewDataKey(w.set.text)
 	if err != nil {
@@ -473,15 +478,23 @@ func (w *write) takePart(ctx context.Context, r io.Reader, p piece) error {
 	if n != p.size {
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: errors.New("less content than was signed for")}
 	}
+	if err := staged.Settle(); err != nil { // a version may have ten thousand pieces: none keeps a buffer, or space that it does not need
+		return err
+	}
 	p.ref, p.wrapped, p.bound = staged.Ref(), wrapped, w.rec.id
 	w.rec.pieces = append(w.rec.pieces, p)
 	return nil
 }
 
+// unfinished is how many pieces takePart staged and finish has not made durable.
+func (w *write) unfinished() int { return len(w.staged) - w.durable }
+
 // finish makes durable what takePart staged.
-func (w *write) finish() (err error) {
-	for _, s := range w.staged {
-		err = errors.Join(err, s.Finish())
+func (w *write) finish() error {
+	for ; w.durable < len(w.staged); w.durable++ {
+		if err := w.staged[w.durable].Finish(); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }

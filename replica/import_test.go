@@ -281,3 +281,32 @@ func FuzzContent(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingOfABundleStaysInMemoryInClear: neither where it was opened into, nor where that was moved from, whatever becomes of it.
+func TestNothingOfABundleStaysInMemoryInClear(t *testing.T) {
+	secret := bytes.Repeat([]byte("what must not stay"), 1000)
+	m := items{Set: "S", Parcels: []parcel{{Seq: 1, Entry: entryOf(t, "S", int64(len(secret))), Custody: []byte{0}, Packing: packedPlain, Content: secret}}}
+	for what, content := range map[string][]byte{
+		"taken":   framed(testManifest, m.encode(), []byte{msgEnd}),
+		"refused": framed(testManifest, m.encode()),
+	} {
+		p := newPost(t)
+		file := p.wrap(t, bundle.Journal, content)
+		for room := len(content); room <= len(file); room += 16 { // in the memory that was there, from too little on
+			before := make([]byte, 0, room)
+			p.opened, p.node.took, p.node.life = *bytes.NewBuffer(before), redoubt.BundleTaking{}, [16]byte{}
+			_, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(file), nil)
+			if (err == nil) != (what == "taken") {
+				t.Fatalf("%s: %v", what, err)
+			}
+			if p.opened.Len() < len(secret) {
+				t.Fatalf("%s: it was not opened into the memory that is looked at", what)
+			}
+			for where, b := range map[string][]byte{"where it was opened": p.opened.Bytes(), "where that was before": before} {
+				if b = b[:cap(b)]; len(bytes.Trim(b, "\x00")) > 0 {
+					t.Fatalf("room for %d bytes of %d, %s: something is left %s", room, len(content), what, where)
+				}
+			}
+		}
+	}
+}

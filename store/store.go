@@ -105,6 +105,9 @@ type BlobRef uint64
 // successful Commit that linked it) gives its space back.
 type Staged interface {
 	io.Writer
+	// Settle ends the writing: what is held in memory only to be written is written out, and space that was reserved beyond it is given
+	// back. Nothing is durable before Finish, which may wait so that several share a sync, and which settles what is not.
+	Settle() error
 	// Finish flushes what was written: what does not travel inside the commit itself is durable on return.
 	Finish() error
 	Ref() BlobRef

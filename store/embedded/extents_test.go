@@ -121,3 +121,44 @@ func TestWritersAtOnceWriteToSegmentsOfTheirOwnAndOneAloneToOne(t *testing.T) {
 		t.Errorf("got %d faults, %v", n, err)
 	}
 }
+
+// TestWhatIsSettledWastesNoSpaceBeforeItIsFinished: whoever finishes many blobs together takes no more disk than who does it one by one,
+// but for the segments that are appended to at once.
+func TestWhatIsSettledWastesNoSpaceBeforeItIsFinished(t *testing.T) {
+	const segment, fronts = 8 << 20, 4
+	for _, size := range []int{300_000, 1<<20 + 1000} {
+		content := noise(size)
+		disk := func(together int) int64 {
+			e, err := embedded.Open("/store", embedded.Options{Key: testKey, FS: vfs.NewMem(), SegmentBytes: segment, ReserveBytes: -1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			for range 64 / together {
+				b := new(store.Batch)
+				for range together {
+					s := stageContent(t, e, content)
+					if err := s.Settle(); err != nil {
+						t.Fatal(err)
+					}
+					b.Links = append(b.Links, s)
+				}
+				for _, s := range b.Links {
+					if err := s.Finish(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := e.Commit(context.Background(), b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n, err := e.Check(context.Background(), func(fault string) { t.Error(fault) }); n != 0 || err != nil {
+				t.Errorf("got %d faults, %v", n, err)
+			}
+			return e.Stats().DiskBytes
+		}
+		if alone, together := disk(1), disk(16); together > alone+fronts*segment {
+			t.Errorf("64 blobs of %d bytes: %d MiB one by one, %d MiB by sixteen", size, alone>>20, together>>20)
+		}
+	}
+}

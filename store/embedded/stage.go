@@ -26,6 +26,7 @@ type staged struct {
 	e     *Engine
 	ref   store.BlobRef
 	state atomic.Int32
+	ended bool // by Settle or Finish: nothing is written to it any more
 	small bool // decided by Finish: data travels in the commit
 	data  []byte
 	size  int64
@@ -87,8 +88,8 @@ func (e *Engine) enterWrite(ctx context.Context, op string) error {
 
 // Write adds p to the blob.
 func (s *staged) Write(p []byte) (int, error) {
-	if s.state.Load() != stagedOpen || s.err != nil {
-		return 0, &redoubt.Error{Op: "store.Write", Kind: redoubt.Invalid, Err: errors.Join(errors.New("blob is finished, discarded or failed"), s.err)}
+	if s.state.Load() != stagedOpen || s.ended || s.err != nil {
+		return 0, &redoubt.Error{Op: "store.Write", Kind: redoubt.Invalid, Err: errors.Join(errors.New("blob is settled, finished, discarded or failed"), s.err)}
 	}
 	s.size += int64(len(p))
 	if s.size <= store.InlineBytes {
@@ -211,36 +212,47 @@ func (s *staged) reserve() error {
 	return nil
 }
 
-// Finish makes a large blob durable; a small one travels in the commit.
-func (s *staged) Finish() error {
+// Settle writes out the rest of a large blob, and gives back its buffer and what was reserved too much; see store.Staged.
+func (s *staged) Settle() error { return s.end("store.Settle", s.settle) }
+
+// end has a large blob written out by how, unless it is ready: nothing is written to it any more.
+func (s *staged) end(op string, how func() error) error {
 	switch s.state.Load() {
 	case stagedReady:
 		return nil
 	case stagedOpen:
 	default:
-		return &redoubt.Error{Op: "store.Finish", Kind: redoubt.Invalid, Err: errors.New("blob is discarded or linked")}
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: errors.New("blob is discarded or linked")}
+	}
+	s.ended = true
+	if s.err == nil && s.size > store.InlineBytes {
+		if err := s.e.enter(op); err != nil {
+			return err
+		}
+		defer s.e.leave()
+		s.err = how()
 	}
 	if s.err != nil {
-		return diskError("store.Finish", s.err)
+		return diskError(op, s.err)
+	}
+	return nil
+}
+
+// Finish makes a large blob durable; a small one travels in the commit.
+func (s *staged) Finish() error {
+	if err := s.end("store.Finish", s.persist); err != nil || s.state.Load() == stagedReady {
+		return err
 	}
 	if s.size <= store.InlineBytes {
 		s.small = true
 		s.loc = location{size: s.size, inline: true}
-		s.state.Store(stagedReady)
-		return nil
-	}
-	if err := s.e.enter("store.Finish"); err != nil {
-		return err
-	}
-	defer s.e.leave()
-	if s.err = s.settle(); s.err != nil {
-		return diskError("store.Finish", s.err)
 	}
 	s.state.Store(stagedReady)
 	return nil
 }
 
-// settle writes out the rest, gives back what was reserved too much and syncs.
+// settle writes out the rest, and gives back the buffer and what was reserved too much: before anything is reserved behind it, as a
+// rule, for then the space is lost until its segment is compacted.
 func (s *staged) settle() error {
 	if len(s.partial) > 0 {
 		s.frame(s.partial)
@@ -255,6 +267,14 @@ func (s *staged) settle() error {
 		last := s.loc.runs[len(s.loc.runs)-1]
 		s.e.ext.giveBack(s.held[len(s.held)-1], last.off+extentDisk(last.length), s.room)
 		s.room = 0
+	}
+	return nil
+}
+
+// persist settles, and syncs.
+func (s *staged) persist() error {
+	if err := s.settle(); err != nil {
+		return err
 	}
 	for i, seg := range s.held {
 		if i > 0 && s.held[i-1] == seg {
@@ -293,7 +313,7 @@ func (s *staged) spill() error {
 	s.small, s.data, s.loc = false, nil, location{}
 	err := s.extend(data)
 	if err == nil {
-		err = s.settle()
+		err = s.persist()
 	}
 	if err != nil {
 		s.abandon()

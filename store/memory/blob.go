@@ -11,10 +11,11 @@ import (
 
 // staged is a blob being written, by one writer at a time.
 type staged struct {
-	e                           *Engine
-	ref                         store.BlobRef
-	data                        []byte
-	finished, linked, discarded bool // under e.mu
+	e    *Engine
+	ref  store.BlobRef
+	data []byte
+	// Under e.mu:
+	settled, finished, linked, discarded bool
 }
 
 // Stage begins a blob.
@@ -54,11 +55,22 @@ func (e *Engine) stage(ctx context.Context, ref store.BlobRef) (store.Staged, er
 func (s *staged) Write(p []byte) (int, error) {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
-	if s.finished || s.discarded {
-		return 0, &redoubt.Error{Op: "store.Write", Kind: redoubt.Invalid, Err: errors.New("blob is finished or discarded")}
+	if s.settled || s.finished || s.discarded {
+		return 0, &redoubt.Error{Op: "store.Write", Kind: redoubt.Invalid, Err: errors.New("blob is settled, finished or discarded")}
 	}
 	s.data = append(s.data, p...)
 	return len(p), nil
+}
+
+// Settle ends the writing.
+func (s *staged) Settle() error {
+	s.e.mu.Lock()
+	defer s.e.mu.Unlock()
+	if s.discarded {
+		return &redoubt.Error{Op: "store.Settle", Kind: redoubt.Invalid, Err: errors.New("blob is discarded")}
+	}
+	s.settled = true
+	return nil
 }
 
 // Finish makes the blob ready to be linked.

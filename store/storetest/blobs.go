@@ -81,6 +81,15 @@ func testStagedState(t *testing.T, open Open) {
 		}
 		s.Write(content(n, n))
 		wantKind(t, link(s), redoubt.Invalid) // not finished
+		for range 2 {
+			if err := s.Settle(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Write([]byte("more")); err == nil {
+				t.Fatal("Write after Settle: want an error")
+			}
+		}
+		wantKind(t, link(s), redoubt.Invalid) // settled only
 		if err := s.Finish(); err != nil {
 			t.Fatal(err)
 		}
@@ -97,8 +106,12 @@ func testStagedState(t *testing.T, open Open) {
 		wantBlob(t, e, s.Ref(), content(n, n))
 		wantKind(t, link(s), redoubt.Invalid) // again
 		d := stage(t, e, content(n, n))
+		if err := d.Settle(); err != nil { // finished, and so settled
+			t.Fatal(err)
+		}
 		d.Discard()
 		d.Discard()
+		wantKind(t, d.Settle(), redoubt.Invalid)
 		wantKind(t, link(d), redoubt.Invalid) // discarded
 		wantAbsent(t, e, "sentinel")
 	}
