@@ -110,6 +110,39 @@ func TestWhatStallsInMemoryGivesWay(t *testing.T) {
 	}
 }
 
+// TestMemoryIsBoundedWhateverComes: the memory of a large one that became a file does not stand behind one of a few bytes.
+func TestMemoryIsBoundedWhateverComes(t *testing.T) {
+	const most, large = 16 << 20, 10 << 20
+	p := newPost(t, inMemory(most))
+	for i := range uint64(6) {
+		send(t, newRoad(1, p.Take), barePlan(), newBundle(t, 2*i+1, large))
+		p.Settle()
+		for _, b := range record(t, barePlan(), newBundle(t, 2*i+2, 10_000))[:1] { // its manifest, and no more
+			p.Take(b)
+		}
+		p.Stage.mu.Lock()
+		held := cap(p.spare)
+		for _, m := range p.moving {
+			held += cap(m.slab)
+		}
+		n := len(p.moving)
+		p.Stage.mu.Unlock()
+		if held > most || n != int(i)+1 {
+			t.Fatalf("%d on their way hold %d bytes, of %d", n, held, most)
+		}
+	}
+	if n := len(p.files()); n != 6 {
+		t.Errorf("%d became files", n)
+	}
+	q := newPost(t, inMemory(2*MaxBare))
+	send(t, newRoad(1, q.Take), plan(), newBundle(t, 1, MaxBare)) // with its parity beyond that
+	q.Settle()
+	if q.Stage.mu.Lock(); q.spare != nil {
+		t.Errorf("%d bytes are kept for the next", cap(q.spare))
+	}
+	q.Stage.mu.Unlock()
+}
+
 func TestAFileThatAPowerCutDamagedIsAwaitedAgain(t *testing.T) {
 	file, whole := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20)
 	for name, damage := range map[string]func(path string) error{
