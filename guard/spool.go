@@ -105,12 +105,15 @@ func (s spool) take(write func(w io.Writer) (redoubt.BundleMark, error)) (m redo
 	return m, diskFault(s.dir, err)
 }
 
-func (s spool) sync() error {
-	d, err := os.Open(s.dir)
+func (s spool) sync() error { return syncPath(s.dir) }
+
+// syncPath makes a file's content durable, or a folder's names. A test looks at what is asked for.
+var syncPath = func(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // all are the bundles of the folder for a node: numberings by age, each by number. What is no bundle for it is passed over.

@@ -181,6 +181,57 @@ func TestAFileThatAPowerCutDamagedIsAwaitedAgain(t *testing.T) {
 	}
 }
 
+// TestWhatIsDroppedIsTakenWhenItIsSentAgain: a damaged one that came bare keeps no place of the true one, before the end or after it.
+func TestWhatIsDroppedIsTakenWhenItIsSentAgain(t *testing.T) {
+	first, file := newBundle(t, 1, 100_000), newBundle(t, 2, 100_000)
+	bad := bytes.Clone(file)
+	bad[50_000] ^= 1
+	for name, end := range map[string]func(*post){"at once": func(*post) {}, "after the end": (*post).again, "after a power cut": func(p *post) {
+		book, err := os.ReadFile(filepath.Join(p.dir, stageDir, "book.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Stage.Close()
+		if err := os.WriteFile(filepath.Join(p.dir, stageDir, "book.json"), book, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.open()
+	}} {
+		p := newPost(t, inMemory(64<<20))
+		send(t, newRoad(1, p.Take), barePlan(), first)
+		send(t, newRoad(1, p.Take), barePlan(), bad)
+		p.has(first, bad)
+		if err := p.record(); err != nil { // so the book on disk has both
+			t.Fatal(err)
+		}
+		path := filepath.Join(p.dir, FileName(&loadOf(t, plan(), file).Sheet))
+		for range 2 { // one that is gone is dropped
+			if err := p.Drop(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.has(first)
+		if b, err := readBook(filepath.Join(p.dir, stageDir, "book.json")); err != nil || b.names(&loadOf(t, plan(), file).Sheet) || !b.names(&loadOf(t, plan(), first).Sheet) {
+			t.Errorf("%s: the book has %+v (%v)", name, b, err)
+		}
+		end(p)
+		send(t, newRoad(1, p.Take), barePlan(), file)
+		send(t, newRoad(1, p.Take), barePlan(), first)
+		if p.has(first, file); p.told(Whole) != 3 {
+			t.Errorf("%s: %d became files, want what was not dropped to stay done", name, p.told(Whole))
+		}
+	}
+}
+
+func TestANumberIsCutOutOfSpans(t *testing.T) {
+	all := []Span{{From: 1, To: 3}, {From: 7, To: 7}, {From: 9, To: 10}}
+	for n, want := range map[uint64]string{1: "2-3,7,9-10", 2: "1,3,7,9-10", 3: "1-2,7,9-10", 5: "1-3,7,9-10", 7: "1-3,9-10", 10: "1-3,7,9"} {
+		if got := SpanText(cutSpan(all, n)); got != want {
+			t.Errorf("without %d: %s, want %s", n, got, want)
+		}
+	}
+}
+
 func TestTheBookHasNothingThatIsNotDurable(t *testing.T) {
 	file := newBundle(t, 1, 1<<20)
 	p := newPost(t, inMemory(64<<20))

@@ -35,7 +35,7 @@ type Options struct {
 	Makers map[redoubt.NodeName]ed25519.PublicKey // whose bundles are taken, and their keys; nil: anybody's, for the node verifies
 	Hold   int64                                  // bytes of disk; 0: DefaultHold
 	Memory int64                                  // bytes of memory, in which what goes into them comes together; only with a key are bundles taken that are sent bare
-	Tell   func(Event)                            // may be nil; called by one at a time, and must not call the Stage
+	Tell   func(Event)                            // may be nil; called by one at a time, and must call nothing of the Stage but Drop
 }
 
 // EventKind says what happened.
@@ -87,6 +87,7 @@ type Stage struct {
 	early   early
 	refused []transferID
 	done    []transferID // became files, or had been
+	leaving [32]byte     // the ID of what Drop is about to remove
 	jobs    []job
 	work    *sync.Cond // there is a job, or the Stage closes
 	rest    *sync.Cond // there is none
@@ -99,6 +100,7 @@ type Stage struct {
 	ended   chan struct{} // the mender's
 
 	saving sync.Mutex    // one saves at a time; before mu
+	drop   sync.Mutex    // one is dropped at a time; before saving
 	save   chan struct{} // something is unsaved
 	saved  chan struct{} // who saves has ended
 	close  context.CancelFunc
@@ -288,6 +290,35 @@ func (s *Stage) record() (err error) {
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// Drop removes a whole file as if it had not come: when it is sent again it is taken again. That holds after a crash too, for the book lacks it before it is
+// gone.
+func (s *Stage) Drop(path string) error {
+	s.drop.Lock()
+	defer s.drop.Unlock()
+	sheet, err := Inspect(path)
+	if err == nil {
+		s.mu.Lock()
+		s.leaving = sheet.ID
+		s.book.forget(&sheet)
+		s.mu.Unlock()
+		if err = s.record(); err != nil {
+			s.wakeSaver()
+		}
+	} else if redoubt.KindOf(err) == redoubt.Invalid { // no bundle, so the book has nothing of it
+		err = nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if gone := os.Remove(path); !errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	s.leaving, s.done = [32]byte{}, nil // what else is done the book knows
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return &redoubt.Error{Op: "diode.Drop", Object: path, Err: err}
+	}
+	return nil
 }
 
 // Close waits for blocks that are being made, and lets go of the folder. What is on its way stays there.

@@ -141,7 +141,7 @@ func (s *Stage) piece(p *packet) []Event {
 	if err != nil { // its hash is the one that it was sent under: its sender made it so
 		return s.refuse(p.Transfer, Event{Kind: Refused, Err: err})
 	}
-	if s.book.has(m.ID) {
+	if s.book.has(m.ID) || m.ID == s.leaving {
 		s.done = remember(s.done, m.id, maxRecent)
 		return nil
 	}
