@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -190,6 +191,17 @@ func (s spool) record(name string, into any) error {
 		return &redoubt.Error{Op: "guard.spool", Object: filepath.Join(s.dir, name), Kind: redoubt.Corrupt, Err: err}
 	}
 	return nil
+}
+
+// hinted reads a hint. One that a power cut damaged is none, and is removed: losing it costs something repeated.
+func hinted[T any](s spool, name string, into *T, log *slog.Logger) error {
+	err := s.record(name, into)
+	if redoubt.KindOf(err) == redoubt.Corrupt {
+		log.Warn("a note of what was done does not read, and is done without", slog.String("file", name))
+		*into = *new(T)
+		return diskFault(s.dir, os.Remove(filepath.Join(s.dir, name)))
+	}
+	return err
 }
 
 // keep writes a record, durable on return.

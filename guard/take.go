@@ -63,7 +63,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 		return nil, err
 	}
 	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
-	return t, errors.Join(s.record(takenName, &t.last), t.takeBack())
+	return t, errors.Join(hinted(s, takenName, &t.last, o.Log), t.takeBack())
 }
 
 // takeBack has what was refused for good tried once more at each start: whoever mended the reason starts the guard anew.
