@@ -161,7 +161,7 @@ func TestAHintThatAPowerCutLeftEmptyIsNone(t *testing.T) {
 	if _, err := NewTaker(TakerOptions{Dir: dir}); err != nil {
 		t.Errorf("a high half does not begin: %v", err)
 	}
-	for _, damaged := range []string{`{"Serial": 7`, "\x00\x00\x00\x00", `[{"Serial": 7}, {`} {
+	for _, damaged := range []string{`{"Serial": 7`, "\x00\x00\x00\x00", `[{"Serial": 7}, {`, `{"Serial": 7, "Other": 1}`} {
 		for _, name := range []string{haveName, sentName, takenName} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(damaged), 0o600); err != nil {
 				t.Fatal(err)

@@ -300,7 +300,20 @@ func syncFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(keep(f), f.Close())
+}
+
+// errUnsaved is what the disk did not keep. It says so once: who asks again is told that all is well.
+var errUnsaved = errors.New("the disk did not keep what was written")
+
+// fsync is what a test has fail.
+var fsync = (*os.File).Sync
+
+func keep(f *os.File) error {
+	if err := fsync(f); err != nil {
+		return errors.Join(errUnsaved, err)
+	}
+	return nil
 }
 
 func syncDir(dir string) error {
@@ -308,7 +321,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(keep(d), d.Close())
 }
 
 // FileName is what a whole bundle is called: its maker, whom it is for, the beginning of its numbering, its number and the beginning

@@ -5,6 +5,9 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -220,6 +223,61 @@ func TestWhatIsDroppedIsTakenWhenItIsSentAgain(t *testing.T) {
 		if p.has(first, file); p.told(Whole) != 3 {
 			t.Errorf("%s: %d became files, want what was not dropped to stay done", name, p.told(Whole))
 		}
+	}
+}
+
+// TestWhatTheDiskDidNotKeepIsAwaitedAgain: it says so once, and then that all is well.
+func TestWhatTheDiskDidNotKeepIsAwaitedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan   Plan
+		memory int64
+		file   string // whose sync fails
+	}{
+		"a file that came in memory": {barePlan(), 64 << 20, Suffix}, "its folder": {barePlan(), 64 << 20, "/in"},
+		"content on disk": {plan(), 0, "content"}, "the folder of one on disk": {plan(), 0, "/in"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var fails atomic.Bool
+			was := fsync
+			t.Cleanup(func() { fsync = was })
+			fsync = func(f *os.File) error {
+				if strings.HasSuffix(f.Name(), c.file) && fails.CompareAndSwap(true, false) {
+					return syscall.EIO
+				}
+				return was(f)
+			}
+			p := newPost(t, inMemory(c.memory), func(o *Options) { o.Key = sharedKey })
+			p.Stage.Close()
+			p.dir = filepath.Join(p.dir, "in")
+			p.open()
+			file := newBundle(t, 1, 100_000)
+			fails.Store(true)
+			send(t, newRoad(1, p.Take), c.plan, file)
+			p.Settle()
+			_ = p.record() // what it cannot keep it forgets
+			if p.has(); fails.Load() {
+				t.Fatal("nothing failed")
+			}
+			send(t, newRoad(1, p.Take), c.plan, file)
+			p.has(file)
+			if err := p.record(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNothingIsLeftOfAFileThatCannotBeNamed(t *testing.T) {
+	file := newBundle(t, 1, 100_000)
+	p := newPost(t, inMemory(64<<20))
+	path := filepath.Join(p.dir, FileName(&loadOf(t, plan(), file).Sheet))
+	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send(t, newRoad(1, p.Take), barePlan(), file)
+	p.Settle()
+	if left, err := filepath.Glob(filepath.Join(p.dir, stageDir, newPrefix+"*")); err != nil || len(left) != 0 || p.told(Fault) != 1 {
+		t.Errorf("left is %q; %v", left, err)
 	}
 }
 

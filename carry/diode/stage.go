@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -275,18 +276,27 @@ func (s *Stage) record() (err error) {
 	s.unsaved = nil
 	book, err := json.Marshal(s.book)
 	s.mu.Unlock()
-	for _, path := range files {
-		err = errors.Join(err, syncFile(path))
+	for i, path := range files {
+		bad := syncFile(path)
+		if err = errors.Join(err, bad); errors.Is(bad, errUnsaved) {
+			s.lose(path)
+			files[i] = ""
+		}
 	}
 	if err == nil && len(files) > 0 {
-		err = syncDir(s.dir)
+		if err = syncDir(s.dir); errors.Is(err, errUnsaved) {
+			for i, path := range files {
+				s.lose(path)
+				files[i] = ""
+			}
+		}
 	}
 	if err == nil {
 		err = writeFile(s.path("book.json"), book)
 	}
 	if err != nil {
 		s.mu.Lock()
-		s.unsaved = append(files, s.unsaved...)
+		s.unsaved = append(slices.DeleteFunc(files, func(path string) bool { return path == "" }), s.unsaved...)
 		s.mu.Unlock()
 	}
 	return err
@@ -319,6 +329,18 @@ func (s *Stage) Drop(path string) error {
 		return &redoubt.Error{Op: "diode.Drop", Object: path, Err: err}
 	}
 	return nil
+}
+
+// lose removes a file that the disk may not have kept: as on the road, it comes again or is lacking.
+func (s *Stage) lose(path string) {
+	sheet, err := Inspect(path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.book.forget(&sheet)
+		s.done = nil
+	}
+	os.Remove(path)
 }
 
 // Close waits for blocks that are being made, and lets go of the folder. What is on its way stays there.
@@ -444,6 +466,12 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 	for _, b := range spoiled {
 		s.counts.Spoiled++
 		err = errors.Join(err, t.forget(b))
+	}
+	if errors.Is(err, errUnsaved) { // what of it is on disk nobody knows
+		s.discard(t)
+		if t.named {
+			os.Remove(filepath.Join(s.dir, name))
+		}
 	}
 	if err != nil {
 		return s.fault(t.manifest, err)
