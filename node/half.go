@@ -154,7 +154,7 @@ func (s *oneWay) send(ctx context.Context, path string, again bool) error {
 		}
 		file = bytes.NewReader(whole)
 	}
-	if s.Bare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
+	if s.Bare && st.Size() <= diode.MaxBare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
 		if _, err := bundle.ReadOutline(ctx, file, st.Size(), nil); err != nil {
 			return err
 		}

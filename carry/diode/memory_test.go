@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"redoubt/faketime"
 )
 
 // barePlan sends without digests.
@@ -92,7 +94,11 @@ func TestABareBundleIsTakenUnderAKeyAndInMemoryAlone(t *testing.T) {
 }
 
 func TestWhatStallsInMemoryGivesWay(t *testing.T) {
-	first, second := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20)
+	faketime.Test(t, whatStallsInMemoryGivesWay)
+}
+
+func whatStallsInMemoryGivesWay(t *testing.T) {
+	first, second, other := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20), newBundle(t, 3, 500_000)
 	p := newPost(t, inMemory(loadOf(t, barePlan(), first).holds()+1<<10))
 	all := record(t, barePlan(), first)
 	for _, b := range all[:len(all)/2] {
@@ -102,13 +108,13 @@ func TestWhatStallsInMemoryGivesWay(t *testing.T) {
 	if p.has(); p.told(Given) != 0 || p.told(Refused) != 1 {
 		t.Fatalf("one that is being fed gave way %d times, and the other was refused %d times", p.told(Given), p.told(Refused))
 	}
-	p.Stage.mu.Lock()
-	for _, m := range p.moving {
-		m.fed = time.Now().Add(-staleMemory - time.Second)
+	time.Sleep(staleMemory + time.Second)
+	send(t, newRoad(1, p.Take), plan(), other) // which has room on disk
+	if p.has(other); p.told(Given) != 0 {
+		t.Errorf("%d gave way to one that comes together on disk", p.told(Given))
 	}
-	p.Stage.mu.Unlock()
 	send(t, newRoad(1, p.Take), barePlan(), second)
-	if p.has(second); p.told(Given) != 1 {
+	if p.has(other, second); p.told(Given) != 1 {
 		t.Errorf("%d gave way", p.told(Given))
 	}
 }

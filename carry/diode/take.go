@@ -206,14 +206,14 @@ func (s *Stage) admit(m *manifest) (told []Event, inMemory bool, err error) {
 	for _, in := range []struct {
 		memory bool
 		room   int64
-		stale  time.Duration
-	}{{true, s.o.Memory, staleMemory}, {false, s.o.Hold, staleAfter}} {
+		stale  time.Duration // 0: none gives way
+	}{{true, s.o.Memory, 0}, {false, s.o.Hold, 0}, {true, s.o.Memory, staleMemory}, {false, s.o.Hold, staleAfter}} {
 		for m.holds() <= in.room && (in.memory || !m.bare()) {
 			held, oldest := s.holds(in.memory)
 			if held+m.holds() <= in.room && len(s.moving) < MaxStaged {
 				return told, in.memory, nil
 			}
-			if oldest == nil || time.Since(oldest.fed) < in.stale || !oldest.idle() {
+			if in.stale == 0 || oldest == nil || time.Since(oldest.fed) < in.stale || !oldest.idle() {
 				break
 			}
 			s.discard(oldest)
