@@ -3,6 +3,7 @@ package diode
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"strings"
@@ -354,6 +355,39 @@ func TestARunEndsBeforeItsKeyIsWorn(t *testing.T) {
 	if p.has(file); len(runs) != 2 {
 		t.Errorf("%d runs, want another after %d datagrams", len(runs), runLength)
 	}
+}
+
+// TestForgedRunsCostLittle: each second some are looked at, and a true one is met in the next.
+func TestForgedRunsCostLittle(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		tags, err := newTagger(sharedKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		true1, true2 := &packet{Kind: kindShard, Run: 1 << 30, Payload: make([]byte, shardUnit)}, &packet{Kind: kindShard, Run: 1<<30 + 1, Payload: make([]byte, shardUnit)}
+		one, two := tags.append(nil, true1), tags.append(nil, true2)
+		tags.runs = nil
+		if _, err := tags.parse(one); err != nil {
+			t.Fatal(err)
+		}
+		forged := bytes.Clone(one)
+		for run := range uint32(3 * maxTries) {
+			binary.BigEndian.PutUint32(forged[runAt:], run)
+			if _, err := tags.parse(forged); err == nil {
+				t.Fatal("a forged one is taken")
+			}
+		}
+		if _, err := tags.parse(one); err != nil {
+			t.Errorf("a run that was met is not taken meanwhile: %v", err)
+		}
+		if _, err := tags.parse(two); err == nil {
+			t.Error("whatever number of runs is looked at")
+		}
+		time.Sleep(time.Second)
+		if _, err := tags.parse(two); err != nil {
+			t.Errorf("a true one is not met: %v", err)
+		}
+	})
 }
 
 func TestAKeyServesOneRun(t *testing.T) {
