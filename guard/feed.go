@@ -40,6 +40,9 @@ const (
 // anybody having to ask. While much comes nothing is repeated: it would take the road, and the time of both halves, from what is new.
 var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
 
+// repeatsLast is longer than all of them take on a road that is free.
+const repeatsLast = 4 * time.Minute
+
 // Feeder is the low half of a raise: it takes bundles from the low node into its spool, and sends each of them one way. One that is in the
 // spool is handed over: the low node makes no other of its content. Run is called once.
 type Feeder struct {
@@ -92,7 +95,28 @@ func NewFeeder(o FeederOptions) (*Feeder, error) {
 		return nil, err
 	}
 	f := &Feeder{o: o, spool: s, fresh: make(chan struct{}, 1)}
-	return f, errors.Join(s.record(haveName, &f.have), s.record(sentName, &f.sent))
+	if err := errors.Join(hinted(s, haveName, &f.have, o.Log), hinted(s, sentName, &f.sent, o.Log)); err != nil {
+		return nil, err
+	}
+	return f, f.repeatAnew()
+}
+
+// repeatAnew has what may not have been sent as often as it is to be, when the last process ended, repeated from the first: where both halves ended at
+// once, the higher one lacks what it had not made durable.
+func (f *Feeder) repeatAnew() error {
+	all, err := f.spool.all(f.o.High)
+	var newest time.Time
+	for _, b := range all {
+		if f.sent.has(b.mark) && b.at.After(newest) {
+			newest = b.at
+		}
+	}
+	for _, b := range all {
+		if f.sent.has(b.mark) && newest.Sub(b.at) < repeatsLast {
+			f.repeatLater(b.path)
+		}
+	}
+	return err
 }
 
 // Run feeds until ctx ends. A source that is away is tried again; an error is the spool's own.

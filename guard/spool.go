@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -105,12 +106,15 @@ func (s spool) take(write func(w io.Writer) (redoubt.BundleMark, error)) (m redo
 	return m, diskFault(s.dir, err)
 }
 
-func (s spool) sync() error {
-	d, err := os.Open(s.dir)
+func (s spool) sync() error { return syncPath(s.dir) }
+
+// syncPath makes a file's content durable, or a folder's names. A test looks at what is asked for.
+var syncPath = func(path string) error {
+	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // all are the bundles of the folder for a node: numberings by age, each by number. What is no bundle for it is passed over.
@@ -187,6 +191,17 @@ func (s spool) record(name string, into any) error {
 		return &redoubt.Error{Op: "guard.spool", Object: filepath.Join(s.dir, name), Kind: redoubt.Corrupt, Err: err}
 	}
 	return nil
+}
+
+// hinted reads a hint. One that a power cut damaged is none, and is removed: losing it costs something repeated.
+func hinted[T any](s spool, name string, into *T, log *slog.Logger) error {
+	err := s.record(name, into)
+	if redoubt.KindOf(err) == redoubt.Corrupt {
+		log.Warn("a note of what was done does not read, and is done without", slog.String("file", name))
+		*into = *new(T)
+		return diskFault(s.dir, os.Remove(filepath.Join(s.dir, name)))
+	}
+	return err
 }
 
 // keep writes a record, durable on return.

@@ -10,20 +10,26 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 )
 
-// TakerOptions is what the high half of a raise is made of. All but Log is needed.
+// TakerOptions is what the high half of a raise is made of. All but Drop and Log is needed.
 type TakerOptions struct {
 	High   redoubt.NodeName
 	Guard  redoubt.Credential
 	Target redoubt.RaiseTarget
 	Dir    string // where bundles come together: whole files appear in it
-	Log    *slog.Logger
+	// Drop removes a file of them as if it had not come, so that it is taken when it is sent again. nil: removing it is enough.
+	Drop func(path string) error
+	Log  *slog.Logger
 }
 
 // gapPatience is how long a number that is lacking is waited for before what is behind it is taken: longer than the first repeats of what was
 // sent. What comes later yet is taken then.
 const gapPatience = 30 * time.Second
+
+// damagedPause is what a damaged bundle costs who sends it: each is refused, and put on record, by the node.
+const damagedPause = time.Second
 
 // Taker is the high half of a raise: it hands whole bundles to the high node, in their order, and keeps them until that has them.
 type Taker struct {
@@ -49,12 +55,15 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Drop == nil {
+		o.Drop = os.Remove
+	}
 	s, err := openSpool(o.Dir)
 	if err != nil {
 		return nil, err
 	}
 	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
-	return t, errors.Join(s.record(takenName, &t.last), t.takeBack())
+	return t, errors.Join(hinted(s, takenName, &t.last, o.Log), t.takeBack())
 }
 
 // takeBack has what was refused for good tried once more at each start: whoever mended the reason starts the guard anew.
@@ -75,7 +84,9 @@ func (t *Taker) Came(path string) {
 		}
 		if held > t.most {
 			t.o.Log.Error("a bundle is dropped, for too much waits for the node: a person at the low side feeds it again", slog.String("file", filepath.Base(path)), slog.Int64("waiting", held))
-			os.Remove(path) // where that fails it waits too
+			if err := t.o.Drop(path); err != nil { // then it waits too
+				t.o.Log.Error("a bundle cannot be dropped", slog.String("kind", redoubt.KindOf(err).Error()))
+			}
 		}
 	}
 	select {
@@ -170,6 +181,10 @@ func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 		return true, nil
 	case redoubt.Invalid, redoubt.Denied, redoubt.Conflict, redoubt.TooLarge, redoubt.Corrupt, redoubt.BadDigest:
 		t.o.Log.Error("the node refused a bundle", slog.Uint64("serial", b.mark.Serial), slog.String("kind", redoubt.KindOf(err).Error()))
+		if damaged(ctx, b.path) {
+			wait(ctx, damagedPause)
+			return false, diskFault(b.path, removed(t.o.Drop(b.path)))
+		}
 		return false, t.setAside(b)
 	}
 	if err != nil {
@@ -179,13 +194,36 @@ func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 	return true, nil
 }
 
-// setAside keeps one that was refused for takeBack, beside the newest of those that were before.
+// damaged says whether a bundle's content is another than its maker signed: nothing that anybody mends here makes it good, and the true one may yet come.
+func damaged(ctx context.Context, path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err == nil {
+		_, err = bundle.ReadOutline(ctx, f, st.Size(), nil)
+	}
+	kind := redoubt.KindOf(err)
+	return err != nil && (kind == redoubt.Denied || kind == redoubt.Invalid || kind == redoubt.TooLarge)
+}
+
+// setAside keeps one that was refused for takeBack, beside the newest of those that were before. It is durable there on return: who brought it takes it
+// for come, and nobody sends it again.
 func (t *Taker) setAside(b spooled) error {
 	dir := filepath.Join(t.spool.dir, refusedName)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return diskFault(dir, err)
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = syncPath(b.path)
 	}
-	if err := os.Rename(b.path, filepath.Join(dir, filepath.Base(b.path))); err != nil {
+	if err == nil {
+		err = os.Rename(b.path, filepath.Join(dir, filepath.Base(b.path)))
+	}
+	if err == nil {
+		err = errors.Join(syncPath(dir), t.spool.sync())
+	}
+	if err != nil {
 		return diskFault(dir, err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -209,7 +247,7 @@ func (t *Taker) setAside(b spooled) error {
 	slices.SortFunc(all, func(a, b kept) int { return a.at.Compare(b.at) })
 	for len(all) > 1 && (held > maxRefusedBytes || len(all) > maxRefusedFiles) {
 		t.o.Log.Error("a bundle that the node refused before is dropped for room", slog.String("file", all[0].name))
-		if err := removed(os.Remove(filepath.Join(dir, all[0].name))); err != nil {
+		if err := removed(t.o.Drop(filepath.Join(dir, all[0].name))); err != nil {
 			return diskFault(dir, err)
 		}
 		all, held = all[1:], held-all[0].size

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math"
@@ -124,6 +125,78 @@ func TestWhatIsRefusedForGoodIsSetAsideAndTriedAtTheNextStart(t *testing.T) {
 	})
 }
 
+// TestWhatIsDamagedIsDropped, so that the true one is taken when it comes: it is neither kept nor counted as come, and costs who sends it time.
+func TestWhatIsDamagedIsDropped(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 2)
+		bad := bytes.Clone(all[1])
+		bad[len(bad)-200] ^= 1 // of what is sealed
+		come(t, dir, map[uint64][]byte{1: bad}, 1)
+		come(t, dir, all, 2)
+		var dropped []string
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir, Drop: func(path string) error {
+			dropped = append(dropped, filepath.Base(path))
+			if len(dropped) < 30 { // as fast as it is sent
+				return nil
+			}
+			return os.Remove(path)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		during(t, time.Minute, k.Run)
+		if len(dropped) != 30 || high.came != 31 || !slices.Equal(high.taken, []uint64{2}) {
+			t.Errorf("in %v dropped %q, brought %d, taken %v", time.Since(began), dropped, high.came, high.taken)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, refusedName)); err == nil {
+			t.Errorf("it is kept: %v", left)
+		}
+		come(t, dir, all, 1)
+		takeFor(t, dir, high, time.Minute)
+		if !slices.Equal(high.taken, []uint64{2, 1}) {
+			t.Errorf("taken %v", high.taken)
+		}
+		come(t, dir, map[uint64][]byte{1: bad}, 1)
+		high.came = 0
+		k.o.Drop = func(path string) error { // it comes again and again
+			if high.came > 100 {
+				return os.Remove(path)
+			}
+			return nil
+		}
+		during(t, 10*time.Second, k.Run)
+		if high.came < 5 || high.came > 11 {
+			t.Errorf("in ten seconds the node refused %d", high.came)
+		}
+	})
+}
+
+// TestWhatIsSetAsideIsDurable before it has its place, and the place then: the stage remembers it as come.
+func TestWhatIsSetAsideIsDurable(t *testing.T) {
+	low, dir := newLowNode(t), t.TempDir()
+	all := made(t, low, 1)
+	come(t, dir, all, 1)
+	k, err := NewTaker(TakerOptions{High: "high", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func(was func(string) error) { syncPath = was }(syncPath)
+	var synced []string
+	syncPath = func(path string) error {
+		_, err := os.Stat(filepath.Join(dir, refusedName, "b1"+bundleExt))
+		synced = append(synced, fmt.Sprint(filepath.Base(path), " ", err == nil))
+		return nil
+	}
+	if err := k.setAside(spooled{path: filepath.Join(dir, "b1"+bundleExt)}); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"b1" + bundleExt + " false", refusedName + " true", filepath.Base(dir) + " true"}; !slices.Equal(synced, want) {
+		t.Errorf("made durable, and whether it was set aside then: %q, want %q", synced, want)
+	}
+}
+
 // TestATakerThatDiesAnywhereTakesNothingTwice: its folder is put back to each state that it had.
 func TestATakerThatDiesAnywhereTakesNothingTwice(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
@@ -220,7 +293,8 @@ func TestWhatWaitsAndWhatWasRefusedIsBounded(t *testing.T) {
 	low, dir := newLowNode(t), t.TempDir()
 	all := made(t, low, 3)
 	come(t, dir, all, 1, 2, 3)
-	k, err := NewTaker(TakerOptions{High: "high", Dir: dir})
+	dropped := 0
+	k, err := NewTaker(TakerOptions{High: "high", Dir: dir, Drop: func(path string) error { dropped++; return os.Remove(path) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +326,7 @@ func TestWhatWaitsAndWhatWasRefusedIsBounded(t *testing.T) {
 	left, err := os.ReadDir(refused)
 	_, oldest := os.Stat(filepath.Join(refused, "old0"))
 	_, newest := os.Stat(filepath.Join(refused, "b1"+bundleExt))
-	if err != nil || len(left) != maxRefusedFiles || !os.IsNotExist(oldest) || newest != nil {
-		t.Errorf("%d are kept (%v), the oldest %v, the newest %v", len(left), err, oldest, newest)
+	if err != nil || len(left) != maxRefusedFiles || dropped != 2 || !os.IsNotExist(oldest) || newest != nil {
+		t.Errorf("%d are kept (%v), the oldest %v, the newest %v; %d were dropped", len(left), err, oldest, newest, dropped)
 	}
 }

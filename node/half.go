@@ -154,7 +154,7 @@ func (s *oneWay) send(ctx context.Context, path string, again bool) error {
 		}
 		file = bytes.NewReader(whole)
 	}
-	if s.Bare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
+	if s.Bare && st.Size() <= diode.MaxBare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
 		if _, err := bundle.ReadOutline(ctx, file, st.Size(), nil); err != nil {
 			return err
 		}
@@ -167,7 +167,10 @@ func (s *oneWay) send(ctx context.Context, path string, again bool) error {
 }
 
 func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
-	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Log: log})
+	var stage *diode.Stage
+	open := make(chan struct{}) // it is: what it finds when it is opened may be dropped already
+	drop := func(path string) error { <-open; return stage.Drop(path) }
+	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Log: log})
 	if err != nil {
 		return err
 	}
@@ -175,7 +178,7 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil || len(maker) != ed25519.PublicKeySize {
 		return &redoubt.Error{Op: "node.runHigh", Object: string(c.Low), Kind: redoubt.Invalid, Err: errors.New("the lower enclave's key is no Ed25519 public key")}
 	}
-	stage, err := diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
+	stage, err = diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
 		switch {
 		case e.Kind == diode.Whole:
 			t.Came(e.File)
@@ -186,6 +189,7 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil {
 		return err
 	}
+	close(open)
 	defer stage.Close()
 	source, _, err := diode.Listen(c.Road)
 	if err != nil {

@@ -80,6 +80,23 @@ func addSpan(spans []Span, s Span) []Span {
 	return slices.Insert(out, at, s)
 }
 
+// cutSpan takes one number out of spans.
+func cutSpan(spans []Span, n uint64) (out []Span) {
+	for _, s := range spans {
+		if !InSpans([]Span{s}, n) {
+			out = append(out, s)
+			continue
+		}
+		if s.From < n {
+			out = append(out, Span{s.From, n - 1})
+		}
+		if n < s.To {
+			out = append(out, Span{n + 1, s.To})
+		}
+	}
+	return out
+}
+
 // InSpans says whether a number is in one of the spans.
 func InSpans(spans []Span, n uint64) bool {
 	return slices.ContainsFunc(spans, func(s Span) bool { return s.From <= n && n <= s.To })
@@ -120,15 +137,24 @@ type book struct {
 
 const bookFormat = 1
 
-func (b *book) find(s *bundle.Sheet, to bundle.Addressee) *series {
+// known is the series of a bundle for one of its addressees; nil: there is none.
+func (b *book) known(s *bundle.Sheet, to bundle.Addressee) *series {
 	number := hex.EncodeToString(to.Numbering[:])
 	for _, x := range b.Series {
 		if x.Maker == s.Maker && x.For == to.Node && x.Numbering == number {
 			return x
 		}
 	}
-	x := &series{Maker: s.Maker, For: to.Node, Numbering: number}
-	b.Series = append(b.Series, x)
+	return nil
+}
+
+// find is known, which is made where there is none.
+func (b *book) find(s *bundle.Sheet, to bundle.Addressee) *series {
+	x := b.known(s, to)
+	if x == nil {
+		x = &series{Maker: s.Maker, For: to.Node, Numbering: hex.EncodeToString(to.Numbering[:])}
+		b.Series = append(b.Series, x)
+	}
 	return x
 }
 
@@ -158,16 +184,24 @@ func (b *book) note(s *bundle.Sheet) {
 	}
 }
 
+// forget takes a bundle out of the book.
+func (b *book) forget(s *bundle.Sheet) {
+	for _, to := range s.To {
+		if x := b.known(s, to); x != nil && s.Kind == bundle.Journal {
+			x.Whole = cutSpan(x.Whole, to.Serial)
+		}
+	}
+	b.Recent = slices.DeleteFunc(b.Recent, func(id string) bool { return id == hex.EncodeToString(s.ID[:]) })
+}
+
 // names says whether the book has a bundle by its number, too: it remembers fewer IDs than numbers.
 func (b *book) names(s *bundle.Sheet) bool {
 	if b.has(s.ID) || s.Kind == bundle.Receipt {
 		return b.has(s.ID)
 	}
 	for _, to := range s.To {
-		for _, x := range b.Series {
-			if x.Maker == s.Maker && x.For == to.Node && x.Numbering == hex.EncodeToString(to.Numbering[:]) && InSpans(x.Whole, to.Serial) {
-				return true
-			}
+		if x := b.known(s, to); x != nil && InSpans(x.Whole, to.Serial) {
+			return true
 		}
 	}
 	return false
@@ -266,7 +300,20 @@ func syncFile(path string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(keep(f), f.Close())
+}
+
+// errUnsaved is what the disk did not keep. It says so once: who asks again is told that all is well.
+var errUnsaved = errors.New("the disk did not keep what was written")
+
+// fsync is what a test has fail.
+var fsync = (*os.File).Sync
+
+func keep(f *os.File) error {
+	if err := fsync(f); err != nil {
+		return errors.Join(errUnsaved, err)
+	}
+	return nil
 }
 
 func syncDir(dir string) error {
@@ -274,7 +321,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return errors.Join(keep(d), d.Close())
 }
 
 // FileName is what a whole bundle is called: its maker, whom it is for, the beginning of its numbering, its number and the beginning

@@ -3,10 +3,16 @@ package diode
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
+
+	"redoubt/faketime"
 )
 
 // barePlan sends without digests.
@@ -89,7 +95,11 @@ func TestABareBundleIsTakenUnderAKeyAndInMemoryAlone(t *testing.T) {
 }
 
 func TestWhatStallsInMemoryGivesWay(t *testing.T) {
-	first, second := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20)
+	faketime.Test(t, whatStallsInMemoryGivesWay)
+}
+
+func whatStallsInMemoryGivesWay(t *testing.T) {
+	first, second, other := newBundle(t, 1, 1<<20), newBundle(t, 2, 1<<20), newBundle(t, 3, 500_000)
 	p := newPost(t, inMemory(loadOf(t, barePlan(), first).holds()+1<<10))
 	all := record(t, barePlan(), first)
 	for _, b := range all[:len(all)/2] {
@@ -99,15 +109,48 @@ func TestWhatStallsInMemoryGivesWay(t *testing.T) {
 	if p.has(); p.told(Given) != 0 || p.told(Refused) != 1 {
 		t.Fatalf("one that is being fed gave way %d times, and the other was refused %d times", p.told(Given), p.told(Refused))
 	}
-	p.Stage.mu.Lock()
-	for _, m := range p.moving {
-		m.fed = time.Now().Add(-staleMemory - time.Second)
+	time.Sleep(staleMemory + time.Second)
+	send(t, newRoad(1, p.Take), plan(), other) // which has room on disk
+	if p.has(other); p.told(Given) != 0 {
+		t.Errorf("%d gave way to one that comes together on disk", p.told(Given))
 	}
-	p.Stage.mu.Unlock()
 	send(t, newRoad(1, p.Take), barePlan(), second)
-	if p.has(second); p.told(Given) != 1 {
+	if p.has(other, second); p.told(Given) != 1 {
 		t.Errorf("%d gave way", p.told(Given))
 	}
+}
+
+// TestMemoryIsBoundedWhateverComes: the memory of a large one that became a file does not stand behind one of a few bytes.
+func TestMemoryIsBoundedWhateverComes(t *testing.T) {
+	const most, large = 16 << 20, 10 << 20
+	p := newPost(t, inMemory(most))
+	for i := range uint64(6) {
+		send(t, newRoad(1, p.Take), barePlan(), newBundle(t, 2*i+1, large))
+		p.Settle()
+		for _, b := range record(t, barePlan(), newBundle(t, 2*i+2, 10_000))[:1] { // its manifest, and no more
+			p.Take(b)
+		}
+		p.Stage.mu.Lock()
+		held := cap(p.spare)
+		for _, m := range p.moving {
+			held += cap(m.slab)
+		}
+		n := len(p.moving)
+		p.Stage.mu.Unlock()
+		if held > most || n != int(i)+1 {
+			t.Fatalf("%d on their way hold %d bytes, of %d", n, held, most)
+		}
+	}
+	if n := len(p.files()); n != 6 {
+		t.Errorf("%d became files", n)
+	}
+	q := newPost(t, inMemory(2*MaxBare))
+	send(t, newRoad(1, q.Take), plan(), newBundle(t, 1, MaxBare)) // with its parity beyond that
+	q.Settle()
+	if q.Stage.mu.Lock(); q.spare != nil {
+		t.Errorf("%d bytes are kept for the next", cap(q.spare))
+	}
+	q.Stage.mu.Unlock()
 }
 
 func TestAFileThatAPowerCutDamagedIsAwaitedAgain(t *testing.T) {
@@ -145,6 +188,112 @@ func TestAFileThatAPowerCutDamagedIsAwaitedAgain(t *testing.T) {
 			send(t, newRoad(1, p.Take), barePlan(), file)
 			p.has(file, whole)
 		})
+	}
+}
+
+// TestWhatIsDroppedIsTakenWhenItIsSentAgain: a damaged one that came bare keeps no place of the true one, before the end or after it.
+func TestWhatIsDroppedIsTakenWhenItIsSentAgain(t *testing.T) {
+	first, file := newBundle(t, 1, 100_000), newBundle(t, 2, 100_000)
+	bad := bytes.Clone(file)
+	bad[50_000] ^= 1
+	for name, end := range map[string]func(*post){"at once": func(*post) {}, "after the end": (*post).again, "after a power cut": func(p *post) {
+		book, err := os.ReadFile(filepath.Join(p.dir, stageDir, "book.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Stage.Close()
+		if err := os.WriteFile(filepath.Join(p.dir, stageDir, "book.json"), book, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p.open()
+	}} {
+		p := newPost(t, inMemory(64<<20))
+		send(t, newRoad(1, p.Take), barePlan(), first)
+		send(t, newRoad(1, p.Take), barePlan(), bad)
+		p.has(first, bad)
+		if err := p.record(); err != nil { // so the book on disk has both
+			t.Fatal(err)
+		}
+		path := filepath.Join(p.dir, FileName(&loadOf(t, plan(), file).Sheet))
+		for range 2 { // one that is gone is dropped
+			if err := p.Drop(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.has(first)
+		if b, err := readBook(filepath.Join(p.dir, stageDir, "book.json")); err != nil || b.names(&loadOf(t, plan(), file).Sheet) || !b.names(&loadOf(t, plan(), first).Sheet) {
+			t.Errorf("%s: the book has %+v (%v)", name, b, err)
+		}
+		end(p)
+		send(t, newRoad(1, p.Take), barePlan(), file)
+		send(t, newRoad(1, p.Take), barePlan(), first)
+		if p.has(first, file); p.told(Whole) != 3 {
+			t.Errorf("%s: %d became files, want what was not dropped to stay done", name, p.told(Whole))
+		}
+	}
+}
+
+// TestWhatTheDiskDidNotKeepIsAwaitedAgain: it says so once, and then that all is well.
+func TestWhatTheDiskDidNotKeepIsAwaitedAgain(t *testing.T) {
+	for name, c := range map[string]struct {
+		plan   Plan
+		memory int64
+		file   string // whose sync fails
+	}{
+		"a file that came in memory": {barePlan(), 64 << 20, Suffix}, "its folder": {barePlan(), 64 << 20, "/in"},
+		"content on disk": {plan(), 0, "content"}, "the folder of one on disk": {plan(), 0, "/in"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var fails atomic.Bool
+			was := fsync
+			t.Cleanup(func() { fsync = was })
+			fsync = func(f *os.File) error {
+				if strings.HasSuffix(f.Name(), c.file) && fails.CompareAndSwap(true, false) {
+					return syscall.EIO
+				}
+				return was(f)
+			}
+			p := newPost(t, inMemory(c.memory), func(o *Options) { o.Key = sharedKey })
+			p.Stage.Close()
+			p.dir = filepath.Join(p.dir, "in")
+			p.open()
+			file := newBundle(t, 1, 100_000)
+			fails.Store(true)
+			send(t, newRoad(1, p.Take), c.plan, file)
+			p.Settle()
+			_ = p.record() // what it cannot keep it forgets
+			if p.has(); fails.Load() {
+				t.Fatal("nothing failed")
+			}
+			send(t, newRoad(1, p.Take), c.plan, file)
+			p.has(file)
+			if err := p.record(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNothingIsLeftOfAFileThatCannotBeNamed(t *testing.T) {
+	file := newBundle(t, 1, 100_000)
+	p := newPost(t, inMemory(64<<20))
+	path := filepath.Join(p.dir, FileName(&loadOf(t, plan(), file).Sheet))
+	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	send(t, newRoad(1, p.Take), barePlan(), file)
+	p.Settle()
+	if left, err := filepath.Glob(filepath.Join(p.dir, stageDir, newPrefix+"*")); err != nil || len(left) != 0 || p.told(Fault) != 1 {
+		t.Errorf("left is %q; %v", left, err)
+	}
+}
+
+func TestANumberIsCutOutOfSpans(t *testing.T) {
+	all := []Span{{From: 1, To: 3}, {From: 7, To: 7}, {From: 9, To: 10}}
+	for n, want := range map[uint64]string{1: "2-3,7,9-10", 2: "1,3,7,9-10", 3: "1-2,7,9-10", 5: "1-3,7,9-10", 7: "1-3,9-10", 10: "1-3,7,9"} {
+		if got := SpanText(cutSpan(all, n)); got != want {
+			t.Errorf("without %d: %s, want %s", n, got, want)
+		}
 	}
 }
 
@@ -206,6 +355,39 @@ func TestARunEndsBeforeItsKeyIsWorn(t *testing.T) {
 	if p.has(file); len(runs) != 2 {
 		t.Errorf("%d runs, want another after %d datagrams", len(runs), runLength)
 	}
+}
+
+// TestForgedRunsCostLittle: each second some are looked at, and a true one is met in the next.
+func TestForgedRunsCostLittle(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		tags, err := newTagger(sharedKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		true1, true2 := &packet{Kind: kindShard, Run: 1 << 30, Payload: make([]byte, shardUnit)}, &packet{Kind: kindShard, Run: 1<<30 + 1, Payload: make([]byte, shardUnit)}
+		one, two := tags.append(nil, true1), tags.append(nil, true2)
+		tags.runs = nil
+		if _, err := tags.parse(one); err != nil {
+			t.Fatal(err)
+		}
+		forged := bytes.Clone(one)
+		for run := range uint32(3 * maxTries) {
+			binary.BigEndian.PutUint32(forged[runAt:], run)
+			if _, err := tags.parse(forged); err == nil {
+				t.Fatal("a forged one is taken")
+			}
+		}
+		if _, err := tags.parse(one); err != nil {
+			t.Errorf("a run that was met is not taken meanwhile: %v", err)
+		}
+		if _, err := tags.parse(two); err == nil {
+			t.Error("whatever number of runs is looked at")
+		}
+		time.Sleep(time.Second)
+		if _, err := tags.parse(two); err != nil {
+			t.Errorf("a true one is not met: %v", err)
+		}
+	})
 }
 
 func TestAKeyServesOneRun(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,7 +36,7 @@ type Options struct {
 	Makers map[redoubt.NodeName]ed25519.PublicKey // whose bundles are taken, and their keys; nil: anybody's, for the node verifies
 	Hold   int64                                  // bytes of disk; 0: DefaultHold
 	Memory int64                                  // bytes of memory, in which what goes into them comes together; only with a key are bundles taken that are sent bare
-	Tell   func(Event)                            // may be nil; called by one at a time, and must not call the Stage
+	Tell   func(Event)                            // may be nil; called by one at a time, and must call nothing of the Stage but Drop
 }
 
 // EventKind says what happened.
@@ -87,6 +88,7 @@ type Stage struct {
 	early   early
 	refused []transferID
 	done    []transferID // became files, or had been
+	leaving [32]byte     // the ID of what Drop is about to remove
 	jobs    []job
 	work    *sync.Cond // there is a job, or the Stage closes
 	rest    *sync.Cond // there is none
@@ -99,6 +101,7 @@ type Stage struct {
 	ended   chan struct{} // the mender's
 
 	saving sync.Mutex    // one saves at a time; before mu
+	drop   sync.Mutex    // one is dropped at a time; before saving
 	save   chan struct{} // something is unsaved
 	saved  chan struct{} // who saves has ended
 	close  context.CancelFunc
@@ -273,21 +276,71 @@ func (s *Stage) record() (err error) {
 	s.unsaved = nil
 	book, err := json.Marshal(s.book)
 	s.mu.Unlock()
-	for _, path := range files {
-		err = errors.Join(err, syncFile(path))
+	for i, path := range files {
+		bad := syncFile(path)
+		if err = errors.Join(err, bad); errors.Is(bad, errUnsaved) {
+			s.lose(path)
+			files[i] = ""
+		}
 	}
 	if err == nil && len(files) > 0 {
-		err = syncDir(s.dir)
+		if err = syncDir(s.dir); errors.Is(err, errUnsaved) {
+			for i, path := range files {
+				s.lose(path)
+				files[i] = ""
+			}
+		}
 	}
 	if err == nil {
 		err = writeFile(s.path("book.json"), book)
 	}
 	if err != nil {
 		s.mu.Lock()
-		s.unsaved = append(files, s.unsaved...)
+		s.unsaved = append(slices.DeleteFunc(files, func(path string) bool { return path == "" }), s.unsaved...)
 		s.mu.Unlock()
 	}
 	return err
+}
+
+// Drop removes a whole file as if it had not come: when it is sent again it is taken again. That holds after a crash too, for the book lacks it before it is
+// gone.
+func (s *Stage) Drop(path string) error {
+	s.drop.Lock()
+	defer s.drop.Unlock()
+	sheet, err := Inspect(path)
+	if err == nil {
+		s.mu.Lock()
+		s.leaving = sheet.ID
+		s.book.forget(&sheet)
+		s.mu.Unlock()
+		if err = s.record(); err != nil {
+			s.wakeSaver()
+		}
+	} else if redoubt.KindOf(err) == redoubt.Invalid { // no bundle, so the book has nothing of it
+		err = nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if gone := os.Remove(path); !errors.Is(gone, os.ErrNotExist) {
+		err = errors.Join(err, gone)
+	}
+	s.leaving, s.done = [32]byte{}, nil // what else is done the book knows
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return &redoubt.Error{Op: "diode.Drop", Object: path, Err: err}
+	}
+	return nil
+}
+
+// lose removes a file that the disk may not have kept: as on the road, it comes again or is lacking.
+func (s *Stage) lose(path string) {
+	sheet, err := Inspect(path)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		s.book.forget(&sheet)
+		s.done = nil
+	}
+	os.Remove(path)
 }
 
 // Close waits for blocks that are being made, and lets go of the folder. What is on its way stays there.
@@ -413,6 +466,12 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 	for _, b := range spoiled {
 		s.counts.Spoiled++
 		err = errors.Join(err, t.forget(b))
+	}
+	if errors.Is(err, errUnsaved) { // what of it is on disk nobody knows
+		s.discard(t)
+		if t.named {
+			os.Remove(filepath.Join(s.dir, name))
+		}
 	}
 	if err != nil {
 		return s.fault(t.manifest, err)

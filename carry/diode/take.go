@@ -82,18 +82,23 @@ func (s *Stage) discard(t *transfer) {
 	delete(s.moving, t.id)
 	t.close()
 	if t.inMemory() {
-		s.spare = t.slab
+		if s.spare = nil; cap(t.slab) <= MaxBare {
+			s.spare = t.slab
+		}
 		return
 	}
 	os.RemoveAll(t.dir) // where that fails, the next Open removes it
 }
 
-// slab is memory of so many bytes, with what was in it before: that of the last transfer that needs its own no more, where it is large enough.
-func (s *Stage) slab(bytes int64) []byte {
-	b := s.spare
-	if s.spare = nil; int64(cap(b)) < bytes {
+// slab is memory for a transfer, with what was in it before: that of the last one that needs its own no more, where it is large enough, not much
+// larger, and within the room that there is.
+func (s *Stage) slab(m *manifest) []byte {
+	held, _ := s.holds(true)
+	bytes, b := m.FileBytes+m.parityBytes(), s.spare
+	if size := int64(cap(b)); size < bytes || size > 2*bytes || held+m.holds()+size-bytes > s.o.Memory {
 		b = make([]byte, bytes)
 	}
+	s.spare = nil // it is in use, or nobody's: what is held is never more than it was when this one was admitted
 	return b[:bytes]
 }
 
@@ -136,7 +141,7 @@ func (s *Stage) piece(p *packet) []Event {
 	if err != nil { // its hash is the one that it was sent under: its sender made it so
 		return s.refuse(p.Transfer, Event{Kind: Refused, Err: err})
 	}
-	if s.book.has(m.ID) {
+	if s.book.has(m.ID) || m.ID == s.leaving {
 		s.done = remember(s.done, m.id, maxRecent)
 		return nil
 	}
@@ -149,7 +154,7 @@ func (s *Stage) piece(p *packet) []Event {
 	}
 	var t *transfer
 	if inMemory {
-		t = createInMemory(m, s.slab(m.FileBytes+m.parityBytes()))
+		t = createInMemory(m, s.slab(m))
 	} else if t, err = create(s.path(""), m); err != nil {
 		return append(told, s.fault(m, err)...)
 	}
@@ -201,14 +206,14 @@ func (s *Stage) admit(m *manifest) (told []Event, inMemory bool, err error) {
 	for _, in := range []struct {
 		memory bool
 		room   int64
-		stale  time.Duration
-	}{{true, s.o.Memory, staleMemory}, {false, s.o.Hold, staleAfter}} {
+		stale  time.Duration // 0: none gives way
+	}{{true, s.o.Memory, 0}, {false, s.o.Hold, 0}, {true, s.o.Memory, staleMemory}, {false, s.o.Hold, staleAfter}} {
 		for m.holds() <= in.room && (in.memory || !m.bare()) {
 			held, oldest := s.holds(in.memory)
 			if held+m.holds() <= in.room && len(s.moving) < MaxStaged {
 				return told, in.memory, nil
 			}
-			if oldest == nil || time.Since(oldest.fed) < in.stale || !oldest.idle() {
+			if in.stale == 0 || oldest == nil || time.Since(oldest.fed) < in.stale || !oldest.idle() {
 				break
 			}
 			s.discard(oldest)
@@ -225,7 +230,7 @@ func (s *Stage) holds(inMemory bool) (held int64, oldest *transfer) {
 		if t.inMemory() != inMemory {
 			continue
 		}
-		if held += t.holds(); oldest == nil || t.fed.Before(oldest.fed) {
+		if held += t.holds() + int64(cap(t.slab)-len(t.slab)); oldest == nil || t.fed.Before(oldest.fed) {
 			oldest = t
 		}
 	}

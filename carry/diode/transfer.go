@@ -399,6 +399,11 @@ func (t *transfer) settle(dir string) (name string, err error) {
 	if err != nil {
 		return name, &redoubt.Error{Op: op, Object: name, Err: err}
 	}
+	defer func() {
+		if err != nil && !t.named && t.inMemory() {
+			os.Remove(from)
+		}
+	}()
 	if s, err := Inspect(path); err == nil && s.ID != t.ID || err != nil && !errors.Is(err, os.ErrNotExist) {
 		return name, &redoubt.Error{Op: op, Object: path, Kind: redoubt.Exists, Err: errors.New("another file has the bundle's name"), Hint: "move it away"}
 	}
@@ -415,10 +420,13 @@ func (t *transfer) settle(dir string) (name string, err error) {
 // file is the file of a transfer's content, durable; or one that is made now, in the folder dir, of what is in memory.
 func (t *transfer) file(dir string) (path string, err error) {
 	if f, ok := t.content.(*os.File); ok {
-		return filepath.Join(t.dir, "content"), f.Sync()
+		return filepath.Join(t.dir, "content"), keep(f)
 	}
 	path = filepath.Join(dir, newPrefix+stageName(t.id))
-	return path, os.WriteFile(path, t.content.(memory), 0o600)
+	if err = os.WriteFile(path, t.content.(memory), 0o600); err != nil {
+		os.Remove(path)
+	}
+	return path, err
 }
 
 // Inspect reads what a bundle's file says of itself.

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+	"time"
 )
 
 // Limits of a datagram, in bytes of UDP payload.
@@ -65,6 +66,21 @@ type tagger struct {
 	key  []byte
 	runs []runKey // those that were met last, the newest last
 	sum  []byte
+	// Of runs that were not met: how many were tried since when.
+	tried int
+	since time.Time
+}
+
+// maxTries is how many datagrams of runs that were not met are looked at in a second: each costs a key. Of a run that is true many come, so one of them has its turn.
+const maxTries = 1024
+
+// mayTry says whether one more of them is looked at.
+func (t *tagger) mayTry(now time.Time) bool {
+	if now.Sub(t.since) >= time.Second {
+		t.tried, t.since = 0, now
+	}
+	t.tried++
+	return t.tried <= maxTries
 }
 
 type runKey struct {
@@ -124,6 +140,9 @@ func (t *tagger) tag(datagram []byte) []byte {
 // tagged says whether a datagram has the tag that it should.
 func (t *tagger) tagged(datagram []byte) bool {
 	run := binary.BigEndian.Uint32(datagram[runAt:])
+	if !slices.ContainsFunc(t.runs, func(k runKey) bool { return k.run == run }) && !t.mayTry(time.Now()) {
+		return false
+	}
 	aead, known := t.of(run)
 	if _, err := aead.Open(nil, nil, datagram[:tagBytes], datagram[tagBytes:]); err != nil {
 		return false
