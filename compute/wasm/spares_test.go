@@ -198,8 +198,10 @@ func TestWorkersThatStandReadyAreFewOfLargeModules(t *testing.T) {
 	t.Cleanup(s.close)
 	defer func(was int) { most = was }(most)
 	most = 10
-	held := func(lane, module string, bytes int) (bytesOfLane, ofModule int) {
-		m := &made{code: make([]byte, bytes)}
+	of := func(bytes int) *made {
+		return &made{bare: make([]byte, moduleHead), code: make([]byte, bytes-moduleHead)}
+	}
+	held := func(lane, module string, m *made) (bytesOfLane, ofModule int) {
 		for range 2 {
 			<-s.take(shelfKey{lane: lane, module: module}, m).ended
 		}
@@ -218,16 +220,19 @@ func TestWorkersThatStandReadyAreFewOfLargeModules(t *testing.T) {
 		return bytesOfLane, ofModule
 	}
 	for _, c := range []struct {
-		lane, module          string
-		bytes, held, ofModule int
+		lane, module   string
+		made           *made
+		held, ofModule int
 	}{
-		{"a", "too large", spareBytes + 1, 0, 0},
-		{"a", "large", spareBytes, laneBytes, laneBytes / spareBytes},
-		{"b", "large", spareBytes, laneBytes, laneBytes / spareBytes},    // another's lane takes none
-		{"a", "small", 1 << 20, laneBytes - spareBytes + most<<20, most}, // of another in its lane as much as it needs
-		{"a", "as large", spareBytes, laneBytes, laneBytes / spareBytes},
+		{"a", "too large", of(spareBytes + 1), 0, 0},
+		{"a", "large as it is loaded", &made{bare: append(make([]byte, moduleHead), section(sectionType, make([]byte, spareBytes/256))...)}, 0, 0},
+		{"a", "unknown", &made{}, 0, 0},
+		{"a", "large", of(spareBytes), laneBytes, laneBytes / spareBytes},
+		{"b", "large", of(spareBytes), laneBytes, laneBytes / spareBytes},    // another's lane takes none
+		{"a", "small", of(1 << 20), laneBytes - spareBytes + most<<20, most}, // of another in its lane as much as it needs
+		{"a", "as large", of(spareBytes), laneBytes, laneBytes / spareBytes},
 	} {
-		if held, n := held(c.lane, c.module, c.bytes); held != c.held || n != c.ofModule {
+		if held, n := held(c.lane, c.module, c.made); held != c.held || n != c.ofModule {
 			t.Errorf("%s in lane %s: %d stand ready, and %d MiB in all; want %d, and %d MiB", c.module, c.lane, n, held>>20, c.ofModule, c.held>>20)
 		}
 	}
