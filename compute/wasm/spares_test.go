@@ -310,16 +310,24 @@ func TestWhatPreparesARunIsNotItsTime(t *testing.T) {
 	d.run(t, r, redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes()), Seconds: 1})
 }
 
-// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none.
+// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none. It stands ready as the module does, which weighs what it has at least.
 func FuzzBare(f *testing.F) {
 	f.Add(assembly{bodies: [][]byte{nil, {opUnreachable}}, memory: []byte{0, 1}}.bytes())
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x00\x02\x01n\x0a\x01\x00"))
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x0a\xff\xff\xff\xff\x0f"))
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x0a\x05\xff\xff\xff\xff\x0f"))
+	f.Add(assembly{bodies: [][]byte{nil}, memory: []byte{0, 1}, table: [][]byte{{0x70, 1, 1, 2}}, data: [][]byte{dataAt(0, "x")}}.bytes())
 	f.Fuzz(func(t *testing.T, module []byte) {
+		stands := early(module)
+		if w, known := (&made{bare: module}).weight(); known && w < len(module) {
+			t.Errorf("%x weighs %d", module, w)
+		}
 		b, err := bare(module)
 		if err != nil {
 			return
+		}
+		if early(b) != stands {
+			t.Errorf("%x stands ready: %v, and without its functions %v", module, stands, !stands)
 		}
 		again, err := bare(b)
 		if err != nil || !bytes.Equal(again, b) || len(b) > 8+len(module)*(len(nothingOf)+1) {
