@@ -68,7 +68,10 @@ type launched struct {
 	late  bool // nobody waits for it any more: it is ended when it has begun
 }
 
-var errLauncher = errors.New("the process that starts workers has ended")
+var (
+	errLauncher = errors.New("the process that starts workers has ended")
+	errLate     = errors.New("what starts workers has not started this one in time")
+)
 
 // startLauncher starts one, of what has the processor in this way.
 func startLauncher(b *Binary, w way) (*launcher, error) {
@@ -83,7 +86,7 @@ func startLauncher(b *Binary, w way) (*launcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), patience: startTimeout, open: map[uint64]*launched{}}
+	l := &launcher{conn: conn.(*net.UnixConn), gone: make(chan struct{}), patience: w.patience(), open: map[uint64]*launched{}}
 	l.cmd = &exec.Cmd{Path: b.path(), Args: []string{launcherName}, Env: stubEnv(), Dir: "/", ExtraFiles: []*os.File{theirs},
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}}
 	if w.Gives { // starting what gives way, and taking it away, is work too
@@ -217,7 +220,7 @@ func (l *launcher) start(files []*os.File) (*launched, error) {
 	if hangs {
 		l.end()
 	}
-	return nil, fmt.Errorf("what starts workers has not started this one within %v", l.patience)
+	return nil, fmt.Errorf("%w: %v", errLate, l.patience)
 }
 
 // broken reports whether the other side of a socket has gone.

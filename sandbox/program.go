@@ -39,6 +39,7 @@ const (
 	maxErrorBytes = 4 << 10 // of standard error that is kept; the rest is thrown away
 	maxBinds      = 64
 	startTimeout  = 10 * time.Second // from fork to the sandbox standing
+	givingTimeout = time.Minute      // and of what gives way, beside others that do not
 )
 
 // Worker is a part of our own binary that works on input and writes output. An error is written to standard error, and ends it with exit code 1.
@@ -97,6 +98,14 @@ type way struct {
 	Gives  bool `json:"gives"` // to others; else it is as who started it
 	Nice   int  `json:"nice"`
 	Prompt bool `json:"prompt,omitempty"`
+}
+
+// patience is how long it may take to stand.
+func (w way) patience() time.Duration {
+	if w.Gives {
+		return givingTimeout
+	}
+	return startTimeout
 }
 
 // spec is what the stub is told.

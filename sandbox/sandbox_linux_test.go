@@ -367,6 +367,9 @@ func TestAProgramGivesWay(t *testing.T) {
 		if got, err := unix.Getsid(pid); err != nil || got != session {
 			t.Errorf("%s is of the session %d, %v, want %d", what, got, err, session)
 		}
+		if got, err := unix.Getpgid(pid); err != nil || got != pid { // Ctrl-C is not for it
+			t.Errorf("%s, %d, is of the group of processes %d, %v", what, pid, got, err)
+		}
 		all, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 		if err != nil || len(all) == 0 {
 			t.Fatalf("%s: %v", what, err)
@@ -427,6 +430,7 @@ func TestAProgramGivesWay(t *testing.T) {
 func TestWhatGivesWayHasItsShare(t *testing.T) {
 	for range 2 * runtime.NumCPU() {
 		busy := exec.Command("/bin/sh", "-c", "while :; do :; done")
+		busy.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := busy.Start(); err != nil {
 			t.Fatal(err)
 		}

@@ -142,6 +142,9 @@ func Start(p Program) (*Process, error) {
 		for _, f := range ours[:3] {
 			f.Close()
 		}
+		if errors.Is(err, errLate) || errors.Is(err, errLauncher) {
+			return fail("", err)
+		}
 		return fail("allow user namespaces: user.max_user_namespaces above 0, and no security module or container profile that forbids them", fmt.Errorf("namespaces: %w", err))
 	}
 	for _, f := range theirs {
@@ -154,7 +157,7 @@ func Start(p Program) (*Process, error) {
 		defer stderr.Close()
 		_, _ = io.Copy(r.stderr, stderr) // to its end
 	}()
-	deadline := time.Now().Add(startTimeout)
+	deadline := time.Now().Add(w.patience())
 	spec.SetWriteDeadline(deadline)
 	status.SetReadDeadline(deadline)
 	_, err = spec.Write(told)

@@ -550,7 +550,7 @@ func testBomb(t *testing.T, s *suite) {
 	r := NewRun(nil)
 	spec := s.load(t, r, "bomb", "")
 	spec.Limits.Processes = 64
-	spec.Seconds = 10
+	spec.Seconds = 60
 	if x := s.run(t, r, spec); x.Code == 0 || x.Code == -1 && !strings.Contains(x.Why, "process") {
 		t.Errorf("got %+v, want it stopped for its processes", x)
 	}

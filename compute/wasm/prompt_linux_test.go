@@ -27,7 +27,7 @@ func TestAServicesWorkerIsPromptAndAJobsIsNot(t *testing.T) {
 		by     int32
 	}{
 		{"a service", func() (*sandbox.Process, error) { return d.startServer(64<<20, &made{}) }, unix.SCHED_NORMAL, 1},
-		{"a job", func() (*sandbox.Process, error) { return d.start(shelfKey{memory: 64 << 20, disk: 1 << 20}, &made{}) }, unix.SCHED_BATCH, niceness},
+		{"a job", func() (*sandbox.Process, error) { return d.start(shelfKey{memory: 64 << 20, disk: 1 << 20}, &made{}) }, unix.SCHED_BATCH, int32(niceness)},
 	} {
 		before := children(t)
 		p, err := c.begin()

@@ -32,6 +32,7 @@ type session struct {
 	listing  []byte
 	begun    bool // the worker was told what it is for
 	end      *ending
+	unready  time.Duration // that its worker may take to be ready
 	handOver time.Duration // from the module's end to the worker's
 	begins   func()        // is told that the module begins,
 	ends     func()        // and that it has ended
@@ -39,7 +40,7 @@ type session struct {
 }
 
 func newSession(t compute.Task) *session {
-	return &session{t: t, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
+	return &session{t: t, unready: loadTime, handOver: handOverTime + time.Duration(t.Limits.Disk/handOverPace)*time.Second}
 }
 
 // handle is a file that the module has open.
@@ -54,8 +55,8 @@ func (s *session) run(ctx context.Context, r *runner) (exit compute.Exit, err er
 	defer func() { exit.Gone = r.ended }()
 	within, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var late, lingers atomic.Bool
-	timer := time.AfterFunc(loadTime, cancel)
+	var unready, late, lingers atomic.Bool
+	timer := time.AfterFunc(s.unready, func() { unready.Store(true); cancel() })
 	defer func() { timer.Stop() }()
 	after := func(d time.Duration, what *atomic.Bool) {
 		timer.Stop()
@@ -68,6 +69,8 @@ func (s *session) run(ctx context.Context, r *runner) (exit compute.Exit, err er
 	switch {
 	case ctx.Err() != nil:
 		return compute.Exit{Code: -1, Why: "it was ended"}, nil
+	case unready.Load(): // that is the machine's fault
+		return compute.Exit{}, fmt.Errorf("its worker was not ready within %s", s.unready)
 	case late.Load():
 		return compute.Exit{Code: -1, Why: fmt.Sprintf("out of time: it may run for %s; ask for more with --timeout", s.t.Timeout)}, nil
 	case lingers.Load():

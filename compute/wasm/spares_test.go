@@ -310,7 +310,24 @@ func TestWhatPreparesARunIsNotItsTime(t *testing.T) {
 	d.run(t, r, redoubt.SubmitJob{Module: r.SetModule(assembly{bodies: [][]byte{nil}}.bytes()), Seconds: 1})
 }
 
-// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none. It stands ready as the module does, which weighs what it has at least.
+// TestAWorkerThatIsNotReadyInTimeIsTheMachinesFault: the attempt is repeated, and not told of as the module's.
+func TestAWorkerThatIsNotReadyInTimeIsTheMachinesFault(t *testing.T) {
+	d := counted(t)
+	d.spares.start = func(shelfKey, *made) (*sandbox.Process, error) {
+		return sandbox.Start(sandbox.Program{Name: "wasm", Worker: "says nothing", Binary: handed()})
+	}
+	d.spares.mu.Lock()
+	r := d.spares.begin(shelfKey{memory: 64 << 20, disk: 1 << 20}, &made{})
+	d.spares.mu.Unlock()
+	s := newSession(computetest.NewRun(nil).Task(redoubt.SubmitJob{}))
+	s.unready = time.Millisecond
+	if x, err := s.run(t.Context(), r); err == nil || !strings.Contains(err.Error(), "not ready within") {
+		t.Errorf("got %+v and %v", x, err)
+	}
+}
+
+// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none. It stands ready as the
+// module does, which weighs what it has at least.
 func FuzzBare(f *testing.F) {
 	f.Add(assembly{bodies: [][]byte{nil, {opUnreachable}}, memory: []byte{0, 1}}.bytes())
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x00\x02\x01n\x0a\x01\x00"))

@@ -31,11 +31,14 @@ const (
 	compileTime   = 2 * time.Minute
 	loadTime      = time.Minute // that a worker may take to have ready what was compiled
 	madeBytes     = 256 << 20   // of what was compiled that is kept in memory
-	niceness      = 19          // of jobs: beside a processor that requests keep busy they have a seventieth of it, and all that these leave
 	makeNiceness  = 10          // of compiling, which has its time
 	handOverTime  = time.Minute // that a worker may take to hand over what its module left,
 	handOverPace  = 1 << 20     // and for what its disk holds the time at so many bytes a second
 )
+
+// niceness is that of jobs: beside a processor that requests keep busy they have a seventieth of it, and all that these leave. Tests, which run beside
+// others, have it be less.
+var niceness = 19
 
 // version is of what was compiled, and how it is kept: another one compiles anew.
 const version = "wazero-1.12.0-bare"

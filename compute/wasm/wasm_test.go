@@ -24,6 +24,7 @@ import (
 var measuring = map[string]sandbox.Worker{}
 
 func TestMain(m *testing.M) {
+	niceness = 1
 	all := Workers()
 	maps.Copy(all, hostile)
 	all["says what it leaves"] = saying(func(f *frames) error {
@@ -34,6 +35,7 @@ func TestMain(m *testing.M) {
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone),
 			f.writeJSON(sayFile, output{Path: "b", Bytes: 1}), f.write(sayBytes, []byte("b")), f.write(askOpen, []byte("secret")), f.write(sayOut, []byte("more")), f.write(sayDone))
 	})
+	all["says nothing"] = func(in io.Reader, _ io.Writer) error { _, err := io.Copy(io.Discard, in); return err }
 	all[floods] = saying(func(f *frames) error {
 		err := errors.Join(f.writeJSON(sayEnd, ending{}), f.write(sayDone))
 		for err == nil {
