@@ -119,7 +119,7 @@ func begun(name string, ends time.Duration) *runner {
 
 // TestAWorkerSaysWhatItLeaves behind the module's end, and that has done well.
 func TestAWorkerSaysWhatItLeaves(t *testing.T) {
-	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Minute}, handOver: time.Minute}
+	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Minute}, unready: time.Minute, handOver: time.Minute}
 	if x, err := s.run(t.Context(), begun("says what it leaves", endTime)); err != nil || x.Code != 0 {
 		t.Errorf("got %+v, %v", x, err)
 	}
@@ -142,7 +142,7 @@ func TestTheEndOfAnAttemptDoesNotWaitForThatOfItsProcess(t *testing.T) {
 	attempt := func(of *runner) (compute.Exit, *watched) {
 		t.Helper()
 		r := &watched{Run: computetest.NewRun(map[string][]byte{"secret": []byte("x")})}
-		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: time.Hour}
+		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, unready: time.Minute, handOver: time.Hour}
 		x, err := s.run(t.Context(), of)
 		if err != nil || x.Code != 0 {
 			t.Fatalf("got %+v and %v of a worker that did well", x, err)
@@ -170,7 +170,7 @@ const floods = "done, and floods"
 
 // TestBehindItsLastWordNothingOfAWorkerIsRead: what it says then is not even taken from it, so one that does ends by that.
 func TestBehindItsLastWordNothingOfAWorkerIsRead(t *testing.T) {
-	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Hour}, handOver: time.Hour}
+	s := &session{t: compute.Task{JobRun: computetest.NewRun(nil), Timeout: time.Hour}, unready: time.Minute, handOver: time.Hour}
 	x, err := s.run(t.Context(), begun(floods, time.Hour))
 	if err != nil || x.Code != 0 {
 		t.Fatalf("got %+v and %v of a worker that did well", x, err)
@@ -203,7 +203,7 @@ func TestWhatRunsYetIsSaidHoweverTheAttemptEnded(t *testing.T) {
 			}
 			<-of.Done()
 		}}
-		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: handOver}
+		s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, unready: time.Minute, handOver: handOver}
 		of := begun(atOnce, time.Hour)
 		x, err := s.run(ctx, of)
 		if err != nil || !strings.Contains(x.Why, want) || x.Gone != of.ended {
@@ -235,7 +235,7 @@ func TestAWorkerOfTheModulesOwnEnds(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := &watched{Run: computetest.NewRun(map[string][]byte{"secret": []byte("x")})}
-			s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, handOver: time.Second}
+			s := &session{t: compute.Task{JobRun: r, Timeout: time.Hour}, unready: time.Minute, handOver: time.Second}
 			x, err := s.run(t.Context(), begun(name, endTime))
 			if err == nil && x.Code == 0 {
 				t.Error("it is taken for a program that did well")
