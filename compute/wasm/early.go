@@ -54,6 +54,30 @@ func early(module []byte) bool {
 	return err == nil && made <= beside && end <= warmBytes+data
 }
 
+// weight is how much memory a worker may hold by loading a module, beside its own: what it is given, and what wazero makes of each part of that, with room to
+// spare. 900 kB of empty types are 160 MB to it. false: it is not known.
+func (m *made) weight() (bytes int, known bool) {
+	w := uint64(m.size())
+	err := sections(m.bare, func(id byte, _, content []byte) error {
+		c := cursor{rest: content}
+		switch id {
+		case sectionType:
+			w += 256 * uint64(len(content))
+		case sectionElement:
+			w += 64 * uint64(len(content))
+		case sectionImport, sectionTable, sectionGlobal, sectionExport:
+			w += 512 * c.count()
+		case sectionFunction, sectionData:
+			w += 128 * c.count()
+		}
+		if c.bad {
+			return errModule
+		}
+		return nil
+	})
+	return int(w), err == nil
+}
+
 // cursor reads what a section holds. Where that is not there, or is not understood, it is bad, and gives nothing any more.
 type cursor struct {
 	rest []byte

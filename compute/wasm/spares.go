@@ -17,7 +17,7 @@ import (
 const (
 	spareLife  = 15 * time.Second // without a run: its memory is that of the module
 	spareAfter = time.Minute      // so long a first run is remembered: the second has spares made
-	spareBytes = 32 << 20         // of a module, with what was compiled of it, that workers stand ready for: each holds it whole,
+	spareBytes = 32 << 20         // of a module, with what is made of it (made.weight), that workers stand ready for: each holds it whole,
 	laneBytes  = 256 << 20        // and of those of all that stand ready for one MAX
 	endTime    = time.Second      // that a worker has to end in when it has said its last word
 )
@@ -79,9 +79,9 @@ func (s *spares) take(key shelfKey, m *made) *runner {
 	}
 	if again && !s.closed {
 		h.ends.Reset(s.life)
-		for len(h.all) < most && s.room(key, m.size()) {
+		for weight, known := m.weight(); known && len(h.all) < most && s.room(key, weight); {
 			another, start := newRunner(s.ends), s.start
-			another.bytes = m.size()
+			another.bytes = weight
 			h.all = append(h.all, another)
 			s.work.Go(func() { another.run(start, key, m) })
 		}
@@ -170,7 +170,7 @@ func (s *spares) close() {
 
 // runner is a worker for one run.
 type runner struct {
-	bytes  int // of the module, with what was compiled of it, where it stands ready
+	bytes  int // made.weight, where it stands ready
 	ctx    context.Context
 	cancel context.CancelFunc
 	ends   time.Duration // that it may take to end when it has said its last word

@@ -198,8 +198,10 @@ func TestWorkersThatStandReadyAreFewOfLargeModules(t *testing.T) {
 	t.Cleanup(s.close)
 	defer func(was int) { most = was }(most)
 	most = 10
-	held := func(lane, module string, bytes int) (bytesOfLane, ofModule int) {
-		m := &made{code: make([]byte, bytes)}
+	of := func(bytes int) *made {
+		return &made{bare: make([]byte, moduleHead), code: make([]byte, bytes-moduleHead)}
+	}
+	held := func(lane, module string, m *made) (bytesOfLane, ofModule int) {
 		for range 2 {
 			<-s.take(shelfKey{lane: lane, module: module}, m).ended
 		}
@@ -218,16 +220,19 @@ func TestWorkersThatStandReadyAreFewOfLargeModules(t *testing.T) {
 		return bytesOfLane, ofModule
 	}
 	for _, c := range []struct {
-		lane, module          string
-		bytes, held, ofModule int
+		lane, module   string
+		made           *made
+		held, ofModule int
 	}{
-		{"a", "too large", spareBytes + 1, 0, 0},
-		{"a", "large", spareBytes, laneBytes, laneBytes / spareBytes},
-		{"b", "large", spareBytes, laneBytes, laneBytes / spareBytes},    // another's lane takes none
-		{"a", "small", 1 << 20, laneBytes - spareBytes + most<<20, most}, // of another in its lane as much as it needs
-		{"a", "as large", spareBytes, laneBytes, laneBytes / spareBytes},
+		{"a", "too large", of(spareBytes + 1), 0, 0},
+		{"a", "large as it is loaded", &made{bare: append(make([]byte, moduleHead), section(sectionType, make([]byte, spareBytes/256))...)}, 0, 0},
+		{"a", "unknown", &made{}, 0, 0},
+		{"a", "large", of(spareBytes), laneBytes, laneBytes / spareBytes},
+		{"b", "large", of(spareBytes), laneBytes, laneBytes / spareBytes},    // another's lane takes none
+		{"a", "small", of(1 << 20), laneBytes - spareBytes + most<<20, most}, // of another in its lane as much as it needs
+		{"a", "as large", of(spareBytes), laneBytes, laneBytes / spareBytes},
 	} {
-		if held, n := held(c.lane, c.module, c.bytes); held != c.held || n != c.ofModule {
+		if held, n := held(c.lane, c.module, c.made); held != c.held || n != c.ofModule {
 			t.Errorf("%s in lane %s: %d stand ready, and %d MiB in all; want %d, and %d MiB", c.module, c.lane, n, held>>20, c.ofModule, c.held>>20)
 		}
 	}
@@ -321,16 +326,25 @@ func TestAWorkerThatIsNotReadyInTimeIsTheMachinesFault(t *testing.T) {
 	}
 }
 
-// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none.
+// FuzzBare takes anything for a module: what it gives has no function that does something, and is no module where that was none. It stands ready as the
+// module does, which weighs what it has at least.
 func FuzzBare(f *testing.F) {
 	f.Add(assembly{bodies: [][]byte{nil, {opUnreachable}}, memory: []byte{0, 1}}.bytes())
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x00\x02\x01n\x0a\x01\x00"))
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x0a\xff\xff\xff\xff\x0f"))
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x0a\x05\xff\xff\xff\xff\x0f"))
+	f.Add(assembly{bodies: [][]byte{nil}, memory: []byte{0, 1}, table: [][]byte{{0x70, 1, 1, 2}}, data: [][]byte{dataAt(0, "x")}}.bytes())
 	f.Fuzz(func(t *testing.T, module []byte) {
+		stands := early(module)
+		if w, known := (&made{bare: module}).weight(); known && w < len(module) {
+			t.Errorf("%x weighs %d", module, w)
+		}
 		b, err := bare(module)
 		if err != nil {
 			return
+		}
+		if early(b) != stands {
+			t.Errorf("%x stands ready: %v, and without its functions %v", module, stands, !stands)
 		}
 		again, err := bare(b)
 		if err != nil || !bytes.Equal(again, b) || len(b) > 8+len(module)*(len(nothingOf)+1) {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -15,13 +14,14 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"redoubt"
 	"redoubt/compute"
 	"redoubt/compute/computetest"
 	"redoubt/sandbox"
 )
+
+// measuring are workers of the tests of one system.
+var measuring = map[string]sandbox.Worker{}
 
 func TestMain(m *testing.M) {
 	niceness = 1
@@ -47,16 +47,7 @@ func TestMain(m *testing.M) {
 		f.hold = true
 		return errors.Join(f.writeJSON(sayEnd, ending{}), f.writeJSON(sayFile, output{Path: "a", Bytes: 1}), f.write(sayBytes, []byte("a")), f.write(sayDone), f.flush())
 	})
-	all[holds] = func(in io.Reader, out io.Writer) error {
-		w := &worker{frames: frames{r: in, w: out}}
-		i, err := w.ready(noInput{}, true)
-		if err != nil {
-			return err
-		}
-		i.stand()
-		var use unix.Rusage
-		return errors.Join(unix.Getrusage(unix.RUSAGE_SELF, &use), w.write(sayReady), w.write(sayErr, fmt.Append(nil, use.Maxrss)))
-	}
+	maps.Copy(all, measuring)
 	sandbox.Enter(all)
 	os.Exit(m.Run())
 }

@@ -2,19 +2,51 @@ package wasm
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
 	"io"
+	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"redoubt"
 	"redoubt/compute/computetest"
 	"redoubt/sandbox"
 )
 
-// holds is a worker that has a module stand ready, and says how many KiB it held at most.
+// holds is a worker that has a module stand ready, and says how many bytes it holds: pages of the module's memory, and all that is the worker's own.
 const holds = "says what it holds"
+
+func init() {
+	measuring[holds] = func(in io.Reader, out io.Writer) error {
+		w := &worker{frames: frames{r: in, w: out}}
+		i, err := w.ready(noInput{}, true)
+		if err != nil {
+			return err
+		}
+		i.stand()
+		var own runtime.MemStats
+		runtime.ReadMemStats(&own)
+		bytes := own.Sys - own.HeapReleased
+		if m := i.memory.last; m != nil {
+			there := make([]byte, len(m.all)/os.Getpagesize())
+			if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(unsafe.SliceData(m.all))), uintptr(len(m.all)), uintptr(unsafe.Pointer(unsafe.SliceData(there)))); errno != 0 {
+				return errno
+			}
+			for _, one := range there {
+				bytes += uint64(one&1) * uint64(os.Getpagesize())
+			}
+		}
+		return errors.Join(w.write(sayReady), w.write(sayErr, fmt.Append(nil, bytes)))
+	}
+}
 
 // TestAModuleStandsInstantiatedWhereThatTakesLittle, and nothing of it runs by that; what is not understood does not.
 func TestAModuleStandsInstantiatedWhereThatTakesLittle(t *testing.T) {
@@ -113,9 +145,11 @@ func TestNothingOfAModuleRunsBeforeItIsToldWhatFor(t *testing.T) {
 	}
 }
 
-// TestAWorkerThatStandsReadyHoldsLittle, whatever its module would have it hold.
+// TestAWorkerThatStandsReadyHoldsLittle, whatever its module would have it hold: no more than that weighs, and where that is much none stands ready.
 func TestAWorkerThatStandsReadyHoldsLittle(t *testing.T) {
 	d, r := New(handed()), computetest.NewRun(nil)
+	var weighs int
+	var known bool
 	held := func(module []byte) int {
 		t.Helper()
 		limits := redoubt.JobLimits{Memory: 512 << 20, Disk: 1 << 20}
@@ -127,7 +161,10 @@ func TestAWorkerThatStandsReadyHoldsLittle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kib := 0
+		if weighs, known = m.weight(); !known {
+			t.Error("it is not known what it weighs")
+		}
+		size := 0
 		said, ended := p.Talk(t.Context(), func(in io.Writer, out io.Reader) error {
 			f := frames{r: bufio.NewReader(out), w: in}
 			if err := f.load(loading{Memory: limits.Memory, Disk: limits.Disk, Made: m.name}, m.bare, m.code); err != nil {
@@ -138,19 +175,29 @@ func TestAWorkerThatStandsReadyHoldsLittle(t *testing.T) {
 			}
 			_, body, err := f.read()
 			if err == nil {
-				kib, err = strconv.Atoi(string(body))
+				size, err = strconv.Atoi(string(body))
 			}
 			return err
 		})
-		if said != nil || ended != nil || kib == 0 {
-			t.Fatalf("got %d, %v and %v", kib, said, ended)
+		if said != nil || ended != nil || size == 0 {
+			t.Fatalf("got %d, %v and %v", size, said, ended)
 		}
-		return kib << 10
+		return size
 	}
 	least := held(assembly{bodies: [][]byte{nil}}.bytes())
-	for name, module := range map[string][]byte{"a byte in each page": everyPage(256 << 20), "tables that begin full": fullTables(12_000_000)} {
-		if more := held(module) - least; more > 16<<20 {
-			t.Errorf("%s: %d MiB more than for one that does nothing", name, more>>20)
+	for name, module := range map[string][]byte{"a byte in each page": everyPage(256 << 20), "tables that begin full": fullTables(12_000_000),
+		"a Go program": computetest.Build(t, programs.GOOS, programs.GOARCH)} {
+		if more := held(module) - least; more > 2*warmBytes+weighs || weighs > spareBytes {
+			t.Errorf("%s: %d MiB more than for one that does nothing; it weighs %d", name, more>>20, weighs>>20)
+		}
+	}
+	types := append([]byte("\x00asm\x01\x00\x00\x00"), section(sectionType, append(leb(300_000), bytes.Repeat([]byte{0x60, 0, 0}, 300_000)...))...)
+	if more := held(types) - least; more > 2*warmBytes+weighs || weighs <= spareBytes {
+		t.Errorf("%d bytes of types: %d MiB more than for one that does nothing; they weigh %d", len(types), more>>20, weighs>>20)
+	}
+	for _, m := range []made{{}, {bare: []byte("no module")}, {bare: append(assembly{}.bytes(), section(sectionData, leb(1<<31))...)}} {
+		if w, known := m.weight(); known {
+			t.Errorf("%x weighs %d", m.bare, w)
 		}
 	}
 }
