@@ -294,20 +294,23 @@ func (e *Endpoint) take(b []byte, from path) {
 		e.takeShake(b, from)
 	case b[0] == kindRetry:
 		if m, ok := decodeRetry(b); ok {
-			if s, ok := e.find(m.client).(*shake); ok {
-				s.deliver(b, from)
-			}
+			e.deliverAnswer(m.client, b, from)
 		}
 	case b[0] == kindResume:
 		e.takeResume(b, from)
 	case b[0] == kindResumed:
 		if m, ok := decodeResumed(b); ok {
-			if s, ok := e.find(m.client).(*shake); ok {
-				s.deliver(b, from)
-			}
+			e.deliverAnswer(m.client, b, from)
 		}
 	case b[0] == kindUnknown:
 		e.takeUnknown(b)
+	}
+}
+
+// deliverAnswer delivers what answers a handshake that this side began.
+func (e *Endpoint) deliverAnswer(client connID, b []byte, from path) {
+	if s, ok := e.find(client).(*shake); ok {
+		s.deliver(b, from)
 	}
 }
 

@@ -8,6 +8,7 @@ package compute
 import (
 	"context"
 	"io"
+	"strings"
 	"time"
 
 	"redoubt"
@@ -43,4 +44,18 @@ type Driver interface {
 	// Available says what the driver lacks on this machine; nil: nothing.
 	Available() error
 	io.Closer
+}
+
+// Plain is what a worker, a pod or a cluster said, fit to be shown.
+func Plain(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || redoubt.Invisible(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > 512 {
+		s = strings.ToValidUTF8(s[:512], "") + "…"
+	}
+	return strings.TrimSpace(s)
 }

@@ -71,13 +71,7 @@ func (s shelf) attach(t *testing.T, d Digest, payload []byte, sigs ...[]byte) {
 func rules(r ...redoubt.ImageRule) *redoubt.ImagePolicy { return &redoubt.ImagePolicy{Rules: r} }
 
 func TestWhatAPolicyDoesNotAdmitDoesNotRun(t *testing.T) {
-	s := shelf{}
-	s.put(t, "gzip")
-	ref, _ := ParseReference("tools/shell/dash")
-	found, err := Open(t.Context(), s, ref, Linux("amd64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, found := dash(t, "gzip")
 	const repo = "tools/shell/dash"
 	ed, other, ec := edSigner(t), edSigner(t), ecSigner(t, elliptic.P256())
 	root, own, foreign := found.Root.String(), found.Digest.String(), DigestOf([]byte("x")).String()
@@ -118,22 +112,14 @@ func TestWhatAPolicyDoesNotAdmitDoesNotRun(t *testing.T) {
 }
 
 func TestSignaturesOverOtherThingsAdmitNothing(t *testing.T) {
-	ref, _ := ParseReference("tools/shell/dash")
 	for _, who := range []signer{edSigner(t), ecSigner(t, elliptic.P256())} {
 		policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
 		try := func(payload []byte, sig func([]byte) []byte) error {
-			s := shelf{}
-			s.put(t, "")
-			found, err := Open(t.Context(), s, ref, Linux("amd64"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, found := dash(t, "")
 			s.attach(t, found.Root, payload, sig(payload))
 			return found.Admit(t.Context(), policy)
 		}
-		s := shelf{}
-		s.put(t, "")
-		found, _ := Open(t.Context(), s, ref, Linux("amd64"))
+		_, found := dash(t, "")
 		good := Payload(tools, found.Root)
 		if err := try(good, who.sign); err != nil {
 			t.Fatal(err)
@@ -226,13 +212,7 @@ func (n newer) attach(t *testing.T, s shelf, d Digest) {
 
 func TestSignaturesOfTheNewerFormAdmit(t *testing.T) {
 	for name, who := range map[string]signer{"Ed25519": edSigner(t), "ECDSA": ecSigner(t, elliptic.P256())} {
-		s := shelf{}
-		s.put(t, "gzip")
-		ref, _ := ParseReference("tools/shell/dash")
-		found, err := Open(t.Context(), s, ref, Linux("amd64"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		s, found := dash(t, "gzip")
 		policy := rules(redoubt.ImageRule{Repository: "tools/*", SignedBy: []string{who.public}})
 		newer{sign: edSigner(t).sign}.attach(t, s, found.Root) // somebody else's
 		s[tools.Referrer(found.Root, DigestOf([]byte("nothing")))] = nil
@@ -252,13 +232,7 @@ func TestSignaturesOfTheNewerFormOverOtherThingsAdmitNothing(t *testing.T) {
 	for _, who := range []signer{edSigner(t), ecSigner(t, elliptic.P256())} {
 		policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
 		try := func(change func(right string, n *newer)) error {
-			s := shelf{}
-			s.put(t, "")
-			ref, _ := ParseReference("tools/shell/dash")
-			found, err := Open(t.Context(), s, ref, Linux("amd64"))
-			if err != nil {
-				t.Fatal(err)
-			}
+			s, found := dash(t, "")
 			n := newer{sign: who.sign}
 			change(statementOf(found.Root), &n)
 			n.attach(t, s, found.Root)
@@ -334,13 +308,7 @@ func TestSignaturesOfTheNewerFormOverOtherThingsAdmitNothing(t *testing.T) {
 // TestReferrersAreBounded: whoever may push can make any number, and hides nothing by that: the image is refused.
 func TestReferrersAreBounded(t *testing.T) {
 	who := edSigner(t)
-	s := shelf{}
-	s.put(t, "")
-	ref, _ := ParseReference("tools/shell/dash")
-	found, err := Open(t.Context(), s, ref, Linux("amd64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, found := dash(t, "")
 	newer{sign: who.sign}.attach(t, s, found.Root)
 	policy := rules(redoubt.ImageRule{Repository: "*", SignedBy: []string{who.public}})
 	s[tools.Tag(SignatureTag(found.Root))] = []byte("no digest") // which anybody may write who may write there

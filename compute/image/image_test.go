@@ -96,6 +96,19 @@ func pack(t *testing.T, how string, b []byte) (typ string, packed []byte) {
 	return typ + "+" + how, out.Bytes()
 }
 
+// dash is a shelf with one image that lies there packed in some way, and that image.
+func dash(t *testing.T, how string) (shelf, *Image) {
+	t.Helper()
+	s := shelf{}
+	s.put(t, how)
+	ref, _ := ParseReference("tools/shell/dash")
+	found, err := Open(t.Context(), s, ref, Linux("amd64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, found
+}
+
 // put makes an index with one image for amd64 and one for arm64, tagged latest.
 func (s shelf) put(t *testing.T, how string) {
 	t.Helper()
@@ -151,13 +164,7 @@ func TestAnImageIsFoundForItsPlatformAndUnpacks(t *testing.T) {
 }
 
 func TestABlobThatCameBeforeItsDigestIsFound(t *testing.T) {
-	s := shelf{}
-	s.put(t, "gzip")
-	ref, _ := ParseReference("tools/shell/dash:latest")
-	found, err := Open(t.Context(), s, ref, Linux("amd64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, found := dash(t, "gzip")
 	d, id := found.Layers[0].Digest, strings.Repeat("0123456789abcdef", 2)
 	s[tools.Data(id)], s[tools.Link(d)] = s[tools.Blob(d)], []byte(id)
 	delete(s, tools.Blob(d))
@@ -227,13 +234,7 @@ func TestNothingIsBelievedForTheNameItLiesUnder(t *testing.T) {
 }
 
 func TestALayerIsWhatItsConfigurationSaysUnpacked(t *testing.T) {
-	s := shelf{}
-	s.put(t, "gzip")
-	ref, _ := ParseReference("tools/shell/dash:latest")
-	found, err := Open(t.Context(), s, ref, Linux("amd64"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, found := dash(t, "gzip")
 	found.Config.RootFS.DiffIDs[0] = DigestOf([]byte("another"))
 	r, err := found.LayerTar(t.Context(), 0)
 	if err != nil {

@@ -306,7 +306,7 @@ func refusedImage(err error) error {
 				why += ": " + more
 			}
 		}
-		return stop("%s", plain(why))
+		return stop("%s", compute.Plain(why))
 	}
 	return err
 }

@@ -85,7 +85,7 @@ func (in *inputs) send(ctx context.Context, p *pod, t compute.Task) error {
 			switch {
 			case err != nil:
 			case kind == sayFault:
-				err = errors.New("the pod does not take the inputs: " + plain(string(body[:min(len(body), maxFault)])))
+				err = errors.New("the pod does not take the inputs: " + compute.Plain(string(body[:min(len(body), maxFault)])))
 			case kind != sayDone:
 				err = errFrame
 			}

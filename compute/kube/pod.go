@@ -340,10 +340,10 @@ func (p *pod) fault(now *corev1.Pod) error {
 	}
 	for _, c := range s.InitContainerStatuses {
 		if w := c.State.Waiting; w != nil && strings.Contains(w.Reason, "Image") {
-			return fmt.Errorf("the agent's image cannot be pulled: %s", plain(w.Reason+": "+w.Message))
+			return fmt.Errorf("the agent's image cannot be pulled: %s", compute.Plain(w.Reason+": "+w.Message))
 		}
 		if e := c.State.Terminated; e != nil && e.ExitCode != 0 {
-			return fmt.Errorf("the agent could not be put into the pod: %s", plain(fmt.Sprintf("exit code %d, %s: %s", e.ExitCode, e.Reason, e.Message)))
+			return fmt.Errorf("the agent could not be put into the pod: %s", compute.Plain(fmt.Sprintf("exit code %d, %s: %s", e.ExitCode, e.Reason, e.Message)))
 		}
 	}
 	for _, c := range s.ContainerStatuses {
@@ -361,7 +361,7 @@ func (p *pod) fault(now *corev1.Pod) error {
 	case s.Reason == "Evicted":
 		return stop("the cluster has put it out: it used more than it may (--memory, --disk), or its machine had too little for all")
 	}
-	return fmt.Errorf("the pod has ended: %s", plain(s.Reason+": "+s.Message))
+	return fmt.Errorf("the pod has ended: %s", compute.Plain(s.Reason+": "+s.Message))
 }
 
 // final is what a registry's answer has in it that is the same when it is asked again.
@@ -372,11 +372,11 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 		switch {
 		case w.Reason == "ErrImagePull" && !final.MatchString(w.Message): // it is tried again
 		case strings.Contains(w.Reason, "Image") && c.Name == jobContainer:
-			return stop("the cluster cannot pull the image from this node's registry (%s): does its credential there dominate the image's label, and can its machines reach %s?", plain(w.Reason), p.d.o.Registry)
+			return stop("the cluster cannot pull the image from this node's registry (%s): does its credential there dominate the image's label, and can its machines reach %s?", compute.Plain(w.Reason), p.d.o.Registry)
 		case strings.Contains(w.Reason, "Image"):
-			return fmt.Errorf("the agent's image cannot be pulled: %s", plain(w.Reason+": "+w.Message))
+			return fmt.Errorf("the agent's image cannot be pulled: %s", compute.Plain(w.Reason+": "+w.Message))
 		case w.Reason == "CreateContainerConfigError" || w.Reason == "CreateContainerError" || w.Reason == "RunContainerError":
-			return stop("the cluster cannot run the image: %s", plain(w.Message))
+			return stop("the cluster cannot run the image: %s", compute.Plain(w.Message))
 		}
 	}
 	e := c.State.Terminated
@@ -388,7 +388,7 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 	case now.Status.Phase == corev1.PodFailed && now.Status.Reason != "":
 		return nil // which says more
 	case e.Reason == "StartError" || e.Reason == "ContainerCannotRun":
-		return stop("the cluster cannot run the image: %s", plain(e.Message))
+		return stop("the cluster cannot run the image: %s", compute.Plain(e.Message))
 	case c.Name == jobContainer && e.ExitCode == exitNoWall:
 		return lacks("the cluster's machines have nothing to wall in a service's sockets with: that takes Linux 5.14 or gVisor")
 	case c.Name == jobContainer && e.ExitCode == exitNoKeeper:
@@ -400,7 +400,7 @@ func (p *pod) containerFault(c corev1.ContainerStatus, now *corev1.Pod) error {
 	case c.Name == jobContainer:
 		return stop("it has ended what runs beside it in its pod")
 	}
-	return fmt.Errorf("the container %s has ended: %s", c.Name, plain(e.Reason))
+	return fmt.Errorf("the container %s has ended: %s", c.Name, compute.Plain(e.Reason))
 }
 
 // lacks is what the cluster's administrator has to mend. The deployer of a service is told; a job is tried again.

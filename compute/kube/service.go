@@ -257,9 +257,9 @@ func (i *instance) begin(ctx context.Context, do task) error {
 	case res.StatusCode == http.StatusOK:
 		return err
 	case res.Header.Get(faultHeader) != "":
-		return stop("it cannot be begun: %s", plain(string(said)))
+		return stop("it cannot be begun: %s", compute.Plain(string(said)))
 	}
-	return fmt.Errorf("the keeper failed: %s", plain(string(said)))
+	return fmt.Errorf("the keeper failed: %s", compute.Plain(string(said)))
 }
 
 // ready waits until the program answers.

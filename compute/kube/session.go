@@ -57,7 +57,7 @@ func (p *pod) talk(ctx context.Context, container, verb string, say func(*frames
 		<-ended
 	}
 	if said != nil && errs.b.Len() > 0 {
-		said = errors.Join(said, errors.New(plain(errs.b.String())))
+		said = errors.Join(said, errors.New(compute.Plain(errs.b.String())))
 	}
 	return said
 }
@@ -110,7 +110,7 @@ func (s *session) run(ctx context.Context, p *pod) (compute.Exit, error) {
 			}
 			switch {
 			case kind == sayFault:
-				return errors.New("the agent failed: " + plain(string(body[:min(len(body), maxFault)])))
+				return errors.New("the agent failed: " + compute.Plain(string(body[:min(len(body), maxFault)])))
 			case kind == sayBegan && !began:
 				began = true
 				timer.Stop()
@@ -132,7 +132,7 @@ func (s *session) run(ctx context.Context, p *pod) (compute.Exit, error) {
 					return err
 				}
 			case kind == sayLeft && s.clean():
-				s.t.Log(2, []byte("not kept, since it is no plain file with a plain name: "+plain(string(body))+"\n"))
+				s.t.Log(2, []byte("not kept, since it is no plain file with a plain name: "+compute.Plain(string(body))+"\n"))
 			case kind == sayDone && s.end != nil:
 				s.done = true
 				return nil
@@ -166,7 +166,7 @@ func (s *session) clean() bool { return s.end != nil && s.end.Code == 0 && s.end
 func (x *ending) exit(l redoubt.JobLimits) (compute.Exit, error) {
 	switch {
 	case x.Fault != "":
-		return ended("it cannot be begun: %s", plain(x.Fault)), nil
+		return ended("it cannot be begun: %s", compute.Plain(x.Fault)), nil
 	case x.Code != 0 && x.Memory:
 		return compute.Exit{}, outOfMemoryExit(l)
 	case x.Crowded:
@@ -174,7 +174,7 @@ func (x *ending) exit(l redoubt.JobLimits) (compute.Exit, error) {
 	case x.Code < 0 || x.Code > 255:
 		return ended("it ended with an exit code that there is none of"), nil
 	case x.Signal != "" && x.Code != 0:
-		return compute.Exit{Code: x.Code, Why: "it was ended by a signal: " + plain(x.Signal)}, nil
+		return compute.Exit{Code: x.Code, Why: "it was ended by a signal: " + compute.Plain(x.Signal)}, nil
 	case x.Code != 0:
 		return compute.Exit{Code: x.Code, Why: fmt.Sprintf("it ended with exit code %d", x.Code)}, nil
 	}

@@ -5,11 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"strings"
 	"sync"
 	"time"
-
-	"redoubt"
 )
 
 // The node and what it has started in a pod speak in frames: a length of 4 bytes, big-endian, that counts what follows it; a kind; a body.
@@ -179,18 +176,4 @@ func (c *content) Read(p []byte) (int, error) {
 	n := copy(p, c.rest)
 	c.rest = c.rest[n:]
 	return n, nil
-}
-
-// plain is what a pod or the cluster said, fit to be shown.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || redoubt.Invisible(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 512 {
-		s = strings.ToValidUTF8(s[:512], "") + "…"
-	}
-	return strings.TrimSpace(s)
 }

@@ -151,27 +151,13 @@ func (s *session) exit() compute.Exit {
 	case x.Code != 0 && x.Memory:
 		return s.outOfMemory()
 	case x.Program:
-		return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
+		return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + compute.Plain(x.Fault)}
 	case x.Fault != "":
-		return compute.Exit{Code: -1, Why: "it trapped: " + plain(x.Fault)}
+		return compute.Exit{Code: -1, Why: "it trapped: " + compute.Plain(x.Fault)}
 	case x.Code != 0:
 		return compute.Exit{Code: x.Code, Why: fmt.Sprintf("it ended with exit code %d", x.Code)}
 	}
 	return compute.Exit{}
-}
-
-// plain is what a worker said, fit to be shown.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || redoubt.Invisible(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if len(s) > 512 {
-		s = strings.ToValidUTF8(s[:512], "") + "…"
-	}
-	return strings.TrimSpace(s)
 }
 
 // serve answers one question.

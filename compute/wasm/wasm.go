@@ -235,7 +235,7 @@ func (d *Driver) compileOnce(ctx context.Context, module []byte) (made []byte, e
 				if err := json.Unmarshal(body, &x); err != nil {
 					return err
 				}
-				exit = compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(x.Fault)}
+				exit = compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + compute.Plain(x.Fault)}
 				return nil
 			default:
 				return errFrame

@@ -66,7 +66,7 @@ func (u *unfit) Error() string { return "what was compiled of the module is of n
 
 // exit is how an attempt ends where what was compiled anew is of no use either.
 func (u *unfit) exit() compute.Exit {
-	return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + plain(u.why)}
+	return compute.Exit{Code: -1, Why: "it is no WebAssembly module that can be run here: " + compute.Plain(u.why)}
 }
 
 // ready hears that a worker has its module ready; an *unfit: it cannot have it of what it was given.

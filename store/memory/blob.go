@@ -63,24 +63,18 @@ func (s *staged) Write(p []byte) (int, error) {
 }
 
 // Settle ends the writing.
-func (s *staged) Settle() error {
-	s.e.mu.Lock()
-	defer s.e.mu.Unlock()
-	if s.discarded {
-		return &redoubt.Error{Op: "store.Settle", Kind: redoubt.Invalid, Err: errors.New("blob is discarded")}
-	}
-	s.settled = true
-	return nil
-}
+func (s *staged) Settle() error { return s.reach("store.Settle", &s.settled) }
 
 // Finish makes the blob ready to be linked.
-func (s *staged) Finish() error {
+func (s *staged) Finish() error { return s.reach("store.Finish", &s.finished) }
+
+func (s *staged) reach(op string, state *bool) error {
 	s.e.mu.Lock()
 	defer s.e.mu.Unlock()
 	if s.discarded {
-		return &redoubt.Error{Op: "store.Finish", Kind: redoubt.Invalid, Err: errors.New("blob is discarded")}
+		return &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: errors.New("blob is discarded")}
 	}
-	s.finished = true
+	*state = true
 	return nil
 }
 
