@@ -6,8 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -22,83 +20,6 @@ const (
 	maxSpills     = 1000 // that are listed; copies of one
 	maxSpillBytes = 1 << 20
 )
-
-// Upgrade gives a version a higher label: decide → hold against ranges → write it anew → in the same commit take the old one out. Its keys are
-// destroyed after that, here and by whoever took it, and its releases end with what was rebuilt of it; see redoubt.SpillService.
-func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt.Regrade) (out redoubt.Regraded, err error) {
-	const op = "Upgrade"
-	if err := validName(op, q.Name); err != nil {
-		return out, err
-	}
-	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionRegrade, q.Name, q.Version)
-	if err != nil {
-		return out, err
-	}
-	ent.Detail = q.Reason
-	to, err := e.policy.Parse(q.Label)
-	refuse := func(kind redoubt.Kind, rule, hint string) (redoubt.Regraded, error) {
-		ent.Allow, ent.Rule = false, rule
-		return redoubt.Regraded{}, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: kind, Rule: rule, Hint: hint})
-	}
-	switch {
-	case err != nil:
-		return refuse(redoubt.Invalid, "label: "+err.Error(), "redoubt label parse shows what a marking means")
-	case !to.Dominates(f.set.label) || f.set.label.Dominates(to):
-		return refuse(redoubt.Denied, ruleUpgrade, fmt.Sprintf("that is not above %s: what becomes lower is released, by two reviewers (redoubt release request --from %s --to %s)", f.set.label.Banner(), e.name, e.name))
-	case !keepsConsentMarks(to, f.set.label):
-		return refuse(redoubt.Denied, ruleKeepsMarks, f.set.label.Banner()+" has marks that its originator alone takes away: keep them in the higher label")
-	case !who.Working.Dominates(to) || !b.facts.Ceiling.Dominates(to) || !e.ceiling.Dominates(to):
-		return refuse(redoubt.Denied, "within-bucket-range (2.1)", "it cannot lie in this bucket at that label: if it is not to be here at all, redoubt spill report")
-	case e.foreign(redoubt.NodeName(f.rec.maker)) || !e.alters(f.rec):
-		return refuse(redoubt.Denied, ruleOwn, "it is of another node: upgrade it where it was made")
-	}
-	defer e.noteFailure(ctx, ent, &err)
-	content, err := e.openContent(q.Name, f)
-	if err != nil {
-		return out, err
-	}
-	defer content.Close()
-	w, err := e.write(ctx, b, q.Name, to, e.own(to))
-	if err != nil {
-		return out, err
-	}
-	defer w.discard()
-	old := f.rec
-	w.copies = true
-	w.rec.author, w.rec.attrs, w.rec.tags, w.rec.retention, w.rec.hold, w.rec.sums = old.author, old.attrs, old.tags, old.retention, old.hold, old.sums
-	if old.parts {
-		w.rec.sums = redoubt.Checksums{} // those of parts are of parts
-	}
-	if err := w.reserve(w.least()); err != nil {
-		return out, err
-	}
-	if err := w.read(ctx, content.Reader(0, -1), old.size); err != nil {
-		return out, err
-	}
-	mark, rest := versionDuty(old.id), sourceDuty+hex.EncodeToString(old.id[:])
-	w.also = func(batch *store.Batch) error { // the name's lock is held
-		now, err := e.byID(e.engine, b, f.set.label, q.Name.Key, e.ids.versionID(old.id))
-		if err != nil || now.rec == nil {
-			return errors.Join(err, b.missing(op, q.Name))
-		}
-		if err := (duty{Set: f.set.id, Bucket: b.id, Parts: old.parts, Version: old.id[:]}).add(batch, mark); err != nil {
-			return err
-		}
-		if err := (duty{Source: &source{Name: q.Name, Version: e.ids.versionID(old.id)}}).add(batch, rest); err != nil {
-			return err
-		}
-		if err := e.noteErasure(ctx, batch, b, now, q.Name.Key); err != nil {
-			return err
-		}
-		return e.remove(batch, b, now, q.Name.Key)
-	}
-	v, err := w.commit(ctx, op, redoubt.Conditions{}, ent)
-	if err != nil {
-		return out, err
-	}
-	e.removed(f, q.Name.Key)
-	return redoubt.Regraded{Version: v.ID, Label: to.Banner(), Erased: e.ids.versionID(old.id)}, e.fulfilThese(ctx, []string{mark, rest})
-}
 
 // spillRecord is a report as it is kept: what was found, and what its progress is read off.
 type spillRecord struct {

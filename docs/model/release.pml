@@ -1,4 +1,4 @@
-/* The release of docs/spec/guard.md, as it stands in enclave/review.go, enclave/accept.go, identity/review.go and guard/release.go.
+/* The release of docs/spec/guard.md, as it stands in enclave/review.go, enclave/releasework.go, enclave/accept.go, identity/review.go and guard/release.go.
  * docs/model/README.md says what is left out and what was proved. `make model` checks it.
  *
  * Variables of the source begin with s_, of the target with t_, of the guard with g_; w_ is of the world: people and what they know. Two
