@@ -26,14 +26,32 @@ type RaiseStatus struct {
 	Awaiting bool         `json:"awaiting,omitempty"` // at the lower end: the guard has not said that it has the last one
 }
 
-// RaiseLedger is what a lower node keeps of what it handed to a guard. What the guard says that it has on its disk is done with: nothing
-// comes back from above.
+// RaisedBundle is what a bundle of a raise holds.
+type RaisedBundle struct {
+	Spans []JournalSpan      // of the journal; none, where it holds again what an earlier one held
+	Held  map[string][]Stamp // by label sets
+	Void  []uint64           // numbers of which it says that they are
+}
+
+// MaxRaiseEntries bounds the entries in one bundle of a raise.
+const MaxRaiseEntries = 16 << 10
+
+// How far back a lower node knows what it handed over: so many bundles, and so many entries in them.
+const (
+	MaxRaisedBundles = 4096
+	MaxRaisedEntries = 1 << 20
+)
+
+// RaiseLedger is what a lower node keeps of what it handed to a guard. What the guard says that it has is done with: nothing comes back from
+// above. What it has and loses it asks for by its number.
 type RaiseLedger interface {
 	// Handed takes the guard's word for the last bundle that it has. What was made since and is not that is void: its number is never used
 	// again, and its content goes into the next. It gives the numbers that are void.
 	Handed(ctx context.Context, peer NodeName, have BundleMark) (void []uint64, err error)
-	// HandOver keeps that a bundle was made, with the spans of the journal that are in it; durable on return.
-	HandOver(ctx context.Context, who Credential, peer NodeName, mark BundleMark, spans []JournalSpan) error
+	// HandOver keeps that a bundle was made, and what is in it; durable on return.
+	HandOver(ctx context.Context, who Credential, peer NodeName, mark BundleMark, b RaisedBundle) error
+	// HandedOver gives what was in a bundle, but for its spans. NotFound: it is void, or too long ago.
+	HandedOver(ctx context.Context, peer NodeName, serial uint64) (RaisedBundle, error)
 	// Begun gives, by label sets, how far a whole was handed over that takes several bundles: their Part, and the To that its first was of.
 	Begun(ctx context.Context, peer NodeName) (map[string]JournalSpan, error)
 	// Awaits gives the number of the last bundle that was made and that no guard said it has.
@@ -43,8 +61,11 @@ type RaiseLedger interface {
 // RaiseSource is the lower end of a raise, as a guard's low half sees it.
 type RaiseSource interface {
 	// HandRaise writes the next bundle, sealed to the higher node, once there is something that it has not handed over. have is the last that the
-	// guard has, on its disk; the zero mark: none. It waits; NotModified: nothing came until ctx ended.
+	// guard has; the zero mark: none. It waits; NotModified: nothing came until ctx ended.
 	HandRaise(ctx context.Context, guard Credential, peer NodeName, have BundleMark, w io.Writer) (BundleMark, error)
+	// HandAgain writes at once what an earlier bundle held and is still there, as the next bundle, which says that the earlier number is void.
+	// NotFound: that number is void already, or too long ago.
+	HandAgain(ctx context.Context, guard Credential, peer NodeName, have BundleMark, serial uint64, w io.Writer) (BundleMark, error)
 }
 
 // RaiseTarget is the higher end, as a guard's high half sees it.
@@ -58,6 +79,6 @@ type RaiseTarget interface {
 // dominates that node's ceiling: others are told of none.
 type RaiseService interface {
 	Raises(ctx context.Context, who Credential) ([]RaiseStatus, error)
-	// RaiseAnew has everything handed over once more: for what no guard's disk holds any more. By the administrator of the lower node.
+	// RaiseAnew has everything handed over once more: for what no number is known of any more. By the administrator of the lower node.
 	RaiseAnew(ctx context.Context, who Credential, peer NodeName) error
 }

@@ -53,6 +53,7 @@ func (s *server) guardRoutes(mux *http.ServeMux) {
 		"POST /v1/guard/accept":                 s.acceptRelease,
 		"POST /v1/guard/taken":                  s.releaseTaken,
 		"POST /v1/guard/raise/hand":             s.handRaise,
+		"POST /v1/guard/raise/again":            s.handAgain,
 		"POST /v1/guard/raise/take":             s.takeRaise,
 	} {
 		mux.HandleFunc(pattern, s.as(handle))
@@ -387,6 +388,25 @@ func (s *server) handRaise(w http.ResponseWriter, r *http.Request, who redoubt.C
 	}
 	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
 		return s.RaiseSource.HandRaise(ctx, who, in.Peer, have, to)
+	})
+}
+
+// handAgain answers as handRaise does, at once.
+func (s *server) handAgain(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	var in struct {
+		Peer   redoubt.NodeName `json:"peer"`
+		Have   markView         `json:"have"`
+		Serial uint64           `json:"serial"`
+	}
+	if err := read(w, r, &in); err != nil {
+		return err
+	}
+	have, err := in.Have.mark()
+	if err != nil {
+		return err
+	}
+	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+		return s.RaiseSource.HandAgain(ctx, who, in.Peer, have, in.Serial, to)
 	})
 }
 

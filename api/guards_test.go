@@ -71,6 +71,12 @@ func (f guardFake) HandRaise(ctx context.Context, who redoubt.Credential, peer r
 	}
 	return f.hand(ctx, w)
 }
+func (f guardFake) HandAgain(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, serial uint64, w io.Writer) (redoubt.BundleMark, error) {
+	if err := f.note(ctx, who, "again", string(peer), fmt.Sprint(have.Serial), fmt.Sprint(serial)); err != nil || f.hand == nil {
+		return redoubt.BundleMark{}, err
+	}
+	return f.hand(ctx, w)
+}
 func (f guardFake) TakeRaise(ctx context.Context, who redoubt.Credential, r io.Reader) (redoubt.BundleImport, error) {
 	b, _ := io.ReadAll(r)
 	return redoubt.BundleImport{Peer: "low", Serial: 3, ID: "id", Counts: []redoubt.BundleCount{{Label: "SECRET"}}}, f.note(ctx, who, "take", string(b))
@@ -276,9 +282,11 @@ func TestABundleIsWaitedForAndThenTakesItsTime(t *testing.T) {
 		}
 	})
 	for _, have := range []string{`{"serial":1}`, `{"serial":1,"numbering":"00","id":"00"}`, `{"serial":1,"numbering":"zz","id":"zz"}`, `{"serial":-1}`} {
-		f := guardFake{fake: &fake{}}
-		if w := askGuard(New(guardOptions(t, f)), "POST", "/v1/guard/raise/hand", "", `{"peer":"high","have":`+have+`}`, good); w.Code != http.StatusBadRequest || len(f.asked) > 0 {
-			t.Errorf("have %s: %d", have, w.Code)
+		for _, call := range []string{"hand", "again"} {
+			f := guardFake{fake: &fake{}}
+			if w := askGuard(New(guardOptions(t, f)), "POST", "/v1/guard/raise/"+call, "", `{"peer":"high","have":`+have+`}`, good); w.Code != http.StatusBadRequest || len(f.asked) > 0 {
+				t.Errorf("%s, have %s: %d", call, have, w.Code)
+			}
 		}
 	}
 }

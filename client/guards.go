@@ -269,6 +269,11 @@ func (g Guard) HandRaise(ctx context.Context, _ redoubt.Credential, peer redoubt
 	return handed(ctx, g.As, "/v1/guard/raise/hand", map[string]any{"peer": peer, "have": viewMark(have)}, w)
 }
 
+// HandAgain gets what an earlier bundle held.
+func (g Guard) HandAgain(ctx context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, serial uint64, w io.Writer) (m redoubt.BundleMark, err error) {
+	return handed(ctx, g.As, "/v1/guard/raise/again", map[string]any{"peer": peer, "have": viewMark(have), "serial": serial}, w)
+}
+
 func viewMark(m redoubt.BundleMark) (v markView) {
 	if m.Serial > 0 {
 		v = markView{hex.EncodeToString(m.Numbering[:]), m.Serial, hex.EncodeToString(m.ID[:]), m.Created}

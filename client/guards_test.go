@@ -87,6 +87,13 @@ func (g *guarded) HandRaise(_ context.Context, _ redoubt.Credential, peer redoub
 	}
 	return g.mark, err
 }
+func (g *guarded) HandAgain(_ context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, serial uint64, w io.Writer) (redoubt.BundleMark, error) {
+	if err := g.tell(peer, have, serial); err != nil {
+		return redoubt.BundleMark{}, err
+	}
+	_, err := io.WriteString(w, g.content)
+	return g.mark, err
+}
 func (g *guarded) TakeRaise(_ context.Context, _ redoubt.Credential, r io.Reader) (redoubt.BundleImport, error) {
 	b, _ := io.ReadAll(r)
 	return redoubt.BundleImport{Serial: 7, Missing: 2}, g.tell(string(b))
@@ -213,6 +220,16 @@ func TestABundleIsHandedOverWholeOrNotAtAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	g.wantGot(t, "hand", redoubt.NodeName("high"), g.mark)
+	out.Reset()
+	if m, err := at.HandAgain(ctx, who, "high", g.mark, 5, &out); err != nil || m != g.mark || out.String() != g.content {
+		t.Errorf("again: %+v, %v, and %d bytes", m, err, out.Len())
+	}
+	g.wantGot(t, "again", redoubt.NodeName("high"), g.mark, uint64(5))
+	g.fail = redoubt.NotFound
+	if _, err := at.HandAgain(ctx, who, "high", g.mark, 5, io.Discard); !errors.Is(err, redoubt.NotFound) {
+		t.Errorf("a number that is not known: %v", err)
+	}
+	g.fail, g.got = nil, nil
 	g.cut = true
 	if m, err := at.HandRaise(ctx, who, "high", g.mark, io.Discard); err == nil || m != (redoubt.BundleMark{}) {
 		t.Errorf("of one that was cut off: %+v, %v", m, err)

@@ -2,6 +2,8 @@ package enclave
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -57,14 +59,14 @@ func TestAGuardRaisesAndReleasesFromEndToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, path string, _ bool) error {
-			raw, err := os.ReadFile(path)
+		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, b *guard.Outgoing, _ bool) error {
+			raw, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
 			coming := filepath.Join(above, ".coming")
 			if err == nil {
 				err = os.WriteFile(coming, raw, 0o600)
 			}
 			if err == nil {
-				err = os.Rename(coming, filepath.Join(above, filepath.Base(path)))
+				err = os.Rename(coming, filepath.Join(above, fmt.Sprintf("%d.rbundle", b.Mark.Serial)))
 			}
 			k.Came("")
 			return err

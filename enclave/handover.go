@@ -1,13 +1,17 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
 
 	"redoubt"
 	"redoubt/store"
@@ -16,7 +20,12 @@ import (
 // What was handed to a guard, at the lower end of a raise:
 //
 //	b peer r        handoverRecord, JSON
+//	b peer h n      what was in bundle n (8): its numbering (16), void numbers (count 4, each 8), and of each label set its name (length 2) and stamps (count 4, each 16)
 func handoverKey(peer redoubt.NodeName) []byte { return bundleKey(peer, 'r') }
+
+func heldKey(peer redoubt.NodeName, serial uint64) []byte {
+	return binary.BigEndian.AppendUint64(bundleKey(peer, 'h'), serial)
+}
 
 // handoverRecord is what no guard has confirmed yet: the bundle that was made last, and the numbers that came to nothing.
 type handoverRecord struct {
@@ -25,6 +34,14 @@ type handoverRecord struct {
 	Void  []uint64
 	In    []uint64                       // those of Void that Mark's bundle tells of
 	Begun map[string]redoubt.JournalSpan `json:",omitempty"` // wholes of which a part was handed over
+	// Of what is known by number: the first, and how many entries there are in all.
+	Oldest  uint64 `json:",omitempty"`
+	Entries int    `json:",omitempty"`
+}
+
+// next is the record without the bundle that it was about.
+func (r handoverRecord) next() handoverRecord {
+	return handoverRecord{Void: r.Void, Begun: r.Begun, Oldest: r.Oldest, Entries: r.Entries}
 }
 
 // Handed takes the guard's word for what it has; see redoubt.RaiseLedger.
@@ -56,9 +73,11 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 		if len(rec.Void) > redoubt.MaxRaiseGaps {
 			rec.Void = rec.Void[len(rec.Void)-redoubt.MaxRaiseGaps:]
 		}
+		if err := e.forgetHeld(b, peer, rec.Mark.Serial, &rec); err != nil {
+			return nil, err
+		}
 	}
-	rec = handoverRecord{Void: rec.Void, Begun: rec.Begun}
-	return rec.Void, e.keepHandover(ctx, b, peer, rec, nil)
+	return rec.Void, e.keepHandover(ctx, b, peer, rec.next(), nil)
 }
 
 // setBack begins a raise anew where this state is a backup that was restored: what its positions, its numbers and its void ones say is of another
@@ -77,14 +96,22 @@ func (e *Enclave) setBack(ctx context.Context, peer redoubt.NodeName) (bool, err
 		return false, err
 	}
 	b.Delete(madeKey(peer))
+	prefix := bundleKey(peer, 'h')
+	if err := e.forget(b, prefix); err != nil {
+		return false, err
+	}
 	return true, e.keepHandover(ctx, b, peer, handoverRecord{}, nil)
 }
 
 // forgetPositions makes unknown how far a peer has each set.
 func (e *Enclave) forgetPositions(b *store.Batch, peer redoubt.NodeName) error {
+	return e.forget(b, peerKey(peer))
+}
+
+// forget deletes what lies behind a prefix, and not at it.
+func (e *Enclave) forget(b *store.Batch, prefix []byte) error {
 	view := e.engine.View()
 	defer view.Close()
-	prefix := peerKey(peer)
 	it := view.Scan(prefix, after(prefix))
 	defer it.Close()
 	for it.Next() {
@@ -133,7 +160,7 @@ func (e *Enclave) keepHandover(ctx context.Context, b *store.Batch, peer redoubt
 }
 
 // HandOver keeps that a bundle was made for a guard; see redoubt.RaiseLedger.
-func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, mark redoubt.BundleMark, spans []redoubt.JournalSpan) error {
+func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, mark redoubt.BundleMark, made redoubt.RaisedBundle) error {
 	e.links.bundles.Lock()
 	defer e.links.bundles.Unlock()
 	var rec handoverRecord
@@ -157,12 +184,112 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 		return err
 	}
 	b.Set(madeKey(peer), raw)
+	was := rec
+	rec = rec.next()
+	rec.Mark, rec.Spans, rec.In = mark, made.Spans, was.Void
+	if err := e.keepHeld(b, peer, &rec, made); err != nil {
+		return err
+	}
 	action := redoubt.ActionHandRaise
 	if l, err := e.link("HandOver", peer); err == nil && l.Partner {
 		action = redoubt.ActionHandPartner
 	}
 	ent := e.describe(ctx, ask{who: who, action: action, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
-	return e.keepHandover(ctx, b, peer, handoverRecord{Mark: mark, Spans: spans, Void: rec.Void, In: rec.Void, Begun: rec.Begun}, ent)
+	return e.keepHandover(ctx, b, peer, rec, ent)
+}
+
+// keepHeld notes what is in the bundle that rec is about, and forgets the oldest of those before it, beyond what is known.
+func (e *Enclave) keepHeld(b *store.Batch, peer redoubt.NodeName, rec *handoverRecord, made redoubt.RaisedBundle) error {
+	n := rec.Mark.Serial
+	raw, entries, err := encodeHeld(rec.Mark.Numbering, made)
+	if err != nil {
+		return err
+	}
+	if rec.Oldest == 0 {
+		rec.Oldest = n
+	}
+	for rec.Entries += entries; rec.Oldest < n && (rec.Entries > redoubt.MaxRaisedEntries || n-rec.Oldest >= redoubt.MaxRaisedBundles); rec.Oldest++ {
+		if err := e.forgetHeld(b, peer, rec.Oldest, rec); err != nil {
+			return err
+		}
+	}
+	b.Set(heldKey(peer, n), raw)
+	return nil
+}
+
+// forgetHeld forgets what was in a bundle.
+func (e *Enclave) forgetHeld(b *store.Batch, peer redoubt.NodeName, serial uint64, rec *handoverRecord) error {
+	raw, ok, err := e.engine.Get(heldKey(peer, serial))
+	if err != nil || !ok {
+		return err
+	}
+	b.Delete(heldKey(peer, serial))
+	rec.Entries -= len(raw) / len(redoubt.Stamp{}) // as they were counted
+	return nil
+}
+
+// encodeHeld also counts the entries, or as many of them as its bytes would be.
+func encodeHeld(numbering [16]byte, made redoubt.RaisedBundle) (raw []byte, entries int, err error) {
+	var b cryptobyte.Builder
+	b.AddBytes(numbering[:])
+	b.AddUint32(uint32(len(made.Void)))
+	for _, n := range made.Void {
+		b.AddUint64(n)
+	}
+	for _, set := range slices.Sorted(maps.Keys(made.Held)) {
+		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes([]byte(set)) })
+		b.AddUint32(uint32(len(made.Held[set])))
+		for _, s := range made.Held[set] {
+			b.AddBytes(s[:])
+		}
+	}
+	raw, err = b.Bytes()
+	return raw, len(raw) / len(redoubt.Stamp{}), err
+}
+
+func decodeHeld(raw []byte) (numbering [16]byte, made redoubt.RaisedBundle, err error) {
+	s := cryptobyte.String(raw)
+	var n uint32
+	ok := s.CopyBytes(numbering[:]) && s.ReadUint32(&n) && uint64(n)*8 <= uint64(len(s))
+	made.Held = map[string][]redoubt.Stamp{}
+	for ; ok && n > 0; n-- {
+		var serial uint64
+		ok = s.ReadUint64(&serial)
+		made.Void = append(made.Void, serial)
+	}
+	for ok && !s.Empty() {
+		var set cryptobyte.String
+		if ok = s.ReadUint16LengthPrefixed(&set) && s.ReadUint32(&n) && uint64(n)*uint64(len(redoubt.Stamp{})) <= uint64(len(s)); ok {
+			stamps := make([]redoubt.Stamp, n)
+			for i := range stamps {
+				s.CopyBytes(stamps[i][:])
+			}
+			made.Held[string(set)] = stamps
+		}
+	}
+	if !ok {
+		return numbering, redoubt.RaisedBundle{}, &redoubt.Error{Op: "HandedOver", Kind: redoubt.Corrupt, Err: errRecord}
+	}
+	return numbering, made, nil
+}
+
+// HandedOver reads what was in a bundle of the numbering that goes on; see redoubt.RaiseLedger.
+func (e *Enclave) HandedOver(ctx context.Context, peer redoubt.NodeName, serial uint64) (made redoubt.RaisedBundle, err error) {
+	missing := &redoubt.Error{Op: "HandedOver", Object: string(peer), Kind: redoubt.NotFound, Err: errors.New("what was in that number is not known any more, or it is void"),
+		Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
+	last, err := e.Made(ctx, peer)
+	if err != nil {
+		return made, err
+	}
+	raw, ok, err := e.engine.Get(heldKey(peer, serial))
+	if err != nil || !ok {
+		return made, cmp.Or(err, error(missing))
+	}
+	numbering, made, err := decodeHeld(raw)
+	if err == nil && numbering != last.Numbering {
+		err = missing
+	}
+	return made, err
 }
 
 // Awaits tells of the last bundle that no guard said it has.

@@ -83,11 +83,16 @@ func (g PartnerGiving) Handed(ctx context.Context, peer redoubt.NodeName, have r
 }
 
 // HandOver keeps that a bundle was made. Until it has, what was written is no bundle: so an agreement that ended meanwhile let nothing out.
-func (g PartnerGiving) HandOver(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, mark redoubt.BundleMark, spans []redoubt.JournalSpan) error {
+func (g PartnerGiving) HandOver(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, mark redoubt.BundleMark, b redoubt.RaisedBundle) error {
 	if _, err := g.agreement(peer); err != nil {
 		return err
 	}
-	return g.e.HandOver(ctx, who, peer, mark, spans)
+	return g.e.HandOver(ctx, who, peer, mark, b)
+}
+
+// HandedOver is nothing: a partner that lost what it has is given everything anew.
+func (g PartnerGiving) HandedOver(_ context.Context, peer redoubt.NodeName, _ uint64) (b redoubt.RaisedBundle, err error) {
+	return b, &redoubt.Error{Op: "HandedOver", Object: string(peer), Kind: redoubt.NotFound}
 }
 
 // Begun is that of the enclave.

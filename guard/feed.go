@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -8,118 +9,145 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"redoubt"
 )
 
-// FeederOptions is what the low half of a raise is made of. All but Keep and Log is needed.
+// FeederOptions is what the low half of a raise is made of. All but Memory, Keep and Log is needed.
 type FeederOptions struct {
 	High   redoubt.NodeName // whose bundles these are
 	Guard  redoubt.Credential
 	Source redoubt.RaiseSource
-	Dir    string // its spool, its own
-	// Send sends a file one way. It knows nothing of what arrives. again: it was sent before, and has time.
-	Send func(ctx context.Context, path string, again bool) error
-	Keep int64 // bytes of bundles that were sent and are kept, for a person to feed again; 0: DefaultKeep
-	Log  *slog.Logger
+	Dir    string // of its notes, and of bundles that are too large for memory; its own
+	// Send sends a bundle one way. It knows nothing of what arrives. again: it was sent before, and has time.
+	Send   func(ctx context.Context, b *Outgoing, again bool) error
+	Memory int64 // bytes of bundles that are held in memory; 0: DefaultMemory
+	Keep   int64 // bytes of those in files; 0: DefaultKeep
+	Log    *slog.Logger
 }
 
 // Limits of a feeder.
 const (
-	DefaultKeep = 4 << 30
-	maxKept     = 4096    // bundles that are kept beside
-	maxUnsent   = 8 << 30 // bytes that wait to be sent: then the source keeps its own, as it does while the guard is down
-	pollEvery   = time.Second
-	againMax    = 30 * time.Second // between two tries of a source that is away
-	repeatEvery = 2 * time.Second  // whatever comes, what is due has a turn then,
-	repeatShare = 8                // of one part in so many of the time
+	DefaultMemory = 128 << 20
+	DefaultKeep   = 4 << 30
+	maxHeldFiles  = 64 // bundles in files
+	pollEvery     = time.Second
+	againMax      = 30 * time.Second // between two tries of a source that is away
+	repeatEvery   = 2 * time.Second  // whatever comes, what is due has a turn then,
+	repeatShare   = 8                // of one part in so many of the time
 )
 
 // repeats is when a bundle that was sent is sent again, if nothing newer comes: a high half that was away for a few minutes is fed without
 // anybody having to ask. While much comes nothing is repeated: it would take the road, and the time of both halves, from what is new.
 var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
 
-// repeatsLast is longer than all of them take on a road that is free.
-const repeatsLast = 4 * time.Minute
-
-// Feeder is the low half of a raise: it takes bundles from the low node into its spool, and sends each of them one way. One that is in the
-// spool is handed over: the low node makes no other of its content. Run is called once.
+// Feeder is the low half of a raise: it takes bundles from the low node, and sends each of them one way. It keeps nothing on a disk: the low node has
+// all of it, and gives it again by its number. What was not sent whole, or not repeated as often as it is to be, when a feeder ends, the next one asks
+// for. Run is called once.
 type Feeder struct {
-	o     FeederOptions
-	spool spool
-	have  redoubt.BundleMark // the newest in the spool; of the one that fetches
-	sent  sent               // of the one that sends, as the four below are
-	again []repeat           // of bundles that are in the spool still
-	busy  time.Time          // when something new was sent last
-	turn  time.Time          // when something is repeated whatever comes
-	fresh chan struct{}      // something came into the spool
+	o    FeederOptions
+	busy time.Time // when something new was sent last; of the one that sends, as the next is
+	turn time.Time // when something is repeated whatever comes
+
+	fresh chan struct{} // there is something to send
+	asks  chan struct{} // there is something to ask for, or room
+
+	mu      sync.Mutex // guards what follows
+	note    note
+	lacking []uint64    // numbers that are to be asked for again, in their order
+	waiting []*Outgoing // not sent yet
+	sent    []*Outgoing // to be repeated
+	spare   [][]byte    // memory of some that are over
 }
 
-// sent is the newest that was sent whole of each numbering that the spool has.
-type sent []redoubt.BundleMark
-
-// has says whether a bundle was sent.
-func (all sent) has(m redoubt.BundleMark) bool {
-	return slices.ContainsFunc(all, func(last redoubt.BundleMark) bool { return last.Numbering == m.Numbering && m.Serial <= last.Serial })
-}
-
-// with is all with one more, without what the spool has no more.
-func (all sent) with(m redoubt.BundleMark, there []spooled) sent {
-	out := sent{m}
-	for _, last := range all {
-		if last.Numbering != m.Numbering && slices.ContainsFunc(there, func(b spooled) bool { return b.mark.Numbering == last.Numbering }) {
-			out = append(out, last)
-		}
-	}
-	return out
-}
-
-// repeat is a bundle that is to be sent once more.
-type repeat struct {
-	path string
+// Outgoing is a bundle as a feeder holds it.
+type Outgoing struct {
+	*contents
+	Mark redoubt.BundleMark
+	of   uint64 // the number whose content it has; 0: its own
 	at   time.Time
 	step int
 }
 
-// NewFeeder opens the spool.
-func NewFeeder(o FeederOptions) (*Feeder, error) {
-	if o.Keep == 0 {
-		o.Keep = DefaultKeep
+// note is what a feeder knows of the one before it. It is not synced: what a power cut takes back of it is asked for once more.
+type note struct {
+	Have redoubt.BundleMark   // the newest that it had
+	Sent uint64               // and the newest that it sent, or that the one before it did
+	Over []redoubt.NumberSpan // those about which nothing is left to do
+}
+
+const noteName = "feed.json"
+
+// isOver says whether nothing is left to do about a number.
+func (n *note) isOver(serial uint64) bool { return inSpans(n.Over, serial) }
+
+// over notes that nothing is left to do about the numbers of a span.
+func (n *note) over(s redoubt.NumberSpan) {
+	out := n.Over[:0:0]
+	for _, t := range n.Over {
+		if t.From > s.To && t.From-s.To > 1 || s.From > t.To && s.From-t.To > 1 {
+			out = append(out, t)
+			continue
+		}
+		s = redoubt.NumberSpan{From: min(s.From, t.From), To: max(s.To, t.To)}
 	}
+	at, _ := slices.BinarySearchFunc(out, s, func(a, b redoubt.NumberSpan) int { return cmp.Compare(a.From, b.From) })
+	n.Over = slices.Insert(out, at, s)
+}
+
+// undo notes that something is left to do about a number.
+func (n *note) undo(serial uint64) {
+	var out []redoubt.NumberSpan
+	for _, s := range n.Over {
+		if serial < s.From || serial > s.To {
+			out = append(out, s)
+			continue
+		}
+		if s.From < serial {
+			out = append(out, redoubt.NumberSpan{From: s.From, To: serial - 1})
+		}
+		if serial < s.To {
+			out = append(out, redoubt.NumberSpan{From: serial + 1, To: s.To})
+		}
+	}
+	n.Over = out
+}
+
+// oldest is the first number that the low node may know what was in.
+func (n *note) oldest() uint64 {
+	return n.Have.Serial - min(n.Have.Serial, redoubt.MaxRaisedBundles) + 1
+}
+
+// lacking are the numbers about which something is left to do.
+func (n *note) lacking() (all []uint64) {
+	for serial := n.oldest(); serial <= n.Have.Serial; serial++ {
+		if !n.isOver(serial) {
+			all = append(all, serial)
+		}
+	}
+	return all
+}
+
+// NewFeeder reads what the one before it noted.
+func NewFeeder(o FeederOptions) (*Feeder, error) {
+	o.Memory, o.Keep = cmp.Or(o.Memory, DefaultMemory), cmp.Or(o.Keep, DefaultKeep)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s, err := openSpool(o.Dir)
-	if err != nil {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, diskFault(o.Dir, err)
+	}
+	f := &Feeder{o: o, fresh: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
+	if err := hinted(o.Dir, noteName, &f.note, o.Log); err != nil {
 		return nil, err
 	}
-	f := &Feeder{o: o, spool: s, fresh: make(chan struct{}, 1)}
-	if err := errors.Join(hinted(s, haveName, &f.have, o.Log), hinted(s, sentName, &f.sent, o.Log)); err != nil {
-		return nil, err
-	}
-	return f, f.repeatAnew()
+	f.lacking = f.note.lacking()
+	return f, nil
 }
 
-// repeatAnew has what may not have been sent as often as it is to be, when the last process ended, repeated from the first: where both halves ended at
-// once, the higher one lacks what it had not made durable.
-func (f *Feeder) repeatAnew() error {
-	all, err := f.spool.all(f.o.High)
-	var newest time.Time
-	for _, b := range all {
-		if f.sent.has(b.mark) && b.at.After(newest) {
-			newest = b.at
-		}
-	}
-	for _, b := range all {
-		if f.sent.has(b.mark) && newest.Sub(b.at) < repeatsLast {
-			f.repeatLater(b.path)
-		}
-	}
-	return err
-}
-
-// Run feeds until ctx ends. A source that is away is tried again; an error is the spool's own.
+// Run feeds until ctx ends. A source that is away is tried again; an error is the folder's own.
 func (f *Feeder) Run(ctx context.Context) error {
 	failed := make(chan error, 2)
 	ctx, stop := context.WithCancel(ctx)
@@ -131,25 +159,22 @@ func (f *Feeder) Run(ctx context.Context) error {
 	return errors.Join(err, <-failed)
 }
 
-// fetch takes bundles into the spool.
+// fetch takes bundles: what is lacking before what is new.
 func (f *Feeder) fetch(ctx context.Context) error {
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
-		have := f.have
-		room, err := f.room()
-		if err != nil {
-			return err
-		}
-		if !room {
-			f.o.Log.Error("the raise is not sent as fast as it comes: what is new stays with the lower node", slog.Int64("waiting_bytes", maxUnsent))
-			wait(ctx, againMax)
+		if !f.room() {
+			await(ctx, f.asks, againMax)
 			continue
 		}
-		m, err := f.spool.take(func(w io.Writer) (redoubt.BundleMark, error) {
-			return f.o.Source.HandRaise(ctx, f.o.Guard, f.o.High, have, w)
-		})
+		b, err := f.take(ctx)
 		switch {
 		case errors.Is(err, redoubt.NotModified):
+			continue
+		case b.of != 0 && errors.Is(err, redoubt.NotFound):
+			if err := f.giveUp(b.of); err != nil {
+				return err
+			}
 			continue
 		case err != nil && ctx.Err() == nil:
 			pause = min(max(2*pause, 250*time.Millisecond), againMax)
@@ -160,100 +185,211 @@ func (f *Feeder) fetch(ctx context.Context) error {
 			return nil
 		}
 		pause = 0
-		f.have = m
-		if err := f.spool.hint(haveName, m); err != nil { // without it another bundle holds the same, and this one's number is void
+		if err := f.hold(b); err != nil {
 			return err
 		}
-		f.wake()
 	}
 	return nil
 }
 
-// haveName and sentName are records of their own: each has one writer.
-const (
-	haveName = "have.json"
-	sentName = "sent.json"
-)
-
-// room says whether more may wait to be sent.
-func (f *Feeder) room() (bool, error) {
-	all, err := f.spool.all(f.o.High)
-	if err != nil {
-		return false, err
-	}
-	var done sent
-	if err := f.spool.record(sentName, &done); err != nil {
-		return false, err
-	}
-	var waiting int64
-	for _, b := range all {
-		if !done.has(b.mark) {
-			waiting += b.bytes
-		}
-	}
-	return waiting <= maxUnsent, nil
+// room says whether more may wait to be sent: half of what is held.
+func (f *Feeder) room() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	memory, file := holds(f.waiting)
+	return memory <= f.o.Memory/2 && file <= f.o.Keep/2 && len(f.waiting) < maxHeldFiles
 }
 
-// send sends what is new, in its order, then what a person asked for, then what is due once more.
+// holds is what bundles take.
+func holds(all []*Outgoing) (memory, file int64) {
+	for _, b := range all {
+		m, d := b.holds()
+		memory, file = memory+m, file+d
+	}
+	return memory, file
+}
+
+// take takes the next one. That it waits for something new ends where something is lacking.
+func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
+	f.mu.Lock()
+	b := &Outgoing{contents: &contents{dir: f.o.Dir}}
+	if last := len(f.spare) - 1; last >= 0 {
+		b.buf, f.spare = f.spare[last][:0], f.spare[:last]
+	}
+	have := f.note.Have
+	if len(f.lacking) > 0 {
+		b.of = f.lacking[0]
+	}
+	f.mu.Unlock()
+	var err error
+	if b.of != 0 {
+		b.Mark, err = f.o.Source.HandAgain(ctx, f.o.Guard, f.o.High, have, b.of, b.contents)
+	} else {
+		within, stop := context.WithCancel(ctx)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			for within.Err() == nil {
+				if await(within, f.asks, againMax); f.lacks() {
+					stop()
+				}
+			}
+		}()
+		b.Mark, err = f.o.Source.HandRaise(within, f.o.Guard, f.o.High, have, b.contents)
+		cut := within.Err() != nil && ctx.Err() == nil
+		stop()
+		<-ended
+		if err != nil && cut {
+			err = redoubt.NotModified
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err != nil {
+		f.reuse(b.close())
+		return b, err
+	}
+	if small := slices.Clone(b.buf); cap(small) < cap(b.buf)/2 { // a small bundle does not hold the memory of a large one
+		f.reuse(b.buf)
+		b.buf = small
+	}
+	return b, nil
+}
+
+// maxSpare is how many buffers wait to be used again: one that comes, and one that is let go meanwhile.
+const maxSpare = 2
+
+func (f *Feeder) reuse(buf []byte) {
+	if cap(buf) > maxRaised && len(f.spare) < maxSpare {
+		f.spare = append(f.spare, buf)
+	}
+}
+
+func (f *Feeder) lacks() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.lacking) > 0
+}
+
+// hold has a bundle wait to be sent.
+func (f *Feeder) hold(b *Outgoing) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.note.Have.Numbering != b.Mark.Numbering { // another life of the lower state, or the first bundle that this half has
+		f.note, f.lacking = note{}, nil
+	}
+	n, last := &f.note, f.note.Have.Serial
+	n.Have = b.Mark
+	for serial := max(last+1, n.oldest()); serial < b.Mark.Serial; serial++ { // void; or had, and a power cut, or the loss of a disk, took back what was noted
+		f.lacking = append(f.lacking, serial)
+	}
+	f.lacking = slices.DeleteFunc(f.lacking, func(serial uint64) bool { return serial == b.of })
+	f.waiting = append(f.waiting, b)
+	wake(f.fresh)
+	return f.keep()
+}
+
+// giveUp is about a number that is void, or too long ago.
+func (f *Feeder) giveUp(serial uint64) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.o.Log.Warn("what was in a number is not known any more, or it is void", slog.Uint64("serial", serial))
+	f.lacking = slices.DeleteFunc(f.lacking, func(n uint64) bool { return n == serial })
+	f.note.over(redoubt.NumberSpan{From: serial, To: serial})
+	return f.keep()
+}
+
+// keep writes the note, with mu held. It outlives the process.
+func (f *Feeder) keep() error { return hint(f.o.Dir, noteName, f.note) }
+
+// send sends what is new, in its order, then what is due once more.
 func (f *Feeder) send(ctx context.Context) error {
 	for ctx.Err() == nil {
 		if err := f.sendNew(ctx); err != nil {
 			return err
 		}
-		if err := f.refeed(ctx); err != nil {
+		if err := f.refeed(); err != nil {
 			return err
 		}
 		if err := f.repeat(ctx); err != nil {
 			return err
 		}
-		if err := f.forget(); err != nil {
-			return err
-		}
-		next := time.NewTimer(f.nextLook())
-		select {
-		case <-f.fresh:
-		case <-next.C:
-		case <-ctx.Done():
-		}
-		next.Stop()
+		await(ctx, f.fresh, f.nextLook())
 	}
 	return nil
 }
 
 // nextLook is how long there is nothing to do, as far as is known: until the first repeat is due.
 func (f *Feeder) nextLook() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	d := pollEvery
 	free := min(time.Until(f.busy.Add(repeats[0])), time.Until(f.turn))
-	for _, r := range f.again {
-		d = min(d, max(time.Until(r.at), free, 10*time.Millisecond))
+	for _, b := range f.sent {
+		d = min(d, max(time.Until(b.at), free, 10*time.Millisecond))
 	}
 	return d
 }
 
 func (f *Feeder) sendNew(ctx context.Context) error {
-	all, err := f.spool.all(f.o.High)
-	if err != nil {
-		return err
-	}
-	for _, b := range all {
-		if f.sent.has(b.mark) {
-			continue
+	for ctx.Err() == nil {
+		f.mu.Lock()
+		var b *Outgoing
+		if len(f.waiting) > 0 {
+			b = f.waiting[0]
 		}
-		if err := f.o.Send(ctx, b.path, false); err != nil {
-			if ctx.Err() != nil {
-				return nil
+		f.mu.Unlock()
+		if b == nil {
+			return nil
+		}
+		if err := f.o.Send(ctx, b, false); err != nil {
+			if ctx.Err() == nil {
+				f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
 			}
-			f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
 			return nil // it is tried again
 		}
-		f.sent = f.sent.with(b.mark, all)
-		if err := f.spool.hint(sentName, f.sent); err != nil { // without it this is sent once more
+		f.busy = time.Now()
+		if err := f.wasSent(b); err != nil {
 			return err
 		}
-		f.busy = time.Now()
-		f.repeatLater(b.path)
 	}
 	return nil
+}
+
+// wasSent has a bundle repeated, and lets go of the oldest for which there is no more room. What it had of another number is with it from now on.
+func (f *Feeder) wasSent(b *Outgoing) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting = f.waiting[1:]
+	b.at = f.busy.Add(repeats[0])
+	f.sent = append(f.sent, b)
+	if b.Mark.Numbering == f.note.Have.Numbering {
+		f.note.Sent = max(f.note.Sent, b.Mark.Serial)
+	}
+	if b.of != 0 {
+		f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
+	}
+	for {
+		m1, d1 := holds(f.waiting)
+		m2, d2 := holds(f.sent)
+		if len(f.sent) == 0 || m1+m2 <= f.o.Memory && d1+d2 <= f.o.Keep && len(f.sent) < maxHeldFiles*64 {
+			break
+		}
+		f.end(f.sent[0])
+	}
+	wake(f.asks)
+	return f.keep()
+}
+
+// end lets go of a bundle that was sent, with mu held.
+func (f *Feeder) end(b *Outgoing) {
+	f.sent = slices.DeleteFunc(f.sent, func(x *Outgoing) bool { return x == b })
+	if b.Mark.Numbering == f.note.Have.Numbering {
+		f.note.over(redoubt.NumberSpan{From: b.Mark.Serial, To: b.Mark.Serial})
+	}
+	if f.reuse(b.close()); len(f.sent)+len(f.waiting) == 0 {
+		f.spare = nil // nothing goes on
+	}
 }
 
 // repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
@@ -263,8 +399,8 @@ func (f *Feeder) repeat(ctx context.Context) error {
 	turn := !began.Before(f.turn)
 	for ctx.Err() == nil {
 		now := time.Now()
-		i := f.due(now)
-		if i < 0 {
+		b := f.due(now)
+		if b == nil {
 			f.turn = now.Add(repeatEvery)
 			return nil
 		}
@@ -279,41 +415,44 @@ func (f *Feeder) repeat(ctx context.Context) error {
 			f.turn = now.Add(max(repeatEvery, repeatShare*took))
 			return nil
 		}
-		r := f.again[i]
-		_ = f.o.Send(within, r.path, idle) // one that is gone, or a road that fails: it was sent once, and the next repeat follows
+		_ = f.o.Send(within, b, idle) // a road that fails: it was sent once, and the next repeat follows
 		cut := within.Err() != nil
 		end()
 		if cut {
 			return nil
 		}
-		if r.step++; r.step == len(repeats) {
-			f.again = slices.Delete(f.again, i, i+1)
-			continue
+		if err := f.repeated(b, now); err != nil {
+			return err
 		}
-		r.at = now.Add(repeats[r.step])
-		f.again[i] = r
 	}
 	return nil
 }
 
-// repeatLater has a bundle repeated from now on, once.
-func (f *Feeder) repeatLater(path string) {
-	f.again = slices.DeleteFunc(f.again, func(r repeat) bool { return r.path == path })
-	f.again = append(f.again, repeat{path, time.Now().Add(repeats[0]), 0})
+// repeated plans the next repeat of a bundle, or lets go of it.
+func (f *Feeder) repeated(b *Outgoing, now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b.step++; b.step < len(repeats) {
+		b.at = now.Add(repeats[b.step])
+		return nil
+	}
+	f.end(b)
+	return f.keep()
 }
 
-// due is the place of the repeat that is due longest; -1: none is.
-func (f *Feeder) due(now time.Time) int {
-	at := -1
-	for i, r := range f.again {
-		if !now.Before(r.at) && (at < 0 || r.at.Before(f.again[at].at)) {
-			at = i
+// due is the bundle whose repeat is due longest; nil: none is.
+func (f *Feeder) due(now time.Time) (first *Outgoing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.sent {
+		if !now.Before(b.at) && (first == nil || b.at.Before(first.at)) {
+			first = b
 		}
 	}
-	return at
+	return first
 }
 
-// whileIdle is ctx until something new comes into the spool.
+// whileIdle is ctx until there is something new.
 func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
 	ctx, stop := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -321,7 +460,7 @@ func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
 		defer close(ended)
 		select {
 		case <-f.fresh:
-			f.wake()
+			wake(f.fresh)
 			stop()
 		case <-ctx.Done():
 		}
@@ -329,111 +468,194 @@ func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop(); <-ended }
 }
 
-// wake has the one that sends look for what is new.
-func (f *Feeder) wake() {
-	select {
-	case f.fresh <- struct{}{}:
-	default:
-	}
-}
-
 // Refeed is what a person at the low side asks to be sent once more.
 type Refeed struct {
 	Serials []redoubt.NumberSpan `json:"serials"` // of the newest numbering
 }
 
-// AskRefeed asks the feeder whose spool is in dir to send numbers again, those of them that it has: in a gap there may be numbers that never
-// were, and what is still lacking then is a gap still. NotFound: it has none of them any more; then raising anew is what is left.
-func AskRefeed(dir string, high redoubt.NodeName, serials []redoubt.NumberSpan) error {
-	s, err := openSpoolAsIs(dir)
-	if err != nil {
+// AskRefeed asks the feeder whose folder is dir to send numbers again: in a gap there may be numbers that never were, and what is still lacking then is a
+// gap still. NotFound: it never had any of them, or so long ago that nobody knows what was in them; then raising anew is what is left.
+func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
+	var n note
+	if err := record(dir, noteName, &n); err != nil {
 		return err
 	}
-	all, err := s.all(high)
-	if err != nil {
-		return err
-	}
-	var newest redoubt.BundleMark
-	has := map[uint64]bool{}
-	for _, b := range all {
-		if b.mark.Numbering != newest.Numbering {
-			newest, has = b.mark, map[uint64]bool{}
-		}
-		has[b.mark.Serial] = true
-	}
-	found := false
-	for n := range has {
-		found = found || inSpans(serials, n)
-	}
-	if !found {
-		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is in the spool any more"),
+	if n.Have.Serial == 0 || !slices.ContainsFunc(serials, func(s redoubt.NumberSpan) bool { return s.From <= n.Have.Serial && s.To >= n.oldest() }) {
+		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is known any more"),
 			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
 	}
-	return s.keep(refeedName, Refeed{Serials: serials})
+	return keepRecord(dir, refeedName, Refeed{Serials: serials})
 }
 
 func inSpans(all []redoubt.NumberSpan, n uint64) bool {
 	return slices.ContainsFunc(all, func(s redoubt.NumberSpan) bool { return s.From <= n && n <= s.To })
 }
 
-// refeed sends what a person asked for.
-func (f *Feeder) refeed(ctx context.Context) error {
-	path := filepath.Join(f.spool.dir, refeedName)
+// refeed takes what a person asked for: what is held is due now, the rest is asked for.
+func (f *Feeder) refeed() error {
+	path := filepath.Join(f.o.Dir, refeedName)
 	if _, err := os.Stat(path); err != nil {
 		return nil
 	}
 	var asked Refeed
-	if err := f.spool.record(refeedName, &asked); err != nil {
-		f.o.Log.Error("what is to be fed again cannot be read", slog.String("kind", redoubt.KindOf(err).Error()))
-		return diskFault(f.spool.dir, os.Remove(path))
-	}
-	all, err := f.spool.all(f.o.High)
-	if err != nil {
+	if err := hinted(f.o.Dir, refeedName, &asked, f.o.Log); err != nil {
 		return err
 	}
-	for _, b := range all {
-		if b.mark.Numbering != all[len(all)-1].mark.Numbering || !inSpans(asked.Serials, b.mark.Serial) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for serial := f.note.oldest(); serial <= f.note.Have.Serial; serial++ {
+		if !inSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
 			continue
 		}
-		if err := f.o.Send(ctx, b.path, false); err != nil {
-			return nil // it is asked for still
+		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Serial == serial }); i >= 0 {
+			f.sent[i].at, f.sent[i].step = time.Now(), 0
+			continue
 		}
-		f.repeatLater(b.path)
+		f.note.undo(serial)
+		f.lacking = append(f.lacking, serial)
 	}
-	return diskFault(f.spool.dir, os.Remove(path))
-}
-
-// forget removes the oldest of what was sent, beyond what is kept, and repeats nothing that is not there.
-func (f *Feeder) forget() error {
-	all, err := f.spool.all(f.o.High)
-	if err != nil {
+	wake(f.asks)
+	if err := f.keep(); err != nil {
 		return err
 	}
-	var kept, files int64
-	there := map[string]bool{}
-	for _, b := range slices.Backward(all) {
-		if f.sent.has(b.mark) {
-			kept += b.bytes
-			files++
-		}
-		if kept <= f.o.Keep && files <= maxKept || !f.sent.has(b.mark) {
-			there[b.path] = true
-			continue
-		}
-		if err := os.Remove(b.path); err != nil {
-			return diskFault(f.spool.dir, err)
-		}
-	}
-	f.again = slices.DeleteFunc(f.again, func(r repeat) bool { return !there[r.path] })
-	return nil
+	return diskFault(f.o.Dir, removed(os.Remove(path)))
 }
 
-// wait waits, or until ctx ends.
-func wait(ctx context.Context, d time.Duration) {
+// wake has who waits look again.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// await waits to be woken, or for d, or until ctx ends.
+func await(ctx context.Context, c chan struct{}, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
+	case <-c:
 	case <-t.C:
 	case <-ctx.Done():
 	}
+}
+
+// wait waits, or until ctx ends.
+func wait(ctx context.Context, d time.Duration) { await(ctx, nil, d) }
+
+// contents is a bundle as it comes: in memory as far as it is no longer than maxInMemory, and else in a file that has no name.
+type contents struct {
+	dir  string
+	buf  []byte
+	file *os.File
+	size int64
+}
+
+const (
+	maxInMemory = 32 << 20
+	firstBytes  = 64 << 10
+	maxRaised   = 16 << 20 // what most have at most, but for a little: from there on memory grows by stepBytes
+	stepBytes   = 2 << 20
+)
+
+// Size is how many bytes there are.
+func (c *contents) Size() int64 { return c.size }
+
+func (c *contents) Write(p []byte) (int, error) {
+	if c.file == nil && len(c.buf)+len(p) <= maxInMemory {
+		c.buf = append(c.buf, p...)
+		c.size += int64(len(p))
+		return len(p), nil
+	}
+	if err := c.spill(); err != nil {
+		return 0, err
+	}
+	n, err := c.file.Write(p)
+	c.size += int64(n)
+	return n, diskFault(c.dir, err)
+}
+
+// ReadFrom reads to the end of r, into memory as long as that is enough.
+func (c *contents) ReadFrom(r io.Reader) (total int64, err error) {
+	for c.file == nil && err == nil {
+		if len(c.buf) == cap(c.buf) {
+			if len(c.buf) >= maxInMemory {
+				break
+			}
+			more := max(firstBytes, len(c.buf))
+			if len(c.buf) >= maxRaised/2 {
+				more = max(maxRaised+stepBytes-len(c.buf), stepBytes)
+			}
+			grown := make([]byte, len(c.buf), min(len(c.buf)+more, maxInMemory))
+			copy(grown, c.buf)
+			c.buf = grown
+		}
+		var n int
+		n, err = r.Read(c.buf[len(c.buf):min(cap(c.buf), maxInMemory)])
+		c.buf = c.buf[:len(c.buf)+n]
+		c.size, total = c.size+int64(n), total+int64(n)
+	}
+	if err == nil {
+		var n int64
+		n, err = io.Copy(struct{ io.Writer }{c}, r)
+		return total + n, err
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	return total, err
+}
+
+// spill moves what came to a file.
+func (c *contents) spill() error {
+	if c.file != nil {
+		return nil
+	}
+	file, err := os.CreateTemp(c.dir, "*"+partExt)
+	if err == nil {
+		err = os.Remove(file.Name())
+	}
+	if err == nil {
+		_, err = file.Write(c.buf)
+	}
+	if err != nil {
+		return diskFault(c.dir, err)
+	}
+	c.file, c.buf = file, nil
+	return nil
+}
+
+// ReadAt reads what came.
+func (c *contents) ReadAt(p []byte, at int64) (int, error) {
+	if c.file != nil {
+		return c.file.ReadAt(p, at)
+	}
+	if at < 0 || at > int64(len(c.buf)) {
+		return 0, io.EOF
+	}
+	n := copy(p, c.buf[at:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+// Bytes is what came, where that is in memory.
+func (c *contents) Bytes() (b []byte, is bool) { return c.buf, c.file == nil }
+
+func (c *contents) holds() (memory, file int64) {
+	if c.file != nil {
+		return 0, c.size
+	}
+	return int64(cap(c.buf)), 0
+}
+
+// close gives the memory back, to be used again.
+func (c *contents) close() []byte {
+	buf := c.buf
+	c.buf = nil
+	if c.file != nil {
+		c.file.Close()
+	}
+	return buf
 }

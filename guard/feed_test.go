@@ -1,15 +1,18 @@
 package guard
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -60,8 +63,8 @@ func TestWhatIsBelowIsAbove(t *testing.T) {
 		feed(t, below, low, over, 5*time.Minute)
 		takeFor(t, above, high, time.Minute)
 		high.wantAll("a", "b", "c")
-		if !slices.IsSorted(high.taken) || len(high.taken) != 2 {
-			t.Errorf("taken %v", high.taken)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3}) || !slices.Equal(low.agains, []uint64{1}) { // whose repeats were not over when the first half ended
+			t.Errorf("taken %v, asked again for %v", high.taken, low.agains)
 		}
 		if left := files(t, above); len(left) != 1 { // its record
 			t.Errorf("above there is %v", slices.Collect(maps.Keys(left)))
@@ -69,110 +72,131 @@ func TestWhatIsBelowIsAbove(t *testing.T) {
 	})
 }
 
-// TestAFeederThatDiesAnywhereLosesNothing: its disk is put back to each state that it had after a write, and it goes on from there.
+// TestAFeederThatDiesAnywhereLosesNothing: what it noted is put back to each state that it had, and it goes on from there.
 func TestAFeederThatDiesAnywhereLosesNothing(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		states := map[string]func(before, after map[string]string) map[string]string{
 			"before anything": func(before, _ map[string]string) map[string]string { return before },
-			"while it came": func(before, _ map[string]string) map[string]string {
+			"while it noted": func(before, after map[string]string) map[string]string {
 				out := maps.Clone(before)
-				out["123"+partExt] = "half of"
-				return out
-			},
-			"before it said that it has it": func(before, after map[string]string) map[string]string {
-				out := maps.Clone(after)
-				delete(out, haveName)
-				delete(out, sentName)
-				for _, name := range []string{haveName, sentName} {
-					if b, ok := before[name]; ok {
-						out[name] = b
-					}
-				}
-				return out
-			},
-			"before it was sent": func(before, after map[string]string) map[string]string {
-				out := maps.Clone(after)
-				delete(out, sentName)
-				if b, ok := before[sentName]; ok {
-					out[sentName] = b
-				}
+				out[noteName+".new"] = after[noteName][:len(after[noteName])/2]
 				return out
 			},
 			"behind everything": func(_, after map[string]string) map[string]string { return after },
 		}
-		for name, state := range states {
-			low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
-			high, over := newHighNode(t, low), &road{to: above}
-			var want []string
-			for i := range 3 {
-				item := fmt.Sprint("item ", i)
-				want = append(want, item)
-				before := files(t, below)
-				low.write(item)
-				feed(t, below, low, over, 500*time.Millisecond)
-				put(t, below, state(before, files(t, below)))
-			}
-			low.write("last")
-			feed(t, below, low, over, 10*time.Minute)
-			takeFor(t, above, high, time.Minute)
-			if high.wantAll(append(want, "last")...); t.Failed() {
-				t.Fatalf("it died %s; taken %v, void %v, sent %v", name, high.taken, high.void, over.sent)
+		for _, sends := range []bool{true, false} {
+			for name, state := range states {
+				low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+				high, over := newHighNode(t, low), &road{to: above}
+				if !sends {
+					over.fails = 1 << 30
+				}
+				var want []string
+				for i := range 3 {
+					item := fmt.Sprint("item ", i)
+					want = append(want, item)
+					before := files(t, below)
+					low.write(item)
+					feed(t, below, low, over, 500*time.Millisecond)
+					put(t, below, state(before, files(t, below)))
+				}
+				over.fails = 0
+				low.write("last")
+				feed(t, below, low, over, 10*time.Minute)
+				takeFor(t, above, high, time.Minute)
+				if high.wantAll(append(want, "last")...); t.Failed() {
+					t.Fatalf("it died %s, and sent: %v; taken %v, void %v, sent %v, asked again %v", name, sends, high.taken, high.void, over.sent, low.agains)
+				}
 			}
 		}
 	})
 }
 
-// TestWhatWasSentIsRepeatedAfterTheEnd: the higher half may have ended with the lower one, and lack what it had not made durable.
-func TestWhatWasSentIsRepeatedAfterTheEnd(t *testing.T) {
+// TestWhatWasNotRepeatedOftenEnoughIsAskedForAfterTheEnd: the higher half may have ended with the lower one, and lack what it had not made durable. What was
+// is not asked for.
+func TestWhatWasNotRepeatedOftenEnoughIsAskedForAfterTheEnd(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
-		old, lost := filepath.Join(below, fileName(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1})), time.Now()
-		over := &road{to: above, loses: map[string]int{"*": 2}}
+		high, over := newHighNode(t, low), &road{to: above}
 		low.write("a")
-		feed(t, below, low, over, 200*time.Millisecond)
+		feed(t, below, low, over, 20*time.Minute)
+		takeFor(t, above, high, time.Minute)
+		over.loses = map[uint64]int{2: 1000}
 		low.write("b")
 		feed(t, below, low, over, 200*time.Millisecond)
-		if over.sends(1)+over.sends(2) != 2 || len(files(t, above)) != 0 {
+		if over.sends(1) != 1+len(repeats) || over.sends(2) != 1 {
 			t.Fatalf("sent %v", over.sent)
 		}
-		if err := os.Chtimes(old, lost, time.Now().Add(-2*repeatsLast)); err != nil { // by the disk's clock, which is not fake
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(filepath.Join(below, fileName(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 2})), lost, time.Now()); err != nil {
-			t.Fatal(err)
-		}
 		feed(t, below, low, over, 20*time.Minute)
-		if over.sends(1) != 1 || over.sends(2) != 1+len(repeats) {
-			t.Errorf("the old one was sent %d times and the new one %d, want once, and every repeat", over.sends(1), over.sends(2))
+		takeFor(t, above, high, time.Minute)
+		if high.wantAll("a", "b"); !slices.Equal(low.agains, []uint64{2}) || over.sends(2) != 1 || over.sends(3) != 1+len(repeats) {
+			t.Errorf("asked again for %v, sent %v", low.agains, over.sent)
+		}
+		feed(t, below, low, over, time.Minute)
+		if len(low.agains) != 1 || over.sends(3) != 1+len(repeats) {
+			t.Errorf("what is over was asked for: %v, sent %v", low.agains, over.sent)
+		}
+	})
+}
+
+// TestWhatAPowerCutTookBackIsAskedFor: bundles that it had, and the low node knows that it had, of which its note tells nothing any more.
+func TestWhatAPowerCutTookBackIsAskedFor(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above}
+		low.write("a")
+		feed(t, below, low, over, time.Second)
+		old := files(t, below)
+		over.loses = map[uint64]int{0: 1000}
+		for _, item := range []string{"b", "c", "d"} {
+			low.write(item)
+			feed(t, below, low, over, 200*time.Millisecond)
+		}
+		put(t, below, old)
+		over.loses = nil
+		low.write("e")
+		feed(t, below, low, over, 10*time.Minute)
+		takeFor(t, above, high, 2*time.Minute)
+		high.wantAll("a", "b", "c", "d", "e")
+	})
+}
+
+// TestWhatIsVoidOrTooLongAgoIsGivenUp, on the record of the half, and holds nothing up.
+func TestWhatIsVoidOrTooLongAgoIsGivenUp(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above, fails: 1 << 30}
+		low.write("a")
+		feed(t, below, low, over, time.Second)
+		low.held = map[uint64][]string{}
+		over.fails = 0
+		low.write("b")
+		feed(t, below, low, over, 10*time.Minute)
+		takeFor(t, above, high, 2*time.Minute)
+		if !slices.Equal(low.agains, []uint64{1}) || !high.items["b"] {
+			t.Errorf("asked again for %v; above there is %v", low.agains, high.items)
+		}
+		var n note
+		if err := record(below, noteName, &n); err != nil || len(n.lacking()) > 0 {
+			t.Errorf("it is asked for still: %v, %v", n, err)
 		}
 	})
 }
 
 func TestAHintThatAPowerCutLeftEmptyIsNone(t *testing.T) {
 	dir := t.TempDir()
-	for _, name := range []string{haveName, sentName, takenName} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if f, err := NewFeeder(FeederOptions{Dir: dir}); err != nil || f.have.Serial != 0 || len(f.sent) != 0 {
-		t.Errorf("a low half does not begin: %v", err)
-	}
-	if _, err := NewTaker(TakerOptions{Dir: dir}); err != nil {
-		t.Errorf("a high half does not begin: %v", err)
-	}
-	for _, damaged := range []string{`{"Serial": 7`, "\x00\x00\x00\x00", `[{"Serial": 7}, {`, `{"Serial": 7, "Other": 1}`} {
-		for _, name := range []string{haveName, sentName, takenName} {
+	for _, damaged := range []string{"", `{"Have": 7`, "\x00\x00\x00\x00", `[{"Serial": 7}, {`, `{"Serial": 7, "Other": 1}`} {
+		for _, name := range []string{noteName, takenName} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(damaged), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 		f, err := NewFeeder(FeederOptions{Dir: dir})
-		if err != nil || f.have.Serial != 0 || len(f.sent) != 0 {
+		if err != nil || f.note.Have.Serial != 0 || len(f.note.Over) != 0 || len(f.lacking) != 0 {
 			t.Fatalf("a low half does not begin without %q: %v", damaged, err)
 		}
-		if room, err := f.room(); !room || err != nil {
-			t.Errorf("nor does it find room: %v", err)
+		if !f.room() {
+			t.Error("nor does it find room")
 		}
 		if k, err := NewTaker(TakerOptions{Dir: dir}); err != nil || k.last.Serial != 0 {
 			t.Errorf("a high half does not begin without %q: %v", damaged, err)
@@ -215,8 +239,8 @@ func TestASourceThatIsAwayIsAskedAgain(t *testing.T) {
 // TestNothingAboveChangesWhatIsSent: what is lost on the way, and what is not, is sent alike.
 func TestNothingAboveChangesWhatIsSent(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
-		var all [][]string
-		for _, lost := range []map[string]int{nil, {"*": 1000}} {
+		var all [][]uint64
+		for _, lost := range []map[uint64]int{nil, {0: 1000}} {
 			low, over := newLowNode(t), &road{to: t.TempDir(), loses: lost}
 			low.last.Numbering = [16]byte{1}
 			low.write("a")
@@ -234,9 +258,9 @@ func TestARepeatGivesWay(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{to: t.TempDir()}
 		began, cut := make(chan struct{}, 1000), 0
-		slow := func(ctx context.Context, path string, again bool) error {
+		slow := func(ctx context.Context, b *Outgoing, again bool) error {
 			if !again {
-				return over.Send(ctx, path, again)
+				return over.Send(ctx, b, again)
 			}
 			began <- struct{}{}
 			select {
@@ -244,7 +268,7 @@ func TestARepeatGivesWay(t *testing.T) {
 				cut++
 				return ctx.Err()
 			case <-time.After(time.Second):
-				return over.Send(ctx, path, again)
+				return over.Send(ctx, b, again)
 			}
 		}
 		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: slow})
@@ -290,22 +314,22 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 		faketime.Test(t, func(t *testing.T) {
 			low, over := newLowNode(t), &road{to: t.TempDir()}
 			var first, repeated int
-			send := func(ctx context.Context, path string, again bool) error {
+			send := func(ctx context.Context, b *Outgoing, again bool) error {
 				select {
 				case <-time.After(takes):
 				case <-ctx.Done():
 					return ctx.Err()
 				}
-				if base := filepath.Base(path); !slices.Contains(over.sent, base) {
+				if !slices.Contains(over.sent, b.Mark.Serial) {
 					first++
 				} else {
 					repeated++
 				}
-				return over.Send(ctx, path, again)
+				return over.Send(ctx, b, again)
 			}
 			one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
 			const kept = 60
-			f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: send, Keep: kept * int64(len(one))})
+			f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: send, Memory: kept * int64(len(one))})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -329,7 +353,7 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 			if missed > 0 && takes < 50*time.Millisecond { // a full one does not have the time
 				t.Errorf("%s: %d were never repeated", name, missed)
 			}
-			if n := len(f.again); n > kept+2 {
+			if n := len(f.sent); n > kept+2 || n == 0 {
 				t.Errorf("%s: %d are to be repeated, and %d are kept", name, n, kept)
 			}
 		})
@@ -339,7 +363,7 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 func TestAGapIsFedAgainByAPerson(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
-		high, over := newHighNode(t, low), &road{to: above, loses: map[string]int{fileName(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1}): 1000}}
+		high, over := newHighNode(t, low), &road{to: above, loses: map[uint64]int{1: 1000}}
 		low.write("a")
 		feed(t, below, low, over, 10*time.Minute)
 		low.cut = 1000 // number 2 never is
@@ -350,22 +374,22 @@ func TestAGapIsFedAgainByAPerson(t *testing.T) {
 			t.Fatalf("taken %v", high.taken)
 		}
 		var e *redoubt.Error
-		if err := AskRefeed(below, "high", []redoubt.NumberSpan{{From: 7, To: 9}}); !errors.As(err, &e) || e.Kind != redoubt.NotFound || !strings.Contains(e.Hint, "--anew") {
+		if err := AskRefeed(below, []redoubt.NumberSpan{{From: 7, To: 9}}); !errors.As(err, &e) || e.Kind != redoubt.NotFound || !strings.Contains(e.Hint, "--anew") {
 			t.Errorf("numbers that are not there: %v", err)
 		}
-		if err := AskRefeed(filepath.Join(below, "none"), "high", nil); err == nil {
+		if err := AskRefeed(filepath.Join(below, "none"), nil); err == nil {
 			t.Error("a folder that is not there is fed again")
 		}
-		if err := AskRefeed(below, "high", []redoubt.NumberSpan{{From: 1, To: 2}}); err != nil { // a gap as it is shown above
+		if err := AskRefeed(below, []redoubt.NumberSpan{{From: 1, To: 2}}); err != nil { // a gap as it is shown above
 			t.Fatal(err)
 		}
 		over.loses = nil
 		n := over.sends(3)
-		feed(t, below, low, over, repeats[0]/2) // before what is repeated after a start
+		feed(t, below, low, over, 3*time.Second)
 		takeFor(t, above, high, time.Minute)
 		high.wantAll("a", "b")
-		if over.sends(3) != n {
-			t.Error("more was sent than was asked for")
+		if over.sends(3) != n || !high.void[1] {
+			t.Errorf("more was sent than was asked for: %v; void %v", over.sent, high.void)
 		}
 		if _, err := os.Stat(filepath.Join(below, refeedName)); err == nil {
 			t.Error("it is asked for still")
@@ -373,12 +397,53 @@ func TestAGapIsFedAgainByAPerson(t *testing.T) {
 	})
 }
 
-func TestWhatWasSentIsKeptAsFarAsThereIsRoom(t *testing.T) {
+// TestWhatAPersonAsksForOutlivesTheHalf: it is taken up and not yet asked for when the half ends.
+func TestWhatAPersonAsksForOutlivesTheHalf(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above, loses: map[uint64]int{1: 1000}}
+		low.write("a")
+		feed(t, below, low, over, 10*time.Minute)
+		if err := AskRefeed(below, []redoubt.NumberSpan{{From: 1, To: 1}}); err != nil {
+			t.Fatal(err)
+		}
+		low.away = redoubt.Unavailable
+		feed(t, below, low, over, 10*time.Second)
+		if _, err := os.Stat(filepath.Join(below, refeedName)); err == nil {
+			t.Fatal("it was not taken up")
+		}
+		low.away = nil
+		feed(t, below, low, over, 10*time.Second)
+		takeFor(t, above, high, time.Minute)
+		high.wantAll("a")
+	})
+}
+
+// TestWhatIsHeldIsSentAsItIs, where a person asks for it: nothing is made anew.
+func TestWhatIsHeldIsSentAsItIs(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, below, over := newLowNode(t), t.TempDir(), &road{}
+		low.write("a")
+		go func() {
+			time.Sleep(30 * time.Second) // three repeats are over
+			if err := AskRefeed(below, []redoubt.NumberSpan{{From: 1, To: 1}}); err != nil {
+				t.Error(err)
+			}
+		}()
+		feed(t, below, low, over, 10*time.Minute)
+		if n := over.sends(1); len(low.agains) != 0 || len(over.sent) != n || n != 1+3+len(repeats) {
+			t.Errorf("asked again for %v, sent %v", low.agains, over.sent)
+		}
+	})
+}
+
+// TestWhatWasSentIsHeldAsFarAsThereIsRoom, and what is let go was repeated often enough, as far as anybody after it knows.
+func TestWhatWasSentIsHeldAsFarAsThereIsRoom(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, below := newLowNode(t), t.TempDir()
 		over := &road{}
 		one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
-		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Keep: 3 * int64(len(one))})
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Memory: 3*int64(len(one)) + 2000}) // slices take a little more
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -389,38 +454,48 @@ func TestWhatWasSentIsKeptAsFarAsThereIsRoom(t *testing.T) {
 			}
 		}()
 		during(t, time.Minute, f.Run)
-		bundles, err := f.spool.all("high")
-		if err != nil || len(bundles) != 3 {
-			t.Fatalf("%d are kept, %v", len(bundles), err)
+		if n := len(f.sent); n < 1 || n > 3 {
+			t.Fatalf("%d are held", n)
 		}
-		for _, b := range bundles {
-			if b.mark.Serial <= 6-uint64(len(bundles)) {
-				t.Errorf("number %d is kept, and newer ones are not", b.mark.Serial)
+		for _, b := range f.sent {
+			if b.Mark.Serial <= 6-uint64(len(f.sent)) {
+				t.Errorf("number %d is held, and newer ones are not", b.Mark.Serial)
 			}
+		}
+		if n := len(f.note.lacking()); n != len(f.sent) {
+			t.Errorf("%d would be asked for again, and %d are held", n, len(f.sent))
 		}
 	})
 }
 
-// TestWhatIsNotSentIsNeverForgotten, however full the spool is; and what is sent of one numbering says nothing of another.
-func TestWhatIsNotSentIsNeverForgotten(t *testing.T) {
+// TestWhatWaitsIsBounded: while nothing can be sent the low node keeps its own; nothing of it is lost then.
+func TestWhatWaitsIsBounded(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
-		high, over := newHighNode(t, low), &road{fails: 1 << 30}
-		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Keep: 1})
+		high, over := newHighNode(t, low), &road{to: above, fails: 1 << 30}
+		one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: below, Send: over.Send, Memory: 4 * int64(len(one))})
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 3 {
-			low.write(fmt.Sprint(i))
-			during(t, time.Second, func(ctx context.Context) error { return f.Run(ctx) })
+		var want []string
+		go func() {
+			for i := range 20 {
+				low.write(fmt.Sprint(i))
+				time.Sleep(time.Second)
+			}
+		}()
+		for i := range 20 {
+			want = append(want, fmt.Sprint(i))
 		}
-		if all, _ := f.spool.all("high"); len(all) != 3 {
-			t.Errorf("%d wait to be sent", len(all))
+		during(t, time.Minute, f.Run)
+		if n := len(f.waiting); n == 0 || n > 3 {
+			t.Errorf("%d wait", n)
 		}
-		over.fails, over.to = 0, above
-		feed(t, below, low, over, time.Minute)
-		takeFor(t, above, high, time.Minute)
-		high.wantAll("0", "1", "2")
+		over.fails = 0
+		feed(t, below, low, over, 10*time.Minute)
+		takeFor(t, above, high, 2*time.Minute)
+		high.wantAll(want...)
 	})
 }
 
@@ -431,15 +506,42 @@ func TestANumberingThatBeginsAnewIsSent(t *testing.T) {
 		over := &road{}
 		low.write("a")
 		feed(t, below, low, over, 100*time.Millisecond)
-		low.last, low.mark, low.pending = redoubt.BundleMark{Numbering: [16]byte{2}}, redoubt.BundleMark{}, nil
+		low.last, low.mark, low.pending, low.held = redoubt.BundleMark{Numbering: [16]byte{2}}, redoubt.BundleMark{}, nil, map[uint64][]string{}
 		low.write("b")
 		feed(t, below, low, over, 100*time.Millisecond)
-		if len(over.sent) != 2 {
-			t.Fatalf("sent %v", over.sent)
-		}
 		feed(t, below, low, over, 30*time.Second)
-		if n := len(over.sent); n > 2+2*len(repeats) {
+		if n := len(over.sent); n < 3 || n > 3+2*len(repeats) {
 			t.Errorf("sent %d times: %v", n, over.sent)
 		}
 	})
+}
+
+// TestABundleThatIsTooLargeForMemoryIsSentFromAFile, which has no name and goes with it.
+func TestABundleThatIsTooLargeForMemoryIsSentFromAFile(t *testing.T) {
+	dir := t.TempDir()
+	whole := make([]byte, maxInMemory+12345)
+	for i := range whole {
+		whole[i] = byte(i * 7 >> 3)
+	}
+	for name, in := range map[string]io.Reader{"read": bytes.NewReader(whole), "read in pieces": iotest.HalfReader(bytes.NewReader(whole)), "small": bytes.NewReader(whole[:1000]), "as much as there may be": bytes.NewReader(whole[:maxInMemory])} {
+		c := &contents{dir: dir}
+		n, err := io.Copy(c, struct{ io.Reader }{in})
+		if err != nil || n != c.Size() {
+			t.Fatalf("%s: %d of %d, %v", name, n, c.Size(), err)
+		}
+		got, err := io.ReadAll(io.NewSectionReader(c, 0, c.Size()))
+		if err != nil || !bytes.Equal(got, whole[:n]) {
+			t.Errorf("%s: other bytes, %v", name, err)
+		}
+		if _, memory := c.Bytes(); memory != (n <= maxInMemory) {
+			t.Errorf("%s: in memory: %v", name, memory)
+		}
+		if m, d := c.holds(); m > maxInMemory || (d > 0) != (n > maxInMemory) {
+			t.Errorf("%s: holds %d and %d", name, m, d)
+		}
+		if left := files(t, dir); len(left) != 0 {
+			t.Errorf("%s: left %v", name, slices.Collect(maps.Keys(left)))
+		}
+		c.close()
+	}
 }

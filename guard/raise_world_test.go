@@ -52,9 +52,11 @@ type lowNode struct {
 	mark    redoubt.BundleMark
 	last    redoubt.BundleMark
 	void    []uint64
-	haves   []uint64 // what the guard said it had, by number
-	cut     int      // of the next bundle so many bytes are written before it fails; 0: it does not
-	away    error    // what is answered instead
+	haves   []uint64            // what the guard said it had, by number
+	held    map[uint64][]string // what was in each number that is not void
+	agains  []uint64            // what was asked for again
+	cut     int                 // of the next bundle so many bytes are written before it fails; 0: it does not
+	away    error               // what is answered instead
 }
 
 func newLowNode(t *testing.T) *lowNode {
@@ -63,7 +65,7 @@ func newLowNode(t *testing.T) *lowNode {
 	if inRealTime(func() { id, err = keys.NewIdentity() }); err != nil {
 		t.Fatal(err)
 	}
-	return &lowNode{t: t, to: id, key: ed25519.NewKeyFromSeed(make([]byte, 32)), news: make(chan struct{}, 100), last: redoubt.BundleMark{Numbering: [16]byte{1}}}
+	return &lowNode{t: t, to: id, key: ed25519.NewKeyFromSeed(make([]byte, 32)), news: make(chan struct{}, 100), last: redoubt.BundleMark{Numbering: [16]byte{1}}, held: map[uint64][]string{}}
 }
 
 func (n *lowNode) write(items ...string) {
@@ -75,15 +77,10 @@ func (n *lowNode) write(items ...string) {
 
 func (n *lowNode) HandRaise(ctx context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (m redoubt.BundleMark, err error) {
 	n.mu.Lock()
-	n.haves = append(n.haves, have.Serial)
-	if n.away != nil {
+	if err := n.handed(have); err != nil {
 		defer n.mu.Unlock()
-		return m, n.away
+		return m, err
 	}
-	if n.mark.Serial > 0 && have.ID != n.mark.ID {
-		n.items, n.void = append(n.pending, n.items...), append(n.void, n.mark.Serial)
-	}
-	n.pending, n.mark = nil, redoubt.BundleMark{}
 	some := len(n.items) > 0
 	n.mu.Unlock()
 	for !some {
@@ -98,20 +95,55 @@ func (n *lowNode) HandRaise(ctx context.Context, _ redoubt.Credential, peer redo
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	items := n.items
+	n.items = nil
+	return n.make(items, items, n.void, w)
+}
+
+// handed takes the guard's word for what it has.
+func (n *lowNode) handed(have redoubt.BundleMark) error {
+	n.haves = append(n.haves, have.Serial)
+	if n.away != nil {
+		return n.away
+	}
+	if n.mark.Serial > 0 && have.ID != n.mark.ID {
+		n.items, n.void = append(n.pending, n.items...), append(n.void, n.mark.Serial)
+		delete(n.held, n.mark.Serial)
+	}
+	n.pending, n.mark = nil, redoubt.BundleMark{}
+	return nil
+}
+
+func (n *lowNode) HandAgain(_ context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, serial uint64, w io.Writer) (m redoubt.BundleMark, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.handed(have); err != nil {
+		return m, err
+	}
+	n.agains = append(n.agains, serial)
+	items, ok := n.held[serial]
+	if !ok {
+		return m, redoubt.NotFound
+	}
+	return n.make(items, nil, append(slices.Clip(n.void), serial), w)
+}
+
+// make makes a bundle of items; pending: what is to come in the next where this one is void.
+func (n *lowNode) make(items, pending []string, void []uint64, w io.Writer) (m redoubt.BundleMark, err error) {
 	m = redoubt.BundleMark{Numbering: n.last.Numbering, Serial: n.last.Serial + 1, Created: time.Now().UTC().Truncate(time.Second)}
-	said := fmt.Sprintf("void%v|%s", n.void, strings.Join(n.items, "|"))
+	said := fmt.Sprintf("void%v|%s", void, strings.Join(items, "|"))
 	file, id := n.bundle(m, n.last.ID, said)
 	m.ID = id
+	n.last, n.pending, n.mark = m, pending, m
+	n.held[m.Serial] = items
 	if n.cut > 0 {
 		_, _ = w.Write(file[:n.cut])
 		n.cut = 0
-		n.last, n.pending, n.mark, n.items = m, n.items, m, nil // it was made, and did not come
-		return redoubt.BundleMark{}, redoubt.Unavailable
+		return redoubt.BundleMark{}, redoubt.Unavailable // it was made, and did not come
 	}
 	if _, err := w.Write(file); err != nil {
 		return redoubt.BundleMark{}, err
 	}
-	n.last, n.pending, n.mark, n.items = m, n.items, m, nil
 	return m, nil
 }
 
@@ -219,38 +251,38 @@ func (n *highNode) wantAll(items ...string) {
 	}
 }
 
-// road carries files to a folder, as the datagrams do: whole, or not at all.
+// road carries bundles to a folder, as the datagrams do: whole, or not at all.
 type road struct {
 	mu    sync.Mutex
 	to    string
-	sent  []string
+	sent  []uint64       // numbers
 	fails int            // of the next sendings so many fail
-	loses map[string]int // by file name: so many of its next sendings are lost on the way
+	loses map[uint64]int // by number: so many of its next sendings are lost on the way; 0: of any
 	tell  func()
 }
 
-func (r *road) Send(_ context.Context, path string, _ bool) error {
+func (r *road) Send(_ context.Context, b *Outgoing, _ bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fails > 0 {
 		r.fails--
 		return redoubt.Unavailable
 	}
-	name := filepath.Base(path)
-	r.sent = append(r.sent, name)
-	if r.loses[name] > 0 || r.loses["*"] > 0 {
-		r.loses[name]--
-		r.loses["*"]--
+	serial := b.Mark.Serial
+	r.sent = append(r.sent, serial)
+	if r.loses[serial] > 0 || r.loses[0] > 0 {
+		r.loses[serial]--
+		r.loses[0]--
 		return nil
 	}
-	raw, err := os.ReadFile(path)
+	raw, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
 	if err != nil || r.to == "" {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(r.to, ".coming"), raw, 0o600); err != nil {
 		return err
 	}
-	if err := os.Rename(filepath.Join(r.to, ".coming"), filepath.Join(r.to, name)); err != nil {
+	if err := os.Rename(filepath.Join(r.to, ".coming"), filepath.Join(r.to, fmt.Sprint(serial)+bundleExt)); err != nil {
 		return err
 	}
 	if r.tell != nil {
@@ -263,8 +295,8 @@ func (r *road) Send(_ context.Context, path string, _ bool) error {
 func (r *road) sends(serial uint64) (n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, name := range r.sent {
-		if strings.HasSuffix(name, fmt.Sprintf("-%020d%s", serial, bundleExt)) {
+	for _, other := range r.sent {
+		if other == serial {
 			n++
 		}
 	}

@@ -1,12 +1,9 @@
 package guard
 
 import (
-	"bufio"
 	"cmp"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -22,8 +19,7 @@ import (
 	"redoubt/bundle"
 )
 
-// spool is a folder of bundles, in the order of their numbers. A file is named NUMBERING-SERIAL.rbundle and is whole; a record beside them
-// survives a crash.
+// spool is a folder of whole bundles, in the order of their numbers.
 type spool struct {
 	dir string
 
@@ -35,7 +31,6 @@ const (
 	bundleExt   = ".rbundle"
 	partExt     = ".part"
 	maxRecord   = 1 << 20
-	writeBytes  = 1 << 20 // bytes that are written together
 	refeedName  = "refeed.json"
 	refusedName = "refused"
 )
@@ -55,15 +50,10 @@ func openSpoolAsIs(dir string) (spool, error) {
 }
 
 func openSpool(dir string) (spool, error) {
-	err := os.MkdirAll(dir, 0o700)
-	if err == nil {
-		var parts []string
-		parts, err = filepath.Glob(filepath.Join(dir, "*"+partExt))
-		for _, p := range parts { // a crash in the middle
-			err = errors.Join(err, os.Remove(p))
-		}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return spool{}, diskFault(dir, err)
 	}
-	return spool{dir: dir, mu: new(sync.Mutex), seen: map[string]spooled{}}, diskFault(dir, err)
+	return openSpoolAsIs(dir)
 }
 
 func diskFault(dir string, err error) error {
@@ -71,39 +61,6 @@ func diskFault(dir string, err error) error {
 		return nil
 	}
 	return &redoubt.Error{Op: "guard.spool", Object: dir, Kind: redoubt.Unavailable, Err: err}
-}
-
-// fileName is a bundle's name in the folder: in one numbering the names are in the order of the numbers.
-func fileName(m redoubt.BundleMark) string {
-	return fmt.Sprintf("%s-%020d%s", hex.EncodeToString(m.Numbering[:]), m.Serial, bundleExt)
-}
-
-// take keeps a bundle as write gives it: whole and durable, or not at all.
-func (s spool) take(write func(w io.Writer) (redoubt.BundleMark, error)) (m redoubt.BundleMark, err error) {
-	f, err := os.CreateTemp(s.dir, "*"+partExt)
-	if err != nil {
-		return m, diskFault(s.dir, err)
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	w := bufio.NewWriterSize(f, writeBytes)
-	if m, err = write(struct{ io.Writer }{w}); err != nil { // without ReadFrom, which would go past the buffer
-		return m, err
-	}
-	if err = w.Flush(); err != nil {
-		return m, diskFault(s.dir, err)
-	}
-	if err = errors.Join(f.Sync(), f.Close()); err == nil {
-		err = os.Rename(f.Name(), filepath.Join(s.dir, fileName(m)))
-	}
-	if err == nil {
-		err = s.sync()
-	}
-	return m, diskFault(s.dir, err)
 }
 
 func (s spool) sync() error { return syncPath(s.dir) }
@@ -175,55 +132,55 @@ func inspect(path string, node redoubt.NodeName) (b spooled, err error) {
 	return spooled{path: path, bytes: st.Size(), at: st.ModTime(), mark: redoubt.BundleMark{Numbering: to.Numbering, Serial: to.Serial, ID: sheet.ID, Created: sheet.Created}}, nil
 }
 
-// record reads the record beside the bundles; none is the zero one, and so is what a power cut left empty of a hint.
-func (s spool) record(name string, into any) error {
-	f, err := os.Open(filepath.Join(s.dir, name))
+// record reads a record of a folder; none is the zero one, and so is what a power cut left empty of a hint.
+func record(dir, name string, into any) error {
+	f, err := os.Open(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return diskFault(s.dir, err)
+		return diskFault(dir, err)
 	}
 	defer f.Close()
 	d := json.NewDecoder(io.LimitReader(f, maxRecord))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil && err != io.EOF {
-		return &redoubt.Error{Op: "guard.spool", Object: filepath.Join(s.dir, name), Kind: redoubt.Corrupt, Err: err}
+		return &redoubt.Error{Op: "guard.spool", Object: filepath.Join(dir, name), Kind: redoubt.Corrupt, Err: err}
 	}
 	return nil
 }
 
 // hinted reads a hint. One that a power cut damaged is none, and is removed: losing it costs something repeated.
-func hinted[T any](s spool, name string, into *T, log *slog.Logger) error {
-	err := s.record(name, into)
+func hinted[T any](dir, name string, into *T, log *slog.Logger) error {
+	err := record(dir, name, into)
 	if redoubt.KindOf(err) == redoubt.Corrupt {
 		log.Warn("a note of what was done does not read, and is done without", slog.String("file", name))
 		*into = *new(T)
-		return diskFault(s.dir, os.Remove(filepath.Join(s.dir, name)))
+		return diskFault(dir, os.Remove(filepath.Join(dir, name)))
 	}
 	return err
 }
 
-// keep writes a record, durable on return.
-func (s spool) keep(name string, record any) error {
-	err := s.write(name, record, (*os.File).Sync)
+// keepRecord writes a record, durable on return.
+func keepRecord(dir, name string, record any) error {
+	err := writeRecord(dir, name, record, (*os.File).Sync)
 	if err == nil {
-		err = s.sync()
+		err = syncPath(dir)
 	}
-	return diskFault(s.dir, err)
+	return diskFault(dir, err)
 }
 
 // hint writes a record that outlives this process, and costs something repeated where a power cut takes it back.
-func (s spool) hint(name string, record any) error {
-	return diskFault(s.dir, s.write(name, record, func(*os.File) error { return nil }))
+func hint(dir, name string, record any) error {
+	return diskFault(dir, writeRecord(dir, name, record, func(*os.File) error { return nil }))
 }
 
-func (s spool) write(name string, record any, sync func(*os.File) error) error {
+func writeRecord(dir, name string, record any, sync func(*os.File) error) error {
 	raw, err := json.Marshal(record)
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(s.dir, name)
+	path := filepath.Join(dir, name)
 	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err

@@ -11,7 +11,7 @@ import (
 type Standing struct {
 	Made  uint64 `json:"made,omitempty"`  // of the low half: the last number that was handed to it
 	Sent  uint64 `json:"sent,omitempty"`  // and that it sent
-	Kept  int    `json:"kept,omitempty"`  // bundles in its spool that were sent, to be fed again
+	Kept  int    `json:"kept,omitempty"`  // bundles that were sent, and are sent again
 	Taken uint64 `json:"taken,omitempty"` // of the high half: the last number that its enclave took
 
 	Waiting      int   `json:"waiting"` // bundles: to be sent, or to be taken
@@ -20,36 +20,21 @@ type Standing struct {
 }
 
 // LowStanding is how the low half does whose folder dir is, also while it runs. NotFound: none ever ran there.
-func LowStanding(dir string, high redoubt.NodeName) (out Standing, err error) {
-	s, err := standingSpool(dir)
-	if err != nil {
+func LowStanding(dir string) (out Standing, err error) {
+	if _, err := standingSpool(dir); err != nil {
 		return out, err
 	}
-	var have redoubt.BundleMark
-	var done sent
-	if err := s.record(haveName, &have); err != nil {
+	var n note
+	if err := record(dir, noteName, &n); err != nil {
 		return out, err
 	}
-	if err := s.record(sentName, &done); err != nil {
-		return out, err
-	}
-	all, err := s.all(high)
-	if err != nil {
-		return out, err
-	}
-	out.Made = have.Serial
-	for _, m := range done {
-		if m.Numbering == have.Numbering {
-			out.Sent = m.Serial
-		}
-	}
-	for _, b := range all {
-		if done.has(b.mark) {
+	out.Made, out.Sent = n.Have.Serial, n.Sent
+	for _, serial := range n.lacking() {
+		if serial <= n.Sent {
 			out.Kept++
-			continue
+		} else {
+			out.Waiting++
 		}
-		out.Waiting++
-		out.WaitingBytes += b.bytes
 	}
 	return out, nil
 }
@@ -61,7 +46,7 @@ func HighStanding(dir string, high redoubt.NodeName) (out Standing, err error) {
 		return out, err
 	}
 	var last redoubt.BundleMark
-	if err := s.record(takenName, &last); err != nil {
+	if err := record(dir, takenName, &last); err != nil {
 		return out, err
 	}
 	all, err := s.all(high)

@@ -63,7 +63,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 		return nil, err
 	}
 	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
-	return t, errors.Join(hinted(s, takenName, &t.last, o.Log), t.takeBack())
+	return t, errors.Join(hinted(o.Dir, takenName, &t.last, o.Log), t.takeBack())
 }
 
 // takeBack has what was refused for good tried once more at each start: whoever mended the reason starts the guard anew.
@@ -154,7 +154,7 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	}
 	if b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial {
 		t.last = b.mark
-		if err := t.spool.hint(takenName, b.mark); err != nil { // without it the next is waited before, as for a gap
+		if err := hint(t.spool.dir, takenName, b.mark); err != nil { // without it the next is waited before, as for a gap
 			return false, err
 		}
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"redoubt"
-	"redoubt/bundle"
 	"redoubt/carry/diode"
 	"redoubt/client"
 	"redoubt/guard"
@@ -95,11 +94,35 @@ func roadDatagram(c HalfConfig) int {
 }
 
 func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
-	socket, err := diode.Dial(c.Road, c.From)
+	road, err := dialRoad(c, key)
 	if err != nil {
 		return err
 	}
-	defer socket.Close()
+	defer road.socket.Close()
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool) error {
+		if whole, is := b.Bytes(); is {
+			return road.send(ctx, bytes.NewReader(whole), b.Size(), again)
+		}
+		return road.send(ctx, b, b.Size(), again)
+	}})
+	if err != nil {
+		return err
+	}
+	return f.Run(ctx)
+}
+
+// oneWay sends files, one after the other.
+type oneWay struct {
+	*diode.Sender
+	socket io.Closer
+	pace   int64 // bits a second
+}
+
+func dialRoad(c HalfConfig, key []byte) (*oneWay, error) {
+	socket, err := diode.Dial(c.Road, c.From)
+	if err != nil {
+		return nil, err
+	}
 	pace := cmp.Or(c.Pace, usualPace)
 	plan := diode.Plan{Rate: pace, Datagram: roadDatagram(c), Loss: roadLoss, Interleave: 2, Passes: 1, Key: key, Bare: true}
 	if plan.Datagram == homeAtOne {
@@ -107,64 +130,26 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	}
 	s, err := diode.NewSender(socket, plan)
 	if err != nil {
-		return err
+		socket.Close()
+		return nil, err
 	}
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: (&oneWay{Sender: s, pace: pace}).send})
-	if err != nil {
-		return err
-	}
-	return f.Run(ctx)
-}
-
-// Of what is on the road so much comes together in memory at the high half: some bundles, so that one that lacks a part does not hold up the next.
-const staged = 128 << 20
-
-// fresh is how old a file is at most that is sent without being digested once more.
-const fresh = time.Minute
-
-// oneWay sends files, one after the other.
-type oneWay struct {
-	*diode.Sender
-	pace int64  // bits a second
-	buf  []byte // of a file that is held in memory
+	return &oneWay{s, socket, pace}, nil
 }
 
 // send sends one, that was sent before (again) with time.
-func (s *oneWay) send(ctx context.Context, path string, again bool) error {
+func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again bool) error {
 	if s.Pace(s.pace); again {
 		s.Pace(max(s.pace/calm, diode.MinRate))
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	file := io.ReaderAt(f)
-	if st.Size() <= diode.MaxBare { // as a bundle of a raise is, but for one with a large version in it
-		if int64(len(s.buf)) < st.Size() {
-			s.buf = make([]byte, st.Size())
-		}
-		whole := s.buf[:st.Size()]
-		if _, err := io.ReadFull(f, whole); err != nil {
-			return err
-		}
-		file = bytes.NewReader(whole)
-	}
-	if s.Bare && st.Size() <= diode.MaxBare && time.Since(st.ModTime()) > fresh { // a disk may have lost something of it since, and nobody on the road would see that
-		if _, err := bundle.ReadOutline(ctx, file, st.Size(), nil); err != nil {
-			return err
-		}
-	}
-	load, err := s.Load(ctx, file, st.Size(), nil, nil)
+	load, err := s.Load(ctx, file, size, nil, nil)
 	if err != nil {
 		return err
 	}
 	return s.Send(ctx, load, nil)
 }
+
+// Of what is on the road so much comes together in memory at the high half: some bundles, so that one that lacks a part does not hold up the next.
+const staged = 128 << 20
 
 func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
 	var stage *diode.Stage

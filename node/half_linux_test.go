@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -16,7 +17,7 @@ import (
 	"time"
 
 	"redoubt"
-	"redoubt/bundle"
+	"redoubt/carry/diode"
 	"redoubt/estate"
 )
 
@@ -43,26 +44,6 @@ func waiting(t *testing.T, port uint16) (n int64, is bool) {
 	return n, is
 }
 
-// spooledBundle puts a genuine bundle where a low half has those that it is to send, and says for whom it is.
-func spooledBundle(t *testing.T, dir string) redoubt.NodeName {
-	t.Helper()
-	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
-	if err == nil {
-		err = os.MkdirAll(dir, 0o700)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dir, "a.rbundle"), raw, 0o600)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	sheet, err := bundle.Inspect(strings.NewReader(string(raw)), int64(len(raw)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return sheet.To[0].Node
-}
-
 // TestALowHalfHearsNothing: what is sent to the socket that it sends from does not even come to lie there.
 func TestALowHalfHearsNothing(t *testing.T) {
 	above, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
@@ -70,11 +51,18 @@ func TestALowHalfHearsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer above.Close()
-	dir := t.TempDir()
-	c := HalfConfig{Side: HalfLow, Guard: "guard", High: spooledBundle(t, dir), Road: above.LocalAddr().String(), RoadKey: hex.EncodeToString(make([]byte, 32)), Dir: dir}
-	ctx, stop := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- RunHalf(ctx, c, slog.New(slog.DiscardHandler)) }()
+	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	low, err := dialRoad(HalfConfig{Road: above.LocalAddr().String()}, make([]byte, diode.KeyBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer low.socket.Close()
+	if err := low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), false); err != nil {
+		t.Fatal(err)
+	}
 	above.SetReadDeadline(time.Now().Add(30 * time.Second))
 	_, from, err := above.ReadFromUDPAddrPort(make([]byte, 1<<16))
 	if err != nil {
@@ -100,10 +88,6 @@ func TestALowHalfHearsNothing(t *testing.T) {
 	}
 	if n, is := waiting(t, to.Port()); !is || n == 0 {
 		t.Error("an answer is not seen")
-	}
-	stop()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -1,16 +1,13 @@
 package node
 
 import (
-	"bytes"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	"redoubt"
-	"redoubt/bundle"
 	"redoubt/carry/diode"
 	"redoubt/estate"
 )
@@ -102,39 +99,6 @@ func TestADatagramGoesWholeWhereItIsKnownTo(t *testing.T) {
 			if got := roadDatagram(HalfConfig{Road: "192.0.2.1:4790", From: ip.String()}); got > mostAtOne || got > i.MTU-28 || got < diode.MinDatagram {
 				t.Errorf("from %s, whose interface carries %d: %d bytes", ip, i.MTU, got)
 			}
-		}
-	}
-}
-
-// TestWhatIsOldIsDigestedBeforeItIsSentBare: nobody on the road would see that the disk lost something of it.
-func TestWhatIsOldIsDigestedBeforeItIsSentBare(t *testing.T) {
-	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bad := bytes.Clone(raw)
-	bad[len(bad)-bundle.TrailerBytes-1] ^= 1
-	for _, c := range []struct {
-		name string
-		file []byte
-		age  time.Duration
-		sent bool
-	}{{"true and new", raw, 0, true}, {"true and old", raw, time.Hour, true}, {"damaged and old", bad, time.Hour, false}} {
-		var road bytes.Buffer
-		s, err := diode.NewSender(&road, diode.Plan{Rate: diode.MaxRate, Datagram: diode.DefaultDatagram, Loss: roadLoss, Interleave: 2, Passes: 1, Key: make([]byte, diode.KeyBytes), Bare: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join(t.TempDir(), "a.rbundle")
-		if err := os.WriteFile(path, c.file, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		at := time.Now().Add(-c.age)
-		if err := os.Chtimes(path, at, at); err != nil {
-			t.Fatal(err)
-		}
-		if err := (&oneWay{Sender: s, pace: diode.MaxRate}).send(t.Context(), path, false); (err == nil) != c.sent || (road.Len() > 0) != c.sent {
-			t.Errorf("%s: %d bytes were sent: %v", c.name, road.Len(), err)
 		}
 	}
 }

@@ -21,6 +21,9 @@ type exporter struct {
 	raise  bool // nothing comes back: no ticket is written, and what was put in is kept here
 	void   []uint64
 	begun  map[string]redoubt.JournalSpan // of a raise: of what a part was handed over
+	again  map[string][]redoubt.Stamp     // of a raise: what to write instead of what is new; nil: nothing
+	held   map[string][]redoubt.Stamp     // of a raise: what was written
+	stamps int                            // of held
 	most   int64                          // of content in the bundle; 0: BundleOptions.MaxBytes
 	spans  []redoubt.JournalSpan          // of a raise
 	seq    uint64                         // of the last parcel
@@ -65,6 +68,12 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 		return err
 	}
 	slices.Sort(sets)
+	if x.again != nil {
+		if err := x.anew(ctx, sets); err != nil {
+			return err
+		}
+		return x.frames.end()
+	}
 	for _, set := range sets {
 		if x.full() {
 			break
@@ -100,7 +109,7 @@ func (x *exporter) notes(ctx context.Context) error {
 
 // full says whether the rest must go into another bundle.
 func (x *exporter) full() bool {
-	x.more = x.more || x.frames.bytes >= cmp.Or(x.most, x.b.o.MaxBytes) || x.marks >= maxTickets
+	x.more = x.more || x.frames.bytes >= cmp.Or(x.most, x.b.o.MaxBytes) || x.marks >= maxTickets || x.stamps >= redoubt.MaxRaiseEntries
 	return x.more
 }
 
@@ -255,6 +264,10 @@ func (x *exporter) page(ctx context.Context, set string, fetched []redoubt.Journ
 		item := &fetched[i]
 		if item.Superseded {
 			continue
+		}
+		if x.raise {
+			x.held[set] = append(x.held[set], item.Entry.Stamp)
+			x.stamps++
 		}
 		n := x.counts.of(set)
 		n.Entries++

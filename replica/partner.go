@@ -12,7 +12,7 @@ import (
 
 // HandPartner writes the next bundle for a partner's gateway, which the credential is of; see redoubt.PartnerSource.
 func (b *Bundles) HandPartner(ctx context.Context, who redoubt.Credential, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
-	return b.hand(ctx, who, redoubt.ActionHandPartner, redoubt.NodeName(who.Subject), have, w)
+	return b.hand(ctx, who, redoubt.ActionHandPartner, redoubt.NodeName(who.Subject), have, 0, w)
 }
 
 // TakePartner takes a bundle that this node fetched of a partner. Exists: it was taken before. Unavailable, QuotaExceeded, DiskFull: not now, and

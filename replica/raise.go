@@ -47,10 +47,19 @@ func decodeVoid(b []byte) (serials []uint64, err error) {
 
 // HandRaise writes the next bundle for a guard to carry up; see redoubt.RaiseSource. It goes permit → what the guard has → wait → write → keep.
 func (b *Bundles) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
-	return b.hand(ctx, who, redoubt.ActionHandRaise, peer, have, w)
+	return b.hand(ctx, who, redoubt.ActionHandRaise, peer, have, 0, w)
 }
 
-func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (mark redoubt.BundleMark, err error) {
+// HandAgain writes what an earlier bundle held; see redoubt.RaiseSource.
+func (b *Bundles) HandAgain(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, serial uint64, w io.Writer) (redoubt.BundleMark, error) {
+	if serial == 0 {
+		return redoubt.BundleMark{}, &redoubt.Error{Op: "HandAgain", Object: string(peer), Kind: redoubt.Invalid, Err: errors.New("numbers begin at 1")}
+	}
+	return b.hand(ctx, who, redoubt.ActionHandRaise, peer, have, serial, w)
+}
+
+// hand writes the next bundle; again: with what that number held, and 0 with what was not handed over.
+func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark, again uint64, w io.Writer) (mark redoubt.BundleMark, err error) {
 	link, err := b.o.Ledger.Permit(ctx, who, action, peer)
 	if err != nil {
 		return mark, err
@@ -76,7 +85,16 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	empty, err := b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+	var held redoubt.RaisedBundle
+	empty := false
+	if again == 0 {
+		empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+	} else if held, err = b.o.Raises.HandedOver(ctx, peer, again); err == nil {
+		void = append(append(slices.Clip(void), held.Void...), again)
+		slices.Sort(void)
+		void = slices.Compact(void)
+		void = void[max(0, len(void)-maxVoid):]
+	}
 	if err != nil {
 		return mark, err
 	}
@@ -97,15 +115,15 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, begun: begun, most: maxRaiseBytes}
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, begun: begun, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
 	if err := x.run(ctx, false); err != nil {
 		return mark, err
 	}
 	err = file.Finish(func(id [32]byte) error {
 		mark.ID = id
-		return b.o.Raises.HandOver(ctx, who, peer, mark, x.spans)
+		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
 	})
-	if err == nil {
+	if err == nil && again == 0 {
 		b.handedOver(peer, empty && len(x.counts) == 0, x.more)
 	}
 	return mark, err
@@ -294,6 +312,22 @@ func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalS
 		x.more, err = true, nil
 	}
 	return span, some, err
+}
+
+// anew writes what an earlier bundle held, as far as the peer is still to have it.
+func (x *exporter) anew(ctx context.Context, sets []string) error {
+	for _, set := range sets {
+		for page := range slices.Chunk(x.again[set], bundleItems) {
+			refs, err := x.b.o.Journal.Refs(ctx, x.peer, set, page)
+			if err == nil {
+				err = x.refs(ctx, set, refs)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func nilIf(err, of error) error {

@@ -84,9 +84,10 @@ func (a *app) guardRefeed() *cobra.Command {
 	var w who
 	var anew bool
 	c := &cobra.Command{Use: "refeed GUARD [NUMBERS]", Short: "Send numbers again that the higher enclave lacks",
-		Long: `Has the guard's low half send bundles again from its spool: the numbers that redoubt guard status shows as
-lacking at the higher enclave. It runs where the guard does. What the spool does not hold any more is raised
-anew, all of it, by the lower node's administrator: --anew. What is there already is not taken twice.`,
+		Long: `Has the guard's low half ask the lower enclave again for what was in bundles: the numbers that redoubt guard status
+shows as lacking at the higher enclave. It comes as new numbers, which say that the old ones are void. It runs where the
+guard does. Of what is too long ago (4,096 bundles, a million versions) all is raised anew, by the lower node's
+administrator: --anew. What is there already is not taken twice.`,
 		Example: "  redoubt guard refeed unclass-secret 5-6,9\n  redoubt guard refeed unclass-secret --anew --as admin@unclass", Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if anew == (len(args) == 2) || anew != (w.as != "") {
@@ -97,14 +98,11 @@ anew, all of it, by the lower node's administrator: --anew. What is there alread
 				return err
 			}
 			high, err := highOf(st, redoubt.NodeName(args[0]))
-			if anew {
-				if err != nil {
-					return err
-				}
-				return a.withSession(&w, func(ctx context.Context, s *session, _ []string) error { return s.api.RaiseAnew(ctx, high) })(cmd, args)
-			}
 			if err != nil {
 				return err
+			}
+			if anew {
+				return a.withSession(&w, func(ctx context.Context, s *session, _ []string) error { return s.api.RaiseAnew(ctx, high) })(cmd, args)
 			}
 			spans, err := diode.ParseSpans(args[1])
 			if err != nil {
@@ -114,10 +112,10 @@ anew, all of it, by the lower node's administrator: --anew. What is there alread
 			for _, s := range spans {
 				numbers = append(numbers, redoubt.NumberSpan{From: s.From, To: s.To})
 			}
-			if err := guard.AskRefeed(filepath.Join(st.NodeDir(redoubt.NodeName(args[0])), node.HalfLow), high, numbers); err != nil {
+			if err := guard.AskRefeed(filepath.Join(st.NodeDir(redoubt.NodeName(args[0])), node.HalfLow), numbers); err != nil {
 				return err
 			}
-			a.say("the guard's low half sends %s again", args[1])
+			a.say("the guard's low half sends what was in %s again", args[1])
 			return nil
 		}}
 	c.Flags().BoolVar(&anew, "anew", false, "raise everything anew, by the lower node's administrator")

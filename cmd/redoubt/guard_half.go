@@ -49,7 +49,7 @@ func halvesOf(st node.State, name redoubt.NodeName) (out guardHalves, err error)
 		}
 		h, dir := halfStatus{Half: side, Running: r.State == node.Ready && len(r.Halves) == all}, filepath.Join(st.NodeDir(name), side)
 		if side == node.HalfLow {
-			h.Standing, err = guard.LowStanding(dir, high)
+			h.Standing, err = guard.LowStanding(dir)
 		} else {
 			if h.Standing, err = guard.HighStanding(dir, high); err == nil {
 				err = h.look(dir)
