@@ -13,7 +13,7 @@ import (
 	"redoubt/bundle"
 )
 
-// TakerOptions is what the high half of a raise is made of. All but Drop and Log is needed.
+// TakerOptions is what the high half of a raise is made of. All but Drop, Taken and Log is needed.
 type TakerOptions struct {
 	High   redoubt.NodeName
 	Guard  redoubt.Credential
@@ -21,7 +21,9 @@ type TakerOptions struct {
 	Dir    string // where bundles come together: whole files appear in it
 	// Drop removes a file of them as if it had not come, so that it is taken when it is sent again. nil: removing it is enough.
 	Drop func(path string) error
-	Log  *slog.Logger
+	// Taken removes one that the node has. nil: os.Remove.
+	Taken func(path string) error
+	Log   *slog.Logger
 }
 
 // gapPatience is how long a number that is lacking is waited for before what is behind it is taken: longer than the first repeats of what was
@@ -57,6 +59,9 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	}
 	if o.Drop == nil {
 		o.Drop = os.Remove
+	}
+	if o.Taken == nil {
+		o.Taken = os.Remove
 	}
 	s, err := openSpool(o.Dir)
 	if err != nil {
@@ -158,7 +163,7 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 			return false, err
 		}
 	}
-	return true, diskFault(t.spool.dir, removed(os.Remove(b.path)))
+	return true, diskFault(t.spool.dir, removed(t.o.Taken(b.path)))
 }
 
 func removed(err error) error {

@@ -155,7 +155,8 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	var stage *diode.Stage
 	open := make(chan struct{}) // it is: what it finds when it is opened may be dropped already
 	drop := func(path string) error { <-open; return stage.Drop(path) }
-	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Log: log})
+	taken := func(path string) error { <-open; return stage.Taken(path) }
+	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Taken: taken, Log: log})
 	if err != nil {
 		return err
 	}

@@ -69,6 +69,10 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 		s.discard(t)
 		return nil
 	}
+	spare := ""
+	if last := len(s.spares) - 1; last >= 0 && t.inMemory() {
+		spare, s.spares = s.spares[last], s.spares[:last]
+	}
 	s.mu.Unlock()
 	var spoiled []int
 	if t.resumed {
@@ -81,7 +85,7 @@ func (s *Stage) end(m *mender, t *transfer) []Event {
 	var name string
 	var err error
 	if len(spoiled) == 0 {
-		name, err = t.settle(s.dir)
+		name, err = t.settle(s.dir, spare)
 	}
 	s.mu.Lock()
 	for _, b := range spoiled {

@@ -23,31 +23,29 @@ const queued = 1024
 // Receive takes datagrams from a source until ctx ends, and closes the source. It returns nil then, with everything that was read
 // staged; an error is the source's.
 func (s *Stage) Receive(ctx context.Context, from Source) error {
-	free, full := make(chan []byte, queued), make(chan []byte, queued)
-	for range queued {
-		free <- nil
-	}
+	full := make(chan []byte, queued)
+	free := sync.Pool{New: func() any { return new([MaxDatagram + 1]byte) }} // as many as wait at most: those that come are taken at once, as a rule
 	defer context.AfterFunc(ctx, func() { from.Close() })()
 	defer from.Close()
 	var fault error
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		defer close(full)
-		read := make([]byte, MaxDatagram+1)
 		for {
-			n, _, err := from.ReadFrom(read)
+			read := free.Get().(*[MaxDatagram + 1]byte)
+			n, _, err := from.ReadFrom(read[:])
 			if err != nil {
 				if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 					fault = &redoubt.Error{Op: "diode.Receive", Kind: redoubt.Unavailable, Err: err}
 				}
 				return
 			}
-			full <- append((<-free)[:0], read[:n]...) // in memory of its own length: most roads have small ones
+			full <- read[:n]
 		}
 	})
 	for b := range full {
 		s.Take(b)
-		free <- b
+		free.Put((*[MaxDatagram + 1]byte)(b[:MaxDatagram+1]))
 	}
 	reading.Wait()
 	s.Settle()

@@ -83,6 +83,7 @@ type Stage struct {
 	book    *book
 	moving  map[transferID]*transfer
 	spare   []byte   // of one in memory that became a file
+	spares  []string // files that are nobody's any more, to be written over
 	unsaved []string // files that came together in memory and may be lost with the machine's power; the book on disk has none of them
 	pending map[transferID]*pending
 	early   early
@@ -331,6 +332,21 @@ func (s *Stage) Drop(path string) error {
 	return nil
 }
 
+// maxSpares is how many files wait to be written over: one that comes, and one that is taken meanwhile.
+const maxSpares = 2
+
+// Taken removes a whole file that its node has. What came in memory and is soon taken then never costs the kernel new pages, nor the disk a write.
+func (s *Stage) Taken(path string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	spare := s.path(newPrefix + "spare-" + filepath.Base(path))
+	if st, err := os.Stat(path); err == nil && st.Size() <= MaxBare && s.o.Memory > 0 && len(s.spares) < maxSpares && os.Rename(path, spare) == nil {
+		s.spares = append(s.spares, spare)
+		return nil
+	}
+	return os.Remove(path)
+}
+
 // lose removes a file that the disk may not have kept: as on the road, it comes again or is lacking.
 func (s *Stage) lose(path string) {
 	sheet, err := Inspect(path)
@@ -355,6 +371,9 @@ func (s *Stage) Close() error {
 	var err error
 	if len(s.unsaved) > 0 {
 		err = s.record()
+	}
+	for _, path := range s.spares {
+		os.Remove(path) // where that fails, the next Open removes it
 	}
 	for _, t := range s.moving {
 		err = errors.Join(err, t.noteAll()) // what was in memory is lost, as on the road

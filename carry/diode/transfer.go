@@ -1,6 +1,7 @@
 package diode
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -387,15 +388,16 @@ func (m *mender) check(t *transfer, block int) bool {
 	return err == nil && t.IsLeaf(block, m.slab[:n])
 }
 
-// settle makes a transfer whose blocks are all whole a file in dir: durable on return, but for one in memory. Another file of that name stays.
-func (t *transfer) settle(dir string) (name string, err error) {
+// settle makes a transfer whose blocks are all whole a file in dir: durable on return, but for one in memory. Another file of that name stays. spare is a
+// file that is nobody's, or "": what is in memory is written over what that holds.
+func (t *transfer) settle(dir, spare string) (name string, err error) {
 	const op = "diode.settle"
 	name = FileName(&t.Sheet)
 	if t.named {
 		return name, nil
 	}
 	path := filepath.Join(dir, name)
-	from, err := t.file(filepath.Join(dir, stageDir))
+	from, err := t.file(filepath.Join(dir, stageDir), spare)
 	if err != nil {
 		return name, &redoubt.Error{Op: op, Object: name, Err: err}
 	}
@@ -418,15 +420,27 @@ func (t *transfer) settle(dir string) (name string, err error) {
 }
 
 // file is the file of a transfer's content, durable; or one that is made now, in the folder dir, of what is in memory.
-func (t *transfer) file(dir string) (path string, err error) {
+func (t *transfer) file(dir, spare string) (path string, err error) {
 	if f, ok := t.content.(*os.File); ok {
 		return filepath.Join(t.dir, "content"), keep(f)
 	}
-	path = filepath.Join(dir, newPrefix+stageName(t.id))
-	if err = os.WriteFile(path, t.content.(memory), 0o600); err != nil {
+	path = cmp.Or(spare, filepath.Join(dir, newPrefix+stageName(t.id)))
+	if err = writeOver(path, t.content.(memory)); err != nil {
 		os.Remove(path)
 	}
 	return path, err
+}
+
+// writeOver makes whole all that a file holds. Pages that the kernel has of it already cost a quarter of new ones.
+func writeOver(path string, whole []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	if _, err = f.Write(whole); err == nil {
+		err = f.Truncate(int64(len(whole)))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Inspect reads what a bundle's file says of itself.
