@@ -124,7 +124,7 @@ administrator: --anew. What is there already is not taken twice.`,
 	return c
 }
 
-// highOf is a guard's higher enclave, as what the guard left in its spool tells: no marking of an estate lies open in a state.
+// highOf is a guard's higher enclave, as what the guard left in its state tells: no marking of an estate lies open in a state.
 func highOf(st node.State, name redoubt.NodeName) (redoubt.NodeName, error) {
 	if err := hasNode(st, name); err != nil {
 		return "", err

@@ -2,13 +2,13 @@
  * docs/model/README.md says what is left out and what was proved. `make model` checks it.
  *
  * Variables of the low side begin with l_, those of the high side with h_. Nothing under LOW names an h_, nothing under ROAD or HIGH an l_:
- * scripts/model looks at the text for that.
+ * scripts/model looks at the text for that. PEOPLE read what is shown above and type it below.
  *
  * Four entries: 0 puts X, 1 removes X, 2 puts Y, 3 closes (it is written once the faults are over). Bundles are numbers from 1;
- * a set of entries or of numbers is a byte of bits. A bundle is written once, so where it lies is one bit.
+ * a set of entries is a byte of bits, a set of numbers a short. A bundle is written once, so where it lies is one bit.
  */
 
-#ifndef ABORTS		/* of a call by which a bundle is handed over: the low half, the low enclave or what joins them dies */
+#ifndef ABORTS		/* the low half, the low enclave or what joins them dies: what the half held is gone, and its note stands */
 #define ABORTS 2
 #endif
 #ifndef LOSSES		/* of a whole bundle on the road: more datagrams than the parity makes good */
@@ -23,14 +23,14 @@
 #ifndef ANEWS		/* likewise: everything raised anew */
 #define ANEWS 0
 #endif
-#ifndef DISKS		/* times that the low half's disk is lost */
+#ifndef DISKS		/* times that the low half's note is lost, too: by a power cut, or with its disk */
 #define DISKS 0
 #endif
 #ifndef SPLITS		/* the last number of a bundle that may be full before all is in it */
 #define SPLITS 3
 #endif
 #ifndef BUNDLES
-#define BUNDLES 7
+#define BUNDLES 14		/* and no more, in a short */
 #endif
 
 #define bit(n) (1 << (n))
@@ -43,7 +43,7 @@
 
 /* What a bundle holds. It is signed, so it is the same wherever it lies. */
 byte content[BUNDLES + 1];
-byte voids[BUNDLES + 1];
+short voids[BUNDLES + 1];
 
 bool off;		/* the faults are over */
 
@@ -54,40 +54,42 @@ byte l_cursor;		/* position that was acknowledged; 0: nothing is known, and all 
 byte l_part, l_whole;	/* how much of that was, and of which position all is (handoverRecord.Begun) */
 byte l_made;		/* number of the last bundle */
 byte l_mark;		/* the bundle that no guard confirmed; 0: none */
-byte l_from, l_to, l_of;	/* its span, and of a part of all that there is the position; l_to is 0: it says nothing */
+byte l_from, l_to, l_upto;	/* its span, and of a part of all that there is the position; l_to is 0: it says nothing */
 bool l_all_of_it;	/* it goes on from l_part, and not from l_cursor */
-byte l_void, l_in;	/* numbers that came to nothing, and those of them that the last bundle tells of */
+short l_void, l_in;	/* numbers that came to nothing, and those of them that the last bundle tells of */
+short l_known;		/* numbers of which the low enclave knows what was in them */
 
-byte l_spool;		/* on the low half's disk */
-byte l_have, l_sent;	/* its two records */
-byte l_again;		/* what it means to send once more; in memory */
-byte l_asked;		/* what a person asked for */
+byte l_have;		/* the low half's note: the newest that it had, */
+short l_over;		/* and those about which nothing is left to do */
+short l_new, l_again;	/* in its memory: what was not sent yet, and what is to be sent once more */
+short l_covered;	/* and the numbers whose content something of l_new has */
+byte l_of[BUNDLES + 1];	/* whose content a bundle has; 0: its own */
 
 byte l_aborts = ABORTS, l_refeeds = REFEEDS, l_anews = ANEWS, l_disks = DISKS;
-bool l_fed, l_lost, l_renewed;	/* the person fed everything again at the end; a disk was lost; everything was raised anew behind that */
 
 byte r_losses = LOSSES;
 
-byte h_stage, h_book;	/* the folder, and what came into it ever */
-byte h_last, h_gaps;	/* enclave.Taken */
+short h_stage, h_book;	/* the folder, and what came into it ever */
+byte h_last;		/* enclave.Taken */
+short h_gaps;
 byte h_above;		/* what is there */
 bool h_gone;		/* the removal of X is known */
 byte h_wrote;		/* what was ever written: nothing is, twice */
 byte h_crashes = CRASHES;
 
-#define unsent (l_spool & ~(bit(l_sent + 1) - 1))
+#define lacking ((bit(l_have + 1) - 2) & ~(l_over | l_new | l_again | l_covered))
 
 /* ---- PROMISE: reads both sides, and only asserts ---- */
 
 /* Everything that was handed over is above, or in a bundle that lies there, or that the high enclave shows as a gap, or that
  * nothing newer has come after yet: only that one a reader of guard status cannot know of. */
 #ifdef LIMIT_LAST		/* not so: a bundle is lost, nothing newer comes, and nobody is told */
-#define newer(s) (s > h_last && has(l_spool & (unsent | l_again | l_asked), s))
+#define newer(s) (s > h_last && has(l_new | l_again | lacking, s))
 #else
 #define newer(s) (s > h_last)
 #endif
 #define told(s, e) (s <= l_made && has(content[s], e) && (newer(s) || has(h_gaps, s) || has(h_stage, s)))
-#define somewhere(e) (told(1, e) || told(2, e) || told(3, e) || told(4, e) || told(5, e) || told(6, e) || told(7, e))
+#define somewhere(e) (told(1, e) || told(2, e) || told(3, e) || told(4, e) || told(5, e) || told(6, e) || told(7, e) || told(8, e) || told(9, e) || told(10, e) || told(11, e) || told(12, e) || told(13, e) || told(14, e))
 #define SILENT(e, is) ((l_cursor > e || l_part > e) && !(is) && !somewhere(e))
 inline accounted() {
 	assert(!SILENT(0, (h_above & X) || h_gone || l_end >= 2));	/* a removal stands for what it removed */
@@ -142,13 +144,13 @@ inline confirm() {
 #else
 			::
 #endif
-				l_to < l_of -> l_part = l_to; l_whole = l_of
+				l_to < l_upto -> l_part = l_to; l_whole = l_upto
 #ifndef ANEW_MIXED
 			:: l_from == l_part &&
 #else
 			::
 #endif
-				l_to >= l_of -> l_part = 0; l_whole = 0; if :: l_of > l_cursor -> l_cursor = l_of :: else fi
+				l_to >= l_upto -> l_part = 0; l_whole = 0; if :: l_upto > l_cursor -> l_cursor = l_upto :: else fi
 			fi
 #ifndef ANEW_UNDONE		/* so does what goes on from a position that is not */
 		:: l_to > 0 && !l_all_of_it && (l_cursor == 0 || l_cursor < l_from)
@@ -165,32 +167,51 @@ inline settle() {
 	if
 	:: l_mark != 0 && l_have == l_mark -> l_void = l_void & ~l_in
 #ifdef PLANT_NOT_VOID		/* a number that came to nothing is not told of */
-	:: else
+	:: l_mark != 0 && l_have != l_mark -> l_known = l_known & ~bit(l_mark)
 #else
-	:: l_mark != 0 && l_have != l_mark -> l_void = l_void | bit(l_mark)
-	:: else
+	:: l_mark != 0 && l_have != l_mark -> l_void = l_void | bit(l_mark); l_known = l_known & ~bit(l_mark)
 #endif
+	:: else
 	fi;
-	l_mark = 0; l_in = 0; l_from = 0; l_to = 0; l_of = 0; l_all_of_it = false
+	l_mark = 0; l_in = 0; l_from = 0; l_to = 0; l_upto = 0; l_all_of_it = false
 }
 
-/* One call of HandRaise, and what the low half does with it. Where a crash or a cut is possible, what would have come next does not; what
+/* The low half ends, and with it what it holds. */
+inline ends() { l_new = 0; l_again = 0; l_covered = 0 }
+inline lowest(n, set) { n = 1; do :: !has(set, n) -> n++ :: else -> break od }
+
+/* One call of HandRaise or HandAgain, and what the low half does with it. Where a crash or a cut is possible, what would have come next does not; what
  * no other process can see or disturb in between is one step. */
 #define broken l_aborts > 0 && !off -> l_aborts--
 proctype Hand() {
-	byte from, to, upto, c;
+	byte from, to, upto, c, n;
 	bool all;
 again:
 #ifdef TORN		/* what is acknowledged and what is void are two commits */
 	atomic { confirm() };
-	if :: true :: atomic { broken; goto again } fi;
+	if :: true :: atomic { broken; ends(); goto again } fi;
 	atomic { settle(); accounted() };
 #else
 	atomic { confirm(); settle(); accounted() };
 #endif
 end_nothing_to_hand:
-	atomic {
-		l_cursor < l_end -> all = (l_cursor == 0);
+	if
+	:: atomic { lacking != 0 -> lowest(n, lacking);		/* HandAgain, of what is known; else it is given up */
+		if
+		:: !has(l_known, n) -> l_over = l_over | bit(n); n = 0; goto again
+		:: else
+		fi;
+		c = content[n];
+		if :: l_end >= 2 -> c = c & ~X :: else fi;
+		assert(l_made < BUNDLES);
+		l_made++; content[l_made] = c;
+#ifdef PLANT_MUTE		/* what holds again what another held does not say what that said */
+		voids[l_made] = l_void | bit(n);
+#else
+		voids[l_made] = l_void | voids[n] | bit(n);
+#endif
+		l_of[l_made] = n; l_mark = l_made; l_in = l_void }
+	:: atomic { lacking == 0 && l_cursor < l_end -> all = (l_cursor == 0);
 		if
 		:: all && l_part > 0 -> from = l_part; to = l_whole
 		:: all && l_part == 0 -> to = l_end
@@ -204,74 +225,59 @@ end_nothing_to_hand:
 		c = ((bit(to) - 1) & ~(bit(from) - 1));
 		if :: l_end >= 2 -> c = c & ~X :: else fi	/* what was removed since is passed over */
 #if ANEWS + DISKS > 0
-	};
-	atomic {		/* meanwhile a person may have everything raised anew */
+		};
+	   atomic {		/* meanwhile a person may have everything raised anew */
 #endif
 		assert(l_made < BUNDLES);		/* HandOver: durable, and then the bundle ends */
 		l_made++; content[l_made] = c; voids[l_made] = l_void;
-		l_mark = l_made; l_from = from; l_to = to; l_of = upto; l_all_of_it = all; l_in = l_void;
-#ifdef PLANT_EARLY_HAVE		/* have is written before the bundle is whole and durable */
-		l_have = l_mark;
-		if
-		:: l_spool = l_spool | bit(l_mark)
-		:: broken
-		fi;
-#else
-		if
-		:: l_spool = l_spool | bit(l_mark)
-#if DISKS > 0
-			; goto durable
-#else
-			; l_have = l_mark
-#endif
-		:: broken; l_spool = l_spool | bit(l_mark)	/* it is in the spool, and the record does not say so */
-		:: broken					/* nothing came, or not all of it */
-		fi;
-#endif
-		from = 0; to = 0; upto = 0; all = false; c = 0; goto again
-	};
-durable:
-	if
-	:: atomic { has(l_spool, l_mark) -> l_have = l_mark; from = 0; to = 0; upto = 0; all = false; c = 0 }
-	:: !has(l_spool, l_mark)		/* with its disk */
+		l_mark = l_made; l_from = from; l_to = to; l_upto = upto; l_all_of_it = all; l_in = l_void }
 	fi;
-	goto again
+	atomic {
+#ifndef PLANT_NOT_KNOWN		/* what is in a bundle is kept by its number in the commit that makes it */
+		l_known = l_known | bit(l_made);
+#endif
+		if
+		:: l_have = l_mark; l_new = l_new | bit(l_mark); if :: n > 0 -> l_covered = l_covered | bit(n) :: else fi
+		:: broken; ends()					/* nothing came, or not all of it */
+		:: broken; l_have = l_mark; ends()			/* it came, was noted, and is gone */
+		fi;
+		from = 0; to = 0; upto = 0; all = false; c = 0; n = 0; goto again
+	}
 }
 
 /* The low half's other thread. It knows nothing of what arrives. */
 #ifdef PLANT_BACK		/* it waits until what it sent is above */
-#define paced (h_last >= l_sent)
+#define paced (h_last + 1 >= l_have)
 #else
 #define paced true
 #endif
-inline lowest(n, set) { n = 1; do :: !has(set, n) -> n++ :: else -> break od }
 proctype Send() {
 	byte n;
 end_all_sent:
 	do
-	:: atomic { unsent != 0 && paced -> lowest(n, unsent); road(n);
+	:: atomic { l_new != 0 && paced -> lowest(n, l_new); road(n);
 		if
-		:: l_sent = n; l_again = l_again | bit(n)
-		:: broken; l_again = 0			/* it ends before it notes that */
+		:: l_new = l_new & ~bit(n); l_again = l_again | bit(n);
+		   if :: l_of[n] > 0 -> l_over = l_over | bit(l_of[n]); l_covered = l_covered & ~bit(l_of[n]) :: else fi
+		:: broken; ends()			/* it ends before it notes that */
 		fi; n = 0 }
-	:: atomic { unsent == 0 && (l_again & l_spool) != 0 -> lowest(n, l_again & l_spool); road(n); l_again = l_again & ~bit(n); n = 0 }
-	:: atomic { l_again != 0 && broken; l_again = 0 }	/* it ends, and starts again */
-	:: atomic { unsent == 0 && l_asked != 0 && (l_asked & l_spool) == 0 -> l_asked = 0 }
-	:: atomic { unsent == 0 && (l_asked & l_spool) != 0 -> lowest(n, l_asked & l_spool); road(n); l_asked = l_asked & ~bit(n); n = 0 }
+	:: atomic { l_new == 0 && l_again != 0 -> lowest(n, l_again); road(n); l_again = l_again & ~bit(n); l_over = l_over | bit(n); n = 0 }
+	:: atomic { l_again != 0 && !off -> lowest(n, l_again); l_again = l_again & ~bit(n); l_over = l_over | bit(n); n = 0 }	/* there is no room for it */
+	:: atomic { l_new + l_again != 0 && broken; ends() }
+	:: atomic { l_disks > 0 && !off -> l_disks--; ends(); l_have = 0; l_over = 0 }
 	od
 }
 
-/* The person at the low side, and what may befall the low half's disk. She feeds again what she likes, and at the end everything that
- * the spool has: whatever is a gap above is in that. */
+/* ---- PEOPLE: one at the low side, who feeds again what she likes, has everything raised anew, and at the end feeds what she is told is a gap ---- */
+
+#define still (off && l_end == 4 && l_cursor == l_end && l_mark == 0 && l_new == 0 && l_again == 0 && lacking == 0)
 proctype Person() {
-	byte n;
+	byte n, fed;
 end_nothing_to_do:
 	do
-	:: atomic { l_refeeds > 0 && !off && l_sent > 0 -> l_refeeds--; n = 1; do :: n < l_sent -> n++ :: break od; l_asked = bit(n) & l_spool; n = 0 }
+	:: atomic { l_refeeds > 0 && !off && l_have > 0 -> l_refeeds--; n = 1; do :: n < l_have -> n++ :: break od; l_over = l_over & ~bit(n); n = 0 }
 	:: atomic { l_anews > 0 && !off -> l_anews--; anew() }
-	:: atomic { l_disks > 0 && !off -> l_disks--; l_spool = 0; l_have = 0; l_sent = 0; l_again = 0; l_asked = 0; l_lost = true }
-	:: atomic { off && l_lost && !l_renewed -> anew(); l_renewed = true }
-	:: atomic { off && !l_fed && l_end == 4 && l_cursor == l_end && unsent == 0 -> l_fed = true; l_asked = l_spool }
+	:: atomic { still && h_stage == 0 && h_gaps != 0 && fed < 3 -> fed++; l_over = l_over & ~h_gaps }	/* she does not do so for ever */
 	od
 }
 
@@ -339,9 +345,7 @@ end_all_taken:
 
 /* ---- WORLD ---- */
 
-#define QUIET (off && l_fed && l_end == 4 && l_cursor == 4 && l_mark == 0 && unsent == 0 && (l_again & l_spool) == 0 && l_asked == 0 && h_stage == 0 && (!l_lost || l_renewed))
-
-#define LOW_QUIET (off && l_fed && l_end == 4 && l_cursor == 4 && l_mark == 0 && unsent == 0 && (l_again & l_spool) == 0 && l_asked == 0)
+#define QUIET (still && h_stage == 0 && h_gaps == 0)
 
 init {
 	atomic { run Journal(); run Hand(); run Send(); run Person();
@@ -351,16 +355,12 @@ init {
 	};
 	atomic { l_end == 3 -> off = true };
 #ifdef HIGH_AWAY
-	LOW_QUIET; goto done;
+	still; goto done;
 #endif
 	atomic { QUIET ->		/* a run that cannot come here ends in a state that is no end: that is an error, too */
-		assert(h_above == (Y | CLOSED) && h_gone);
-		assert(h_gaps == 0 || l_lost) }
+		assert(h_above == (Y | CLOSED) && h_gone) }
 #ifdef REACHED
 	assert(false)
-#endif
-#ifdef LIMIT_GAPS_STAY	/* not so: what is raised anew closes no gap of a disk that was lost */
-	assert(h_gaps == 0)
 #endif
 done:	skip
 }
