@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"crypto/ed25519"
@@ -101,7 +100,7 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 	defer road.socket.Close()
 	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool) error {
 		if whole, is := b.Bytes(); is {
-			return road.send(ctx, bytes.NewReader(whole), b.Size(), again)
+			return road.send(ctx, diode.InMemory(whole), b.Size(), again)
 		}
 		return road.send(ctx, b, b.Size(), again)
 	}})

@@ -229,7 +229,7 @@ func loadOf(t testing.TB, p Plan, file []byte) *Load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Load(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
+	l, err := s.Load(context.Background(), InMemory(file), int64(len(file)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +362,7 @@ func TestAFileThatIsNoBundleIsNotSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	load := func(b []byte, only ...int) (*Load, error) {
-		return s.Load(context.Background(), bytes.NewReader(b), int64(len(b)), only, nil)
+		return s.Load(context.Background(), InMemory(b), int64(len(b)), only, nil)
 	}
 	damaged := bytes.Clone(file)
 	damaged[3<<20] ^= 1
@@ -398,7 +398,7 @@ func TestASendingEndsWhenItIsEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Load(ctx, bytes.NewReader(file), int64(len(file)), nil, nil)
+	l, err := s.Load(ctx, InMemory(file), int64(len(file)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -345,7 +345,7 @@ func TestARunEndsBeforeItsKeyIsWorn(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.seq = runLength - 5
-	l, err := s.Load(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
+	l, err := s.Load(context.Background(), InMemory(file), int64(len(file)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,17 +100,24 @@ func NewSender(w io.Writer, p Plan) (*Sender, error) {
 	return &Sender{Plan: p, w: w, tags: tags, pace: newPacer(p.Rate), run: rand.Uint32()}, nil
 }
 
+// InMemory is a bundle in memory, which stays as it is while it is sent.
+type InMemory []byte
+
+// ReadAt reads of it.
+func (w InMemory) ReadAt(p []byte, at int64) (int, error) { return bytes.NewReader(w).ReadAt(p, at) }
+
 // Load is a bundle that was read whole and found undamaged, unless it is sent bare, cut as a plan says.
 type Load struct {
 	*manifest
 	file   io.ReaderAt
-	steady bool  // what is read of the file is not held against a digest: it is in memory, and was; or it is sent bare
-	blocks []int // that are sent
-	total  int64 // datagrams of one pass
-	copies int   // how often the manifest has to go so that it is lost as seldom as a block
+	whole  InMemory // the file, where that is in memory: what is sent is not copied, nor held against a digest again
+	steady bool     // what is read of the file is not held against a digest: it is in memory, and was; or it is sent bare
+	blocks []int    // that are sent
+	total  int64    // datagrams of one pass
+	copies int      // how often the manifest has to go so that it is lost as seldom as a block
 }
 
-// Load reads a bundle and plans its sending; where file is a bytes.Reader, it is held in memory and read but once. only names the blocks to send; nil: all. progress may be nil.
+// Load reads a bundle and plans its sending; where file is InMemory, it is read but once. only names the blocks to send; nil: all. progress may be nil.
 func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []int, progress func(done int64)) (*Load, error) {
 	bare := s.Bare && size <= MaxBare
 	var o *bundle.Outline
@@ -134,8 +141,8 @@ func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []
 	if err != nil {
 		return nil, err
 	}
-	_, steady := file.(*bytes.Reader)
-	l := &Load{manifest: m, file: file, steady: steady || bare, blocks: only}
+	whole, steady := file.(InMemory)
+	l := &Load{manifest: m, file: file, whole: whole, steady: steady || bare, blocks: only}
 	if only == nil {
 		for b := range g.blocks() {
 			l.blocks = append(l.blocks, b)
@@ -310,8 +317,16 @@ func (e *encoder) group(blocks []int, slab []byte) group {
 // block reads a block into its data shards, which lie one behind the other in slab, and makes its parity.
 func (e *encoder) block(b int, slab []byte, shards [][]byte) error {
 	n, data := e.l.blockLen(b), e.l.data(b)
-	content := slab[:data*e.l.shardBytes]
-	if got, err := e.l.file.ReadAt(content[:n], int64(len(e.l.Start))+int64(b)*bundle.LeafBytes); got < n {
+	content, at := slab[:data*e.l.shardBytes], int64(len(e.l.Start))+int64(b)*bundle.LeafBytes
+	read := 0
+	if e.l.whole != nil { // all shards but the last stand there as they are
+		for i := range data - 1 {
+			from := at + int64(i*e.l.shardBytes)
+			shards[i] = e.l.whole[from : from+int64(e.l.shardBytes) : from+int64(e.l.shardBytes)]
+		}
+		read = (data - 1) * e.l.shardBytes
+	}
+	if got, err := e.l.file.ReadAt(content[read:n], at+int64(read)); got < n-read {
 		return &redoubt.Error{Op: "diode.send", Kind: redoubt.Unavailable, Err: errors.Join(errors.New("the file does not read"), err)}
 	}
 	clear(content[n:])

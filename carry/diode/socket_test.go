@@ -1,7 +1,6 @@
 package diode
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -51,7 +50,7 @@ func TestTheReceiverNeverSendsAnything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Load(ctx, bytes.NewReader(file), int64(len(file)), nil, nil)
+	l, err := s.Load(ctx, InMemory(file), int64(len(file)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

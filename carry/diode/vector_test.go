@@ -38,7 +38,7 @@ func vectorDatagrams(t testing.TB) (all [][]byte) {
 		t.Fatal(err)
 	}
 	s.run = 7
-	l, err := s.Load(context.Background(), bytes.NewReader(file), int64(len(file)), nil, nil)
+	l, err := s.Load(context.Background(), InMemory(file), int64(len(file)), nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func send(t testing.TB, w *road, p Plan, file []byte, only ...int) Tally {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := s.Load(context.Background(), bytes.NewReader(file), int64(len(file)), only, nil)
+	l, err := s.Load(context.Background(), InMemory(file), int64(len(file)), only, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
