@@ -170,6 +170,20 @@ func TestASettledConflictKeepsItsDigest(t *testing.T) {
 	}
 }
 
+// TestADigestIsChargedToNobody: one node keeps it of a version and another not, and both charge the same.
+func TestADigestIsChargedToNobody(t *testing.T) {
+	for _, joins := range []bool{false, true} {
+		r := sample()
+		r.pieces = append(r.pieces, piece{ref: 8, size: 1, joins: joins}, piece{ref: 9, size: 1})
+		without := r.cost("k", len(r.encode(nil)))
+		r.hashed([32]byte{1})
+		back, err := decodeRecord(r.encode(nil))
+		if err != nil || back.charge("k") != without || r.cost("k", len(r.encode(nil))) != without {
+			t.Errorf("with a digest %d, %v; without %d", back.charge("k"), err, without)
+		}
+	}
+}
+
 // TestRecordWireFormatWithADigest: of the third format is what has one, and nothing else.
 func TestRecordWireFormatWithADigest(t *testing.T) {
 	r := sample()

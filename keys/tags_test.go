@@ -132,6 +132,35 @@ func TestNoByteBesideTheCiphertextChangesWithoutItsDigest(t *testing.T) {
 	}
 }
 
+// TestWhatHasAnotherTagByNowIsNotOpened, though it was sealed under the same key: what was verified is what is opened.
+func TestWhatHasAnotherTagByNowIsNotOpened(t *testing.T) {
+	id, err := NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, tags := sealOne(t, id.Recipient(), pattern(100))
+	d, err := fileKey("test", id, tags.head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := bytes.NewBuffer(bytes.Clone(tags.head))
+	s := NewSealer(d, sealToBinding(tags.head), other)
+	if _, err = s.Write(make([]byte, 100)); err == nil {
+		err = s.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := OpenWith(id, bytes.NewReader(other.Bytes())); err != nil {
+		t.Fatal(err)
+	} else if _, err := io.ReadAll(r); err != nil {
+		t.Fatalf("it does not open at all: %v", err)
+	}
+	if got, err := openTagged(id, tags, other.Bytes()); redoubt.KindOf(err) != redoubt.Corrupt || len(got) > 0 {
+		t.Errorf("%d bytes of it came out, %v", len(got), err)
+	}
+}
+
 func TestTagsAreOfContentForOne(t *testing.T) {
 	id, err := NewIdentity()
 	if err != nil {
