@@ -105,6 +105,9 @@ type PutObject struct {
 	// committed: it verifies what came with the content and returns what is to be kept.
 	// MD5 is hex and becomes the ETag when not empty.
 	Finish func() (sums Checksums, md5 string, err error)
+	// Digest, when set, is called once behind Finish: the SHA-256 of all of Body, where that was computed on the way. It is kept beside the version
+	// for who signs for it, and is no checksum that a client is shown.
+	Digest func() (sum [32]byte, known bool)
 }
 
 // ReadObject asks for one version: the current one for the reader when ID is empty.

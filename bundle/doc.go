@@ -9,5 +9,8 @@
 // verified again, piece by piece, so that a medium that gives other bytes at the second reading gains nothing.
 // The caller decompresses and applies; until then there is nothing to undo.
 //
+// A tagged bundle, which has one recipient, is signed over the tags of its sealed chunks in place of their bytes, and each chunk is
+// authenticated as it is opened (docs/adr/0045). It is written and read by who asks for that, and by nobody else.
+//
 // Verify, Inspect and Bundle may be used by many at once; a Writer by one.
 package bundle

@@ -21,12 +21,17 @@ const (
 	MaxLife        = 2 * 366 * 24 * time.Hour // a device that comes back after a year, and the year after
 	MaxAhead       = 5 * time.Minute          // of the maker's clock (RULES 4.4)
 	MaxNameBytes   = 63
+	MaxTaggedBytes = 32 << 20 // of a file of TaggedFormat: what is raised at once; its tags are 14 KiB
 
 	leafBytes = 4 << 20
 )
 
-// Format is the only format there is.
-const Format = 1
+// The formats. Of a TaggedFormat the signature covers everything but the ciphertext, which to everybody without the content's key is fixed by that
+// (keys.Tags): it is of a journal that has one recipient, and at most MaxTaggedBytes.
+const (
+	Format       = 1
+	TaggedFormat = 2
+)
 
 const (
 	magic      = "RDBTBNDL"
@@ -50,6 +55,7 @@ const (
 	RuleReplayed  = "bundle-replayed"
 	RuleReordered = "bundle-reordered"
 	RuleChain     = "bundle-chain"
+	RuleDamaged   = "bundle-damaged" // by who opens it: what is sealed is not what its signed tags are of
 )
 
 // Kind says what a bundle is for.
@@ -81,6 +87,7 @@ type Addressee struct {
 
 // Head is what a bundle says in clear. Times are whole seconds.
 type Head struct {
+	Tagged  bool // it is of TaggedFormat
 	Kind    Kind
 	Estate  string
 	Maker   redoubt.NodeName
@@ -106,6 +113,8 @@ func (h *Head) valid() error {
 		return errors.New("unknown kind")
 	case !validName(h.Estate) || !validName(string(h.Maker)):
 		return errors.New("a bundle names its estate and its maker")
+	case h.Tagged && (h.Kind != Journal || len(h.To) != 1):
+		return errors.New("a tagged bundle is a journal for one recipient")
 	case len(h.To) == 0 || len(h.To) > MaxRecipients:
 		return fmt.Errorf("a bundle has 1 to %d recipients", MaxRecipients)
 	case h.Created.Unix() <= 0 || !h.Expires.After(h.Created) || h.Expires.Sub(h.Created) > MaxLife:
@@ -144,7 +153,11 @@ func (h *Head) encode() ([]byte, error) {
 	}
 	var b cryptobyte.Builder
 	b.AddBytes([]byte(magic))
-	b.AddUint16(Format)
+	format := uint16(Format)
+	if h.Tagged {
+		format = TaggedFormat
+	}
+	b.AddUint16(format)
 	b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 		b.AddUint8(uint8(h.Kind))
 		text8(b, h.Estate)
@@ -167,7 +180,7 @@ func text8(b *cryptobyte.Builder, s string) {
 }
 
 // decodeHead reads what follows the prefix, strictly.
-func decodeHead(in []byte) (h Head, err error) {
+func decodeHead(tagged bool, in []byte) (h Head, err error) {
 	s := cryptobyte.String(in)
 	var kind, n uint8
 	var estate, maker cryptobyte.String
@@ -177,7 +190,7 @@ func decodeHead(in []byte) (h Head, err error) {
 		!s.ReadUint64(&created) || !s.ReadUint64(&expires) || created > maxUnix || expires > maxUnix || !s.ReadUint8(&n) || n > MaxRecipients {
 		return h, bad
 	}
-	h = Head{Kind: Kind(kind), Estate: string(estate), Maker: redoubt.NodeName(maker),
+	h = Head{Tagged: tagged, Kind: Kind(kind), Estate: string(estate), Maker: redoubt.NodeName(maker),
 		Created: time.Unix(int64(created), 0).UTC(), Expires: time.Unix(int64(expires), 0).UTC(), To: make([]Addressee, n)}
 	for i := range h.To {
 		a := &h.To[i]
@@ -218,13 +231,19 @@ func decodeTrailer(in []byte) (t trailer) {
 	return t
 }
 
-// message is what the maker signs: the file's head byte for byte, and the length and digest of what is sealed.
+// message is what the maker signs: the file's head byte for byte, and the length of what is sealed with the digest of its bytes or, in v2, of its tags.
 func message(head []byte, sealed uint64, digest [sha256.Size]byte) []byte {
 	sum := sha256.Sum256(head)
-	b := append([]byte("redoubt bundle v1\n"), sum[:]...)
+	name := "redoubt bundle v1\n"
+	if isTagged(head) {
+		name = "redoubt bundle v2\n"
+	}
+	b := append([]byte(name), sum[:]...)
 	b = binary.BigEndian.AppendUint64(b, sealed)
 	return append(b, digest[:]...)
 }
 
 // idOf is a bundle's ID: what was signed, in short.
 func idOf(message []byte) [sha256.Size]byte { return sha256.Sum256(message) }
+
+func isTagged(head []byte) bool { return binary.BigEndian.Uint16(head[len(magic):]) == TaggedFormat }

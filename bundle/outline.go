@@ -22,32 +22,36 @@ type Outline struct {
 	Sheet
 	Start  []byte              // the file up to the end of its head
 	End    []byte              // its trailer
-	Leaves [][sha256.Size]byte // of the sealed content, in order; of a bare outline none
+	Leaves [][sha256.Size]byte // of the sealed content, in order; of a bare outline, and of a tagged bundle, none
 }
 
 // ReadOutline reads a whole file of size bytes. It gives an outline only if the content is what the file's own end says: a damaged
-// file is refused here. Whether its maker signed it is not asked: SignedBy. progress may be nil.
+// file is refused here. Of a tagged bundle only form, length and tags are held against that, and the outline has no leaves: that its ciphertext was
+// damaged, only its recipient can see (RuleDamaged). Whether its maker signed it is not asked: SignedBy. progress may be nil.
 func ReadOutline(ctx context.Context, file io.ReaderAt, size int64, progress func(done int64)) (*Outline, error) {
 	s, head, t, err := parse(file, size)
 	if err != nil {
 		return nil, err
 	}
 	b := &Bundle{Sheet: s, file: file, head: head}
-	sum, err := b.digest(ctx, progress)
+	is, err := b.holds(ctx, t.Digest, progress)
 	if err != nil {
 		return nil, err
 	}
-	if sum.sum() != t.Digest {
+	if !is {
 		return nil, refuse(redoubt.Denied, RuleSignature, "the bundle is not as it says at its end that it is", again)
 	}
-	return &Outline{Sheet: s, Start: head, End: t.append(nil), Leaves: sum.all}, nil
+	return &Outline{Sheet: s, Start: head, End: t.append(nil), Leaves: b.leaves}, nil
 }
 
-// NewOutline puts an outline together that came in pieces. The digests must be those that the trailer is about.
+// NewOutline puts an outline together that came in pieces. The digests must be those that the trailer is about; that of a tagged bundle is about none.
 func NewOutline(start, end []byte, leaves [][sha256.Size]byte) (*Outline, error) {
 	o, err := NewBareOutline(start, end)
 	if err != nil {
 		return nil, err
+	}
+	if o.Tagged {
+		return nil, refuse(redoubt.Invalid, RuleFormat, "no piece of a tagged bundle is known by a digest", "")
 	}
 	if int64(len(leaves)) != (o.SealedBytes+leafBytes-1)/leafBytes {
 		return nil, refuse(redoubt.Invalid, RuleForm, "there are not as many digests as pieces", "")
@@ -76,7 +80,7 @@ func NewBareOutline(start, end []byte) (*Outline, error) {
 	switch {
 	case len(raw) != len(start):
 		return nil, refuse(redoubt.Invalid, RuleForm, "something stands behind the head", "")
-	case t.Sealed > MaxSealedBytes:
+	case t.Sealed > MaxSealedBytes, h.Tagged && t.Sealed > uint64(MaxTaggedBytes-len(raw)-trailerLen):
 		return nil, refuse(redoubt.TooLarge, RuleLarge, "larger than a bundle may be", "")
 	}
 	s := Sheet{Head: h, ID: idOf(message(raw, t.Sealed, t.Digest)), SealedBytes: int64(t.Sealed)}

@@ -22,6 +22,8 @@ type Expect struct {
 	Now    time.Time
 	// Key gives the key that a node signs with; an error where this node has no link with it.
 	Key func(maker redoubt.NodeName) (ed25519.PublicKey, error)
+	// Tagged says that one of TaggedFormat is taken, too: by who is the one that it is sealed to, and needs no piece of it to be known by a digest.
+	Tagged bool
 }
 
 // Sheet is what a bundle tells without any key.
@@ -39,6 +41,7 @@ type Bundle struct {
 	steady bool // file is in memory that nobody else has: what was verified of it stays so
 	head   []byte
 	leaves [][sha256.Size]byte
+	tags   *keys.Tags // in place of leaves, of a tagged one
 }
 
 func refuse(kind redoubt.Kind, rule, why, hint string) error {
@@ -59,7 +62,7 @@ func ReadHead(r io.Reader) (h Head, raw []byte, err error) {
 	if n, err := io.ReadFull(r, raw); err != nil {
 		return h, raw[:n], shortFault(err)
 	}
-	length, err := prefix(raw)
+	length, tagged, err := prefix(raw)
 	if err != nil {
 		return h, raw, err
 	}
@@ -67,7 +70,7 @@ func ReadHead(r io.Reader) (h Head, raw []byte, err error) {
 	if n, err := io.ReadFull(r, raw[prefixLen:]); err != nil {
 		return h, raw[:prefixLen+n], shortFault(err)
 	}
-	h, err = decodeHead(raw[prefixLen:])
+	h, err = decodeHead(tagged, raw[prefixLen:])
 	return h, raw, err
 }
 
@@ -80,18 +83,18 @@ func shortFault(err error) error {
 }
 
 // prefix reads the first bytes of a file, and says how long its head is.
-func prefix(in []byte) (length int, err error) {
+func prefix(in []byte) (length int, tagged bool, err error) {
 	if string(in[:len(magic)]) != magic {
-		return 0, refuse(redoubt.Invalid, RuleForm, "the file is no bundle", "name a file that redoubt bundle export wrote")
+		return 0, false, refuse(redoubt.Invalid, RuleForm, "the file is no bundle", "name a file that redoubt bundle export wrote")
 	}
-	if f := binary.BigEndian.Uint16(in[len(magic):]); f != Format {
-		return 0, refuse(redoubt.Invalid, RuleFormat, fmt.Sprintf("the bundle has format %d, and only %d is read", f, Format),
+	if f := binary.BigEndian.Uint16(in[len(magic):]); f != Format && f != TaggedFormat {
+		return 0, false, refuse(redoubt.Invalid, RuleFormat, fmt.Sprintf("the bundle has format %d, and only %d and %d are read", f, Format, TaggedFormat),
 			"export it again with a release that writes this format")
 	}
 	if length = int(binary.BigEndian.Uint16(in[len(magic)+2:])); length > MaxHeadBytes {
-		return 0, refuse(redoubt.TooLarge, RuleLarge, "the head is larger than a head may be", "")
+		return 0, false, refuse(redoubt.TooLarge, RuleLarge, "the head is larger than a head may be", "")
 	}
-	return length, nil
+	return length, isTagged(in), nil
 }
 
 // parse takes head and trailer apart.
@@ -110,7 +113,9 @@ func parse(file io.ReaderAt, size int64) (s Sheet, head []byte, t trailer, err e
 		return s, nil, t, err
 	}
 	t = decodeTrailer(end)
-	s.FileBytes, s.SealedBytes = size, size-int64(len(head)+trailerLen)
+	if s.FileBytes, s.SealedBytes = size, size-int64(len(head)+trailerLen); s.Tagged && size > MaxTaggedBytes {
+		return s, nil, t, refuse(redoubt.TooLarge, RuleLarge, "larger than a tagged bundle may be", "")
+	}
 	if t.Sealed != uint64(s.SealedBytes) {
 		return s, nil, t, refuse(redoubt.Invalid, RuleTruncated, "the file is not as long as it says", again)
 	}
@@ -128,12 +133,15 @@ func readAt(file io.ReaderAt, p []byte, at int64) error {
 }
 
 // Verify reads a whole file of size bytes and gives it only if it is for this node and this estate, every sealed byte of it
-// is what its maker signed, and it is in time. It opens nothing. progress may be nil. A refusal has Rule and Hint; nothing is kept of it.
+// is what its maker signed, and it is in time. Of a tagged one that is said of all but the ciphertext, which is authenticated as it is opened. It opens nothing. progress may be nil. A refusal has Rule and Hint; nothing is kept of it.
 // A file that is a bytes.Reader is taken to stay as it is, and is not verified once more as it is opened.
 func Verify(ctx context.Context, file io.ReaderAt, size int64, x Expect, progress func(done int64)) (*Bundle, error) {
 	s, head, t, err := parse(file, size)
 	if err != nil {
 		return nil, err
+	}
+	if s.Tagged && !x.Tagged {
+		return nil, refuse(redoubt.Invalid, RuleFormat, "the bundle is of a form that only a raise or a partner's gateway hands over", "have its maker export one: redoubt bundle export")
 	}
 	if s.Estate != x.Estate {
 		return nil, refuse(redoubt.Denied, RuleEstate, "the bundle is of another estate: "+s.Estate, "import it at a node of that estate")
@@ -160,22 +168,48 @@ func Verify(ctx context.Context, file io.ReaderAt, size int64, x Expect, progres
 	return b, nil
 }
 
-// verify digests every sealed byte and holds the signature against it.
+// verify digests every sealed byte, or every tag, and holds the signature against it.
 func (b *Bundle) verify(ctx context.Context, key ed25519.PublicKey, t trailer, progress func(int64)) error {
 	forged := refuse(redoubt.Denied, RuleSignature, "the bundle is not as its maker signed it", "copy it from its medium again; if that does not help, it was altered or damaged")
 	// The signature is over the digest that the file states: a forger is found before the file is read whole.
 	if !ed25519.Verify(key, message(b.head, t.Sealed, t.Digest), t.Signature[:]) {
 		return forged
 	}
+	is, err := b.holds(ctx, t.Digest, progress)
+	if err == nil && !is {
+		err = forged
+	}
+	return err
+}
+
+// holds says whether what is sealed has a digest, and keeps what it is known by from then on.
+func (b *Bundle) holds(ctx context.Context, digest [sha256.Size]byte, progress func(int64)) (bool, error) {
+	if b.Tagged {
+		tags, err := keys.ReadTags(b.sealed(), b.SealedBytes)
+		switch {
+		case redoubt.KindOf(err) == redoubt.Corrupt: // of a form that nobody signs
+			return false, nil
+		case err != nil:
+			return false, &redoubt.Error{Op: "bundle.read", Kind: redoubt.Unavailable, Err: errors.Join(errors.New("the file does not read"), err)}
+		}
+		b.tags = tags
+		if progress != nil {
+			progress(b.SealedBytes)
+		}
+		return tags.Digest() == digest, nil
+	}
 	sum, err := b.digest(ctx, progress)
 	if err != nil {
-		return err
+		return false, err
 	}
-	if sum.sum() != t.Digest {
-		return forged
-	}
+	is := sum.sum() == digest
 	b.leaves = sum.all
-	return nil
+	return is, nil
+}
+
+// sealed is what stands between head and trailer.
+func (b *Bundle) sealed() *io.SectionReader {
+	return io.NewSectionReader(b.file, int64(len(b.head)), b.SealedBytes)
 }
 
 // digest reads every sealed byte and keeps the digests of its pieces.
@@ -246,24 +280,45 @@ func (b *Bundle) afterReceipt(last redoubt.BundleMark) error {
 }
 
 // Open gives the content, as a stream that ends with io.EOF only where the content ends. It reads the file a second time and
-// gives nothing that is not what was verified.
+// gives nothing that is not what was verified. A chunk of a tagged bundle that does not open under its verified tag is RuleDamaged, at its place.
 func (b *Bundle) Open(who *keys.Identity) (io.Reader, error) {
-	sealed := io.Reader(&verified{b: b})
-	if b.steady {
-		sealed = io.NewSectionReader(b.file, int64(len(b.head)), b.SealedBytes)
-	}
-	plain, err := keys.OpenWith(who, sealed)
+	plain, err := b.open(who)
 	if err != nil {
 		return nil, sealedFault(err)
 	}
 	bound := make([]byte, sha256.Size)
 	if _, err := io.ReadFull(plain, bound); err != nil {
+		if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Rule == RuleDamaged {
+			return nil, err
+		}
 		return nil, sealedFault(err)
 	}
 	if want := sha256.Sum256(b.head); !bytes.Equal(bound, want[:]) {
 		return nil, refuse(redoubt.Denied, RuleSealed, "the content was sealed under another head", "")
 	}
 	return plain, nil
+}
+
+func (b *Bundle) open(who *keys.Identity) (io.Reader, error) {
+	switch {
+	case b.Tagged:
+		r, err := keys.OpenTagged(who, b.tags, b.sealed())
+		return damaging{r}, err
+	case b.steady:
+		return keys.OpenWith(who, b.sealed())
+	}
+	return keys.OpenWith(who, &verified{b: b})
+}
+
+// damaging gives what does not open under its tag its rule.
+type damaging struct{ r io.Reader }
+
+func (d damaging) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if err != nil && redoubt.KindOf(err) == redoubt.Corrupt {
+		err = &redoubt.Error{Op: "bundle.Open", Kind: redoubt.Denied, Rule: RuleDamaged, Err: errors.Join(errors.New("what is sealed is not what its maker signed the tags of"), err), Hint: "have it sent again"}
+	}
+	return n, err
 }
 
 func sealedFault(err error) error {

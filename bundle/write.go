@@ -16,6 +16,9 @@ type Writer struct {
 	head   []byte
 	sealer *keys.Sealer
 	leaves *leaves
+	tags   *keys.Tags // in place of leaves, of a tagged bundle
+	total  uint64     // bytes that were sealed
+	most   uint64
 	sign   func(message []byte) ([]byte, error)
 	err    error
 }
@@ -34,8 +37,15 @@ func NewWriter(w io.Writer, h Head, to []keys.Recipient, sign func(message []byt
 	if _, err := w.Write(head); err != nil {
 		return nil, &redoubt.Error{Op: op, Kind: redoubt.KindOf(err), Err: err}
 	}
-	b := &Writer{w: w, head: head, leaves: newLeaves(false), sign: sign}
-	if b.sealer, err = keys.SealTo(to, sealed{b}); err != nil {
+	b := &Writer{w: w, head: head, most: MaxSealedBytes, sign: sign}
+	if h.Tagged {
+		b.most = uint64(MaxTaggedBytes - len(head) - trailerLen)
+		b.sealer, b.tags, err = keys.SealToOne(to[0], sealed{b})
+	} else {
+		b.leaves = newLeaves(false)
+		b.sealer, err = keys.SealTo(to, sealed{b})
+	}
+	if err != nil {
 		return nil, err
 	}
 	bound := sha256.Sum256(head)
@@ -47,10 +57,12 @@ func NewWriter(w io.Writer, h Head, to []keys.Recipient, sign func(message []byt
 type sealed struct{ b *Writer }
 
 func (s sealed) Write(p []byte) (int, error) {
-	if s.b.leaves.total+uint64(len(p)) > MaxSealedBytes {
+	if s.b.total += uint64(len(p)); s.b.total > s.b.most {
 		return 0, &redoubt.Error{Op: "bundle.Writer", Kind: redoubt.TooLarge, Rule: RuleLarge}
 	}
-	s.b.leaves.Write(p)
+	if s.b.leaves != nil {
+		s.b.leaves.Write(p)
+	}
 	return s.b.w.Write(p)
 }
 
@@ -72,7 +84,12 @@ func (b *Writer) Finish(number func(id [sha256.Size]byte) error) error {
 		return errors.Join(err, b.err)
 	}
 	b.err = errors.New("bundle: finished")
-	t := trailer{Sealed: b.leaves.total, Digest: b.leaves.sum()}
+	t := trailer{Sealed: b.total}
+	if b.tags != nil {
+		t.Digest = b.tags.Digest()
+	} else {
+		t.Digest = b.leaves.sum()
+	}
 	text := message(b.head, t.Sealed, t.Digest)
 	sig, err := b.sign(text)
 	if err != nil || len(sig) != ed25519.SignatureSize {

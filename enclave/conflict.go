@@ -195,6 +195,9 @@ func (e *Enclave) writeOver(ctx context.Context, who redoubt.Credential, b *buck
 	if w.rec.sums.Composite {
 		w.rec.sums = redoubt.Checksums{}
 	}
+	if sum, ok := kept.rec.contentSum(); ok {
+		w.rec.hashed(sum)
+	}
 	if kept.rec.marker {
 		return w.commit(ctx, "ResolveConflict", redoubt.Conditions{}, entry)
 	}

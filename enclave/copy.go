@@ -40,6 +40,7 @@ func (e *Enclave) CopyObject(ctx context.Context, who redoubt.Credential, in red
 	if kept.Composite {
 		kept = redoubt.Checksums{}
 	}
+	put.Digest = src.rec.contentSum // the same bytes, whatever of their checksums goes along
 	put.Finish = func() (redoubt.Checksums, string, error) {
 		if sums != nil {
 			return sums.result(), md5, nil

@@ -65,6 +65,11 @@ func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, 
 			return redoubt.Version{}, err
 		}
 	}
+	if in.Digest != nil {
+		if sum, known := in.Digest(); known {
+			w.rec.hashed(sum)
+		}
+	}
 	return w.commit(ctx, op, in.If, entry)
 }
 

@@ -431,10 +431,7 @@ func (e *Enclave) takeIn(ctx context.Context, n *incoming) error {
 		}
 		return &redoubt.Error{Op: "Apply", Kind: redoubt.Invalid, Err: err}
 	}
-	if [32]byte(digest.Sum(nil)) != x.Content {
-		return &redoubt.Error{Op: "Apply", Kind: redoubt.BadDigest}
-	}
-	return nil
+	return rec.hashedAs([32]byte(digest.Sum(nil)), x.Content)
 }
 
 // mostOfPiece is the most that a piece adds to a record, so that what was taken in also fits: size, key and what that is bound to.

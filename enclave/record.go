@@ -1,6 +1,9 @@
 package enclave
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"sort"
@@ -29,6 +32,7 @@ type record struct {
 	pieces    []piece // the content; none for a marker and for an inline value
 	parts     bool    // pieces are the parts of a multipart upload
 	inline    []byte  // a system record's value
+	digest    []byte  // SHA-256 of the content, where it was computed as that came in and is no checksum in sums; nil: it is read for it
 	stored    int     // bytes of the record as it was read whole; else 0
 
 	// Of a node with links:
@@ -48,11 +52,49 @@ type piece struct {
 	joins   bool         // it goes on with the part that the piece before it is of
 }
 
-// The formats of a record. Only one whose content came in several pieces over a link, and was not a part each, has the second.
+// The formats of a record: the first that has all that there is to say. Content that came in several pieces over a link, and was not a part each, needs
+// the second.
 const (
 	recordFormat = 1
 	joinedFormat = 2 // each piece says whether it goes on with the one before it
+	digestFormat = 3 // that, and the digest of the content
 )
+
+// hashed keeps what the content was hashed to as it came in, unless its checksums say it.
+func (r *record) hashed(sum [sha256.Size]byte) {
+	if r.digest = nil; r.checksum256() == nil || [sha256.Size]byte(r.checksum256()) != sum {
+		r.digest = sum[:]
+	}
+}
+
+// hashedAs keeps it where it is what was signed for.
+func (r *record) hashedAs(sum, signed [sha256.Size]byte) error {
+	if sum != signed {
+		return &redoubt.Error{Op: "Apply", Kind: redoubt.BadDigest}
+	}
+	r.hashed(sum)
+	return nil
+}
+
+// contentSum is the SHA-256 of the content, where it is known.
+func (r *record) contentSum() (sum [sha256.Size]byte, ok bool) {
+	if r.digest != nil {
+		return [sha256.Size]byte(r.digest), true
+	}
+	if given := r.checksum256(); given != nil {
+		return [sha256.Size]byte(given), true
+	}
+	return sum, false
+}
+
+// checksum256 is the SHA-256 that a client stated or asked for, of the whole; nil: none.
+func (r *record) checksum256() []byte {
+	given, err := base64.StdEncoding.DecodeString(r.sums.SHA256)
+	if err != nil || len(given) != sha256.Size || r.sums.Composite {
+		return nil
+	}
+	return given
+}
 
 // partSizes are the sizes of the parts that a multipart version was made of.
 func (r *record) partSizes() (sizes []int64) {
@@ -71,6 +113,9 @@ func (r *record) partSizes() (sizes []int64) {
 
 // format is the one that the record needs.
 func (r *record) format() byte {
+	if r.digest != nil {
+		return digestFormat
+	}
 	for i := range r.pieces {
 		if r.pieces[i].joins {
 			return joinedFormat
@@ -150,7 +195,7 @@ func (r *record) encode(dst []byte) []byte {
 		dst = binary.AppendUvarint(dst, uint64(p.size))
 		dst = append(dst, p.wrapped[:]...)
 		dst = append(dst, p.bound[:]...)
-		if format == joinedFormat {
+		if format != recordFormat {
 			dst = append(dst, joined(p.joins))
 		}
 	}
@@ -164,7 +209,7 @@ func (r *record) encode(dst []byte) []byte {
 	if r.custody != nil {
 		dst = appendText(appendText(dst, string(r.custody)), string(r.origin))
 	}
-	return dst
+	return append(dst, r.digest...)
 }
 
 func joined(on bool) byte {
@@ -253,7 +298,7 @@ func (r *reader) count(min int) int {
 func (r *record) decodeHead(b []byte) (rd reader, flags byte, err error) {
 	rd = reader{b: b}
 	h := rd.take(2)
-	if h == nil || h[0] != recordFormat && h[0] != joinedFormat {
+	if h == nil || h[0] < recordFormat || h[0] > digestFormat {
 		return rd, 0, errRecord
 	}
 	flags = h[1]
@@ -310,7 +355,7 @@ func decodeRecord(b []byte) (*record, error) {
 			p.size = int64(rd.uvarint())
 			copy(p.wrapped[:], rd.take(keys.WrappedBytes))
 			p.bound = rd.id()
-			if b[0] == joinedFormat {
+			if b[0] != recordFormat {
 				p.joins = rd.yes()
 			}
 		}
@@ -324,6 +369,9 @@ func decodeRecord(b []byte) (*record, error) {
 	}
 	if flags&flagCustody != 0 {
 		r.custody, r.origin = rd.bytes(), rd.bytes()
+	}
+	if b[0] == digestFormat {
+		r.digest = bytes.Clone(rd.take(sha256.Size))
 	}
 	if rd.bad || len(rd.b) != 0 || r.format() != b[0] {
 		return nil, errRecord

@@ -66,6 +66,9 @@ func TestDamagedRecordsAreRefusedNotGuessed(t *testing.T) {
 
 func FuzzRecord(f *testing.F) {
 	f.Add(sample().encode(nil))
+	hashed := sample()
+	hashed.hashed([32]byte{1})
+	f.Add(hashed.encode(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := decodeRecord(b); err == nil {
 			if _, err := decodeRecord(r.encode(nil)); err != nil {

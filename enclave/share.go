@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"math/bits"
+	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -53,7 +54,7 @@ func chargeOf(name string, recordBytes int, content int64) int64 {
 // out, or its length would tell of it: numbers that the node gives, of blobs and label sets, which grow with what is
 // stored at every label, and what links add, which depends on what lies under the key and goes into a batch at the version's label.
 func (r *record) cost(key string, recordBytes int) int64 {
-	recordBytes -= uvarintBytes(uint64(r.made)) + r.linkBytes()
+	recordBytes -= uvarintBytes(uint64(r.made)) + r.linkBytes() + r.digestBytes()
 	for i := range r.pieces {
 		recordBytes -= uvarintBytes(uint64(r.pieces[i].ref))
 	}
@@ -72,6 +73,17 @@ func (r *record) linkBytes() (n int) {
 		n += uvarintBytes(uint64(len(r.custody))) + len(r.custody) + uvarintBytes(uint64(len(r.origin))) + len(r.origin)
 	}
 	return n
+}
+
+// digestBytes is how much longer a record is by the digest of its content: at one node that is kept, and at another not.
+func (r *record) digestBytes() int {
+	switch {
+	case r.digest == nil:
+		return 0
+	case slices.ContainsFunc(r.pieces, func(p piece) bool { return p.joins }):
+		return len(r.digest)
+	}
+	return len(r.digest) + len(r.pieces)
 }
 
 func uvarintBytes(v uint64) int { return (bits.Len64(v|1) + 6) / 7 }

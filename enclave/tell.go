@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -314,11 +313,11 @@ func (c inline) Close() error { return nil }
 // Whole is all of it, for who would read it into memory; it is not written to.
 func (c inline) Whole() []byte { return c }
 
-// contentDigest is the SHA-256 of a version's size bytes of content: the one that came with it, or else they are read once more, and
+// contentDigest is the SHA-256 of a version's size bytes of content: the one that it came with or was hashed to then, or else they are read once more, and
 // returned where they are not more than most, with what gives their memory back.
 func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, release func(), err error) {
-	if given, err := base64.StdEncoding.DecodeString(f.rec.sums.SHA256); err == nil && len(given) == len(sum) && !f.rec.sums.Composite {
-		return [32]byte(given), nil, nil, nil
+	if sum, ok := f.rec.contentSum(); ok {
+		return sum, nil, nil, nil
 	}
 	r, err := e.openContent(name, f)
 	if err != nil {

@@ -56,6 +56,9 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	if old.parts {
 		w.rec.sums = redoubt.Checksums{} // those of parts are of parts
 	}
+	if sum, ok := old.contentSum(); ok { // and this is of the whole
+		w.rec.hashed(sum)
+	}
 	if err := w.reserve(w.least()); err != nil {
 		return out, err
 	}

@@ -41,9 +41,10 @@ func inRealTime(do func()) {
 
 // lowNode hands over what it is told to hold, by the rules of a RaiseLedger: what the guard has is done with, anything else comes again.
 type lowNode struct {
-	t   *testing.T
-	to  *keys.Identity
-	key ed25519.PrivateKey
+	t      *testing.T
+	to     *keys.Identity
+	key    ed25519.PrivateKey
+	tagged bool // form of its bundles
 
 	mu      sync.Mutex
 	news    chan struct{}
@@ -150,7 +151,7 @@ func (n *lowNode) make(items, pending []string, void []uint64, w io.Writer) (m r
 // bundle makes a genuine one.
 func (n *lowNode) bundle(m redoubt.BundleMark, previous [32]byte, said string) (file []byte, id [32]byte) {
 	var out bytes.Buffer
-	h := bundle.Head{Kind: bundle.Journal, Estate: "example", Maker: "low", Created: m.Created, Expires: m.Created.Add(time.Hour),
+	h := bundle.Head{Tagged: n.tagged, Kind: bundle.Journal, Estate: "example", Maker: "low", Created: m.Created, Expires: m.Created.Add(time.Hour),
 		To: []bundle.Addressee{{Node: "high", Numbering: m.Numbering, Serial: m.Serial, Previous: previous}}}
 	var err error
 	inRealTime(func() {
@@ -198,7 +199,7 @@ func (n *highNode) TakeRaise(ctx context.Context, _ redoubt.Credential, r io.Rea
 			return out, err
 		}
 	}
-	expect := bundle.Expect{Estate: "example", Node: "high", Now: time.Now(), Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return n.of.key.Public().(ed25519.PublicKey), nil }}
+	expect := bundle.Expect{Estate: "example", Node: "high", Now: time.Now(), Tagged: true, Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return n.of.key.Public().(ed25519.PublicKey), nil }}
 	v, err := bundle.Verify(ctx, bytes.NewReader(raw), int64(len(raw)), expect, nil)
 	if err != nil {
 		return out, err

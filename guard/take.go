@@ -186,7 +186,7 @@ func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 		return true, nil
 	case redoubt.Invalid, redoubt.Denied, redoubt.Conflict, redoubt.TooLarge, redoubt.Corrupt, redoubt.BadDigest:
 		t.o.Log.Error("the node refused a bundle", slog.Uint64("serial", b.mark.Serial), slog.String("kind", redoubt.KindOf(err).Error()))
-		if damaged(ctx, b.path) {
+		if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Rule == bundle.RuleDamaged || damaged(ctx, b.path) {
 			wait(ctx, damagedPause)
 			return false, diskFault(b.path, removed(t.o.Drop(b.path)))
 		}
@@ -200,6 +200,7 @@ func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 }
 
 // damaged says whether a bundle's content is another than its maker signed: nothing that anybody mends here makes it good, and the true one may yet come.
+// Of a tagged bundle that is said of form, length and tags; of the ciphertext the node says it, who alone can see it, by its rule.
 func damaged(ctx context.Context, path string) bool {
 	f, err := os.Open(path)
 	if err != nil {

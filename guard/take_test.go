@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 	"redoubt/faketime"
 )
 
@@ -169,6 +170,51 @@ func TestWhatIsDamagedIsDropped(t *testing.T) {
 		during(t, 10*time.Second, k.Run)
 		if high.came < 5 || high.came > 11 {
 			t.Errorf("in ten seconds the node refused %d", high.came)
+		}
+	})
+}
+
+// TestWhatTheNodeSaysIsDamagedIsDropped: of a tagged bundle nobody but it can see that. What it refuses by another rule is kept.
+func TestWhatTheNodeSaysIsDamagedIsDropped(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		for rule, kept := range map[string]bool{bundle.RuleDamaged: false, bundle.RuleSealed: true, bundle.RuleSignature: true} {
+			low, dir := newLowNode(t), t.TempDir()
+			low.tagged = true
+			high, all := newHighNode(t, low), made(t, low, 2)
+			high.fails = []error{&redoubt.Error{Kind: redoubt.Denied, Rule: rule}}
+			come(t, dir, all, 1, 2)
+			takeFor(t, dir, high, time.Minute)
+			_, err := os.Stat(filepath.Join(dir, refusedName, "b1"+bundleExt))
+			if kept != (err == nil) || !slices.Equal(high.taken, []uint64{2}) {
+				t.Errorf("%s: kept %v, taken %v", rule, err == nil, high.taken)
+			}
+			come(t, dir, all, 1) // the true one
+			if takeFor(t, dir, high, time.Minute); !slices.Equal(high.taken, []uint64{2, 1}) {
+				t.Errorf("%s: taken %v", rule, high.taken)
+			}
+		}
+	})
+}
+
+// TestADamagedCiphertextIsDroppedThoughTheGuardCannotSeeIt.
+func TestADamagedCiphertextIsDroppedThoughTheGuardCannotSeeIt(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		low.tagged = true
+		high, all := newHighNode(t, low), made(t, low, 2)
+		bad := bytes.Clone(all[1])
+		bad[len(bad)-bundle.TrailerBytes-20] ^= 1 // before the last tag
+		come(t, dir, map[uint64][]byte{1: bad}, 1)
+		come(t, dir, all, 2)
+		if damaged(t.Context(), filepath.Join(dir, "b1"+bundleExt)) {
+			t.Error("the guard sees it")
+		}
+		takeFor(t, dir, high, time.Minute)
+		if left, _ := filepath.Glob(filepath.Join(dir, "*"+bundleExt)); len(left) != 0 || !slices.Equal(high.taken, []uint64{2}) || high.came != 2 {
+			t.Errorf("left %v, taken %v, brought %d", left, high.taken, high.came)
+		}
+		if _, err := os.Stat(filepath.Join(dir, refusedName)); err == nil {
+			t.Error("it is kept")
 		}
 	})
 }

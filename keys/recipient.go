@@ -134,31 +134,37 @@ func (*Identity) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 // one of whom opens all. Close finishes it; without Close nothing opens. It says how
 // many recipients there are and a 16-byte hash of each one's key, and nothing else.
 func SealTo(recipients []Recipient, w io.Writer) (*Sealer, error) {
+	s, _, err := sealFor(recipients, w)
+	return s, err
+}
+
+// sealFor gives what stands before the first chunk, too.
+func sealFor(recipients []Recipient, w io.Writer) (*Sealer, []byte, error) {
 	const op = "keys.SealTo"
 	if len(recipients) == 0 || len(recipients) > MaxRecipients {
-		return nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: fmt.Errorf("1 to %d recipients", MaxRecipients)}
+		return nil, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: fmt.Errorf("1 to %d recipients", MaxRecipients)}
 	}
 	d := DataKey{set: true}
 	defer d.Wipe()
 	if _, err := rand.Read(d.key[:]); err != nil {
-		return nil, &redoubt.Error{Op: op, Err: err}
+		return nil, nil, &redoubt.Error{Op: op, Err: err}
 	}
 	head := binary.BigEndian.AppendUint16([]byte(sealToMagic), uint16(len(recipients)))
 	for _, r := range recipients {
 		if r.key == nil {
-			return nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: errors.New("an empty recipient")}
+			return nil, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: errors.New("an empty recipient")}
 		}
 		block, err := hpke.Seal(r.key, hpke.HKDFSHA384(), hpke.AES256GCM(), hpkeInfo, d.key[:])
 		if err != nil || len(block) != recipientBlock-16 {
-			return nil, &redoubt.Error{Op: op, Err: errors.Join(err, errors.New("HPKE"))}
+			return nil, nil, &redoubt.Error{Op: op, Err: errors.Join(err, errors.New("HPKE"))}
 		}
 		id := keyID(r.key)
 		head = append(append(head, id[:16]...), block...)
 	}
 	if _, err := w.Write(head); err != nil {
-		return nil, &redoubt.Error{Op: op, Kind: redoubt.KindOf(err), Err: err}
+		return nil, nil, &redoubt.Error{Op: op, Kind: redoubt.KindOf(err), Err: err}
 	}
-	return NewSealer(d, sealToBinding(head), w), nil
+	return NewSealer(d, sealToBinding(head), w), head, nil
 }
 
 func keyID(key hpke.PublicKey) [32]byte { return sha256.Sum256(key.Bytes()) }
@@ -175,8 +181,8 @@ func sealToBinding(head []byte) Binding {
 // never io.EOF. One that is not sealed to who is redoubt.Denied.
 func OpenWith(who *Identity, r io.Reader) (io.Reader, error) {
 	const op = "keys.OpenWith"
-	if who == nil || who.key == nil {
-		return nil, &redoubt.Error{Op: op, Kind: redoubt.Denied, Err: errors.New("no identity given")}
+	if err := given(op, who); err != nil {
+		return nil, err
 	}
 	head := make([]byte, len(sealToMagic)+2)
 	if _, err := io.ReadFull(r, head); err != nil || string(head[:len(sealToMagic)]) != sealToMagic {
@@ -190,6 +196,24 @@ func OpenWith(who *Identity, r io.Reader) (io.Reader, error) {
 	if _, err := io.ReadFull(r, head[len(sealToMagic)+2:]); err != nil {
 		return nil, corrupt(op, "the head ends early")
 	}
+	d, err := fileKey(op, who, head)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Wipe()
+	return newStreamOpener(d, sealToBinding(head), r)
+}
+
+// given refuses no identity.
+func given(op string, who *Identity) error {
+	if who == nil || who.key == nil {
+		return &redoubt.Error{Op: op, Kind: redoubt.Denied, Err: errors.New("no identity given")}
+	}
+	return nil
+}
+
+// fileKey opens the recipient's block of what stands before the first chunk. The caller wipes the key.
+func fileKey(op string, who *Identity, head []byte) (d DataKey, err error) {
 	id := keyID(who.key.PublicKey())
 	for b := head[len(sealToMagic)+2:]; len(b) > 0; b = b[recipientBlock:] {
 		if string(b[:16]) != string(id[:16]) {
@@ -197,15 +221,14 @@ func OpenWith(who *Identity, r io.Reader) (io.Reader, error) {
 		}
 		raw, err := hpke.Open(who.key, hpke.HKDFSHA384(), hpke.AES256GCM(), hpkeInfo, b[16:recipientBlock])
 		if err != nil || len(raw) != 32 {
-			return nil, corrupt(op, "the recipient's block fails authentication")
+			return d, corrupt(op, "the recipient's block fails authentication")
 		}
-		d := DataKey{set: true}
+		d.set = true
 		copy(d.key[:], raw)
 		clear(raw)
-		defer d.Wipe()
-		return newStreamOpener(d, sealToBinding(head), r)
+		return d, nil
 	}
-	return nil, &redoubt.Error{Op: op, Kind: redoubt.Denied, Err: errors.New("not sealed to this identity"),
+	return d, &redoubt.Error{Op: op, Kind: redoubt.Denied, Err: errors.New("not sealed to this identity"),
 		Hint: "open it with the identity of one of its recipients"}
 }
 

@@ -152,6 +152,11 @@ func FuzzOpenWith(f *testing.F) {
 		if got, err := openWith(id, in); err == nil {
 			t.Fatalf("opened %d bytes that nobody sealed", len(got))
 		}
+		if tags, err := ReadTags(bytes.NewReader(in), int64(len(in))); err == nil {
+			if got, err := openTagged(id, tags, in); err == nil {
+				t.Fatalf("opened %d bytes that nobody sealed, by their tags", len(got))
+			}
+		}
 	})
 }
 

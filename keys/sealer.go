@@ -32,6 +32,7 @@ type Sealer struct {
 	buf   *scratch // nil once closed
 	n     int      // bytes of buf.plain in use
 	index uint64
+	tags  *Tags // of what SealToOne seals; else nil
 	err   error
 }
 
@@ -121,6 +122,9 @@ func (s *Sealer) seal(plain []byte, final bool) {
 	}
 	out := s.aead.Seal(s.buf.sealed[:0], nil, plain, chunkAAD(s.aad, s.index, final))
 	s.index++
+	if s.tags != nil {
+		s.tags.add(out)
+	}
 	_, s.err = s.w.Write(out)
 }
 

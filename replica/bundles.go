@@ -63,6 +63,7 @@ type Bundles struct {
 	beatsMu sync.Mutex
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
 	gathers map[redoubt.NodeName]time.Time // when the next bundle of a raise may follow
+	plain   map[redoubt.NodeName]bool      // whose next bundle is not tagged
 }
 
 // maxContent leaves room for what sealing adds.
@@ -76,7 +77,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}, plain: map[redoubt.NodeName]bool{}}
 	for range stagedAtOnce {
 		b.memory <- new(bytes.Buffer)
 	}
@@ -226,7 +227,7 @@ func (b *Bundles) importAs(ctx context.Context, who redoubt.Credential, action r
 		return out, err
 	}
 	defer release()
-	expect := bundle.Expect{Estate: b.o.Estate, Node: b.o.Node, Now: b.o.Clock(), Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return link.Key, nil }}
+	expect := bundle.Expect{Estate: b.o.Estate, Node: b.o.Node, Now: b.o.Clock(), Tagged: action != redoubt.ActionImportBundle, Key: func(redoubt.NodeName) (ed25519.PublicKey, error) { return link.Key, nil }}
 	verified, err := bundle.Verify(ctx, file, size, expect, nil)
 	if err != nil {
 		return out, again(action, err)

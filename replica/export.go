@@ -19,6 +19,7 @@ type exporter struct {
 	counts counts
 	plain  bool // the peer lacks bases: nothing is packed against one
 	raise  bool // nothing comes back: no ticket is written, and what was put in is kept here
+	file   *raiseFile
 	void   []uint64
 	begun  map[string]redoubt.JournalSpan // of a raise: of what a part was handed over
 	again  map[string][]redoubt.Stamp     // of a raise: what to write instead of what is new; nil: nothing
@@ -157,6 +158,9 @@ func (x *exporter) set(ctx context.Context, set string) error {
 	for !x.full() {
 		refs, upTo, err := o.Journal.Since(ctx, x.peer, set, span.To, pageEntries)
 		if err != nil || len(refs) == 0 {
+			return err
+		}
+		if ok, err := x.fits(refs[0]); !ok {
 			return err
 		}
 		last := len(refs) < pageEntries

@@ -97,7 +97,12 @@ func newPost(t testing.TB) *post {
 // wrap makes a bundle whose content is what a hostile maker, which is a peer, signed.
 func (p *post) wrap(t testing.TB, kind bundle.Kind, content []byte) []byte {
 	t.Helper()
-	h := bundle.Head{Kind: kind, Estate: "example", Maker: "secret", Created: noon, Expires: noon.Add(time.Hour),
+	return p.wrapAs(t, false, kind, content)
+}
+
+func (p *post) wrapAs(t testing.TB, tagged bool, kind bundle.Kind, content []byte) []byte {
+	t.Helper()
+	h := bundle.Head{Tagged: tagged, Kind: kind, Estate: "example", Maker: "secret", Created: noon, Expires: noon.Add(time.Hour),
 		To: []bundle.Addressee{{Node: "outpost", Numbering: [16]byte{1}}}}
 	if kind == bundle.Journal {
 		h.To[0].Serial = 1

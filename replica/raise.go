@@ -106,23 +106,34 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	file, err := bundle.NewWriter(w, head, []keys.Recipient{to}, b.o.Sign)
-	if err != nil {
-		return mark, err
-	}
-	defer file.Abandon()
+	file := &raiseFile{open: func(tagged bool) (*bundle.Writer, error) {
+		head.Tagged = tagged
+		return bundle.NewWriter(w, head, []keys.Recipient{to}, b.o.Sign)
+	}}
+	defer file.abandon()
 	begun, err := b.o.Raises.Begun(ctx, peer)
 	if err != nil {
 		return mark, err
 	}
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, void: void, begun: begun, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
-	if err := x.run(ctx, false); err != nil {
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
+	if again != 0 || b.untagged(peer) { // what is given again is what it was, or less, whatever form that had
+		err = file.begin(false)
+	}
+	if err == nil {
+		err = x.run(ctx, false)
+	}
+	if err == nil {
+		err = file.begin(true)
+	}
+	if err != nil {
+		b.outgrown(peer, file.outgrew(err))
 		return mark, err
 	}
-	err = file.Finish(func(id [32]byte) error {
+	err = file.file.Finish(func(id [32]byte) error {
 		mark.ID = id
 		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
 	})
+	b.outgrown(peer, file.outgrew(err))
 	if err == nil && again == 0 {
 		b.handedOver(peer, empty && len(x.counts) == 0, x.more)
 	}
@@ -209,6 +220,21 @@ func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool) {
 	}
 }
 
+// untagged says whether the next bundle of a raise is not tagged, for the last came to nothing because it was.
+func (b *Bundles) untagged(peer redoubt.NodeName) bool {
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	return b.plain[peer]
+}
+
+func (b *Bundles) outgrown(peer redoubt.NodeName, outgrew bool) {
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	if delete(b.plain, peer); outgrew {
+		b.plain[peer] = true
+	}
+}
+
 // hasToRaise looks whether there is something, and notes how far there is nothing: else the same would be looked through again, and the
 // journal kept for it.
 func (b *Bundles) hasToRaise(ctx context.Context, peer redoubt.NodeName) (bool, error) {
@@ -259,18 +285,6 @@ func beyond(s redoubt.Stamp, begun redoubt.JournalSpan) bool {
 	return bytes.Compare(s[:], begun.Part[:]) > 0
 }
 
-// room says how many entries, in their order, still go into a bundle of a raise that is not full: one at least.
-func (x *exporter) room(refs []redoubt.JournalRef) int {
-	left := x.most - x.frames.bytes
-	for i, r := range refs {
-		if x.raise && left <= 0 && i > 0 {
-			return i
-		}
-		left -= r.SizeBytes
-	}
-	return len(refs)
-}
-
 // begin writes what was not handed over yet of a whole, as far as it goes into the bundle. What is behind its last stamp is for the next.
 func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalSpan, some bool, err error) {
 	begun := x.begun[set]
@@ -280,6 +294,13 @@ func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalS
 		refs, err := x.b.o.Journal.Refs(ctx, x.peer, set, page)
 		for len(refs) > 0 && err == nil {
 			if x.full() {
+				return errFull
+			}
+			ok, bad := x.fits(refs[0])
+			if bad != nil {
+				return bad
+			}
+			if !ok {
 				return errFull
 			}
 			n := x.room(refs)

@@ -32,6 +32,7 @@ type fake struct {
 	fail     error // given by every call when set
 	calls    map[string]int
 	seen     redoubt.PutObject // the last PutObject
+	digest   []byte            // what its content was said to be hashed to; nil: nothing was said
 	copied   redoubt.CopyObject
 }
 
@@ -219,6 +220,11 @@ func (f *fake) PutObject(_ context.Context, who redoubt.Credential, in redoubt.P
 	sums, md5, err := in.Finish()
 	if err != nil {
 		return redoubt.Version{}, err
+	}
+	if f.digest = nil; in.Digest != nil {
+		if sum, known := in.Digest(); known {
+			f.digest = sum[:]
+		}
 	}
 	return f.store(redoubt.Version{Name: in.Name, Label: l, ETag: md5, Author: who.Subject, Attributes: in.Attributes, Checksums: sums,
 		Tags: in.Tags, Retention: in.Retention, Hold: in.Hold}, content), nil

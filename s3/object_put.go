@@ -25,7 +25,7 @@ func (s *handler) putObject(c *call) error {
 	}
 	v, err := s.objects.PutObject(c.ctx, c.who, redoubt.PutObject{
 		Name: redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, Label: ask.label, Attributes: ask.attributes,
-		Tags: ask.tags, Retention: ask.retention, Hold: ask.hold, If: cond, SizeBytes: body.size, Body: body, Finish: body.finish,
+		Tags: ask.tags, Retention: ask.retention, Hold: ask.hold, If: cond, SizeBytes: body.size, Body: body, Finish: body.finish, Digest: body.digest256,
 	})
 	if err != nil {
 		return conflicting(body.blame(err))

@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"bytes"
 	"crypto/fips140"
 	"crypto/md5"
 	"crypto/sha1"
@@ -8,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"net/http"
 	"strconv"
@@ -136,6 +138,38 @@ func TestEveryChecksumIsHeldTo(t *testing.T) {
 	a = s.do("LOW", "PUT", "/reports/k", body).want(t, 200, "")
 	if a.header.Get("Etag") != `"`+hex.EncodeToString(sum5[:])+`"` {
 		t.Errorf("got ETag %s in a bucket set so, want the MD5", a.header.Get("Etag"))
+	}
+}
+
+// TestASignedPayloadIsHandedOnWithItsDigest, which no client is shown: it asked for no such checksum. Of a payload that is signed by chunks or not at all
+// nobody computed one.
+func TestASignedPayloadIsHandedOnWithItsDigest(t *testing.T) {
+	s := newSite(t, "reports")
+	body := []byte("signed content")
+	sum := sha256.Sum256(body)
+	a := s.do("LOW", "PUT", "/reports/k", body).want(t, 200, "")
+	if !bytes.Equal(s.digest, sum[:]) {
+		t.Errorf("got %x", s.digest)
+	}
+	for _, a := range []answer{a, s.do("LOW", "GET", "/reports/k", nil, "X-Amz-Checksum-Mode", "ENABLED"),
+		s.do("LOW", "GET", "/reports/k?attributes", nil, "X-Amz-Object-Attributes", "Checksum,ETag,ObjectParts")} {
+		if shown := fmt.Sprint(a.header, a.body); strings.Contains(strings.ToLower(shown), "sha256") || strings.Contains(shown, hex.EncodeToString(sum[:])) ||
+			strings.Contains(shown, base64.StdEncoding.EncodeToString(sum[:])) {
+			t.Errorf("a client is shown it: %s", shown)
+		}
+	}
+	b64 := base64.StdEncoding.EncodeToString
+	if s.do("LOW", "PUT", "/reports/k", body, "X-Amz-Checksum-Sha256", b64(sum[:])).want(t, 200, ""); !bytes.Equal(s.digest, sum[:]) {
+		t.Errorf("with the same checksum: got %x", s.digest)
+	}
+	s.digest = sum[:]
+	if s.do("LOW", "PUT", "/reports/k", body, "X-Amz-Checksum-Crc32", "AAAAAA==").want(t, 400, "BadDigest"); s.versions["reports"]["k"][0].Checksums.SHA256 == "" {
+		t.Error("what was refused is there")
+	}
+	clear := newSiteWith(t, false, nil, "reports")
+	all, _ := pieces(8192, 1)
+	if clear.send(clear.streamed(hashStream, "", nil, all...)).want(t, 200, ""); clear.digest != nil {
+		t.Errorf("of chunks: got %x", clear.digest)
 	}
 }
 

@@ -29,6 +29,7 @@ type payload struct {
 	chunks  *chunkReader
 	sha     hash.Hash // of the signed payload; nil when nothing asks
 	wantSHA [sha256.Size]byte
+	hashed  bool // all of it, to wantSHA
 	md5     hash.Hash
 	wantMD5 []byte
 	c       *call
@@ -227,6 +228,9 @@ func (p *payload) finish() (redoubt.Checksums, string, error) {
 	return sums, md5Hex, err
 }
 
+// digest256 is redoubt.PutObject's Digest: what a signed payload was found to be.
+func (p *payload) digest256() ([sha256.Size]byte, bool) { return p.wantSHA, p.hashed }
+
 // drain makes sure that the end has been seen: the last chunk's signature and the trailers stand behind the last byte.
 func (p *payload) drain() error {
 	var one [1]byte
@@ -248,6 +252,7 @@ func (p *payload) compare() (sums redoubt.Checksums, md5Hex string, err error) {
 			return sums, "", errContentSHA256.with("ClientComputedContentSHA256", hex.EncodeToString(p.wantSHA[:])).
 				with("S3ComputedContentSHA256", hex.EncodeToString(sum[:]))
 		}
+		p.hashed = true
 		if p.sum.algorithm == sumSHA256 {
 			value = base64.StdEncoding.EncodeToString(sum[:])
 		}

@@ -127,6 +127,9 @@ func (s *Sender) Load(ctx context.Context, file io.ReaderAt, size int64, only []
 	} else {
 		o, err = bundle.ReadOutline(ctx, file, size, progress)
 	}
+	if err == nil && o.Tagged && !bare {
+		err = &redoubt.Error{Op: "diode.Load", Kind: redoubt.Invalid, Rule: bundle.RuleFormat, Err: errors.New("no block of that bundle is known by a digest: it is sent bare, or not at all")}
+	}
 	if err != nil {
 		return nil, err
 	}
