@@ -288,7 +288,11 @@ func (m *importer) gather(ctx context.Context, set string, r redoubt.Received) e
 		}
 	}
 	m.waiting, m.waitingSet, m.waitingBytes = append(m.waiting, r), set, m.waitingBytes+r.Entry.SizeBytes
-	if len(m.waiting) < gatherEntries && m.waitingBytes < gatherBytes {
+	most := int64(gatherBytes)
+	if m.plain != nil {
+		most = stagedInMemory // it lies there anyway
+	}
+	if len(m.waiting) < gatherEntries && m.waitingBytes < most {
 		return nil
 	}
 	return m.applyGathered(ctx)

@@ -213,7 +213,16 @@ func (s *staged) reserve() error {
 }
 
 // Settle writes out the rest of a large blob, and gives back its buffer and what was reserved too much; see store.Staged.
-func (s *staged) Settle() error { return s.end("store.Settle", s.settle) }
+// It is on its way to the disk then: the sync comes later, and for others too.
+func (s *staged) Settle() error {
+	return s.end("store.Settle", func() error {
+		err := s.settle()
+		if err == nil {
+			s.startWriteback()
+		}
+		return err
+	})
+}
 
 // end has a large blob written out by how, unless it is ready: nothing is written to it any more.
 func (s *staged) end(op string, how func() error) error {
