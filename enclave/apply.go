@@ -47,8 +47,7 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	return refused, nil
 }
 
-// finishTogether is how many pieces of content are made durable at once, so that they share syncs. A quarter of it is enough to begin with, while
-// the next are sealed: what is waited for at the end is little then.
+// finishTogether is how many pieces of content are made durable at once, so that they share syncs, while more are sealed.
 const finishTogether = 16
 
 // receiveAll receives the system records among what a peer sent, or the rest.
@@ -72,7 +71,7 @@ func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.R
 		if n.w == nil {
 			continue
 		}
-		if pieces += n.w.unfinished(); pieces >= finishTogether/4 {
+		if pieces += n.w.unfinished(); pieces >= finishTogether {
 			f.begin(taken[begun:])
 			begun, pieces = len(taken), 0
 		}

@@ -230,7 +230,7 @@ func (e *Enclave) genuine(l redoubt.Link, n *incoming, signed map[string]bool) (
 	}
 	root := string(entry.Maker) + "\x00" + string(c.Root[:]) + string(c.Signature[:])
 	if !signed[root] {
-		by := func(k ed25519.PublicKey) bool { return c.Signed(entry.Maker, k) }
+		by := func(k ed25519.PublicKey) bool { return e.signatures.hold(c, entry.Maker, k) }
 		switch {
 		case slices.ContainsFunc(live, by):
 			signed[root] = true

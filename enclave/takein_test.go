@@ -95,7 +95,7 @@ func (o *once) Read(p []byte) (int, error) {
 }
 
 func TestTheFirstIsMadeDurableWhileTheLastComes(t *testing.T) {
-	p, f, in, contents := newFinishing(t, finishTogether/2)
+	p, f, in, contents := newFinishing(t, finishTogether+1)
 	last := &in[len(in)-1]
 	last.Content = &once{last.Content, func() {
 		select {
@@ -115,7 +115,7 @@ func TestTheFirstIsMadeDurableWhileTheLastComes(t *testing.T) {
 }
 
 func TestWhatCannotBeMadeDurableIsNotTaken(t *testing.T) {
-	p, f, in, _ := newFinishing(t, finishTogether/2)
+	p, f, in, _ := newFinishing(t, finishTogether+1)
 	f.fault = redoubt.DiskFull
 	refused, err := p.home.Apply(context.Background(), "device", in)
 	if err != nil || len(refused) != len(in) {
