@@ -16,12 +16,13 @@ import (
 	"redoubt/store/embedded"
 )
 
-// finishing is an engine that tells when the first blob is made durable.
+// finishing is an engine that tells when the first blob is being made durable, and whose syncs are slow.
 type finishing struct {
 	store.Engine
 	first sync.Once
 	began chan struct{}
-	fault error // of every Finish
+	ends  chan struct{} // not nil: nothing is durable before it is closed
+	fault error         // of every Finish
 }
 
 type finishingBlob struct {
@@ -36,6 +37,9 @@ func (f *finishing) Stage(ctx context.Context) (store.Staged, error) {
 
 func (s *finishingBlob) Finish() error {
 	s.of.first.Do(func() { close(s.of.began) })
+	if s.of.ends != nil {
+		<-s.of.ends
+	}
 	return errors.Join(s.of.fault, s.Staged.Finish())
 }
 
@@ -96,14 +100,17 @@ func (o *once) Read(p []byte) (int, error) {
 
 func TestTheFirstIsMadeDurableWhileTheLastComes(t *testing.T) {
 	p, f, in, contents := newFinishing(t, finishTogether+1)
-	last := &in[len(in)-1]
+	last, ends := &in[len(in)-1], sync.OnceFunc(func() { close(f.ends) })
+	f.ends = make(chan struct{})
 	last.Content = &once{last.Content, func() {
-		select {
-		case <-f.began:
-		case <-time.After(time.Minute):
-			t.Error("nothing is made durable before all has come")
-		}
+		<-f.began
+		ends()
 	}}
+	hangs := time.AfterFunc(time.Minute, func() {
+		t.Error("the last is not read before the first is durable")
+		ends()
+	})
+	defer hangs.Stop()
 	if refused, err := p.home.Apply(context.Background(), "device", in); err != nil || len(refused) > 0 {
 		t.Fatalf("%v, %v", refused, err)
 	}

@@ -20,12 +20,14 @@ type bare struct {
 	redoubt.Journal
 	key     ed25519.PrivateKey
 	applied int
+	applies int
 	took    redoubt.BundleTaking
 	life    [16]byte
 }
 
 func (b *bare) Apply(_ context.Context, _ redoubt.NodeName, in []redoubt.Received) ([]redoubt.Refusal, error) {
 	b.applied += len(in)
+	b.applies++
 	return nil, nil
 }
 func (b *bare) Fetch(context.Context, redoubt.NodeName, string, []redoubt.Stamp) ([]redoubt.JournalItem, error) {
@@ -201,6 +203,36 @@ func TestContentThatIsNotWellFormedIsRefusedBeforeAnyOfItIsTaken(t *testing.T) {
 	}
 	if _, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(p.wrap(t, bundle.Journal, good)), nil); err != nil {
 		t.Errorf("what is well formed: %v", err)
+	}
+}
+
+// TestABundleThatLiesInMemoryIsAppliedTogether, and one that does not, as it comes.
+func TestABundleThatLiesInMemoryIsAppliedTogether(t *testing.T) {
+	const size = 3 << 20
+	entry, piece := entryOf(t, "S", size), make([]byte, bundlePiece)
+	signed, err := redoubt.SealBatch("secret", [][]byte{entry}, func([]byte) ([]byte, error) { return make([]byte, ed25519.SignatureSize), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	custody, err := signed[0].AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[uint64]int{4: 1, 9: 3} { // 12 MiB; 27 MiB, in the fewest of 8 MiB and the entry that passes them
+		p, msgs := newPost(t), [][]byte{testManifest}
+		for seq := range n {
+			msgs = append(msgs, begin{Set: "S", Parcel: parcel{Seq: seq + 1, Entry: entry, Custody: custody, Packing: packedPlain}, Bytes: size}.encode())
+			for range size / bundlePiece {
+				msgs = append(msgs, appendPiece(nil, seq+1, piece))
+			}
+		}
+		file := p.wrap(t, bundle.Journal, framed(append(msgs, []byte{msgEnd})...))
+		if _, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(file), nil); err != nil {
+			t.Fatal(err)
+		}
+		if p.node.applied != int(n) || p.node.applies != want {
+			t.Errorf("%d of %d entries were applied, in %d times, want %d", p.node.applied, n, p.node.applies, want)
+		}
 	}
 }
 
