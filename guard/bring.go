@@ -81,7 +81,7 @@ func (t *Taker) bringNext(ctx context.Context, last redoubt.BundleMark) error {
 		return err
 	}
 	for _, b := range all {
-		if b.mark.Numbering == last.Numbering && b.mark.Serial == last.Serial+1 && b.bytes <= aheadBytes {
+		if b.mark.Numbering == last.Numbering && b.mark.Serial == last.Serial+1 && b.bytes <= t.early {
 			t.ahead, err = t.bring(ctx, b)
 			return err
 		}

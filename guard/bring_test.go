@@ -20,6 +20,7 @@ type slowNode struct {
 	gives map[int]redoubt.Kind // what the call of a number ends with, when it has taken its time
 	cuts  int                  // the call that it cuts off
 	read  []int64              // of each call, in the order in which they end
+	ended time.Time            // the last that it took its time over
 }
 
 type counted struct {
@@ -51,7 +52,7 @@ func (s *slowNode) TakeRaise(ctx context.Context, who redoubt.Credential, r io.R
 	s.mu.Unlock()
 	time.Sleep(time.Minute)
 	s.mu.Lock()
-	s.while = append(s.while, s.begun)
+	s.while, s.ended = append(s.while, s.begun), time.Now()
 	if kind := s.gives[call]; kind != 0 {
 		s.taken = s.taken[:len(s.taken)-1]
 		return out, kind
@@ -126,9 +127,29 @@ func TestWhatWasCutOffBeforeItsTurnIsBroughtAnew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		during(t, 3*time.Minute+time.Millisecond, k.Run)
-		if !slices.Equal(high.taken, []uint64{1, 2, 3}) || len(high.while) != 3 || high.begun != 4 {
-			t.Errorf("taken %v of %d that were begun", high.taken, high.begun)
+		began := time.Now()
+		during(t, 4*time.Minute, k.Run)
+		if took := high.ended.Sub(began); !slices.Equal(high.taken, []uint64{1, 2, 3}) || high.begun != 4 || took != 3*time.Minute {
+			t.Errorf("taken %v of %d that were begun, in %v", high.taken, high.begun, took)
 		}
 	})
+}
+
+func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
+	for _, over := range []int64{0, 1} {
+		faketime.Test(t, func(t *testing.T) {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
+			come(t, dir, all, 1, 2, 3)
+			k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.early = int64(len(all[3])) - over
+			during(t, 4*time.Minute, k.Run)
+			if want := []int{1, 3 - int(over), 3}; !slices.Equal(high.while, want) {
+				t.Errorf("%d bytes over the limit: %v were begun when each was taken, want %v", over, high.while, want)
+			}
+		})
+	}
 }

@@ -40,6 +40,7 @@ type Taker struct {
 	since time.Time          // since when a gap is waited for
 	came  chan struct{}
 	most  int64     // MaxWaiting
+	early int64     // aheadBytes
 	ahead *bringing // what follows the one that is being taken, on its way already
 	well  bool      // the last was taken: who takes nothing now is brought nothing ahead
 }
@@ -65,7 +66,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
+	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting, early: aheadBytes}
 	return t, errors.Join(hinted(s, takenName, &t.last, o.Log), t.takeBack())
 }
 
