@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -206,32 +207,50 @@ func TestContentThatIsNotWellFormedIsRefusedBeforeAnyOfItIsTaken(t *testing.T) {
 	}
 }
 
-// TestABundleThatLiesInMemoryIsAppliedTogether, and one that does not, as it comes.
-func TestABundleThatLiesInMemoryIsAppliedTogether(t *testing.T) {
-	const size = 3 << 20
-	entry, piece := entryOf(t, "S", size), make([]byte, bundlePiece)
-	signed, err := redoubt.SealBatch("secret", [][]byte{entry}, func([]byte) ([]byte, error) { return make([]byte, ed25519.SignatureSize), nil })
+// TestWhatLiesInMemoryIsAppliedTogether where a commit has no more of it than its place; all else by so many bytes.
+func TestWhatLiesInMemoryIsAppliedTogether(t *testing.T) {
+	enc, err := newEncoder(smallWindow)
 	if err != nil {
 		t.Fatal(err)
 	}
-	custody, err := signed[0].AppendBinary(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for n, want := range map[uint64]int{4: 1, 9: 3} { // 12 MiB; 27 MiB, in the fewest of 8 MiB and the entry that passes them
+	defer enc.Close()
+	for what, one := range map[string]struct {
+		n, size int
+		packing uint8
+		want    int
+	}{
+		"in memory":                  {4, 3 << 20, packedPlain, 1},
+		"unpacked beside it":         {4, 3 << 20, packedZstd, 2},
+		"where it counts no more":    {17, gatherApart * 2, packedPlain, 1},
+		"at the limit":               {34, gatherApart, packedPlain, 1},
+		"where it goes into commits": {34, gatherApart - 1, packedPlain, 2},
+		"more than is held":          {9, 3 << 20, packedPlain, 3},
+	} {
+		entry, content := entryOf(t, "S", int64(one.size)), make([]byte, one.size)
+		if one.packing == packedZstd {
+			content = enc.EncodeAll(content, nil)
+		}
+		signed, err := redoubt.SealBatch("secret", [][]byte{entry}, func([]byte) ([]byte, error) { return make([]byte, ed25519.SignatureSize), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		custody, err := signed[0].AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		p, msgs := newPost(t), [][]byte{testManifest}
-		for seq := range n {
-			msgs = append(msgs, begin{Set: "S", Parcel: parcel{Seq: seq + 1, Entry: entry, Custody: custody, Packing: packedPlain}, Bytes: size}.encode())
-			for range size / bundlePiece {
-				msgs = append(msgs, appendPiece(nil, seq+1, piece))
+		for seq := uint64(1); seq <= uint64(one.n); seq++ {
+			msgs = append(msgs, begin{Set: "S", Parcel: parcel{Seq: seq, Entry: entry, Custody: custody, Packing: one.packing}, Bytes: int64(len(content))}.encode())
+			for piece := range slices.Chunk(content, bundlePiece) {
+				msgs = append(msgs, appendPiece(nil, seq, piece))
 			}
 		}
 		file := p.wrap(t, bundle.Journal, framed(append(msgs, []byte{msgEnd})...))
 		if _, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(file), nil); err != nil {
-			t.Fatal(err)
+			t.Fatalf("%s: %v", what, err)
 		}
-		if p.node.applied != int(n) || p.node.applies != want {
-			t.Errorf("%d of %d entries were applied, in %d times, want %d", p.node.applied, n, p.node.applies, want)
+		if p.node.applied != one.n || p.node.applies != one.want {
+			t.Errorf("%s: %d of %d entries were applied, in %d times, want %d", what, p.node.applied, one.n, p.node.applies, one.want)
 		}
 	}
 }
