@@ -147,6 +147,9 @@ func (c *Client) requestWith(ctx context.Context, method, path, typ string, body
 		return nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Err: err}
 	}
 	req.URL = c.base.JoinPath(path)
+	if sized, ok := body.(interface{ BytesInAll() int64 }); ok { // in one piece then, and not in chunks with a length before each
+		req.ContentLength = sized.BytesInAll()
+	}
 	if body != nil {
 		req.Header.Set("Content-Type", typ)
 	}

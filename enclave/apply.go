@@ -47,18 +47,14 @@ func (e *Enclave) Apply(ctx context.Context, peer redoubt.NodeName, in []redoubt
 	return refused, nil
 }
 
-// finishTogether is how many pieces of content are made durable at once, so that they share syncs.
+// finishTogether is how many pieces of content are made durable at once, so that they share syncs, while more are sealed.
 const finishTogether = 16
 
 // receiveAll receives the system records among what a peer sent, or the rest.
 func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.Received, system bool, signed map[string]bool) (taken []*incoming, refused []redoubt.Refusal, err error) {
-	finished, pieces := 0, 0 // of taken; in the others
-	finish := func() error {
-		fresh, no, err := e.finishAll(ctx, taken[finished:])
-		taken, refused, pieces = append(taken[:finished], fresh...), append(refused, no...), 0
-		finished = len(taken)
-		return err
-	}
+	f := new(finisher)
+	defer f.wait() // nothing is let go of that is still being made durable
+	begun, pieces := 0, 0
 	for i := range in {
 		if (in[i].Entry.Name.Bucket == redoubt.SystemBucket) != system {
 			continue
@@ -76,32 +72,38 @@ func (e *Enclave) receiveAll(ctx context.Context, l redoubt.Link, in []redoubt.R
 			continue
 		}
 		if pieces += n.w.unfinished(); pieces >= finishTogether {
-			if err := finish(); err != nil {
-				return taken, refused, err
-			}
+			f.begin(taken[begun:])
+			begun, pieces = len(taken), 0
 		}
 	}
-	err = finish()
-	return taken, refused, err
+	f.begin(taken[begun:])
+	f.wait()
+	return e.finished(ctx, taken, refused)
 }
 
-// finishAll makes what was taken in durable, and refuses what cannot be.
-func (e *Enclave) finishAll(ctx context.Context, all []*incoming) (durable []*incoming, refused []redoubt.Refusal, err error) {
-	faults := make([]error, len(all))
-	var finishing sync.WaitGroup
-	for i, n := range all {
+// finisher makes durable what was taken in, while more is. It is used by one goroutine.
+type finisher struct{ running sync.WaitGroup }
+
+// begin has some made durable; what cannot be says so in its fault, when wait returns.
+func (f *finisher) begin(some []*incoming) {
+	for _, n := range some {
 		if n.w != nil {
-			finishing.Go(func() { faults[i] = n.w.finish() })
+			f.running.Go(func() { n.fault = n.w.finish() })
 		}
 	}
-	finishing.Wait()
-	for i, n := range all {
-		if faults[i] == nil || err != nil {
+}
+
+func (f *finisher) wait() { f.running.Wait() }
+
+// finished refuses what could not be made durable.
+func (e *Enclave) finished(ctx context.Context, all []*incoming, refused []redoubt.Refusal) (durable []*incoming, _ []redoubt.Refusal, err error) {
+	for _, n := range all {
+		if n.fault == nil || err != nil {
 			durable = append(durable, n) // the caller lets go of them where there is an error
 			continue
 		}
 		var no *redoubt.Refusal
-		if no, err = n.failed(ctx, e, faults[i]); no != nil {
+		if no, err = n.failed(ctx, e, n.fault); no != nil {
 			refused = append(refused, *no)
 		}
 	}

@@ -85,6 +85,8 @@ type Enclave struct {
 	links    links
 	texts    labelCache // label.Label -> string
 
+	signatures signatures
+
 	bucketsMu  sync.Mutex // serialises changes of the table; taken before a bucket's gate
 	buckets    atomic.Pointer[map[redoubt.BucketName]*bucket]
 	peopleMu   sync.Mutex   // serialises what changes people: planned, committed, applied

@@ -33,14 +33,18 @@ const gapPatience = 30 * time.Second
 // damagedPause is what a damaged bundle costs who sends it: each is refused, and put on record, by the node.
 const damagedPause = time.Second
 
-// Taker is the high half of a raise: it hands whole bundles to the high node, in their order, and keeps them until that has them.
+// Taker is the high half of a raise: it hands whole bundles to the high node, in their order, and keeps them until that has them. While one is taken, all
+// but the end of the next is on its way.
 type Taker struct {
 	o     TakerOptions
 	spool spool
 	last  redoubt.BundleMark // the newest that was taken
 	since time.Time          // since when a gap is waited for
 	came  chan struct{}
-	most  int64 // MaxWaiting
+	most  int64     // MaxWaiting
+	early int64     // aheadBytes
+	ahead *bringing // what follows the one that is being taken, on its way already
+	well  bool      // the last was taken: who takes nothing now is brought nothing ahead
 }
 
 const takenName = "taken.json"
@@ -67,7 +71,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting}
+	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting, early: aheadBytes}
 	return t, errors.Join(hinted(o.Dir, takenName, &t.last, o.Log), t.takeBack())
 }
 
@@ -104,6 +108,7 @@ func (t *Taker) Came(path string) {
 func (t *Taker) Run(ctx context.Context) error {
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
+	defer t.dropAhead()
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
 		taken, err := t.next(ctx)
@@ -175,12 +180,20 @@ func removed(err error) error {
 
 // take hands one to the node, and says whether that has it. What it refuses for good is set aside.
 func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
-	f, err := os.Open(b.path)
-	if err != nil {
-		return false, diskFault(b.path, err)
+	one := t.ahead
+	if one != nil && (one.spooled != b || one.over()) { // another has its turn, or the node waited too long for its end
+		t.dropAhead()
+		one = nil
 	}
-	defer f.Close()
-	_, err = t.o.Target.TakeRaise(ctx, t.o.Guard, f)
+	if t.ahead = nil; one == nil {
+		if one, err = t.bring(ctx, b); err != nil {
+			return false, err
+		}
+	}
+	err = t.answer(ctx, one)
+	if t.well = err == nil || redoubt.KindOf(err) == redoubt.Exists; !t.well {
+		t.dropAhead()
+	}
 	switch redoubt.KindOf(err) {
 	case redoubt.Exists:
 		return true, nil

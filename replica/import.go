@@ -222,7 +222,7 @@ func (m *importer) takeItems(ctx context.Context, msg []byte) error {
 		if custodies != nil {
 			r.Custody = custodies[i]
 		}
-		if err := m.gather(ctx, all.Set, r); err != nil {
+		if err := m.gather(ctx, all.Set, r, r.Entry.SizeBytes); err != nil {
 			return err
 		}
 	}
@@ -271,23 +271,28 @@ func (m *importer) takeLarge(ctx context.Context, msg []byte, rest *frameReader)
 	if err != nil || !ok {
 		return err
 	}
-	return m.gather(ctx, start.Set, r)
+	waits := r.Entry.SizeBytes
+	if m.plain != nil && p.Packing == packedPlain && waits >= gatherApart {
+		waits = 0
+	}
+	return m.gather(ctx, start.Set, r, waits)
 }
 
 // What waits to be applied together: one commit and one sync for all of it.
 const (
 	gatherEntries = 512
 	gatherBytes   = 8 << 20
+	gatherApart   = 256 << 10 // content from there on has a place of its own in a store, and burdens no commit: what lies in memory anyway waits for free
 )
 
-// gather has an entry wait for others of its label set.
-func (m *importer) gather(ctx context.Context, set string, r redoubt.Received) error {
+// gather has an entry wait for others of its label set, and with it bytes of content.
+func (m *importer) gather(ctx context.Context, set string, r redoubt.Received, bytes int64) error {
 	if len(m.waiting) > 0 && set != m.waitingSet {
 		if err := m.applyGathered(ctx); err != nil {
 			return err
 		}
 	}
-	m.waiting, m.waitingSet, m.waitingBytes = append(m.waiting, r), set, m.waitingBytes+r.Entry.SizeBytes
+	m.waiting, m.waitingSet, m.waitingBytes = append(m.waiting, r), set, m.waitingBytes+bytes
 	if len(m.waiting) < gatherEntries && m.waitingBytes < gatherBytes {
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -20,12 +21,14 @@ type bare struct {
 	redoubt.Journal
 	key     ed25519.PrivateKey
 	applied int
+	applies int
 	took    redoubt.BundleTaking
 	life    [16]byte
 }
 
 func (b *bare) Apply(_ context.Context, _ redoubt.NodeName, in []redoubt.Received) ([]redoubt.Refusal, error) {
 	b.applied += len(in)
+	b.applies++
 	return nil, nil
 }
 func (b *bare) Fetch(context.Context, redoubt.NodeName, string, []redoubt.Stamp) ([]redoubt.JournalItem, error) {
@@ -206,6 +209,54 @@ func TestContentThatIsNotWellFormedIsRefusedBeforeAnyOfItIsTaken(t *testing.T) {
 	}
 	if _, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(p.wrap(t, bundle.Journal, good)), nil); err != nil {
 		t.Errorf("what is well formed: %v", err)
+	}
+}
+
+// TestWhatLiesInMemoryIsAppliedTogether where a commit has no more of it than its place; all else by so many bytes.
+func TestWhatLiesInMemoryIsAppliedTogether(t *testing.T) {
+	enc, err := newEncoder(smallWindow)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer enc.Close()
+	for what, one := range map[string]struct {
+		n, size int
+		packing uint8
+		want    int
+	}{
+		"in memory":                  {4, 3 << 20, packedPlain, 1},
+		"unpacked beside it":         {4, 3 << 20, packedZstd, 2},
+		"where it counts no more":    {17, gatherApart * 2, packedPlain, 1},
+		"at the limit":               {34, gatherApart, packedPlain, 1},
+		"where it goes into commits": {34, gatherApart - 1, packedPlain, 2},
+		"more than is held":          {9, 3 << 20, packedPlain, 3},
+	} {
+		entry, content := entryOf(t, "S", int64(one.size)), make([]byte, one.size)
+		if one.packing == packedZstd {
+			content = enc.EncodeAll(content, nil)
+		}
+		signed, err := redoubt.SealBatch("secret", [][]byte{entry}, func([]byte) ([]byte, error) { return make([]byte, ed25519.SignatureSize), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		custody, err := signed[0].AppendBinary(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, msgs := newPost(t), [][]byte{testManifest}
+		for seq := uint64(1); seq <= uint64(one.n); seq++ {
+			msgs = append(msgs, begin{Set: "S", Parcel: parcel{Seq: seq, Entry: entry, Custody: custody, Packing: one.packing}, Bytes: int64(len(content))}.encode())
+			for piece := range slices.Chunk(content, bundlePiece) {
+				msgs = append(msgs, appendPiece(nil, seq, piece))
+			}
+		}
+		file := p.wrap(t, bundle.Journal, framed(append(msgs, []byte{msgEnd})...))
+		if _, err := p.ImportBundle(context.Background(), redoubt.Credential{}, bytes.NewReader(file), nil); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if p.node.applied != one.n || p.node.applies != one.want {
+			t.Errorf("%s: %d of %d entries were applied, in %d times, want %d", what, p.node.applied, one.n, p.node.applies, one.want)
+		}
 	}
 }
 

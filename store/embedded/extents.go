@@ -47,6 +47,7 @@ func (x *extents) reserve(n int64, last *segment) (*segment, int64, error) {
 	f.tail += n
 	x.e.segs.mu.Lock()
 	f.seg.staged++
+	f.seg.writers++
 	f.seg.refs++
 	x.e.segs.mu.Unlock()
 	return f.seg, off, nil
@@ -61,7 +62,7 @@ func (x *extents) choose(last *segment) *front {
 	for i := range x.front {
 		f, writers := &x.front[i], 0
 		if f.seg != nil {
-			writers = f.seg.staged
+			writers = f.seg.writers
 		}
 		if last != nil && f.seg == last {
 			return f
@@ -104,10 +105,22 @@ func (x *extents) giveBack(seg *segment, off, n int64) {
 	}
 }
 
-// release ends a blob's hold on a segment.
-func (x *extents) release(seg *segment) {
+// settled tells that a blob writes to its segments no more: the next may go on there, and share its sync.
+func (x *extents) settled(held []*segment) {
+	x.e.segs.mu.Lock()
+	defer x.e.segs.mu.Unlock()
+	for _, seg := range held {
+		seg.writers--
+	}
+}
+
+// release ends a blob's hold on a segment, which it writes to or not.
+func (x *extents) release(seg *segment, writes bool) {
 	x.e.segs.mu.Lock()
 	seg.staged--
+	if writes {
+		seg.writers--
+	}
 	x.e.segs.mu.Unlock()
 	x.e.segs.unpin(seg)
 	x.e.announce()

@@ -82,6 +82,7 @@ type segment struct {
 	// Under segments.mu:
 	refs    int   // open readers, pinned dead blobs, and one for the table itself
 	staged  int   // blobs being written here and not linked
+	writers int   // those of them that are not settled
 	live    int64 // bytes on disk of linked blobs
 	ever    int64 // of all blobs that were ever linked here
 	high    int64 // end of the furthest linked extent
@@ -357,42 +358,4 @@ func (seg *segment) checksum(length int64) (uint32, error) {
 		off += int64(n)
 	}
 	return crc, nil
-}
-
-// gate lets those who wait for a sync of one file share it: a sync that begins after
-// the call covers the caller.
-type gate struct {
-	mu      sync.Mutex
-	running bool
-	next    *syncRound
-}
-
-type syncRound struct {
-	done chan struct{}
-	err  error
-}
-
-func (g *gate) sync(do func() error) error {
-	g.mu.Lock()
-	if g.next == nil {
-		g.next = &syncRound{done: make(chan struct{})}
-	}
-	mine := g.next
-	if g.running {
-		g.mu.Unlock()
-		<-mine.done
-		return mine.err
-	}
-	g.running = true
-	for g.next != nil { // until no one came while the last sync ran
-		round := g.next
-		g.next = nil
-		g.mu.Unlock()
-		round.err = do()
-		close(round.done)
-		g.mu.Lock()
-	}
-	g.running = false
-	g.mu.Unlock()
-	return mine.err
 }

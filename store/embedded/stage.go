@@ -39,6 +39,8 @@ type staged struct {
 	block   int64      // its number within the run
 	room    int64      // bytes on disk left in the last run's reservation
 	behind  int64      // bytes at the end of the last run that are written and not on their way to the disk
+	marks   []uint64   // of each of held, once all is written: which syncs cover it
+	left    bool       // it has told that it writes no more
 	err     error
 }
 
@@ -203,7 +205,7 @@ func (s *staged) reserve() error {
 	if last >= 0 && lastSeg == seg && s.loc.runs[last].length%extentPlain == 0 &&
 		s.loc.runs[last].off+extentDisk(s.loc.runs[last].length) == off {
 		s.room = want // goes on where the last run ends
-		s.e.ext.release(seg)
+		s.e.ext.release(seg, true)
 		return nil
 	}
 	s.loc.runs = append(s.loc.runs, run{segment: seg.id, off: off})
@@ -213,7 +215,19 @@ func (s *staged) reserve() error {
 }
 
 // Settle writes out the rest of a large blob, and gives back its buffer and what was reserved too much; see store.Staged.
-func (s *staged) Settle() error { return s.end("store.Settle", s.settle) }
+// It is on its way to the disk then: the sync comes later, and for others too.
+func (s *staged) Settle() error {
+	return s.end("store.Settle", func() error {
+		if err := s.settle(); err != nil {
+			return err
+		}
+		if s.startWriteback(); !s.left {
+			s.left = true
+			s.e.ext.settled(s.held)
+		}
+		return nil
+	})
+}
 
 // end has a large blob written out by how, unless it is ready: nothing is written to it any more.
 func (s *staged) end(op string, how func() error) error {
@@ -263,6 +277,11 @@ func (s *staged) settle() error {
 	}
 	s.giveBlocks()
 	s.loc.size = s.size
+	if s.marks == nil {
+		for _, seg := range s.held {
+			s.marks = append(s.marks, seg.synced.mark())
+		}
+	}
 	if s.room > 0 {
 		last := s.loc.runs[len(s.loc.runs)-1]
 		s.e.ext.giveBack(s.held[len(s.held)-1], last.off+extentDisk(last.length), s.room)
@@ -280,10 +299,12 @@ func (s *staged) persist() error {
 		if i > 0 && s.held[i-1] == seg {
 			continue
 		}
-		if err := seg.synced.sync(seg.f.SyncData); err != nil {
+		if err := seg.synced.sync(s.marks[i], func() error {
+			s.e.stats.syncs.Add(1)
+			return seg.f.SyncData()
+		}); err != nil {
 			return err
 		}
-		s.e.stats.syncs.Add(1)
 	}
 	return nil
 }
@@ -342,16 +363,16 @@ func (s *staged) abandon() {
 			r := s.loc.runs[i]
 			s.e.ext.giveBack(seg, r.off, extentDisk(r.length)+s.room)
 		}
-		s.e.ext.release(seg)
+		s.e.ext.release(seg, !s.left)
 	}
-	s.held, s.room, s.partial, s.block, s.behind = nil, 0, nil, 0, 0
+	s.held, s.marks, s.left, s.room, s.partial, s.block, s.behind = nil, nil, false, 0, nil, 0, 0
 }
 
 // linked is called by the committer once the blob is in the index.
 func (s *staged) linked() {
 	s.state.Store(stagedLinked)
 	for _, seg := range s.held {
-		s.e.ext.release(seg)
+		s.e.ext.release(seg, !s.left)
 	}
 	s.held, s.data = nil, nil
 }

@@ -1,0 +1,126 @@
+package guard
+
+import (
+	"context"
+	"io"
+	"os"
+	"sync"
+
+	"redoubt"
+)
+
+// aheadBytes is the largest bundle that is brought while the one before it is being taken: what the node holds in memory.
+const aheadBytes = 32 << 20
+
+// bringing is a bundle on its way to the node. Its last byte waits for its turn: until then the node has nothing that it could take.
+type bringing struct {
+	spooled
+	turn chan struct{} // closed when it may end
+	sent chan struct{} // closed when all before the last byte was read
+	done chan struct{} // closed when the node has answered, err
+	err  error
+	stop context.CancelFunc
+}
+
+// bring begins to hand a bundle to the node. Whoever calls it waits for done.
+func (t *Taker) bring(ctx context.Context, b spooled) (*bringing, error) {
+	f, err := os.Open(b.path)
+	if err != nil {
+		return nil, diskFault(b.path, err)
+	}
+	one := &bringing{spooled: b, turn: make(chan struct{}), sent: make(chan struct{}), done: make(chan struct{})}
+	ctx, one.stop = context.WithCancel(ctx)
+	go func() {
+		defer close(one.done)
+		defer f.Close()
+		_, one.err = t.o.Target.TakeRaise(ctx, t.o.Guard, &inTurn{ctx: ctx, r: f, size: b.bytes, left: b.bytes - 1, turn: one.turn, sent: sync.OnceFunc(func() { close(one.sent) })})
+	}()
+	return one, nil
+}
+
+// over says whether the node has answered.
+func (b *bringing) over() bool {
+	select {
+	case <-b.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// end gives up what is not to be taken now: the node gets no end of it.
+func (b *bringing) end() {
+	b.stop()
+	<-b.done
+}
+
+// answer lets a bundle be taken, and waits for what the node says. Meanwhile the next is brought, if it is there or comes.
+func (t *Taker) answer(ctx context.Context, one *bringing) error {
+	defer one.stop()
+	close(one.turn)
+	for sent := one.sent; ; {
+		select {
+		case <-one.done:
+			return one.err
+		case <-sent:
+			sent = nil
+		case <-t.came:
+		}
+		if sent == nil && t.ahead == nil && t.well {
+			if err := t.bringNext(ctx, one.mark); err != nil {
+				t.o.Log.Warn("the next bundle is not brought ahead", "kind", redoubt.KindOf(err).Error()) // it has its turn
+			}
+		}
+	}
+}
+
+// bringNext begins to hand over the bundle that follows one, if it is there.
+func (t *Taker) bringNext(ctx context.Context, last redoubt.BundleMark) error {
+	all, err := t.spool.all(t.o.High)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if b.mark.Numbering == last.Numbering && b.mark.Serial == last.Serial+1 && b.bytes <= t.early {
+			t.ahead, err = t.bring(ctx, b)
+			return err
+		}
+	}
+	return nil
+}
+
+// dropAhead gives up what was brought ahead of its turn.
+func (t *Taker) dropAhead() {
+	if t.ahead != nil {
+		t.ahead.end()
+		t.ahead = nil
+	}
+}
+
+// inTurn reads a file, and what is behind its first left bytes when its turn has come.
+type inTurn struct {
+	ctx  context.Context
+	r    io.Reader
+	size int64
+	left int64
+	turn <-chan struct{}
+	sent func()
+}
+
+// BytesInAll tells package client how long the request is.
+func (i *inTurn) BytesInAll() int64 { return i.size }
+
+func (i *inTurn) Read(p []byte) (int, error) {
+	if i.left > 0 {
+		n, err := i.r.Read(p[:min(int64(len(p)), i.left)])
+		i.left -= int64(n)
+		return n, err
+	}
+	i.sent()
+	select {
+	case <-i.turn:
+		return i.r.Read(p)
+	case <-i.ctx.Done():
+		return 0, i.ctx.Err()
+	}
+}

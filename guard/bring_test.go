@@ -1,0 +1,155 @@
+package guard
+
+import (
+	"context"
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+	"redoubt/faketime"
+)
+
+// slowNode is a high node that has come to the end of a bundle and takes a minute over it.
+type slowNode struct {
+	*highNode
+	begun int                  // bundles of which something came
+	while []int                // and how many they were at the end of each minute
+	gives map[int]redoubt.Kind // what the call of a number ends with, when it has taken its time
+	cuts  int                  // the call that it cuts off
+	read  []int64              // of each call, in the order in which they end
+	ended time.Time            // the last that it took its time over
+}
+
+type counted struct {
+	io.Reader
+	n int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+func (s *slowNode) TakeRaise(ctx context.Context, who redoubt.Credential, r io.Reader) (out redoubt.BundleImport, err error) {
+	s.mu.Lock()
+	s.begun++
+	call := s.begun
+	s.mu.Unlock()
+	if call == s.cuts {
+		return out, redoubt.Unavailable
+	}
+	c := &counted{Reader: r}
+	out, err = s.highNode.TakeRaise(ctx, who, c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.read = append(s.read, c.n); err != nil {
+		return out, err
+	}
+	s.mu.Unlock()
+	time.Sleep(time.Minute)
+	s.mu.Lock()
+	s.while, s.ended = append(s.while, s.begun), time.Now()
+	if kind := s.gives[call]; kind != 0 {
+		s.taken = s.taken[:len(s.taken)-1]
+		return out, kind
+	}
+	return out, nil
+}
+
+// TestTheNextBundleIsOnItsWayWhileOneIsTaken: one and no more, all of it but its end, which comes when the one before it is taken.
+func TestTheNextBundleIsOnItsWayWhileOneIsTaken(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 4)
+		come(t, dir, all, 1, 2, 3)
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(150 * time.Second) // the third is being taken
+			come(t, dir, all, 4)
+			k.Came("")
+			synctest.Wait()
+			if high.begun != 4 {
+				t.Errorf("%d were begun when the fourth had come", high.begun)
+			}
+		}()
+		during(t, 5*time.Minute, k.Run)
+		if !slices.Equal(high.taken, []uint64{1, 2, 3, 4}) || !slices.Equal(high.while, []int{1, 3, 4, 4}) {
+			t.Errorf("taken %v; %v were begun when each was taken", high.taken, high.while)
+		}
+	})
+}
+
+// TestWhatIsBroughtAheadHasNoEndBeforeItsTurn: where the one before it is not taken, it is given up, and nothing is brought ahead while the node takes nothing.
+func TestWhatIsBroughtAheadHasNoEndBeforeItsTurn(t *testing.T) {
+	for _, kind := range []redoubt.Kind{redoubt.QuotaExceeded, redoubt.Denied} {
+		faketime.Test(t, func(t *testing.T) {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := &slowNode{highNode: newHighNode(t, low), gives: map[int]redoubt.Kind{2: kind}}, made(t, low, 3)
+			come(t, dir, all, 1)
+			k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				time.Sleep(30 * time.Second)
+				come(t, dir, all, 2, 3)
+			}()
+			during(t, 6*time.Minute, k.Run)
+			want := []uint64{1, 2, 3}
+			if kind == redoubt.Denied { // the second is set aside, and the third is taken when the gap was waited for
+				want = []uint64{1, 3}
+			}
+			if !slices.Equal(high.taken, want) {
+				t.Errorf("%v: taken %v, want %v", kind, high.taken, want)
+			}
+			whole := func(serial uint64) int64 { return int64(len(all[serial])) }
+			if len(high.read) < 4 || high.read[2] != whole(3)-1 {
+				t.Errorf("%v: the calls read %v bytes, want the third given up before its end at %d", kind, high.read, whole(3))
+			}
+		})
+	}
+}
+
+// TestWhatWasCutOffBeforeItsTurnIsBroughtAnew, at once, as if it had not been brought.
+func TestWhatWasCutOffBeforeItsTurnIsBroughtAnew(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := &slowNode{highNode: newHighNode(t, low), cuts: 3}, made(t, low, 3)
+		come(t, dir, all, 1, 2, 3)
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		during(t, 4*time.Minute, k.Run)
+		if took := high.ended.Sub(began); !slices.Equal(high.taken, []uint64{1, 2, 3}) || high.begun != 4 || took != 3*time.Minute {
+			t.Errorf("taken %v of %d that were begun, in %v", high.taken, high.begun, took)
+		}
+	})
+}
+
+func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
+	for _, over := range []int64{0, 1} {
+		faketime.Test(t, func(t *testing.T) {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
+			come(t, dir, all, 1, 2, 3)
+			k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.early = int64(len(all[3])) - over
+			during(t, 4*time.Minute, k.Run)
+			if want := []int{1, 3 - int(over), 3}; !slices.Equal(high.while, want) {
+				t.Errorf("%d bytes over the limit: %v were begun when each was taken, want %v", over, high.while, want)
+			}
+		})
+	}
+}
