@@ -230,7 +230,27 @@ type Arrival struct {
 	Part  int64 // bytes, behind those, of what they travel in
 
 	Digest [32]byte // SHA-256 of the part; zero where there is none
+
+	Islands []Island // what has come behind the part, at most MaxIslands: ascending, and not touching the part
 }
+
+// Island is a stretch of what a version travels in that has come though not all before it has.
+type Island struct {
+	From, SizeBytes int64    // as Arrival.Part counts
+	Digest          [32]byte // SHA-256 of its bytes
+}
+
+// Stretch is bytes of what a version travels in, at their place.
+type Stretch struct {
+	From  int64 // as Arrival.Part counts
+	Bytes []byte
+}
+
+// Bounds of what is kept of one version behind its part: more than what is on a slow road behind a loss, which is what it is for.
+const (
+	MaxIslands     = 32
+	MaxIslandBytes = 256 << 10
+)
 
 // Refusal says why an entry that arrived was not taken. Nothing of it is kept.
 type Refusal struct {
@@ -279,11 +299,13 @@ type Arrivals interface {
 	// Keep keeps content that goes on at in.From, and drops the part there was behind it. Durable on return.
 	// From 0 it begins anew; what else does not go on where the last ended is redoubt.Conflict.
 	Keep(ctx context.Context, peer NodeName, in Received, content []byte) (*Refusal, error)
-	// KeepPart keeps bytes of what follows the whole bytes, which end at in.From: part goes on at off. Durable on return.
-	// At 0 the part begins anew.
-	KeepPart(ctx context.Context, peer NodeName, in Received, off int64, part []byte) (*Refusal, error)
-	// Part gives back what KeepPart kept. A part that cannot be opened, or is not all there, is let go of: redoubt.Corrupt or redoubt.Erased.
-	Part(ctx context.Context, peer NodeName, at Arrival) ([]byte, error)
+	// KeepPart keeps bytes of what follows the whole bytes, which end at in.From: part goes on where the part has ended so far, which it may
+	// leave as it is, and each of islands is kept behind that. Islands that the part reaches go: it has their bytes. Durable on return.
+	// At 0 the part begins anew, and no island of before stays.
+	KeepPart(ctx context.Context, peer NodeName, in Received, part Stretch, islands []Stretch) (*Refusal, error)
+	// Part gives back what KeepPart kept; where at names no islands, those that there are go: what comes does not go on from them. A part that
+	// cannot be opened, or is not all there, is let go of with its islands: redoubt.Corrupt or redoubt.Erased.
+	Part(ctx context.Context, peer NodeName, at Arrival) (part []byte, islands []Stretch, err error)
 	// Lacking gives those of some stamps of a set, in their order, that the peer need not leave out: what they name is
 	// not here, and was not removed.
 	Lacking(ctx context.Context, peer NodeName, set string, stamps []Stamp) ([]Stamp, error)

@@ -34,6 +34,8 @@ type Conn interface {
 	// What is not received holds the sender back, each precedence for itself.
 	Receive(ctx context.Context) (redoubt.Precedence, []byte, error)
 
+	// A Conn over datagrams has Coming, besides: what has come and cannot be given yet. Over TCP the kernel has that.
+
 	// Recycle gives back a message that Receive gave, for one to come: the caller does not look at it any more. It need not be called.
 	Recycle(msg []byte)
 

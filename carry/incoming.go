@@ -114,6 +114,30 @@ func (in *incoming) receive() []byte {
 	return msg
 }
 
+// maxComing is of how many messages that are not handed on yet something is shown: a bound on the work, not a need.
+const maxComing = 256
+
+// coming calls each for what is there of the messages that receive has not given, as far as their lengths are known; see link.Coming.
+func (in *incoming) coming(each func(n, length, at int, data []byte)) {
+	n := 0
+	for ; n < len(in.ready) && n < maxComing; n++ {
+		each(n, len(in.ready[n]), 0, in.ready[n])
+	}
+	for base := in.base; n < maxComing && in.got.has(base, base+lengthSize); n++ {
+		length := uint64(binary.BigEndian.Uint32(in.buf[base-in.base:]))
+		if length == 0 || length > MaxMessage {
+			return // the connection ends of it when it is that message's turn
+		}
+		from, to := base+lengthSize, base+lengthSize+length
+		each(n, int(length), 0, nil)
+		for i := in.got.search(from + 1); i < len(in.got) && in.got[i].from < to; i++ {
+			a, b := max(in.got[i].from, from), min(in.got[i].to, to)
+			each(n, int(length), int(a-from), in.buf[a-in.base:b-in.base])
+		}
+		base = to
+	}
+}
+
 // owes tells whether the peer should hear of a wider window: not for every message.
 func (in *incoming) owes() bool { return in.limit()-in.told >= streamWindow/8 }
 

@@ -1,6 +1,7 @@
 package carry_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"net/netip"
@@ -394,5 +395,47 @@ func TestNobodysWordThatAPortIsClosedEndsALink(t *testing.T) {
 			t.Errorf("after %d false words got %q, %v", quoted, msg, err)
 		}
 		p.crosses("after it")
+	})
+}
+
+// TestWhatStandsBehindALossIsShownThoughTheConnectionHasEnded loses one datagram of a message, and ends the connection before it is sent again.
+func TestWhatStandsBehindALossIsShownThoughTheConnectionHasEnded(t *testing.T) {
+	inFakeTime(t, slow, func(t *testing.T, p *pair) {
+		pause(20 * time.Second)
+		msg := make([]byte, 20_000)
+		for i := range msg {
+			msg[i] = byte(i / 7)
+		}
+		n := 0
+		p.socketA.Lose(func(b []byte) bool {
+			if len(b) > 1000 {
+				n++
+			}
+			return len(b) > 1000 && n == 3
+		})
+		if err := p.connA.Send(p.ctx, redoubt.Routine, msg); err != nil {
+			t.Fatal(err)
+		}
+		pause(600 * time.Millisecond)
+		p.connB.Close()
+		conn := p.connB.(interface {
+			Coming(redoubt.Precedence, func(n, length, at int, data []byte))
+		})
+		shown, stretches, end, hole := 0, 0, 0, 0
+		conn.Coming(redoubt.Routine, func(n, length, at int, data []byte) {
+			if n != 0 || length != len(msg) || !bytes.Equal(data, msg[at:at+len(data)]) {
+				t.Errorf("of message %d, of %d bytes, is shown from %d on what was not sent", n, length, at)
+			}
+			if len(data) > 0 {
+				hole, end = at-end, at+len(data)
+				shown, stretches = shown+len(data), stretches+1
+			}
+		})
+		if stretches != 2 || hole < 1000 || hole > 1500 || shown < 8000 {
+			t.Errorf("%d bytes in %d stretches with %d between them are shown, where one datagram was lost", shown, stretches, hole)
+		}
+		if _, _, err := p.connB.Receive(p.ctx); redoubt.KindOf(err) != redoubt.Unavailable {
+			t.Errorf("a message that has not come whole is given: %v", err)
+		}
 	})
 }

@@ -203,6 +203,17 @@ func (l *link) Receive(ctx context.Context) (redoubt.Precedence, []byte, error) 
 	}
 }
 
+// Coming shows what has come of the messages of a precedence that Receive has not given, also where something before them is lacking, and after the
+// Conn has ended. n counts the messages, from 0: the one that Receive gives next; length is how long it is, and data stands in it from at on. Each
+// message is told of once with nothing, then with what is there of it, in its order; they end where a length has not come. each is called
+// with the Conn's lock held: it copies what it wants, and calls nothing of the Conn. What is shown is authentic as what Receive gives,
+// and Receive gives it all the same.
+func (l *link) Coming(p redoubt.Precedence, each func(n, length, at int, data []byte)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.in[p].coming(each)
+}
+
 // Recycle implements Conn.
 func (l *link) Recycle(msg []byte) { recycle(msg) }
 

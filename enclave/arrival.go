@@ -19,6 +19,7 @@ import (
 //	i peer 0 set stamp            how far it has come, and the entry, JSON
 //	I peer 0 set stamp 0 n        a piece of its content, whole: JSON
 //	I peer 0 set stamp 1 n        bytes of what follows the whole pieces, as they came: JSON
+//	I peer 0 set stamp 2 n        bytes that came behind a gap of that, at n: JSON
 //	J set stamp peer              nothing: that there is an arrival, so that who has only its name need not look through all
 //
 // What they name is sealed under the label's keys, each under a key of its own, as the content of a version is. All of it is charged to
@@ -30,6 +31,7 @@ const (
 
 	arrivedWhole = 0
 	arrivedPart  = 1
+	arrivedApart = 2
 )
 
 // arrivalRecord is how far a version has come.
@@ -44,7 +46,18 @@ type arrivalRecord struct {
 	Pieces  uint32 `json:"pieces,omitempty"`  // records of either sort
 	Parts   uint32 `json:"parts,omitempty"`
 	Touched int64  `json:"touched"` // when something last came, ns since 1970
+
+	Islands []islandRecord `json:"islands,omitempty"` // ascending
 }
+
+// islandRecord is one stretch that stands apart from the part.
+type islandRecord struct {
+	From   int64  `json:"from"`
+	Size   int64  `json:"size"`
+	Digest []byte `json:"digest"` // SHA-256
+}
+
+func (i *islandRecord) end() int64 { return i.From + i.Size }
 
 // arrivedRecord is a piece of it.
 type arrivedRecord struct {
@@ -127,7 +140,7 @@ func (e *Enclave) decodeArrival(k, raw []byte) (*arrival, error) {
 	a := &arrival{e: e, stored: len(raw)}
 	var ok bool
 	a.peer, a.set, a.id, ok = e.parseArrivalKey(k)
-	if !ok || strictJSON(raw, &a.rec) != nil || a.entry.UnmarshalBinary(a.rec.Entry) != nil || a.rec.Whole < 0 || a.rec.Part < 0 {
+	if !ok || strictJSON(raw, &a.rec) != nil || a.entry.UnmarshalBinary(a.rec.Entry) != nil || a.rec.Whole < 0 || a.rec.Part < 0 || !a.rec.sound() {
 		return nil, &redoubt.Error{Op: "arrival", Kind: redoubt.Corrupt, Err: errRecord}
 	}
 	if a.b = e.bucketByID(a.rec.Bucket); a.b != nil {
@@ -136,13 +149,29 @@ func (e *Enclave) decodeArrival(k, raw []byte) (*arrival, error) {
 	return a, nil
 }
 
-// told is what a peer is told of it. A part of which no digest is on record is none.
+// sound tells whether the islands of a record are such as are kept.
+func (r *arrivalRecord) sound() bool {
+	at, total := r.Part, int64(0)
+	for i := range r.Islands {
+		x := &r.Islands[i]
+		if x.From < at || x.From == r.Part || x.Size <= 0 || x.Size > redoubt.MaxIslandBytes || x.From > MaxArrivedPart-x.Size || len(x.Digest) != sha256.Size {
+			return false
+		}
+		at, total = x.end(), total+x.Size
+	}
+	return len(r.Islands) <= redoubt.MaxIslands && total <= redoubt.MaxIslandBytes && (len(r.Islands) == 0 || r.Part > 0)
+}
+
+// told is what a peer is told of it. A part of which no digest is on record is none, and what lies behind it neither.
 func (a *arrival) told() redoubt.Arrival {
 	at := redoubt.Arrival{Set: a.set.name, Stamp: redoubt.Stamp(a.id), Whole: a.rec.Whole}
 	h := sha256.New()
 	if a.rec.Part > 0 && len(a.rec.OfPart) > 0 && resume(h, a.rec.OfPart) == nil {
 		at.Part = a.rec.Part
 		h.Sum(at.Digest[:0])
+		for _, x := range a.rec.Islands {
+			at.Islands = append(at.Islands, redoubt.Island{From: x.From, SizeBytes: x.Size, Digest: [32]byte(x.Digest)})
+		}
 	}
 	return at
 }
@@ -391,13 +420,11 @@ func (e *Enclave) checkArrivals(ctx context.Context, view store.View, each func(
 
 // readBack opens every piece, and holds what they are together against the record.
 func (a *arrival) readBack(view store.View) error {
-	var whole, part int64
+	var sizes [arrivedApart + 1]int64
 	var buf []byte
 	err := a.eachPiece(view, -1, func(key []byte, r *arrivedRecord) (err error) {
-		if key[len(key)-5] == arrivedWhole {
-			whole += r.Size
-		} else {
-			part += r.Size
+		if kind := key[len(key)-5]; kind <= arrivedApart {
+			sizes[kind] += r.Size
 		}
 		buf, err = a.readPiece(buf[:0], r)
 		return err
@@ -405,7 +432,11 @@ func (a *arrival) readBack(view store.View) error {
 	if raw, ok, gone := view.Get(a.key()); gone == nil && (!ok || len(raw) != a.stored) {
 		return err // it went, or went on, since it was read
 	}
-	if err == nil && (whole != a.rec.Whole || part != a.rec.Part) {
+	want := [...]int64{a.rec.Whole, a.rec.Part, 0}
+	for i := range a.rec.Islands {
+		want[arrivedApart] += a.rec.Islands[i].Size
+	}
+	if err == nil && sizes != want {
 		err = &redoubt.Error{Op: "check", Kind: redoubt.Corrupt, Err: errRecord}
 	}
 	return err

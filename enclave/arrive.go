@@ -134,35 +134,6 @@ func (e *Enclave) Keep(ctx context.Context, peer redoubt.NodeName, in redoubt.Re
 	})
 }
 
-// KeepPart keeps bytes of what is not whole yet; see redoubt.Arrivals.
-func (e *Enclave) KeepPart(ctx context.Context, peer redoubt.NodeName, in redoubt.Received, off int64, part []byte) (*redoubt.Refusal, error) {
-	n, no, err := e.arriving(ctx, "KeepPart", peer, &in)
-	if err != nil || no != nil {
-		return no, err
-	}
-	if off < 0 || len(part) == 0 || off+int64(len(part)) > MaxArrivedPart || n.system() {
-		return nil, &redoubt.Error{Op: "KeepPart", Kind: redoubt.Invalid, Err: errors.New("more than may be kept")}
-	}
-	return e.keepArrived(ctx, n, []piece{{size: int64(len(part))}}, part, func(a *arrival, batch *store.Batch, sealed []piece) (freed int64, err error) {
-		if off == 0 {
-			if freed, err = a.goBack(batch, in.From); err != nil {
-				return 0, err
-			}
-		}
-		if a.rec.Whole != in.From || a.rec.Part != off {
-			return 0, errGoOn
-		}
-		if a.rec.Parts >= maxParts {
-			return 0, &redoubt.Error{Op: "KeepPart", Kind: redoubt.TooLarge, Err: errors.New("it comes in more parts than are kept")}
-		}
-		if a.rec.OfPart, err = addDigest(a.rec.OfPart, part); err != nil {
-			return 0, err
-		}
-		a.rec.Part += int64(len(part))
-		return freed, a.add(batch, arrivedPart, &a.rec.Parts, sealed)
-	})
-}
-
 // keepArrived seals and stages content in pieces, and commits them as change has it, with what that costs. change gives back what it frees.
 func (e *Enclave) keepArrived(ctx context.Context, n *incoming, pieces []piece, content []byte, change func(*arrival, *store.Batch, []piece) (int64, error)) (*redoubt.Refusal, error) {
 	w := &write{e: e, b: n.b, name: n.in.Entry.Name, set: n.set, made: n.made, rec: &record{id: n.id}, hold: hold{set: n.made}}
@@ -252,14 +223,16 @@ func (a *arrival) goBack(batch *store.Batch, from int64) (freed int64, err error
 	if from != 0 && from != a.rec.Whole {
 		return 0, errGoOn
 	}
-	kind := arrivedPart
 	if from == 0 {
-		kind, a.rec.Whole, a.rec.Pieces, a.rec.Digest = -1, 0, 0, nil
+		a.rec.Whole, a.rec.Pieces, a.rec.Digest = 0, 0, nil
 	}
-	a.rec.Part, a.rec.Parts, a.rec.OfPart = 0, 0, nil
+	a.rec.Part, a.rec.Parts, a.rec.OfPart, a.rec.Islands = 0, 0, nil, nil
 	view := a.e.engine.View()
 	defer view.Close()
-	return freed, a.eachPiece(view, kind, func(key []byte, r *arrivedRecord) error {
+	return freed, a.eachPiece(view, -1, func(key []byte, r *arrivedRecord) error {
+		if from != 0 && key[len(key)-5] == arrivedWhole {
+			return nil
+		}
 		batch.Delete(key)
 		batch.Unlinks = append(batch.Unlinks, r.Ref)
 		freed += r.charge()
@@ -303,81 +276,6 @@ func resume(h hash.Hash, state []byte) error {
 	if err := h.(encoding.BinaryUnmarshaler).UnmarshalBinary(state); err != nil {
 		return &redoubt.Error{Op: "arrival", Kind: redoubt.Corrupt, Err: err}
 	}
-	return nil
-}
-
-// Part reads back what KeepPart kept; see redoubt.Arrivals.
-func (e *Enclave) Part(ctx context.Context, peer redoubt.NodeName, at redoubt.Arrival) ([]byte, error) {
-	const op = "Part"
-	l, err := e.link(op, peer)
-	if err != nil {
-		return nil, err
-	}
-	missing := &redoubt.Error{Op: op, Kind: redoubt.NotFound}
-	id := versionID(at.Stamp)
-	set := e.sets.byTag(id.tag())
-	if set == nil || set.name != at.Set {
-		return nil, missing
-	}
-	view := e.engine.View()
-	defer view.Close()
-	a, err := e.arrival(view, peer, set, id)
-	if err != nil {
-		return nil, err
-	}
-	if a == nil || !e.stillArrives(l, a) {
-		return nil, missing
-	}
-	out, err := a.readPart(view)
-	if k := redoubt.KindOf(err); k == redoubt.Corrupt || k == redoubt.Erased {
-		return nil, errors.Join(err, a.dropPart(ctx))
-	}
-	return out, err
-}
-
-// readPart opens the part.
-func (a *arrival) readPart(view store.View) ([]byte, error) {
-	torn := &redoubt.Error{Op: "Part", Kind: redoubt.Corrupt, Err: errRecord}
-	out := make([]byte, 0, min(a.rec.Part, MaxArrivedPart))
-	err := a.eachPiece(view, arrivedPart, func(_ []byte, r *arrivedRecord) (err error) {
-		if int64(len(out))+r.Size > MaxArrivedPart {
-			return torn
-		}
-		out, err = a.readPiece(out, r)
-		return err
-	})
-	if err == nil && int64(len(out)) != a.rec.Part {
-		err = torn
-	}
-	return out, err
-}
-
-// dropPart lets go of the part, if it is still as it was read: the whole bytes before it stay.
-func (a *arrival) dropPart(ctx context.Context) error {
-	defer a.lock()()
-	now, err := a.e.arrival(a.e.engine, a.peer, a.set, a.id)
-	if err != nil || now == nil || now.rec.Part != a.rec.Part || now.rec.Whole != a.rec.Whole {
-		return err
-	}
-	made := a.e.sets.byID(now.rec.Made)
-	if made == nil {
-		return &redoubt.Error{Op: "arrival", Kind: redoubt.Corrupt, Err: errRecord}
-	}
-	batch, back, before := new(store.Batch), &hold{set: made}, now.ownCharge()
-	freed, err := now.goBack(batch, now.rec.Whole)
-	if err != nil {
-		return err
-	}
-	if err := now.put(batch); err != nil {
-		return err
-	}
-	if err := a.e.charge(batch, back, now.ownCharge()-before-freed, 0); err != nil {
-		return err
-	}
-	if err := a.e.engine.Commit(ctx, batch); err != nil {
-		return err
-	}
-	back.settle()
 	return nil
 }
 

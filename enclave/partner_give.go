@@ -241,13 +241,13 @@ func (g PartnerGiving) Keep(context.Context, redoubt.NodeName, redoubt.Received,
 }
 
 // KeepPart refuses.
-func (g PartnerGiving) KeepPart(context.Context, redoubt.NodeName, redoubt.Received, int64, []byte) (*redoubt.Refusal, error) {
+func (g PartnerGiving) KeepPart(context.Context, redoubt.NodeName, redoubt.Received, redoubt.Stretch, []redoubt.Stretch) (*redoubt.Refusal, error) {
 	return nil, errNoJournal
 }
 
 // Part refuses.
-func (g PartnerGiving) Part(context.Context, redoubt.NodeName, redoubt.Arrival) ([]byte, error) {
-	return nil, errNoJournal
+func (g PartnerGiving) Part(context.Context, redoubt.NodeName, redoubt.Arrival) ([]byte, []redoubt.Stretch, error) {
+	return nil, nil, errNoJournal
 }
 
 // Lacking refuses.

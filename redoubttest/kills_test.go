@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,8 +28,10 @@ type field struct {
 	client  *tls.Config
 	dice    *rand.Rand
 	as      [2]redoubt.Credential
-	roads   [2]carry.Road // as each end found it
+	roads   [2]atomic.Pointer[carry.Road] // as each end found it
 	tickets [2]*carry.Tickets
+
+	spy func(end int, c carry.Conn) replica.Conn // what a session is given instead; nil: the Conn itself
 }
 
 // fieldNode is one end for as long as it has power.
@@ -56,6 +59,7 @@ func newField(t *testing.T, seed uint64, road carrytest.Road) *field {
 		t.Fatal(err)
 	}
 	for i := range f.nodes {
+		f.roads[i].Store(new(carry.Road))
 		put(f.t, f.ends[i], f.who(i), fmt.Sprint("before-", i), "before", "")
 		f.power(i)
 	}
@@ -79,7 +83,7 @@ func (f *field) power(i int) {
 	if f.tickets[i], err = carry.NewTickets(kept, time.Now); err != nil {
 		f.t.Fatal(err)
 	}
-	config := carry.Config{Recall: func(*x509.Certificate) carry.Road { return f.roads[i] }, Tickets: f.tickets[i]}
+	config := carry.Config{Recall: func(*x509.Certificate) carry.Road { return *f.roads[i].Load() }, Tickets: f.tickets[i]}
 	if i == 0 {
 		config.Server = f.server
 	}
@@ -87,7 +91,7 @@ func (f *field) power(i int) {
 		f.t.Fatal(err)
 	}
 	f.nodes[i], f.as[i] = n, f.who(i)
-	s := f.ends[i]
+	s, peer := f.ends[i], f.ends[1-i].Name()
 	go func() {
 		defer close(n.ended)
 		var before chan struct{}
@@ -111,14 +115,18 @@ func (f *field) power(i int) {
 						return
 					case <-time.After(time.Second):
 						if r := conn.Stats().Road; r.BytesPerSec > 0 {
-							f.roads[i] = r
+							f.roads[i].Store(&r)
 						}
 					}
 				}
 			}()
+			var road replica.Conn = conn
+			if f.spy != nil {
+				road = f.spy(i, conn)
+			}
 			go func() {
 				defer close(over)
-				_ = replica.New(replica.Options{Estate: "example", Node: s.Name(), Peer: f.ends[1-i].Name(), Journal: s, State: s, Conn: conn,
+				_ = replica.New(replica.Options{Estate: "example", Node: s.Name(), Peer: peer, Journal: s, State: s, Conn: road,
 					Rate: func() float64 { return conn.Stats().BytesPerSec }}).Run(meeting)
 			}()
 			if i == 1 {
@@ -231,7 +239,7 @@ func TestKillsOnALossyRoadThatIsUpHalfOfTheTimeCostLittle(t *testing.T) {
 	if kills < 20 {
 		t.Errorf("only %d kills: little was tried", kills)
 	}
-	if more > 6 {
+	if more > 3 { // 4.1 where what came behind a loss is sent again
 		t.Errorf("%d kills made %.1f %% more bytes", kills, more)
 	}
 	if took[1] > took[0]*6/5 {

@@ -14,28 +14,19 @@ import (
 
 // arrival is an entry whose content is coming in segments. Of each precedence one comes at a time.
 type arrival struct {
-	set    string
-	seq    uint64
-	in     redoubt.Received // without its content; From is where the segment begins that comes
-	ended  bool             // it was settled before it had come whole: what still comes of it is passed over
-	kept   int64            // of the segment's head and bytes: what is durable of them
-	since  time.Time        // when that was last added to
-	seg    segment          // none: Bytes is 0
-	packed []byte
-	left   redoubt.Arrival // what another session left of the segment that comes first, until that has come
-	base   *baseline       // that content is packed against, once it was needed
+	set   string
+	seq   uint64
+	in    redoubt.Received // without its content; From is where the segment begins that comes
+	ended bool             // it was settled before it had come whole: what still comes of it is passed over
+	seg   segment          // none: Bytes is 0
+	come  assembly         // what has come of that
+	since time.Time        // when some of it was last kept
+	left  redoubt.Arrival  // what another session left of the segment that comes first, until that has come
+	base  *baseline        // that content is packed against, once it was needed
 
 	pipe   *io.PipeWriter // where content goes that is too large to be kept
 	passed chan error     // what came of that
 }
-
-// How much of a segment that is coming is kept: what has come in keepEach, or before a pause of keepPause, and no less than minPart, so that
-// its pieces are not too many. On a fast link no segment takes as long, and nothing is written of it.
-const (
-	keepEach  = 100 * time.Millisecond
-	keepPause = 20 * time.Millisecond // on a road that loses, what was held up by a loss comes all at once, and then nothing for as long
-	minPart   = 4 << 10
-)
 
 // takeOpen prepares for content that comes in segments: the entry is decided, and what of it is here already is known.
 func (s *Session) takeOpen(ctx context.Context, p redoubt.Precedence, msg []byte) error {
@@ -77,7 +68,7 @@ func (s *Session) takeOpen(ctx context.Context, p redoubt.Precedence, msg []byte
 		return errMessage // not what our hello said
 	}
 	a.in.From = m.From
-	if m.From == at.Whole && at.Part > segmentHead {
+	if m.From == at.Whole && (at.Part > segmentHead || len(at.Islands) > 0) {
 		a.left = at
 	}
 	if r.Entry.SizeBytes > maxKeptBytes {
@@ -103,7 +94,7 @@ func (s *Session) pass(ctx context.Context, a *arrival) {
 func (a *arrival) end(s *Session, o outcome) {
 	o.Seq = a.seq
 	s.acks.add(o)
-	a.ended, a.seg, a.packed = true, segment{}, nil
+	a.ended, a.seg, a.come = true, segment{}, assembly{}
 	a.base.close()
 	a.base = nil
 }
@@ -129,18 +120,19 @@ func (s *Session) takeSegment(ctx context.Context, p redoubt.Precedence, msg []b
 	if a.ended {
 		return nil
 	}
-	a.seg, a.kept, a.since = m, 0, time.Now()
+	a.seg, a.come, a.since = m, assembly{}, time.Now()
 	left := a.left
 	a.left = redoubt.Arrival{}
-	if m.Skip > 0 {
-		if int64(m.Skip) != left.Part-segmentHead {
+	if m.Skip > 0 || m.Islands {
+		if int64(m.Skip) != left.Part-segmentHead || m.Islands && (len(left.Islands) == 0 || m.Of != islandsDigest(left.Islands)) {
 			return errMessage // not what our hello said
 		}
 		if err := s.goOn(ctx, a, left); err != nil || a.ended {
 			return err
 		}
 	}
-	if int(m.Bytes) == len(a.packed) {
+	a.come.begin(int(m.Bytes))
+	if a.come.left() == 0 {
 		return s.takeWhole(ctx, p, a)
 	}
 	return nil
@@ -149,7 +141,10 @@ func (s *Session) takeSegment(ctx context.Context, p redoubt.Precedence, msg []b
 // goOn takes up what another session left of a segment. It is read when it is needed, and not before: an opening and a hello are small, and
 // cause no large read. One that cannot be read is lost, and no more than it: the version is refused for now, and comes again from its beginning.
 func (s *Session) goOn(ctx context.Context, a *arrival, left redoubt.Arrival) error {
-	part, err := s.o.Journal.Part(ctx, s.o.Peer, left)
+	if !a.seg.Islands { // it is another segment behind the part, or its sender is of a version that knows of none
+		left.Islands = nil
+	}
+	part, islands, err := s.o.Journal.Part(ctx, s.o.Peer, left)
 	if err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -158,10 +153,20 @@ func (s *Session) goOn(ctx context.Context, a *arrival, left redoubt.Arrival) er
 		a.refuse(s, &redoubt.Refusal{Kind: redoubt.Unavailable, Rule: "kept-part", Later: true})
 		return nil
 	}
-	if int64(len(part)) != left.Part || part[0] != a.seg.Packing || binary.BigEndian.Uint32(part[1:]) != a.seg.Bytes {
+	size := int64(segmentHead) + int64(a.seg.Bytes)
+	if int64(len(part)) != left.Part || left.Part > size || part[0] != a.seg.Packing || binary.BigEndian.Uint32(part[1:]) != a.seg.Bytes {
 		return errMessage
 	}
-	a.kept, a.packed = left.Part, part[segmentHead:]
+	a.come.b, a.come.kept = part[segmentHead:], len(part)
+	a.come.have.add(0, len(a.come.b))
+	for _, x := range islands {
+		if x.From <= left.Part || x.From+int64(len(x.Bytes)) > size {
+			return errMessage
+		}
+		from := int(x.From) - segmentHead
+		a.come.put(from, x.Bytes)
+		a.come.islands = append(a.come.islands, run{from, from + len(x.Bytes)})
+	}
 	return nil
 }
 
@@ -178,83 +183,31 @@ func (s *Session) takePiece(ctx context.Context, p redoubt.Precedence, msg []byt
 	if a.ended {
 		return nil
 	}
-	if len(content) > int(a.seg.Bytes)-len(a.packed) {
+	if len(content) > a.come.left() {
 		return errMessage
 	}
-	if a.packed == nil {
-		a.packed = room(int64(a.seg.Bytes))
-	}
-	a.packed = append(a.packed, content...)
-	if len(a.packed) == int(a.seg.Bytes) {
+	a.come.piece(content)
+	if a.come.left() == 0 {
 		return s.takeWhole(ctx, p, a)
 	}
 	if time.Since(a.since) >= keepEach {
-		return s.keepPart(ctx, a)
+		return s.keepPart(ctx, a, minPart)
 	}
-	return nil
-}
-
-// fresh says whether something has come of a segment that is to be kept and is not.
-func (a *arrival) fresh() bool {
-	return a != nil && !a.ended && a.seg.Bytes > 0 && int64(segmentHead+len(a.packed))-a.kept >= minPart && a.pipe == nil && a.in.Entry.Name.Bucket != redoubt.SystemBucket
-}
-
-// unkept says whether there is something to keep when nothing comes for a while.
-func (s *Session) unkept() bool {
-	for _, a := range s.begun {
-		if a.fresh() {
-			return true
-		}
-	}
-	return false
-}
-
-// keepParts keeps what has come of every segment.
-func (s *Session) keepParts(ctx context.Context) error {
-	for _, a := range s.begun {
-		if a.fresh() {
-			if err := s.keepPart(ctx, a); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// keepPart keeps what has come of a segment.
-func (s *Session) keepPart(ctx context.Context, a *arrival) error {
-	if !a.fresh() {
-		return nil
-	}
-	part := a.packed[max(a.kept-segmentHead, 0):]
-	if a.kept == 0 {
-		part = append(headed(a.seg.Packing, nil)[:1:1], binary.BigEndian.AppendUint32(nil, a.seg.Bytes)...)
-		part = append(part, a.packed...)
-	}
-	no, err := s.o.Journal.KeepPart(ctx, s.o.Peer, a.in, a.kept, part)
-	if err != nil {
-		return err
-	}
-	if no != nil {
-		a.refuse(s, no)
-		return nil
-	}
-	a.kept += int64(len(part))
-	a.since = time.Now()
 	return nil
 }
 
 // takeWhole unpacks a segment that is whole and keeps its content, or with the last one has the enclave take the version.
 func (s *Session) takeWhole(ctx context.Context, p redoubt.Precedence, a *arrival) error {
 	size := min(a.in.Entry.SizeBytes-a.in.From, segmentBytes)
-	plain, state, err := s.packer.restore(ctx, a, a.seg.Packing, a.packed, size)
+	packed := a.come.b
+	plain, state, err := s.packer.restore(ctx, a, a.seg.Packing, packed, size)
 	if err != nil {
 		return err
 	}
 	if a.seg.Packing != packedPlain {
-		leave(a.packed)
+		leave(packed)
 	}
-	a.seg, a.packed = segment{}, nil
+	a.seg, a.come = segment{}, assembly{}
 	if state != taken {
 		a.end(s, outcome{State: state, Kind: redoubt.Invalid, Rule: "packing"})
 		return nil
@@ -308,7 +261,7 @@ func (s *Session) endArrival(ctx context.Context, a *arrival) {
 		return
 	}
 	if !a.ended {
-		_ = s.keepPart(ctx, a) // else it is sent again
+		_ = s.keepPart(ctx, a, leastPart) // else it is sent again
 	}
 	a.ended = true
 	if a.pipe != nil {

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"slices"
 
 	"redoubt"
 )
@@ -104,9 +105,28 @@ func (s *Session) tellKept(ctx context.Context) (out []kept, err error) {
 		return nil, err
 	}
 	for _, a := range all[:min(len(all), redoubt.MaxArrivals)] { // nothing of them is read: the digest is on record
-		out = append(out, kept{a})
+		out = append(out, kept{Arrival: a})
 	}
 	return out, nil
+}
+
+// heardIslands takes the note that came before the peer's hello, where one did.
+func (s *Session) heardIslands(theirs *hello) error {
+	for i, m := range s.early {
+		if m.p != redoubt.Flash || m.msg[0] != msgNote {
+			continue
+		}
+		kind, body, err := decodeNote(m.msg)
+		if err != nil {
+			return err
+		}
+		if kind == noteIslands {
+			s.islands = true
+			s.early = slices.Delete(s.early, i, i+1)
+			return joinApart(theirs.Kept, body)
+		}
+	}
+	return nil
 }
 
 // heardKept remembers what the peer keeps of what this node sent.

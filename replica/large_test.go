@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -32,6 +33,7 @@ type holder struct {
 	content map[redoubt.Stamp]body
 	at      redoubt.Arrival
 	part    []byte
+	islands []redoubt.Stretch
 	lost    error // instead of it
 	kept    []byte
 	calls   []string
@@ -51,9 +53,12 @@ func (h *holder) Begin(context.Context, redoubt.NodeName, redoubt.Received) (red
 	h.calls = append(h.calls, "begin")
 	return h.at, false, nil, nil
 }
-func (h *holder) Part(context.Context, redoubt.NodeName, redoubt.Arrival) ([]byte, error) {
+func (h *holder) Part(_ context.Context, _ redoubt.NodeName, at redoubt.Arrival) ([]byte, []redoubt.Stretch, error) {
 	h.calls = append(h.calls, "read")
-	return bytes.Clone(h.part), h.lost
+	if len(at.Islands) == 0 {
+		h.islands = nil
+	}
+	return bytes.Clone(h.part), h.islands, h.lost
 }
 func (h *holder) Arriving(context.Context, redoubt.NodeName) ([]redoubt.Arrival, error) {
 	return []redoubt.Arrival{h.at}, nil
@@ -63,9 +68,9 @@ func (h *holder) Keep(_ context.Context, _ redoubt.NodeName, _ redoubt.Received,
 	h.kept = append(h.kept, content...)
 	return nil, nil
 }
-func (h *holder) KeepPart(_ context.Context, _ redoubt.NodeName, _ redoubt.Received, off int64, part []byte) (*redoubt.Refusal, error) {
+func (h *holder) KeepPart(_ context.Context, _ redoubt.NodeName, _ redoubt.Received, part redoubt.Stretch, islands []redoubt.Stretch) (*redoubt.Refusal, error) {
 	h.calls = append(h.calls, "part")
-	h.part = append(h.part[:off], part...)
+	h.part, h.islands = append(h.part[:part.From], part.Bytes...), append(h.islands, islands...)
 	return nil, nil
 }
 func (h *holder) Apply(_ context.Context, _ redoubt.NodeName, in []redoubt.Received) (no []redoubt.Refusal, err error) {
@@ -259,7 +264,7 @@ func TestSegmentsOutOfOrderEndTheSession(t *testing.T) {
 	}
 	other, skips := seg, seg
 	other.Seq, skips.Skip = 8, 100
-	kept := &holder{at: redoubt.Arrival{Whole: segmentBytes, Part: segmentHead + 100}, part: headed(packedPlain, make([]byte, 200))[:segmentHead+100]}
+	kept := &holder{at: redoubt.Arrival{Whole: segmentBytes, Part: segmentHead + 100}, part: headed(packedPlain, 200, make([]byte, 100))}
 	for what, c := range map[string]struct {
 		h    *holder
 		msgs [][]byte
@@ -294,10 +299,10 @@ func TestSegmentsOutOfOrderEndTheSession(t *testing.T) {
 
 // TestOfAPartNothingIsReadBeforeItIsGoneOnWith has a peer say hello and open a version again and again: small messages cause no large read.
 func TestOfAPartNothingIsReadBeforeItIsGoneOnWith(t *testing.T) {
-	part := headed(packedPlain, make([]byte, 200))[:segmentHead+100]
-	h := &holder{at: redoubt.Arrival{Set: "S", Whole: segmentBytes, Part: int64(len(part)), Digest: [32]byte(partDigest(part, 100))}, part: part}
+	part := headed(packedPlain, 200, make([]byte, 100))
+	h := &holder{at: redoubt.Arrival{Set: "S", Whole: segmentBytes, Part: int64(len(part)), Digest: [32]byte(partDigest(packedPlain, make([]byte, 200), 100))}, part: part}
 	s := receiving(h)
-	if told, err := s.tellKept(t.Context()); err != nil || len(told) != 1 || told[0].Arrival != h.at {
+	if told, err := s.tellKept(t.Context()); err != nil || len(told) != 1 || !reflect.DeepEqual(told[0].Arrival, h.at) {
 		t.Errorf("told %+v, %v; want %+v", told, err, h.at)
 	}
 	for range 3 {
@@ -313,8 +318,8 @@ func TestOfAPartNothingIsReadBeforeItIsGoneOnWith(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if a := s.begun[redoubt.Routine]; !slices.Contains(h.calls, "read") || len(a.packed) != 150 {
-		t.Errorf("%d bytes are there of the segment, by %v; want 150", len(a.packed), h.calls)
+	if a := s.begun[redoubt.Routine]; !slices.Contains(h.calls, "read") || len(a.come.b) != 150 {
+		t.Errorf("%d bytes are there of the segment, by %v; want 150", len(a.come.b), h.calls)
 	}
 }
 
@@ -391,7 +396,7 @@ func TestWhatIsTooLargeToBeKeptGoesStraightOn(t *testing.T) {
 func TestABeginningThatLiesIsNotGoneOnWith(t *testing.T) {
 	packed := random(1, 1000)
 	true500 := kept{Arrival: redoubt.Arrival{Part: segmentHead + 500}}
-	copy(true500.Digest[:], partDigest(headed(packedZstd, packed), 500))
+	copy(true500.Digest[:], partDigest(packedZstd, packed, 500))
 	if skip, same := sameBeginning(&true500, packedZstd, packed); !same || skip != 500 {
 		t.Fatalf("an honest beginning: %d, %v", skip, same)
 	}
@@ -437,6 +442,7 @@ func FuzzSteps(f *testing.F) {
 func FuzzLargeMessages(f *testing.F) {
 	f.Add(opened(f, 9<<20, segmentBytes))
 	f.Add(segment{Seq: 1, Packing: packedChunks, Bytes: 9, Skip: 3}.encode())
+	f.Add(segment{Seq: 1, Packing: packedZstd, Bytes: 9, Skip: 3, Islands: true, Of: [16]byte{5}}.encode())
 	f.Add(inquiry{Set: "S", Stamps: []redoubt.Stamp{{1}, {2}}}.encode())
 	f.Add(hello{Estate: "example", Node: "n", Life: [16]byte{1}, Kept: []kept{{Arrival: redoubt.Arrival{Set: "S", Stamp: baseStamp, Whole: segmentBytes, Part: 9}}}}.encode())
 	f.Fuzz(func(t *testing.T, in []byte) {
@@ -449,7 +455,7 @@ func FuzzLargeMessages(f *testing.F) {
 			if m, err := decodeOpening(in); err == nil {
 				again = m.encode()
 			}
-		case msgSegment:
+		case msgSegment, msgIslands:
 			if m, err := decodeSegment(in); err == nil {
 				again = m.encode()
 			}

@@ -38,20 +38,7 @@ func (s *Session) next(ctx context.Context) (redoubt.Precedence, []byte, error) 
 		s.early = s.early[1:]
 		return first.p, first.msg, nil
 	}
-	if s.unkept() {
-		pause, stop := context.WithTimeout(ctx, keepPause)
-		p, msg, err := s.o.Conn.Receive(pause)
-		stop()
-		if err == nil {
-			return p, msg, nil
-		}
-		if ctx.Err() == nil && pause.Err() != nil {
-			if err := s.keepParts(ctx); err != nil {
-				return 0, nil, err
-			}
-		}
-	}
-	return s.o.Conn.Receive(ctx)
+	return s.await(ctx)
 }
 
 func (s *Session) serve(ctx context.Context, p redoubt.Precedence, msg []byte) error {
@@ -60,7 +47,7 @@ func (s *Session) serve(ctx context.Context, p redoubt.Precedence, msg []byte) e
 		return s.takeItems(ctx, msg)
 	case msgOpen:
 		return s.takeOpen(ctx, p, msg)
-	case msgSegment:
+	case msgSegment, msgIslands:
 		return s.takeSegment(ctx, p, msg)
 	case msgPiece:
 		return s.takePiece(ctx, p, msg)
@@ -70,6 +57,9 @@ func (s *Session) serve(ctx context.Context, p redoubt.Precedence, msg []byte) e
 		return s.answerRanges(ctx, msg)
 	case msgNote:
 		kind, body, err := decodeNote(msg)
+		if err == nil && kind == noteIslands {
+			err = errMessage // its place is before the hello
+		}
 		if err != nil || s.o.Noted == nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package replica
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -212,5 +213,21 @@ func sameBeginning(k *kept, packing uint8, packed []byte) (skip int, same bool) 
 	if skip < 0 || skip > len(packed) {
 		return 0, false
 	}
-	return skip, bytes.Equal(k.Digest[:], partDigest(headed(packing, packed), skip))
+	return skip, bytes.Equal(k.Digest[:], partDigest(packing, packed, skip))
+}
+
+// sameIslands says whether what the peer keeps behind the beginning of a segment is of this one, and what lacks it beside that.
+func sameIslands(k *kept, packed []byte) (lacked runs, same bool) {
+	have := runs{}
+	have.add(0, int(k.Part)-segmentHead)
+	found := make([]redoubt.Island, 0, len(k.Islands))
+	for _, x := range k.Islands {
+		from, to := int(x.From)-segmentHead, int(x.From+x.SizeBytes)-segmentHead
+		if to > len(packed) {
+			return nil, false
+		}
+		found = append(found, redoubt.Island{From: x.From, SizeBytes: x.SizeBytes, Digest: sha256.Sum256(packed[from:to])})
+		have.add(from, to)
+	}
+	return have.lacks(len(packed)), len(found) > 0 && islandsDigest(found) == k.of
 }

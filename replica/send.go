@@ -113,14 +113,18 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 			return err
 		}
 		seg := segment{Seq: seq, Packing: packing, Bytes: uint32(len(packed))}
+		lacked := runs{{0, len(packed)}}
 		if skip, same := sameBeginning(&at, packing, packed); same && off == at.Whole {
-			seg.Skip = uint32(skip)
+			seg.Skip, lacked[0].from = uint32(skip), skip
+			if beside, same := sameIslands(&at, packed); same {
+				seg.Islands, seg.Of, lacked = true, at.of, beside
+			}
 		}
 		went := func(left int) { // as far as the pieces are, so far the content is
 			plain := min(size-off, segmentBytes)
 			s.out.went(r, seq, off+plain*int64(len(packed)-left)/int64(len(packed)))
 		}
-		if going, err := s.sendPieces(ctx, p, r, seg, packed[seg.Skip:], went); err != nil || !going {
+		if going, err := s.sendPieces(ctx, p, r, seg, packed, lacked, went); err != nil || !going {
 			return err
 		}
 		if next := off + segmentBytes; next < size && size <= maxKeptBytes && s.out.pause(p, r, seq, next) {
@@ -130,8 +134,8 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 	return nil
 }
 
-// sendPieces sends what a segment is packed in, for as long as the peer has not settled the entry.
-func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte, went func(left int)) (going bool, err error) {
+// sendPieces sends what the peer lacks of what a segment is packed in, for as long as it has not settled the entry.
+func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte, lacked runs, went func(left int)) (going bool, err error) {
 	if s.out.bySeq(seg.Seq) != r {
 		return false, nil
 	}
@@ -139,28 +143,35 @@ func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, 
 		return false, err
 	}
 	var piece []byte
-	for len(packed) > 0 {
+	for at, left := 0, lacked.total(); left > 0; {
 		if s.out.bySeq(seg.Seq) != r {
 			return false, nil
 		}
-		n := min(len(packed), s.pieceSize())
-		piece = appendPiece(piece[:0], seg.Seq, packed[:n])
+		n := min(left, s.pieceSize())
+		piece = appendPiece(piece[:0], seg.Seq, nil)
+		for _, x := range lacked.within(at, n) {
+			piece = append(piece, packed[x.from:x.to]...)
+		}
 		if err := s.sendOf(ctx, p, r.set, piece); err != nil {
 			return false, err
 		}
-		packed = packed[n:]
-		went(len(packed))
+		at, left = at+n, left-n
+		went(left)
 	}
 	return true, nil
 }
 
 // pieceSize is what the road takes in a tenth of a second: on a slow one little is lost with a node that dies, on a fast one little
-// is spent on messages.
+// is spent on messages. Where the peer keeps what has come of a piece that is not whole, nothing is lost with a long one.
 func (s *Session) pieceSize() int {
-	if rate := s.rate(); rate > 0 {
-		return int(min(max(rate/10, leastPiece), mostPieceBytes))
+	least, usual := float64(leastPiece), pieceBytes
+	if s.islands {
+		least, usual = longPiece, longPiece
 	}
-	return pieceBytes
+	if rate := s.rate(); rate > 0 {
+		return int(min(max(rate/10, least), mostPieceBytes))
+	}
+	return usual
 }
 
 // together is how much content goes in one message: what the road takes in a fifth of a second, within limits.

@@ -84,6 +84,7 @@ type Session struct {
 	shown    inventory // of shownSet, as a reconciling peer asks about it
 	shownSet string
 	begun    [redoubt.Precedences]*arrival
+	ahead    foreseeing   // the Conn, where it is one
 	whole    []chan error // entries that came whole and are being applied
 	early    []said       // what came before the peer's hello
 
@@ -91,6 +92,7 @@ type Session struct {
 	lacking chan []byte     // answers to that
 	keptMu  sync.Mutex
 	kept    map[redoubt.Stamp]kept // what the peer keeps of what has not come whole
+	islands bool                   // the peer keeps what comes behind a loss, and knows a node that does; from the greeting on
 
 	heard atomic.Int64 // when anything last came, ns since 1970
 	tally tally
@@ -109,7 +111,8 @@ func New(o Options) *Session {
 	if o.Codecs == nil {
 		o.Codecs = new(Codecs)
 	}
-	return &Session{o: o, packer: &packer{journal: o.Journal, peer: o.Peer, codecs: o.Codecs, rate: o.Rate}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(),
+	ahead, _ := o.Conn.(foreseeing)
+	return &Session{o: o, ahead: ahead, packer: &packer{journal: o.Journal, peer: o.Peer, codecs: o.Codecs, rate: o.Rate}, out: newOutbox(), voice: make(chan said, 64), answers: make(chan spans, 1), acks: newAckQueue(),
 		asking: map[string]bool{}, lacking: make(chan []byte, 1), kept: map[redoubt.Stamp]kept{}}
 }
 
@@ -136,9 +139,7 @@ func (s *Session) Run(ctx context.Context) error {
 		work.Go(func() error { return s.send(run, p) })
 	}
 	err := work.Wait()
-	for _, a := range s.begun {
-		s.endArrival(context.WithoutCancel(ctx), a)
-	}
+	s.endArrivals(context.WithoutCancel(ctx))
 	if fault := s.settleAll(); fault != nil && !errors.Is(fault, context.Canceled) {
 		err = fault // the Conn's end followed from it
 	}
@@ -165,6 +166,11 @@ func (s *Session) greet(ctx context.Context) error {
 	}
 	if mine.Kept, err = s.tellKept(ctx); err != nil {
 		return err
+	}
+	if s.ahead != nil {
+		if err := s.o.Conn.Send(ctx, redoubt.Flash, noteApart(mine.Kept)); err != nil {
+			return err
+		}
 	}
 	if err := s.o.Conn.Send(ctx, redoubt.Flash, mine.encode()); err != nil {
 		return err
@@ -195,6 +201,9 @@ func (s *Session) greet(ctx context.Context) error {
 		if err := s.o.Admit(theirs.Proof); err != nil {
 			return err
 		}
+	}
+	if err := s.heardIslands(&theirs); err != nil {
+		return s.broken(err)
 	}
 	s.heardKept(theirs.Kept)
 	if theirs.Life == mine.RemembersOf && theirs.RemembersOf == mine.Life {

@@ -24,6 +24,8 @@ func vectors() []vector {
 		Kept: []kept{{Arrival: redoubt.Arrival{Set: "SET", Stamp: redoubt.Stamp{4}, Whole: segmentBytes, Part: 4097, Digest: [32]byte(fill(7, 32))}}}, Proof: []byte("lease")}
 	o := opening{Set: "SET", Parcel: parcel{Seq: 7, Entry: []byte("entry"), Custody: []byte("custody")}, From: segmentBytes}
 	s := segment{Seq: 7, Packing: packedChunks, Bytes: 8192, Skip: 4092}
+	w := segment{Seq: 7, Packing: packedZstd, Bytes: 8192, Skip: 4092, Islands: true, Of: [16]byte(fill(10, 16))}
+	x := []islandsOf{{Stamp: redoubt.Stamp{4}, Of: [16]byte(fill(10, 16)), Islands: []redoubt.Island{{From: 5000, SizeBytes: 1400}, {From: 6400, SizeBytes: 300}}}}
 	q := inquiry{Set: "SET", Stamps: []redoubt.Stamp{{1}, {2}, {3}}}
 	i := items{Set: "SET", Signature: fill(5, 64), Parcels: []parcel{
 		{Seq: 1, Entry: []byte("entry"), Custody: []byte{}, Packing: packedNone, Content: []byte{}},
@@ -39,6 +41,7 @@ func vectors() []vector {
 		{"items", i.encode(), i, func(x []byte) (any, error) { return decodeItems(x) }},
 		{"open", o.encode(), o, func(x []byte) (any, error) { return decodeOpening(x) }},
 		{"segment", s.encode(), s, func(x []byte) (any, error) { return decodeSegment(x) }},
+		{"segment-islands", w.encode(), w, func(x []byte) (any, error) { return decodeSegment(x) }},
 		{"piece", appendPiece(nil, 7, []byte("content")), "7 content", func(x []byte) (any, error) { n, c, err := decodePiece(x); return fmt.Sprintf("%d %s", n, c), err }},
 		{"ack", encodeAck(a), a, func(x []byte) (any, error) { return decodeAck(x) }},
 		{"ranges", r.encode(msgRanges), r, func(x []byte) (any, error) { return decodeSpans(msgRanges, x) }},
@@ -46,6 +49,7 @@ func vectors() []vector {
 		{"ask", q.encode(), q, func(x []byte) (any, error) { return decodeInquiry(x) }},
 		{"lacking", encodeLacking(q.Stamps, q.Stamps[2:]), []bool{false, false, true}, func(x []byte) (any, error) { return decodeLacking(x, 3) }},
 		{"note", encodeNote("lease", []byte("body")), "lease body", func(x []byte) (any, error) { k, v, err := decodeNote(x); return fmt.Sprintf("%s %s", k, v), err }},
+		{"note-islands", encodeApart(x), x, func(x []byte) (any, error) { _, body, _ := decodeNote(x); return decodeApart(body) }},
 		{"manifest", m.encode(), m, func(x []byte) (any, error) { return decodeManifest(x) }},
 		{"begin", b.encode(), b, func(x []byte) (any, error) { return decodeBegin(x) }},
 		{"ticket", k.encode(), k, func(x []byte) (any, error) { return decodeMark(x) }},

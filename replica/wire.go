@@ -23,6 +23,7 @@ const (
 
 	msgOpen    = 'o' // an entry whose content follows in segments
 	msgSegment = 's' // one of them, whose pieces follow
+	msgIslands = 'S' // likewise, and the islands that were told are not sent again
 	msgAsk     = 'q' // which of these do you lack
 	msgLacking = 'Q' // these
 )
@@ -40,6 +41,7 @@ const (
 	pieceBytes     = 16 << 10 // of content in one message, where nothing is known of the road: what of one has come when a node dies is lost
 	leastPiece     = 4 << 10
 	mostPieceBytes = 256 << 10
+	longPiece      = 32 << 10 // the least to a peer that keeps what has come of one: with a head that is lost, what follows has no place
 	togetherBytes  = 32 << 10 // of content that is sent together
 	leastTogether  = 8 << 10  // likewise, on a slow road: a message of which only a part has come when a node dies is lost
 	togetherItems  = 64

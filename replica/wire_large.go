@@ -43,44 +43,59 @@ func decodeOpening(msg []byte) (m opening, err error) {
 type segment struct {
 	Seq     uint64
 	Packing uint8
-	Bytes   uint32 // packed
-	Skip    uint32 // of them, which are kept
+	Bytes   uint32   // packed
+	Skip    uint32   // of them, which are kept
+	Islands bool     // those that the receiver told are kept too, and do not follow
+	Of      [16]byte // which: their digest, as the sender found it
 }
 
 func (m segment) encode() []byte {
 	var b cryptobyte.Builder
-	b.AddUint8(msgSegment)
+	if m.Islands {
+		b.AddUint8(msgIslands)
+	} else {
+		b.AddUint8(msgSegment)
+	}
 	b.AddUint64(m.Seq)
 	b.AddUint8(m.Packing)
 	b.AddUint32(m.Bytes)
 	b.AddUint32(m.Skip)
+	if m.Islands {
+		b.AddBytes(m.Of[:])
+	}
 	return b.BytesOrPanic()
 }
 
 func decodeSegment(msg []byte) (m segment, err error) {
 	s := cryptobyte.String(msg)
 	var kind uint8
-	if !s.ReadUint8(&kind) || kind != msgSegment || !s.ReadUint64(&m.Seq) || !s.ReadUint8(&m.Packing) ||
+	if !s.ReadUint8(&kind) || kind != msgSegment && kind != msgIslands || !s.ReadUint64(&m.Seq) || !s.ReadUint8(&m.Packing) ||
 		m.Packing == packedNone || m.Packing > packedChunks || !s.ReadUint32(&m.Bytes) || m.Bytes == 0 || m.Bytes > maxSegment ||
-		!s.ReadUint32(&m.Skip) || m.Skip > m.Bytes || !s.Empty() {
+		!s.ReadUint32(&m.Skip) || m.Skip > m.Bytes {
+		return m, errMessage
+	}
+	if m.Islands = kind == msgIslands; m.Islands && !s.CopyBytes(m.Of[:]) || !s.Empty() {
 		return m, errMessage
 	}
 	return m, nil
 }
 
 // headed is a segment as a part of it is kept: what it is packed in behind how, and how long that is.
-func headed(packing uint8, packed []byte) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{packing}, uint32(len(packed))), packed...)
+func headed(packing uint8, size uint32, packed []byte) []byte {
+	return append(binary.BigEndian.AppendUint32([]byte{packing}, size), packed...)
 }
 
 // partDigest is the digest of a segment's head and its first bytes.
-func partDigest(headed []byte, skip int) []byte {
-	sum := sha256.Sum256(headed[:segmentHead+skip])
+func partDigest(packing uint8, packed []byte, skip int) []byte {
+	sum := sha256.Sum256(headed(packing, uint32(len(packed)), packed[:skip]))
 	return sum[:]
 }
 
-// kept is what a hello says of an arrival.
-type kept struct{ redoubt.Arrival }
+// kept is what a hello says of an arrival; its islands are told before it.
+type kept struct {
+	redoubt.Arrival
+	of [16]byte // the islands' digest, as the peer tells it; theirs are not known
+}
 
 func (k *kept) add(b *cryptobyte.Builder) {
 	text16(b, []byte(k.Set))
