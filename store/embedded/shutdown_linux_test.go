@@ -29,7 +29,7 @@ func powerLossOnARealFileSystem(t *testing.T) {
 		t.Skip("needs mkfs.ext4")
 	}
 	image, dir := filepath.Join(t.TempDir(), "image"), t.TempDir()
-	if out, err := exec.Command("truncate", "-s", "300M", image).CombinedOutput(); err != nil {
+	if out, err := exec.Command("truncate", "-s", "2G", image).CombinedOutput(); err != nil {
 		t.Skipf("no image: %v %s", err, out)
 	}
 	if out, err := exec.Command(mkfs, "-q", image).CombinedOutput(); err != nil {
@@ -92,9 +92,15 @@ func powerLossOnARealFileSystem(t *testing.T) {
 				}
 			})
 		}
-		<-reached
+		ended := make(chan struct{})
+		go func() { wg.Wait(); close(ended) }()
+		select {
+		case <-reached:
+		case <-ended:
+			t.Fatalf("round %d: the writers ended before the power was lost", round)
+		}
 		shutdown(t, dir)
-		wg.Wait()
+		<-ended
 		e.Close()
 		umount()
 		if out, err := mount(); err != nil {
