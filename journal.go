@@ -301,7 +301,7 @@ type Arrivals interface {
 	Keep(ctx context.Context, peer NodeName, in Received, content []byte) (*Refusal, error)
 	// KeepPart keeps bytes of what follows the whole bytes, which end at in.From: part goes on where the part has ended so far, which it may
 	// leave as it is, and each of islands is kept behind that. Islands that the part reaches go: it has their bytes. Durable on return.
-	// At 0 the part begins anew, and no island of before stays.
+	// At 0 the part begins anew, and no island of before stays. redoubt.TooLarge: it has come in as many pieces as are kept; anew, as one, it is taken.
 	KeepPart(ctx context.Context, peer NodeName, in Received, part Stretch, islands []Stretch) (*Refusal, error)
 	// Part gives back what KeepPart kept; where at names no islands, those that there are go: what comes does not go on from them. A part that
 	// cannot be opened, or is not all there, is let go of with its islands: redoubt.Corrupt or redoubt.Erased.

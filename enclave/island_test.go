@@ -374,3 +374,25 @@ func TestWhateverIsKeptInWhateverOrderIsThereAfterACrash(t *testing.T) {
 	a.checked(true)
 	a.finish()
 }
+
+// TestAPartOfAsManyRecordsAsMayBeBeginsAnewAsOne has one be of as many as there may be.
+func TestAPartOfAsManyRecordsAsMayBeBeginsAnewAsOne(t *testing.T) {
+	a := newArriving(t, nil)
+	blobs := a.home.blobs()
+	a.apart(0, "head", island(10, "ten"))
+	key := arrivalKey(recArrival, "device", a.home.set("SECRET").id, versionID(a.in.Entry.Stamp))
+	raw, _, err := a.home.engine.Get(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.home.overwrite(key, bytes.Replace(raw, []byte(`"parts":1`), fmt.Appendf(nil, `"parts":%d`, maxParts), 1))
+	if _, err := a.home.KeepPart(context.Background(), "device", a.in, redoubt.Stretch{From: 4, Bytes: []byte("er")}, nil); !errors.Is(err, redoubt.TooLarge) {
+		t.Fatalf("one more: %v", err)
+	}
+	if no, err := a.home.KeepPart(context.Background(), "device", a.in, island(0, "header"), []redoubt.Stretch{island(10, "ten")}); err != nil || no != nil {
+		t.Fatalf("anew: %+v, %v", no, err)
+	}
+	if got := a.says(); got != "header 10:ten" || a.home.blobs() != blobs+2 {
+		t.Errorf("kept %q in %d blobs", got, a.home.blobs()-blobs)
+	}
+}

@@ -84,7 +84,10 @@ func (p *peers) describe(s *redoubt.LinkStatus, shows func(string) bool, whole b
 	if m == nil {
 		return
 	}
-	status := m.session.Status()
+	status := m.said
+	if !m.over {
+		status = m.session.Status()
+	}
 	for set, n := range status.UnderWay {
 		if shows(set) {
 			s.UnderWay += n

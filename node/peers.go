@@ -60,8 +60,9 @@ type peers struct {
 
 // meeting is a session under way, or the last one.
 type meeting struct {
-	conn    carry.Conn
-	session *replica.Session
+	conn    carry.Conn       // nil when it is over
+	session *replica.Session // likewise
+	said    replica.Status   // as it stood when it was over
 	road    string
 	stop    context.CancelFunc
 	ended   chan struct{}
@@ -71,6 +72,12 @@ type meeting struct {
 	makers  string            // and of makers
 	key     ed25519.PublicKey // that the peer proved
 	last    time.Time         // when it ended
+}
+
+// end is of a meeting whose session has: of that and of the connection, which hold what had come and was not whole, nothing stays.
+func (m *meeting) end(at time.Time) {
+	m.over, m.last, m.said = true, at, m.session.Status()
+	m.session, m.conn = nil, nil
 }
 
 // contactGrain is how finely the last contact is told.
@@ -329,7 +336,7 @@ func (p *peers) meet(ctx context.Context, conn carry.Conn, road string) *meeting
 		err := m.session.Run(ctx)
 		stop()
 		p.mu.Lock()
-		m.over, m.last = true, p.clock()
+		m.end(p.clock())
 		p.mu.Unlock()
 		close(m.ended)
 		if err != nil {

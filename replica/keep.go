@@ -3,6 +3,7 @@ package replica
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"redoubt"
@@ -65,9 +66,10 @@ func (s *Session) await(ctx context.Context) (redoubt.Precedence, []byte, error)
 	return s.o.Conn.Receive(ctx)
 }
 
-// look takes what has come of pieces that are not whole, or stand behind one that is not, and says how many bytes of it are new.
+// look takes what has come of pieces that are not whole, or stand behind one that is not, and says how many bytes of it are new. Before what came
+// ahead of the hello is served nobody knows where that belongs.
 func (s *Session) look() (news int) {
-	if s.ahead == nil {
+	if s.ahead == nil || len(s.early) > 0 {
 		return 0
 	}
 	for p, a := range s.begun {
@@ -152,11 +154,17 @@ func (s *Session) keepPart(ctx context.Context, a *arrival, least int) error {
 	if !a.fresh(least) {
 		return nil
 	}
-	part, islands := a.come.unkept(headed(a.seg.Packing, a.seg.Bytes, nil), s.islands && s.ahead != nil)
-	if len(part.Bytes) == 0 && len(islands) == 0 {
+	head, apart := headed(a.seg.Packing, a.seg.Bytes, nil), s.islands && s.ahead != nil
+	part, islands := a.come.unkept(head, apart)
+	if bytesOf(part, islands) < least { // what is fresh and may not be kept makes the pieces of the rest no smaller
 		return nil
 	}
 	no, err := s.o.Journal.KeepPart(ctx, s.o.Peer, a.in, part, islands)
+	if errors.Is(err, redoubt.TooLarge) && a.come.kept > 0 { // it is in as many pieces as may be: from now on in one
+		a.come.kept = 0
+		part, islands = a.come.unkept(head, apart)
+		no, err = s.o.Journal.KeepPart(ctx, s.o.Peer, a.in, part, islands)
+	}
 	if err != nil {
 		return err
 	}
@@ -167,6 +175,14 @@ func (s *Session) keepPart(ctx context.Context, a *arrival, least int) error {
 	a.come.keptNow(part, islands)
 	a.since = time.Now()
 	return nil
+}
+
+func bytesOf(part redoubt.Stretch, islands []redoubt.Stretch) int {
+	n := len(part.Bytes)
+	for _, x := range islands {
+		n += len(x.Bytes)
+	}
+	return n
 }
 
 // endArrivals ends what is on its way when a session ends: what has come of it is kept, also what a loss held up to the last.
