@@ -64,6 +64,7 @@ type Bundles struct {
 	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
 	gathers map[redoubt.NodeName]time.Time // when the next bundle of a raise may follow
 	plain   map[redoubt.NodeName]bool      // whose next bundle is not tagged
+	left    map[redoubt.NodeName]string    // the label set that the next bundle of a raise begins with
 }
 
 // maxContent leaves room for what sealing adds.
@@ -77,7 +78,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}, plain: map[redoubt.NodeName]bool{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}, plain: map[redoubt.NodeName]bool{}, left: map[redoubt.NodeName]string{}}
 	for range stagedAtOnce {
 		b.memory <- new(bytes.Buffer)
 	}

@@ -29,7 +29,9 @@ type exporter struct {
 	spans  []redoubt.JournalSpan          // of a raise
 	seq    uint64                         // of the last parcel
 	marks  int
-	more   bool // the bundle is full
+	more   bool   // the bundle is full
+	left   string // the set of which an entry had no room in it; none: all else went on
+	first  string // the set that comes before all others, if it is there
 }
 
 // run writes the content: the manifest, each label set's entries in the order in which they were committed here with a ticket
@@ -69,6 +71,9 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 		return err
 	}
 	slices.Sort(sets)
+	if i, is := slices.BinarySearch(sets, x.first); is {
+		sets = slices.Concat(sets[i:i+1], sets[:i], sets[i+1:])
+	}
 	if x.again != nil {
 		if err := x.anew(ctx, sets); err != nil {
 			return err
@@ -160,7 +165,7 @@ func (x *exporter) set(ctx context.Context, set string) error {
 		if err != nil || len(refs) == 0 {
 			return err
 		}
-		if ok, err := x.fits(refs[0]); !ok {
+		if ok, err := x.fits(set, refs[0]); !ok {
 			return err
 		}
 		last := len(refs) < pageEntries

@@ -115,7 +115,7 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: b.firstOf(peer), again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
 	if again != 0 || b.untagged(peer) { // what is given again is what it was, or less, whatever form that had
 		err = file.begin(false)
 	}
@@ -135,7 +135,7 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	})
 	b.outgrown(peer, file.outgrew(err))
 	if err == nil && again == 0 {
-		b.handedOver(peer, empty && len(x.counts) == 0, x.more)
+		b.handedOver(peer, empty && len(x.counts) == 0, x.more, x.left)
 	}
 	return mark, err
 }
@@ -207,9 +207,10 @@ func (b *Bundles) beatAt(peer redoubt.NodeName) time.Time {
 	return at
 }
 
-func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool) {
+func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool, left string) {
 	b.beatsMu.Lock()
 	defer b.beatsMu.Unlock()
+	b.left[peer] = left
 	delete(b.gathers, peer)
 	if !more {
 		b.gathers[peer] = time.Now().Add(raiseGather)
@@ -218,6 +219,14 @@ func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool) {
 	if empty {
 		b.beats[peer] = time.Time{}
 	}
+}
+
+// firstOf is the set that the next bundle of a raise begins with: else one in which something always is new would keep the large entry of another from
+// ever having room.
+func (b *Bundles) firstOf(peer redoubt.NodeName) string {
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	return b.left[peer]
 }
 
 // untagged says whether the next bundle of a raise is not tagged, for the last came to nothing because it was.
@@ -296,7 +305,7 @@ func (x *exporter) begin(ctx context.Context, set string) (span redoubt.JournalS
 			if x.full() {
 				return errFull
 			}
-			ok, bad := x.fits(refs[0])
+			ok, bad := x.fits(set, refs[0])
 			if bad != nil {
 				return bad
 			}

@@ -164,7 +164,7 @@ func TestWhatComesDuringARaiseGoesInOneBundle(t *testing.T) {
 		if d, err := wait(t.Context()); d != 0 || err != nil {
 			t.Errorf("the first waited %v, %v", d, err)
 		}
-		b.handedOver("high", false, false)
+		b.handedOver("high", false, false, "")
 		ended, end := context.WithTimeout(t.Context(), raiseGather/2)
 		defer end()
 		if d, err := wait(ended); d != raiseGather/2 || redoubt.KindOf(err) != redoubt.NotModified {
@@ -173,11 +173,11 @@ func TestWhatComesDuringARaiseGoesInOneBundle(t *testing.T) {
 		if d, err := wait(t.Context()); d != raiseGather/2 || err != nil {
 			t.Errorf("the next waited %v more, %v", d, err)
 		}
-		b.handedOver("high", false, true)
+		b.handedOver("high", false, true, "")
 		if d, err := wait(t.Context()); d != 0 || err != nil {
 			t.Errorf("behind a full one the next waited %v, %v", d, err)
 		}
-		b.handedOver("other", false, false)
+		b.handedOver("other", false, false, "")
 		if d, _ := wait(t.Context()); d != 0 {
 			t.Errorf("it waited %v for another's", d)
 		}

@@ -48,8 +48,9 @@ func (f *raiseFile) abandon() {
 	}
 }
 
-// fits says whether an entry goes into the bundle, as the next. One that is too large for a tagged bundle ends that, or begins one of the other form.
-func (x *exporter) fits(next redoubt.JournalRef) (bool, error) {
+// fits says whether an entry of a set goes into the bundle, as the next. One that is too large for a tagged bundle ends that, and begins the next, or
+// begins one of the other form.
+func (x *exporter) fits(set string, next redoubt.JournalRef) (bool, error) {
 	if x.file == nil {
 		return true, nil
 	}
@@ -58,7 +59,7 @@ func (x *exporter) fits(next redoubt.JournalRef) (bool, error) {
 		return false, err
 	}
 	if large && x.file.tagged {
-		x.more = true
+		x.more, x.left = true, set
 		return false, nil
 	}
 	return true, nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 
 	"redoubt"
@@ -82,7 +83,7 @@ func newHanding(t *testing.T, beside int, sizes ...int64) *handing {
 func (h *handing) hand(t *testing.T) (tagged bool, size int, err error) {
 	t.Helper()
 	var file bytes.Buffer
-	h.p.handedOver("high", false, true) // the next follows at once
+	h.p.handedOver("high", false, true, h.p.firstOf("high")) // the next follows at once
 	if _, err = h.p.HandRaise(t.Context(), redoubt.Credential{}, "high", redoubt.BundleMark{}, &file); err != nil {
 		return false, 0, err
 	}
@@ -115,6 +116,59 @@ func TestTheFormOfARaiseFollowsFromItsFirstVersion(t *testing.T) {
 				t.Errorf("of versions of %v the bundle %d is tagged: %v, %d bytes", c.sizes, i+1, tagged, size)
 			}
 		}
+	}
+}
+
+// busy is one with another label set besides, in which something is new whenever it is looked at.
+type busy struct{ *handing }
+
+func (busy) Sets(context.Context, redoubt.NodeName) ([]string, error) {
+	return []string{"A", "S", "T"}, nil
+}
+func (b busy) Acknowledged(ctx context.Context, peer redoubt.NodeName, set string) (uint64, bool, error) {
+	if set == "S" {
+		return b.handing.Acknowledged(ctx, peer, set)
+	}
+	return 0, true, nil
+}
+func (b busy) Since(ctx context.Context, peer redoubt.NodeName, set string, after uint64, max int) ([]redoubt.JournalRef, uint64, error) {
+	if set == "S" {
+		return b.handing.Since(ctx, peer, set, after, max)
+	}
+	return []redoubt.JournalRef{{Position: after + 1, Stamp: redoubt.Stamp{2: 1}, SizeBytes: 10}}[min(after, 1):], after + 1, nil
+}
+func (b busy) Fetch(ctx context.Context, peer redoubt.NodeName, set string, stamps []redoubt.Stamp) ([]redoubt.JournalItem, error) {
+	if set == "S" {
+		return b.handing.Fetch(ctx, peer, set, stamps)
+	}
+	item := b.entries(redoubt.Stamp{2: 1})
+	item.Entry.SizeBytes, item.Open = 10, func() (redoubt.Content, error) { return body(lentContent(1, 10)), nil }
+	return []redoubt.JournalItem{item}, nil
+}
+func (b busy) HandOver(_ context.Context, _ redoubt.Credential, _ redoubt.NodeName, _ redoubt.BundleMark, of redoubt.RaisedBundle) error {
+	for _, s := range of.Spans {
+		if s.Set == "S" {
+			b.from = s.To
+		}
+	}
+	return nil
+}
+
+// TestALargeVersionHasItsTurnBesideASetThatIsNeverAtRest: it begins the next bundle, whatever is new at another label.
+func TestALargeVersionHasItsTurnBesideASetThatIsNeverAtRest(t *testing.T) {
+	h := newHanding(t, 0, 10, maxTagged+1, maxTagged-1000, 10)
+	b, o := busy{h}, &h.p.o
+	o.Journal, o.State, o.Ledger, o.Raises = b, b, b, b
+	var got []bool
+	for range 4 {
+		tagged, _, err := h.hand(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, tagged)
+	}
+	if h.from != 4 || !slices.Equal(got, []bool{true, false, true, true}) {
+		t.Errorf("%d were handed over; the bundles are tagged: %v", h.from, got)
 	}
 }
 

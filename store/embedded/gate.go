@@ -7,16 +7,11 @@ import "sync"
 type gate struct {
 	mu      sync.Mutex
 	running bool
-	next    *syncRound
-	begun   uint64 // rounds
-	covered uint64 // the last that ended well
-	failed  uint64 // the last that did not, with err
+	next    chan struct{} // closed at the end of the round that has not begun; nil: nobody waits for one
+	begun   uint64        // rounds
+	covered uint64        // the last that ended well
+	faults  uint64        // how many did not, the last with err
 	err     error
-}
-
-type syncRound struct {
-	done chan struct{}
-	err  error
 }
 
 // mark is what a later sync is told of what has been written by now.
@@ -26,41 +21,55 @@ func (g *gate) mark() uint64 {
 	return g.begun
 }
 
-// sync makes durable what was written before mark. A round that began since and failed may have lost it: the kernel tells of that once.
-func (g *gate) sync(mark uint64, do func() error) error {
+// failed is what a later sync is told that was so before anything was written.
+func (g *gate) failed() (faults uint64) {
 	g.mu.Lock()
-	if g.failed > mark || g.covered > mark {
-		defer g.mu.Unlock()
-		if g.failed > mark {
-			return g.err
-		}
-		return nil
+	defer g.mu.Unlock()
+	return g.faults
+}
+
+// sync makes durable what was written after failed gave faults and before mark. A round that failed since, whenever it began, may have lost some
+// of it: the kernel tells of that once, and the next one ends well.
+func (g *gate) sync(mark, faults uint64, do func() error) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.faults == faults && g.covered <= mark {
+		g.round(do)
 	}
+	if g.faults != faults {
+		return g.err
+	}
+	return nil
+}
+
+// round waits for a sync that begins now or later. It is called with mu held, and lets go of it meanwhile.
+func (g *gate) round(do func() error) {
 	if g.next == nil {
-		g.next = &syncRound{done: make(chan struct{})}
+		g.next = make(chan struct{})
 	}
-	mine := g.next
 	if g.running {
+		mine := g.next
 		g.mu.Unlock()
-		<-mine.done
-		return mine.err
+		<-mine
+		g.mu.Lock()
+		return
 	}
 	g.running = true
 	for g.next != nil { // until no one came while the last sync ran
-		round := g.next
+		done := g.next
 		g.next = nil
 		g.begun++
+		begun := g.begun
 		g.mu.Unlock()
-		round.err = do()
+		err := do()
 		g.mu.Lock()
-		if round.err == nil {
-			g.covered = g.begun
+		if err == nil {
+			g.covered = begun
 		} else {
-			g.failed, g.err = g.begun, round.err
+			g.faults++
+			g.err = err
 		}
-		close(round.done)
+		close(done)
 	}
 	g.running = false
-	g.mu.Unlock()
-	return mine.err
 }

@@ -34,6 +34,7 @@ type staged struct {
 	// Of a large blob:
 	loc     location
 	held    []*segment // one entry a run
+	faults  []uint64   // of each of held, before anything was written there: which syncs had failed
 	blocks  []byte     // framed blocks not yet written
 	partial []byte     // content of the block being filled
 	block   int64      // its number within the run
@@ -209,7 +210,7 @@ func (s *staged) reserve() error {
 		return nil
 	}
 	s.loc.runs = append(s.loc.runs, run{segment: seg.id, off: off})
-	s.held = append(s.held, seg)
+	s.held, s.faults = append(s.held, seg), append(s.faults, seg.synced.failed())
 	s.block, s.room = 0, want
 	return nil
 }
@@ -299,7 +300,7 @@ func (s *staged) persist() error {
 		if i > 0 && s.held[i-1] == seg {
 			continue
 		}
-		if err := seg.synced.sync(s.marks[i], func() error {
+		if err := seg.synced.sync(s.marks[i], s.faults[i], func() error {
 			s.e.stats.syncs.Add(1)
 			return seg.f.SyncData()
 		}); err != nil {
@@ -365,7 +366,7 @@ func (s *staged) abandon() {
 		}
 		s.e.ext.release(seg, !s.left)
 	}
-	s.held, s.marks, s.left, s.room, s.partial, s.block, s.behind = nil, nil, false, 0, nil, 0, 0
+	s.held, s.faults, s.marks, s.left, s.room, s.partial, s.block, s.behind = nil, nil, nil, false, 0, nil, 0, 0
 }
 
 // linked is called by the committer once the blob is in the index.
