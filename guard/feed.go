@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"redoubt"
@@ -57,6 +58,7 @@ type Feeder struct {
 	mu      sync.Mutex // guards what follows
 	note    note
 	lacking []uint64    // numbers that are to be asked for again, in their order
+	putsOff bool        // the last of them that was asked for did not come: what is new has its turn
 	waiting []*Outgoing // not sent yet
 	sent    []*Outgoing // to be repeated
 	spare   [][]byte    // memory of some that are over
@@ -177,6 +179,7 @@ func (f *Feeder) fetch(ctx context.Context) error {
 			}
 			continue
 		case err != nil && ctx.Err() == nil:
+			f.putOff(b.of)
 			pause = min(max(2*pause, 250*time.Millisecond), againMax)
 			f.o.Log.Warn("nothing was handed over", slog.String("kind", redoubt.KindOf(err).Error()))
 			wait(ctx, pause)
@@ -217,9 +220,10 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		b.buf, f.spare = f.spare[last][:0], f.spare[:last]
 	}
 	have := f.note.Have
-	if len(f.lacking) > 0 {
+	if len(f.lacking) > 0 && !f.putsOff {
 		b.of = f.lacking[0]
 	}
+	f.putsOff = false
 	f.mu.Unlock()
 	var err error
 	if b.of != 0 {
@@ -230,7 +234,7 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		go func() {
 			defer close(ended)
 			for within.Err() == nil {
-				if await(within, f.asks, againMax); f.lacks() {
+				if await(within, f.asks, againMax); f.lacks() && !b.came.Load() {
 					stop()
 				}
 			}
@@ -249,11 +253,20 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		f.reuse(b.close())
 		return b, err
 	}
-	if small := slices.Clone(b.buf); cap(small) < cap(b.buf)/2 { // a small bundle does not hold the memory of a large one
+	if len(b.buf) < cap(b.buf)/2 { // a small bundle does not hold the memory of a large one
 		f.reuse(b.buf)
-		b.buf = small
+		b.buf = slices.Clone(b.buf)
 	}
 	return b, nil
+}
+
+// putOff has a number that did not come asked for behind the others, and something new before them: what does not read any more below holds up nothing.
+func (f *Feeder) putOff(serial uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if serial != 0 && len(f.lacking) > 0 && f.lacking[0] == serial {
+		f.lacking, f.putsOff = append(f.lacking[1:], serial), true
+	}
 }
 
 // maxSpare is how many buffers wait to be used again: one that comes, and one that is let go meanwhile.
@@ -365,9 +378,9 @@ func (f *Feeder) wasSent(b *Outgoing) error {
 	f.sent = append(f.sent, b)
 	if b.Mark.Numbering == f.note.Have.Numbering {
 		f.note.Sent = max(f.note.Sent, b.Mark.Serial)
-	}
-	if b.of != 0 {
-		f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
+		if b.of != 0 {
+			f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
+		}
 	}
 	for {
 		m1, d1 := holds(f.waiting)
@@ -549,6 +562,7 @@ type contents struct {
 	buf  []byte
 	file *os.File
 	size int64
+	came atomic.Bool // something of it did
 }
 
 const (
@@ -562,6 +576,7 @@ const (
 func (c *contents) Size() int64 { return c.size }
 
 func (c *contents) Write(p []byte) (int, error) {
+	c.came.Store(true)
 	if c.file == nil && len(c.buf)+len(p) <= maxInMemory {
 		c.buf = append(c.buf, p...)
 		c.size += int64(len(p))
@@ -592,7 +607,9 @@ func (c *contents) ReadFrom(r io.Reader) (total int64, err error) {
 		}
 		var n int
 		n, err = r.Read(c.buf[len(c.buf):min(cap(c.buf), maxInMemory)])
-		c.buf = c.buf[:len(c.buf)+n]
+		if c.buf = c.buf[:len(c.buf)+n]; n > 0 {
+			c.came.Store(true)
+		}
 		c.size, total = c.size+int64(n), total+int64(n)
 	}
 	if err == nil {

@@ -88,7 +88,9 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	var held redoubt.RaisedBundle
 	empty := false
 	if again == 0 {
-		empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+		if empty, err = b.fellBack(ctx, action, peer, have); err == nil && !empty {
+			empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+		}
 	} else if held, err = b.o.Raises.HandedOver(ctx, peer, again); err == nil {
 		void = append(append(slices.Clip(void), held.Void...), again)
 		slices.Sort(void)
@@ -134,10 +136,20 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
 	})
 	b.outgrown(peer, file.outgrew(err))
-	if err == nil && again == 0 {
-		b.handedOver(peer, empty && len(x.counts) == 0, x.more)
+	if err == nil { // what was given again may be lost as well: an empty one follows it
+		b.handedOver(peer, again == 0 && empty && len(x.counts) == 0, again != 0 || x.more)
 	}
 	return mark, err
+}
+
+// fellBack says whether a guard does not have the last bundle that was made: it is given one at once, be that empty, for by its number it sees what it had
+// and lost. Nothing newer may come for long.
+func (b *Bundles) fellBack(ctx context.Context, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark) (bool, error) {
+	if action != redoubt.ActionHandRaise {
+		return false, nil
+	}
+	last, err := b.o.Ledger.Made(ctx, peer)
+	return last.Serial != 0 && (last.Serial != have.Serial || last.Numbering != have.Numbering || last.ID != have.ID), err
 }
 
 // raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
