@@ -58,6 +58,7 @@ type Feeder struct {
 	mu      sync.Mutex // guards what follows
 	note    note
 	lacking []uint64    // numbers that are to be asked for again, in their order
+	had     bool        // one of the numbering came since this half began: what is passed over from then on was never its own
 	putsOff bool        // the last of them that was asked for did not come: what is new has its turn
 	waiting []*Outgoing // not sent yet
 	sent    []*Outgoing // to be repeated
@@ -289,13 +290,18 @@ func (f *Feeder) hold(b *Outgoing) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.note.Have.Numbering != b.Mark.Numbering { // another life of the lower state, or the first bundle that this half has
-		f.note, f.lacking = note{}, nil
+		f.note, f.lacking, f.had = note{}, nil, false
 	}
 	n, last := &f.note, f.note.Have.Serial
 	n.Have = b.Mark
 	for serial := max(last+1, n.oldest()); serial < b.Mark.Serial; serial++ { // void; or had, and a power cut, or the loss of a disk, took back what was noted
-		f.lacking = append(f.lacking, serial)
+		if f.had { // void; or another half's, which would ask for this one's in turn, and so on for ever
+			n.over(redoubt.NumberSpan{From: serial, To: serial})
+		} else {
+			f.lacking = append(f.lacking, serial)
+		}
 	}
+	f.had = true
 	f.lacking = slices.DeleteFunc(f.lacking, func(serial uint64) bool { return serial == b.of })
 	f.waiting = append(f.waiting, b)
 	wake(f.fresh)

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -211,6 +212,35 @@ func TestWhatDoesNotReadBelowHoldsNothingUp(t *testing.T) {
 		feed(t, below, low, over, time.Minute)
 		takeFor(t, above, high, 2*time.Minute)
 		high.wantAll("a", "b", "c", "d")
+	})
+}
+
+// TestTwoHalvesDoNotAskForEachOthersNumbersForEver: what one asks for again is a number that the other passes over.
+func TestTwoHalvesDoNotAskForEachOthersNumbersForEver(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, above := newLowNode(t), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above}
+		both := sync.WaitGroup{}
+		for range 2 {
+			dir := t.TempDir()
+			both.Go(func() { feed(t, dir, low, over, 10*time.Minute) })
+		}
+		var want []string
+		for i := range 20 {
+			want = append(want, fmt.Sprint(i))
+			low.write(want[i])
+			time.Sleep(time.Second)
+		}
+		both.Wait()
+		takeFor(t, above, high, 10*time.Minute)
+		for _, item := range want {
+			if !high.items[item] {
+				t.Errorf("%s did not come", item)
+			}
+		}
+		if n := len(low.agains); n > 40 {
+			t.Errorf("asked %d times again", n)
+		}
 	})
 }
 

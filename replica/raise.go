@@ -88,7 +88,7 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	var held redoubt.RaisedBundle
 	empty := false
 	if again == 0 {
-		if empty, err = b.fellBack(ctx, action, peer, have); err == nil && !empty {
+		if err = b.fellBack(ctx, action, peer, have); err == nil {
 			empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
 		}
 	} else if held, err = b.o.Raises.HandedOver(ctx, peer, again); err == nil {
@@ -142,14 +142,22 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	return mark, err
 }
 
-// fellBack says whether a guard does not have the last bundle that was made: it is given one at once, be that empty, for by its number it sees what it had
-// and lost. Nothing newer may come for long.
-func (b *Bundles) fellBack(ctx context.Context, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark) (bool, error) {
+// fellBack has an empty bundle due for a guard that does not have the last one that was made, as if that had just been: by its number the guard sees what
+// it had and lost. Nothing newer may come for long. Not at once: of two guards each would make the other fall back, without end.
+func (b *Bundles) fellBack(ctx context.Context, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark) error {
 	if action != redoubt.ActionHandRaise {
-		return false, nil
+		return nil
 	}
 	last, err := b.o.Ledger.Made(ctx, peer)
-	return last.Serial != 0 && (last.Serial != have.Serial || last.Numbering != have.Numbering || last.ID != have.ID), err
+	if err != nil || last.Serial == 0 || last.Serial == have.Serial && last.Numbering == have.Numbering && last.ID == have.ID {
+		return err
+	}
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	if at, known := b.beats[peer]; known && at.IsZero() {
+		b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
+	}
+	return nil
 }
 
 // raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
