@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"redoubt"
 	"redoubt/store"
@@ -91,6 +92,78 @@ func TestABundleThatHoldsAnotherIsLostLikeAnyOther(t *testing.T) {
 	if n := c.versions(c.secret, "unclass.reports", "a"); n != 1 {
 		t.Errorf("%d versions", n)
 	}
+}
+
+// TestAHalfThatLostWhatItHadSeesItThoughNothingIsNew: its note is gone, and the low enclave took what was in it for handed over.
+func TestAHalfThatLostWhatItHadSeesItThoughNothingIsNew(t *testing.T) {
+	c := openChain(t)
+	c.beat = 10 * time.Millisecond
+	c.files[c.unclass] = c.bundles(c.unclass)
+	c.low("a", "one")
+	c.next(c.unclass, c.secret) // lost with the half, and so is the empty one that followed
+	c.next(c.unclass, c.secret)
+	c.nothing(c.unclass, c.secret)
+	delete(c.have, "secret")
+	_, mark, err := c.handWithin(c.unclass, c.secret, time.Minute)
+	if err != nil || mark.Serial != 3 {
+		t.Fatalf("bundle %d: %v", mark.Serial, err)
+	}
+	c.have["secret"] = mark
+	c.nothing(c.unclass, c.secret) // once
+	file, mark, err := c.again(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.have["secret"] = mark
+	if _, err := c.take(c.unclass, c.secret, file); err != nil || c.above("a") != "one" {
+		t.Errorf("a is %q: %v", c.above("a"), err)
+	}
+}
+
+// TestTheLossOfWhatWasGivenAgainShows: an empty one follows it, as any that was the last, also where one had been sent.
+func TestTheLossOfWhatWasGivenAgainShows(t *testing.T) {
+	c := openChain(t)
+	c.beat = 10 * time.Millisecond
+	c.files[c.unclass] = c.bundles(c.unclass)
+	c.low("a", "one")
+	c.raise(c.unclass, c.secret)
+	c.raise(c.unclass, c.secret) // the empty one
+	c.nothing(c.unclass, c.secret)
+	_, mark, err := c.again(1)
+	if err != nil || mark.Serial != 3 {
+		t.Fatalf("bundle %d: %v", mark.Serial, err)
+	}
+	c.have["secret"] = mark // and the road loses it
+	if out, err := c.take(c.unclass, c.secret, c.next(c.unclass, c.secret)); err != nil || out.Serial != 4 {
+		t.Fatalf("bundle %d, %v; want an empty fourth", out.Serial, err)
+	}
+	c.wantGaps(3, 3)
+}
+
+// TestANumberIsToldOfUntilABundleTookItAlong: one that came to nothing while another bundle was begun is not in that one.
+func TestANumberIsToldOfUntilABundleTookItAlong(t *testing.T) {
+	c := openChain(t)
+	ctx, who := context.Background(), c.unclass.as(lowGuard, "")
+	over := func(serial uint64, void ...uint64) redoubt.BundleMark {
+		t.Helper()
+		m := redoubt.BundleMark{Numbering: [16]byte{1}, Serial: serial, ID: [32]byte{byte(serial)}}
+		if err := c.unclass.HandOver(ctx, who, "secret", m, redoubt.RaisedBundle{Void: void}); err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	told := func(have redoubt.BundleMark, want ...uint64) {
+		t.Helper()
+		if got, err := c.unclass.Handed(ctx, "secret", have); err != nil || !slices.Equal(got, want) {
+			t.Errorf("void %v, %v; want %v", got, err, want)
+		}
+	}
+	over(1)
+	told(redoubt.BundleMark{}, 1)
+	last := over(2) // begun before the first came to nothing
+	told(last, 1)
+	last = over(3, 1)
+	told(last)
 }
 
 // TestWhatIsGivenAgainIsWhatIsStillThere: of a version that was removed since its removal is what counts, and that stays above.

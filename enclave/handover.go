@@ -186,7 +186,8 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 	b.Set(madeKey(peer), raw)
 	was := rec
 	rec = rec.next()
-	rec.Mark, rec.Spans, rec.In = mark, made.Spans, was.Void
+	rec.Mark, rec.Spans = mark, made.Spans
+	rec.In = slices.DeleteFunc(slices.Clone(was.Void), func(n uint64) bool { return !slices.Contains(made.Void, n) }) // another may have come to nothing since it was begun
 	if err := e.keepHeld(b, peer, &rec, made); err != nil {
 		return err
 	}

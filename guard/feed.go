@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -57,77 +56,11 @@ type Feeder struct {
 	mu      sync.Mutex // guards what follows
 	note    note
 	lacking []uint64    // numbers that are to be asked for again, in their order
+	had     bool        // one of the numbering came since this half began: what is passed over from then on was never its own
+	putsOff bool        // the last of them that was asked for did not come: what is new has its turn
 	waiting []*Outgoing // not sent yet
 	sent    []*Outgoing // to be repeated
 	spare   [][]byte    // memory of some that are over
-}
-
-// Outgoing is a bundle as a feeder holds it.
-type Outgoing struct {
-	*contents
-	Mark redoubt.BundleMark
-	of   uint64 // the number whose content it has; 0: its own
-	at   time.Time
-	step int
-}
-
-// note is what a feeder knows of the one before it. It is not synced: what a power cut takes back of it is asked for once more.
-type note struct {
-	Have redoubt.BundleMark   // the newest that it had
-	Sent uint64               // and the newest that it sent, or that the one before it did
-	Over []redoubt.NumberSpan // those about which nothing is left to do
-}
-
-const noteName = "feed.json"
-
-// isOver says whether nothing is left to do about a number.
-func (n *note) isOver(serial uint64) bool { return inSpans(n.Over, serial) }
-
-// over notes that nothing is left to do about the numbers of a span.
-func (n *note) over(s redoubt.NumberSpan) {
-	out := n.Over[:0:0]
-	for _, t := range n.Over {
-		if t.From > s.To && t.From-s.To > 1 || s.From > t.To && s.From-t.To > 1 {
-			out = append(out, t)
-			continue
-		}
-		s = redoubt.NumberSpan{From: min(s.From, t.From), To: max(s.To, t.To)}
-	}
-	at, _ := slices.BinarySearchFunc(out, s, func(a, b redoubt.NumberSpan) int { return cmp.Compare(a.From, b.From) })
-	n.Over = slices.Insert(out, at, s)
-}
-
-// undo notes that something is left to do about a number.
-func (n *note) undo(serial uint64) {
-	var out []redoubt.NumberSpan
-	for _, s := range n.Over {
-		if serial < s.From || serial > s.To {
-			out = append(out, s)
-			continue
-		}
-		if s.From < serial {
-			out = append(out, redoubt.NumberSpan{From: s.From, To: serial - 1})
-		}
-		if serial < s.To {
-			out = append(out, redoubt.NumberSpan{From: serial + 1, To: s.To})
-		}
-	}
-	n.Over = out
-}
-
-// oldest is the first number that the low node may know what was in.
-func (n *note) oldest() uint64 {
-	return n.Have.Serial - min(n.Have.Serial, redoubt.MaxRaisedBundles) + 1
-}
-
-// lacking are the numbers about which something is left to do.
-func (n *note) lacking() (all []uint64) {
-	for serial := n.oldest(); serial <= n.Have.Serial; serial++ {
-		if !n.isOver(serial) {
-			all = append(all, serial)
-		}
-	}
-	return all
 }
 
 // NewFeeder reads what the one before it noted.
@@ -177,6 +110,7 @@ func (f *Feeder) fetch(ctx context.Context) error {
 			}
 			continue
 		case err != nil && ctx.Err() == nil:
+			f.putOff(b.of)
 			pause = min(max(2*pause, 250*time.Millisecond), againMax)
 			f.o.Log.Warn("nothing was handed over", slog.String("kind", redoubt.KindOf(err).Error()))
 			wait(ctx, pause)
@@ -217,9 +151,10 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		b.buf, f.spare = f.spare[last][:0], f.spare[:last]
 	}
 	have := f.note.Have
-	if len(f.lacking) > 0 {
+	if len(f.lacking) > 0 && !f.putsOff {
 		b.of = f.lacking[0]
 	}
+	f.putsOff = false
 	f.mu.Unlock()
 	var err error
 	if b.of != 0 {
@@ -230,7 +165,7 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		go func() {
 			defer close(ended)
 			for within.Err() == nil {
-				if await(within, f.asks, againMax); f.lacks() {
+				if await(within, f.asks, againMax); f.lacks() && !b.came.Load() {
 					stop()
 				}
 			}
@@ -249,11 +184,20 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		f.reuse(b.close())
 		return b, err
 	}
-	if small := slices.Clone(b.buf); cap(small) < cap(b.buf)/2 { // a small bundle does not hold the memory of a large one
+	if len(b.buf) < cap(b.buf)/2 { // a small bundle does not hold the memory of a large one
 		f.reuse(b.buf)
-		b.buf = small
+		b.buf = slices.Clone(b.buf)
 	}
 	return b, nil
+}
+
+// putOff has a number that did not come asked for behind the others, and something new before them: what does not read any more below holds up nothing.
+func (f *Feeder) putOff(serial uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if serial != 0 && len(f.lacking) > 0 && f.lacking[0] == serial {
+		f.lacking, f.putsOff = append(f.lacking[1:], serial), true
+	}
 }
 
 // maxSpare is how many buffers wait to be used again: one that comes, and one that is let go meanwhile.
@@ -276,13 +220,18 @@ func (f *Feeder) hold(b *Outgoing) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.note.Have.Numbering != b.Mark.Numbering { // another life of the lower state, or the first bundle that this half has
-		f.note, f.lacking = note{}, nil
+		f.note, f.lacking, f.had = note{}, nil, false
 	}
 	n, last := &f.note, f.note.Have.Serial
 	n.Have = b.Mark
 	for serial := max(last+1, n.oldest()); serial < b.Mark.Serial; serial++ { // void; or had, and a power cut, or the loss of a disk, took back what was noted
-		f.lacking = append(f.lacking, serial)
+		if f.had { // void; or another half's, which would ask for this one's in turn, and so on for ever
+			n.over(redoubt.NumberSpan{From: serial, To: serial})
+		} else {
+			f.lacking = append(f.lacking, serial)
+		}
 	}
+	f.had = true
 	f.lacking = slices.DeleteFunc(f.lacking, func(serial uint64) bool { return serial == b.of })
 	f.waiting = append(f.waiting, b)
 	wake(f.fresh)
@@ -365,9 +314,9 @@ func (f *Feeder) wasSent(b *Outgoing) error {
 	f.sent = append(f.sent, b)
 	if b.Mark.Numbering == f.note.Have.Numbering {
 		f.note.Sent = max(f.note.Sent, b.Mark.Serial)
-	}
-	if b.of != 0 {
-		f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
+		if b.of != 0 {
+			f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
+		}
 	}
 	for {
 		m1, d1 := holds(f.waiting)
@@ -542,120 +491,3 @@ func await(ctx context.Context, c chan struct{}, d time.Duration) {
 
 // wait waits, or until ctx ends.
 func wait(ctx context.Context, d time.Duration) { await(ctx, nil, d) }
-
-// contents is a bundle as it comes: in memory as far as it is no longer than maxInMemory, and else in a file that has no name.
-type contents struct {
-	dir  string
-	buf  []byte
-	file *os.File
-	size int64
-}
-
-const (
-	maxInMemory = 32 << 20
-	firstBytes  = 64 << 10
-	maxRaised   = 16 << 20 // what most have at most, but for a little: from there on memory grows by stepBytes
-	stepBytes   = 2 << 20
-)
-
-// Size is how many bytes there are.
-func (c *contents) Size() int64 { return c.size }
-
-func (c *contents) Write(p []byte) (int, error) {
-	if c.file == nil && len(c.buf)+len(p) <= maxInMemory {
-		c.buf = append(c.buf, p...)
-		c.size += int64(len(p))
-		return len(p), nil
-	}
-	if err := c.spill(); err != nil {
-		return 0, err
-	}
-	n, err := c.file.Write(p)
-	c.size += int64(n)
-	return n, diskFault(c.dir, err)
-}
-
-// ReadFrom reads to the end of r, into memory as long as that is enough.
-func (c *contents) ReadFrom(r io.Reader) (total int64, err error) {
-	for c.file == nil && err == nil {
-		if len(c.buf) == cap(c.buf) {
-			if len(c.buf) >= maxInMemory {
-				break
-			}
-			more := max(firstBytes, len(c.buf))
-			if len(c.buf) >= maxRaised/2 {
-				more = max(maxRaised+stepBytes-len(c.buf), stepBytes)
-			}
-			grown := make([]byte, len(c.buf), min(len(c.buf)+more, maxInMemory))
-			copy(grown, c.buf)
-			c.buf = grown
-		}
-		var n int
-		n, err = r.Read(c.buf[len(c.buf):min(cap(c.buf), maxInMemory)])
-		c.buf = c.buf[:len(c.buf)+n]
-		c.size, total = c.size+int64(n), total+int64(n)
-	}
-	if err == nil {
-		var n int64
-		n, err = io.Copy(struct{ io.Writer }{c}, r)
-		return total + n, err
-	}
-	if err == io.EOF {
-		err = nil
-	}
-	return total, err
-}
-
-// spill moves what came to a file.
-func (c *contents) spill() error {
-	if c.file != nil {
-		return nil
-	}
-	file, err := os.CreateTemp(c.dir, "*"+partExt)
-	if err == nil {
-		err = os.Remove(file.Name())
-	}
-	if err == nil {
-		_, err = file.Write(c.buf)
-	}
-	if err != nil {
-		return diskFault(c.dir, err)
-	}
-	c.file, c.buf = file, nil
-	return nil
-}
-
-// ReadAt reads what came.
-func (c *contents) ReadAt(p []byte, at int64) (int, error) {
-	if c.file != nil {
-		return c.file.ReadAt(p, at)
-	}
-	if at < 0 || at > int64(len(c.buf)) {
-		return 0, io.EOF
-	}
-	n := copy(p, c.buf[at:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-// Bytes is what came, where that is in memory.
-func (c *contents) Bytes() (b []byte, is bool) { return c.buf, c.file == nil }
-
-func (c *contents) holds() (memory, file int64) {
-	if c.file != nil {
-		return 0, c.size
-	}
-	return int64(cap(c.buf)), 0
-}
-
-// close gives the memory back, to be used again.
-func (c *contents) close() []byte {
-	buf := c.buf
-	c.buf = nil
-	if c.file != nil {
-		c.file.Close()
-	}
-	return buf
-}

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"testing/synctest"
@@ -181,6 +182,83 @@ func TestWhatIsVoidOrTooLongAgoIsGivenUp(t *testing.T) {
 			t.Errorf("it is asked for still: %v, %v", n, err)
 		}
 	})
+}
+
+// TestWhatDoesNotReadBelowHoldsNothingUp: neither what is new nor what else is asked for again; and it is asked for still.
+func TestWhatDoesNotReadBelowHoldsNothingUp(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, below, above := newLowNode(t), t.TempDir(), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above, loses: map[uint64]int{0: 1000}}
+		for _, item := range []string{"a", "b"} {
+			low.write(item)
+			feed(t, below, low, over, 200*time.Millisecond)
+			low.rotten = 1
+		}
+		over.loses = nil
+		go func() {
+			for _, item := range []string{"c", "d"} {
+				time.Sleep(time.Minute)
+				low.write(item)
+			}
+		}()
+		feed(t, below, low, over, 10*time.Minute)
+		takeFor(t, above, high, 2*time.Minute)
+		for _, item := range []string{"b", "c", "d"} {
+			if !high.items[item] {
+				t.Errorf("%s did not come", item)
+			}
+		}
+		low.rotten = 0
+		feed(t, below, low, over, time.Minute)
+		takeFor(t, above, high, 2*time.Minute)
+		high.wantAll("a", "b", "c", "d")
+	})
+}
+
+// TestTwoHalvesDoNotAskForEachOthersNumbersForEver: what one asks for again is a number that the other passes over.
+func TestTwoHalvesDoNotAskForEachOthersNumbersForEver(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, above := newLowNode(t), t.TempDir()
+		high, over := newHighNode(t, low), &road{to: above}
+		both := sync.WaitGroup{}
+		for range 2 {
+			dir := t.TempDir()
+			both.Go(func() { feed(t, dir, low, over, 10*time.Minute) })
+		}
+		var want []string
+		for i := range 20 {
+			want = append(want, fmt.Sprint(i))
+			low.write(want[i])
+			time.Sleep(time.Second)
+		}
+		both.Wait()
+		takeFor(t, above, high, 10*time.Minute)
+		for _, item := range want {
+			if !high.items[item] {
+				t.Errorf("%s did not come", item)
+			}
+		}
+		if n := len(low.agains); n > 40 {
+			t.Errorf("asked %d times again", n)
+		}
+	})
+}
+
+// TestWhatANumberOfAnotherNumberingHeldIsNotOver because a bundle that holds what an older one had in a number was sent.
+func TestWhatANumberOfAnotherNumberingHeldIsNotOver(t *testing.T) {
+	f, err := NewFeeder(FeederOptions{High: "high", Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := &Outgoing{contents: &contents{}, Mark: redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 9}, of: 1}
+	for _, b := range []*Outgoing{old, {contents: &contents{}, Mark: redoubt.BundleMark{Numbering: [16]byte{2}, Serial: 1}}} {
+		if err := f.hold(b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.wasSent(old); err != nil || !slices.Equal(f.note.lacking(), []uint64{1}) {
+		t.Errorf("left to do: %v, %v", f.note.lacking(), err)
+	}
 }
 
 func TestAHintThatAPowerCutLeftEmptyIsNone(t *testing.T) {

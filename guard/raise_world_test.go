@@ -58,6 +58,7 @@ type lowNode struct {
 	agains  []uint64            // what was asked for again
 	cut     int                 // of the next bundle so many bytes are written before it fails; 0: it does not
 	away    error               // what is answered instead
+	rotten  uint64              // the number whose content does not read
 }
 
 func newLowNode(t *testing.T) *lowNode {
@@ -122,6 +123,9 @@ func (n *lowNode) HandAgain(_ context.Context, _ redoubt.Credential, peer redoub
 		return m, err
 	}
 	n.agains = append(n.agains, serial)
+	if serial == n.rotten {
+		return m, redoubt.Corrupt
+	}
 	items, ok := n.held[serial]
 	if !ok {
 		return m, redoubt.NotFound

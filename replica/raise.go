@@ -88,7 +88,9 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	var held redoubt.RaisedBundle
 	empty := false
 	if again == 0 {
-		empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+		if err = b.fellBack(ctx, action, peer, have); err == nil {
+			empty, err = b.waitToRaise(ctx, peer, action == redoubt.ActionHandRaise)
+		}
 	} else if held, err = b.o.Raises.HandedOver(ctx, peer, again); err == nil {
 		void = append(append(slices.Clip(void), held.Void...), again)
 		slices.Sort(void)
@@ -134,10 +136,31 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
 	})
 	b.outgrown(peer, file.outgrew(err))
-	if err == nil && again == 0 {
-		b.handedOver(peer, empty && len(x.counts) == 0, x.more, x.left)
+	if err == nil { // what was given again may be lost as well: an empty one follows it
+		if again != 0 {
+			x.more, x.left = true, x.first
+		}
+		b.handedOver(peer, again == 0 && empty && len(x.counts) == 0, x.more, x.left)
 	}
 	return mark, err
+}
+
+// fellBack has an empty bundle due for a guard that does not have the last one that was made, as if that had just been: by its number the guard sees what
+// it had and lost. Nothing newer may come for long. Not at once: of two guards each would make the other fall back, without end.
+func (b *Bundles) fellBack(ctx context.Context, action redoubt.Action, peer redoubt.NodeName, have redoubt.BundleMark) error {
+	if action != redoubt.ActionHandRaise {
+		return nil
+	}
+	last, err := b.o.Ledger.Made(ctx, peer)
+	if err != nil || last.Serial == 0 || last.Serial == have.Serial && last.Numbering == have.Numbering && last.ID == have.ID {
+		return err
+	}
+	b.beatsMu.Lock()
+	defer b.beatsMu.Unlock()
+	if at, known := b.beats[peer]; known && at.IsZero() {
+		b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
+	}
+	return nil
 }
 
 // raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
