@@ -71,7 +71,7 @@ systemd: build ## the unit of contrib/ under a systemd of its own: a node starts
 cgroups: ## jobs in images under control groups of version 2, in a virtual machine that is made for it (needs root; fetches a kernel of Debian's; ten minutes)
 	scripts/cgroup2
 
-model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (two minutes)
+model: ## the models of raise and release, every state within their bounds, and the faults that are planted in them (ten minutes)
 	scripts/model
 
 model-quick: ## the same faults, and smaller bounds
