@@ -113,9 +113,7 @@ inline road(n) {
 /* enclave.RaiseAnew: nothing is known to be handed over any more, also not what is under way. */
 inline anew() {
 	l_cursor = 0; l_part = 0; l_whole = 0;
-#ifndef ANEW_UNDONE
 	l_to = 0
-#endif
 }
 
 /* The journal of the low enclave. */
@@ -138,26 +136,14 @@ inline confirm() {
 		:: l_to == 0
 		:: l_to > 0 && l_all_of_it ->
 			if
-#ifndef ANEW_MIXED		/* what goes on from a part that is not known any more says nothing */
 			:: l_from != l_part
 			:: l_from == l_part &&
-#else
-			::
-#endif
 				l_to < l_upto -> l_part = l_to; l_whole = l_upto
-#ifndef ANEW_MIXED
 			:: l_from == l_part &&
-#else
-			::
-#endif
 				l_to >= l_upto -> l_part = 0; l_whole = 0; if :: l_upto > l_cursor -> l_cursor = l_upto :: else fi
 			fi
-#ifndef ANEW_UNDONE		/* so does what goes on from a position that is not */
 		:: l_to > 0 && !l_all_of_it && (l_cursor == 0 || l_cursor < l_from)
 		:: l_to > 0 && !l_all_of_it && l_cursor != 0 && l_cursor >= l_from ->
-#else
-		:: l_to > 0 && !l_all_of_it ->
-#endif
 			if :: l_to > l_cursor -> l_cursor = l_to :: else fi
 		fi
 	:: else
