@@ -313,10 +313,11 @@ func (c inline) Close() error { return nil }
 // Whole is all of it, for who would read it into memory; it is not written to.
 func (c inline) Whole() []byte { return c }
 
-// contentDigest is the SHA-256 of a version's size bytes of content: the one that it came with or was hashed to then, or else they are read once more, and
-// returned where they are not more than most, with what gives their memory back.
+// contentDigest is the SHA-256 of a version's size bytes of content: the one that it came with or was hashed to then, or else they are read once more. Where
+// they are not more than most they are returned, with what gives their memory back: who asks is about to send them.
 func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int64) (sum [32]byte, content []byte, release func(), err error) {
-	if sum, ok := f.rec.contentSum(); ok {
+	sum, known := f.rec.contentSum()
+	if known && (size > most || f.rec.inline != nil) {
 		return sum, nil, nil, nil
 	}
 	r, err := e.openContent(name, f)
@@ -326,8 +327,10 @@ func (e *Enclave) contentDigest(name redoubt.ObjectName, f found, size, most int
 	defer r.Close()
 	if size <= most {
 		content, release = keptBuffer(size)
-		_, err := io.ReadFull(r.Reader(0, -1), content)
-		return sha256.Sum256(content), content, release, err
+		if _, err = io.ReadFull(r.Reader(0, -1), content); !known {
+			sum = sha256.Sum256(content)
+		}
+		return sum, content, release, err
 	}
 	h := sha256.New()
 	if _, err := io.Copy(h, r.Reader(0, -1)); err != nil {
