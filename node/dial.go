@@ -32,9 +32,12 @@ func (p *peers) dial(ctx context.Context) {
 	pause := dialPause
 	why := "" // home was not met, as the log has it already
 	for {
-		restored, ok := p.waitRestored(ctx, p.device.home)
+		restored, waited, ok := p.waitRestored(ctx, p.device.home)
 		if !ok {
 			return
+		}
+		if waited { // the link was cut when the last pause was over
+			pause, why = dialPause, ""
 		}
 		m, err := p.dialUntil(ctx, restored)
 		if m != nil {

@@ -377,19 +377,19 @@ func (p *peers) follow(ctx context.Context) {
 	}
 }
 
-// waitRestored waits while a link is cut or silent, and returns what the next change closes.
-func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) (next <-chan struct{}, ok bool) {
-	for {
+// waitRestored waits while a link is cut or silent, says whether it was, and returns what the next change closes.
+func (p *peers) waitRestored(ctx context.Context, peer redoubt.NodeName) (next <-chan struct{}, waited, ok bool) {
+	for ; ; waited = true {
 		p.mu.Lock()
 		quiet, restored := p.cut[peer] || p.silent, p.restored
 		p.mu.Unlock()
 		if !quiet {
-			return restored, ctx.Err() == nil
+			return restored, waited, ctx.Err() == nil
 		}
 		select {
 		case <-restored:
 		case <-ctx.Done():
-			return nil, false
+			return nil, waited, false
 		}
 	}
 }
