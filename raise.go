@@ -6,12 +6,6 @@ import (
 	"time"
 )
 
-// NumberSpan is a range of a bundle numbering, both ends in it.
-type NumberSpan struct {
-	From uint64 `json:"from"`
-	To   uint64 `json:"to"`
-}
-
 // MaxRaiseGaps bounds the gaps that are kept of one raise. Those beyond it become one with the oldest: a person feeds all of it again.
 const MaxRaiseGaps = 1024
 

@@ -436,10 +436,6 @@ func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
 	return keepRecord(dir, refeedName, Refeed{Serials: serials})
 }
 
-func inSpans(all []redoubt.NumberSpan, n uint64) bool {
-	return slices.ContainsFunc(all, func(s redoubt.NumberSpan) bool { return s.From <= n && n <= s.To })
-}
-
 // refeed takes what a person asked for: what is held is due now, the rest is asked for.
 func (f *Feeder) refeed() error {
 	path := filepath.Join(f.o.Dir, refeedName)
@@ -453,7 +449,7 @@ func (f *Feeder) refeed() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for serial := f.note.oldest(); serial <= f.note.Have.Serial; serial++ {
-		if !inSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
+		if !redoubt.InSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
 			continue
 		}
 		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Serial == serial }); i >= 0 {

@@ -1,11 +1,6 @@
 package guard
 
-import (
-	"cmp"
-	"slices"
-
-	"redoubt"
-)
+import "redoubt"
 
 // note is what a feeder knows of the one before it. It is not synced: what a power cut takes back of it is asked for once more.
 type note struct {
@@ -16,40 +11,14 @@ type note struct {
 
 const noteName = "feed.json"
 
-// isOver says whether nothing is left to do about a number.
-func (n *note) isOver(serial uint64) bool { return inSpans(n.Over, serial) }
-
 // over notes that nothing is left to do about the numbers of a span.
-func (n *note) over(s redoubt.NumberSpan) {
-	out := n.Over[:0:0]
-	for _, t := range n.Over {
-		if t.From > s.To && t.From-s.To > 1 || s.From > t.To && s.From-t.To > 1 {
-			out = append(out, t)
-			continue
-		}
-		s = redoubt.NumberSpan{From: min(s.From, t.From), To: max(s.To, t.To)}
-	}
-	at, _ := slices.BinarySearchFunc(out, s, func(a, b redoubt.NumberSpan) int { return cmp.Compare(a.From, b.From) })
-	n.Over = slices.Insert(out, at, s)
-}
+func (n *note) over(s redoubt.NumberSpan) { n.Over = redoubt.AddSpan(n.Over, s) }
 
 // undo notes that something is left to do about a number.
-func (n *note) undo(serial uint64) {
-	var out []redoubt.NumberSpan
-	for _, s := range n.Over {
-		if serial < s.From || serial > s.To {
-			out = append(out, s)
-			continue
-		}
-		if s.From < serial {
-			out = append(out, redoubt.NumberSpan{From: s.From, To: serial - 1})
-		}
-		if serial < s.To {
-			out = append(out, redoubt.NumberSpan{From: serial + 1, To: s.To})
-		}
-	}
-	n.Over = out
-}
+func (n *note) undo(serial uint64) { n.Over = redoubt.CutSpan(n.Over, serial) }
+
+// isOver says whether nothing is left to do about a number.
+func (n *note) isOver(serial uint64) bool { return redoubt.InSpans(n.Over, serial) }
 
 // oldest is the first number that the low node may know what was in.
 func (n *note) oldest() uint64 {

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"sync/atomic"
@@ -109,14 +110,7 @@ func (c *contents) ReadAt(p []byte, at int64) (int, error) {
 	if c.file != nil {
 		return c.file.ReadAt(p, at)
 	}
-	if at < 0 || at > int64(len(c.buf)) {
-		return 0, io.EOF
-	}
-	n := copy(p, c.buf[at:])
-	if n < len(p) {
-		return n, io.EOF
-	}
-	return n, nil
+	return bytes.NewReader(c.buf).ReadAt(p, at)
 }
 
 // Bytes is what came, where that is in memory.

@@ -262,7 +262,7 @@ func (b *Bundles) take(ctx context.Context, who redoubt.Credential, action redou
 		last = taking.Receipt
 	}
 	mark := v.Mark(b.o.Node)
-	late := raised && v.Kind != bundle.Receipt && mark.Numbering == last.Numbering && inGaps(taking.Gaps, mark.Serial)
+	late := raised && v.Kind != bundle.Receipt && mark.Numbering == last.Numbering && redoubt.InSpans(taking.Gaps, mark.Serial)
 	var missing uint64
 	if !late {
 		if missing, err = v.Follows(b.o.Node, last); err != nil {

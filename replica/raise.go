@@ -400,16 +400,12 @@ func passing(k redoubt.Kind) bool {
 	return slices.Contains([]redoubt.Kind{redoubt.QuotaExceeded, redoubt.DiskFull, redoubt.Unavailable}, k)
 }
 
-func inGaps(gaps []redoubt.NumberSpan, serial uint64) bool {
-	return slices.ContainsFunc(gaps, func(g redoubt.NumberSpan) bool { return g.From <= serial && serial <= g.To })
-}
-
 // gaps are the numbers that are lacking once a bundle was taken: those that it passed over, less itself and what it says was never sent.
 func (m *importer) gaps(was []redoubt.NumberSpan, last, now redoubt.BundleMark, late bool) []redoubt.NumberSpan {
 	gaps := was
 	switch {
 	case late:
-		gaps = without(gaps, now.Serial)
+		gaps = redoubt.CutSpan(gaps, now.Serial)
 	case now.Numbering != last.Numbering: // another life of the lower state: it hands over everything that this one may lack
 		if gaps = nil; now.Serial > 1 {
 			gaps = []redoubt.NumberSpan{{From: 1, To: now.Serial - 1}}
@@ -419,7 +415,7 @@ func (m *importer) gaps(was []redoubt.NumberSpan, last, now redoubt.BundleMark, 
 	}
 	for _, n := range m.void {
 		if n < now.Serial { // of this numbering, and before it: nothing else was void when it was written
-			gaps = without(gaps, n)
+			gaps = redoubt.CutSpan(gaps, n)
 		}
 	}
 	for len(gaps) > redoubt.MaxRaiseGaps {
@@ -427,21 +423,4 @@ func (m *importer) gaps(was []redoubt.NumberSpan, last, now redoubt.BundleMark, 
 		gaps = gaps[1:]
 	}
 	return gaps
-}
-
-// without takes one number out of spans.
-func without(gaps []redoubt.NumberSpan, n uint64) (out []redoubt.NumberSpan) {
-	for _, g := range gaps {
-		if n < g.From || n > g.To {
-			out = append(out, g)
-			continue
-		}
-		if n > g.From {
-			out = append(out, redoubt.NumberSpan{From: g.From, To: n - 1})
-		}
-		if n < g.To {
-			out = append(out, redoubt.NumberSpan{From: n + 1, To: g.To})
-		}
-	}
-	return out
 }

@@ -2,7 +2,6 @@ package diode
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -28,17 +27,7 @@ const (
 )
 
 // Span is the numbers, or blocks, From to To, both counted in.
-type Span struct {
-	From uint64 `json:"from"`
-	To   uint64 `json:"to"`
-}
-
-func (s Span) String() string {
-	if s.From == s.To {
-		return strconv.FormatUint(s.From, 10)
-	}
-	return fmt.Sprintf("%d-%d", s.From, s.To)
-}
+type Span = redoubt.NumberSpan
 
 // SpanText is spans as people type them: 1-4,7.
 func SpanText(spans []Span) string {
@@ -61,45 +50,9 @@ func ParseSpans(text string) (spans []Span, err error) {
 		if err != nil || err2 != nil || from > to {
 			return nil, fmt.Errorf("want numbers such as 3,7-9, got %q", one)
 		}
-		spans = addSpan(spans, Span{from, to})
+		spans = redoubt.AddSpan(spans, Span{From: from, To: to})
 	}
 	return spans, nil
-}
-
-// addSpan keeps spans in order, apart and as few as there can be.
-func addSpan(spans []Span, s Span) []Span {
-	out := make([]Span, 0, len(spans)+1)
-	for _, t := range spans {
-		if t.From > s.To && t.From-s.To > 1 || s.From > t.To && s.From-t.To > 1 {
-			out = append(out, t)
-			continue
-		}
-		s = Span{min(s.From, t.From), max(s.To, t.To)}
-	}
-	at, _ := slices.BinarySearchFunc(out, s, func(a, b Span) int { return cmp.Compare(a.From, b.From) })
-	return slices.Insert(out, at, s)
-}
-
-// cutSpan takes one number out of spans.
-func cutSpan(spans []Span, n uint64) (out []Span) {
-	for _, s := range spans {
-		if !InSpans([]Span{s}, n) {
-			out = append(out, s)
-			continue
-		}
-		if s.From < n {
-			out = append(out, Span{s.From, n - 1})
-		}
-		if n < s.To {
-			out = append(out, Span{n + 1, s.To})
-		}
-	}
-	return out
-}
-
-// InSpans says whether a number is in one of the spans.
-func InSpans(spans []Span, n uint64) bool {
-	return slices.ContainsFunc(spans, func(s Span) bool { return s.From <= n && n <= s.To })
 }
 
 // gaps are the numbers from 1 up to last that no span has.
@@ -107,14 +60,14 @@ func gaps(spans []Span, last uint64) (out []Span) {
 	next := uint64(1)
 	for _, s := range spans {
 		if s.From > next {
-			out = append(out, Span{next, s.From - 1})
+			out = append(out, Span{From: next, To: s.From - 1})
 		}
 		if next = s.To + 1; next == 0 { // there is no later number
 			return out
 		}
 	}
 	if next <= last {
-		out = append(out, Span{next, last})
+		out = append(out, Span{From: next, To: last})
 	}
 	return out
 }
@@ -166,7 +119,7 @@ func (b *book) note(s *bundle.Sheet) {
 			x.Newest = s.Created
 		}
 		if s.Kind == bundle.Journal {
-			x.Whole = addSpan(x.Whole, Span{to.Serial, to.Serial})
+			x.Whole = redoubt.AddSpan(x.Whole, Span{From: to.Serial, To: to.Serial})
 		}
 		if len(x.Whole) > maxRuns {
 			x.Whole = x.Whole[1:]
@@ -188,7 +141,7 @@ func (b *book) note(s *bundle.Sheet) {
 func (b *book) forget(s *bundle.Sheet) {
 	for _, to := range s.To {
 		if x := b.known(s, to); x != nil && s.Kind == bundle.Journal {
-			x.Whole = cutSpan(x.Whole, to.Serial)
+			x.Whole = redoubt.CutSpan(x.Whole, to.Serial)
 		}
 	}
 	b.Recent = slices.DeleteFunc(b.Recent, func(id string) bool { return id == hex.EncodeToString(s.ID[:]) })
@@ -200,7 +153,7 @@ func (b *book) names(s *bundle.Sheet) bool {
 		return b.has(s.ID)
 	}
 	for _, to := range s.To {
-		if x := b.known(s, to); x != nil && InSpans(x.Whole, to.Serial) {
+		if x := b.known(s, to); x != nil && redoubt.InSpans(x.Whole, to.Serial) {
 			return true
 		}
 	}

@@ -414,15 +414,15 @@ func TestSpansAreASetOfNumbers(t *testing.T) {
 		set := map[uint64]bool{}
 		for range r.IntN(12) {
 			from := 1 + r.Uint64N(40)
-			s := Span{from, from + r.Uint64N(5)}
-			spans = addSpan(spans, s)
+			s := Span{From: from, To: from + r.Uint64N(5)}
+			spans = redoubt.AddSpan(spans, s)
 			for n := s.From; n <= s.To; n++ {
 				set[n] = true
 			}
 		}
 		missing := gaps(spans, 50)
 		for n := uint64(1); n <= 50; n++ {
-			if InSpans(spans, n) != set[n] || InSpans(missing, n) == set[n] {
+			if redoubt.InSpans(spans, n) != set[n] || redoubt.InSpans(missing, n) == set[n] {
 				t.Fatalf("%d in %v: want %v; missing %v", n, spans, set[n], missing)
 			}
 		}
@@ -438,10 +438,10 @@ func TestSpansAreASetOfNumbers(t *testing.T) {
 		}
 	}
 	most := uint64(1<<64 - 1)
-	if got := SpanText(addSpan(addSpan(nil, Span{most, most}), Span{most - 1, most - 1})); got != "18446744073709551614-18446744073709551615" {
+	if got := SpanText(redoubt.AddSpan(redoubt.AddSpan(nil, Span{From: most, To: most}), Span{From: most - 1, To: most - 1})); got != "18446744073709551614-18446744073709551615" {
 		t.Errorf("at the end of all numbers: %s", got)
 	}
-	if got := gaps([]Span{{most, most}}, most); len(got) != 1 || got[0] != (Span{1, most - 1}) {
+	if got := gaps([]Span{{From: most, To: most}}, most); len(got) != 1 || got[0] != (Span{From: 1, To: most - 1}) {
 		t.Errorf("what is missing before the last of all numbers: %v", got)
 	}
 	for _, bad := range []string{"", "a", "3-", "-3", "5-4", "1,,2", "+1", "18446744073709551616"} {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"redoubt"
 	"redoubt/faketime"
 )
 
@@ -291,7 +292,7 @@ func TestNothingIsLeftOfAFileThatCannotBeNamed(t *testing.T) {
 func TestANumberIsCutOutOfSpans(t *testing.T) {
 	all := []Span{{From: 1, To: 3}, {From: 7, To: 7}, {From: 9, To: 10}}
 	for n, want := range map[uint64]string{1: "2-3,7,9-10", 2: "1,3,7,9-10", 3: "1-2,7,9-10", 5: "1-3,7,9-10", 7: "1-3,9-10", 10: "1-3,7,9"} {
-		if got := SpanText(cutSpan(all, n)); got != want {
+		if got := SpanText(redoubt.CutSpan(all, n)); got != want {
 			t.Errorf("without %d: %s, want %s", n, got, want)
 		}
 	}

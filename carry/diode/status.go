@@ -74,7 +74,7 @@ func Status(dir string) (Report, error) {
 				s.Newest = t.Created
 			}
 			if t.Kind == bundle.Journal {
-				part[s] = addSpan(part[s], Span{to.Serial, to.Serial})
+				part[s] = redoubt.AddSpan(part[s], Span{From: to.Serial, To: to.Serial})
 			}
 		}
 	}
@@ -101,7 +101,7 @@ func (s *series) report(partial []Span) Numbering {
 	n := Numbering{Maker: s.Maker, For: s.For, Numbering: s.Numbering, Newest: s.Newest, Whole: append([]Span{}, s.Whole...), Partial: append([]Span{}, partial...)}
 	known, last := s.Whole, uint64(0)
 	for _, p := range partial {
-		known = addSpan(known, p)
+		known = redoubt.AddSpan(known, p)
 	}
 	if len(known) > 0 {
 		last = known[len(known)-1].To
@@ -136,7 +136,7 @@ func partialOf(t *transfer) Partial {
 		if t.state[b] == blockWhole {
 			continue
 		}
-		p.MissingBlocks = addSpan(p.MissingBlocks, Span{uint64(b), uint64(b)})
+		p.MissingBlocks = redoubt.AddSpan(p.MissingBlocks, Span{From: uint64(b), To: uint64(b)})
 		need := t.data(b)
 		if set := t.have[b]; set != nil {
 			need = max(0, need-set.n)

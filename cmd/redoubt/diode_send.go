@@ -163,7 +163,7 @@ func typedAgain(c *cobra.Command, names ...string) (text string) {
 }
 
 func wanted(s *bundle.Sheet, numbers []diode.Span) bool {
-	return slices.ContainsFunc(s.To, func(t bundle.Addressee) bool { return diode.InSpans(numbers, t.Serial) })
+	return slices.ContainsFunc(s.To, func(t bundle.Addressee) bool { return redoubt.InSpans(numbers, t.Serial) })
 }
 
 // sentView is a bundle that was sent.

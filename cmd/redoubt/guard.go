@@ -54,7 +54,7 @@ or handed over, and what waits. Of a half on another machine nothing is known he
 			if !r.At.IsZero() {
 				made = r.At.Local().Format("2006-01-02 15:04")
 			}
-			t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(spansText(r.Gaps)), dash(waits))
+			t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(diode.SpanText(r.Gaps)), dash(waits))
 		}
 		return t.flush()
 	})
@@ -70,14 +70,6 @@ or handed over, and what waits. Of a half on another machine nothing is known he
 	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
 	w.moreFlags(c)
 	return a.jsonFlag(c)
-}
-
-func spansText(all []redoubt.NumberSpan) string {
-	out := make([]diode.Span, len(all))
-	for i, s := range all {
-		out[i] = diode.Span{From: s.From, To: s.To}
-	}
-	return diode.SpanText(out)
 }
 
 func (a *app) guardRefeed() *cobra.Command {
@@ -108,11 +100,7 @@ administrator: --anew. What is there already is not taken twice.`,
 			if err != nil {
 				return &usageError{message: err.Error(), hint: "redoubt guard refeed " + args[0] + " 5-6,9"}
 			}
-			var numbers []redoubt.NumberSpan
-			for _, s := range spans {
-				numbers = append(numbers, redoubt.NumberSpan{From: s.From, To: s.To})
-			}
-			if err := guard.AskRefeed(filepath.Join(st.NodeDir(redoubt.NodeName(args[0])), node.HalfLow), numbers); err != nil {
+			if err := guard.AskRefeed(filepath.Join(st.NodeDir(redoubt.NodeName(args[0])), node.HalfLow), spans); err != nil {
 				return err
 			}
 			a.say("the guard's low half sends what was in %s again", args[1])
