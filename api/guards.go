@@ -201,14 +201,21 @@ func (b *begun) Write(p []byte) (int, error) {
 	return b.body.Write(p)
 }
 
-// hand answers the next bundle, once there is one, and its mark behind it.
-func (s *server) hand(w http.ResponseWriter, r *http.Request, next func(context.Context, io.Writer) (redoubt.BundleMark, error)) error {
+// hand reads a request into in, which has what is had at have, and answers the next bundle, once there is one, and its mark behind it.
+func (s *server) hand(w http.ResponseWriter, r *http.Request, in any, have *markView, next func(ctx context.Context, have redoubt.BundleMark, to io.Writer) (redoubt.BundleMark, error)) error {
+	if err := read(w, r, in); err != nil {
+		return err
+	}
+	last, err := have.mark()
+	if err != nil {
+		return err
+	}
 	ctx, cancel, waits := s.held(r)
 	defer cancel()
 	defer waits()
 	out := &body{w: w, typ: octets}
 	w.Header().Set("Trailer", RaiseTrailer)
-	mark, err := next(ctx, &begun{out, waits})
+	mark, err := next(ctx, last, &begun{out, waits})
 	if err != nil {
 		w.Header().Del("Trailer")
 		if redoubt.KindOf(err) == redoubt.NotModified && !out.began {
@@ -379,14 +386,7 @@ func (s *server) handRaise(w http.ResponseWriter, r *http.Request, who redoubt.C
 		Peer redoubt.NodeName `json:"peer"`
 		Have markView         `json:"have"`
 	}
-	if err := read(w, r, &in); err != nil {
-		return err
-	}
-	have, err := in.Have.mark()
-	if err != nil {
-		return err
-	}
-	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+	return s.hand(w, r, &in, &in.Have, func(ctx context.Context, have redoubt.BundleMark, to io.Writer) (redoubt.BundleMark, error) {
 		return s.RaiseSource.HandRaise(ctx, who, in.Peer, have, to)
 	})
 }
@@ -398,14 +398,7 @@ func (s *server) handAgain(w http.ResponseWriter, r *http.Request, who redoubt.C
 		Have   markView         `json:"have"`
 		Serial uint64           `json:"serial"`
 	}
-	if err := read(w, r, &in); err != nil {
-		return err
-	}
-	have, err := in.Have.mark()
-	if err != nil {
-		return err
-	}
-	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+	return s.hand(w, r, &in, &in.Have, func(ctx context.Context, have redoubt.BundleMark, to io.Writer) (redoubt.BundleMark, error) {
 		return s.RaiseSource.HandAgain(ctx, who, in.Peer, have, in.Serial, to)
 	})
 }

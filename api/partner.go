@@ -45,14 +45,7 @@ func (s *server) handPartner(w http.ResponseWriter, r *http.Request, who redoubt
 	var in struct {
 		Have markView `json:"have"`
 	}
-	if err := read(w, r, &in); err != nil {
-		return err
-	}
-	have, err := in.Have.mark()
-	if err != nil {
-		return err
-	}
-	return s.hand(w, r, func(ctx context.Context, to io.Writer) (redoubt.BundleMark, error) {
+	return s.hand(w, r, &in, &in.Have, func(ctx context.Context, have redoubt.BundleMark, to io.Writer) (redoubt.BundleMark, error) {
 		return s.PartnerSource.HandPartner(ctx, who, have, to)
 	})
 }

@@ -2,7 +2,6 @@ package keys
 
 import (
 	"bytes"
-	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
@@ -103,69 +102,24 @@ func OpenTagged(who *Identity, t *Tags, sealed io.ReaderAt) (io.Reader, error) {
 		return nil, err
 	}
 	defer d.Wipe()
-	o := &tagged{t: t, sealed: sealed, aad: sealToBinding(t.head).appendAAD(nil), in: make([]byte, sealedChunk)}
-	o.aead, err = d.aead()
-	return o, err
+	o := NewOpener(d, sealToBinding(t.head), tagged{t, sealed}, t.size-int64(soleHead))
+	return o.Range(0, -1), o.err
 }
 
-// tagged opens chunks by the tags that it was given.
+// tagged is what an Opener reads, chunk by chunk: each has the tag that it had.
 type tagged struct {
 	t      *Tags
 	sealed io.ReaderAt
-	aead   cipher.AEAD
-	aad    []byte
-	index  int
-	in     []byte
-	out    []byte // of a chunk that the reader has no room for whole
-	rest   []byte
-	err    error
 }
 
-// Read gives the next content, a whole chunk at once where there is room for it.
-func (o *tagged) Read(p []byte) (n int, err error) {
-	for len(o.rest) == 0 && o.err == nil && len(p) > 0 {
-		at := int64(soleHead) + int64(o.index)*sealedChunk
-		in := o.in[:min(sealedChunk, max(0, o.t.size-at))]
-		if len(in) == 0 {
-			clear(o.out)
-			o.err = io.EOF
-			break
-		}
-		if plain := len(in) - ChunkOverhead; plain > 0 && len(p) >= plain {
-			if o.err = o.open(p[:0:plain], in, at); o.err != nil {
-				break
-			}
-			return plain, nil
-		}
-		if o.out == nil {
-			o.out = make([]byte, ChunkBytes)
-		}
-		if o.err = o.open(o.out[:0], in, at); o.err == nil {
-			o.rest = o.out[:len(in)-ChunkOverhead]
-		}
-	}
-	if len(o.rest) == 0 {
-		return 0, o.err
-	}
-	n = copy(p, o.rest)
-	o.rest = o.rest[n:]
-	return n, nil
-}
-
-// open reads a chunk, holds it against its tag and opens it behind dst.
-func (o *tagged) open(dst, in []byte, at int64) error {
+func (s tagged) ReadAt(p []byte, at int64) (int, error) {
 	const op = "keys.OpenTagged"
-	if err := readWhole(op, o.sealed, in, at); err != nil {
-		return err
+	if err := readWhole(op, s.sealed, p, int64(soleHead)+at); err != nil {
+		return 0, err
 	}
-	tag := o.t.chunks[o.index*ChunkOverhead:][:ChunkOverhead]
-	if !bytes.Equal(tag[:nonceBytes], in[:nonceBytes]) || !bytes.Equal(tag[nonceBytes:], in[len(in)-tagBytes:]) {
-		return corrupt(op, "the content has another tag by now")
+	tag := s.t.chunks[at/sealedChunk*ChunkOverhead:][:ChunkOverhead]
+	if !bytes.Equal(tag[:nonceBytes], p[:nonceBytes]) || !bytes.Equal(tag[nonceBytes:], p[len(p)-tagBytes:]) {
+		return 0, corrupt(op, "the content has another tag by now")
 	}
-	final := at+int64(len(in)) == o.t.size
-	if _, err := o.aead.Open(dst, nil, in, chunkAAD(o.aad, uint64(o.index), final)); err != nil {
-		return corrupt(op, "content fails authentication")
-	}
-	o.index++
-	return nil
+	return len(p), nil
 }
