@@ -175,17 +175,23 @@ func TestAVersionThatBeginsAnewKeepsNothingOfBefore(t *testing.T) {
 	}
 }
 
+// restore has the home be what a backup of it gives.
+func (a *arriving) restore() {
+	a.t.Helper()
+	to, id := recipient(a.t)
+	var sealed bytes.Buffer
+	if err := a.home.Backup(context.Background(), a.home.as("admin", ""), to, &sealed); err != nil {
+		a.t.Fatal(err)
+	}
+	a.home = restored(a.t, a.home, id, &sealed)
+	a.join(a.home, a.device, "SECRET")
+}
+
 func TestABackupHasWhatIsOnItsWay(t *testing.T) {
 	a := newArriving(t, nil)
 	a.keep(60_000)
 	a.part(0, "half")
-	to, id := recipient(t)
-	var sealed bytes.Buffer
-	if err := a.home.Backup(context.Background(), a.home.as("admin", ""), to, &sealed); err != nil {
-		t.Fatal(err)
-	}
-	a.home = restored(t, a.home, id, &sealed)
-	a.join(a.home, a.device, "SECRET")
+	a.restore()
 	a.checked(true)
 	a.home.charges()
 	a.finish()

@@ -277,13 +277,7 @@ func TestARotationAndABackupHaveWhatCameBehindALoss(t *testing.T) {
 	if now := a.home.epochs("SECRET"); len(now) != 1 {
 		t.Errorf("epochs %v are held", now)
 	}
-	to, id := recipient(t)
-	var sealed bytes.Buffer
-	if err := a.home.Backup(context.Background(), a.home.as("admin", ""), to, &sealed); err != nil {
-		t.Fatal(err)
-	}
-	a.home = restored(t, a.home, id, &sealed)
-	a.join(a.home, a.device, "SECRET")
+	a.restore()
 	if got := a.says(); got != "head 10:ten" {
 		t.Errorf("kept %q", got)
 	}

@@ -60,11 +60,8 @@ type Bundles struct {
 	memory               chan *bytes.Buffer // for what is held there while it is imported
 	opened               bytes.Buffer       // of the one that imports: what is in it, in clear
 
-	beatsMu sync.Mutex
-	beats   map[redoubt.NodeName]time.Time // when a raise that has nothing new sends an empty bundle; zero: it sent one
-	gathers map[redoubt.NodeName]time.Time // when the next bundle of a raise may follow
-	plain   map[redoubt.NodeName]bool      // whose next bundle is not tagged
-	left    map[redoubt.NodeName]string    // the label set that the next bundle of a raise begins with
+	raisesMu sync.Mutex
+	raises   map[redoubt.NodeName]*raisePlan
 }
 
 // maxContent leaves room for what sealing adds.
@@ -78,7 +75,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), beats: map[redoubt.NodeName]time.Time{}, gathers: map[redoubt.NodeName]time.Time{}, plain: map[redoubt.NodeName]bool{}, left: map[redoubt.NodeName]string{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), raises: map[redoubt.NodeName]*raisePlan{}}
 	for range stagedAtOnce {
 		b.memory <- new(bytes.Buffer)
 	}

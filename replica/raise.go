@@ -117,8 +117,9 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: b.firstOf(peer), again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
-	if again != 0 || b.untagged(peer) { // what is given again is what it was, or less, whatever form that had
+	plan := b.planned(peer)
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: plan.first, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
+	if again != 0 || plan.plain { // what is given again is what it was, or less, whatever form that had
 		err = file.begin(false)
 	}
 	if err == nil {
@@ -128,14 +129,14 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		err = file.begin(true)
 	}
 	if err != nil {
-		b.outgrown(peer, file.outgrew(err))
+		b.replan(peer, func(r *raisePlan) { r.plain = file.outgrew(err) })
 		return mark, err
 	}
 	err = file.file.Finish(func(id [32]byte) error {
 		mark.ID = id
 		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
 	})
-	b.outgrown(peer, file.outgrew(err))
+	b.replan(peer, func(r *raisePlan) { r.plain = file.outgrew(err) })
 	if err == nil { // what was given again may be lost as well: an empty one follows it
 		if again != 0 {
 			x.more, x.left = true, x.first
@@ -155,13 +156,40 @@ func (b *Bundles) fellBack(ctx context.Context, action redoubt.Action, peer redo
 	if err != nil || last.Serial == 0 || last.Serial == have.Serial && last.Numbering == have.Numbering && last.ID == have.ID {
 		return err
 	}
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	if at, known := b.beats[peer]; known && at.IsZero() {
-		b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
-	}
+	b.replan(peer, func(r *raisePlan) {
+		if r.beat.IsZero() {
+			r.beat = b.nextBeat()
+		}
+	})
 	return nil
 }
+
+// raisePlan is how the next bundle of a raise is to be.
+type raisePlan struct {
+	beat   time.Time // when an empty one follows, where there is nothing new; zero: one did
+	gather time.Time // before that it does not follow
+	plain  bool      // it is not tagged, for the last came to nothing because it was
+	first  string    // the label set that it begins with: else one in which something always is new would keep the large entry of another from ever having room
+}
+
+// replan alters how the next bundle is to be. What was handed over before this process began counts as handed over now.
+func (b *Bundles) replan(peer redoubt.NodeName, do func(r *raisePlan)) {
+	b.raisesMu.Lock()
+	defer b.raisesMu.Unlock()
+	r := b.raises[peer]
+	if r == nil {
+		r = &raisePlan{beat: b.nextBeat()}
+		b.raises[peer] = r
+	}
+	do(r)
+}
+
+func (b *Bundles) planned(peer redoubt.NodeName) (now raisePlan) {
+	b.replan(peer, func(r *raisePlan) { now = *r })
+	return now
+}
+
+func (b *Bundles) nextBeat() time.Time { return time.Now().Add(cmp.Or(b.o.Beat, raiseBeat)) }
 
 // raiseBeat is how long after the last bundle an empty one follows, once: by its number the far side sees the loss of what came before, which
 // nothing newer would show it otherwise.
@@ -175,7 +203,7 @@ const raiseGather = 100 * time.Millisecond
 func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats bool) (empty bool, err error) {
 	var beat <-chan time.Time // never
 	if beats {
-		if at := b.beatAt(peer); !at.IsZero() {
+		if at := b.planned(peer).beat; !at.IsZero() {
 			timer := time.NewTimer(time.Until(at))
 			defer timer.Stop()
 			beat = timer.C
@@ -202,9 +230,7 @@ func (b *Bundles) waitToRaise(ctx context.Context, peer redoubt.NodeName, beats 
 
 // gatherRaise waits until raiseGather is over.
 func (b *Bundles) gatherRaise(ctx context.Context, peer redoubt.NodeName) error {
-	b.beatsMu.Lock()
-	d := time.Until(b.gathers[peer])
-	b.beatsMu.Unlock()
+	d := time.Until(b.planned(peer).gather)
 	if d <= 0 {
 		return nil
 	}
@@ -218,53 +244,16 @@ func (b *Bundles) gatherRaise(ctx context.Context, peer redoubt.NodeName) error 
 	}
 }
 
-// beatAt says when an empty bundle is due. What was handed over before this process began counts as handed over now.
-func (b *Bundles) beatAt(peer redoubt.NodeName) time.Time {
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	at, known := b.beats[peer]
-	if !known {
-		at = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
-		b.beats[peer] = at
-	}
-	return at
-}
-
 func (b *Bundles) handedOver(peer redoubt.NodeName, empty, more bool, left string) {
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	b.left[peer] = left
-	delete(b.gathers, peer)
-	if !more {
-		b.gathers[peer] = time.Now().Add(raiseGather)
-	}
-	b.beats[peer] = time.Now().Add(cmp.Or(b.o.Beat, raiseBeat))
-	if empty {
-		b.beats[peer] = time.Time{}
-	}
-}
-
-// firstOf is the set that the next bundle of a raise begins with: else one in which something always is new would keep the large entry of another from
-// ever having room.
-func (b *Bundles) firstOf(peer redoubt.NodeName) string {
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	return b.left[peer]
-}
-
-// untagged says whether the next bundle of a raise is not tagged, for the last came to nothing because it was.
-func (b *Bundles) untagged(peer redoubt.NodeName) bool {
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	return b.plain[peer]
-}
-
-func (b *Bundles) outgrown(peer redoubt.NodeName, outgrew bool) {
-	b.beatsMu.Lock()
-	defer b.beatsMu.Unlock()
-	if delete(b.plain, peer); outgrew {
-		b.plain[peer] = true
-	}
+	b.replan(peer, func(r *raisePlan) {
+		r.first, r.gather, r.beat = left, time.Time{}, b.nextBeat()
+		if !more {
+			r.gather = time.Now().Add(raiseGather)
+		}
+		if empty {
+			r.beat = time.Time{}
+		}
+	})
 }
 
 // hasToRaise looks whether there is something, and notes how far there is nothing: else the same would be looked through again, and the

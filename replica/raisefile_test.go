@@ -83,7 +83,7 @@ func newHanding(t *testing.T, beside int, sizes ...int64) *handing {
 func (h *handing) hand(t *testing.T) (tagged bool, size int, err error) {
 	t.Helper()
 	var file bytes.Buffer
-	h.p.handedOver("high", false, true, h.p.firstOf("high")) // the next follows at once
+	h.p.handedOver("high", false, true, h.p.planned("high").first) // the next follows at once
 	if _, err = h.p.HandRaise(t.Context(), redoubt.Credential{}, "high", redoubt.BundleMark{}, &file); err != nil {
 		return false, 0, err
 	}
