@@ -357,7 +357,7 @@ func TestWhatIsNotRaisedHoldsNoJournalUp(t *testing.T) {
 	}
 }
 
-// TestWhatIsAcknowledgedIsNeverVoid: what the guard has on its disk is one commit. Were it two, a crash between them and the loss of that disk
+// TestWhatIsAcknowledgedIsNeverVoid: what the guard has is one commit. Were it two, a crash between them and the loss of what it noted
 // would have the next bundle say that the number never was, and nothing would show as lacking.
 func TestWhatIsAcknowledgedIsNeverVoid(t *testing.T) {
 	for n := 0; ; n++ {

@@ -5,7 +5,8 @@
 //
 // [Feeder] is the low half and [Taker] the high half of a raise: two processes, joined by one-way datagrams (package carry/diode). The low
 // node writes what it has not yet handed over as bundles that are sealed to the high node, so that neither half can read or alter them.
-// Nothing comes back: the low half learns what it put on its own disk, and no more.
+// Nothing comes back: the low half knows what it holds and what it sent, and no more. It keeps no bundle on a disk, and asks the low node again
+// for what it lost.
 //
 // # Release
 //

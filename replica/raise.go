@@ -15,7 +15,7 @@ import (
 	"redoubt/keys"
 )
 
-// A raise is bundles that go one way. Nothing comes back from above, so what the guard has on its own disk is taken for handed over, and a
+// A raise is bundles that go one way. Nothing comes back from above, so what the guard has is taken for handed over, and a
 // bundle that is lost behind that is a gap in the numbers, which the far side shows and a person on this side feeds again.
 
 // maxRaiseBytes is of content in one bundle of a raise, before the entry that passes it: enough that its seal and its signature cost little,
