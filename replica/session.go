@@ -130,13 +130,13 @@ func (s *Session) Run(ctx context.Context) error {
 	work.Go(func() error { return s.receive(run) })
 	work.Go(func() error { return s.speak(run) })
 	work.Go(func() error { return s.acknowledge(run) })
-	work.Go(func() error { return s.follow(run) })
+	work.Go(func() error { return s.unlessEnded(run, s.follow(run)) })
 	work.Go(func() error { return s.keep(run) })
 	if s.o.Met != nil {
 		work.Go(func() error { return s.o.Met(run, s) })
 	}
 	for p := range redoubt.Precedence(redoubt.Precedences) {
-		work.Go(func() error { return s.send(run, p) })
+		work.Go(func() error { return s.unlessEnded(run, s.send(run, p)) })
 	}
 	err := work.Wait()
 	s.endArrivals(context.WithoutCancel(ctx))
@@ -150,6 +150,19 @@ func (s *Session) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// unlessEnded is the end of what sends. To a peer that was ended after we began to read for it nothing is sent any more: the meeting goes
+// on for what it has still to hand over and to say, as that its keys are gone.
+func (s *Session) unlessEnded(ctx context.Context, err error) error {
+	if redoubt.KindOf(err) != redoubt.NotFound {
+		return err
+	}
+	if sets, fault := s.o.Journal.Sets(ctx, s.o.Peer); fault != nil || len(sets) > 0 {
+		return err
+	}
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // greet exchanges hellos. Whose state is not the one that was known starts from nothing.
