@@ -303,12 +303,13 @@ func (b *nodeBench) keepBusy(ctx context.Context) (stop func() error) {
 	}
 }
 
-// flash puts 4 KiB of FLASH ten seconds into bulk, and then again and again.
+// flash puts 4 KiB of FLASH ten seconds into bulk, and then again and again. What is put while others wait that met an outage met it too.
 func (b *nodeBench) flash(ctx context.Context) (err error) {
 	const flashes, first, every = 40, 10 * time.Second, 3 * time.Second
 	stop := b.keepBusy(ctx)
 	defer func() { err = errors.Join(err, stop()) }()
 	took := make([]time.Duration, flashes)
+	begun := make([]time.Time, flashes)
 	cut := make([]bool, flashes)
 	errs := make([]error, flashes)
 	var work sync.WaitGroup
@@ -329,7 +330,7 @@ func (b *nodeBench) flash(ctx context.Context) (err error) {
 			if err == nil {
 				all, err = b.p.await(ctx, b.to, all)
 			}
-			took[i], cut[i], errs[i] = all[0].at.Sub(start), b.road.DownAt(age) || b.road.DownAt(age+time.Second), err
+			begun[i], took[i], cut[i], errs[i] = start, all[0].at.Sub(start), b.road.DownAt(age) || b.road.DownAt(age+time.Second), err
 		})
 	}
 	work.Wait()
@@ -337,15 +338,19 @@ func (b *nodeBench) flash(ctx context.Context) (err error) {
 		return err
 	}
 	var up []float64
-	met := 0
+	met, late := 0, time.Time{} // when the last came that met an outage
 	for i, d := range took {
-		if cut[i] {
+		cut[i] = cut[i] || begun[i].Before(late) // it stood behind those
+		if at := begun[i].Add(d); cut[i] {
 			met++
+			if at.After(late) {
+				late = at
+			}
 		} else {
 			up = append(up, d.Seconds())
 		}
 	}
-	b.t.add(row{link: b.name, what: flashLoad, who: ours, took: took[0], text: fmt.Sprintf("p50 %.2f s, p90 %.2f s, most %.2f s (%d, and %d that met an outage)",
+	b.t.add(row{link: b.name, what: flashLoad, who: ours, took: took[0], text: fmt.Sprintf("p50 %.2f s, p90 %.2f s, most %.2f s (%d, and %d that met an outage or stood behind one that did)",
 		quantile(up, 0.5), quantile(up, 0.9), quantile(up, 1), len(up), met)})
 	return nil
 }

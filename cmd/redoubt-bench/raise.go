@@ -76,7 +76,7 @@ func runRaise(ctx context.Context, o options) error {
 		var alone []figure
 		raised := make([][]raiseFigure, len(ways))
 		for round := range o.rounds {
-			a, err := lanAlone(ctx, o, dir, l.size, l.n)
+			a, err := lanAlone(ctx, o, r.machines, dir, l.size, l.n)
 			if err != nil {
 				return err
 			}
@@ -245,6 +245,7 @@ type raising struct {
 	bin, state string
 	low, high  *server
 	stages     []*server
+	machines   *machines // of the store alone and of each of them; nil: all share this one
 }
 
 const (
@@ -256,11 +257,21 @@ func (r *raising) call(ctx context.Context, args ...string) ([]byte, error) {
 	return said(exec.CommandContext(ctx, r.bin, append(args, "--state", r.state)...), args[0])
 }
 
-func (r *raising) stop() { exec.Command(r.bin, "down", "--state", r.state).Run() }
+func (r *raising) stop() {
+	exec.Command(r.bin, "down", "--state", r.state).Run()
+	if r.machines != nil {
+		r.machines.end()
+	}
+}
 
 // startRaise brings the estate up.
 func startRaise(ctx context.Context, o options, dir string) (r *raising, err error) {
 	r = &raising{state: filepath.Join(dir, "state")}
+	if o.share > 0 {
+		if r.machines, err = newMachines(o.share); err != nil {
+			return nil, err
+		}
+	}
 	if r.bin, err = filepath.Abs(o.redoubt); err != nil {
 		return nil, err
 	}
@@ -304,8 +315,11 @@ func (r *raising) find() (err error) {
 			r.stages = nil
 			for _, p := range []string{"low", "half low", "half high", "high"} {
 				r.stages = append(r.stages, &server{name: p, pid: all[p]})
+				if r.machines != nil {
+					err = errors.Join(err, r.machines.give(strings.ReplaceAll(p, " ", "-"), all[p]))
+				}
 			}
-			return nil
+			return err
 		}
 		time.Sleep(50 * time.Millisecond)
 	}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+)
+
+// machines gives each process as large a share of a processor as the others, whatever they leave of theirs, by control groups: as if each had
+// a machine of its own, a slow one. Disk and memory they still share.
+type machines struct {
+	dir   string // the groups' parent
+	share float64
+	v1    bool
+}
+
+const quotaPeriod = 10_000 // µs: short, that nobody stands still for long
+
+// newMachines makes room for groups of version 2 or of version 1's cpu controller. It needs root.
+func newMachines(share float64) (*machines, error) {
+	const root = "/sys/fs/cgroup"
+	if share > 1 {
+		return nil, errors.New("-share is at most 1, a whole processor")
+	}
+	m := &machines{share: share}
+	name := fmt.Sprintf("redoubt-bench-%d", os.Getpid())
+	if _, err := os.Stat(filepath.Join(root, "cgroup.controllers")); err != nil {
+		m.v1, m.dir = true, filepath.Join(root, "cpu", name)
+		return m, os.Mkdir(m.dir, 0o755)
+	}
+	m.dir = filepath.Join(root, name)
+	if err := control(root, "cgroup.subtree_control", "+cpu"); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(m.dir, 0o755); err != nil {
+		return nil, err
+	}
+	return m, control(m.dir, "cgroup.subtree_control", "+cpu")
+}
+
+// give puts a process on the machine of that name.
+func (m *machines) give(name string, pid int) error {
+	group := filepath.Join(m.dir, name)
+	quota := strconv.Itoa(int(m.share * quotaPeriod))
+	if err := os.MkdirAll(group, 0o755); err != nil {
+		return err
+	}
+	var err error
+	if m.v1 {
+		err = errors.Join(control(group, "cpu.cfs_period_us", strconv.Itoa(quotaPeriod)), control(group, "cpu.cfs_quota_us", quota))
+	} else {
+		err = control(group, "cpu.max", quota+" "+strconv.Itoa(quotaPeriod))
+	}
+	return errors.Join(err, control(group, "cgroup.procs", strconv.Itoa(pid)))
+}
+
+// end removes the groups of processes that have ended.
+func (m *machines) end() {
+	groups, _ := filepath.Glob(filepath.Join(m.dir, "*", ""))
+	for _, g := range append(groups, m.dir) {
+		_ = os.Remove(g)
+	}
+}
+
+func control(group, file, value string) error {
+	return os.WriteFile(filepath.Join(group, file), []byte(value), 0o644)
+}
