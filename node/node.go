@@ -239,6 +239,9 @@ func (n *Node) listenForPeers(declared estate.Node) error {
 	return nil
 }
 
+// IsDevice says whether the node is a device.
+func (n *Node) IsDevice() bool { return n.device != nil }
+
 // Runtime is what the node tells of itself.
 func (n *Node) Runtime() Runtime { return n.runtime }
 

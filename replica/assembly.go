@@ -108,11 +108,10 @@ func (x *assembly) put(from int, b []byte) {
 		x.b = room(int64(x.size))
 	}
 	if end := from + len(b); end > len(x.b) {
-		if end <= cap(x.b) {
-			x.b = x.b[:end]
-		} else {
-			x.b = append(x.b, make([]byte, end-len(x.b))...)
+		if end > cap(x.b) {
+			x.b = larger(x.b, max(end, x.size))
 		}
+		x.b = x.b[:end]
 	}
 	copy(x.b[from:], b)
 	x.have.add(from, from+len(b))

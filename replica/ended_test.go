@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"redoubt"
+	"redoubt/faketime"
 )
 
 // ending is a journal of which a peer is told nothing more from some moment on.
@@ -55,7 +56,7 @@ func TestAMeetingOutlastsTheEndOfItsPeer(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			faketime.Test(t, func(t *testing.T) {
 				ctx, stop := context.WithCancel(t.Context())
 				defer stop()
 				s := New(Options{Journal: &ending{sets: []string{"SET"}}, State: untold{}, Peer: "peer"})

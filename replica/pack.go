@@ -23,8 +23,8 @@ type packer struct {
 // Codecs are what packs and unpacks without a dictionary. Each holds megabytes: the sessions of a node share them, so that those
 // that have nothing to say keep none. The zero Codecs is ready; its methods may be called at once.
 type Codecs struct {
-	small, large, quick sync.Pool // of *zstd.Encoder: with a window of smallWindow, of what is packed whole, and at the fastest level
-	decoders            sync.Pool // of *zstd.Decoder
+	small, middle, large, quick sync.Pool // of *zstd.Encoder: with windows of smallWindow, of middleWindow, of what is packed whole, and at the fastest level
+	decoders                    sync.Pool // of *zstd.Decoder
 }
 
 // encode compresses; quickly is for a road that carries as much as a core has time for. Its result may be longer than plain.
@@ -35,6 +35,8 @@ func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
 		pool, level, window = &c.quick, zstd.SpeedFastest, quickWindow
 	case len(plain) <= smallWindow:
 		pool, window = &c.small, smallWindow
+	case len(plain) <= middleWindow:
+		pool, window = &c.middle, middleWindow
 	}
 	enc, ok := pool.Get().(*zstd.Encoder)
 	if !ok {
@@ -43,7 +45,9 @@ func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
 			return nil, err
 		}
 	}
-	defer pool.Put(enc)
+	if window < maxWholeBytes { // the largest has three times the memory of the next, and is seldom needed
+		defer pool.Put(enc)
+	}
 	if quickly && len(plain) >= sampleFrom && !shrinks(enc, plain) {
 		return plain, nil
 	}
@@ -147,8 +151,11 @@ func newEncoder(window int, more ...zstd.EOption) (*zstd.Encoder, error) {
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(window)}, more...)...)
 }
 
-// smallWindow is for what goes together in a message.
-const smallWindow = 64 << 10
+// smallWindow is for what goes together in a message, middleWindow for most of what goes alone.
+const (
+	smallWindow  = 64 << 10
+	middleWindow = 1 << 20
+)
 
 // windowOver is the window, a power of two, in which all of n bytes are in reach: the content's base must be, to its last byte.
 func windowOver(n int) int { return max(smallWindow, 1<<bits.Len(uint(n-1))) }

@@ -2,8 +2,9 @@ package replica
 
 import "sync"
 
-// rooms are buffers of a segment that came: on a fast link the collector would spend a third of the processor on finding them again.
-var rooms sync.Pool
+// rooms are buffers of a segment that came, and largeRooms those of a large one: on a fast link the collector would spend a third of the processor on
+// finding them again.
+var rooms, largeRooms sync.Pool
 
 // firstRoom is made for a segment when its first piece has come: what it will be is only announced.
 const firstRoom = 1 << 20
@@ -18,11 +19,27 @@ func room(n int64) []byte {
 	return make([]byte, 0, min(n, firstRoom))
 }
 
-// leave gives a buffer up that nobody looks at any more. One of a large segment is let go of: what stands in a room for a small one would be more than
-// settlingBytes says.
+// larger is a buffer for all n bytes of a segment of which the first fill the one that it had, which is left.
+func larger(b []byte, n int) (out []byte) {
+	if n <= maxSegment/2 {
+		out = make([]byte, len(b), n)
+	} else if held, ok := largeRooms.Get().(*[]byte); ok && cap(*held) >= n {
+		out = (*held)[:len(b)]
+	} else {
+		out = make([]byte, len(b), max(n, maxSegment))
+	}
+	copy(out, b)
+	leave(b)
+	return out
+}
+
+// leave gives a buffer up that nobody looks at any more. What stands in a room for a small segment is no more than settlingBytes says.
 func leave(b []byte) {
 	spoil(b)
-	if cap(b) >= firstRoom && cap(b) <= settlingBytes {
+	switch n := cap(b); {
+	case n >= maxSegment:
+		largeRooms.Put(&b)
+	case n >= firstRoom && n <= settlingBytes:
 		rooms.Put(&b)
 	}
 }

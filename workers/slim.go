@@ -12,5 +12,7 @@ var slim = sync.OnceValues(func() (*sandbox.Binary, error) {
 	if len(built) == 0 {
 		return nil, nil
 	}
-	return sandbox.NewBinary(built)
+	binary, err := sandbox.NewBinary(built)
+	release(built) // it has its own copy
+	return binary, err
 })
