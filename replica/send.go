@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"redoubt"
@@ -34,6 +35,13 @@ func (s *Session) sendSome(ctx context.Context, p redoubt.Precedence, refs []*re
 	if err != nil {
 		return err
 	}
+	defer func() { // what was sent of it was copied
+		for i := range fetched {
+			if free := fetched[i].Release; free != nil {
+				free()
+			}
+		}
+	}()
 	m, size := items{Set: set.set}, 0
 	for i := range fetched {
 		item := &fetched[i]
@@ -134,6 +142,9 @@ func (s *Session) sendLarge(ctx context.Context, p redoubt.Precedence, r *ref, i
 	return nil
 }
 
+// pieceRooms are buffers of messages of that kind: the Conn keeps none that it was given.
+var pieceRooms = sync.Pool{New: func() any { return new([]byte) }}
+
 // sendPieces sends what the peer lacks of what a segment is packed in, for as long as it has not settled the entry.
 func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, seg segment, packed []byte, lacked runs, went func(left int)) (going bool, err error) {
 	if s.out.bySeq(seg.Seq) != r {
@@ -142,17 +153,18 @@ func (s *Session) sendPieces(ctx context.Context, p redoubt.Precedence, r *ref, 
 	if err := s.sendOf(ctx, p, r.set, seg.encode()); err != nil {
 		return false, err
 	}
-	var piece []byte
+	piece := pieceRooms.Get().(*[]byte)
+	defer pieceRooms.Put(piece)
 	for at, left := 0, lacked.total(); left > 0; {
 		if s.out.bySeq(seg.Seq) != r {
 			return false, nil
 		}
 		n := min(left, s.pieceSize())
-		piece = appendPiece(piece[:0], seg.Seq, nil)
+		*piece = appendPiece((*piece)[:0], seg.Seq, nil)
 		for _, x := range lacked.within(at, n) {
-			piece = append(piece, packed[x.from:x.to]...)
+			*piece = append(*piece, packed[x.from:x.to]...)
 		}
-		if err := s.sendOf(ctx, p, r.set, piece); err != nil {
+		if err := s.sendOf(ctx, p, r.set, *piece); err != nil {
 			return false, err
 		}
 		at, left = at+n, left-n

@@ -18,7 +18,7 @@ import (
 
 // Conn is the road to the peer (carry.Conn): messages of four precedences, each in order, none lost while it lives.
 type Conn interface {
-	Send(ctx context.Context, p redoubt.Precedence, msg []byte) error
+	Send(ctx context.Context, p redoubt.Precedence, msg []byte) error // and keeps nothing of msg
 	Receive(ctx context.Context) (redoubt.Precedence, []byte, error)
 	Recycle(msg []byte) // what Receive gave and nobody looks at any more
 	Peer() *x509.Certificate
