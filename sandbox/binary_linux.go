@@ -1,13 +1,13 @@
 package sandbox
 
 import (
-	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -32,11 +32,11 @@ const leastFD = 64
 var machines = map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
 
 // NewBinary takes in a static binary of this machine whose main begins with Enter.
-func NewBinary(content []byte) (*Binary, error) {
+func NewBinary(content string) (*Binary, error) {
 	fail := func(err error) (*Binary, error) {
 		return nil, &redoubt.Error{Op: "sandbox.NewBinary", Kind: redoubt.Unavailable, Err: err}
 	}
-	if f, err := elf.NewFile(bytes.NewReader(content)); err != nil || interpreted(f) {
+	if f, err := elf.NewFile(strings.NewReader(content)); err != nil || interpreted(f) {
 		return fail(errors.Join(err, errors.New("it is no static binary")))
 	} else if f.Machine != machines[runtime.GOARCH] || f.Class != elf.ELFCLASS64 {
 		return fail(fmt.Errorf("it is of another machine: %v, %v", f.Machine, f.Class))
@@ -54,7 +54,7 @@ func NewBinary(content []byte) (*Binary, error) {
 		return fail(err)
 	}
 	f := os.NewFile(uintptr(high), "redoubt-worker")
-	if _, err = f.Write(content); err == nil {
+	if _, err = f.WriteString(content); err == nil {
 		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
 	}
 	if err != nil {

@@ -152,7 +152,7 @@ func handed(t *testing.T) *sandbox.Binary {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := sandbox.NewBinary(content)
+	b, err := sandbox.NewBinary(string(content))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestABinaryThatIsHandedOverStandsBehindTheSameWalls(t *testing.T) {
 	}
 	if content, err := os.ReadFile("/bin/true"); err != nil {
 		t.Error(err)
-	} else if b, err := sandbox.NewBinary(content); redoubt.KindOf(err) != redoubt.Unavailable {
+	} else if b, err := sandbox.NewBinary(string(content)); redoubt.KindOf(err) != redoubt.Unavailable {
 		t.Errorf("a binary that needs libraries: got %v and %v, want it refused", b, err)
 	}
 	content, err := os.ReadFile("/proc/self/exe")
@@ -199,7 +199,7 @@ func TestABinaryThatIsHandedOverStandsBehindTheSameWalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	binary.NativeEndian.PutUint16(content[18:], uint16(elf.EM_S390))
-	if b, err := sandbox.NewBinary(content); redoubt.KindOf(err) != redoubt.Unavailable {
+	if b, err := sandbox.NewBinary(string(content)); redoubt.KindOf(err) != redoubt.Unavailable {
 		t.Errorf("a binary of another machine: got %v and %v, want it refused", b, err)
 	}
 	for _, p := range []sandbox.Program{{Path: "/bin/true", Binary: b}, {Binary: b}} {

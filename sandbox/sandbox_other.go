@@ -15,7 +15,7 @@ import (
 type Binary struct{}
 
 // NewBinary refuses.
-func NewBinary([]byte) (*Binary, error) { return nil, errLinux }
+func NewBinary(string) (*Binary, error) { return nil, errLinux }
 
 // Close does nothing.
 func (*Binary) Close() error { return nil }

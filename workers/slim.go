@@ -12,7 +12,5 @@ var slim = sync.OnceValues(func() (*sandbox.Binary, error) {
 	if len(built) == 0 {
 		return nil, nil
 	}
-	binary, err := sandbox.NewBinary(built)
-	release(built) // it has its own copy
-	return binary, err
+	return sandbox.NewBinary(built)
 })

@@ -30,7 +30,7 @@ func TestOnlyANodeThatTheEstateGivesAClusterHasOne(t *testing.T) {
 
 // TestABuiltInBinaryThatCannotBeUsedIsToldOf, and modules have a driver all the same.
 func TestABuiltInBinaryThatCannotBeUsedIsToldOf(t *testing.T) {
-	built = []byte("of another machine")
+	built = "of another machine"
 	var log bytes.Buffer
 	drivers, _, err := Drivers(&estate.Estate{}, estate.Node{}, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil || drivers[compute.DriverWasm] == nil {

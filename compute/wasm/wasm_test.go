@@ -58,7 +58,7 @@ var handed = sync.OnceValue(func() *sandbox.Binary {
 	if err != nil {
 		return nil
 	}
-	b, err := sandbox.NewBinary(content)
+	b, err := sandbox.NewBinary(string(content))
 	if err != nil {
 		return nil
 	}
