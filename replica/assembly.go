@@ -109,7 +109,11 @@ func (x *assembly) put(from int, b []byte) {
 	}
 	if end := from + len(b); end > len(x.b) {
 		if end > cap(x.b) {
-			x.b = larger(x.b, max(end, x.size))
+			n := x.size
+			if end <= firstRoom { // it is gone on from, and little was there
+				n = min(n, firstRoom)
+			}
+			x.b = larger(x.b, max(end, n)) // how large it is is not known while what was kept of it is laid down
 		}
 		x.b = x.b[:end]
 	}

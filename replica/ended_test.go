@@ -13,10 +13,11 @@ import (
 // ending is a journal of which a peer is told nothing more from some moment on.
 type ending struct {
 	redoubt.Journal
-	sets []string
+	sets  []string
+	grown chan struct{}
 }
 
-func (e *ending) Changed() <-chan struct{} { return nil }
+func (e *ending) Changed() <-chan struct{} { return e.grown }
 
 func (e *ending) Sets(context.Context, redoubt.NodeName) (sets []string, err error) {
 	sets, e.sets = e.sets, nil // as if it had ended just behind this
@@ -75,10 +76,31 @@ func TestAMeetingOutlastsTheEndOfItsPeer(t *testing.T) {
 			})
 		})
 	}
-	// What is not there although the peer is met is a fault.
-	s := New(Options{Journal: &ending{sets: []string{"SET"}}, Peer: "peer"})
+}
+
+// TestWhatIsNotThereForAPeerThatIsMetEndsTheMeeting, at once or, where there was nothing at all for it, with what comes.
+func TestWhatIsNotThereForAPeerThatIsMetEndsTheMeeting(t *testing.T) {
 	fault := &redoubt.Error{Kind: redoubt.NotFound}
+	s := New(Options{Journal: &ending{sets: []string{"SET"}}, Peer: "peer"})
 	if err := s.unlessEnded(t.Context(), fault); !errors.Is(err, fault) {
 		t.Errorf("got %v, want the fault", err)
 	}
+	faketime.Test(t, func(t *testing.T) {
+		j := &ending{grown: make(chan struct{})}
+		s := New(Options{Journal: j, Peer: "peer"})
+		got := make(chan error, 1)
+		go func() { got <- s.unlessEnded(t.Context(), fault) }()
+		synctest.Wait()
+		j.sets = []string{"SET"}
+		close(j.grown)
+		synctest.Wait()
+		select {
+		case err := <-got:
+			if !errors.Is(err, fault) {
+				t.Errorf("got %v, want the fault", err)
+			}
+		default:
+			t.Error("it waits although there is something for the peer")
+		}
+	})
 }

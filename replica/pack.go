@@ -23,13 +23,14 @@ type packer struct {
 // Codecs are what packs and unpacks without a dictionary. Each holds megabytes: the sessions of a node share them, so that those
 // that have nothing to say keep none. The zero Codecs is ready; its methods may be called at once.
 type Codecs struct {
-	small, middle, large, quick sync.Pool // of *zstd.Encoder: with windows of smallWindow, of middleWindow, of what is packed whole, and at the fastest level
-	decoders                    sync.Pool // of *zstd.Decoder
+	small, middle, quick sync.Pool // of *zstd.Encoder: with windows of smallWindow and of middleWindow, and at the fastest level
+	decoders             sync.Pool // of *zstd.Decoder
 }
 
 // encode compresses; quickly is for a road that carries as much as a core has time for. Its result may be longer than plain.
 func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
-	pool, level, window := &c.large, zstd.SpeedBetterCompression, maxWholeBytes
+	var pool *sync.Pool // none for what is larger: three times the memory of the next, and seldom needed
+	level, window := zstd.SpeedBetterCompression, windowOver(len(plain))
 	switch {
 	case quickly:
 		pool, level, window = &c.quick, zstd.SpeedFastest, quickWindow
@@ -38,14 +39,17 @@ func (c *Codecs) encode(plain []byte, quickly bool) ([]byte, error) {
 	case len(plain) <= middleWindow:
 		pool, window = &c.middle, middleWindow
 	}
-	enc, ok := pool.Get().(*zstd.Encoder)
-	if !ok {
+	var enc *zstd.Encoder
+	if pool != nil {
+		enc, _ = pool.Get().(*zstd.Encoder)
+	}
+	if enc == nil {
 		var err error
 		if enc, err = newEncoder(window, zstd.WithEncoderLevel(level)); err != nil {
 			return nil, err
 		}
 	}
-	if window < maxWholeBytes { // the largest has three times the memory of the next, and is seldom needed
+	if pool != nil {
 		defer pool.Put(enc)
 	}
 	if quickly && len(plain) >= sampleFrom && !shrinks(enc, plain) {
@@ -144,8 +148,7 @@ func (p *packer) compress(ctx context.Context, set string, entry *redoubt.Journa
 	return packing, packed, nil
 }
 
-// newEncoder makes one that finds what repeats within window bytes. Its memory is 4 MB and the window, half as much again: a node holds one
-// for each precedence that it sends at, and one more for each difference.
+// newEncoder makes one that finds what repeats within window bytes. Its memory is 4 MB and the window, half as much again.
 func newEncoder(window int, more ...zstd.EOption) (*zstd.Encoder, error) {
 	return zstd.NewWriter(nil, append([]zstd.EOption{zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(window)}, more...)...)

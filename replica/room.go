@@ -2,11 +2,12 @@ package replica
 
 import "sync"
 
-// rooms are buffers of a segment that came, and largeRooms those of a large one: on a fast link the collector would spend a third of the processor on
-// finding them again.
+// rooms are buffers of segments that came, of up to settlingBytes, and largeRooms those of more than half of maxSegment, as all but the last of a large
+// content are: on a fast link the collector would spend a third of the processor on finding them again.
 var rooms, largeRooms sync.Pool
 
-// firstRoom is made for a segment when its first piece has come: what it will be is only announced.
+// firstRoom is made for a segment when its first piece has come: what it will be is only announced. Once that is full there is room for all of it: a peer
+// can have one of maxSegment held for each precedence, whatever it sends.
 const firstRoom = 1 << 20
 
 // room is an empty buffer for n bytes, or for the first of them.
@@ -23,10 +24,10 @@ func room(n int64) []byte {
 func larger(b []byte, n int) (out []byte) {
 	if n <= maxSegment/2 {
 		out = make([]byte, len(b), n)
-	} else if held, ok := largeRooms.Get().(*[]byte); ok && cap(*held) >= n {
+	} else if held, ok := largeRooms.Get().(*[]byte); ok {
 		out = (*held)[:len(b)]
 	} else {
-		out = make([]byte, len(b), max(n, maxSegment))
+		out = make([]byte, len(b), maxSegment)
 	}
 	copy(out, b)
 	leave(b)

@@ -152,17 +152,22 @@ func (s *Session) Run(ctx context.Context) error {
 	return err
 }
 
-// unlessEnded is the end of what sends. To a peer that was ended after we began to read for it nothing is sent any more: the meeting goes
-// on for what it has still to hand over and to say, as that its keys are gone.
+// unlessEnded waits with the end of what sends, where it met that nothing of a set is there, for as long as there is nothing at all for the peer: one that
+// was ended after we began to read for it. The meeting goes on for what it has still to hand over and to say, as that its keys are gone. Where there
+// is something for it after all, err ends the meeting, and the next begins anew.
 func (s *Session) unlessEnded(ctx context.Context, err error) error {
-	if redoubt.KindOf(err) != redoubt.NotFound {
-		return err
+	for redoubt.KindOf(err) == redoubt.NotFound {
+		grown := s.o.Journal.Changed()
+		if sets, fault := s.o.Journal.Sets(ctx, s.o.Peer); fault != nil || len(sets) > 0 {
+			return err
+		}
+		select {
+		case <-grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	if sets, fault := s.o.Journal.Sets(ctx, s.o.Peer); fault != nil || len(sets) > 0 {
-		return err
-	}
-	<-ctx.Done()
-	return ctx.Err()
+	return err
 }
 
 // greet exchanges hellos. Whose state is not the one that was known starts from nothing.

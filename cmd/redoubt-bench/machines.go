@@ -5,15 +5,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
+	"time"
 )
 
-// machines gives each process as large a share of a processor as the others, whatever they leave of theirs, by control groups: as if each had
-// a machine of its own, a slow one. Disk and memory they still share.
+// machines gives each server as large a share of a processor as the others, whatever they leave of theirs, by control groups: as if each had
+// a machine of its own, a slow one. Disk and memory they still share; clients have what is left.
 type machines struct {
-	dir   string // the groups' parent
-	share float64
-	v1    bool
+	dir    string   // the groups' parent
+	groups []string // in it
+	share  float64
+	v1     bool
 }
 
 const quotaPeriod = 10_000 // µs: short, that nobody stands still for long
@@ -21,8 +25,8 @@ const quotaPeriod = 10_000 // µs: short, that nobody stands still for long
 // newMachines makes room for groups of version 2 or of version 1's cpu controller. It needs root.
 func newMachines(share float64) (*machines, error) {
 	const root = "/sys/fs/cgroup"
-	if share > 1 {
-		return nil, errors.New("-share is at most 1, a whole processor")
+	if most := float64(runtime.NumCPU()) / 5; share < 0.1 || share > most { // four servers, and as much for who uses them
+		return nil, fmt.Errorf("-share is at least 0.1 of a processor, and here at most %.1f", most)
 	}
 	m := &machines{share: share}
 	name := fmt.Sprintf("redoubt-bench-%d", os.Getpid())
@@ -37,7 +41,11 @@ func newMachines(share float64) (*machines, error) {
 	if err := os.Mkdir(m.dir, 0o755); err != nil {
 		return nil, err
 	}
-	return m, control(m.dir, "cgroup.subtree_control", "+cpu")
+	if err := control(m.dir, "cgroup.subtree_control", "+cpu"); err != nil {
+		m.end()
+		return nil, err
+	}
+	return m, nil
 }
 
 // give puts a process on the machine of that name.
@@ -46,6 +54,9 @@ func (m *machines) give(name string, pid int) error {
 	quota := strconv.Itoa(int(m.share * quotaPeriod))
 	if err := os.MkdirAll(group, 0o755); err != nil {
 		return err
+	}
+	if !slices.Contains(m.groups, group) {
+		m.groups = append(m.groups, group)
 	}
 	var err error
 	if m.v1 {
@@ -56,11 +67,20 @@ func (m *machines) give(name string, pid int) error {
 	return errors.Join(err, control(group, "cgroup.procs", strconv.Itoa(pid)))
 }
 
-// end removes the groups of processes that have ended.
+// end removes the groups. A process leaves its group a little after its end is known.
 func (m *machines) end() {
-	groups, _ := filepath.Glob(filepath.Join(m.dir, "*", ""))
-	for _, g := range append(groups, m.dir) {
-		_ = os.Remove(g)
+	for _, g := range append(m.groups, m.dir) {
+		err := os.Remove(g)
+		for range 200 {
+			if err == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+			err = os.Remove(g)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "redoubt-bench: a control group is left:", err)
+		}
 	}
 }
 

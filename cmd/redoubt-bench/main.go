@@ -38,7 +38,7 @@ func main() {
 	flag.BoolVar(&o.fromHome, "from-home", false, "with -nodes: what is put at the home goes to the device, instead of the other way")
 	lan := flag.Bool("lan", false, "instead: measure what a device takes over a fast link against what the same store takes from clients")
 	raise := flag.Bool("raise", false, "instead: measure what a guard raises into a higher enclave against what the lower store takes from clients")
-	flag.Float64Var(&o.share, "share", 0, "with -raise: every process has this share of a processor, as if each had a machine of its own (needs root)")
+	flag.Float64Var(&o.share, "share", 0, "with -raise: every server has this share of a processor, as if each had a machine of its own (needs root)")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	jobs := flag.Bool("jobs", false, "instead: measure how soon jobs start, how many a second run, and what they read and write against the S3 path")
 	containers := flag.Bool("containers", false, "instead: measure jobs in images beside podman (needs root for podman)")

@@ -319,7 +319,9 @@ func (r *raising) find() (err error) {
 					err = errors.Join(err, r.machines.give(strings.ReplaceAll(p, " ", "-"), all[p]))
 				}
 			}
-			return err
+			if err == nil { // else a half was just ending
+				return nil
+			}
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
