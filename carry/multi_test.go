@@ -101,6 +101,9 @@ func TestASlowPathBesideAFastOneIsNeverAHindrance(t *testing.T) {
 		{"on and off", carrytest.Road{BitsPerSec: 1e6, Delay: 50 * time.Millisecond, QueueBytes: 60_000}, carrytest.LinkC},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			if testing.Short() && c.fast.BitsPerSec > 1e6 {
+				t.Skip("-short: ten times as many datagrams, through the same code")
+			}
 			alone := goodput(t, 5, 20*time.Second, time.Minute, c.fast)
 			both := goodput(t, 5, 20*time.Second, time.Minute, c.fast, c.slow)
 			t.Logf("alone %.0f kbit/s, both %.0f", alone*8/1000, both*8/1000)
