@@ -123,15 +123,9 @@ func (e *Engine) awaitTables(ctx context.Context, before []string) error {
 		if err := e.stuck(); err != nil {
 			return false, err
 		}
-		levels, err := e.idx.SSTables() // again each time: a file may have been about to be used
+		used, err := e.usedTables() // again each time: a file may have been about to be used
 		if err != nil {
-			return false, indexError(err)
-		}
-		used := map[string]bool{}
-		for _, level := range levels {
-			for _, t := range level {
-				used[tableFile(uint64(t.BackingSSTNum))] = true
-			}
+			return false, err
 		}
 		for _, name := range e.fs.tables() {
 			if slices.Contains(before, name) && !used[name] {
@@ -140,6 +134,21 @@ func (e *Engine) awaitTables(ctx context.Context, before []string) error {
 		}
 		return true, nil
 	})
+}
+
+// usedTables are the table files that the index uses.
+func (e *Engine) usedTables() (map[string]bool, error) {
+	levels, err := e.idx.SSTables()
+	if err != nil {
+		return nil, indexError(err)
+	}
+	used := map[string]bool{}
+	for _, level := range levels {
+		for _, t := range level {
+			used[tableFile(uint64(t.BackingSSTNum))] = true
+		}
+	}
+	return used, nil
 }
 
 // scrubBlobs empties and removes every closed segment that holds a dead byte.

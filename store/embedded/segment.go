@@ -225,8 +225,8 @@ func (s *segments) readHeaders(f vfs.File, name string) (found []header, page []
 	return found, page, nil
 }
 
-// load opens every segment of the directory. A file without a header was being made
-// when a crash came, if it is all zero there; else it is corrupt.
+// load opens every segment of the directory. A file without a header was being made, or dropped,
+// when a crash came, if it looks like that there; else it is corrupt.
 func (s *segments) load() error {
 	names, err := s.fs.List(s.dir)
 	if err != nil {
@@ -250,7 +250,7 @@ func (s *segments) loadOne(name string) error {
 	case err != nil:
 		f.Close()
 		return err
-	case len(found) == 0 && unmade(page):
+	case len(found) == 0 && cutShort(page):
 		return errors.Join(f.Close(), s.fs.Remove(s.path(name)))
 	case len(found) == 0 || s.byID[found[0].id] != nil:
 		f.Close()
@@ -271,12 +271,12 @@ func (s *segments) loadOne(name string) error {
 	return nil
 }
 
-// unmade tells of a header page that was never written whole: then the file holds
-// nothing yet. The copies are written one after the other with a sync between, the second first.
-func unmade(page []byte) bool {
+// cutShort tells of a header page that a crash left half written, when there was nothing in the file yet, or nothing any more. It is made in two copies, the
+// second first, with a sync between, and zeroed from front to back: so the first is zero, and of the second the end is, or the beginning.
+func cutShort(page []byte) bool {
 	const n = len(segmentMagic) + headerPlain + sealOverhead
 	second := page[headerStride:][:n]
-	return allZero(page[:n]) && (allZero(second) || second[n-1] == 0)
+	return allZero(page[:n]) && (second[0] == 0 || second[n-1] == 0)
 }
 
 // pin takes a reference to each of the segments that runs lie in, or to none.
