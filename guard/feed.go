@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -34,30 +33,28 @@ const (
 	maxHeldFiles  = 64 // bundles in files
 	pollEvery     = time.Second
 	againMax      = 30 * time.Second // between two tries of a source that is away
-	repeatEvery   = 2 * time.Second  // whatever comes, what is due has a turn then,
-	repeatShare   = 8                // of one part in so many of the time
+	newAfter      = 8                // that are lacking are asked for before something new has a turn,
+	newWithin     = time.Second      // if it comes within this
 )
 
-// repeats is when a bundle that was sent is sent again, if nothing newer comes: a high half that was away for a few minutes is fed without
-// anybody having to ask. While much comes nothing is repeated: it would take the road, and the time of both halves, from what is new.
-var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
-
 // Feeder is the low half of a raise: it takes bundles from the low node, and sends each of them one way. It keeps nothing on a disk: the low node has
-// all of it, and gives it again by its number. What was not sent whole, or not repeated as often as it is to be, when a feeder ends, the next one asks
-// for. Run is called once.
+// all of it, and gives it again by its number: what was not sent whole, or not repeated as often as it is to be, when a feeder ends, and what this one let
+// go before it was repeated once. Run is called once.
 type Feeder struct {
 	o    FeederOptions
 	busy time.Time // when something new was sent last; of the one that sends, as the next is
-	turn time.Time // when something is repeated whatever comes
+	turn time.Time // when something is repeated whatever comes,
+	ask  time.Time // and when something that was missed is asked for
 
 	fresh chan struct{} // there is something to send
 	asks  chan struct{} // there is something to ask for, or room
 
 	mu      sync.Mutex // guards what follows
 	note    note
-	lacking []uint64    // numbers that are to be asked for again, in their order
+	lacking []uint64    // numbers that are to be asked for again now, in their order, in turns with what is new
+	missed  []uint64    // those that were sent once, as far as is known, and not repeated: one is asked for when nothing else is to be done
 	had     bool        // one of the numbering came since this half began: what is passed over from then on was never its own
-	putsOff bool        // the last of them that was asked for did not come: what is new has its turn
+	ofOld   int         // how many of them were asked for since something new had its turn
 	waiting []*Outgoing // not sent yet
 	sent    []*Outgoing // to be repeated
 	spare   [][]byte    // memory of some that are over
@@ -76,7 +73,13 @@ func NewFeeder(o FeederOptions) (*Feeder, error) {
 	if err := hinted(o.Dir, noteName, &f.note, o.Log); err != nil {
 		return nil, err
 	}
-	f.lacking = f.note.lacking()
+	for _, serial := range f.note.lacking() {
+		if serial > f.note.Sent {
+			f.lacking = append(f.lacking, serial)
+		} else {
+			f.missed = append(f.missed, serial)
+		}
+	}
 	return f, nil
 }
 
@@ -92,7 +95,7 @@ func (f *Feeder) Run(ctx context.Context) error {
 	return errors.Join(err, <-failed)
 }
 
-// fetch takes bundles: what is lacking before what is new.
+// fetch takes bundles: what is lacking and what is new in turns.
 func (f *Feeder) fetch(ctx context.Context) error {
 	pause := time.Duration(0)
 	for ctx.Err() == nil {
@@ -143,18 +146,19 @@ func holds(all []*Outgoing) (memory, file int64) {
 	return memory, file
 }
 
-// take takes the next one. That it waits for something new ends where something is lacking.
+// take takes the next one. That it waits for something new ends, or does not begin, where something is lacking.
 func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 	f.mu.Lock()
 	b := &Outgoing{contents: &contents{dir: f.o.Dir}}
 	if last := len(f.spare) - 1; last >= 0 {
 		b.buf, f.spare = f.spare[last][:0], f.spare[:last]
 	}
-	have := f.note.Have
-	if len(f.lacking) > 0 && !f.putsOff {
+	have, lacks := f.note.Have, len(f.lacking) > 0
+	if f.ofOld++; lacks && f.ofOld <= newAfter {
 		b.of = f.lacking[0]
+	} else {
+		f.ofOld = 0
 	}
-	f.putsOff = false
 	f.mu.Unlock()
 	var err error
 	if b.of != 0 {
@@ -164,8 +168,13 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
-			for within.Err() == nil {
-				if await(within, f.asks, againMax); f.lacks() && !b.came.Load() {
+			for turn := lacks; within.Err() == nil; turn = false {
+				if turn {
+					wait(within, newWithin)
+				} else {
+					await(within, f.asks, againMax)
+				}
+				if f.lacks() && !b.came.Load() {
 					stop()
 				}
 			}
@@ -196,7 +205,7 @@ func (f *Feeder) putOff(serial uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if serial != 0 && len(f.lacking) > 0 && f.lacking[0] == serial {
-		f.lacking, f.putsOff = append(f.lacking[1:], serial), true
+		f.lacking, f.ofOld = append(f.lacking[1:], serial), newAfter
 	}
 }
 
@@ -220,14 +229,17 @@ func (f *Feeder) hold(b *Outgoing) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.note.Have.Numbering != b.Mark.Numbering { // another life of the lower state, or the first bundle that this half has
-		f.note, f.lacking, f.had = note{}, nil, false
+		f.note, f.lacking, f.missed, f.had = note{}, nil, nil, false
 	}
 	n, last := &f.note, f.note.Have.Serial
 	n.Have = b.Mark
 	for serial := max(last+1, n.oldest()); serial < b.Mark.Serial; serial++ { // void; or had, and a power cut, or the loss of a disk, took back what was noted
-		if f.had { // void; or another half's, which would ask for this one's in turn, and so on for ever
+		switch {
+		case f.had: // void; or another half's, which would ask for this one's in turn, and so on for ever
 			n.over(redoubt.NumberSpan{From: serial, To: serial})
-		} else {
+		case last == 0: // it knows nothing of those before it
+			f.missed = append(f.missed, serial)
+		default:
 			f.lacking = append(f.lacking, serial)
 		}
 	}
@@ -242,7 +254,7 @@ func (f *Feeder) hold(b *Outgoing) error {
 func (f *Feeder) giveUp(serial uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.o.Log.Warn("what was in a number is not known any more, or it is void", slog.Uint64("serial", serial))
+	f.o.Log.Info("what was in a number is not known any more, or it is void", slog.Uint64("serial", serial))
 	f.lacking = slices.DeleteFunc(f.lacking, func(n uint64) bool { return n == serial })
 	f.note.over(redoubt.NumberSpan{From: serial, To: serial})
 	return f.keep()
@@ -254,16 +266,20 @@ func (f *Feeder) keep() error { return hint(f.o.Dir, noteName, f.note) }
 // send sends what is new, in its order, then what is due once more.
 func (f *Feeder) send(ctx context.Context) error {
 	for ctx.Err() == nil {
-		if err := f.sendNew(ctx); err != nil {
+		went, err := f.sendNew(ctx)
+		if err == nil {
+			err = f.refeed()
+		}
+		if err == nil {
+			err = f.repeat(ctx)
+		}
+		if err != nil {
 			return err
 		}
-		if err := f.refeed(); err != nil {
-			return err
+		f.recall(time.Now())
+		if !went {
+			await(ctx, f.fresh, f.nextLook())
 		}
-		if err := f.repeat(ctx); err != nil {
-			return err
-		}
-		await(ctx, f.fresh, f.nextLook())
 	}
 	return nil
 }
@@ -274,35 +290,34 @@ func (f *Feeder) nextLook() time.Duration {
 	defer f.mu.Unlock()
 	d := pollEvery
 	free := min(time.Until(f.busy.Add(repeats[0])), time.Until(f.turn))
+	if len(f.missed) > 0 && len(f.lacking) == 0 {
+		d = min(d, max(time.Until(f.busy.Add(repeats[0])), 10*time.Millisecond))
+	}
 	for _, b := range f.sent {
 		d = min(d, max(time.Until(b.at), free, 10*time.Millisecond))
 	}
 	return d
 }
 
-func (f *Feeder) sendNew(ctx context.Context) error {
-	for ctx.Err() == nil {
-		f.mu.Lock()
-		var b *Outgoing
-		if len(f.waiting) > 0 {
-			b = f.waiting[0]
-		}
-		f.mu.Unlock()
-		if b == nil {
-			return nil
-		}
-		if err := f.o.Send(ctx, b, false); err != nil {
-			if ctx.Err() == nil {
-				f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
-			}
-			return nil // it is tried again
-		}
-		f.busy = time.Now()
-		if err := f.wasSent(b); err != nil {
-			return err
-		}
+// sendNew sends the next that waits, if one does.
+func (f *Feeder) sendNew(ctx context.Context) (went bool, err error) {
+	f.mu.Lock()
+	var b *Outgoing
+	if len(f.waiting) > 0 {
+		b = f.waiting[0]
 	}
-	return nil
+	f.mu.Unlock()
+	if b == nil {
+		return false, nil
+	}
+	if err := f.o.Send(ctx, b, false); err != nil {
+		if ctx.Err() == nil {
+			f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
+		}
+		return false, nil // it is tried again
+	}
+	f.busy = time.Now()
+	return true, f.wasSent(b)
 }
 
 // wasSent has a bundle repeated, and lets go of the oldest for which there is no more room. What it had of another number is with it from now on.
@@ -330,140 +345,19 @@ func (f *Feeder) wasSent(b *Outgoing) error {
 	return f.keep()
 }
 
-// end lets go of a bundle that was sent, with mu held.
+// end lets go of a bundle that was sent, with mu held. It is missed if it was never repeated, but for what was missed before and had all the room.
 func (f *Feeder) end(b *Outgoing) {
 	f.sent = slices.DeleteFunc(f.sent, func(x *Outgoing) bool { return x == b })
-	if b.Mark.Numbering == f.note.Have.Numbering {
+	switch {
+	case b.Mark.Numbering != f.note.Have.Numbering:
+	case b.step == 0 && (b.of == 0 || len(f.sent) > 0):
+		f.missed = append(f.missed, b.Mark.Serial)
+	default:
 		f.note.over(redoubt.NumberSpan{From: b.Mark.Serial, To: b.Mark.Serial})
 	}
 	if f.reuse(b.close()); len(f.sent)+len(f.waiting) == 0 {
 		f.spare = nil // nothing goes on
 	}
-}
-
-// repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
-// whatever comes: a writer that never rests does not keep what was lost from ever coming.
-func (f *Feeder) repeat(ctx context.Context) error {
-	began := time.Now()
-	turn := !began.Before(f.turn)
-	for ctx.Err() == nil {
-		now := time.Now()
-		b := f.due(now)
-		if b == nil {
-			f.turn = now.Add(repeatEvery)
-			return nil
-		}
-		within, end := ctx, func() {}
-		idle := len(f.fresh) == 0 && now.Sub(f.busy) >= repeats[0]
-		switch took := now.Sub(began); {
-		case idle:
-			within, end = f.whileIdle(ctx)
-		case !turn:
-			return nil
-		case took >= repeatEvery/repeatShare:
-			f.turn = now.Add(max(repeatEvery, repeatShare*took))
-			return nil
-		}
-		_ = f.o.Send(within, b, idle) // a road that fails: it was sent once, and the next repeat follows
-		cut := within.Err() != nil
-		end()
-		if cut {
-			return nil
-		}
-		if err := f.repeated(b, now); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// repeated plans the next repeat of a bundle, or lets go of it.
-func (f *Feeder) repeated(b *Outgoing, now time.Time) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if b.step++; b.step < len(repeats) {
-		b.at = now.Add(repeats[b.step])
-		return nil
-	}
-	f.end(b)
-	return f.keep()
-}
-
-// due is the bundle whose repeat is due longest; nil: none is.
-func (f *Feeder) due(now time.Time) (first *Outgoing) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, b := range f.sent {
-		if !now.Before(b.at) && (first == nil || b.at.Before(first.at)) {
-			first = b
-		}
-	}
-	return first
-}
-
-// whileIdle is ctx until there is something new.
-func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
-	ctx, stop := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		select {
-		case <-f.fresh:
-			wake(f.fresh)
-			stop()
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { stop(); <-ended }
-}
-
-// Refeed is what a person at the low side asks to be sent once more.
-type Refeed struct {
-	Serials []redoubt.NumberSpan `json:"serials"` // of the newest numbering
-}
-
-// AskRefeed asks the feeder whose folder is dir to send numbers again: in a gap there may be numbers that never were, and what is still lacking then is a
-// gap still. NotFound: it never had any of them, or so long ago that nobody knows what was in them; then raising anew is what is left.
-func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
-	var n note
-	if err := record(dir, noteName, &n); err != nil {
-		return err
-	}
-	if n.Have.Serial == 0 || !slices.ContainsFunc(serials, func(s redoubt.NumberSpan) bool { return s.From <= n.Have.Serial && s.To >= n.oldest() }) {
-		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is known any more"),
-			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
-	}
-	return keepRecord(dir, refeedName, Refeed{Serials: serials})
-}
-
-// refeed takes what a person asked for: what is held is due now, the rest is asked for.
-func (f *Feeder) refeed() error {
-	path := filepath.Join(f.o.Dir, refeedName)
-	if _, err := os.Stat(path); err != nil {
-		return nil
-	}
-	var asked Refeed
-	if err := hinted(f.o.Dir, refeedName, &asked, f.o.Log); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for serial := f.note.oldest(); serial <= f.note.Have.Serial; serial++ {
-		if !redoubt.InSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
-			continue
-		}
-		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Serial == serial }); i >= 0 {
-			f.sent[i].at, f.sent[i].step = time.Now(), 0
-			continue
-		}
-		f.note.undo(serial)
-		f.lacking = append(f.lacking, serial)
-	}
-	wake(f.asks)
-	if err := f.keep(); err != nil {
-		return err
-	}
-	return diskFault(f.o.Dir, removed(os.Remove(path)))
 }
 
 // wake has who waits look again.

@@ -55,6 +55,7 @@ type lowNode struct {
 	void    []uint64
 	haves   []uint64            // what the guard said it had, by number
 	held    map[uint64][]string // what was in each number that is not void
+	said    map[uint64][]uint64 // which others each said to be void
 	agains  []uint64            // what was asked for again
 	cut     int                 // of the next bundle so many bytes are written before it fails; 0: it does not
 	away    error               // what is answered instead
@@ -67,14 +68,17 @@ func newLowNode(t *testing.T) *lowNode {
 	if inRealTime(func() { id, err = keys.NewIdentity() }); err != nil {
 		t.Fatal(err)
 	}
-	return &lowNode{t: t, to: id, key: ed25519.NewKeyFromSeed(make([]byte, 32)), news: make(chan struct{}, 100), last: redoubt.BundleMark{Numbering: [16]byte{1}}, held: map[uint64][]string{}}
+	return &lowNode{t: t, to: id, key: ed25519.NewKeyFromSeed(make([]byte, 32)), news: make(chan struct{}, 100), last: redoubt.BundleMark{Numbering: [16]byte{1}}, held: map[uint64][]string{}, said: map[uint64][]uint64{}}
 }
 
 func (n *lowNode) write(items ...string) {
 	n.mu.Lock()
 	n.items = append(n.items, items...)
 	n.mu.Unlock()
-	n.news <- struct{}{}
+	select {
+	case n.news <- struct{}{}:
+	default: // it is told of enough
+	}
 }
 
 func (n *lowNode) HandRaise(ctx context.Context, _ redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (m redoubt.BundleMark, err error) {
@@ -130,7 +134,7 @@ func (n *lowNode) HandAgain(_ context.Context, _ redoubt.Credential, peer redoub
 	if !ok {
 		return m, redoubt.NotFound
 	}
-	return n.make(items, nil, append(slices.Clip(n.void), serial), w)
+	return n.make(items, nil, slices.Concat(n.void, n.said[serial], []uint64{serial}), w)
 }
 
 // make makes a bundle of items; pending: what is to come in the next where this one is void.
@@ -140,7 +144,7 @@ func (n *lowNode) make(items, pending []string, void []uint64, w io.Writer) (m r
 	file, id := n.bundle(m, n.last.ID, said)
 	m.ID = id
 	n.last, n.pending, n.mark = m, pending, m
-	n.held[m.Serial] = items
+	n.held[m.Serial], n.said[m.Serial] = items, void
 	if n.cut > 0 {
 		_, _ = w.Write(file[:n.cut])
 		n.cut = 0

@@ -26,6 +26,9 @@
 #ifndef DISKS		/* times that the low half's note is lost, too: by a power cut, or with its disk */
 #define DISKS 0
 #endif
+#ifndef MISSES		/* of bundles that the low half lets go of before it repeats them: it asks for them once more */
+#define MISSES 0
+#endif
 #ifndef SPLITS		/* the last number of a bundle that may be full before all is in it */
 #define SPLITS 3
 #endif
@@ -65,7 +68,7 @@ short l_new, l_again;	/* in its memory: what was not sent yet, and what is to be
 short l_covered;	/* and the numbers whose content something of l_new has */
 byte l_of[BUNDLES + 1];	/* whose content a bundle has; 0: its own */
 
-byte l_aborts = ABORTS, l_refeeds = REFEEDS, l_anews = ANEWS, l_disks = DISKS;
+byte l_aborts = ABORTS, l_refeeds = REFEEDS, l_anews = ANEWS, l_disks = DISKS, l_misses = MISSES;
 
 byte r_losses = LOSSES;
 
@@ -197,7 +200,7 @@ end_nothing_to_hand:
 		voids[l_made] = l_void | voids[n] | bit(n);
 #endif
 		l_of[l_made] = n; l_mark = l_made; l_in = l_void }
-	:: atomic { lacking == 0 && l_cursor < l_end -> all = (l_cursor == 0);
+	:: atomic { l_cursor < l_end -> all = (l_cursor == 0);	/* also beside what is lacking: they take turns */
 		if
 		:: all && l_part > 0 -> from = l_part; to = l_whole
 		:: all && l_part == 0 -> to = l_end
@@ -248,7 +251,14 @@ end_all_sent:
 		:: broken; ends()			/* it ends before it notes that */
 		fi; n = 0 }
 	:: atomic { l_new == 0 && l_again != 0 -> lowest(n, l_again); road(n); l_again = l_again & ~bit(n); l_over = l_over | bit(n); n = 0 }
-	:: atomic { l_again != 0 && !off -> lowest(n, l_again); l_again = l_again & ~bit(n); l_over = l_over | bit(n); n = 0 }	/* there is no room for it */
+#ifndef ALONE		/* there is no room for it, and what there was is over: it was repeated, or given again before */
+	:: atomic { l_again != 0 && !off -> lowest(n, l_again); l_again = l_again & ~bit(n); l_over = l_over | bit(n); n = 0 }
+#endif
+	:: atomic { l_again != 0 && l_misses > 0 && !off -> l_misses--; lowest(n, l_again); l_again = l_again & ~bit(n);
+#ifdef PLANT_MISSED		/* what was let go before it was repeated is taken for over */
+		l_over = l_over | bit(n);
+#endif
+		n = 0 }
 	:: atomic { l_new + l_again != 0 && broken; ends() }
 	:: atomic { l_disks > 0 && !off -> l_disks--; ends(); l_have = 0; l_over = 0 }
 	od
@@ -263,7 +273,9 @@ end_nothing_to_do:
 	do
 	:: atomic { l_refeeds > 0 && !off && l_have > 0 -> l_refeeds--; n = 1; do :: n < l_have -> n++ :: break od; l_over = l_over & ~bit(n); n = 0 }
 	:: atomic { l_anews > 0 && !off -> l_anews--; anew() }
+	#ifndef ALONE		/* nobody looks */
 	:: atomic { still && h_stage == 0 && h_gaps != 0 && fed < 3 -> fed++; l_over = l_over & ~h_gaps }	/* she does not do so for ever */
+#endif
 	od
 }
 

@@ -1,0 +1,162 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"redoubt"
+)
+
+// repeats is when a bundle that was sent is sent again, if nothing newer comes: a high half that was away for a few minutes is fed without
+// anybody having to ask. While much comes nothing is repeated: it would take the road, and the time of both halves, from what is new.
+var repeats = []time.Duration{300 * time.Millisecond, 2 * time.Second, 20 * time.Second, 3 * time.Minute}
+
+const (
+	repeatEvery = 2 * time.Second // whatever comes, what is due has a turn then,
+	repeatShare = 8               // of one part in so many of the time
+)
+
+// idle says whether nothing new was sent for a while.
+func (f *Feeder) idle(now time.Time) bool { return now.Sub(f.busy) >= repeats[0] }
+
+// repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
+// whatever comes: a writer that never rests does not keep what was lost from ever coming.
+func (f *Feeder) repeat(ctx context.Context) error {
+	began := time.Now()
+	turn := !began.Before(f.turn)
+	for ctx.Err() == nil {
+		now := time.Now()
+		b := f.due(now)
+		if b == nil {
+			f.turn = now.Add(repeatEvery)
+			return nil
+		}
+		within, end := ctx, func() {}
+		idle := len(f.fresh) == 0 && f.idle(now)
+		switch took := now.Sub(began); {
+		case idle:
+			within, end = f.whileIdle(ctx)
+		case !turn:
+			return nil
+		case took >= repeatEvery/repeatShare:
+			f.turn = now.Add(max(repeatEvery, repeatShare*took))
+			return nil
+		}
+		_ = f.o.Send(within, b, idle) // a road that fails: it was sent once, and the next repeat follows
+		cut := within.Err() != nil
+		end()
+		if cut {
+			return nil
+		}
+		if err := f.repeated(b, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// repeated plans the next repeat of a bundle, or lets go of it.
+func (f *Feeder) repeated(b *Outgoing, now time.Time) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b.step++; b.step < len(repeats) {
+		b.at = now.Add(repeats[b.step])
+		return nil
+	}
+	f.end(b)
+	return f.keep()
+}
+
+// due is the bundle whose repeat is due longest; nil: none is.
+func (f *Feeder) due(now time.Time) (first *Outgoing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, b := range f.sent {
+		if !now.Before(b.at) && (first == nil || b.at.Before(first.at)) {
+			first = b
+		}
+	}
+	return first
+}
+
+// whileIdle is ctx until there is something new.
+func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
+	ctx, stop := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-f.fresh:
+			wake(f.fresh)
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { stop(); <-ended }
+}
+
+// recall has the oldest that was missed asked for, if there is time: nobody here knows whether it arrived, and what did is not taken twice. Where
+// something new comes all the time one has its turn.
+func (f *Feeder) recall(now time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.missed) == 0 || len(f.lacking) > 0 || !f.ask.Before(now) && (!f.idle(now) || len(f.waiting) > 0) {
+		return
+	}
+	f.lacking, f.missed, f.ask = append(f.lacking, f.missed[0]), f.missed[1:], now.Add(repeatEvery)
+	wake(f.asks)
+}
+
+// Refeed is what a person at the low side asks to be sent once more.
+type Refeed struct {
+	Serials []redoubt.NumberSpan `json:"serials"` // of the newest numbering
+}
+
+// AskRefeed asks the feeder whose folder is dir to send numbers again: in a gap there may be numbers that never were, and what is still lacking then is a
+// gap still. NotFound: it never had any of them, or so long ago that nobody knows what was in them; then raising anew is what is left.
+func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
+	var n note
+	if err := record(dir, noteName, &n); err != nil {
+		return err
+	}
+	if n.Have.Serial == 0 || !slices.ContainsFunc(serials, func(s redoubt.NumberSpan) bool { return s.From <= n.Have.Serial && s.To >= n.oldest() }) {
+		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is known any more"),
+			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
+	}
+	return keepRecord(dir, refeedName, Refeed{Serials: serials})
+}
+
+// refeed takes what a person asked for: what is held is due now, the rest is asked for.
+func (f *Feeder) refeed() error {
+	path := filepath.Join(f.o.Dir, refeedName)
+	if _, err := os.Stat(path); err != nil {
+		return nil
+	}
+	var asked Refeed
+	if err := hinted(f.o.Dir, refeedName, &asked, f.o.Log); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for serial := f.note.oldest(); serial <= f.note.Have.Serial; serial++ {
+		if !redoubt.InSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
+			continue
+		}
+		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Serial == serial }); i >= 0 {
+			f.sent[i].at, f.sent[i].step = time.Now(), 0
+			continue
+		}
+		f.note.undo(serial)
+		f.lacking = append(f.lacking, serial)
+		f.missed = slices.DeleteFunc(f.missed, func(n uint64) bool { return n == serial })
+	}
+	wake(f.asks)
+	if err := f.keep(); err != nil {
+		return err
+	}
+	return diskFault(f.o.Dir, removed(os.Remove(path)))
+}

@@ -1,0 +1,177 @@
+package guard
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"redoubt"
+	"redoubt/faketime"
+)
+
+// smallFeeder is one in a folder of its own that has memory for so many bundles.
+func smallFeeder(t *testing.T, low *lowNode, held int, send func(context.Context, *Outgoing, bool) error) *Feeder {
+	t.Helper()
+	one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
+	f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: send, Memory: int64(held)*int64(len(one)) + 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// TestWhatWasPushedOutBeforeItsRepeatsComes: a burst that is more than the half holds, of which the road loses everything once, waits for nobody to feed it
+// again. It is asked for once each, and a half that ends meanwhile leaves it to the next.
+func TestWhatWasPushedOutBeforeItsRepeatsComes(t *testing.T) {
+	for name, ends := range map[string]bool{"it goes on": false, "it ends behind the burst": true} {
+		faketime.Test(t, func(t *testing.T) {
+			low, above := newLowNode(t), t.TempDir()
+			high, over := newHighNode(t, low), &road{to: above, loses: map[uint64]int{}}
+			f := smallFeeder(t, low, 4, over.Send)
+			const many = 20
+			var want []string
+			go func() {
+				for i := range many {
+					low.write(fmt.Sprint(i))
+					time.Sleep(10 * time.Millisecond)
+				}
+			}()
+			for i := range many {
+				want, over.loses[uint64(i+1)] = append(want, fmt.Sprint(i)), 1
+			}
+			d := 10 * time.Minute
+			if ends {
+				d = 250 * time.Millisecond
+			}
+			if during(t, d, f.Run); ends {
+				feed(t, f.o.Dir, low, over, 10*time.Minute)
+			}
+			takeFor(t, above, high, 2*time.Minute)
+			high.wantAll(want...)
+			asked := slices.Clone(low.agains)
+			slices.Sort(asked)
+			if n := len(asked); n < many-4 || n > many+2 || len(slices.Compact(asked)) != n {
+				t.Errorf("%s: asked again for %v", name, low.agains)
+			}
+			var n note
+			if err := record(f.o.Dir, noteName, &n); err != nil || len(n.lacking()) > 0 {
+				t.Errorf("%s: it is asked for still: %v, %v", name, n, err)
+			}
+		})
+	}
+}
+
+// TestWhatIsMissedWaitsUntilNothingElseIsToBeDone: it takes nothing from what is new but a turn.
+func TestWhatIsMissedWaitsUntilNothingElseIsToBeDone(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		f := smallFeeder(t, low, 8, over.Send)
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { ended <- f.Run(ctx) }()
+		for i := range 40 {
+			low.write(fmt.Sprint(i))
+			time.Sleep(10 * time.Millisecond)
+		}
+		synctest.Wait()
+		if n := len(low.agains); n > 1 {
+			t.Errorf("%d were asked for again while 40 came in 0.4 s", n)
+		}
+		time.Sleep(time.Minute)
+		if n := len(low.agains); n < 30 {
+			t.Errorf("%d were asked for again when nothing came any more", n)
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestAFullRoadLeavesTurns to what is to be repeated, and to what was missed: something waits to be sent at every moment.
+func TestAFullRoadLeavesTurns(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		first, repeated := 0, 0
+		send := func(ctx context.Context, b *Outgoing, again bool) error {
+			wait(ctx, 100*time.Millisecond)
+			if over.sends(b.Mark.Serial) == 0 {
+				first++
+			} else {
+				repeated++
+			}
+			return over.Send(ctx, b, again)
+		}
+		f := smallFeeder(t, low, 10, send)
+		writer := sync.WaitGroup{}
+		writer.Go(func() {
+			for i := range 2000 {
+				low.write(fmt.Sprint(i))
+				time.Sleep(20 * time.Millisecond)
+			}
+		})
+		during(t, 40*time.Second, f.Run)
+		writer.Wait()
+		if all := first + repeated; first < all*3/4 || repeated < all/20 {
+			t.Errorf("%d sendings of what was new, and %d repeats", first, repeated)
+		}
+		if n := len(low.agains); n < 5 || n > int(40*time.Second/repeatEvery)+1 {
+			t.Errorf("%d of those that were missed were asked for", n)
+		}
+	})
+}
+
+// TestWhatIsLackingDoesNotHoldUpWhatIsNew: thousands of numbers are, since a half lost its note, or a person asked for them.
+func TestWhatIsLackingDoesNotHoldUpWhatIsNew(t *testing.T) {
+	for name, begin := range map[string]func(t *testing.T, f *Feeder){
+		"without a note": func(*testing.T, *Feeder) {},
+		"asked for": func(t *testing.T, f *Feeder) {
+			during(t, time.Second, f.Run)
+			f.note.over(redoubt.NumberSpan{From: 1, To: 4001})
+			f.missed = nil
+			if err := f.keep(); err != nil {
+				t.Fatal(err)
+			}
+			if err := AskRefeed(f.o.Dir, []redoubt.NumberSpan{{From: 1, To: 4000}}); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		faketime.Test(t, func(t *testing.T) {
+			low, over := newLowNode(t), &road{}
+			for serial := range uint64(4000) {
+				low.held[serial+1] = []string{fmt.Sprint(serial)}
+			}
+			low.last.Serial, low.last.ID = 4000, [32]byte{1}
+			low.write("first")
+			dir := t.TempDir()
+			f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: dir, Send: over.Send})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin(t, f)
+			if f, err = NewFeeder(f.o); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			ctx, stop := context.WithCancel(t.Context())
+			go func() { ended <- f.Run(ctx) }()
+			time.Sleep(10 * time.Second)
+			low.write("new")
+			time.Sleep(time.Second)
+			low.mu.Lock()
+			if some := len(low.items); some != 0 || len(low.agains) < 10 || len(low.agains) > 1000 {
+				t.Errorf("%s: %d things that are new wait, and %d were asked for again", name, some, len(low.agains))
+			}
+			low.mu.Unlock()
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
