@@ -109,11 +109,7 @@ func (x *assembly) put(from int, b []byte) {
 	}
 	if end := from + len(b); end > len(x.b) {
 		if end > cap(x.b) {
-			n := x.size
-			if end <= firstRoom { // it is gone on from, and little was there
-				n = min(n, firstRoom)
-			}
-			x.b = larger(x.b, max(end, n)) // how large it is is not known while what was kept of it is laid down
+			x.b = larger(x.b, end, x.size)
 		}
 		x.b = x.b[:end]
 	}

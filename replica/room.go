@@ -20,8 +20,13 @@ func room(n int64) []byte {
 	return make([]byte, 0, min(n, firstRoom))
 }
 
-// larger is a buffer for all n bytes of a segment of which the first fill the one that it had, which is left.
-func larger(b []byte, n int) (out []byte) {
+// larger is a buffer for end bytes or more of a segment of which the first fill the one that it had, which is left: for all of it, unless little of it was
+// there before. How large it is is not known while what was kept of it is laid down.
+func larger(b []byte, end, size int) (out []byte) {
+	n := max(end, size)
+	if end <= firstRoom {
+		n = max(end, min(size, firstRoom))
+	}
 	if n <= maxSegment/2 {
 		out = make([]byte, len(b), n)
 	} else if held, ok := largeRooms.Get().(*[]byte); ok {

@@ -72,10 +72,10 @@ func TestOfASegmentThatIsGoneOnFromLittleIsHeld(t *testing.T) {
 // TestALargeRoomIsUsedAgain: the pool forgets now and then, and under the race detector at random.
 func TestALargeRoomIsUsedAgain(t *testing.T) {
 	for range 1000 {
-		first := larger(make([]byte, firstRoom), maxSegment)
+		first := larger(make([]byte, firstRoom), firstRoom+1, maxSegment)
 		at := &first[0]
 		leave(first)
-		if second := larger(make([]byte, firstRoom), maxSegment); &second[0] == at {
+		if second := larger(make([]byte, firstRoom), firstRoom+1, maxSegment); &second[0] == at {
 			return
 		}
 	}

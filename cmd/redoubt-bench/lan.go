@@ -55,7 +55,7 @@ func runLAN(ctx context.Context, o options) error {
 		}
 		var alone, linked []figure
 		for round := range o.rounds {
-			a, err := lanAlone(ctx, o, nil, dir, l.size, l.n)
+			a, err := lanAlone(ctx, o, dir, l.size, l.n)
 			if err != nil {
 				return err
 			}
@@ -84,7 +84,7 @@ func middle(all []figure, of func(figure) float64) float64 {
 }
 
 // lanAlone is how many objects a second a fresh enclave without links takes, on a machine of its own where there are any.
-func lanAlone(ctx context.Context, o options, m *machines, dir string, size, n int) (figure, error) {
+func lanAlone(ctx context.Context, o options, dir string, size, n int) (figure, error) {
 	at, err := os.MkdirTemp(dir, "alone-")
 	if err != nil {
 		return figure{}, err
@@ -95,10 +95,8 @@ func lanAlone(ctx context.Context, o options, m *machines, dir string, size, n i
 		return figure{}, err
 	}
 	defer s.stop()
-	if m != nil {
-		if err := m.give("alone", s.pid); err != nil {
-			return figure{}, err
-		}
+	if err := o.machines.give("alone", s.pid); err != nil {
+		return figure{}, err
 	}
 	f, err := puts("alone", size, n/o.conns+1)(ctx, o, s)
 	if size >= mib {

@@ -12,7 +12,7 @@ import (
 )
 
 // machines gives each server as large a share of a processor as the others, whatever they leave of theirs, by control groups: as if each had
-// a machine of its own, a slow one. Disk and memory they still share; clients have what is left.
+// a machine of its own, a slow one. Disk and memory they still share; clients have what is left. nil: all share what there is.
 type machines struct {
 	dir    string   // the groups' parent
 	groups []string // in it
@@ -22,9 +22,12 @@ type machines struct {
 
 const quotaPeriod = 10_000 // µs: short, that nobody stands still for long
 
-// newMachines makes room for groups of version 2 or of version 1's cpu controller. It needs root.
+// newMachines makes room for groups of version 2 or of version 1's cpu controller; for no share it makes none. It needs root.
 func newMachines(share float64) (*machines, error) {
 	const root = "/sys/fs/cgroup"
+	if share == 0 {
+		return nil, nil
+	}
 	if most := float64(runtime.NumCPU()) / 5; share < 0.1 || share > most { // four servers, and as much for who uses them
 		return nil, fmt.Errorf("-share is at least 0.1 of a processor, and here at most %.1f", most)
 	}
@@ -50,6 +53,9 @@ func newMachines(share float64) (*machines, error) {
 
 // give puts a process on the machine of that name.
 func (m *machines) give(name string, pid int) error {
+	if m == nil {
+		return nil
+	}
 	group := filepath.Join(m.dir, name)
 	quota := strconv.Itoa(int(m.share * quotaPeriod))
 	if err := os.MkdirAll(group, 0o755); err != nil {
@@ -69,6 +75,9 @@ func (m *machines) give(name string, pid int) error {
 
 // end removes the groups. A process leaves its group a little after its end is known.
 func (m *machines) end() {
+	if m == nil {
+		return
+	}
 	for _, g := range append(m.groups, m.dir) {
 		err := os.Remove(g)
 		for range 200 {

@@ -77,8 +77,9 @@ type options struct {
 	seed                                 uint64
 	nodes                                string
 	full, fromHome                       bool
-	prefix                               []string // what the server is run under
-	share                                float64  // of a processor, of each server; 0: what it gets
+	prefix                               []string  // what the server is run under
+	share                                float64   // of a processor, of each server; 0: what it gets
+	machines                             *machines // by that share; nil: none
 }
 
 // figure is one measurement of one server in one round.

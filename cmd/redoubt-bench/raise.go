@@ -58,6 +58,10 @@ func runRaise(ctx context.Context, o options) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if o.machines, err = newMachines(o.share); err != nil {
+		return err
+	}
+	defer o.machines.end()
 	r, err := startRaise(ctx, o, dir)
 	if err != nil {
 		return err
@@ -76,7 +80,7 @@ func runRaise(ctx context.Context, o options) error {
 		var alone []figure
 		raised := make([][]raiseFigure, len(ways))
 		for round := range o.rounds {
-			a, err := lanAlone(ctx, o, r.machines, dir, l.size, l.n)
+			a, err := lanAlone(ctx, o, dir, l.size, l.n)
 			if err != nil {
 				return err
 			}
@@ -245,7 +249,7 @@ type raising struct {
 	bin, state string
 	low, high  *server
 	stages     []*server
-	machines   *machines // of the store alone and of each of them; nil: all share this one
+	machines   *machines // of each of them
 }
 
 const (
@@ -259,19 +263,11 @@ func (r *raising) call(ctx context.Context, args ...string) ([]byte, error) {
 
 func (r *raising) stop() {
 	exec.Command(r.bin, "down", "--state", r.state).Run()
-	if r.machines != nil {
-		r.machines.end()
-	}
 }
 
 // startRaise brings the estate up.
 func startRaise(ctx context.Context, o options, dir string) (r *raising, err error) {
-	r = &raising{state: filepath.Join(dir, "state")}
-	if o.share > 0 {
-		if r.machines, err = newMachines(o.share); err != nil {
-			return nil, err
-		}
-	}
+	r = &raising{state: filepath.Join(dir, "state"), machines: o.machines}
 	if r.bin, err = filepath.Abs(o.redoubt); err != nil {
 		return nil, err
 	}
@@ -315,9 +311,7 @@ func (r *raising) find() (err error) {
 			r.stages = nil
 			for _, p := range []string{"low", "half low", "half high", "high"} {
 				r.stages = append(r.stages, &server{name: p, pid: all[p]})
-				if r.machines != nil {
-					err = errors.Join(err, r.machines.give(strings.ReplaceAll(p, " ", "-"), all[p]))
-				}
+				err = errors.Join(err, r.machines.give(strings.ReplaceAll(p, " ", "-"), all[p]))
 			}
 			if err == nil { // else a half was just ending
 				return nil

@@ -80,6 +80,12 @@ const (
 	deviceGCPercent = 25
 )
 
+func collectAt(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
+
 // servedHalf is the half of a guard that is to run by itself, if one is.
 type servedHalf struct{ side, keyFile string }
 
@@ -95,9 +101,7 @@ func (h servedHalf) key() ([]byte, error) {
 }
 
 func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation string, half servedHalf, h holder) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	collectAt(gcPercent)
 	keepInherited(readyFDEnv, lifelineFDEnv, passphraseFDEnv)
 	st, err := node.OpenState(a.stateDir)
 	if err != nil {
@@ -134,8 +138,8 @@ func (a *app) serve(ctx context.Context, name redoubt.NodeName, file, invitation
 	if err != nil {
 		return err
 	}
-	if n.IsDevice() && os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(deviceGCPercent)
+	if n.IsDevice() {
+		collectAt(deviceGCPercent)
 	}
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
