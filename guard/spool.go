@@ -39,7 +39,7 @@ const (
 type spooled struct {
 	path  string
 	bytes int64
-	at    time.Time
+	seen  time.Time // first by this process
 	mark  redoubt.BundleMark
 }
 
@@ -129,7 +129,7 @@ func inspect(path string, node redoubt.NodeName) (b spooled, err error) {
 	if !ok {
 		return b, &redoubt.Error{Op: "guard.spool", Object: path, Kind: redoubt.Denied, Rule: bundle.RuleRecipient}
 	}
-	return spooled{path: path, bytes: st.Size(), at: st.ModTime(), mark: redoubt.BundleMark{Numbering: to.Numbering, Serial: to.Serial, ID: sheet.ID, Created: sheet.Created}}, nil
+	return spooled{path: path, bytes: st.Size(), seen: time.Now(), mark: redoubt.BundleMark{Numbering: to.Numbering, Serial: to.Serial, ID: sheet.ID, Created: sheet.Created}}, nil
 }
 
 // record reads a record of a folder; none is the zero one, and so is what a power cut left empty of a hint.

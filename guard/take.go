@@ -26,8 +26,8 @@ type TakerOptions struct {
 	Log   *slog.Logger
 }
 
-// gapPatience is how long a number that is lacking is waited for before what is behind it is taken: longer than the first repeats of what was
-// sent. What comes later yet is taken then.
+// gapPatience is how long a number that is lacking is waited for, from when what is behind it came, before that is taken: longer than the first
+// repeats of what was sent. What comes later yet is taken then.
 const gapPatience = 30 * time.Second
 
 // damagedPause is what a damaged bundle costs who sends it: each is refused, and put on record, by the node.
@@ -39,7 +39,6 @@ type Taker struct {
 	o     TakerOptions
 	spool spool
 	last  redoubt.BundleMark // the newest that was taken
-	since time.Time          // since when a gap is waited for
 	came  chan struct{}
 	most  int64     // MaxWaiting
 	early int64     // aheadBytes
@@ -141,20 +140,15 @@ var errAway = &redoubt.Error{Op: "guard.Taker", Kind: redoubt.Unavailable}
 func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	all, err := t.spool.all(t.o.High)
 	if err != nil || len(all) == 0 {
-		t.since = time.Time{}
 		return false, err
 	}
 	b := all[0]
 	if follows := b.mark.Serial <= t.last.Serial+1 && b.mark.Numbering == t.last.Numbering || t.last.Serial == 0; !follows {
-		if t.since.IsZero() {
-			t.since = time.Now()
-		}
-		if time.Since(t.since) < gapPatience {
+		if time.Since(b.seen) < gapPatience { // of itself: several that are lacking are waited for at once
 			return false, nil
 		}
 		t.o.Log.Warn("a number did not come; a person at the low side feeds it again", slog.Uint64("before", b.mark.Serial))
 	}
-	t.since = time.Time{}
 	has, err := t.take(ctx, b)
 	if err != nil {
 		return false, err

@@ -64,6 +64,25 @@ func TestBundlesAreTakenInTheOrderOfTheirNumbersAndAGapIsWaitedFor(t *testing.T)
 	})
 }
 
+// TestSeveralThatAreLackingAreWaitedForAtOnce, and not one after another: a burst of which the road lost every other bundle is above after one wait.
+func TestSeveralThatAreLackingAreWaitedForAtOnce(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := newHighNode(t, low), made(t, low, 10)
+		come(t, dir, all, 1)
+		takeFor(t, dir, high, time.Second)
+		come(t, dir, all, 3, 5, 7)
+		go func() {
+			time.Sleep(20 * time.Second)
+			come(t, dir, all, 9) // which is waited before for as long
+		}()
+		takeFor(t, dir, high, gapPatience+5*time.Second)
+		if !slices.Equal(high.taken, []uint64{1, 3, 5, 7}) {
+			t.Errorf("taken %v", high.taken)
+		}
+	})
+}
+
 func TestWhatComesWhileItIsWaitedForIsTakenInItsTurn(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, dir := newLowNode(t), t.TempDir()
