@@ -46,7 +46,9 @@ func (w *Words) findHeads() error {
 				return fmt.Errorf("classification %s of policy %s: %w", name, p.Name(), err)
 			}
 			add(p, name, name, true, i == 0)
-			add(p, strings.ReplaceAll(name, " ", ""), name, true, i == 0)
+			for _, joint := range []string{"", "-", "_"} {
+				add(p, strings.ReplaceAll(name, " ", joint), name, true, i == 0)
+			}
 			add(p, strings.Trim(l.Portion(), "()"), name, false, i == 0)
 		}
 	}
@@ -112,6 +114,7 @@ func plainText(s string) string {
 		if a, ok := alike[r]; ok {
 			r = a
 		}
+		r = styled(r)
 		if r == '\u2215' || r == '\u2044' || r == '\u29F8' {
 			r = '/'
 		}
@@ -180,11 +183,11 @@ const around = " \t*#-_=[]<>|\"'.:"
 
 // at decides whether what stands from i to end is the head of a marking.
 func at(s string, i, end int, h head) (candidate, bool) {
-	before, _ := utf8.DecodeLastRuneInString(s[:i])
-	after, _ := utf8.DecodeRuneInString(s[end:])
-	if isWord(before) || isWord(after) {
+	if first, last := strings.TrimRight(s[:i], "_"), strings.TrimLeft(s[end:], "_"); endsInWord(first) || beginsWord(last) { // _SECRET_ is emphasis, CLIENT_SECRET a name
 		return candidate{}, false
 	}
+	before, _ := utf8.DecodeLastRuneInString(s[:i])
+	after, _ := utf8.DecodeRuneInString(s[end:])
 	word, rest := s[i:end], s[end:]
 	capitals := word == strings.ToUpper(word)
 	c := candidate{head: h, rest: stretch(rest)}
@@ -222,8 +225,18 @@ func readable(c candidate) bool {
 	return err == nil
 }
 
+func endsInWord(s string) bool {
+	r, _ := utf8.DecodeLastRuneInString(s)
+	return isWord(r)
+}
+
+func beginsWord(s string) bool {
+	r, _ := utf8.DecodeRuneInString(s)
+	return isWord(r)
+}
+
 func isWord(r rune) bool {
-	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
 }
 
 // stretch is what may belong to a marking after its classification: up to a parenthesis, a quote or the end of the line.

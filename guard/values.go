@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -35,7 +37,7 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
 	found := w.Search(strings.Join(s.values, "\n"), as)
-	for _, text := range s.texts {
+	for _, text := range append(s.texts, strings.Join(s.bare, "\n")) {
 		found = append(found, w.Search(text, as)...)
 	}
 	return trim(found)
@@ -57,7 +59,8 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 
 // search collects what is to be searched.
 type search struct {
-	values []string // decoded
+	values []string // decoded, with the names that stand before them
+	bare   []string // without: a word that is split between two fields has no name in it
 	texts  []string // as they stand
 	left   int64
 	count  int
@@ -76,6 +79,9 @@ func (s *search) add(mediaType string, b []byte, depth int) error {
 	s.texts = append(s.texts, string(b))
 	switch mediaType {
 	case "text/plain":
+		if depth > 0 { // beside the other members of its archive
+			s.bare = append(s.bare, string(b))
+		}
 		return nil
 	case "application/json":
 		return s.json(b)
@@ -94,6 +100,8 @@ func (s *search) json(b []byte) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
+	type level struct{ object, name bool } // name: one comes next
+	var open []level
 	for {
 		t, err := d.Token()
 		if err == io.EOF {
@@ -102,11 +110,29 @@ func (s *search) json(b []byte) error {
 		if err != nil {
 			return err
 		}
+		text, isText := "", false
 		switch t := t.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				open = append(open, level{t == '{', t == '{'})
+				continue
+			}
+			open = open[:len(open)-1]
 		case string:
-			s.values = append(s.values, t)
+			text, isText = t, true
 		case json.Number:
-			s.values = append(s.values, string(t))
+			text, isText = string(t), true
+		}
+		name := false
+		if n := len(open); n > 0 {
+			name = open[n-1].name
+			open[n-1].name = open[n-1].object && !name
+		}
+		if isText {
+			s.values = append(s.values, text)
+			if !name {
+				s.bare = append(s.bare, text)
+			}
 		}
 	}
 }
@@ -129,9 +155,11 @@ func (s *search) xml(b []byte) error {
 			s.values = append(s.values, t.Name.Local)
 			for _, a := range t.Attr {
 				s.values = append(s.values, a.Name.Local, a.Value)
+				s.bare = append(s.bare, a.Value)
 			}
 		case xml.CharData:
 			s.values = append(s.values, string(t))
+			s.bare = append(s.bare, string(t))
 			run.Write(t)
 		case xml.Comment:
 			s.values = append(s.values, string(t))
@@ -146,15 +174,23 @@ func (s *search) xml(b []byte) error {
 func (s *search) csv(b []byte) error {
 	d := csv.NewReader(bytes.NewReader(b))
 	d.FieldsPerRecord = -1
+	var columns [][]string // a table is read downward, too
 	for {
 		fields, err := d.Read()
 		if err == io.EOF {
+			s.bare = slices.Concat(append([][]string{s.bare}, columns...)...)
 			return nil
 		}
 		if err != nil {
 			return err
 		}
 		s.values = append(s.values, fields...)
+		for i, f := range fields {
+			if i == len(columns) {
+				columns = append(columns, nil)
+			}
+			columns[i] = append(columns[i], f)
+		}
 	}
 }
 
@@ -219,14 +255,16 @@ func MemberType(name string) string {
 // written in (RFC 2047) are undone.
 func (w *Words) SearchNames(key, contentType string, meta map[string]string, as label.Label) []redoubt.Finding {
 	texts := []string{key, contentType}
-	for name, value := range meta {
-		texts = append(texts, name, value)
+	var bare []string
+	for _, name := range slices.Sorted(maps.Keys(meta)) {
+		value := meta[name]
+		texts, bare = append(texts, name, value), append(bare, value)
 		if d, err := new(mime.WordDecoder).DecodeHeader(value); err == nil && d != value {
 			texts = append(texts, d)
 		}
 	}
 	var found []redoubt.Finding
-	for _, t := range texts {
+	for _, t := range append(texts, strings.Join(bare, "\n")) {
 		found = append(found, w.Search(t, as)...)
 		if u := strings.NewReplacer("/", "\n", "_", " ", "-", " ").Replace(t); u != t { // a key's folders are lines, and its signs spaces
 			found = append(found, w.Search(u, as)...)
