@@ -172,6 +172,9 @@ func (a *app) releaseLs() *cobra.Command {
 			if a.json {
 				return a.print(map[string]any{"releases": all})
 			}
+			if len(all) == q.Max {
+				a.say("the newest %d; --max shows more", q.Max)
+			}
 			t := a.table("ID", "STATE", "NAME", "LABEL", "TO", "AS", "BY", "ASKED", "SIGNED")
 			for _, r := range all {
 				t.row(string(r.ID), string(r.State), place{r.Name.Bucket, r.Name.Key}.String(), r.Label, string(r.To), r.As, string(r.By), r.Made.Local().Format("2006-01-02 15:04"), signatures(r))
