@@ -36,8 +36,8 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
-	found := w.Search(strings.Join(s.values, "\n"), as)
-	for _, text := range append(s.texts, strings.Join(s.bare, "\n")) {
+	found := w.Search(string(s.values.b), as)
+	for _, text := range append(s.texts, string(s.bare.b)) {
 		found = append(found, w.Search(text, as)...)
 	}
 	return trim(found)
@@ -59,11 +59,20 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 
 // search collects what is to be searched.
 type search struct {
-	values []string // decoded, with the names that stand before them
-	bare   []string // without: a word that is split between two fields has no name in it
+	values lines    // decoded, with the names that stand before them
+	bare   lines    // without: a word that is split between two fields has no name in it
 	texts  []string // as they stand
 	left   int64
 	count  int
+}
+
+// lines are values as one text.
+type lines struct{ b []byte }
+
+func (l *lines) add(values ...string) {
+	for _, v := range values {
+		l.b = append(append(l.b, v...), '\n')
+	}
 }
 
 func (s *search) add(mediaType string, b []byte, depth int) error {
@@ -80,7 +89,7 @@ func (s *search) add(mediaType string, b []byte, depth int) error {
 	switch mediaType {
 	case "text/plain":
 		if depth > 0 { // beside the other members of its archive
-			s.bare = append(s.bare, string(b))
+			s.bare.add(string(b))
 		}
 		return nil
 	case "application/json":
@@ -129,9 +138,9 @@ func (s *search) json(b []byte) error {
 			open[n-1].name = open[n-1].object && !name
 		}
 		if isText {
-			s.values = append(s.values, text)
+			s.values.add(text)
 			if !name {
-				s.bare = append(s.bare, text)
+				s.bare.add(text)
 			}
 		}
 	}
@@ -152,21 +161,21 @@ func (s *search) xml(b []byte) error {
 		}
 		switch t := t.(type) {
 		case xml.StartElement:
-			s.values = append(s.values, t.Name.Local)
+			s.values.add(t.Name.Local)
 			for _, a := range t.Attr {
-				s.values = append(s.values, a.Name.Local, a.Value)
-				s.bare = append(s.bare, a.Value)
+				s.values.add(a.Name.Local, a.Value)
+				s.bare.add(a.Value)
 			}
 		case xml.CharData:
-			s.values = append(s.values, string(t))
-			s.bare = append(s.bare, string(t))
+			s.values.add(string(t))
+			s.bare.add(string(t))
 			run.Write(t)
 		case xml.Comment:
-			s.values = append(s.values, string(t))
+			s.values.add(string(t))
 		case xml.ProcInst:
-			s.values = append(s.values, t.Target, string(t.Inst))
+			s.values.add(t.Target, string(t.Inst))
 		case xml.Directive:
-			s.values = append(s.values, string(t))
+			s.values.add(string(t))
 		}
 	}
 }
@@ -174,22 +183,24 @@ func (s *search) xml(b []byte) error {
 func (s *search) csv(b []byte) error {
 	d := csv.NewReader(bytes.NewReader(b))
 	d.FieldsPerRecord = -1
-	var columns [][]string // a table is read downward, too
+	var columns []lines // a table is read downward, too
 	for {
 		fields, err := d.Read()
 		if err == io.EOF {
-			s.bare = slices.Concat(append([][]string{s.bare}, columns...)...)
+			for _, c := range columns {
+				s.bare.b = append(s.bare.b, c.b...)
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		s.values = append(s.values, fields...)
+		s.values.add(fields...)
 		for i, f := range fields {
 			if i == len(columns) {
-				columns = append(columns, nil)
+				columns = append(columns, lines{})
 			}
-			columns[i] = append(columns[i], f)
+			columns[i].add(f)
 		}
 	}
 }
@@ -203,12 +214,12 @@ func (s *search) archive(b []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	s.values = append(s.values, r.Comment)
+	s.values.add(r.Comment)
 	for _, f := range r.File {
 		if s.count++; s.count > maxMembers {
 			return fmt.Errorf("more than %d members", maxMembers)
 		}
-		s.values = append(s.values, f.Name, f.Comment)
+		s.values.add(f.Name, f.Comment)
 		m, err := f.Open()
 		if err != nil {
 			return err

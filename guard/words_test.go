@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"runtime"
 	"strings"
 	"testing"
 
@@ -108,6 +109,43 @@ func TestAMarkingThatTheLabelDominatesDoesNotEnd(t *testing.T) {
 	} {
 		if found := w.Search(c.text, mark(t, c.as)); fatal(found) {
 			t.Errorf("%q under %s: got %v", c.text, c.as, found)
+		}
+	}
+}
+
+// TestAMarkingIsFoundWhereverItStands: a text is looked at piece by piece, and a marking may lie over the end of one.
+func TestAMarkingIsFoundWhereverItStands(t *testing.T) {
+	w := newWords(t)
+	const piece = 256 << 10
+	for _, c := range []struct {
+		as, marking string
+		ends        bool
+	}{{"SECRET", "TOP SECRET", true}, {"SECRET", "(S//SI)", true}, {"SECRET", "é //GBR TOP SECRET", true}, {"SECRET", "(S//NF)", false}, {"TOP SECRET", "TOP SECRET", false}} {
+		for at := piece - len(c.marking) - 2; at <= piece+1; at++ {
+			text := strings.Repeat("a\n", at/2) + strings.Repeat(".", at%2) + c.marking + "\n"
+			if found := w.Search(text, mark(t, c.as)); fatal(found) != c.ends {
+				t.Errorf("%s under %s at byte %d: got %v", c.marking, c.as, at, found)
+			}
+		}
+	}
+}
+
+// TestATextOfMarkingsNeedsNoMoreMemoryThanAnother: 64 MiB of them would take the guard with them.
+func TestATextOfMarkingsNeedsNoMoreMemoryThanAnother(t *testing.T) {
+	w := newWords(t)
+	for _, c := range []struct {
+		mediaType, unit string
+		most            uint64 // of memory, in all, for each byte
+	}{{"text/plain", "text ", 60}, {"text/plain", "(S) ", 60}, {"text/plain", "SECRET ", 60}, {"text/csv", "1,1,1,1\n", 120}} {
+		text := strings.Repeat(c.unit, 1<<20/len(c.unit))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if found := w.SearchContent(c.mediaType, []byte(text), mark(t, "TOP SECRET")); len(found) > 0 {
+			t.Errorf("%q: got %v", c.unit, found)
+		}
+		runtime.ReadMemStats(&after)
+		if times := (after.TotalAlloc - before.TotalAlloc) / uint64(len(text)); times > c.most {
+			t.Errorf("%q: a search took %d times the memory of its text", c.unit, times)
 		}
 	}
 }
