@@ -23,12 +23,15 @@ func (a *app) table(heads ...string) table {
 func (t table) row(cells ...string) {
 	plain := make([]string, len(cells))
 	for i, c := range cells {
-		plain[i] = oneLine.Replace(visible(c))
+		plain[i] = shown(c)
 	}
 	fmt.Fprintln(t.w, strings.Join(plain, "\t"))
 }
 
 func (t table) flush() error { return t.w.Flush() }
+
+// shown is a name or another value as one visible line.
+func shown(s string) string { return oneLine.Replace(visible(s)) }
 
 // oneLine escapes what visible text has of line ends and columns.
 var oneLine = strings.NewReplacer("\n", `\n`, "\t", `\t`)
