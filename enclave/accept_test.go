@@ -466,6 +466,8 @@ func TestTheTargetTakesNothingThatHides(t *testing.T) {
 		"the content type":            func(s *redoubt.ReleaseStatement) { s.ContentType += "\u2800" },
 		"a name of metadata":          func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject\u034F": "x"} },
 		"a value of metadata":         func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "x" + hidden} },
+		"spaces behind a value":       func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "a   "} },
+		"a space behind the key":      func(s *redoubt.ReleaseStatement) { s.Key += " " },
 		"an unusual space in a value": func(s *redoubt.ReleaseStatement) { s.Meta = map[string]string{"subject": "a\u00A0b"} },
 	} {
 		c := openChain(t)

@@ -3,7 +3,7 @@ package guard
 import "unicode"
 
 // scripts whose letters are taken for one another.
-var scripts = []*unicode.RangeTable{unicode.Latin, unicode.Cyrillic, unicode.Greek, unicode.Armenian, unicode.Cherokee, unicode.Coptic}
+var scripts = []*unicode.RangeTable{unicode.Latin, unicode.Cyrillic, unicode.Greek, unicode.Armenian, unicode.Cherokee, unicode.Coptic, unicode.Lisu, unicode.Canadian_Aboriginal, unicode.Tifinagh}
 
 // LookAlike gives the first word of s that mixes scripts so that it reads as another word: letters of two scripts, one of them not Latin and
 // looking like a Latin one. It is "" where there is none. Units (kΩ, Δt) are no such words, since their Greek letters look like themselves.

@@ -2,6 +2,8 @@ package guard
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -46,7 +48,9 @@ func (w *Words) findHeads() error {
 				return fmt.Errorf("classification %s of policy %s: %w", name, p.Name(), err)
 			}
 			add(p, name, name, true, i == 0)
-			add(p, strings.ReplaceAll(name, " ", ""), name, true, i == 0)
+			for _, joint := range []string{"", "-", "_"} {
+				add(p, strings.ReplaceAll(name, " ", joint), name, true, i == 0)
+			}
 			add(p, strings.Trim(l.Portion(), "()"), name, false, i == 0)
 		}
 	}
@@ -65,12 +69,13 @@ func (w *Words) searchMarkings(text string, as label.Label) (found []redoubt.Fin
 		}
 	}
 	looked := map[candidate]bool{}
+	var last candidate
 	for _, view := range views(text) {
-		for _, c := range w.candidates(view) {
-			if looked[c] {
+		for c := range w.candidates(view) {
+			if c == last || looked[c] {
 				continue
 			}
-			looked[c] = true
+			last, looked[c] = c, true
 			if len(looked) > 4*maxCandidates || len(told) >= redoubt.MaxReleaseReport {
 				add("too many markings to look at", "")
 				return found
@@ -112,6 +117,7 @@ func plainText(s string) string {
 		if a, ok := alike[r]; ok {
 			r = a
 		}
+		r = styled(r)
 		if r == '\u2215' || r == '\u2044' || r == '\u29F8' {
 			r = '/'
 		}
@@ -145,34 +151,60 @@ type candidate struct {
 
 func (c candidate) shown() string { return c.before + c.name + c.rest }
 
-// candidates are the places of one view.
-func (w *Words) candidates(s string) (all []candidate) {
-	upper := []rune(s)
-	for i, r := range upper {
-		if u := unicode.ToUpper(r); utf8.RuneLen(u) == utf8.RuneLen(r) {
-			upper[i] = u
-		}
-	}
-	up := string(upper)
-	taken := map[int]bool{} // where a longer classification ends: a shorter one that ends there is its end
+// window is how much of a view is looked at at once: what a text needs of memory is a few times its own size, whatever stands in it.
+const window = 256 << 10
+
+// candidates are the places of one view, window by window.
+func (w *Words) candidates(s string) iter.Seq[candidate] {
+	most := 0
 	for _, h := range w.heads {
-		for from := 0; ; {
-			i := strings.Index(up[from:], h.text)
-			if i < 0 {
-				break
+		most = max(most, len(h.text))
+	}
+	return func(yield func(candidate) bool) {
+		taken := map[int]bool{} // where a longer classification ends: a shorter one that ends there is its end
+		for from, to := 0, 0; from < len(s); from = to {
+			to = runeStart(s, from+window)
+			up := upper(s[from:runeStart(s, to+most)])
+			for _, h := range w.heads {
+				for next := 0; ; {
+					i := strings.Index(up[next:], h.text)
+					if i < 0 || next+i >= to-from { // what begins behind the window is of the next
+						break
+					}
+					i += next
+					next = i + len(h.text)
+					if taken[from+next] {
+						continue
+					}
+					if c, ok := at(s, from+i, from+next, h); ok {
+						taken[from+next] = true
+						if !yield(c) {
+							return
+						}
+					}
+				}
 			}
-			i += from
-			from = i + len(h.text)
-			if taken[from] {
-				continue
-			}
-			if c, ok := at(s, i, from, h); ok {
-				taken[from] = true
-				all = append(all, c)
-			}
+			maps.DeleteFunc(taken, func(end int, _ bool) bool { return end <= to })
 		}
 	}
-	return all
+}
+
+// runeStart is the first beginning of a rune from i on, or the end.
+func runeStart(s string, i int) int {
+	for i < len(s) && !utf8.RuneStart(s[i]) {
+		i++
+	}
+	return min(i, len(s))
+}
+
+// upper is s in capitals of the same length.
+func upper(s string) string {
+	return strings.Map(func(r rune) rune {
+		if u := unicode.ToUpper(r); utf8.RuneLen(u) == utf8.RuneLen(r) {
+			return u
+		}
+		return r
+	}, s)
 }
 
 // around is what a marking that stands alone on its line may have beside it.
@@ -180,11 +212,11 @@ const around = " \t*#-_=[]<>|\"'.:"
 
 // at decides whether what stands from i to end is the head of a marking.
 func at(s string, i, end int, h head) (candidate, bool) {
-	before, _ := utf8.DecodeLastRuneInString(s[:i])
-	after, _ := utf8.DecodeRuneInString(s[end:])
-	if isWord(before) || isWord(after) {
+	if first, last := strings.TrimRight(s[:i], "_"), strings.TrimLeft(s[end:], "_"); endsInWord(first) || beginsWord(last) { // _SECRET_ is emphasis, CLIENT_SECRET a name
 		return candidate{}, false
 	}
+	before, _ := utf8.DecodeLastRuneInString(s[:i])
+	after, _ := utf8.DecodeRuneInString(s[end:])
 	word, rest := s[i:end], s[end:]
 	capitals := word == strings.ToUpper(word)
 	c := candidate{head: h, rest: stretch(rest)}
@@ -222,8 +254,18 @@ func readable(c candidate) bool {
 	return err == nil
 }
 
+func endsInWord(s string) bool {
+	r, _ := utf8.DecodeLastRuneInString(s)
+	return isWord(r)
+}
+
+func beginsWord(s string) bool {
+	r, _ := utf8.DecodeRuneInString(s)
+	return isWord(r)
+}
+
 func isWord(r rune) bool {
-	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_')
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
 }
 
 // stretch is what may belong to a marking after its classification: up to a parenthesis, a quote or the end of the line.

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"path"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -34,8 +36,8 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
-	found := w.Search(strings.Join(s.values, "\n"), as)
-	for _, text := range s.texts {
+	found := w.Search(string(s.values.b), as)
+	for _, text := range append(s.texts, string(s.bare.b)) {
 		found = append(found, w.Search(text, as)...)
 	}
 	return trim(found)
@@ -57,10 +59,20 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 
 // search collects what is to be searched.
 type search struct {
-	values []string // decoded
+	values lines    // decoded, with the names that stand before them
+	bare   lines    // without: a word that is split between two fields has no name in it
 	texts  []string // as they stand
 	left   int64
 	count  int
+}
+
+// lines are values as one text.
+type lines struct{ b []byte }
+
+func (l *lines) add(values ...string) {
+	for _, v := range values {
+		l.b = append(append(l.b, v...), '\n')
+	}
 }
 
 func (s *search) add(mediaType string, b []byte, depth int) error {
@@ -76,6 +88,9 @@ func (s *search) add(mediaType string, b []byte, depth int) error {
 	s.texts = append(s.texts, string(b))
 	switch mediaType {
 	case "text/plain":
+		if depth > 0 { // beside the other members of its archive
+			s.bare.add(string(b))
+		}
 		return nil
 	case "application/json":
 		return s.json(b)
@@ -94,6 +109,8 @@ func (s *search) json(b []byte) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.UseNumber()
+	type level struct{ object, name bool } // name: one comes next
+	var open []level
 	for {
 		t, err := d.Token()
 		if err == io.EOF {
@@ -102,11 +119,29 @@ func (s *search) json(b []byte) error {
 		if err != nil {
 			return err
 		}
+		text, isText := "", false
 		switch t := t.(type) {
+		case json.Delim:
+			if t == '{' || t == '[' {
+				open = append(open, level{t == '{', t == '{'})
+				continue
+			}
+			open = open[:len(open)-1]
 		case string:
-			s.values = append(s.values, t)
+			text, isText = t, true
 		case json.Number:
-			s.values = append(s.values, string(t))
+			text, isText = string(t), true
+		}
+		name := false
+		if n := len(open); n > 0 {
+			name = open[n-1].name
+			open[n-1].name = open[n-1].object && !name
+		}
+		if isText {
+			s.values.add(text)
+			if !name {
+				s.bare.add(text)
+			}
 		}
 	}
 }
@@ -126,19 +161,21 @@ func (s *search) xml(b []byte) error {
 		}
 		switch t := t.(type) {
 		case xml.StartElement:
-			s.values = append(s.values, t.Name.Local)
+			s.values.add(t.Name.Local)
 			for _, a := range t.Attr {
-				s.values = append(s.values, a.Name.Local, a.Value)
+				s.values.add(a.Name.Local, a.Value)
+				s.bare.add(a.Value)
 			}
 		case xml.CharData:
-			s.values = append(s.values, string(t))
+			s.values.add(string(t))
+			s.bare.add(string(t))
 			run.Write(t)
 		case xml.Comment:
-			s.values = append(s.values, string(t))
+			s.values.add(string(t))
 		case xml.ProcInst:
-			s.values = append(s.values, t.Target, string(t.Inst))
+			s.values.add(t.Target, string(t.Inst))
 		case xml.Directive:
-			s.values = append(s.values, string(t))
+			s.values.add(string(t))
 		}
 	}
 }
@@ -146,15 +183,25 @@ func (s *search) xml(b []byte) error {
 func (s *search) csv(b []byte) error {
 	d := csv.NewReader(bytes.NewReader(b))
 	d.FieldsPerRecord = -1
+	var columns []lines // a table is read downward, too
 	for {
 		fields, err := d.Read()
 		if err == io.EOF {
+			for _, c := range columns {
+				s.bare.b = append(s.bare.b, c.b...)
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		s.values = append(s.values, fields...)
+		s.values.add(fields...)
+		for i, f := range fields {
+			if i == len(columns) {
+				columns = append(columns, lines{})
+			}
+			columns[i].add(f)
+		}
 	}
 }
 
@@ -167,12 +214,12 @@ func (s *search) archive(b []byte, depth int) error {
 	if err != nil {
 		return err
 	}
-	s.values = append(s.values, r.Comment)
+	s.values.add(r.Comment)
 	for _, f := range r.File {
 		if s.count++; s.count > maxMembers {
 			return fmt.Errorf("more than %d members", maxMembers)
 		}
-		s.values = append(s.values, f.Name, f.Comment)
+		s.values.add(f.Name, f.Comment)
 		m, err := f.Open()
 		if err != nil {
 			return err
@@ -219,14 +266,16 @@ func MemberType(name string) string {
 // written in (RFC 2047) are undone.
 func (w *Words) SearchNames(key, contentType string, meta map[string]string, as label.Label) []redoubt.Finding {
 	texts := []string{key, contentType}
-	for name, value := range meta {
-		texts = append(texts, name, value)
+	var bare []string
+	for _, name := range slices.Sorted(maps.Keys(meta)) {
+		value := meta[name]
+		texts, bare = append(texts, name, value), append(bare, value)
 		if d, err := new(mime.WordDecoder).DecodeHeader(value); err == nil && d != value {
 			texts = append(texts, d)
 		}
 	}
 	var found []redoubt.Finding
-	for _, t := range texts {
+	for _, t := range append(texts, strings.Join(bare, "\n")) {
 		found = append(found, w.Search(t, as)...)
 		if u := strings.NewReplacer("/", "\n", "_", " ", "-", " ").Replace(t); u != t { // a key's folders are lines, and its signs spaces
 			found = append(found, w.Search(u, as)...)

@@ -32,6 +32,8 @@ func TestValuesAreSearchedAsTheyAreRead(t *testing.T) {
 	for _, c := range []struct{ mediaType, content string }{
 		{"text/plain", "x nightfall y"},
 		{"application/json", `{"a":"\u006eightf\u0061ll"}`}, {"application/json", `{"nightfall":1}`}, {"application/json", `["\u0053ECRET"]`}, {"application/json", `["night","fall"]`}, {"application/json", `{"night":"fall"}`},
+		{"application/json", `{"a":"night","b":"fall"}`}, {"application/json", `[{"a":{"c":[1,"night"]},"b":["fall"]}]`}, {"application/json", `[{"a":"SECRET","b":"//NOFORN"}]`}, {"application/xml", "<a b='night' c='fall'/>"}, {"application/xml", "<a><b>night</b><c d='fall'/></a>"},
+		{"text/csv", "a,b\nx,night\ny,fall\n"}, {"application/zip", zipOf(t, "a.txt", "night", "b.txt", "fall")},
 		{"application/xml", "<a>&#110;ightfall</a>"}, {"application/xml", "<a b='n&#x69;ghtfall'/>"}, {"application/xml", "<nightfall/>"}, {"application/xml", "<a><![CDATA[SECRET]]></a>"}, {"application/xml", "<a>SEC<b/>RET//NOFORN nightf<b>all</b></a>"},
 		{"application/xml", "<a><!-- nightfall --></a>"}, {"text/csv", "a,b\n\"night\"\"fall\",2\n"}, {"text/csv", "a,b\nx,(S//NF)\n"}, {"text/csv", "night,fall\n"},
 		{"application/zip", zipOf(t, "a.txt", "nightfall")}, {"application/zip", zipOf(t, "nightfall.txt", "x")}, {"application/zip", zipOf(t, "b.zip", zipOf(t, "a.json", `["\u0053ECRET"]`))},
@@ -76,6 +78,7 @@ func TestNamesAreSearchedToo(t *testing.T) {
 		fatal(w.SearchNames("top_secret.txt", "text/plain", none, low)) || fatal(w.SearchNames("TOP_SECRET.txt", "text/plain", none, low)),
 		fatal(w.SearchNames("plan.txt", "text/plain", map[string]string{"nightfall": "x"}, low)),
 		fatal(w.SearchNames("plan.txt", "text/plain", map[string]string{"x": "night fall"}, low)),
+		fatal(w.SearchNames("plan.txt", "text/plain", map[string]string{"x": "night", "y": "fall"}, low)),
 		fatal(w.SearchNames("plan.txt", "text/plain", map[string]string{"x": "=?utf-8?B?bmlnaHRmYWxs?="}, low)),
 	} {
 		if !found {

@@ -169,7 +169,7 @@ func fold(s string) folded {
 			plain(r, i)
 			continue
 		}
-		for _, d := range norm.NFKD.String(string(r)) {
+		for _, d := range norm.NFKD.String(string(styled(r))) {
 			plain(d, i)
 		}
 	}
@@ -188,14 +188,20 @@ func (f folded) leet() []byte {
 			out[i] = 'o'
 		case '1', 'i':
 			out[i] = 'l'
+		case '2':
+			out[i] = 'z'
 		case '3':
 			out[i] = 'e'
 		case '4', '@':
 			out[i] = 'a'
 		case '5', '$':
 			out[i] = 's'
+		case '6', '9':
+			out[i] = 'g'
 		case '7':
 			out[i] = 't'
+		case '8':
+			out[i] = 'b'
 		}
 	}
 	return out

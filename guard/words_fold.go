@@ -5,8 +5,8 @@ import (
 )
 
 // alike are letters of other scripts that look like Latin ones, capital and small, with those that they look like. It covers what stands on
-// keyboards of Cyrillic, Greek and Armenian and the Latin letters that are not in English; letters of styles (bold, fullwidth, circled) are
-// folded by NFKC before.
+// keyboards of Cyrillic, Greek and Armenian, the scripts that are used for their shapes, and the Latin letters that are not in English; letters of
+// styles (bold, fullwidth, circled) are folded by NFKC before, or by styled.
 var alike = func() map[rune]rune {
 	m := map[rune]rune{}
 	for _, pair := range [][2]string{
@@ -19,14 +19,44 @@ var alike = func() map[rune]rune {
 		{"ØøĐđŁłĦħŦŧƗɨ", "OoDdLlHhTtIi"},
 		{"ᎪᎬᎻᎫᏦᏞᎷᏢᎡᏚᎢᏙᎳᏃᏴᏟ", "AEHJKLMPRSTVWZBC"},
 		{"ⲞⲟⲤⲥⲀⲢⲣ", "OoCcAPp"},
+		{"ⲂⲈⲎⲒⲔⲘⲚⲦⲨⲬⲌ", "BEHIKMNTYXZ"},
+		{"ᎠᎥᎩᏀᏒᏔᎾᏆᏌᏂᏏᏧ", "DiyGRWOIUhbd"},
+		{"ꓐꓑꓓꓔꓖꓗꓙꓚꓜꓝꓟꓠꓡꓢꓣꓦꓧꓪꓫꓬꓮꓰꓲꓳꓴ", "BPDTGKJCZFMNLSRVHWXYAEIOU"},
+		{"ᗅᗩᗷᑕᗞᗪᗴᖴᕼᒍᒪᗰᑎᑭᑫᖇᔕᑌᐯᗯᘔ", "AABCDDEFHJLMNPqRSUVWZ"},
+		{"ⵔⵏⵝⴹ", "OIXE"},
+		{"ЯИШДҒғѴѵ", "RNWAFfVv"},
+		{"ɢꜰꞯᴎ", "gfqn"},
+		{"ƁɓƀɃƇƈȻȼƊɗɖƎɛƑƒƓɠǤǥɦƘƙƚȽɫɱƝƞŊŋƟɵƆɔƤƥɌɍʂƬƭƮʈɄʉƲʋɅⱲⱳƳƴɎɏƵƶȤȥ", "BbbBCcCcDddEeFfGgGghKklLlmNnNnOoOoPpRrsTtTtUuVvVWwYyYyZzZz"},
 	} {
 		from, to := []rune(pair[0]), []rune(pair[1])
 		for i, r := range from {
 			m[r] = to[min(i, len(to)-1)]
 		}
 	}
+	for small := 'ꭰ'; small <= 'ꮿ'; small++ { // Cherokee's small letters have the shapes of its capitals
+		if r, ok := m[unicode.ToUpper(small)]; ok {
+			m[small] = r
+		}
+	}
 	return m
 }()
+
+// styled are letters that Unicode has as signs or marks and does not decompose, as the Latin ones that they are read as: white on black, the halves of
+// flags, small letters above others. Anything else stays.
+func styled(r rune) rune {
+	const above = "aeioucdhmrtvx"
+	switch {
+	case r >= 0x1F150 && r <= 0x1F169:
+		return 'A' + r - 0x1F150
+	case r >= 0x1F170 && r <= 0x1F189:
+		return 'A' + r - 0x1F170
+	case r >= 0x1F1E6 && r <= 0x1F1FF:
+		return 'A' + r - 0x1F1E6
+	case r >= 0x0363 && r < 0x0363+rune(len(above)):
+		return rune(above[r-0x0363])
+	}
+	return r
+}
 
 // letter is r as a search sees it: without marks, small, and as the Latin letter that it looks like.
 func letter(r rune) rune {

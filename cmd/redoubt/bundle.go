@@ -168,7 +168,7 @@ node that a bundle is for verifies it. Of parts it tells which file they make, a
 			if a.json {
 				return a.print(view)
 			}
-			_, err = fmt.Fprint(a.out, view.text(time.Now()))
+			_, err = fmt.Fprint(a.out, visible(view.text(time.Now())))
 			return err
 		}}
 	return a.jsonFlag(c)

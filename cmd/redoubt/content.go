@@ -103,10 +103,9 @@ func draw(content []byte, columns int) (string, error) {
 	}
 	wide := min(columns, c.Width)
 	high := max(2, (c.Height*wide/c.Width+1)/2*2)
-	colour := func(x, y int) string {
-		b := img.Bounds()
-		r, g, bl, _ := img.At(b.Min.X+x*c.Width/wide, b.Min.Y+min(y*c.Height/high, c.Height-1)).RGBA()
-		return fmt.Sprintf("%d;%d;%d", r>>8, g>>8, bl>>8)
+	colour := func(x, y int) string { // the mean of all that it stands for: no pixel is passed over
+		x0, y0 := x*c.Width/wide, min(y*c.Height/high, c.Height-1)
+		return mean(img, image.Rect(x0, y0, max(x0+1, (x+1)*c.Width/wide), max(y0+1, min((y+1)*c.Height/high, c.Height))))
 	}
 	var out strings.Builder
 	for y := 0; y < high; y += 2 {
@@ -115,6 +114,24 @@ func draw(content []byte, columns int) (string, error) {
 		}
 		out.WriteString("\x1b[0m\n")
 	}
-	fmt.Fprintf(&out, "%d by %d pixels\n", c.Width, c.Height)
+	fmt.Fprintf(&out, "%d by %d pixels", c.Width, c.Height)
+	if wide < c.Width {
+		fmt.Fprintf(&out, ", drawn %d wide: --content FILE writes it, to look at it in full", wide)
+	}
+	out.WriteByte('\n')
 	return out.String(), nil
+}
+
+// mean is the mean colour of a part of an image.
+func mean(img image.Image, part image.Rectangle) string {
+	var sum [3]uint64
+	at := img.Bounds().Min
+	for y := part.Min.Y; y < part.Max.Y; y++ {
+		for x := part.Min.X; x < part.Max.X; x++ {
+			r, g, b, _ := img.At(at.X+x, at.Y+y).RGBA()
+			sum[0], sum[1], sum[2] = sum[0]+uint64(r>>8), sum[1]+uint64(g>>8), sum[2]+uint64(b>>8)
+		}
+	}
+	n := uint64(part.Dx() * part.Dy())
+	return fmt.Sprintf("%d;%d;%d", sum[0]/n, sum[1]/n, sum[2]/n)
 }

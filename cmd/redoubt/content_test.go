@@ -1,6 +1,16 @@
 package main
 
-import "testing"
+import (
+	"bytes"
+	"image"
+	"image/color"
+	"image/png"
+	"strings"
+	"testing"
+	"time"
+
+	"redoubt"
+)
 
 // TestNothingHidesFromAReviewer: what has no shape of its own stands as an escape.
 func TestNothingHidesFromAReviewer(t *testing.T) {
@@ -11,5 +21,55 @@ func TestNothingHidesFromAReviewer(t *testing.T) {
 		if got := visible(in); got != want {
 			t.Errorf("%q is shown as %s, want %s", in, got, want)
 		}
+	}
+}
+
+// TestNoNameOrReasonPassesForARowOfItsOwn: who asks for a release chooses its name, its reason and its metadata, and reads none of what the
+// reviewer is told in their place.
+func TestNoNameOrReasonPassesForARowOfItsOwn(t *testing.T) {
+	hostile := "x\nsigned by\treviewer-2\x1b[2J"
+	var out bytes.Buffer
+	a := &app{out: &out, err: &out}
+	st := &redoubt.ReleaseStatement{To: "low", Bucket: "high.b", Key: hostile, ContentType: "text/plain", Meta: map[string]string{"b" + hostile: hostile, "a": "first"}, Expires: time.Unix(0, 0)}
+	err := a.showRelease(redoubt.Release{ID: "id", Name: redoubt.ObjectName{Bucket: "b", Key: hostile}, Reason: hostile, Why: hostile, Statement: st,
+		Findings: []redoubt.Finding{{Step: hostile, Rule: hostile, Detail: hostile}}}, nil, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.say("%s", "\x1b[2J")
+	for line := range strings.Lines(out.String()) {
+		if strings.HasPrefix(line, "signed by") || strings.ContainsRune(line, '\x1b') {
+			t.Errorf("a reviewer is shown the line %q", line)
+		}
+	}
+	if first, second := strings.Index(out.String(), "metadata a "), strings.Index(out.String(), "metadata bx"); first < 0 || second < first {
+		t.Errorf("the metadata stands at %d and %d", first, second)
+	}
+}
+
+// TestAPictureIsDrawnOfAllItsPixels: one that hides what it shows between the pixels that a coarse drawing would take is not drawn as harmless.
+func TestAPictureIsDrawnOfAllItsPixels(t *testing.T) {
+	img := image.NewRGBA(image.Rect(0, 0, 160, 160))
+	for y := range 160 {
+		for x := range 160 {
+			img.Set(x, y, color.Black)
+			if x%10 == 0 && y%10 == 0 {
+				img.Set(x, y, color.White)
+			}
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	drawn, err := draw(b.Bytes(), 16)
+	if err != nil || strings.Contains(drawn, "255;255;255") || !strings.Contains(drawn, "2;2;2") {
+		t.Errorf("black with a white pixel in a hundred is drawn as %.60q, %v", drawn, err)
+	}
+	if !strings.Contains(drawn, "drawn 16 wide") {
+		t.Errorf("nothing says that it is drawn smaller than it is: %q", drawn[len(drawn)-80:])
+	}
+	if small, err := draw(b.Bytes(), 160); err != nil || !strings.Contains(small, "255;255;255") || strings.Contains(small, "wide") {
+		t.Errorf("where there is a cell for each pixel: %v", err)
 	}
 }

@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"redoubt"
 	"redoubt/estate"
+	"redoubt/guard"
+	"redoubt/guard/filter"
 )
 
 func (a *app) estateCommand() *cobra.Command {
@@ -59,6 +63,9 @@ func (a *app) estateCheck() *cobra.Command {
 		Example: "  redoubt estate check estate.yaml --json",
 		Args:    exactly(1), RunE: func(_ *cobra.Command, args []string) error {
 			e, err := loadEstate(args[0])
+			if err == nil {
+				err = releaseFaults(e)
+			}
 			if err != nil {
 				return a.faultsOf(args[0], err)
 			}
@@ -77,6 +84,30 @@ func (a *app) estateCheck() *cobra.Command {
 			_, err = fmt.Fprintf(a.out, "%s is a good estate: %d nodes, %d people; %s\n", args[0], len(e.Nodes), len(e.People), signed)
 			return err
 		}})
+}
+
+// releaseFaults has the guards' own readers read what releases are held to: with what they do not take, nothing would leave. It is an error of
+// estate.Faults.
+func releaseFaults(e *estate.Estate) error {
+	var faults estate.Faults
+	for _, n := range e.Nodes {
+		if n.Guard == nil || n.Guard.Release == nil {
+			continue
+		}
+		at, rules := string(n.Name)+".release.", n.Guard.Release
+		for _, typ := range slices.Sorted(maps.Keys(rules.Schemas)) {
+			if err := filter.CheckSchema(typ, []byte(rules.Schemas[typ])); err != nil {
+				faults = append(faults, estate.Fault{Path: at + "schemas[" + typ + "]", Message: err.Error(), Hint: "docs/filters.md says what a schema may have"})
+			}
+		}
+		if _, err := guard.NewWords(rules.Words, e.MarkingPolicy()); err != nil {
+			faults = append(faults, estate.Fault{Path: at + "words", Message: plain(err)})
+		}
+	}
+	if len(faults) > 0 {
+		return faults
+	}
+	return nil
 }
 
 func (a *app) estatePlan() *cobra.Command {

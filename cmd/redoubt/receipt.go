@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"redoubt"
 )
@@ -46,7 +47,7 @@ func (a *app) verifyReceipt(path, content, nodeKey string) error {
 	var r redoubt.ReleaseReceipt
 	d := json.NewDecoder(bytes.NewReader(raw))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&r); err != nil || len(raw) > maxReceiptBytes {
+	if err := d.Decode(&r); err != nil || len(raw) > maxReceiptBytes || !oneReading(raw) {
 		return &redoubt.Error{Object: path, Kind: redoubt.Invalid, Err: errors.New("not a receipt"), Hint: "redoubt release receipt ID writes one"}
 	}
 	v := receiptView{ID: string(r.ID), Node: r.Node, Label: r.Label, SHA256: r.SHA256, Faults: []string{}}
@@ -110,6 +111,43 @@ func (a *app) verifyReceipt(path, content, nodeKey string) error {
 		fault("both reviewers' signatures and the node's hold, but nobody said which key is that of " + string(r.Node))
 	}
 	return &redoubt.Error{Object: path, Kind: redoubt.Invalid, Err: errors.New(v.Faults[0]), Hint: "--node-key gives the key that is known to be that node's: redoubt node card " + string(r.Node) + " prints it there"}
+}
+
+// oneReading says whether every reader of JSON reads the same in a document: nothing follows it, and no key stands twice in an object, in whatever case.
+func oneReading(doc []byte) bool {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	var value func() bool
+	value = func() bool {
+		t, err := d.Token()
+		if err != nil {
+			return false
+		}
+		open, ok := t.(json.Delim)
+		if !ok {
+			return true
+		}
+		keys := map[string]bool{}
+		for d.More() {
+			if open == '{' {
+				k, _ := d.Token()
+				key, ok := k.(string)
+				if key = strings.ToLower(key); !ok || keys[key] {
+					return false
+				}
+				keys[key] = true
+			}
+			if !value() {
+				return false
+			}
+		}
+		_, err = d.Token()
+		return err == nil
+	}
+	if !value() {
+		return false
+	}
+	_, err := d.Token()
+	return err == io.EOF
 }
 
 func verifies(key string, message []byte, sig string) bool {

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,12 +162,18 @@ func (a *app) releaseLs() *cobra.Command {
 		Example: "  redoubt release ls --in review --as reviewer@secret", Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
 			q.State = redoubt.ReleaseState(state)
+			if state != "" && !slices.Contains(releaseStates, q.State) { // else a typing error looks like an empty queue
+				return &usageError{message: "no release is in state " + state, hint: "one of " + list(releaseStates)}
+			}
 			all, err := s.api.Releases(ctx, q)
 			if err != nil {
 				return err
 			}
 			if a.json {
 				return a.print(map[string]any{"releases": all})
+			}
+			if len(all) == q.Max {
+				a.say("the newest %d; --max shows more", q.Max)
 			}
 			t := a.table("ID", "STATE", "NAME", "LABEL", "TO", "AS", "BY", "ASKED", "SIGNED")
 			for _, r := range all {
@@ -174,10 +182,12 @@ func (a *app) releaseLs() *cobra.Command {
 			return t.flush()
 		})}
 	w.flags(c)
-	c.Flags().StringVar(&state, "in", "", "`state`: requested, review, approved, released, refused, denied or dead")
+	c.Flags().StringVar(&state, "in", "", "`state`: "+list(releaseStates))
 	c.Flags().IntVar(&q.Max, "max", 100, "most that are shown, `1000` at most")
 	return a.jsonFlag(c)
 }
+
+var releaseStates = []redoubt.ReleaseState{redoubt.ReleaseRequested, redoubt.ReleaseReview, redoubt.ReleaseApproved, redoubt.ReleaseReleased, redoubt.ReleaseRefused, redoubt.ReleaseDenied, redoubt.ReleaseDead}
 
 // signatures says who has signed of those who must.
 func signatures(r redoubt.Release) string {
@@ -253,7 +263,7 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 	t := a.table()
 	row := func(what, value string) {
 		if value != "" {
-			t.row(visible(what), visible(value))
+			t.row(what, value)
 		}
 	}
 	row("release", string(r.ID))
@@ -264,12 +274,12 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 		row("found", strings.TrimSuffix(fmt.Sprintf("%s: %s: %s", f.Step, f.Rule, f.Detail), ": "))
 	}
 	if st := r.Statement; st != nil {
-		row("", "")
+		t.row("")
 		row("what leaves", fmt.Sprintf("s3://%s/%s at %s", st.Bucket, st.Key, st.To))
 		row("label there", st.Label)
 		row("type", fmt.Sprintf("%s, %d bytes", st.ContentType, st.SizeBytes))
-		for name, value := range st.Meta {
-			row("metadata "+name, value)
+		for _, name := range slices.Sorted(maps.Keys(st.Meta)) {
+			row("metadata "+name, st.Meta[name])
 		}
 		row("sha256", st.SHA256)
 		if !st.After.IsZero() {

@@ -134,8 +134,10 @@ func (a *app) print(v any) error {
 	return e.Encode(v)
 }
 
-// say talks to the person at the terminal.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+// say talks to the person at the terminal, and lets nothing that it repeats steer that.
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.err, visible(fmt.Sprintf(format, args...)))
+}
 
 // exactly takes n arguments, named in the usage line.
 func exactly(n int) cobra.PositionalArgs { return between(n, n) }

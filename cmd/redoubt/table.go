@@ -19,8 +19,22 @@ func (a *app) table(heads ...string) table {
 	return t
 }
 
-func (t table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
-func (t table) flush() error        { return t.w.Flush() }
+// row is one line whatever is in its cells: names and reasons that others chose neither steer the terminal nor pass for rows of their own.
+func (t table) row(cells ...string) {
+	plain := make([]string, len(cells))
+	for i, c := range cells {
+		plain[i] = shown(c)
+	}
+	fmt.Fprintln(t.w, strings.Join(plain, "\t"))
+}
+
+func (t table) flush() error { return t.w.Flush() }
+
+// shown is a name or another value as one visible line.
+func shown(s string) string { return oneLine.Replace(visible(s)) }
+
+// oneLine escapes what visible text has of line ends and columns.
+var oneLine = strings.NewReplacer("\n", `\n`, "\t", `\t`)
 
 // list joins names, such as roles and actions.
 func list[S ~string](names []S) string { return dash(strings.Join(texts(names), ", ")) }

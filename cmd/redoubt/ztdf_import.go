@@ -144,7 +144,7 @@ func (a *app) importZTDF(ctx context.Context, s *session, at place, f *ztdf.File
 		return a.print(importJSON{objectDoc(out), f.Label.Banner(), signer, f.Whole, orEmpty(f.Attributes)})
 	}
 	a.say("%s was %s, signed by the key %s", at, f.Label.Banner(), signer)
-	_, err = fmt.Fprintf(a.out, "%s  %s  %s  version %s\n", at, bytesText(out.SizeBytes), out.Label, out.Version)
+	_, err = fmt.Fprintf(a.out, "%s  %s  %s  version %s\n", shown(at.String()), bytesText(out.SizeBytes), out.Label, out.Version)
 	return err
 }
 

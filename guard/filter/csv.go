@@ -14,6 +14,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"redoubt/guard"
 )
 
@@ -147,8 +149,8 @@ func (c column) clean(s string, n *notes) (string, error) {
 		if s == "" || utf8.RuneCountInString(s) > c.Max {
 			return "", refuse("", "a string of %d characters, and 1 to %d may be", utf8.RuneCountInString(s), c.Max)
 		}
-		if strings.ContainsRune("=+-@", rune(s[0])) {
-			return "", refuse("begin it with another character", "a string that a spreadsheet reads as a formula")
+		if formula(s) {
+			return "", refuse("begin it, and what follows a semicolon, with another character", "a string that a spreadsheet reads as a formula")
 		}
 		return s, nil
 	case "integer", "number":
@@ -174,7 +176,7 @@ func (c column) clean(s string, n *notes) (string, error) {
 		}
 	case "time":
 		if v, err := time.Parse(time.RFC3339, s); err == nil {
-			return v.Format(time.RFC3339), nil
+			return spelled(v.Format(time.RFC3339), s, n), nil
 		}
 	case "enum":
 		if slices.Contains(c.Values, s) {
@@ -182,6 +184,26 @@ func (c column) clean(s string, n *notes) (string, error) {
 		}
 	}
 	return "", bad
+}
+
+// formula says whether a spreadsheet takes a string, or what follows a semicolon in it, for a formula: where that stands between the columns, and
+// the comma does not, no quotes hold a value together that begins without them.
+func formula(s string) bool {
+	for part := range strings.SplitSeq(s, ";") {
+		first, _ := utf8.DecodeRuneInString(strings.TrimLeft(part, " \""))
+		if strings.ContainsAny(norm.NFKC.String(string(first))[:1], "=+-@") { // wide and small forms, too
+			return true
+		}
+	}
+	return false
+}
+
+// spelled notes that a time was written otherwise than it came.
+func spelled(out, in string, n *notes) string {
+	if out != in {
+		n.add("times were written in their one spelling", clip(in))
+	}
+	return out
 }
 
 // csvScript has Python's own CSV reader take a table apart and its writer write it anew. The first line of the input has the number of columns

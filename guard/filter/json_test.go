@@ -85,15 +85,15 @@ func TestJSONWithoutAClosedSchemaIsRefused(t *testing.T) {
 		`{"type":"string","maxLength":5,"pattern":"("}`, `{"enum":[{}]}`, `{"const":"` + strings.Repeat("x", 257) + `"}`, `{"type":"null","type":"null"}`, `{"$schema":"http://json-schema.org/draft-07/schema#","type":"null"}`,
 	} {
 		refused(t, s, guard.Content{Type: filter.JSON, Schema: []byte(schema), Bytes: []byte(`null`)}, "schema")
-		if filter.CheckSchema([]byte(schema)) == nil {
+		if filter.CheckSchema(filter.JSON, []byte(schema)) == nil {
 			t.Errorf("%s is taken for closed", schema)
 		}
 	}
-	if err := filter.CheckSchema([]byte(trackSchema)); err != nil {
+	if err := filter.CheckSchema(filter.JSON, []byte(trackSchema)); err != nil {
 		t.Error(err)
 	}
 	big := fmt.Sprintf(`{"type":"null","title":%q}`, strings.Repeat("x", filter.MaxSchemaBytes-26))
-	if err := filter.CheckSchema([]byte(big[:len(big)])); err != nil {
+	if err := filter.CheckSchema(filter.JSON, []byte(big[:len(big)])); err != nil {
 		t.Errorf("a schema of %d bytes: %v", len(big), err)
 	}
 	refused(t, s, guard.Content{Type: filter.JSON, Schema: []byte(big + " "), Bytes: []byte(`null`)}, "schema has")

@@ -22,13 +22,6 @@ const (
 var schemaWords = []string{"$schema", "$ref", "$defs", "title", "description", "type", "properties", "required", "additionalProperties", "items", "prefixItems", "maxItems", "minItems", "uniqueItems",
 	"enum", "const", "maxLength", "minLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minProperties", "maxProperties", "anyOf", "oneOf"}
 
-// CheckSchema says whether a JSON Schema is closed: nothing may stand in a content that it does not name and bound. The error's text names the
-// place. An administrator's tool asks it before a schema is taken up.
-func CheckSchema(schema []byte) error {
-	_, err := compile(schema)
-	return err
-}
-
 // compile reads a schema, finds it closed, and makes a validator of it. Nothing is fetched.
 func compile(schema []byte) (*jsonschema.Schema, error) {
 	if len(schema) > MaxSchemaBytes {

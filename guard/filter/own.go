@@ -41,10 +41,10 @@ const (
 
 // doers are what our worker can do: each writes a content anew.
 var doers = map[string]func(in, schema []byte, n *notes) ([]byte, error){
-	Text: cleanText,
-	JSON: cleanJSON,
-	XML:  cleanXML,
-	CSV:  cleanCSV,
+	Text: noPDF(cleanText),
+	JSON: noPDF(cleanJSON),
+	XML:  noPDF(cleanXML),
+	CSV:  noPDF(cleanCSV),
 	PNG:  cleanPNG,
 	JPEG: cleanJPEG,
 

@@ -47,7 +47,7 @@ func (p pages) Clean(ctx context.Context, in guard.Content) ([]byte, []redoubt.F
 	if err != nil {
 		return nil, seen, denied(p.Name(), unread(poppler.path, err))
 	}
-	if strings.Contains(said, "Couldn't find a font") || strings.Contains(said, "No display font") {
+	if slices.ContainsFunc(undrawn, func(what string) bool { return strings.Contains(said, what) }) {
 		return nil, seen, denied(p.Name(), refuse("embed the fonts of the document", "a font that is neither in the document nor here: what is written in it would not be seen"))
 	}
 	if len(out) == 0 {
@@ -55,6 +55,9 @@ func (p pages) Clean(ctx context.Context, in guard.Content) ([]byte, []redoubt.F
 	}
 	return out, seen, nil
 }
+
+// undrawn is what poppler says where it passes over what is written, and goes on.
+var undrawn = []string{"Couldn't find a font", "No display font", "Unknown font", "No font in show", "Missing language pack"}
 
 // active are the names in a PDF that act, carry files or depend on what is elsewhere. None would survive as a picture; who sends such a file
 // is told, since the reader would not get what she sees.

@@ -127,6 +127,16 @@ func TestAPDFThatIsMoreThanPagesIsRefused(t *testing.T) {
 	}
 }
 
+// TestWritingThatIsNotDrawnDoesNotPass: reviewers would sign a page that lacks what the document says.
+func TestWritingThatIsNotDrawnDoesNotPass(t *testing.T) {
+	s := newSet(t)
+	good := document(1, a6, "")
+	refused(t, s, pdfOf(bytes.Replace(good, []byte("/F1 24 Tf"), []byte("/F9 24 Tf"), 1)), "font")
+	other := document(1, a6, "", "<< /Type /Font /Subtype /Type0 /BaseFont /A /Encoding /Identity-H /DescendantFonts [7 0 R] >>",
+		"<< /Type /Font /Subtype /CIDFontType2 /BaseFont /A /CIDSystemInfo << /Registry (Adobe) /Ordering (Japan1) /Supplement 0 >> >>")
+	refused(t, s, pdfOf(bytes.Replace(other, []byte("/F1 3 0 R"), []byte("/F1 6 0 R"), 1)), "font")
+}
+
 func TestAPDFAtItsLimitOfPagesPasses(t *testing.T) {
 	s := newSet(t)
 	out, _, err := both(t, s, pdfOf(document(filter.MaxPages, "0 0 20 20", "")))

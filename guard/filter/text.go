@@ -1,7 +1,9 @@
 package filter
 
 import (
+	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -51,12 +53,36 @@ func decode(in []byte, n *notes) (string, error) {
 // otherMagic finds the beginning of a format that readers know by it, in text.
 func otherMagic(s string) string {
 	s = strings.ToLower(strings.TrimLeft(s, " \t\n"))
-	for _, m := range []string{"%pdf-", "%!ps", "<?", "<!", "<html", "<script", "<svg", "<math", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
+	for _, m := range []string{"%!ps", "<?", "<!", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
 		if strings.HasPrefix(s, m) {
 			return m
 		}
 	}
+	tag, ok := strings.CutPrefix(s, "<")
+	end := strings.IndexFunc(tag, func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') })
+	if ok && end > 0 && strings.ContainsRune(" \t\n/>", rune(tag[end])) && slices.Contains(pageTags, tag[:end]) {
+		return "<" + tag[:end]
+	}
 	return ""
+}
+
+// pageTags are elements by which a browser, or a desktop that looks at what a file has, takes one for a page or a drawing.
+var pageTags = []string{"a", "article", "aside", "audio", "b", "base", "blockquote", "body", "br", "button", "center", "details", "dialog", "div", "dl", "embed", "fieldset", "font", "footer", "form", "frame", "frameset",
+	"h1", "h2", "h3", "h4", "h5", "h6", "head", "header", "hr", "html", "i", "iframe", "img", "input", "link", "main", "marquee", "math", "menu", "meta", "nav", "object", "ol", "p", "plaintext", "pre", "script", "section",
+	"select", "span", "style", "svg", "table", "template", "textarea", "title", "u", "ul", "video", "xmp"}
+
+// pdfHead is how far readers of PDF look for where one begins: whatever stands before it they pass over.
+const pdfHead = 1024
+
+// noPDF is a filter of text none of which is a PDF besides.
+func noPDF(clean func(in, schema []byte, n *notes) ([]byte, error)) func(in, schema []byte, n *notes) ([]byte, error) {
+	return func(in, schema []byte, n *notes) ([]byte, error) {
+		out, err := clean(in, schema, n)
+		if err == nil && bytes.Contains(out[:min(len(out), pdfHead)], []byte("%PDF-")) {
+			return nil, refuse("release it as a PDF, or write the word otherwise", "text that begins as another type does (%%PDF- in its first %d bytes)", pdfHead)
+		}
+		return out, err
+	}
 }
 
 // cleanString makes a string show all that it has: it is in NFC, white space is plain, and what is not seen is taken out. keep are the

@@ -38,6 +38,7 @@ func TestXMLLeavesInOneSpelling(t *testing.T) {
 		"<?xml version='1.0' encoding='utf-8'?>\n<report>\n  <title><![CDATA[a & b]]></title>\n  <at lon='1.50' lat='&#49;'></at>\n</report>\n":        "<report><title>a &amp; b</title><at lat=\"1\" lon=\"1.5\"/></report>",
 		"<report><title>gr\u00f6\u00dfe\u200b</title><seen> 2026-01-02T03:04:05Z </seen><who><sea>AB12</sea></who><size unit='KM'>1.0</size></report>": "<report><title>gr\u00f6\u00dfe</title><seen>2026-01-02T03:04:05Z</seen><who><sea>AB12</sea></who><size unit=\"KM\">1</size></report>",
 		"<report><title/></report>": "<report><title/></report>",
+		"<report><title/><seen>2026-01-02T03:04:05." + strings.Repeat("3141592653", 5000) + "+02:00</seen></report>": "<report><title/><seen>2026-01-02T03:04:05.314159265+02:00</seen></report>",
 	} {
 		passes(t, s, report(in), decl+want+"\n")
 	}
@@ -83,6 +84,7 @@ func TestXMLThatIsNotWhatItsSchemaSaysIsRefused(t *testing.T) {
 		"<?xml version='1.0' encoding='UTF-16'?><report><title>a</title></report>": "",
 		strings.Repeat("<report>", 100000):                                         "in one another",
 		"\xff\xfe<\x00":                                                            "UTF-8",
+		"<report><title>%PDF-1.4</title></report>":                                 "begins as another type",
 	} {
 		refused(t, s, report(in), rule)
 	}

@@ -350,9 +350,11 @@ func (t *simpleType) clean(s string, n *notes) (string, error) {
 			return "", bad
 		}
 	case "dateTime":
-		if _, err := time.Parse(time.RFC3339, s); err != nil {
+		v, err := time.Parse(time.RFC3339, s)
+		if err != nil {
 			return "", bad
 		}
+		s = spelled(v.Format(time.RFC3339Nano), s, n) // of a second nine digits at most
 	}
 	if len(t.values) > 0 && !slices.Contains(t.values, s) {
 		return "", bad

@@ -170,16 +170,21 @@ func schemaFor(name string, schemas map[string]json.RawMessage) (found []byte, e
 		if found != nil {
 			return nil, refuse("", "two schemas are of it")
 		}
-		found = s
-		var text string
-		if json.Unmarshal(s, &text) == nil {
-			found = []byte(text)
-		}
+		found = schemaText(s)
 	}
 	if found == nil {
 		return nil, refuse(noSchema+": {\"*.json\": ...}", "none of the archive's schemas is of it")
 	}
 	return found, nil
+}
+
+// schemaText is a schema as its type reads it: XML's is a string.
+func schemaText(s json.RawMessage) []byte {
+	var text string
+	if json.Unmarshal(s, &text) == nil {
+		return []byte(text)
+	}
+	return s
 }
 
 // member is a file of an archive.
