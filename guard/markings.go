@@ -111,6 +111,10 @@ func plainText(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	for _, r := range norm.NFKC.String(s) {
+		if r < utf8.RuneSelf {
+			b.WriteByte(byte(r))
+			continue
+		}
 		if redoubt.Invisible(r) {
 			continue
 		}
@@ -129,15 +133,56 @@ func plainText(s string) string {
 // spaced are letters one by one with the same sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
 var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
 
+// joinSpaced puts them together. The expression is asked of what may be some alone: it takes a hundred times as long as looking for that.
 func joinSpaced(s string) string {
-	return spaced.ReplaceAllStringFunc(s, func(m string) string {
-		return strings.Map(func(r rune) rune {
-			if unicode.IsLetter(r) || r == '/' {
-				return r
-			}
-			return -1
-		}, m)
-	})
+	var b strings.Builder
+	done := 0
+	for i := 0; i < len(s); {
+		end, letters := alternating(s, i)
+		if letters < 4 {
+			_, n := utf8.DecodeRuneInString(s[i:])
+			i += n
+			continue
+		}
+		_, before := utf8.DecodeLastRuneInString(s[:i]) // what is beside it says whether a word begins and ends there
+		_, behind := utf8.DecodeRuneInString(s[end:])
+		joined := spaced.ReplaceAllStringFunc(s[i-before:end+behind], func(m string) string {
+			return strings.Map(func(r rune) rune {
+				if unicode.IsLetter(r) || r == '/' {
+					return r
+				}
+				return -1
+			}, m)
+		})
+		b.WriteString(s[done:i])
+		b.WriteString(joined[before : len(joined)-behind])
+		i, done = end, end
+	}
+	if done == 0 {
+		return s
+	}
+	b.WriteString(s[done:])
+	return b.String()
+}
+
+// alternating gives how far letters and signs between them, one of each by turns, go on from i, and how many letters there are.
+func alternating(s string, i int) (end, letters int) {
+	for {
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if !(r < utf8.RuneSelf && (r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r == '/') || r >= utf8.RuneSelf && unicode.IsLetter(r)) {
+			return end, letters
+		}
+		i, letters = i+n, letters+1
+		end = i
+		switch rest := s[i:]; {
+		case strings.HasPrefix(rest, " \n"):
+			i += 2
+		case rest != "" && strings.IndexByte(" .-_*\n", rest[0]) >= 0:
+			i++
+		default:
+			return end, letters
+		}
+	}
 }
 
 // candidate is a place where a marking may stand.

@@ -150,7 +150,7 @@ func fold(s string) folded {
 	begin := true
 	var buf [utf8.UTFMax]byte
 	plain := func(r rune, at int) {
-		if !unicode.In(r, unicode.L, unicode.N) && !stands(r) {
+		if !searched(r) && !stands(r) {
 			if !unicode.Is(unicode.M, r) && !redoubt.Invisible(r) {
 				begin = true
 			}
@@ -174,6 +174,14 @@ func fold(s string) folded {
 		}
 	}
 	return f
+}
+
+// searched says whether a character is one of those that words are made of.
+func searched(r rune) bool {
+	if r < utf8.RuneSelf {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+	}
+	return unicode.In(r, unicode.L, unicode.N)
 }
 
 // stands reports whether a sign stands for a letter in leet, so that it is kept where a word is looked for. It begins no word by itself.
@@ -226,7 +234,15 @@ type place struct {
 // find gives, for each word that stands in letters, the plainest place. Of words in disguise, only places with a digit or sign count.
 func (f folded) find(letters []byte, words map[prefix][]int, spelled func(int) string, disguised bool) map[int]place {
 	best := map[int]place{}
+	var begin [1 << 12]bool // whether a word of the list may begin so: most of a text does not ask further
+	at := func(b []byte) int { return (int(b[0])<<6 ^ int(b[1])<<3 ^ int(b[2])) & (len(begin) - 1) }
+	for p := range words {
+		begin[at(p[:])] = true
+	}
 	for i := 0; i+minWordLen <= len(letters); i++ {
+		if !begin[at(letters[i:])] {
+			continue
+		}
 		for _, n := range words[prefix(letters[i:])] {
 			word := spelled(n)
 			if len(word) > len(letters)-i || string(letters[i:i+len(word)]) != word {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"unicode"
+	"unicode/utf8"
 )
 
 // alike are letters of other scripts that look like Latin ones, capital and small, with those that they look like. It covers what stands on
@@ -60,6 +61,12 @@ func styled(r rune) rune {
 
 // letter is r as a search sees it: without marks, small, and as the Latin letter that it looks like.
 func letter(r rune) rune {
+	if r < utf8.RuneSelf {
+		if r >= 'A' && r <= 'Z' {
+			r += 'a' - 'A'
+		}
+		return r
+	}
 	if a, ok := alike[r]; ok {
 		r = a
 	}
