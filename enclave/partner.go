@@ -139,13 +139,18 @@ func (e *Enclave) partnerLinks() (all []redoubt.Link) {
 		if a.Gives == nil || e.inForce(a) != nil {
 			continue
 		}
-		l := redoubt.Link{Peer: a.Peer, Recipient: a.Recipient, Bound: a.Gives.Bound, Raise: redoubt.RaisedAway, Partner: true}
-		for _, b := range a.Gives.Buckets {
-			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: b, Out: true})
-		}
-		all = append(all, l)
+		all = append(all, a.link())
 	}
 	return all
+}
+
+// link is what an agreement that gives something gives.
+func (a *Agreement) link() redoubt.Link {
+	l := redoubt.Link{Peer: a.Peer, Recipient: a.Recipient, Bound: a.Gives.Bound, Raise: redoubt.RaisedAway, Partner: true}
+	for _, b := range a.Gives.Buckets {
+		l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: b, Out: true})
+	}
+	return l
 }
 
 // RefreshPartners makes the links of agreements those that are in force now: a node calls it as time goes by. That nothing flows outside an

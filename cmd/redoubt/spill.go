@@ -72,7 +72,8 @@ copied by hand) is listed and left: look at it, and report it if it is, or keep 
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
-sooner. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
+sooner: a device that ended and was not wiped, a partner whose agreement is over, and what has no link any more are told
+of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
 at the node that took them. What is interrupted the node goes on with; the same command shows the same report. What a
 service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
 nothing is erased.`,

@@ -1,0 +1,133 @@
+package enclave
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"redoubt"
+)
+
+// wantUnproven says that a report names a node as one that may have a copy, and is not proven.
+func wantUnproven(t *testing.T, r redoubt.SpillReport, peer redoubt.NodeName) {
+	t.Helper()
+	if r.Proven {
+		t.Errorf("it is proven: %+v", r)
+	}
+	for _, p := range r.Peers {
+		if p.Node == peer && p.Why != "" && p.Had+p.May > p.Gone {
+			return
+		}
+	}
+	t.Errorf("%s is not named as one that may have it: %+v", peer, r.Peers)
+}
+
+func TestADeviceThatHasEndedMayHoldASpill(t *testing.T) {
+	for what, after := range map[string]func(c *chain){
+		"revoked":                         func(c *chain) { c.ends("ts-device", false) },
+		"to be wiped":                     func(c *chain) { c.ends("ts-device", true) },
+		"a wipe that nobody confirmed":    func(c *chain) { c.ends("ts-device", true); c.ends("ts-device", false) },
+		"revoked, and the node restarted": func(c *chain) { c.ends("ts-device", false); c.ts.restart(true) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := openChain(t)
+			d := c.device("ts-device", c.ts)
+			c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+			carry(t, c.ts, d)
+			if got := d.in(d.as("ts-analyst", "SECRET"), "reports", "plan"); got != "the plan, dirty" {
+				t.Fatalf("the device has %q", got)
+			}
+			after(c)
+			wantUnproven(t, c.spill("", true), "ts-device")
+		})
+	}
+}
+
+// ends ends a device of topsecret's.
+func (c *chain) ends(name redoubt.NodeName, wipe bool) {
+	c.t.Helper()
+	if err := c.ts.EndDevice(context.Background(), c.ts.spillOfficer(), name, wipe, false, "lost"); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func TestAPartnerWhoseAgreementIsOverMayHoldASpill(t *testing.T) {
+	for what, over := range map[string]func(*ally){
+		"ended":   func(a *ally) { _ = a.EndAgreement(context.Background(), a.as("officer", ""), "us-gbr", "over") },
+		"expired": func(a *ally) { a.time.add(13 * time.Hour); _ = a.RefreshPartners(context.Background()) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			a := openAlly(t, nil)
+			ctx := context.Background()
+			a.put(a.as("s-analyst", "SECRET//REL TO USA, GBR"), "shared", "for friends", "")
+			err := a.PartnerGiving().HandOver(ctx, a.as(redoubt.SubjectName(gbrGateway), ""), gbrGateway, redoubt.BundleMark{Serial: 1}, redoubt.RaisedBundle{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			over(a)
+			r, err := a.ReportSpill(ctx, a.spillOfficer(), redoubt.Spill{Name: named("shared"), Reason: "too low", Erase: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantUnproven(t, r, gbrGateway)
+		})
+	}
+}
+
+// TestWhatCameOfAPartnerIsNotProvenGone: it is there still.
+func TestWhatCameOfAPartnerIsNotProvenGone(t *testing.T) {
+	a := openAlly(t, nil)
+	if rule, err := a.sends(a.key, a.says("a", "hello", "SECRET//REL TO GBR, USA"), "hello"); rule != "" || err != nil {
+		t.Fatal(rule, err)
+	}
+	r, err := a.ReportSpill(context.Background(), a.spillOfficer(), redoubt.Spill{Name: theirs, Reason: "too low", Erase: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantUnproven(t, r, gbrGateway)
+}
+
+// TestAnEnrolmentBeforeMayHoldASpill: the device came back with another disk, and acknowledges the erasure.
+func TestAnEnrolmentBeforeMayHoldASpill(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	c.ends("ts-device", false)
+	c.hands.add(time.Hour)
+	d = c.device("ts-device", c.ts)
+	r := c.spill("", true)
+	carry(t, c.ts, d)
+	wantUnproven(t, c.stands(r.ID), "ts-device")
+}
+
+// TestADeviceThatWasWipedHoldsNoSpill: nor does one that was never met, or what is newer than the end of its link.
+func TestADeviceThatWasWipedHoldsNoSpill(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	c.ends("ts-device", true)
+	if err := c.ts.DeviceWiped(context.Background(), "ts-device"); err != nil {
+		t.Fatal(err)
+	}
+	wantSpill(t, c.spill("", true), true, "itself gone")
+
+	c = openChain(t)
+	d = c.device("ts-device", c.ts)
+	carry(t, c.ts, d)
+	c.ends("ts-device", false)
+	c.hands.add(time.Hour)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	wantSpill(t, c.spill("", true), true, "itself gone")
+}
+
+func TestADeviceThatIsNotDeclaredAnyMoreMayHoldASpill(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	c.ts.o.Devices = nil
+	c.ts.restart(true)
+	wantUnproven(t, c.spill("", true), "ts-device")
+}
