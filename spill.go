@@ -69,6 +69,15 @@ type SpillRelease struct {
 	Why    string     `json:"why,omitempty"` // it is not known whether it left; "": the target has signed that it took it
 }
 
+// SpillExport is a file that a version left as, for a partner.
+type SpillExport struct {
+	Version VersionID   `json:"version"`
+	Nation  string      `json:"nation"`
+	By      SubjectName `json:"by"`
+	At      time.Time   `json:"at"`
+	SHA256  string      `json:"sha256"`
+}
+
 // SpillReport says where a version that was put too low went, what of it is proven gone, and what is not yet.
 type SpillReport struct {
 	ID       string         `json:"id"`
@@ -84,6 +93,7 @@ type SpillReport struct {
 	Readers  []SpillReader  `json:"readers,omitempty"`
 	Peers    []SpillPeer    `json:"peers"`
 	Releases []SpillRelease `json:"releases"`
+	Exports  []SpillExport  `json:"exports,omitempty"` // nobody takes them back
 	Proven   bool           `json:"proven"`        // all of it is gone: here, and wherever it went
 	Why      string         `json:"why,omitempty"` // of what the report does not cover, or not yet
 	Key      string         `json:"key"`           // the node's, Ed25519, base64

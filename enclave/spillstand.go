@@ -57,7 +57,10 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 	if out.Releases, err = e.spillReleases(r); err != nil {
 		return out, err
 	}
-	out.Proven = out.Proven && len(out.Releases) == 0
+	if out.Exports, err = e.spillExports(r); err != nil {
+		return out, err
+	}
+	out.Proven = out.Proven && len(out.Releases) == 0 && len(out.Exports) == 0
 	sig, err := e.links.sign(redoubt.SpillMessage(out))
 	out.Sig = base64.StdEncoding.EncodeToString(sig)
 	return out, err
@@ -87,6 +90,25 @@ func (e *Enclave) spillReleases(r *spillRecord) ([]redoubt.SpillRelease, error) 
 		out = append(out, x)
 	}
 	return out, nil
+}
+
+// spillExports gives the files that what is listed left as.
+func (e *Enclave) spillExports(r *spillRecord) (all []redoubt.SpillExport, err error) {
+	for i, c := range r.Copies {
+		if !r.goes(i) && c.Relation != relLater && (c.Relation != relMayBe || c.Spared) {
+			continue
+		}
+		set, err := e.setNamed(r.Found[i].Set)
+		if err != nil {
+			return nil, err
+		}
+		of, err := e.exports(set, c.Version)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, of...)
+	}
+	return all, nil
 }
 
 // goneHere says whether a copy was erased: its record is gone, and nothing is left to do of the erasure of its keys.

@@ -74,7 +74,7 @@ The report says of each copy and each node what is proven gone and what is not y
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
 sooner: a device that ended and was not wiped, a partner whose agreement is over, and what has no link any more are told
 of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
-at the node that took them. What is interrupted the node goes on with; the same command shows the same report. What a
+at the node that took them; files that left for a partner are listed, and nobody takes them back. What is interrupted the node goes on with; the same command shows the same report. What a
 service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
 nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
@@ -205,6 +205,9 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 			continue
 		}
 		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+	}
+	for _, x := range r.Exports {
+		a.say("it left as a file for %s, by %s at %s: what became of that is not known here", x.Nation, x.By, x.At.Local().Format("2006-01-02 15:04"))
 	}
 	if r.Why != "" {
 		a.say("%s", r.Why)
