@@ -431,3 +431,19 @@ func TestADamagedVersionHoldsNoSpillUp(t *testing.T) {
 		t.Errorf("got %q, want the version that does not read back", r.Why)
 	}
 }
+
+// TestASpillOfWhatIsEmptyTakesNothingElse: its name or its metadata is what was too low, and every folder of an S3 client has its content.
+func TestASpillOfWhatIsEmptyTakesNothingElse(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	w.put(s, "spilt", "", "")
+	w.put(s, "folder/", "", "")
+	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), redoubt.Spill{Name: named("spilt"), Reason: "its name is SECRET", Erase: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSpill(t, r, true, "itself gone")
+	if got := w.list(s); !slices.Equal(got, []string{"folder/"}) {
+		t.Errorf("left is %q", got)
+	}
+}

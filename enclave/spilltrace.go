@@ -242,7 +242,8 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 	}
 	err := e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
 		later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
-		if head.size != r.Size && !later {
+		same := head.size == r.Size && r.Size > 0 // what is empty is a copy of anything
+		if !same && !later {
 			return nil
 		}
 		rec, err := decodeRecord(raw)
@@ -250,9 +251,8 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
 		}
 		f, name := found{set: set, rec: rec}, redoubt.ObjectName{Bucket: b.Name, Key: key}
-		if head.size == r.Size {
-			same, err := e.sameContent(b, name, f, r)
-			if err != nil {
+		if same {
+			if same, err = e.sameContent(b, name, f, r); err != nil {
 				return err
 			}
 			if same {

@@ -58,25 +58,27 @@ func (a *app) spillReport() *cobra.Command {
 	var spare []string
 	var look bool
 	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version, every copy of its content, and what jobs made of it",
-		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node,
-whatever its label, and takes them out too, with what a guard rebuilt of them; their open releases end. Uploads in
-progress that hold a part as long as the content and equal to it, or any shorter one, are ended, whoever began them.
-The keys that opened all of it are destroyed; the same happens on every node that took a copy, when it is met next.
+		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node, whatever its
+label (of what is empty there is none), and takes them out too, with what a guard rebuilt of them; their open releases
+end. Uploads in progress that hold a part as long as the content and equal to it, or any shorter one, are ended,
+whoever began them. The keys that opened all of it are destroyed; the same happens on every node that took a copy,
+when it is met next.
 
-What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as a
-module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened it are
-ended, with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name
-its versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
-more than is known, or what is no longer here, or ran another image of the repository; or of the bytes of a derivative,
-copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also afterwards.
+What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as
+a module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened
+it are ended, with what they have written. To keep what you have looked at and found clean, list with --find-only
+first, then name its versions with --spare; what was made of it alone is then not followed. What only may be derived
+(of a job that opened more than is known, or what is no longer here, or ran another image of the repository; or of the
+bytes of a derivative, copied by hand) is listed and left: look at it, and report it if it is, or keep it with
+--spare, also afterwards.
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
-sooner: a device that ended and was not wiped, a partner whose agreement is over, and what has no link any more are told
-of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
-at the node that took them; files that left for a partner are listed, and nobody takes them back. What is interrupted the node goes on with; the same command shows the same report. What a
-service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
-nothing is erased.`,
+sooner: a device that ended and was not wiped, a partner whose agreement is over, and what has no link any more are
+told of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are
+traced at the node that took them; files that left for a partner are listed, and nobody takes them back. What is
+interrupted the node goes on with; the same command shows the same report. What a service on a Kubernetes cluster has
+read it serves for up to an hour more: service rm ends it sooner. With --find-only nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass
   redoubt spill report s3://reports/plan.txt --version VERSION --reason "holds SECRET" --spare VERSION2 --as officer@unclass`, Args: exactly(1),
