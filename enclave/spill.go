@@ -31,6 +31,8 @@ type spillRecord struct {
 	Spare []redoubt.VersionID `json:"spare,omitempty"` // derivatives that an officer has looked at, and that stay
 	After string              `json:"after,omitempty"` // the report that this one goes on with
 
+	Searched time.Time `json:"searched,omitzero"` // when the search came to its first end: what was put here since is nobody's oversight
+
 	bytes int // of Copies, Found and Readers as they are kept; 0: not counted yet
 }
 
@@ -214,7 +216,7 @@ func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *s
 		}
 		return e.endSpill(ctx, begun.ID)
 	}
-	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
+	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Searched: begun.Searched, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
 	next.ID, next.Reason, next.By, next.Made, next.Why, next.Readers = newSpillID(), q.Reason, who.Subject, e.clock().UTC().Truncate(time.Second), "", nil
 	next.Copies = begun.Copies[:1:1]
 	if err := e.keepSpill(ctx, next, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+next.ID) }); err != nil {

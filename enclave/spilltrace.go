@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"redoubt"
 	"redoubt/label"
@@ -65,8 +66,12 @@ func (e *Enclave) wiped(ctx context.Context, r *spillRecord, begun []byte) error
 	if err != nil {
 		return err
 	}
+	ended := bytes.Equal(now, begun)
+	if ended && r.Searched.IsZero() {
+		r.Searched = e.clock().UTC()
+	}
 	return e.keepSpill(ctx, r, func(b *store.Batch) error {
-		if bytes.Equal(now, begun) {
+		if ended {
 			b.Delete(dutyKey(spillDuty + r.ID))
 		}
 		return nil
@@ -256,7 +261,7 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 				return err
 			}
 			if same {
-				return e.listCopy(r, name, f, relSame)
+				return e.listSame(r, name, f, later)
 			}
 		}
 		if later {
@@ -268,6 +273,22 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 		return nil
 	}
 	return err
+}
+
+// listSame lists a version of the same content. When the search had come to its end once, and something arrived for which it is taken up again, what was put
+// here since is somebody's own act, say under the label that it should have had; and what was made elsewhere after the report may be, or be a
+// copy by who had not heard of it.
+func (e *Enclave) listSame(r *spillRecord, name redoubt.ObjectName, f found, later bool) error {
+	made := time.Unix(0, f.rec.id.time())
+	switch own := f.rec.maker == string(e.name); {
+	case r.Searched.IsZero(), own && !made.After(r.Searched), !own && made.Before(r.Made.Add(time.Second)): // it is kept in whole seconds
+		return e.listCopy(r, name, f, relSame)
+	case later:
+		return e.list(r, name, f, relLater, "", derivation{})
+	case own:
+		return nil
+	}
+	return e.list(r, name, f, relMayBe, "", derivation{From: r.Version})
 }
 
 // sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is

@@ -148,10 +148,12 @@ func yesNo(yes bool) string {
 }
 
 // derivation is what a copy is to the report: of what is derived, what made it of what.
-func derivation(c redoubt.SpillCopy) string {
+func derivation(r *redoubt.SpillReport, c redoubt.SpillCopy) string {
 	switch {
 	case c.From == "":
 		return c.Relation
+	case c.Job == "" && c.From == r.Version:
+		return c.Relation + ": it holds what was spilled, and was written elsewhere after the report"
 	case c.Job == "":
 		return fmt.Sprintf("%s: it holds what %s does, which was made of it", c.Relation, c.From)
 	}
@@ -182,7 +184,7 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 		if c.Spared {
 			gone = "spared"
 		}
-		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), derivation(c), gone)
+		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), derivation(&r, c), gone)
 	}
 	if err := t.flush(); err != nil {
 		return err
