@@ -192,7 +192,7 @@ func (a *app) remove(ctx context.Context, s *session, p place, version string, r
 			if d.Marker && version == "" {
 				what = "hidden by marker"
 			}
-			fmt.Fprintf(a.out, "%s  %s %s\n", at, what, d.ID)
+			fmt.Fprintf(a.out, "%s  %s %s\n", cell(at.String()), what, d.ID)
 		}
 	}
 	if a.json {

@@ -140,7 +140,7 @@ func (a *app) putAll(ctx context.Context, s *session, files []transfer, o putOpt
 			return err
 		}
 		if !a.json {
-			fmt.Fprintf(a.out, "%s  %s  %s  version %s\n", f.at, bytesText(out.SizeBytes), out.Label, out.Version)
+			fmt.Fprintf(a.out, "%s  %s  %s  version %s\n", cell(f.at.String()), bytesText(out.SizeBytes), out.Label, out.Version)
 		}
 		d := objectDoc(out)
 		d.File = f.file

@@ -135,7 +135,9 @@ func (a *app) print(v any) error {
 }
 
 // say talks to the person at the terminal.
-func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+func (a *app) say(format string, args ...any) {
+	fmt.Fprintln(a.err, visible(fmt.Sprintf(format, args...)))
+}
 
 // exactly takes n arguments, named in the usage line.
 func exactly(n int) cobra.PositionalArgs { return between(n, n) }

@@ -19,8 +19,19 @@ func (a *app) table(heads ...string) table {
 	return t
 }
 
-func (t table) row(cells ...string) { fmt.Fprintln(t.w, strings.Join(cells, "\t")) }
-func (t table) flush() error        { return t.w.Flush() }
+func (t table) row(cells ...string) {
+	for i := range cells {
+		cells[i] = cell(cells[i])
+	}
+	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
+}
+
+// cell is text that stays in its place: a name that somebody below chose draws no other row, and says nothing to the terminal.
+func cell(s string) string {
+	return strings.NewReplacer("\n", `\n`, "\t", `\t`).Replace(visible(s))
+}
+
+func (t table) flush() error { return t.w.Flush() }
 
 // list joins names, such as roles and actions.
 func list[S ~string](names []S) string { return dash(strings.Join(texts(names), ", ")) }
