@@ -25,6 +25,9 @@ lower, or open to more, is released instead, by two reviewers: redoubt release r
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
 			out, err := s.api.Upgrade(ctx, q)
+			if err != nil && ctx.Err() != nil {
+				return &halfDone{message: "interrupted; the version may have its new label, and the old one goes", hint: fmt.Sprintf("redoubt versions %s --as SUBJECT@%s", p, s.node)}
+			}
 			if err != nil {
 				return err
 			}
@@ -88,6 +91,9 @@ read it serves for up to an hour more: service rm ends it sooner. With --find-on
 				q.Spare = append(q.Spare, redoubt.VersionID(v))
 			}
 			out, err := s.api.ReportSpill(ctx, q)
+			if err != nil && ctx.Err() != nil && q.Erase {
+				return &halfDone{message: "interrupted; if the report has begun, the node goes on with it and erases what it finds", hint: fmt.Sprintf("redoubt spill ls --as %s", w.as)}
+			}
 			if err != nil {
 				return err
 			}
