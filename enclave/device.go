@@ -153,6 +153,9 @@ func (e *Enclave) relink(ctx context.Context) error {
 			continue
 		}
 		all = append(all, deviceLink(name, d, r))
+		if err := e.noteCarried(ctx, name, d); err != nil {
+			return err
+		}
 	}
 	if err := e.SetLinks(ctx, all); err != nil {
 		return err

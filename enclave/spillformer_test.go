@@ -131,3 +131,26 @@ func TestADeviceThatIsNotDeclaredAnyMoreMayHoldASpill(t *testing.T) {
 	c.ts.restart(true)
 	wantUnproven(t, c.spill("", true), "ts-device")
 }
+
+// TestADeviceThatCarriesLessNowMayHoldASpill: it is told of no erasure of what it does not carry any more.
+func TestADeviceThatCarriesLessNowMayHoldASpill(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	for i := range c.ts.o.Devices {
+		c.ts.o.Devices[i].Carries = []redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}}
+	}
+	c.ts.restart(true)
+	r := c.spill("", true)
+	carry(t, c.ts, d)
+	wantUnproven(t, c.stands(r.ID), "ts-device")
+	for i := range c.ts.o.Devices {
+		c.ts.o.Devices[i].Carries = nil
+	}
+	c.ts.restart(true)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "another, dirty", "")
+	r = c.spill("", true)
+	carry(t, c.ts, d)
+	wantSpill(t, c.stands(r.ID), true, "itself gone")
+}
