@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,9 @@ func (e *Enclave) loadPartners(ctx context.Context, all []Agreement) error {
 	p.ended.Store(&ended)
 	for i := range all {
 		a := &all[i]
+		if slices.ContainsFunc(p.all, func(x *Agreement) bool { return x.Name == a.Name }) {
+			return &redoubt.Error{Op: "enclave.Open", Object: a.Name, Kind: redoubt.Invalid, Err: errors.New("two agreements have one name, by which they end")}
+		}
 		if p.byPeer[a.Peer] != nil || a.Policy == nil || len(a.Key) != ed25519.PublicKeySize || a.Takes != nil && a.Takes.Convert == nil {
 			return &redoubt.Error{Op: "enclave.Open", Object: a.Name, Kind: redoubt.Invalid, Err: errors.New("an agreement names a gateway of its own, its key and its policy")}
 		}
