@@ -66,7 +66,7 @@ const whyMayBe = "what it lists as \"may be derived\" is left, since it is not k
 
 // add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
-	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe) && slices.Contains(r.Spare, c.Version)
+	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe || c.Above) && slices.Contains(r.Spare, c.Version)
 	if i := slices.IndexFunc(r.Copies, func(x redoubt.SpillCopy) bool {
 		return x.Bucket == c.Bucket && x.Key == c.Key && x.Version == c.Version
 	}); i >= 0 {
@@ -293,7 +293,7 @@ func (e *Enclave) spareMore(ctx context.Context, begun *spillRecord, q redoubt.S
 	return latest, nil
 }
 
-// maySpare holds what an officer spares against what she has been shown: derivatives, and no copies.
+// maySpare holds what an officer spares against what she has been shown: derivatives, and of copies those at a label above.
 func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 	if len(q.Spare) == 0 {
 		return nil
@@ -305,7 +305,7 @@ func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 			return &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
 		}
 		for _, c := range r.Copies {
-			if r.Name == q.Name && r.Version == q.Version && (c.Relation == relDerived || c.Relation == relMayBe) {
+			if r.Name == q.Name && r.Version == q.Version && (c.Relation == relDerived || c.Relation == relMayBe || c.Above) {
 				shown[c.Version] = true
 			}
 		}
@@ -313,7 +313,7 @@ func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 	})
 	for _, v := range q.Spare {
 		if err == nil && !shown[v] {
-			err = &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Invalid, Rule: ruleSpare, Hint: string(v) + " is in no report of that version as what was made of it: name the version, and find before you spare (redoubt spill report --find-only)"}
+			err = &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Invalid, Rule: ruleSpare, Hint: string(v) + " is in no report of that version as what was made of it, or as a copy above: name the version, and find before you spare (redoubt spill report --find-only)"}
 		}
 	}
 	return err

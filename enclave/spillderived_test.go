@@ -210,6 +210,40 @@ func TestWhatAnOfficerSparesStays(t *testing.T) {
 	}
 }
 
+// TestACopyAboveMayBeSpared: what was put too low is often a copy of what lies where it belongs.
+func TestACopyAboveMayBeSpared(t *testing.T) {
+	w := open(t, nil)
+	s, ts := w.as("s-analyst", ""), w.as("ts-analyst", "TOP SECRET")
+	right := w.put(ts, "right", "the plan", "TOP SECRET")
+	v, beside := w.put(s, "plan", "the plan", ""), w.put(s, "copy", "the plan", "")
+	if _, err := w.reported("plan", v.ID, true, right.ID); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("spared unseen: %v", err)
+	}
+	found, err := w.reported("plan", v.ID, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range found.Copies {
+		if c.Above != (c.Version == right.ID) {
+			t.Errorf("listed as %+v", c)
+		}
+	}
+	if _, err := w.reported("plan", v.ID, true, beside.ID); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("a copy beside was spared: %v", err)
+	}
+	r, err := w.reported("plan", v.ID, true, right.ID)
+	if err != nil || !r.Proven {
+		t.Fatalf("got %+v %v", r, err)
+	}
+	w.restart(true)
+	if got := w.get(w.as("ts-analyst", "TOP SECRET"), "right"); got != "the plan" {
+		t.Errorf("what lies where it belongs: %q", got)
+	}
+	if got := w.list(w.as("s-analyst", "")); len(got) > 0 {
+		t.Errorf("left below is %q", got)
+	}
+}
+
 func TestASpillEndsWhatHasReadIt(t *testing.T) {
 	w := open(t, nil)
 	ctx, s := context.Background(), w.as("s-analyst", "")

@@ -363,6 +363,13 @@ func (e *Enclave) list(r *spillRecord, name redoubt.ObjectName, f found, relatio
 		return err
 	}
 	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation, Job: d.Job, From: d.From}
+	if relation == relSame {
+		low, err := e.setNamed(r.Found[0].Set)
+		if err != nil {
+			return err
+		}
+		c.Above = f.set.label.Dominates(low.label) && !low.label.Dominates(f.set.label)
+	}
 	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at, Sum: sum, Size: f.rec.size}) {
 		return errSpillFull
 	}

@@ -70,10 +70,11 @@ when it is met next.
 What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as
 a module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened
 it are ended, with what they have written. To keep what you have looked at and found clean, list with --find-only
-first, then name its versions with --spare; what was made of it alone is then not followed. What only may be derived
-(of a job that opened more than is known, or what is no longer here, or ran another image of the repository; or of the
-bytes of a derivative, copied by hand) is listed and left: look at it, and report it if it is, or keep it with
---spare, also afterwards.
+first, then name its versions with --spare; what was made of it alone is then not followed. So is a copy kept that
+lies at a label above that of the version, say because the version was taken from it. What only may be derived (of a
+job that opened more than is known, or what is no longer here, or ran another image of the repository; or of the bytes
+of a derivative, copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also
+afterwards.
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
@@ -102,7 +103,7 @@ read it serves for up to an hour more: service rm ends it sooner. With --find-on
 	w.flags(c)
 	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
 	c.Flags().StringVar(&q.Reason, "reason", "", "`text` for the report and the audit log")
-	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, or as what may be, and stays; repeat it for more; needs --version")
+	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, as what may be or as a copy above, and stays; repeat it for more; needs --version")
 	c.Flags().BoolVar(&look, "find-only", false, "find, and erase nothing")
 	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
 	required(c, "reason")
@@ -156,6 +157,8 @@ func yesNo(yes bool) string {
 // derivation is what a copy is to the report: of what is derived, what made it of what.
 func derivation(r *redoubt.SpillReport, c redoubt.SpillCopy) string {
 	switch {
+	case c.Above:
+		return c.Relation + ": at a label above, where it may belong"
 	case c.From == "":
 		return c.Relation
 	case c.Job == "" && c.From == r.Version:
