@@ -127,6 +127,13 @@ func (l *spillLink) mayCarry(e *Enclave, name redoubt.ObjectName, of label.Label
 	return e.travels(l.Link, name, of, false)
 }
 
+// comesBack says whether all that is written on a device under what it was given comes to its home.
+func comesBack(l redoubt.Link) bool {
+	return !slices.ContainsFunc(l.Subscriptions, func(s redoubt.Subscription) bool {
+		return s.Out && (!s.In || s.Prefix != "" || s.Bound != "" || s.Latest)
+	})
+}
+
 // carriedRecord is what a device carried, as its estate said. The last of a device's is of now.
 type carriedRecord struct {
 	Ceiling string                 `json:"ceiling"` // canonical text

@@ -132,6 +132,35 @@ func TestADeviceThatIsNotDeclaredAnyMoreMayHoldASpill(t *testing.T) {
 	wantUnproven(t, c.spill("", true), "ts-device")
 }
 
+// TestACopyThatDoesNotComeBackIsNotProvenGone: by hand, on a device that is given a bucket and sends nothing of it.
+func TestACopyThatDoesNotComeBackIsNotProvenGone(t *testing.T) {
+	for what, tt := range map[string]struct {
+		carries redoubt.Subscription
+		proven  bool
+	}{
+		"both ways":        {redoubt.Subscription{Bucket: "reports", In: true, Out: true}, true},
+		"to the device":    {redoubt.Subscription{Bucket: "reports", In: true}, false},
+		"below a prefix":   {redoubt.Subscription{Bucket: "reports", Prefix: "p", In: true, Out: true}, false},
+		"the latest alone": {redoubt.Subscription{Bucket: "reports", In: true, Out: true, Latest: true}, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := openChain(t)
+			for i := range c.ts.o.Devices {
+				c.ts.o.Devices[i].Carries = []redoubt.Subscription{tt.carries}
+			}
+			c.ts.restart(true)
+			d := c.device("ts-device", c.ts)
+			c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+			carry(t, c.ts, d)
+			r := c.spill("", true)
+			carry(t, c.ts, d)
+			if r = c.stands(r.ID); r.Proven != tt.proven || len(r.Peers) != 1 || r.Peers[0].Gone != 1 {
+				t.Errorf("proven %v, peers %+v", r.Proven, r.Peers)
+			}
+		})
+	}
+}
+
 // TestADeviceThatCarriesLessNowMayHoldASpill: it is told of no erasure of what it does not carry any more.
 func TestADeviceThatCarriesLessNowMayHoldASpill(t *testing.T) {
 	c := openChain(t)

@@ -199,6 +199,8 @@ func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, er
 		p.Why = "it has not been met since: the erasure waits for it"
 	case p.May > 0:
 		p.Why = "it has not been met since, and may have taken it without saying so: the erasure waits for it"
+	case e.links.declared[l.Peer].Name == l.Peer && !comesBack(l.Link):
+		p.Why = "it is gone there, but what its people copied of it there does not all come here, where it would be found: look there"
 	}
 	return p, nil
 }
