@@ -30,6 +30,7 @@ type SpillCopy struct {
 	Relation string     `json:"relation"` // "itself", "same content", "derived" (by a job, or a copy of that with its mark), "rebuilt" (by a guard, of one of those), "upload"; left, to be looked at: "later" (of the same name), "may be derived"
 	Job      JobID      `json:"job,omitempty"`
 	From     VersionID  `json:"from,omitempty"`   // of what is derived: a listed version that Job had opened, or that this may be a copy of
+	Above    bool       `json:"above,omitempty"`  // of the same content, at a label above that of the version itself: it may be where it belongs
 	Spared   bool       `json:"spared,omitempty"` // an officer has looked at it, and it stays
 	Gone     bool       `json:"gone"`             // its record and every key that opened it are destroyed here
 }
@@ -48,7 +49,7 @@ type Spill struct {
 	Version VersionID   `json:"version,omitempty"` // "": the current one
 	Reason  string      `json:"reason"`
 	Erase   bool        `json:"erase"`           // else it is found, and left
-	Spare   []VersionID `json:"spare,omitempty"` // derivatives that stay, of those that a report of this Version has listed
+	Spare   []VersionID `json:"spare,omitempty"` // derivatives and copies above that stay, of those that a report of this Version has listed
 }
 
 // SpillPeer is a node that copies went to.
@@ -69,6 +70,15 @@ type SpillRelease struct {
 	Why    string     `json:"why,omitempty"` // it is not known whether it left; "": the target has signed that it took it
 }
 
+// SpillExport is a file that a version left as, for a partner.
+type SpillExport struct {
+	Version VersionID   `json:"version"`
+	Nation  string      `json:"nation"`
+	By      SubjectName `json:"by"`
+	At      time.Time   `json:"at"`
+	SHA256  string      `json:"sha256"`
+}
+
 // SpillReport says where a version that was put too low went, what of it is proven gone, and what is not yet.
 type SpillReport struct {
 	ID       string         `json:"id"`
@@ -84,10 +94,11 @@ type SpillReport struct {
 	Readers  []SpillReader  `json:"readers,omitempty"`
 	Peers    []SpillPeer    `json:"peers"`
 	Releases []SpillRelease `json:"releases"`
-	Proven   bool           `json:"proven"`        // all of it is gone: here, and wherever it went
-	Why      string         `json:"why,omitempty"` // of what the report does not cover, or not yet
-	Key      string         `json:"key"`           // the node's, Ed25519, base64
-	Sig      string         `json:"sig"`           // over SpillMessage, base64
+	Exports  []SpillExport  `json:"exports,omitempty"` // nobody takes them back
+	Proven   bool           `json:"proven"`            // all of it is gone: here, and wherever it went
+	Why      string         `json:"why,omitempty"`     // of what the report does not cover, or not yet
+	Key      string         `json:"key"`               // the node's, Ed25519, base64
+	Sig      string         `json:"sig"`               // over SpillMessage, base64
 }
 
 // SpillMessage is what a node signs of a report.
@@ -106,7 +117,7 @@ type SpillService interface {
 	// ReportSpill finds a version, every copy of its content, and what jobs made of those, erases them, and keeps a report. Without Erase it only
 	// finds. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up
 	// again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: what is to be spared was not
-	// listed as derived, or as what may be; Conflict: a report that has begun erases it. What only may be derived is spared at any time.
+	// listed as derived, as what may be, or as a copy above; Conflict: a report that has begun erases it. What only may be derived is spared at any time.
 	ReportSpill(ctx context.Context, who Credential, q Spill) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)

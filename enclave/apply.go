@@ -298,7 +298,8 @@ func (e *Enclave) applyVersion(batch *store.Batch, n *incoming) (o outcome, err 
 	if err != nil {
 		return o, err
 	}
-	if report := e.readers.closes(n.w.rec, n.set.label); report != "" { // made of what was taken out, where that had not arrived yet: its search is not over, nor is one under way
+	// made of what was taken out, or a copy of it, where that was not known yet: its search is not over, nor is one under way
+	if report := cmp.Or(e.readers.closes(n.w.rec, n.set.label), e.readers.holds(&n.in.Entry)); report != "" {
 		if err := (duty{Version: n.id[:]}).add(batch, spillDuty+report); err != nil {
 			return o, err
 		}

@@ -150,6 +150,21 @@ func TestARemovedBucketLooksNeverUsedToWhoFindsNothingInIt(t *testing.T) {
 	if got := w.list(high); len(got) != 1 {
 		t.Errorf("its reader lists %v", got)
 	}
+	finds := func(who redoubt.Credential) int {
+		page, err := w.Find(ctx, who, redoubt.FindObjects{Text: "a", Max: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Found)
+	}
+	if got := finds(high); got != 2 {
+		t.Errorf("its reader finds %d versions in two removed buckets", got)
+	}
+	for _, who := range people {
+		if got := finds(who); got != 0 {
+			t.Errorf("%s finds %d", who.Subject, got)
+		}
+	}
 	_, err := w.PutObject(ctx, high, redoubt.PutObject{Name: reports, Body: strings.NewReader("")})
 	want(t, err, redoubt.NoBucket)
 	if err := w.AbortUpload(ctx, high, begun.Name, begun.ID); err != nil {

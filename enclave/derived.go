@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/hex"
 	"maps"
 	"slices"
 	"strings"
@@ -289,6 +290,16 @@ func (x *readers) closes(rec *record, at label.Label) string {
 		}
 	}
 	return ""
+}
+
+// holds names the report that takes out what a version holds, byte for byte: one that comes over a link was copied where that was not known yet. "": none does.
+func (x *readers) holds(entry *redoubt.JournalEntry) string {
+	if entry.SizeBytes == 0 {
+		return ""
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.modules[hex.EncodeToString(entry.Content[:])].report
 }
 
 // note has it known that a version is opened, before its content is given.

@@ -55,6 +55,7 @@ type deviceRecord struct {
 	Wiped    time.Time      `json:"wiped,omitzero"`
 	Unheard  bool           `json:"unheard,omitempty"` // an officer closed an order to wipe that nobody confirmed
 	Reason   string         `json:"reason,omitempty"`
+	Unwiped  time.Time      `json:"unwiped,omitzero"` // when the last enrolment ended of which nobody confirmed that it was wiped, and after which came another
 }
 
 func (r *deviceRecord) state(now time.Time) string {
@@ -151,18 +152,26 @@ func (e *Enclave) relink(ctx context.Context) error {
 		if r == nil || !r.meets() {
 			continue
 		}
-		l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling, Budget: d.Budget, Ending: r.ending()}
-		for _, s := range d.Carries { // from the home's side what goes to the device goes out
-			s.In, s.Out = s.Out, s.In
-			l.Subscriptions = append(l.Subscriptions, s)
+		all = append(all, deviceLink(name, d, r))
+		if err := e.noteCarried(ctx, name, d); err != nil {
+			return err
 		}
-		all = append(all, l)
 	}
 	if err := e.SetLinks(ctx, all); err != nil {
 		return err
 	}
 	e.links.altered.wake()
 	return nil
+}
+
+// deviceLink is the link of a device as its home has it.
+func deviceLink(name redoubt.NodeName, d DeclaredDevice, r *deviceRecord) redoubt.Link {
+	l := redoubt.Link{Peer: name, Key: r.Key, Recipient: r.Recipient, Bound: d.Ceiling, Budget: d.Budget, Ending: r.ending()}
+	for _, s := range d.Carries { // from the home's side what goes to the device goes out
+		s.In, s.Out = s.Out, s.In
+		l.Subscriptions = append(l.Subscriptions, s)
+	}
+	return l
 }
 
 // Links gives the peers that are to be met.
@@ -280,8 +289,11 @@ func (e *Enclave) EnrolDevice(ctx context.Context, req redoubt.EnrolRequest) (re
 	}
 	if r.Key != nil {
 		r.OldKeys = append(slices.Clone(r.OldKeys), r.Key)
+		if r.Wiped.IsZero() {
+			r.Unwiped = r.Ended
+		}
 	}
-	*r = deviceRecord{Token: r.Token, Invited: r.Invited, Key: key, Recipient: req.Recipient, OldKeys: r.OldKeys, Enrolled: e.clock().UTC()}
+	*r = deviceRecord{Token: r.Token, Invited: r.Invited, Key: key, Recipient: req.Recipient, OldKeys: r.OldKeys, Enrolled: e.clock().UTC(), Unwiped: r.Unwiped}
 	if out.Lease, err = e.lease(req.Device, r); err != nil {
 		return redoubt.Enrolment{}, e.noted(ctx, entry, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -51,25 +52,59 @@ func (e *Enclave) fulfil(ctx context.Context, name string) error {
 	if is, err := e.behindDuty(ctx, name); is {
 		return err
 	}
-	d, ok, err := e.settleKeys(ctx, name)
-	if err != nil || !ok {
-		return err
+	return e.fulfilTogether(ctx, []string{name})
+}
+
+// maxTogether is how many duties one rotation is for, and end in one commit: all of a spill's.
+const maxTogether = maxSpills
+
+// fulfilThese brings all of them to their end: those that one set's keys are rotated for by one rotation. What fails holds up nothing else.
+func (e *Enclave) fulfilThese(ctx context.Context, names []string) (err error) {
+	of := map[uint32][]string{}
+	for _, name := range names {
+		d, ok, one := e.dutyOf(name)
+		if one == nil && ok && d.Set != 0 && e.sets.byID(d.Set) != nil {
+			of[d.Set] = append(of[d.Set], name)
+			continue
+		}
+		if one == nil && ok {
+			one = e.fulfil(ctx, name)
+		}
+		err = errors.Join(err, one)
 	}
-	for _, r := range d.scrubs() {
-		if err := e.engine.Scrub(ctx, r, after(r)); err != nil {
-			return err
+	for _, set := range slices.Sorted(maps.Keys(of)) {
+		for some := range slices.Chunk(of[set], maxTogether) {
+			err = errors.Join(err, e.fulfilTogether(ctx, some))
 		}
 	}
+	return err
+}
+
+// fulfilTogether is fulfil of duties for one set's keys, or of one duty.
+func (e *Enclave) fulfilTogether(ctx context.Context, names []string) error {
+	all, err := e.settleKeys(ctx, names)
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	var done [][]byte
 	b := new(store.Batch)
-	b.Delete(dutyKey(name))
+	for name, d := range all {
+		for _, r := range d.scrubs() {
+			if slices.ContainsFunc(done, func(x []byte) bool { return bytes.Equal(x, r) }) {
+				continue
+			}
+			if err := e.engine.Scrub(ctx, r, after(r)); err != nil {
+				return err
+			}
+			done = append(done, r)
+		}
+		b.Delete(dutyKey(name))
+	}
 	return e.commit(ctx, b, nil)
 }
 
-// settleKeys does of a duty what concerns records and keys, one duty at a time. It does not scrub: that waits for
-// readers, and must not keep the next rotation or backup waiting with it.
-func (e *Enclave) settleKeys(ctx context.Context, name string) (d duty, ok bool, err error) {
-	e.rotateMu.Lock()
-	defer e.rotateMu.Unlock()
+// dutyOf reads a duty that stands.
+func (e *Enclave) dutyOf(name string) (d duty, ok bool, err error) {
 	raw, ok, err := e.engine.Get(dutyKey(name))
 	if err != nil || !ok {
 		return d, false, err
@@ -77,31 +112,56 @@ func (e *Enclave) settleKeys(ctx context.Context, name string) (d duty, ok bool,
 	if err := strictJSON(raw, &d); err != nil {
 		return d, false, &redoubt.Error{Op: "duty", Object: name, Kind: redoubt.Corrupt, Err: err}
 	}
-	if d.Keyed {
-		return d, true, nil
+	return d, true, nil
+}
+
+// settleKeys does of duties for one set's keys, or of one duty, what concerns records and keys, and gives those that stand. What they are for was committed
+// before: so one rotation is enough for all. It does not scrub: that waits for readers, and must not keep the next rotation or backup waiting with it.
+func (e *Enclave) settleKeys(ctx context.Context, names []string) (all map[string]duty, err error) {
+	e.rotateMu.Lock()
+	defer e.rotateMu.Unlock()
+	all = map[string]duty{}
+	var fresh duty // of what is not keyed yet, one
+	versions, b := map[versionID]bool{}, new(store.Batch)
+	for _, name := range names {
+		d, ok, err := e.dutyOf(name)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		if !d.Keyed {
+			if len(d.Version) == len(versionID{}) {
+				versions[versionID(d.Version)] = true
+			}
+			fresh, d.Keyed = d, true
+			if err := d.add(b, name); err != nil {
+				return nil, err
+			}
+		}
+		all[name] = d
 	}
-	switch set := e.sets.byID(d.Set); {
+	if len(b.Writes) == 0 {
+		return all, nil
+	}
+	switch set := e.sets.byID(fresh.Set); {
 	case set != nil:
-		if len(d.Version) > 0 {
-			err = e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set && bytes.Equal(a.id[:], d.Version), nil })
+		if len(versions) > 0 {
+			err = e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set && versions[a.id], nil })
 		}
 		if err == nil {
 			err = e.rotate(ctx, set)
 		}
-	case d.Destroy != nil:
-		err = e.eraseLabel(ctx, d)
+	case fresh.Destroy != nil:
+		err = e.eraseLabel(ctx, fresh)
 	default:
-		err = e.eraseBucket(ctx, d)
+		err = e.eraseBucket(ctx, fresh)
 	}
 	if err != nil {
-		return d, false, err
+		return nil, err
 	}
-	d.Keyed = true
-	b := new(store.Batch)
-	if err := d.add(b, name); err != nil {
-		return d, false, err
-	}
-	return d, true, e.commit(ctx, b, nil)
+	return all, e.commit(ctx, b, nil)
 }
 
 // scrubs gives the prefixes of the keys that held what the duty destroys.
@@ -133,11 +193,7 @@ func (e *Enclave) fulfilAll(ctx context.Context) error {
 	for it.Next() {
 		names = append(names, string(it.Key()[len(dutyMark):]))
 	}
-	err := errors.Join(it.Err(), it.Close(), view.Close())
-	for _, name := range names {
-		err = errors.Join(err, e.fulfil(ctx, name))
-	}
-	return err
+	return errors.Join(it.Err(), it.Close(), view.Close(), e.fulfilThese(ctx, names))
 }
 
 // EraseVersion destroys one version for good (RULES 2.7: in spite of retention and hold):

@@ -22,6 +22,32 @@ const (
 	ruleExportSize = "size-of-an-export"
 )
 
+// kindExport are the records of what left as a file, at the label of the version: VERSION/ID → redoubt.SpillExport.
+const kindExport = "export"
+
+func exportsOf(version redoubt.VersionID) string { return kindExport + "/" + string(version) + "/" }
+
+// exports gives the files that a version left as.
+func (e *Enclave) exports(set *labelSet, version redoubt.VersionID) (all []redoubt.SpillExport, err error) {
+	view := e.engine.View()
+	defer view.Close()
+	lower := append(rangeKey(recHead, systemBucketID, set.id), exportsOf(version)...)
+	it := view.Scan(lower, nextPrefix(lower))
+	defer it.Close()
+	for it.Next() {
+		rec, err := decodeRecord(it.Value())
+		var x redoubt.SpillExport
+		if err == nil {
+			err = strictJSON(rec.inline, &x)
+		}
+		if err != nil {
+			return nil, &redoubt.Error{Op: kindExport, Kind: redoubt.Corrupt, Err: err}
+		}
+		all = append(all, x)
+	}
+	return all, it.Err()
+}
+
 // ExportVersion lets one version leave the estate: find, decide, hold against the label, digest, record, give; see redoubt.ExportService.
 func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q redoubt.ExportVersion) (out redoubt.Exported, _ redoubt.Object, err error) {
 	const op = "ExportVersion"

@@ -178,7 +178,11 @@ func (c *consentedExport) look(ctx context.Context, op string, who redoubt.Crede
 // use has an export on record, durable on return. It looks at the consent once more, now that the content is known, and uses it up in the same commit.
 func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Credential, digest string, ent *entry) error {
 	if len(c.marks) == 0 {
-		return c.e.record(ctx, ent)
+		batch := new(store.Batch)
+		if err := c.keep(ctx, batch, who, digest); err != nil {
+			return c.e.noted(ctx, ent, err)
+		}
+		return c.e.commit(ctx, batch, ent)
 	}
 	refuse := func(err error) error {
 		ent.Allow, ent.Rule = false, ruleOf(err)
@@ -201,8 +205,20 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 	if err := c.e.putRecordAt(ctx, batch, c.set.label, name, value); err != nil {
 		return c.e.noted(ctx, ent, err)
 	}
+	if err := c.keep(ctx, batch, who, digest); err != nil {
+		return c.e.noted(ctx, ent, err)
+	}
 	ent.Detail = "by consent of " + string(c.originator) + ", key " + c.q.KAS + ", " + ent.Detail
 	return c.e.commit(ctx, batch, ent)
+}
+
+// keep has an export known for as long as there is a state: a spill report asks for it when the audit log may have aged into archives.
+func (c *consentedExport) keep(ctx context.Context, b *store.Batch, who redoubt.Credential, digest string) error {
+	value, err := json.Marshal(redoubt.SpillExport{Version: c.version, Nation: c.q.Nation, By: who.Subject, At: c.e.clock().UTC().Truncate(time.Second), SHA256: digest})
+	if err != nil {
+		return err
+	}
+	return c.e.putRecordAt(ctx, b, c.set.label, exportsOf(c.version)+newSpillID(), value)
 }
 
 // told is the consent that was used.

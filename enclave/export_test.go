@@ -152,3 +152,22 @@ func TestNobodyWritesAndExportsAlone(t *testing.T) {
 	}
 	o.Close()
 }
+
+// TestWhatWasExportedIsNotProvenGone: nobody takes a file back. It is known after a crash, and of copies too.
+func TestWhatWasExportedIsNotProvenGone(t *testing.T) {
+	c := openChain(t)
+	q := exported(c)
+	c.ts.put(c.ts.as("ts-analyst", relGBR), "copy", "the plan", "")
+	q.Name.Key = "copy"
+	_, o, err := c.ts.ExportVersion(context.Background(), c.ts.as("rev-1", "SECRET"), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Close()
+	c.ts.restart(true)
+	sum := sha256.Sum256([]byte("the plan"))
+	r := c.spill("", true)
+	if r.Proven || len(r.Exports) != 1 || r.Exports[0].Nation != "GBR" || r.Exports[0].By != "rev-1" || r.Exports[0].SHA256 != hex.EncodeToString(sum[:]) {
+		t.Errorf("a file with it left: proven %v, exports %+v", r.Proven, r.Exports)
+	}
+}

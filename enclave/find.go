@@ -44,8 +44,17 @@ func (e *Enclave) Find(ctx context.Context, who redoubt.Credential, q redoubt.Fi
 	view := e.engine.View()
 	defer view.Close()
 	for _, name := range slices.Sorted(maps.Keys(table)) {
-		if b := table[name]; b.id == systemBucketID || b.deleted || ownBucket(name) || name < q.After.Bucket || q.Bucket != "" && name != q.Bucket || q.Origin != "" && e.bucketOrigin(name) != q.Origin {
+		if b := table[name]; b.id == systemBucketID || ownBucket(name) || name < q.After.Bucket || q.Bucket != "" && name != q.Bucket || q.Origin != "" && e.bucketOrigin(name) != q.Origin {
 			continue
+		}
+		if b := table[name]; b.deleted { // it is there for who may read what is left in it
+			empty, err := e.looksEmpty(b, who.Working)
+			if err != nil {
+				return f.out, err
+			}
+			if empty {
+				continue
+			}
 		}
 		more, err := f.bucket(ctx, view, name)
 		if err != nil || more {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,6 +92,9 @@ func (e *Enclave) loadPartners(ctx context.Context, all []Agreement) error {
 	p.ended.Store(&ended)
 	for i := range all {
 		a := &all[i]
+		if slices.ContainsFunc(p.all, func(x *Agreement) bool { return x.Name == a.Name }) {
+			return &redoubt.Error{Op: "enclave.Open", Object: a.Name, Kind: redoubt.Invalid, Err: errors.New("two agreements have one name, by which they end")}
+		}
 		if p.byPeer[a.Peer] != nil || a.Policy == nil || len(a.Key) != ed25519.PublicKeySize || a.Takes != nil && a.Takes.Convert == nil {
 			return &redoubt.Error{Op: "enclave.Open", Object: a.Name, Kind: redoubt.Invalid, Err: errors.New("an agreement names a gateway of its own, its key and its policy")}
 		}
@@ -139,13 +143,18 @@ func (e *Enclave) partnerLinks() (all []redoubt.Link) {
 		if a.Gives == nil || e.inForce(a) != nil {
 			continue
 		}
-		l := redoubt.Link{Peer: a.Peer, Recipient: a.Recipient, Bound: a.Gives.Bound, Raise: redoubt.RaisedAway, Partner: true}
-		for _, b := range a.Gives.Buckets {
-			l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: b, Out: true})
-		}
-		all = append(all, l)
+		all = append(all, a.link())
 	}
 	return all
+}
+
+// link is what an agreement that gives something gives.
+func (a *Agreement) link() redoubt.Link {
+	l := redoubt.Link{Peer: a.Peer, Recipient: a.Recipient, Bound: a.Gives.Bound, Raise: redoubt.RaisedAway, Partner: true}
+	for _, b := range a.Gives.Buckets {
+		l.Subscriptions = append(l.Subscriptions, redoubt.Subscription{Bucket: b, Out: true})
+	}
+	return l
 }
 
 // RefreshPartners makes the links of agreements those that are in force now: a node calls it as time goes by. That nothing flows outside an

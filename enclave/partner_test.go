@@ -312,6 +312,20 @@ func TestAnAgreementThatHasNotBegunIsNotInForce(t *testing.T) {
 	}
 }
 
+// TestTwoAgreementsHaveTwoNames: an end goes by the name, and says that nothing flows any more.
+func TestTwoAgreementsHaveTwoNames(t *testing.T) {
+	a := openAlly(t, nil)
+	a.partners.all = nil
+	if err := a.loadPartners(context.Background(), a.o.Agreements); err != nil {
+		t.Fatal(err)
+	}
+	a.partners.all = nil
+	a.o.Agreements[1].Name = a.o.Agreements[0].Name
+	if err := a.loadPartners(context.Background(), a.o.Agreements); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("got %v, want %v", err, redoubt.Invalid)
+	}
+}
+
 func TestOneOfficerEndsAnAgreementForGood(t *testing.T) {
 	a := openAlly(t, nil)
 	ctx := context.Background()

@@ -113,15 +113,6 @@ func (e *Enclave) settleSource(ctx context.Context, name string) error {
 	return e.fulfilThese(ctx, marks)
 }
 
-func (e *Enclave) fulfilThese(ctx context.Context, names []string) error {
-	for _, name := range names {
-		if err := e.fulfil(ctx, name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // takeOut takes a version out of the catalogue as a part of an erasure that was decided, and puts the end of its keys on record: the name of
 // that duty is returned. Of one that is gone already, by whom it may be, the keys end all the same.
 func (e *Enclave) takeOut(ctx context.Context, name redoubt.ObjectName, id versionID, detail string) (mark string, err error) {

@@ -31,6 +31,8 @@ type spillRecord struct {
 	Spare []redoubt.VersionID `json:"spare,omitempty"` // derivatives that an officer has looked at, and that stay
 	After string              `json:"after,omitempty"` // the report that this one goes on with
 
+	Searched time.Time `json:"searched,omitzero"` // when the search came to its first end: what was put here since is nobody's oversight
+
 	bytes int // of Copies, Found and Readers as they are kept; 0: not counted yet
 }
 
@@ -64,7 +66,7 @@ const whyMayBe = "what it lists as \"may be derived\" is left, since it is not k
 
 // add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
-	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe) && slices.Contains(r.Spare, c.Version)
+	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe || c.Above) && slices.Contains(r.Spare, c.Version)
 	if i := slices.IndexFunc(r.Copies, func(x redoubt.SpillCopy) bool {
 		return x.Bucket == c.Bucket && x.Key == c.Key && x.Version == c.Version
 	}); i >= 0 {
@@ -214,7 +216,7 @@ func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *s
 		}
 		return e.endSpill(ctx, begun.ID)
 	}
-	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
+	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Searched: begun.Searched, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
 	next.ID, next.Reason, next.By, next.Made, next.Why, next.Readers = newSpillID(), q.Reason, who.Subject, e.clock().UTC().Truncate(time.Second), "", nil
 	next.Copies = begun.Copies[:1:1]
 	if err := e.keepSpill(ctx, next, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+next.ID) }); err != nil {
@@ -291,7 +293,7 @@ func (e *Enclave) spareMore(ctx context.Context, begun *spillRecord, q redoubt.S
 	return latest, nil
 }
 
-// maySpare holds what an officer spares against what she has been shown: derivatives, and no copies.
+// maySpare holds what an officer spares against what she has been shown: derivatives, and of copies those at a label above.
 func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 	if len(q.Spare) == 0 {
 		return nil
@@ -303,7 +305,7 @@ func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 			return &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
 		}
 		for _, c := range r.Copies {
-			if r.Name == q.Name && r.Version == q.Version && (c.Relation == relDerived || c.Relation == relMayBe) {
+			if r.Name == q.Name && r.Version == q.Version && (c.Relation == relDerived || c.Relation == relMayBe || c.Above) {
 				shown[c.Version] = true
 			}
 		}
@@ -311,7 +313,7 @@ func (e *Enclave) maySpare(op string, q redoubt.Spill) error {
 	})
 	for _, v := range q.Spare {
 		if err == nil && !shown[v] {
-			err = &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Invalid, Rule: ruleSpare, Hint: string(v) + " is in no report of that version as what was made of it: name the version, and find before you spare (redoubt spill report --find-only)"}
+			err = &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Invalid, Rule: ruleSpare, Hint: string(v) + " is in no report of that version as what was made of it, or as a copy above: name the version, and find before you spare (redoubt spill report --find-only)"}
 		}
 	}
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -429,5 +430,42 @@ func TestADamagedVersionHoldsNoSpillUp(t *testing.T) {
 	wantSpill(t, r, false, "itself gone", "same content gone")
 	if !strings.Contains(r.Why, "reports/damaged") {
 		t.Errorf("got %q, want the version that does not read back", r.Why)
+	}
+}
+
+// TestASpillOfWhatIsEmptyTakesNothingElse: its name or its metadata is what was too low, and every folder of an S3 client has its content.
+func TestASpillOfWhatIsEmptyTakesNothingElse(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	w.put(s, "spilt", "", "")
+	w.put(s, "folder/", "", "")
+	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), redoubt.Spill{Name: named("spilt"), Reason: "its name is SECRET", Erase: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantSpill(t, r, true, "itself gone")
+	if got := w.list(s); !slices.Equal(got, []string{"folder/"}) {
+		t.Errorf("left is %q", got)
+	}
+}
+
+// TestASpillRotatesALabelOnce: a rotation re-wraps every data key of its label, and a scrub rewrites what held them.
+func TestASpillRotatesALabelOnce(t *testing.T) {
+	w := open(t, nil)
+	s := w.as("s-analyst", "")
+	for i := range 20 {
+		w.put(s, "spilt"+strconv.Itoa(i), "do not keep", "")
+	}
+	w.put(s, "kept", "keep", "")
+	before := w.set("SECRET").epoch.Load()
+	r, err := w.ReportSpill(context.Background(), w.spillOfficer(), redoubt.Spill{Name: named("spilt7"), Reason: "too low", Erase: true})
+	if err != nil || !r.Proven || len(r.Copies) != 20 {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	if after := w.set("SECRET").epoch.Load(); after > before+2 { // the first of a label's keys is of epoch 1
+		t.Errorf("the epoch went from %d to %d", before, after)
+	}
+	if got := w.get(s, "kept"); got != "keep" {
+		t.Errorf("what was kept: %q", got)
 	}
 }

@@ -210,6 +210,40 @@ func TestWhatAnOfficerSparesStays(t *testing.T) {
 	}
 }
 
+// TestACopyAboveMayBeSpared: what was put too low is often a copy of what lies where it belongs.
+func TestACopyAboveMayBeSpared(t *testing.T) {
+	w := open(t, nil)
+	s, ts := w.as("s-analyst", ""), w.as("ts-analyst", "TOP SECRET")
+	right := w.put(ts, "right", "the plan", "TOP SECRET")
+	v, beside := w.put(s, "plan", "the plan", ""), w.put(s, "copy", "the plan", "")
+	if _, err := w.reported("plan", v.ID, true, right.ID); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("spared unseen: %v", err)
+	}
+	found, err := w.reported("plan", v.ID, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range found.Copies {
+		if c.Above != (c.Version == right.ID) {
+			t.Errorf("listed as %+v", c)
+		}
+	}
+	if _, err := w.reported("plan", v.ID, true, beside.ID); !errors.Is(err, redoubt.Invalid) {
+		t.Errorf("a copy beside was spared: %v", err)
+	}
+	r, err := w.reported("plan", v.ID, true, right.ID)
+	if err != nil || !r.Proven {
+		t.Fatalf("got %+v %v", r, err)
+	}
+	w.restart(true)
+	if got := w.get(w.as("ts-analyst", "TOP SECRET"), "right"); got != "the plan" {
+		t.Errorf("what lies where it belongs: %q", got)
+	}
+	if got := w.list(w.as("s-analyst", "")); len(got) > 0 {
+		t.Errorf("left below is %q", got)
+	}
+}
+
 func TestASpillEndsWhatHasReadIt(t *testing.T) {
 	w := open(t, nil)
 	ctx, s := context.Background(), w.as("s-analyst", "")
@@ -603,6 +637,59 @@ func TestWhatADeviceMadeOfASpillGoesWhenItArrives(t *testing.T) {
 	}
 	if r = c.stands(r.ID); !r.Proven {
 		t.Errorf("when the device has said so: %+v", r)
+	}
+}
+
+// TestACopyThatADeviceMadeGoesWhenItArrives: by hand, so that no mark tells of it.
+func TestACopyThatADeviceMadeGoesWhenItArrives(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	high := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(high, "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	who := d.as("ts-analyst", "SECRET")
+	copies := func(to string) {
+		t.Helper()
+		if _, err := d.copied(who, "plan", to, "", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copies("before")
+	r := c.spill("", true)
+	c.hands.add(time.Minute)
+	copies("after")
+	c.ts.put(high, "right", "the plan, dirty", "TOP SECRET") // where it should have been
+	carry(t, c.ts, d)
+	if r = c.stands(r.ID); !r.Proven {
+		t.Fatalf("nothing has come yet: %+v", r)
+	}
+	carry(t, d, c.ts)
+	if r = c.stands(r.ID); r.Proven {
+		t.Error("copies are here, and it is proven")
+	}
+	if err := c.ts.fulfilAll(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	carry(t, c.ts, d)
+	r = c.stands(r.ID)
+	if !slices.Equal(listedAs(r, "before"), []string{relSame}) || !slices.Equal(listedAs(r, "after"), []string{relMayBe}) || listedAs(r, "right") != nil || r.Proven {
+		t.Errorf("proven %v, listed %+v", r.Proven, r.Copies)
+	}
+	if got := c.ts.in(high, "reports", "before") + d.in(who, "reports", "before"); got != "" {
+		t.Errorf("the copy of before is there: %q", got)
+	}
+	if got := c.ts.in(c.ts.as("ts-analyst", "TOP SECRET"), "reports", "right"); got != "the plan, dirty" {
+		t.Errorf("what was put under the right label: %q", got)
+	}
+	var after redoubt.VersionID
+	for _, x := range r.Copies {
+		if x.Key == "after" {
+			after = x.Version
+		}
+	}
+	r, err := c.ts.ReportSpill(context.Background(), c.ts.spillOfficer(), redoubt.Spill{Name: planRequest.Name, Version: r.Version, Reason: "looked at", Erase: true, Spare: []redoubt.VersionID{after}})
+	if err != nil || !r.Proven {
+		t.Errorf("when it was looked at: proven %v, why %q, %v", r.Proven, r.Why, err)
 	}
 }
 

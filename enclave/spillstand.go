@@ -38,7 +38,11 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 			out.Why = whyMayBe
 		}
 	}
-	for _, l := range e.Links() {
+	links, err := e.spillLinks()
+	if err != nil {
+		return out, err
+	}
+	for _, l := range links {
 		p, err := e.spillPeer(l, r)
 		if err != nil {
 			return out, err
@@ -53,7 +57,10 @@ func (e *Enclave) asItStands(r *spillRecord) (redoubt.SpillReport, error) {
 	if out.Releases, err = e.spillReleases(r); err != nil {
 		return out, err
 	}
-	out.Proven = out.Proven && len(out.Releases) == 0
+	if out.Exports, err = e.spillExports(r); err != nil {
+		return out, err
+	}
+	out.Proven = out.Proven && len(out.Releases) == 0 && len(out.Exports) == 0
 	sig, err := e.links.sign(redoubt.SpillMessage(out))
 	out.Sig = base64.StdEncoding.EncodeToString(sig)
 	return out, err
@@ -85,6 +92,25 @@ func (e *Enclave) spillReleases(r *spillRecord) ([]redoubt.SpillRelease, error) 
 	return out, nil
 }
 
+// spillExports gives the files that what is listed left as.
+func (e *Enclave) spillExports(r *spillRecord) (all []redoubt.SpillExport, err error) {
+	for i, c := range r.Copies {
+		if !r.goes(i) && c.Relation != relLater && (c.Relation != relMayBe || c.Spared) {
+			continue
+		}
+		set, err := e.setNamed(r.Found[i].Set)
+		if err != nil {
+			return nil, err
+		}
+		of, err := e.exports(set, c.Version)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, of...)
+	}
+	return all, nil
+}
+
 // goneHere says whether a copy was erased: its record is gone, and nothing is left to do of the erasure of its keys.
 func (e *Enclave) goneHere(c *redoubt.SpillCopy, f spillFound) (bool, error) {
 	b, err := e.readable("spill", c.Bucket)
@@ -114,7 +140,7 @@ func (e *Enclave) goneHere(c *redoubt.SpillCopy, f spillFound) (bool, error) {
 
 // spillPeer is how far a peer has the copies, and their erasure; nil: none goes there. What is carried there counts as gone by the peer's word
 // alone: it acknowledges what it has after it has it, so one that has not said anything may have every copy.
-func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer, error) {
+func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, error) {
 	p, carried := &redoubt.SpillPeer{Node: l.Peer}, false
 	below := false
 	for i, c := range r.Copies {
@@ -128,21 +154,21 @@ func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer,
 			continue
 		}
 		if l.Raise == redoubt.RaisedHere {
-			if c.Maker != e.name && e.travels(l, name, set.label, true) {
+			if (c.Maker != e.name || l.Partner) && e.travels(l.Link, name, set.label, true) {
 				carried, below = true, true
 				p.Had++
 			}
 			continue
 		}
-		if c.Maker != l.Peer && !e.travels(l, name, set.label, false) {
-			continue
-		}
-		carried = true
 		at, known, err := e.acknowledged(cursorKey(l.Peer, set.name))
 		if err != nil {
 			return nil, err
 		}
-		gone := f.Done && f.Erased > 0 && known && at >= f.Erased
+		if c.Maker != l.Peer && !l.mayCarry(e, name, set.label, versionID(f.Stamp), known) {
+			continue
+		}
+		carried = true
+		gone := f.Done && f.Erased > 0 && known && at >= f.Erased && !l.mute
 		switch {
 		case gone:
 			p.Had, p.Gone = p.Had+1, p.Gone+1
@@ -155,8 +181,14 @@ func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer,
 	switch {
 	case !carried:
 		return nil, nil
+	case below && l.Partner:
+		p.Why = "it came from there by an agreement, and nothing goes back: whether it is gone there the partner knows"
 	case below:
 		p.Why = "it was raised from there, and nothing goes back: report it there"
+	case l.over != "":
+		if p.Gone < p.Had || p.May > 0 {
+			p.Why = l.over
+		}
 	case l.Partner:
 		p.Why = "it was given to a partner by an agreement, and so is its erasure: whether it is gone there the partner knows"
 	case l.Raise == redoubt.RaisedAway:
@@ -167,6 +199,8 @@ func (e *Enclave) spillPeer(l redoubt.Link, r *spillRecord) (*redoubt.SpillPeer,
 		p.Why = "it has not been met since: the erasure waits for it"
 	case p.May > 0:
 		p.Why = "it has not been met since, and may have taken it without saying so: the erasure waits for it"
+	case e.links.declared[l.Peer].Name == l.Peer && !comesBack(l.Link):
+		p.Why = "it is gone there, but what its people copied of it there does not all come here, where it would be found: look there"
 	}
 	return p, nil
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"time"
 
 	"redoubt"
 	"redoubt/label"
@@ -65,8 +66,12 @@ func (e *Enclave) wiped(ctx context.Context, r *spillRecord, begun []byte) error
 	if err != nil {
 		return err
 	}
+	ended := bytes.Equal(now, begun)
+	if ended && r.Searched.IsZero() {
+		r.Searched = e.clock().UTC()
+	}
 	return e.keepSpill(ctx, r, func(b *store.Batch) error {
-		if bytes.Equal(now, begun) {
+		if ended {
 			b.Delete(dutyKey(spillDuty + r.ID))
 		}
 		return nil
@@ -242,7 +247,8 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 	}
 	err := e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
 		later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
-		if head.size != r.Size && !later {
+		same := head.size == r.Size && r.Size > 0 // what is empty is a copy of anything
+		if !same && !later {
 			return nil
 		}
 		rec, err := decodeRecord(raw)
@@ -250,13 +256,12 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
 		}
 		f, name := found{set: set, rec: rec}, redoubt.ObjectName{Bucket: b.Name, Key: key}
-		if head.size == r.Size {
-			same, err := e.sameContent(b, name, f, r)
-			if err != nil {
+		if same {
+			if same, err = e.sameContent(b, name, f, r); err != nil {
 				return err
 			}
 			if same {
-				return e.listCopy(r, name, f, relSame)
+				return e.listSame(r, name, f, later)
 			}
 		}
 		if later {
@@ -268,6 +273,22 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 		return nil
 	}
 	return err
+}
+
+// listSame lists a version of the same content. When the search had come to its end once, and something arrived for which it is taken up again, what was put
+// here since is somebody's own act, say under the label that it should have had; and what was made elsewhere after the report may be, or be a
+// copy by who had not heard of it.
+func (e *Enclave) listSame(r *spillRecord, name redoubt.ObjectName, f found, later bool) error {
+	made := time.Unix(0, f.rec.id.time())
+	switch own := f.rec.maker == string(e.name); {
+	case r.Searched.IsZero(), own && !made.After(r.Searched), !own && made.Before(r.Made.Add(time.Second)): // it is kept in whole seconds
+		return e.listCopy(r, name, f, relSame)
+	case later:
+		return e.list(r, name, f, relLater, "", derivation{})
+	case own:
+		return nil
+	}
+	return e.list(r, name, f, relMayBe, "", derivation{From: r.Version})
 }
 
 // sameContent compares a version's content with a report's. A rotation may have ended the key since the view was taken: then there is
@@ -342,6 +363,13 @@ func (e *Enclave) list(r *spillRecord, name redoubt.ObjectName, f found, relatio
 		return err
 	}
 	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation, Job: d.Job, From: d.From}
+	if relation == relSame {
+		low, err := e.setNamed(r.Found[0].Set)
+		if err != nil {
+			return err
+		}
+		c.Above = f.set.label.Dominates(low.label) && !low.label.Dominates(f.set.label)
+	}
 	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at, Sum: sum, Size: f.rec.size}) {
 		return errSpillFull
 	}

@@ -380,6 +380,16 @@ func (s *SignedAgreement) conversion(i int, now func() time.Time) (func(label.La
 	return e.Convert, nil
 }
 
+// Conversion is how the agreement turns labels of one party's policy into the other's. Denied: it does not. Whether it is signed Verify says.
+func (s *SignedAgreement) Conversion(from, to *label.Policy, now func() time.Time) (func(label.Label) (label.Label, error), error) {
+	for i := range s.Agreement.Parties {
+		if g := s.Agreement.Parties[i].Gives; g != nil && s.policies[i] == from && s.policies[1-i] == to {
+			return s.conversion(i, now)
+		}
+	}
+	return nil, &redoubt.Error{Op: "estate.Conversion", Object: s.Agreement.Name, Kind: redoubt.Denied, Rule: "agreement", Err: errors.New("it gives nothing from " + PolicyName(from) + " to " + PolicyName(to))}
+}
+
 // TakenName is what a bucket of a partner's is called here.
 func TakenName(partner string, b redoubt.BucketName) redoubt.BucketName {
 	return redoubt.BucketName(partner) + "." + b

@@ -337,6 +337,24 @@ func TestAnEstateTakesNoAgreementThatIsNotItsOwn(t *testing.T) {
 	if _, err := Read([]byte(fmt.Sprintf(real, 1, public(1), public(2))+"agreements: [pact.json, pact.json]\n"), func(string) ([]byte, error) { return signedPact(t).File(), nil }); err == nil {
 		t.Error("two agreements with one partner were taken")
 	}
+	second := func(name string) error {
+		other := one(func(a *Agreement) {
+			a.Name, a.Parties[1].Estate, a.Parties[1].Gateway.Key, a.Parties[1].People = name, "kent", public(45), nil
+		})
+		_, err := Read([]byte(fmt.Sprintf(real, 1, public(1), public(2))+"agreements: [pact.json, other.json]\n"), func(file string) ([]byte, error) {
+			if file == "other.json" {
+				return other, nil
+			}
+			return same, nil
+		})
+		return err
+	}
+	if err := second("north-kent"); err != nil {
+		t.Fatal(err)
+	}
+	if err := second("north-gbr"); err == nil {
+		t.Error("two agreements of one name were taken: who ends it ends one of them")
+	}
 	if _, err := Read([]byte(fmt.Sprintf(real, 1, public(1), public(2))+"agreements: [../pact.json]\n"), func(string) ([]byte, error) { return signedPact(t).File(), nil }); err == nil {
 		t.Error("an agreement outside the estate's folder was taken")
 	}

@@ -189,6 +189,9 @@ func (r *reader) checkAgreements() {
 			r.faultAt(path, "another agreement is with "+p.Other.Estate+" too", "one agreement has all that two estates agree on")
 		}
 		partners[p.Other.Estate] = true
+		if slices.ContainsFunc(e.agreements, func(x *SignedAgreement) bool { return x.Agreement.Name == s.Agreement.Name }) {
+			r.faultAt(path, "another agreement is named "+s.Agreement.Name+" too", "an agreement is ended by its name: propose it anew under another")
+		}
 		r.checkPartner(p, path)
 		e.agreements, e.agreementFiles = append(e.agreements, s), append(e.agreementFiles, data)
 	}

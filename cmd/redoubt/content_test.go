@@ -73,3 +73,19 @@ func TestAPictureIsDrawnOfAllItsPixels(t *testing.T) {
 		t.Errorf("where there is a cell for each pixel: %v", err)
 	}
 }
+
+// TestANameStaysInItsRow: a name that somebody chose below is shown to who reads above.
+func TestANameStaysInItsRow(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{out: &out, err: &out}
+	w := a.table("KEY", "LABEL")
+	w.row("a\x1b[31m\nplan.txt\tSECRET", "UNCLASSIFIED")
+	if err := w.flush(); err != nil {
+		t.Fatal(err)
+	}
+	a.say("%s is gone", "b\x1b[2J")
+	want := "KEY                          LABEL\n" + `a\x1b[31m\nplan.txt\tSECRET  UNCLASSIFIED` + "\n" + `b\x1b[2J is gone` + "\n"
+	if got := out.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -20,6 +20,9 @@ and where it is read here.`,
   redoubt find --label-is SECRET --since 24h --as ts-analyst@topsecret --json
   redoubt find --maker outpost --as s-analyst@secret`, Args: between(0, 1)}
 	c.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if q.Max < 1 {
+			return usage(cmd, "--max wants 1 or more")
+		}
 		if q.Since, err = instant(cmd, since); err == nil {
 			q.Until, err = instant(cmd, until)
 		}

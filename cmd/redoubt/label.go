@@ -1,14 +1,18 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"redoubt"
+	"redoubt/estate"
 	"redoubt/label"
 )
 
@@ -213,7 +217,7 @@ never guessed: without an agreement nothing converts, but a marking within its o
 			}
 			if agreement == "" && p != q {
 				return &redoubt.Error{Kind: redoubt.Denied, Rule: "agreement", Err: fmt.Errorf("no agreement says what a marking of %s is in %s", p.Name(), q.Name()),
-					Hint: "name the agreement's equivalence file: --agreement FILE"}
+					Hint: "name the agreement's file: --agreement FILE"}
 			}
 			if agreement != "" {
 				if l, err = convert(l, p, q, agreement); err != nil {
@@ -228,26 +232,52 @@ never guessed: without an agreement nothing converts, but a marking within its o
 		}}
 	c.Flags().StringVar(&from, "from", "", "`policy` of the marking")
 	c.Flags().StringVar(&to, "to", "", "`policy` to convert to")
-	c.Flags().StringVar(&agreement, "agreement", "", "equivalence `file`, JSON")
+	c.Flags().StringVar(&agreement, "agreement", "", "the agreement's `file`, or an equivalence, JSON")
 	required(c, "from", "to")
 	return a.jsonFlag(c)
 }
 
 func convert(l label.Label, from, to *label.Policy, file string) (label.Label, error) {
-	f, err := os.Open(file)
+	by, err := conversion(from, to, file)
 	if err != nil {
-		return label.Label{}, &redoubt.Error{Object: file, Kind: redoubt.NotFound, Err: err}
+		return label.Label{}, err
 	}
-	defer f.Close()
-	eq, err := label.ReadEquivalence(f, time.Now, from, to)
-	if err != nil {
-		return label.Label{}, &redoubt.Error{Object: file, Kind: redoubt.Invalid, Err: err}
-	}
-	out, err := eq.Convert(l)
+	out, err := by(l)
 	if err != nil {
 		return label.Label{}, &redoubt.Error{Kind: redoubt.Denied, Rule: "agreement", Err: err}
 	}
 	return out, nil
+}
+
+// conversion is what an agreement says, whose signatures are verified, or an equivalence alone, which nobody has signed.
+func conversion(from, to *label.Policy, file string) (func(label.Label) (label.Label, error), error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, &redoubt.Error{Object: file, Kind: redoubt.NotFound, Err: err}
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, estate.MaxAgreementBytes+1))
+	if err != nil {
+		return nil, &redoubt.Error{Object: file, Kind: redoubt.Invalid, Err: err}
+	}
+	var head struct {
+		Agreement json.RawMessage `json:"agreement"`
+	}
+	if json.Unmarshal(data, &head) != nil || head.Agreement == nil {
+		eq, err := label.ReadEquivalence(bytes.NewReader(data), time.Now, from, to)
+		if err != nil {
+			return nil, &redoubt.Error{Object: file, Kind: redoubt.Invalid, Err: err, Hint: "it is an agreement that both sides have signed, or an equivalence as docs/spec/label.md tells"}
+		}
+		return eq.Convert, nil
+	}
+	s, err := estate.ReadAgreement(data, from, to)
+	if err == nil {
+		err = s.Verify()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return s.Conversion(from, to, time.Now)
 }
 
 func (a *app) labelPolicies() *cobra.Command {

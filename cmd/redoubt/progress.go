@@ -28,7 +28,7 @@ const (
 )
 
 func (a *app) progress(what string, total int64) *progress {
-	p := &progress{what: what, total: total, began: time.Now()}
+	p := &progress{what: shown(what), total: total, began: time.Now()}
 	if f, ok := a.err.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !a.json {
 		p.out = a.err
 	}

@@ -25,6 +25,9 @@ lower, or open to more, is released instead, by two reviewers: redoubt release r
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
 			out, err := s.api.Upgrade(ctx, q)
+			if err != nil && ctx.Err() != nil {
+				return &halfDone{message: "interrupted; the version may have its new label, and the old one goes", hint: fmt.Sprintf("redoubt versions %s --as SUBJECT@%s", p, s.node)}
+			}
 			if err != nil {
 				return err
 			}
@@ -58,24 +61,28 @@ func (a *app) spillReport() *cobra.Command {
 	var spare []string
 	var look bool
 	c := &cobra.Command{Use: "report s3://BUCKET/KEY --reason TEXT --as OFFICER@NODE", Short: "Find and erase a version, every copy of its content, and what jobs made of it",
-		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node,
-whatever its label, and takes them out too, with what a guard rebuilt of them; their open releases end. Uploads in
-progress that hold a part as long as the content and equal to it, or any shorter one, are ended, whoever began them.
-The keys that opened all of it are destroyed; the same happens on every node that took a copy, when it is met next.
+		Long: `Takes the version out at once, then finds every version of the same content in every bucket of the node, whatever its
+label (of what is empty there is none), and takes them out too, with what a guard rebuilt of them; their open releases
+end. Uploads in progress that hold a part as long as the content and equal to it, or any shorter one, are ended,
+whoever began them. The keys that opened all of it are destroyed; the same happens on every node that took a copy,
+when it is met next.
 
-What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as a
-module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened it are
-ended, with what they have written. To keep what you have looked at and found clean, list with --find-only first, then name
-its versions with --spare; what was made of it alone is then not followed. What only may be derived (of a job that opened
-more than is known, or what is no longer here, or ran another image of the repository; or of the bytes of a derivative,
-copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also afterwards.
+What jobs made after they had opened any of it is taken for it and goes too: outputs, logs, what was compiled of it as
+a module, what other jobs made of those, and copies of them. Jobs and instances of services that run and have opened
+it are ended, with what they have written. To keep what you have looked at and found clean, list with --find-only
+first, then name its versions with --spare; what was made of it alone is then not followed. So is a copy kept that
+lies at a label above that of the version, say because the version was taken from it. What only may be derived (of a
+job that opened more than is known, or what is no longer here, or ran another image of the repository; or of the bytes
+of a derivative, copied by hand) is listed and left: look at it, and report it if it is, or keep it with --spare, also
+afterwards.
 
 The report says of each copy and each node what is proven gone and what is not yet, and is signed by the node; spill
 show brings it up to now. A node that copies are carried to is clean when it has acknowledged their erasure, and no
-sooner. What came later under the same name is listed and left: look at it. Releases that left, or may have, are traced
-at the node that took them. What is interrupted the node goes on with; the same command shows the same report. What a
-service on a Kubernetes cluster has read it serves for up to an hour more: service rm ends it sooner. With --find-only
-nothing is erased.`,
+sooner: a device that ended and was not wiped, a partner whose agreement is over, and what has no link any more are
+told of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are
+traced at the node that took them; files that left for a partner are listed, and nobody takes them back. What is
+interrupted the node goes on with; the same command shows the same report. What a service on a Kubernetes cluster has
+read it serves for up to an hour more: service rm ends it sooner. With --find-only nothing is erased.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass
   redoubt spill report s3://reports/plan.txt --version VERSION --reason "holds SECRET" --spare VERSION2 --as officer@unclass`, Args: exactly(1),
@@ -85,6 +92,9 @@ nothing is erased.`,
 				q.Spare = append(q.Spare, redoubt.VersionID(v))
 			}
 			out, err := s.api.ReportSpill(ctx, q)
+			if err != nil && ctx.Err() != nil && q.Erase {
+				return &halfDone{message: "interrupted; if the report has begun, the node goes on with it and erases what it finds", hint: fmt.Sprintf("redoubt spill ls --as %s", w.as)}
+			}
 			if err != nil {
 				return err
 			}
@@ -93,7 +103,7 @@ nothing is erased.`,
 	w.flags(c)
 	c.Flags().StringVar(&version, "version", "", "`version`; default: the current one")
 	c.Flags().StringVar(&q.Reason, "reason", "", "`text` for the report and the audit log")
-	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, or as what may be, and stays; repeat it for more; needs --version")
+	c.Flags().StringArrayVar(&spare, "spare", nil, "`version` that was listed as derived, as what may be or as a copy above, and stays; repeat it for more; needs --version")
 	c.Flags().BoolVar(&look, "find-only", false, "find, and erase nothing")
 	c.Flags().StringVar(&file, "out", "", "`file` to write the signed report to, as JSON")
 	required(c, "reason")
@@ -145,10 +155,14 @@ func yesNo(yes bool) string {
 }
 
 // derivation is what a copy is to the report: of what is derived, what made it of what.
-func derivation(c redoubt.SpillCopy) string {
+func derivation(r *redoubt.SpillReport, c redoubt.SpillCopy) string {
 	switch {
+	case c.Above:
+		return c.Relation + ": at a label above, where it may belong"
 	case c.From == "":
 		return c.Relation
+	case c.Job == "" && c.From == r.Version:
+		return c.Relation + ": it holds what was spilled, and was written elsewhere after the report"
 	case c.Job == "":
 		return fmt.Sprintf("%s: it holds what %s does, which was made of it", c.Relation, c.From)
 	}
@@ -179,7 +193,7 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 		if c.Spared {
 			gone = "spared"
 		}
-		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), derivation(c), gone)
+		t.row(place{c.Bucket, c.Key}.String(), string(c.Version), c.Label, string(c.Maker), derivation(&r, c), gone)
 	}
 	if err := t.flush(); err != nil {
 		return err
@@ -204,6 +218,9 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 			continue
 		}
 		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+	}
+	for _, x := range r.Exports {
+		a.say("it left as a file for %s, by %s at %s: what became of that is not known here", x.Nation, x.By, x.At.Local().Format("2006-01-02 15:04"))
 	}
 	if r.Why != "" {
 		a.say("%s", r.Why)

@@ -60,7 +60,7 @@ segments' tags alone, which bind nothing against who has the file's key: --accep
 	f.StringVar(&o.private, "kas-private", "", "private key, PEM `file` (PKCS #8), that the file was sealed to")
 	f.StringArrayVar(&o.trust, "trust", nil, "public key, PEM `file`, of who signs labels for the partner; may be given again")
 	f.StringArrayVar(&o.policies, "policy", nil, "a `policy` to know, a name or a SPIF file; default: every built-in one")
-	f.StringVar(&o.agreement, "agreement", "", "equivalence `file`, JSON, from the label's policy to the node's")
+	f.StringVar(&o.agreement, "agreement", "", "the agreement's `file`, or an equivalence, JSON, from the label's policy to the node's")
 	f.BoolVar(&o.unbound, "accept-unbound", false, "take a file whose signature covers no digest of its payload, as OpenTDF's SDK makes them")
 	required(c, "kas-private", "trust")
 	return a.jsonFlag(c)
@@ -160,7 +160,7 @@ func importLabel(l label.Label, nodePolicy, working string, known []*label.Polic
 		return label.Label{}, &usageError{message: "the label is of the node's own policy: no agreement converts it", hint: "leave --agreement out"}
 	case from != own && agreement == "":
 		return label.Label{}, &redoubt.Error{Kind: redoubt.Denied, Rule: "agreement", Err: fmt.Errorf("no agreement says what %s of %s is in %s", l.Banner(), from.Name(), own.Name()),
-			Hint: "name the agreement's equivalence file: --agreement FILE"}
+			Hint: "name the agreement's file: --agreement FILE"}
 	case from != own:
 		var err error
 		if l, err = convert(l, from, own, agreement); err != nil {
