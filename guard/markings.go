@@ -199,35 +199,37 @@ func (c candidate) shown() string { return c.before + c.name + c.rest }
 // window is how much of a view is looked at at once: what a text needs of memory is a few times its own size, whatever stands in it.
 const window = 256 << 10
 
-// candidates are the places of one view, window by window.
+// candidates are the places of one view, as they stand in it, window by window.
 func (w *Words) candidates(s string) iter.Seq[candidate] {
 	most := 0
+	var begin [256][]head // by their first byte, the longest first
 	for _, h := range w.heads {
 		most = max(most, len(h.text))
+		begin[h.text[0]] = append(begin[h.text[0]], h)
 	}
 	return func(yield func(candidate) bool) {
 		taken := map[int]bool{} // where a longer classification ends: a shorter one that ends there is its end
 		for from, to := 0, 0; from < len(s); from = to {
 			to = runeStart(s, from+window)
 			up := upper(s[from:runeStart(s, to+most)])
-			for _, h := range w.heads {
-				for next := 0; ; {
-					i := strings.Index(up[next:], h.text)
-					if i < 0 || next+i >= to-from { // what begins behind the window is of the next
-						break
-					}
-					i += next
-					next = i + len(h.text)
-					if taken[from+next] {
-						continue
-					}
-					if c, ok := at(s, from+i, from+next, h); ok {
-						taken[from+next] = true
-						if !yield(c) {
-							return
+			inWord := endsInWord(s[:from])
+			for i := 0; i < to-from; {
+				if !inWord {
+					for _, h := range begin[up[i]] {
+						end := from + i + len(h.text)
+						if !strings.HasPrefix(up[i:], h.text) || taken[end] {
+							continue
+						}
+						if c, ok := at(s, from+i, end, h); ok {
+							taken[end] = true
+							if !yield(c) {
+								return
+							}
 						}
 					}
 				}
+				r, n := utf8.DecodeRuneInString(up[i:])
+				inWord, i = isWord(r), i+n
 			}
 			maps.DeleteFunc(taken, func(end int, _ bool) bool { return end <= to })
 		}
@@ -245,6 +247,12 @@ func runeStart(s string, i int) int {
 // upper is s in capitals of the same length.
 func upper(s string) string {
 	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			if r >= 'a' && r <= 'z' {
+				r -= 'a' - 'A'
+			}
+			return r
+		}
 		if u := unicode.ToUpper(r); utf8.RuneLen(u) == utf8.RuneLen(r) {
 			return u
 		}
@@ -310,6 +318,9 @@ func beginsWord(s string) bool {
 }
 
 func isWord(r rune) bool {
+	if r < utf8.RuneSelf {
+		return searched(r)
+	}
 	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
 }
 
