@@ -101,7 +101,7 @@ bench-link: build ## a home and its device over emulated links B and C, against 
 bench-link-full: build ## the same, and the peers on C, each load stopped at 900 s (needs root; about 40 minutes)
 	FULL=1 scripts/bench-link
 
-bench-filters: ## both filters of a type, processes waiting and not, and the search for words (two cores to itself; about a minute)
+bench-filters: ## both filters of a type and the search for words, processes waiting and not, and the search by itself (two cores to itself; about a minute)
 	$(GO) test -run '^$$' -bench Pipeline -benchtime 5s ./guard/filter
 	$(GO) test -run '^$$' -bench Search ./guard
 

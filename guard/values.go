@@ -12,9 +12,12 @@ import (
 	"maps"
 	"mime"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/sync/errgroup"
 
 	"redoubt"
 	"redoubt/label"
@@ -22,9 +25,10 @@ import (
 
 // Limits of what is decoded to be searched: the filters' output has passed narrower ones.
 const (
-	maxMembers   = 10_000
-	maxValueSize = redoubt.MaxReleaseBytes // of all members of an archive together, unpacked
-	maxNested    = 3                       // archives in one another
+	maxMembers     = 10_000
+	maxValueSize   = redoubt.MaxReleaseBytes // of all members of an archive together, unpacked
+	maxNested      = 3                       // archives in one another
+	searchedAtOnce = 1 << 20                 // the texts of content that is no longer, unpacked, are searched at once
 )
 
 // SearchContent is Search over content of a type: over its bytes as they stand, and over the values that a reader of the type decodes from
@@ -36,11 +40,21 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
-	found := w.Search(string(s.values.b), as)
-	for _, text := range append(s.texts, string(s.bare.b)) {
-		found = append(found, w.Search(text, as)...)
+	texts := append([]string{string(s.values.b)}, append(s.texts, string(s.bare.b))...)
+	found := make([][]redoubt.Finding, len(texts))
+	var all errgroup.Group
+	all.SetLimit(1)
+	if len(content) <= searchedAtOnce && s.left > maxValueSize-searchedAtOnce { // a search takes memory by the size of its text
+		all.SetLimit(runtime.GOMAXPROCS(0))
 	}
-	return trim(found)
+	for i, text := range texts {
+		all.Go(func() error {
+			found[i] = w.Search(text, as)
+			return nil
+		})
+	}
+	_ = all.Wait()
+	return trim(slices.Concat(found...))
 }
 
 // trim takes each finding once, fatal ones first, and not more than a report has.

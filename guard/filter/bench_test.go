@@ -1,6 +1,7 @@
 package filter_test
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -8,11 +9,28 @@ import (
 
 	"redoubt/guard"
 	"redoubt/guard/filter"
+	"redoubt/label"
 )
 
-// The pipeline is both filters, with processes that wait as a guard has them. Between two items the benchmark waits until they do, which is
-// what a guard that is not in a hurry sees; cold has none.
+// The pipeline is both filters, with processes that wait as a guard has them, and the search of what they leave for 10,000 words and for markings.
+// Between two items the benchmark waits until they do, which is what a guard that is not in a hurry sees; cold has none.
 func BenchmarkPipeline(b *testing.B) {
+	policy, err := label.Builtin("USA")
+	if err != nil {
+		b.Fatal(err)
+	}
+	as, err := policy.Parse("CONFIDENTIAL")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var list []string
+	for i := range guard.MaxWords {
+		list = append(list, fmt.Sprintf("codeword%d", i))
+	}
+	words, err := guard.NewWords(list, policy)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for _, c := range []struct {
 		name    string
 		content guard.Content
@@ -36,8 +54,12 @@ func BenchmarkPipeline(b *testing.B) {
 					time.Sleep(time.Duration(warm) * 100 * time.Millisecond)
 					b.StartTimer()
 					begun := time.Now()
-					if _, _, err := both(b, s, c.content); err != nil {
+					out, _, err := both(b, s, c.content)
+					if err != nil {
 						b.Fatal(err)
+					}
+					if found := words.SearchContent(c.content.Type, out, as); len(found) > 0 {
+						b.Fatal(found)
 					}
 					took = append(took, time.Since(begun))
 				}
