@@ -19,7 +19,9 @@ func TestAHeaderThatPowerCutShortIsNoDamage(t *testing.T) {
 	if err := fs.MkdirAll("/d", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	open := func() *segments { return &segments{fs: fs, dir: "/d", seal: seal, byID: map[uint64]*segment{}, nextID: 1} }
+	open := func() *segments {
+		return &segments{fs: fs, dir: "/d", seal: seal, byID: map[uint64]*segment{}, nextID: 1}
+	}
 	s := open()
 	seg, err := s.create(kindLog, 64<<10)
 	if err != nil {
