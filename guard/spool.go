@@ -31,7 +31,8 @@ const (
 	bundleExt   = ".rbundle"
 	partExt     = ".part"
 	maxRecord   = 1 << 20
-	refeedName  = "refeed.json"
+	refeedName  = "refeed"
+	refeedExt   = ".json"
 	refusedName = "refused"
 )
 
