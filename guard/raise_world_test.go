@@ -244,6 +244,13 @@ func (n *highNode) TakeRaise(ctx context.Context, _ redoubt.Credential, r io.Rea
 	return redoubt.BundleImport{Serial: m.Serial}, nil
 }
 
+// serials are the numbers that it took.
+func (n *highNode) serials() []uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.taken)
+}
+
 // wantAll says that all of it came, and that no number is lacking that ever was anything.
 func (n *highNode) wantAll(items ...string) {
 	n.t.Helper()
