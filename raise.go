@@ -16,7 +16,7 @@ type RaiseStatus struct {
 	Serial   uint64       `json:"serial"`             // of the last bundle that was handed over, or taken
 	At       time.Time    `json:"at,omitzero"`        // when that was made
 	Gaps     []NumberSpan `json:"gaps,omitempty"`     // at the higher end: what never came. A person at the lower end feeds it again
-	Blocked  string       `json:"blocked,omitempty"`  // at the higher end: why the next one is not taken: a quota, a disk
+	Blocked  string       `json:"blocked,omitempty"`  // why the next one is not taken, as a quota or a disk; at the lower end: why it is not made, as a version that does not read
 	Awaiting bool         `json:"awaiting,omitempty"` // at the lower end: the guard has not said that it has the last one
 }
 

@@ -73,6 +73,10 @@ func (e *Enclave) Refuse(ctx context.Context, who redoubt.Credential, action red
 		if action == redoubt.ActionTakeRaise {
 			e.blockRaise(peer, kind.Error())
 		}
+	case redoubt.Corrupt, redoubt.TooLarge: // what stays so until a person mends it, and nothing behind it goes meanwhile
+		if action == redoubt.ActionHandRaise {
+			e.blockRaise(peer, kind.Error())
+		}
 	}
 	return e.noted(ctx, ent, err)
 }

@@ -196,6 +196,7 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 		action = redoubt.ActionHandPartner
 	}
 	ent := e.describe(ctx, ask{who: who, action: action, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
+	e.blockRaise(peer, "")
 	return e.keepHandover(ctx, b, peer, rec, ent)
 }
 
@@ -318,7 +319,7 @@ func (e *Enclave) Raises(ctx context.Context, who redoubt.Credential) ([]redoubt
 			taken, err = e.Taken(ctx, l.Peer)
 			mark, s.Way, s.Gaps = taken.Last, "here", taken.Gaps
 			s.Blocked = e.blockedRaise(l.Peer)
-		} else if err == nil {
+		} else if s.Blocked = e.blockedRaise(l.Peer); err == nil {
 			_, s.Awaiting, err = e.Awaits(ctx, l.Peer)
 		}
 		if err != nil {

@@ -404,3 +404,23 @@ func (w *world) removals(marking string) (n int) {
 	}
 	return n
 }
+
+// TestARaiseThatIsHeldUpBelowSaysSo: what does not read, or does not go into any bundle, holds up all that is behind it until a person mends it.
+func TestARaiseThatIsHeldUpBelowSaysSo(t *testing.T) {
+	c := openChain(t)
+	ctx := context.Background()
+	for kind, want := range map[redoubt.Kind]string{redoubt.Corrupt: redoubt.Corrupt.Error(), redoubt.TooLarge: redoubt.TooLarge.Error(), redoubt.NotFound: ""} {
+		bad := &redoubt.Error{Op: "HandRaise", Kind: kind}
+		if err := c.unclass.Refuse(ctx, c.unclass.as(c.guardOf(c.unclass), ""), redoubt.ActionHandRaise, "secret", bad); redoubt.KindOf(err) != kind {
+			t.Fatal(err)
+		}
+		if got := c.status(c.unclass, "secret").Blocked; got != want {
+			t.Errorf("held up by %q, want %q", got, want)
+		}
+		c.low("a", string(want))
+		c.raise(c.unclass, c.secret)
+		if got := c.status(c.unclass, "secret").Blocked; got != "" {
+			t.Errorf("held up by %q, and it goes on", got)
+		}
+	}
+}

@@ -76,17 +76,11 @@ func (t *Taker) answer(ctx context.Context, one *bringing) error {
 
 // bringNext begins to hand over the bundle that follows one, if it is there.
 func (t *Taker) bringNext(ctx context.Context, last redoubt.BundleMark) error {
-	all, err := t.spool.all(t.o.High)
-	if err != nil {
-		return err
+	b, is, err := t.row.behind(last)
+	if err == nil && is && b.bytes <= t.early {
+		t.ahead, err = t.bring(ctx, b)
 	}
-	for _, b := range all {
-		if b.mark.Numbering == last.Numbering && b.mark.Serial == last.Serial+1 && b.bytes <= t.early {
-			t.ahead, err = t.bring(ctx, b)
-			return err
-		}
-	}
-	return nil
+	return err
 }
 
 // dropAhead gives up what was brought ahead of its turn.

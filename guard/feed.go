@@ -32,7 +32,8 @@ const (
 	DefaultKeep   = 4 << 30
 	maxHeldFiles  = 64 // bundles in files
 	pollEvery     = time.Second
-	againMax      = 30 * time.Second // between two tries of a source that is away
+	againMin      = 250 * time.Millisecond
+	againMax      = 30 * time.Second // between two tries of a source that is away, or of a number that does not come
 	newAfter      = 8                // that are lacking are asked for before something new has a turn,
 	newWithin     = time.Second      // if it comes within this
 )
@@ -53,6 +54,7 @@ type Feeder struct {
 	note    note
 	lacking []uint64    // numbers that are to be asked for again now, in their order, in turns with what is new
 	missed  []uint64    // those that were sent once, as far as is known, and not repeated: one is asked for when nothing else is to be done
+	resting []rested    // what did not come, and is asked for again later
 	had     bool        // one of the numbering came since this half began: what is passed over from then on was never its own
 	ofOld   int         // how many of them were asked for since something new had its turn
 	waiting []*Outgoing // not sent yet
@@ -113,9 +115,12 @@ func (f *Feeder) fetch(ctx context.Context) error {
 			}
 			continue
 		case err != nil && ctx.Err() == nil:
-			f.putOff(b.of)
-			pause = min(max(2*pause, 250*time.Millisecond), againMax)
-			f.o.Log.Warn("nothing was handed over", slog.String("kind", redoubt.KindOf(err).Error()))
+			f.o.Log.Warn("nothing was handed over", slog.Uint64("again", b.of), slog.String("kind", redoubt.KindOf(err).Error()))
+			if b.of != 0 {
+				f.putOff(b.of)
+				continue
+			}
+			pause = min(max(2*pause, againMin), againMax)
 			wait(ctx, pause)
 			continue
 		case err != nil:
@@ -200,15 +205,6 @@ func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 	return b, nil
 }
 
-// putOff has a number that did not come asked for behind the others, and something new before them: what does not read any more below holds up nothing.
-func (f *Feeder) putOff(serial uint64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if serial != 0 && len(f.lacking) > 0 && f.lacking[0] == serial {
-		f.lacking, f.ofOld = append(f.lacking[1:], serial), newAfter
-	}
-}
-
 // maxSpare is how many buffers wait to be used again: one that comes, and one that is let go meanwhile.
 const maxSpare = 2
 
@@ -229,7 +225,7 @@ func (f *Feeder) hold(b *Outgoing) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.note.Have.Numbering != b.Mark.Numbering { // another life of the lower state, or the first bundle that this half has
-		f.note, f.lacking, f.missed, f.had = note{}, nil, nil, false
+		f.note, f.lacking, f.missed, f.resting, f.had = note{}, nil, nil, nil, false
 	}
 	n, last := &f.note, f.note.Have.Serial
 	n.Have = b.Mark
@@ -244,7 +240,7 @@ func (f *Feeder) hold(b *Outgoing) error {
 		}
 	}
 	f.had = true
-	f.lacking = slices.DeleteFunc(f.lacking, func(serial uint64) bool { return serial == b.of })
+	f.settled(b.of)
 	f.waiting = append(f.waiting, b)
 	wake(f.fresh)
 	return f.keep()
@@ -255,13 +251,22 @@ func (f *Feeder) giveUp(serial uint64) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.o.Log.Info("what was in a number is not known any more, or it is void", slog.Uint64("serial", serial))
-	f.lacking = slices.DeleteFunc(f.lacking, func(n uint64) bool { return n == serial })
+	f.settled(serial)
 	f.note.over(redoubt.NumberSpan{From: serial, To: serial})
 	return f.keep()
 }
 
+// settled is about a number that is not to be asked for any more, with mu held.
+func (f *Feeder) settled(serial uint64) {
+	f.lacking = slices.DeleteFunc(f.lacking, func(n uint64) bool { return n == serial })
+	f.resting = slices.DeleteFunc(f.resting, func(r rested) bool { return r.serial == serial })
+}
+
 // keep writes the note, with mu held. It outlives the process.
-func (f *Feeder) keep() error { return hint(f.o.Dir, noteName, f.note) }
+func (f *Feeder) keep() error {
+	f.note.trim()
+	return hint(f.o.Dir, noteName, f.note)
+}
 
 // send sends what is new, in its order, then what is due once more.
 func (f *Feeder) send(ctx context.Context) error {

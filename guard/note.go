@@ -25,6 +25,13 @@ func (n *note) oldest() uint64 {
 	return n.Have.Serial - min(n.Have.Serial, redoubt.MaxRaisedBundles) + 1
 }
 
+// trim forgets what it says one by one of numbers about which nobody knows anything any more: else it would grow for as long as a road is full.
+func (n *note) trim() {
+	if oldest := n.oldest(); oldest > 1 {
+		n.over(redoubt.NumberSpan{From: 1, To: oldest - 1})
+	}
+}
+
 // lacking are the numbers about which something is left to do.
 func (n *note) lacking() (all []uint64) {
 	for serial := n.oldest(); serial <= n.Have.Serial; serial++ {

@@ -137,6 +137,13 @@ func (n *lowNode) HandAgain(_ context.Context, _ redoubt.Credential, peer redoub
 	return n.make(items, nil, slices.Concat(n.void, n.said[serial], []uint64{serial}), w)
 }
 
+// asked counts what was asked for again.
+func (n *lowNode) asked() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.agains)
+}
+
 // make makes a bundle of items; pending: what is to come in the next where this one is void.
 func (n *lowNode) make(items, pending []string, void []uint64, w io.Writer) (m redoubt.BundleMark, err error) {
 	m = redoubt.BundleMark{Numbering: n.last.Numbering, Serial: n.last.Serial + 1, Created: time.Now().UTC().Truncate(time.Second)}
@@ -235,6 +242,13 @@ func (n *highNode) TakeRaise(ctx context.Context, _ redoubt.Credential, r io.Rea
 	}
 	n.taken = append(n.taken, m.Serial)
 	return redoubt.BundleImport{Serial: m.Serial}, nil
+}
+
+// serials are the numbers that it took.
+func (n *highNode) serials() []uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.taken)
 }
 
 // wantAll says that all of it came, and that no number is lacking that ever was anything.

@@ -2,7 +2,9 @@ package guard
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -99,11 +101,47 @@ func (f *Feeder) whileIdle(ctx context.Context) (context.Context, func()) {
 	return ctx, func() { stop(); <-ended }
 }
 
-// recall has the oldest that was missed asked for, if there is time: nobody here knows whether it arrived, and what did is not taken twice. Where
-// something new comes all the time one has its turn.
+// rested is a number that did not come when it was asked for.
+type rested struct {
+	serial uint64
+	pause  time.Duration
+	until  time.Time // zero: it is over, and the number is lacking
+}
+
+// putOff has a number that did not come asked for later, each time after a longer rest, and something new before that: what does not read any more below
+// holds up nothing.
+func (f *Feeder) putOff(serial uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !slices.Contains(f.lacking, serial) {
+		return
+	}
+	r := rested{serial: serial}
+	if i := slices.IndexFunc(f.resting, func(r rested) bool { return r.serial == serial }); i >= 0 {
+		r = f.resting[i]
+	}
+	f.settled(serial)
+	r.pause = min(max(2*r.pause, againMin), againMax)
+	r.until = time.Now().Add(r.pause)
+	f.resting, f.ofOld = append(f.resting, r), newAfter
+}
+
+// recall has what rested asked for, and the oldest that was missed, if there is time: nobody here knows whether it arrived, and what did is not taken
+// twice. Where something new comes all the time one has its turn.
 func (f *Feeder) recall(now time.Time) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for i, r := range f.resting {
+		if !r.until.IsZero() && now.After(r.until) {
+			f.resting[i].until = time.Time{}
+			f.lacking = append(f.lacking, r.serial)
+			wake(f.asks)
+		}
+	}
+	for len(f.missed) > 0 && f.missed[0] < f.note.oldest() {
+		f.o.Log.Info("what was in a number that was missed is not known any more", slog.Uint64("serial", f.missed[0]))
+		f.missed = f.missed[1:]
+	}
 	if len(f.missed) == 0 || len(f.lacking) > 0 || !f.ask.Before(now) && (!f.idle(now) || len(f.waiting) > 0) {
 		return
 	}
@@ -127,29 +165,36 @@ func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
 		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is known any more"),
 			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
 	}
-	return keepRecord(dir, refeedName, Refeed{Serials: serials})
+	return keepRecord(dir, refeedName+"-"+rand.Text()+refeedExt, Refeed{Serials: serials}) // one that waits stands beside it
 }
 
-// refeed takes what a person asked for: what is held is due now, the rest is asked for.
+// refeed takes what people asked for: what is held is due now, the rest is asked for.
 func (f *Feeder) refeed() error {
-	path := filepath.Join(f.o.Dir, refeedName)
-	if _, err := os.Stat(path); err != nil {
-		return nil
+	orders, err := filepath.Glob(filepath.Join(f.o.Dir, refeedName+"*"+refeedExt))
+	if err != nil || len(orders) == 0 {
+		return diskFault(f.o.Dir, err)
 	}
-	var asked Refeed
-	if err := hinted(f.o.Dir, refeedName, &asked, f.o.Log); err != nil {
-		return err
+	var serials []redoubt.NumberSpan
+	for _, path := range orders {
+		var asked Refeed
+		if err := hinted(f.o.Dir, filepath.Base(path), &asked, f.o.Log); err != nil {
+			return err
+		}
+		serials = append(serials, asked.Serials...)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	now := f.note.Have.Numbering // numbers are of the newest one, and some of an earlier one may be held
 	for serial := f.note.oldest(); serial <= f.note.Have.Serial; serial++ {
-		if !redoubt.InSpans(asked.Serials, serial) || slices.Contains(f.lacking, serial) || slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Serial == serial || b.of == serial }) {
+		if !redoubt.InSpans(serials, serial) || slices.Contains(f.lacking, serial) ||
+			slices.ContainsFunc(f.waiting, func(b *Outgoing) bool { return b.Mark.Numbering == now && (b.Mark.Serial == serial || b.of == serial) }) {
 			continue
 		}
-		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Serial == serial }); i >= 0 {
+		if i := slices.IndexFunc(f.sent, func(b *Outgoing) bool { return b.Mark.Numbering == now && b.Mark.Serial == serial }); i >= 0 {
 			f.sent[i].at, f.sent[i].step = time.Now(), 0
 			continue
 		}
+		f.settled(serial)
 		f.note.undo(serial)
 		f.lacking = append(f.lacking, serial)
 		f.missed = slices.DeleteFunc(f.missed, func(n uint64) bool { return n == serial })
@@ -158,5 +203,8 @@ func (f *Feeder) refeed() error {
 	if err := f.keep(); err != nil {
 		return err
 	}
-	return diskFault(f.o.Dir, removed(os.Remove(path)))
+	for _, path := range orders {
+		err = errors.Join(err, removed(os.Remove(path)))
+	}
+	return diskFault(f.o.Dir, err)
 }

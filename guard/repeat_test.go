@@ -78,11 +78,11 @@ func TestWhatIsMissedWaitsUntilNothingElseIsToBeDone(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		synctest.Wait()
-		if n := len(low.agains); n > 1 {
+		if n := low.asked(); n > 1 {
 			t.Errorf("%d were asked for again while 40 came in 0.4 s", n)
 		}
 		time.Sleep(time.Minute)
-		if n := len(low.agains); n < 30 {
+		if n := low.asked(); n < 30 {
 			t.Errorf("%d were asked for again when nothing came any more", n)
 		}
 		stop()

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -31,7 +30,8 @@ const (
 	bundleExt   = ".rbundle"
 	partExt     = ".part"
 	maxRecord   = 1 << 20
-	refeedName  = "refeed.json"
+	refeedName  = "refeed"
+	refeedExt   = ".json"
 	refusedName = "refused"
 )
 
@@ -98,16 +98,22 @@ func (s spool) all(node redoubt.NodeName) (out []spooled, err error) {
 	}
 	clear(s.seen)
 	maps.Copy(s.seen, there)
-	began := map[[16]byte]time.Time{}
-	for _, b := range out {
-		if t, ok := began[b.mark.Numbering]; !ok || b.mark.Created.Before(t) {
-			began[b.mark.Numbering] = b.mark.Created
-		}
-	}
-	slices.SortFunc(out, func(a, b spooled) int {
-		return cmp.Or(began[a.mark.Numbering].Compare(began[b.mark.Numbering]), strings.Compare(string(a.mark.Numbering[:]), string(b.mark.Numbering[:])), cmp.Compare(a.mark.Serial, b.mark.Serial))
-	})
+	slices.SortFunc(out, begins(out).compare)
 	return out, nil
+}
+
+// keep has a file that was read not be read again.
+func (s spool) keep(b spooled) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seen[filepath.Base(b.path)] = b
+}
+
+// forget has a file read anew when one of its name comes again.
+func (s spool) forget(path string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.seen, filepath.Base(path))
 }
 
 // inspect reads what a bundle says of itself: a claim until the node has verified it.

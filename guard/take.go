@@ -38,6 +38,7 @@ const damagedPause = time.Second
 type Taker struct {
 	o     TakerOptions
 	spool spool
+	row   row
 	last  redoubt.BundleMark // the newest that was taken
 	came  chan struct{}
 	most  int64     // MaxWaiting
@@ -70,7 +71,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Taker{o: o, spool: s, came: make(chan struct{}, 1), most: MaxWaiting, early: aheadBytes}
+	t := &Taker{o: o, spool: s, row: row{spool: s, node: o.High}, came: make(chan struct{}, 1), most: MaxWaiting, early: aheadBytes}
 	return t, errors.Join(hinted(o.Dir, takenName, &t.last, o.Log), t.takeBack())
 }
 
@@ -85,16 +86,13 @@ func (t *Taker) takeBack() error {
 
 // Came tells that a file is whole. It never waits for the node. Where too much waits for it already, the file is dropped.
 func (t *Taker) Came(path string) {
-	if all, err := t.spool.all(t.o.High); err == nil {
-		var held int64
-		for _, b := range all {
-			held += b.bytes
-		}
-		if held > t.most {
-			t.o.Log.Error("a bundle is dropped, for too much waits for the node: a person at the low side feeds it again", slog.String("file", filepath.Base(path)), slog.Int64("waiting", held))
-			if err := t.o.Drop(path); err != nil { // then it waits too
-				t.o.Log.Error("a bundle cannot be dropped", slog.String("kind", redoubt.KindOf(err).Error()))
-			}
+	t.row.add(path)
+	if held, err := t.row.held(); err == nil && held > t.most {
+		t.o.Log.Error("a bundle is dropped, for too much waits for the node: a person at the low side feeds it again", slog.String("file", filepath.Base(path)), slog.Int64("waiting", held))
+		if err := t.o.Drop(path); err != nil { // then it waits too
+			t.o.Log.Error("a bundle cannot be dropped", slog.String("kind", redoubt.KindOf(err).Error()))
+		} else {
+			t.row.remove(path)
 		}
 	}
 	select {
@@ -138,11 +136,10 @@ var errAway = &redoubt.Error{Op: "guard.Taker", Kind: redoubt.Unavailable}
 
 // next takes the first bundle whose turn it is.
 func (t *Taker) next(ctx context.Context) (taken bool, err error) {
-	all, err := t.spool.all(t.o.High)
-	if err != nil || len(all) == 0 {
+	b, is, err := t.row.first()
+	if err != nil || !is {
 		return false, err
 	}
-	b := all[0]
 	if follows := b.mark.Serial <= t.last.Serial+1 && b.mark.Numbering == t.last.Numbering || t.last.Serial == 0; !follows {
 		if time.Since(b.seen) < gapPatience { // of itself: several that are lacking are waited for at once
 			return false, nil
@@ -150,6 +147,10 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 		t.o.Log.Warn("a number did not come; a person at the low side feeds it again", slog.Uint64("before", b.mark.Serial))
 	}
 	has, err := t.take(ctx, b)
+	if errors.Is(err, os.ErrNotExist) { // the disk lost it
+		t.row.remove(b.path)
+		return true, nil
+	}
 	if err != nil {
 		return false, err
 	}
@@ -162,7 +163,9 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 			return false, err
 		}
 	}
-	return true, diskFault(t.spool.dir, removed(t.o.Taken(b.path)))
+	err = removed(t.o.Taken(b.path))
+	t.row.remove(b.path)
+	return true, diskFault(t.spool.dir, err)
 }
 
 func removed(err error) error {
@@ -195,9 +198,13 @@ func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 		t.o.Log.Error("the node refused a bundle", slog.Uint64("serial", b.mark.Serial), slog.String("kind", redoubt.KindOf(err).Error()))
 		if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Rule == bundle.RuleDamaged || damaged(ctx, b.path) {
 			wait(ctx, damagedPause)
-			return false, diskFault(b.path, removed(t.o.Drop(b.path)))
+			err = removed(t.o.Drop(b.path))
+			t.row.remove(b.path)
+			return false, diskFault(b.path, err)
 		}
-		return false, t.setAside(b)
+		err = t.setAside(b)
+		t.row.remove(b.path)
+		return false, err
 	}
 	if err != nil {
 		t.o.Log.Warn("the node takes nothing now", slog.String("kind", redoubt.KindOf(err).Error()))

@@ -163,7 +163,7 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil || len(maker) != ed25519.PublicKeySize {
 		return &redoubt.Error{Op: "node.runHigh", Object: string(c.Low), Kind: redoubt.Invalid, Err: errors.New("the lower enclave's key is no Ed25519 public key")}
 	}
-	stage, err = diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
+	stage, err = diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, For: c.High, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
 		switch {
 		case e.Kind == diode.Whole:
 			t.Came(e.File)

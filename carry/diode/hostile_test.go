@@ -138,6 +138,32 @@ func TestOnlyWhatAMakerSignedIsStaged(t *testing.T) {
 	}
 }
 
+func TestOnlyWhatIsForTheNodeIsStaged(t *testing.T) {
+	for node, want := range map[redoubt.NodeName]bool{"": true, "outpost": true, "topsecret": false} {
+		p := newPost(t, func(o *Options) { o.For = node })
+		send(t, newRoad(1, p.Take), plan(), newBundle(t, 1, 10_000))
+		if got := len(p.files()) == 1; got != want || len(p.staged()) != 0 {
+			t.Errorf("for %q: taken is %v, staged %v", node, got, p.staged())
+		}
+	}
+}
+
+// TestWhoHasTheKeyDoesNotFillTheLog: each datagram is the whole of a manifest that does not read.
+func TestWhoHasTheKeyDoesNotFillTheLog(t *testing.T) {
+	p := newPost(t)
+	tags, err := newTagger(p.o.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint32(1000) {
+		raw := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{0xff}, 600), i)
+		p.Take(tags.append(nil, &packet{Kind: kindManifest, Transfer: idOf(raw), Block: 1, Payload: raw}))
+	}
+	if n := p.told(Refused); n == 0 || n > maxAlarms {
+		t.Errorf("%d alarms, want some and at most %d", n, maxAlarms)
+	}
+}
+
 func headOf(t testing.TB, file []byte) bundle.Head {
 	t.Helper()
 	s, err := bundle.Inspect(bytes.NewReader(file), int64(len(file)))

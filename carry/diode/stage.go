@@ -34,6 +34,7 @@ const (
 type Options struct {
 	Key    []byte                                 // KeyBytes that both sides share; nil: none
 	Makers map[redoubt.NodeName]ed25519.PublicKey // whose bundles are taken, and their keys; nil: anybody's, for the node verifies
+	For    redoubt.NodeName                       // to whom those are addressed that are taken; "": anybody
 	Hold   int64                                  // bytes of disk; 0: DefaultHold
 	Memory int64                                  // bytes of memory, in which what goes into them comes together; only with a key are bundles taken that are sent bare
 	Tell   func(Event)                            // may be nil; called by one at a time, and must call nothing of the Stage but Drop
@@ -73,11 +74,13 @@ type Counts struct {
 // Stage is where bundles come together: a folder whose whole files are bundles, and in it `.diode` with what is on its way. One process
 // has it at a time.
 type Stage struct {
-	dir  string
-	o    Options
-	tags *tagger // used with mu held
-	undo func()  // of the folder's lock
-	tell sync.Mutex
+	dir   string
+	o     Options
+	tags  *tagger    // used with mu held
+	undo  func()     // of the folder's lock
+	tell  sync.Mutex // guards the next two
+	since time.Time  // a minute began then
+	said  int        // alarms of it
 
 	mu      sync.Mutex // guards what follows
 	book    *book

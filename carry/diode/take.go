@@ -36,10 +36,22 @@ func (s *Stage) say(all ...Event) {
 	s.tell.Lock()
 	defer s.tell.Unlock()
 	for _, e := range all {
-		if s.o.Tell != nil {
-			s.o.Tell(e)
+		if s.o.Tell == nil || e.Kind != Began && e.Kind != Whole && !s.mayAlarm(time.Now()) {
+			continue
 		}
+		s.o.Tell(e)
 	}
+}
+
+// maxAlarms is how many alarms of a minute are told of: who has the key can have one with each datagram, and they go to a log.
+const maxAlarms = 64
+
+func (s *Stage) mayAlarm(now time.Time) bool {
+	if now.Sub(s.since) >= time.Minute {
+		s.since, s.said = now, 0
+	}
+	s.said++
+	return s.said <= maxAlarms
 }
 
 // shard puts a shard where it belongs.
@@ -196,6 +208,9 @@ func (s *Stage) admit(m *manifest) (told []Event, inMemory bool, err error) {
 		if !m.SignedBy(key) {
 			return refuse(redoubt.Denied, "a bundle that "+string(m.Maker)+" did not sign", "it is forged, or that node has another key by now")
 		}
+	}
+	if _, ok := m.For(s.o.For); !ok && s.o.For != "" {
+		return refuse(redoubt.Denied, "a bundle that is for other nodes", "redoubt bundle inspect names them")
 	}
 	if m.bare() && (s.o.Key == nil || m.FileBytes > MaxBare || m.holds() > s.o.Memory) {
 		return refuse(redoubt.Denied, "a bundle without digests of its blocks, which is not taken here", "have it sent with them")

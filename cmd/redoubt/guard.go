@@ -46,7 +46,7 @@ or handed over, and what waits. Of a half on another machine nothing is known he
 			way, waits := "from there", r.Blocked
 			if r.Way == "up" {
 				way = "to there"
-				if r.Awaiting {
+				if r.Awaiting && waits == "" {
 					waits = "the guard has not said that it has it"
 				}
 			}
