@@ -57,6 +57,7 @@ type incoming struct {
 	custody []byte
 	arrival *arrival // what was kept of its content, where something was
 	fault   error    // why its content is not durable
+	sum     []byte   // of an erasure: the SHA-256 of what it takes away, where that is known
 }
 
 // receive verifies one entry, decides it and takes its content in. A refusal is durable before it is returned.
@@ -74,7 +75,10 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 			no, err = n.refuse(ctx, e, kind, rule, false)
 			return nil, no, err
 		}
-		return n, nil, nil
+		if in.Entry.Kind == redoubt.EntryRemoval && in.Entry.Hold {
+			n.sum, err = e.sumBefore(n.b, n.set.label, n.in.Entry.Name.Key, n.of)
+		}
+		return n, nil, err
 	}
 	if held, err := e.holdsStamp(n); err != nil || held {
 		return n, nil, err
