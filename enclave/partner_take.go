@@ -224,6 +224,11 @@ func (t PartnerTaking) take(ctx context.Context, n *partnerEntry) (*redoubt.Refu
 	if x.Kind == redoubt.EntryRemoval {
 		return nil, t.remove(ctx, n)
 	}
+	if _, is, err := t.took(x.Stamp); err != nil {
+		return nil, err
+	} else if !is && !e.newSets(t.a.Peer, n.as, n.as) {
+		return t.refuse(ctx, n, redoubt.QuotaExceeded, ruleSets, true)
+	}
 	return t.write(ctx, n)
 }
 
