@@ -268,6 +268,9 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 			if err := d.add(batch, "version/"+hex.EncodeToString(f.rec.id[:])); err != nil {
 				return o, err
 			}
+			if err := e.keepGone(batch, n.b, f, x.Name.Key, n.sum, n.from); err != nil {
+				return o, err
+			}
 		}
 		return outcome{versions: -1, bytes: -f.rec.size, charge: e.givenBack(f, x.Name.Key)}, e.remove(batch, n.b, f, x.Name.Key)
 	}

@@ -224,11 +224,15 @@ func (e *Enclave) EraseVersion(ctx context.Context, who redoubt.Credential, name
 	if f.rec == nil {
 		return e.noted(ctx, entry, b.missing(op, name))
 	}
+	sum, err := e.sumBefore(b, f.set.label, name.Key, f.rec.id)
+	if err != nil {
+		return e.noted(ctx, entry, err)
+	}
 	entry.Version = f.rec.id[:]
 	d, mark := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}, versionDuty(f.rec.id)
 	rest := sourceDuty + hex.EncodeToString(f.rec.id[:]) // its releases, and what was rebuilt of it
 	gone, err := e.removeVersion(ctx, b, f.set, name.Key, f.rec.id, entry, nil, func(batch *store.Batch) error {
-		return errors.Join(d.add(batch, mark), duty{Source: &source{Name: name, Version: e.ids.versionID(f.rec.id)}}.add(batch, rest))
+		return errors.Join(d.add(batch, mark), e.keepGone(batch, b, f, name.Key, sum, ""), duty{Source: &source{Name: name, Version: e.ids.versionID(f.rec.id)}}.add(batch, rest))
 	})
 	if err != nil {
 		return e.noted(ctx, entry, err)

@@ -87,7 +87,7 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	case f.rec.size > redoubt.MaxExportBytes:
 		return refuse(redoubt.TooLarge, ruleExportSize, fmt.Sprintf("an export has at most %d bytes", redoubt.MaxExportBytes))
 	}
-	given := &consentedExport{e: e, set: f.set, version: e.ids.versionID(f.rec.id), q: q, originator: originator, marks: marks}
+	given := &consentedExport{e: e, b: b, set: f.set, version: e.ids.versionID(f.rec.id), q: q, originator: originator, marks: marks}
 	if err := given.look(ctx, op, who); err != nil { // before all of it is read for its digest
 		ent.Allow, ent.Rule = false, ruleOf(err)
 		return out, nil, e.noted(ctx, ent, err)

@@ -122,6 +122,7 @@ func (e *Enclave) exportConsent(set *labelSet, name string) (*exportConsentRecor
 // consentedExport is what an export rests on beside its label. Where the label asks for no consent it asks for nothing.
 type consentedExport struct {
 	e          *Enclave
+	b          *bucket
 	set        *labelSet
 	version    redoubt.VersionID
 	q          redoubt.ExportVersion
@@ -175,9 +176,33 @@ func (c *consentedExport) look(ctx context.Context, op string, who redoubt.Crede
 	return nil
 }
 
-// use has an export on record, durable on return. It looks at the consent once more, now that the content is known, and uses it up in the same commit.
+// still locks the version until its export is committed, unless it was removed meanwhile, or taken out as a spill, or what it was made of: a spill report either
+// lists the export, or comes before it and refuses it.
+func (c *consentedExport) still(op string) (unlock func(), err error) {
+	e := c.e
+	unlock = e.lockName(c.b, c.q.Name.Key)
+	f, err := e.byID(e.engine, c.b, c.set.label, c.q.Name.Key, c.version)
+	if err == nil && (f.rec == nil || e.readers.closes(f.rec, c.set.label) != "") {
+		err = c.b.missing(op, c.q.Name)
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return unlock, nil
+}
+
+// use has an export on record, durable on return. It looks at the version and at the consent once more, now that the content is known, and uses that up in the
+// same commit.
 func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Credential, digest string, ent *entry) error {
+	c.e.readers.gate.RLock() // what is closed stays so until this is committed
+	defer c.e.readers.gate.RUnlock()
 	if len(c.marks) == 0 {
+		unlock, err := c.still(op)
+		if err != nil {
+			return c.e.noted(ctx, ent, err)
+		}
+		defer unlock()
 		batch := new(store.Batch)
 		if err := c.keep(ctx, batch, who, digest); err != nil {
 			return c.e.noted(ctx, ent, err)
@@ -196,6 +221,11 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 	if c.found.SHA256 != digest {
 		return refuse(&redoubt.Error{Op: op, Object: c.q.Name.String(), Kind: redoubt.Denied, Rule: ruleConsent, Hint: "the consent is for other content"})
 	}
+	unlock, err := c.still(op)
+	if err != nil {
+		return c.e.noted(ctx, ent, err)
+	}
+	defer unlock()
 	c.found.Used = c.e.clock().UTC().Truncate(time.Second)
 	value, err := json.Marshal(c.found)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"redoubt"
 	"redoubt/label"
+	"redoubt/store"
 )
 
 const relGBR = "SECRET//REL TO USA, GBR"
@@ -170,4 +171,78 @@ func TestWhatWasExportedIsNotProvenGone(t *testing.T) {
 	if r.Proven || len(r.Exports) != 1 || r.Exports[0].Nation != "GBR" || r.Exports[0].By != "rev-1" || r.Exports[0].SHA256 != hex.EncodeToString(sum[:]) {
 		t.Errorf("a file with it left: proven %v, exports %+v", r.Proven, r.Exports)
 	}
+}
+
+// opening does something once, behind the next blob that is opened.
+type opening struct {
+	store.Engine
+	then func()
+}
+
+func (o *opening) OpenBlob(ref store.BlobRef) (store.Blob, error) {
+	b, err := o.Engine.OpenBlob(ref)
+	if then := o.then; then != nil {
+		o.then = nil
+		then()
+	}
+	return b, err
+}
+
+// TestAnExportThatASpillOvertakesIsRefused: while it was read for its digest, the version was taken out, or what it was made of, or it was deleted.
+func TestAnExportThatASpillOvertakesIsRefused(t *testing.T) {
+	for what, overtake := range map[string]func(*chain) error{
+		"reported": func(c *chain) error {
+			_, err := c.ts.reported("plan", "", true)
+			return err
+		},
+		"upgraded": func(c *chain) error {
+			_, err := c.ts.Upgrade(context.Background(), c.ts.spillOfficer(), redoubt.Regrade{Name: named("plan"), Label: "TOP SECRET", Reason: "too low"})
+			return err
+		},
+		"deleted": func(c *chain) error {
+			return c.ts.del(c.ts.as("ts-analyst", relGBR), "plan", c.ts.all("plan")[0].ID)
+		},
+		"made of what is being reported": func(c *chain) error { // its own search has not come so far
+			b, f, _, err := c.ts.lookAt(context.Background(), "ReportSpill", c.ts.spillOfficer(), redoubt.ActionSpill, named("plan"), "")
+			if err != nil {
+				return err
+			}
+			m, of := mark{job: "j", reads: []versionID{{1}}}, spilt{"r", origin{of: "o", stamp: versionID{1}, label: f.set.label}}
+			f.rec.attrs = m.on(f.rec.attrs)
+			c.ts.overwrite(headKey(b.id, f.set.id, "plan"), f.rec.encode(nil))
+			c.ts.readers.mu.Lock()
+			defer c.ts.readers.mu.Unlock()
+			c.ts.readers.spilt[of.stamp] = of
+			return nil
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := openChain(t)
+			q := exported(c)
+			var overtaken error
+			c.ts.engine = &opening{Engine: c.ts.engine, then: func() { overtaken = overtake(c) }}
+			_, o, err := c.ts.ExportVersion(context.Background(), c.ts.as("rev-1", "SECRET"), q)
+			if err == nil {
+				o.Close()
+			}
+			if overtaken != nil {
+				t.Fatal(overtaken)
+			}
+			want(t, err, redoubt.NotFound)
+			for _, r := range c.ts.stoodAll() {
+				if !r.Proven || len(r.Exports) > 0 {
+					t.Errorf("the report is %+v", r)
+				}
+			}
+		})
+	}
+}
+
+func (w *world) stoodAll() []redoubt.SpillReport {
+	w.t.Helper()
+	all, err := w.Spills(context.Background(), w.spillOfficer())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return all
 }

@@ -130,7 +130,7 @@ func (w *walker) past(ctx context.Context, tops []found, set *labelSet, key stri
 		if rec.id.time() > w.r.until(set, rec) {
 			return false, nil
 		}
-		tops = append(tops, found{set, rec, slices.Clone(raw)})
+		tops = append(tops, found{set: set, rec: rec, raw: slices.Clone(raw)})
 		return true, nil
 	}
 	if done, err := take(raw); done || err != nil {

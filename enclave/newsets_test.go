@@ -139,3 +139,44 @@ func TestWhatArrivesAtAHigherLabelPushesNothingOutBelow(t *testing.T) {
 		t.Errorf("%s is told of first, want %s", left[0].Set, low)
 	}
 }
+
+// TestAPartnerHasFewLabelSetsMadeADay: what is over the limit is taken the day after, and more of what is there at once.
+func TestAPartnerHasFewLabelSetsMadeADay(t *testing.T) {
+	labels := audiences(t, open(t, nil), maxNewSets+1)
+	n := 0
+	a := openAlly(t, func(p *Agreement) {
+		p.Expires = p.Expires.Add(48 * time.Hour)
+		bound, secret := p.Takes.Bound, parsed(t, "SECRET//NOFORN")  // which all of them lie within
+		p.Takes.Convert = func(l label.Label) (label.Label, error) { // every version at another label here
+			if l == bound {
+				return secret, nil
+			}
+			return labels[n], nil
+		}
+	})
+	sends := func(key string) (string, error) {
+		return a.sends(a.key, a.says(key, "hello", "SECRET//REL TO GBR, FRA, USA"), "hello")
+	}
+	before := len(a.sets.all())
+	for n = range maxNewSets {
+		if rule, err := sends(fmt.Sprint(n)); rule != "" || err != nil {
+			t.Fatalf("set %d of %d: %s %v", n+1, maxNewSets, rule, err)
+		}
+	}
+	n = maxNewSets
+	if rule, err := sends("last"); rule != ruleSets || err != nil {
+		t.Errorf("one set more: %q %v, want it refused", rule, err)
+	}
+	n = 0
+	if rule, err := sends("again"); rule != "" || err != nil {
+		t.Errorf("more of a set that is there: %s %v", rule, err)
+	}
+	if made := len(a.sets.all()) - before; made != maxNewSets {
+		t.Errorf("%d sets were made, want %d", made, maxNewSets)
+	}
+	n = maxNewSets
+	a.time.add(24 * time.Hour)
+	if rule, err := sends("last"); rule != "" || err != nil {
+		t.Errorf("the day after: %s %v", rule, err)
+	}
+}

@@ -224,6 +224,11 @@ func (t PartnerTaking) take(ctx context.Context, n *partnerEntry) (*redoubt.Refu
 	if x.Kind == redoubt.EntryRemoval {
 		return nil, t.remove(ctx, n)
 	}
+	if _, is, err := t.took(x.Stamp); err != nil {
+		return nil, err
+	} else if !is && !e.newSets(t.a.Peer, n.as, n.as) {
+		return t.refuse(ctx, n, redoubt.QuotaExceeded, ruleSets, true)
+	}
 	return t.write(ctx, n)
 }
 
@@ -404,6 +409,12 @@ func (t PartnerTaking) remove(ctx context.Context, n *partnerEntry) error {
 	if err != nil {
 		return err
 	}
+	var sum []byte
+	if id, ok := e.ids.parse(string(r.Version)); ok && x.Hold {
+		if sum, err = e.sumBefore(b, l, r.Key, id); err != nil {
+			return err
+		}
+	}
 	defer e.lockName(b, r.Key)()
 	f, err := e.byID(e.engine, b, l, r.Key, r.Version)
 	if err != nil {
@@ -427,6 +438,9 @@ func (t PartnerTaking) remove(ctx context.Context, n *partnerEntry) error {
 	if x.Hold { // erased there: what opened it here goes too, behind the requests
 		d := duty{Set: f.set.id, Bucket: b.id, Parts: f.rec.parts, Version: f.rec.id[:]}
 		if err := d.add(batch, "version/"+hex.EncodeToString(f.rec.id[:])); err != nil {
+			return err
+		}
+		if err := e.keepGone(batch, b, f, r.Key, sum, t.a.Peer); err != nil {
 			return err
 		}
 	}

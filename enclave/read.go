@@ -23,6 +23,8 @@ type found struct {
 	set *labelSet
 	rec *record
 	raw []byte
+
+	gone bool // it was erased, and what is known of it is for spill reports alone (spillgone.go)
 }
 
 // current finds what a reader sees under a key: the newest version that the working
@@ -43,7 +45,7 @@ func (e *Enclave) current(get getter, l look, b *bucket, working label.Label, ke
 		if _, _, err := rec.decodeHead(raw); err != nil {
 			return found{}, nil, &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
 		}
-		tops = append(tops, found{set, rec, raw})
+		tops = append(tops, found{set: set, rec: rec, raw: raw})
 	}
 	cur, hidden = choose(tops, b.Current == "highest")
 	if cur.rec != nil {
@@ -135,7 +137,7 @@ func (e *Enclave) byID(get getter, b *bucket, working label.Label, key string, i
 	if err != nil {
 		return found{}, &redoubt.Error{Op: "read", Kind: redoubt.Corrupt, Err: err}
 	}
-	return found{set, rec, raw}, nil
+	return found{set: set, rec: rec, raw: raw}, nil
 }
 
 // GetObject opens a version for reading: find, check, record, open.

@@ -57,6 +57,7 @@ type incoming struct {
 	custody []byte
 	arrival *arrival // what was kept of its content, where something was
 	fault   error    // why its content is not durable
+	sum     []byte   // of an erasure: the SHA-256 of what it takes away, where that is known
 }
 
 // receive verifies one entry, decides it and takes its content in. A refusal is durable before it is returned.
@@ -74,7 +75,10 @@ func (e *Enclave) receive(ctx context.Context, l redoubt.Link, in *redoubt.Recei
 			no, err = n.refuse(ctx, e, kind, rule, false)
 			return nil, no, err
 		}
-		return n, nil, nil
+		if in.Entry.Kind == redoubt.EntryRemoval && in.Entry.Hold {
+			n.sum, err = e.sumBefore(n.b, n.set.label, n.in.Entry.Name.Key, n.of)
+		}
+		return n, nil, err
 	}
 	if held, err := e.holdsStamp(n); err != nil || held {
 		return n, nil, err
@@ -307,9 +311,11 @@ func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
 
 // mayGrow says whether a peer may have this node make the label sets that are not there yet, and counts them. Who speaks for all may.
 func (e *Enclave) mayGrow(l redoubt.Link, of, made label.Label) bool {
-	if e.speaksForAll(l.Peer) {
-		return true
-	}
+	return e.speaksForAll(l.Peer) || e.newSets(l.Peer, of, made)
+}
+
+// newSets says whether a peer may have the sets of an entry made that are not there yet, and counts them.
+func (e *Enclave) newSets(peer redoubt.NodeName, of, made label.Label) bool {
 	fresh := 0
 	t := e.sets.table.Load()
 	if t.byLabel[of] == nil {
@@ -318,7 +324,7 @@ func (e *Enclave) mayGrow(l redoubt.Link, of, made label.Label) bool {
 	if of != made && t.byLabel[made] == nil {
 		fresh++
 	}
-	return fresh == 0 || e.sets.allow(l.Peer, e.clock().Unix()/secondsADay, fresh)
+	return fresh == 0 || e.sets.allow(peer, e.clock().Unix()/secondsADay, fresh)
 }
 
 const secondsADay = 24 * 60 * 60

@@ -54,7 +54,7 @@ type growth struct {
 	sets int
 }
 
-// maxNewSets is how many label sets a device or a neighbour may have made in a day: a set stays for good, and every view looks at each that it
+// maxNewSets is how many label sets a device, a neighbour or a partner may have made in a day: a set stays for good, and every view looks at each that it
 // dominates. It is more than a unit in the field begins to work at in a day, and a thousand days of a captured device are bearable.
 const maxNewSets = 32
 

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"slices"
+	"strings"
 	"time"
 
 	"redoubt"
@@ -46,6 +47,9 @@ type spillFound struct {
 	Done   bool   `json:"done,omitempty"` // it was taken out: what is left of its keys is a duty
 	Sum    string `json:"sum,omitempty"`  // SHA-256 of its content, where that is followed
 	Size   int64  `json:"size,omitempty"` // of that
+
+	Placed bool             `json:"placed,omitempty"` // At was looked for
+	From   redoubt.NodeName `json:"from,omitempty"`   // the peer whose erasure took it away before the report
 }
 
 // What a copy is to a report, where more than the word is asked of it.
@@ -64,6 +68,9 @@ const whyMore = "there are more than one report takes: what it lists is erased; 
 // whyMayBe is of a report that lists what nobody has looked at.
 const whyMayBe = "what it lists as \"may be derived\" is left, since it is not known what it was made of: look at each, and report it as a spill, or keep it by the same report with --spare VERSION"
 
+// whyUnknown is of a report of what an erasure took away that did not read back by then.
+const whyUnknown = "what it held is not known any more, so copies of its content are not found: what was made of it is"
+
 // add lists a copy that is not listed yet, or not as what it turned out to be; false: the report is full.
 func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
 	c.Spared = (c.Relation == relDerived || c.Relation == relMayBe || c.Above) && slices.Contains(r.Spare, c.Version)
@@ -71,6 +78,7 @@ func (r *spillRecord) add(c redoubt.SpillCopy, f spillFound) bool {
 		return x.Bucket == c.Bucket && x.Key == c.Key && x.Version == c.Version
 	}); i >= 0 {
 		if was := r.Copies[i].Relation; was == relLater && c.Relation != relLater || was == relMayBe && c.Relation == relDerived {
+			f.At, f.Placed = r.Found[i].At, r.Found[i].Placed
 			r.Copies[i], r.Found[i], r.bytes = c, f, 0
 		}
 		return true
@@ -133,6 +141,9 @@ func (r *spillRecord) erased() versions {
 func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q redoubt.Spill) (out redoubt.SpillReport, err error) {
 	const op = "ReportSpill"
 	name, id := q.Name, q.Version
+	if strings.TrimSpace(q.Reason) == "" {
+		return out, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Invalid, Hint: "a report has a reason: --reason TEXT"}
+	}
 	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionSpill, name: name, detail: q.Reason})
 	if err != nil {
 		return out, err
@@ -160,30 +171,41 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 	if err != nil {
 		return out, err
 	}
-	var f found
-	if id != "" {
-		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
-	} else {
-		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
-	}
+	f, err := e.reported(ctx, op, b, who, name, id)
 	if err != nil {
 		return out, err
 	}
-	if f.rec == nil || f.rec.marker {
-		return out, b.missing(op, name)
+	if f.gone && q.Erase && id == "" { // whose report it is was not known before
+		begun, err := e.spillOf(name, e.ids.versionID(f.rec.id))
+		if err != nil {
+			return out, err
+		}
+		if begun != nil {
+			return e.reportOn(ctx, who, begun, q)
+		}
 	}
-	sum, _, _, err := e.contentDigest(name, f, f.rec.size, 0)
+	sum, err := e.spilledSum(name, f)
 	if err != nil {
 		return out, err
 	}
 	now := e.clock().UTC().Truncate(time.Second)
 	r := &spillRecord{Size: f.rec.size, Erases: q.Erase, Spare: q.Spare, SpillReport: redoubt.SpillReport{ID: newSpillID(), Node: e.name, Name: name, Version: e.ids.versionID(f.rec.id), Reason: q.Reason, By: who.Subject, Made: now,
-		SHA256: hex.EncodeToString(sum[:]), Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
+		SHA256: sum, Copies: []redoubt.SpillCopy{}, Peers: []redoubt.SpillPeer{}, Releases: []redoubt.SpillRelease{}}}
+	if sum == "" {
+		r.Why = whyUnknown
+	}
 	if err := e.listCopy(r, name, f, relItself); err != nil {
 		return out, err
 	}
+	if err := e.findPlaces(r); err != nil {
+		return out, err
+	}
 	if q.Erase {
-		if err := e.beginSpill(ctx, who, b, f, r); err != nil {
+		begin := e.beginGone
+		if !f.gone {
+			begin = func(ctx context.Context, r *spillRecord) error { return e.beginSpill(ctx, who, b, f, r) }
+		}
+		if err := begin(ctx, r); err != nil {
 			return out, err
 		}
 		return e.endSpill(ctx, r.ID)
@@ -198,6 +220,9 @@ func (e *Enclave) ReportSpill(ctx context.Context, who redoubt.Credential, q red
 		return out, err
 	}
 	e.readersOf(r, o)
+	if err := e.findPlaces(r); err != nil {
+		return out, err
+	}
 	if err := e.keepSpill(ctx, r, nil); err != nil {
 		return out, err
 	}
@@ -218,7 +243,9 @@ func (e *Enclave) reportOn(ctx context.Context, who redoubt.Credential, begun *s
 	}
 	next := &spillRecord{Size: begun.Size, Erases: true, Spare: begun.Spare, After: begun.ID, Searched: begun.Searched, Found: begun.Found[:1:1], SpillReport: begun.SpillReport}
 	next.ID, next.Reason, next.By, next.Made, next.Why, next.Readers = newSpillID(), q.Reason, who.Subject, e.clock().UTC().Truncate(time.Second), "", nil
-	next.Copies = begun.Copies[:1:1]
+	if next.Copies = begun.Copies[:1:1]; begun.SHA256 == "" {
+		next.Why = whyUnknown
+	}
 	if err := e.keepSpill(ctx, next, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+next.ID) }); err != nil {
 		return out, err
 	}

@@ -91,9 +91,9 @@ func (e *Enclave) addOrigins(o *origins, r *spillRecord, blobs map[string]origin
 	return nil
 }
 
-// isContent says whether what is listed holds what was spilled, byte for byte.
+// isContent says whether what is listed holds what was spilled, byte for byte, and that is known.
 func (r *spillRecord) isContent(i int) bool {
-	return r.Copies[i].Relation == relItself || r.Copies[i].Relation == relSame
+	return r.Found[i].Sum != "" && (r.Copies[i].Relation == relItself || r.Copies[i].Relation == relSame)
 }
 
 // older keeps the older of two origins of one content.
@@ -171,24 +171,41 @@ func (e *Enclave) traceDerived(ctx context.Context, r *spillRecord) error {
 		if err != nil {
 			return err
 		}
-		err = e.eachMade(ctx, nil, func(b *bucket, set *labelSet, key string, rec *record, m mark, _ bool) error {
-			if o.versions[rec.id].of != "" && r.lists(rec.id) {
-				return nil
-			}
+		derived := func(set *labelSet, rec *record, m mark) (redoubt.VersionID, error) {
 			from := o.from(rec.id, set.label, slices.Values(m.reads), m.program)
 			if from == "" && m.more {
 				if _, asked := opened[m.job]; !asked {
 					if opened[m.job], _, err = e.allReads(m.job); err != nil {
-						return err
+						return "", err
 					}
 				}
 				from = o.from(rec.id, set.label, slices.Values(opened[m.job]), m.program)
 			}
-			if from == "" {
+			return from, nil
+		}
+		err = e.eachMade(ctx, nil, func(b *bucket, set *labelSet, key string, rec *record, m mark, _ bool) error {
+			if o.versions[rec.id].of != "" && r.lists(rec.id) {
 				return nil
 			}
-			return e.listDerived(r, b, set, key, rec, relDerived, derivation{m.job, from})
+			from, err := derived(set, rec, m)
+			if err != nil || from == "" {
+				return err
+			}
+			return e.listDerived(r, b, found{set: set, rec: rec}, key, relDerived, derivation{m.job, from})
 		})
+		if err == nil {
+			err = e.eachGone(ctx, func(b *bucket, f found, key string) error {
+				m, marked := markOf(f.rec)
+				if !marked || o.versions[f.rec.id].of != "" { // a report that this one goes on with has it
+					return nil
+				}
+				from, err := derived(f.set, f.rec, m)
+				if err != nil || from == "" {
+					return err
+				}
+				return e.listDerived(r, b, f, key, relDerived, derivation{m.job, from})
+			})
+		}
 		if errors.Is(err, errSpillFull) {
 			return nil
 		}
@@ -221,7 +238,7 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 			if err != nil || from == "" {
 				return err
 			}
-			return e.listDerived(r, b, set, key, rec, relMayBe, derivation{From: from})
+			return e.listDerived(r, b, found{set: set, rec: rec}, key, relMayBe, derivation{From: from})
 		}
 		from := o.repos[m.program].of
 		if _, asked := known[m.job]; from == "" && m.more && !asked {
@@ -246,7 +263,7 @@ func (e *Enclave) traceUnsure(ctx context.Context, r *spillRecord) error {
 		if from == "" {
 			return nil
 		}
-		return e.listDerived(r, b, set, key, rec, relMayBe, derivation{Job: m.job, From: from})
+		return e.listDerived(r, b, found{set: set, rec: rec}, key, relMayBe, derivation{Job: m.job, From: from})
 	})
 	if errors.Is(err, errSpillFull) {
 		return nil
@@ -302,10 +319,9 @@ type derivation struct {
 	From redoubt.VersionID
 }
 
-func (e *Enclave) listDerived(r *spillRecord, b *bucket, set *labelSet, key string, rec *record, relation string, d derivation) error {
-	name, f := redoubt.ObjectName{Bucket: b.Name, Key: key}, found{set: set, rec: rec}
-	sum, _, _, err := e.contentDigest(name, f, rec.size, 0)
-	text := hex.EncodeToString(sum[:])
+func (e *Enclave) listDerived(r *spillRecord, b *bucket, f found, key string, relation string, d derivation) error {
+	name := redoubt.ObjectName{Bucket: b.Name, Key: key}
+	text, err := e.spilledSum(name, f)
 	if unreadable(err) {
 		text, err = "", nil // its copies are not known then; that it goes does not wait for that
 	}

@@ -157,6 +157,9 @@ func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, er
 			if (c.Maker != e.name || l.Partner) && e.travels(l.Link, name, set.label, true) {
 				carried, below = true, true
 				p.Had++
+				if f.From == l.Peer {
+					p.Gone++
+				}
 			}
 			continue
 		}
@@ -168,7 +171,7 @@ func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, er
 			continue
 		}
 		carried = true
-		gone := f.Done && f.Erased > 0 && known && at >= f.Erased && !l.mute
+		gone := f.Done && !l.mute && (f.From == l.Peer || f.Erased > 0 && known && at >= f.Erased)
 		switch {
 		case gone:
 			p.Had, p.Gone = p.Had+1, p.Gone+1
@@ -181,6 +184,10 @@ func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, er
 	switch {
 	case !carried:
 		return nil, nil
+	case below && l.Partner && p.Gone == p.Had:
+		p.Why = "it was erased there, and came from there by an agreement: whether copies of it are gone there the partner knows"
+	case below && p.Gone == p.Had:
+		p.Why = "it was erased there, and nothing goes back: whether copies of it are gone there is seen there"
 	case below && l.Partner:
 		p.Why = "it came from there by an agreement, and nothing goes back: whether it is gone there the partner knows"
 	case below:
@@ -192,7 +199,7 @@ func (e *Enclave) spillPeer(l spillLink, r *spillRecord) (*redoubt.SpillPeer, er
 	case l.Partner:
 		p.Why = "it was given to a partner by an agreement, and so is its erasure: whether it is gone there the partner knows"
 	case l.Raise == redoubt.RaisedAway:
-		p.Why = "what was handed to the guard is above: whether it is gone there is seen there, and nothing comes back"
+		p.Why = "what was handed to the guard is above: whether it is gone there is seen there, and nothing comes back: report it there too"
 	case l.Ending != redoubt.NotEnding:
 		p.Why = "the device has ended: what it holds is behind its lease and its keys"
 	case p.Gone < p.Had:

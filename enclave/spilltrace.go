@@ -96,6 +96,9 @@ func (e *Enclave) wipeAll(ctx context.Context, r *spillRecord) error {
 				return err
 			}
 			if r.listed() > before {
+				if err := e.findPlaces(r); err != nil {
+					return err
+				}
 				if err := e.keepSpill(ctx, r, nil); err != nil {
 					return err
 				}
@@ -107,7 +110,10 @@ func (e *Enclave) wipeAll(ctx context.Context, r *spillRecord) error {
 			}
 		}
 	}
-	return e.traceUnsure(ctx, r)
+	if err := e.traceUnsure(ctx, r); err != nil {
+		return err
+	}
+	return e.findPlaces(r)
 }
 
 // searches are those for what goes, in their order.
@@ -233,7 +239,7 @@ func (u *upload) mayHold(ctx context.Context, r *spillRecord) (holds bool, err e
 		}
 		rec := &record{id: p.Bound, size: p.Size, sums: p.Sums, pieces: []piece{p.piece()}, parts: true}
 		sum, _, _, err := u.e.contentDigest(u.name, found{set: u.set, rec: rec}, p.Size, 0)
-		holds = err != nil || hex.EncodeToString(sum[:]) == r.SHA256 // what does not open is not known to be anything else
+		holds = err != nil || r.SHA256 == "" || hex.EncodeToString(sum[:]) == r.SHA256 // what does not open is not known to be anything else
 		return ctx.Err()
 	})
 	return holds, err
@@ -247,7 +253,7 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 	}
 	err := e.eachContent(ctx, func(b *bucket, set *labelSet, key string, raw []byte, head *record) error {
 		later := b.Name == r.Name.Bucket && key == r.Name.Key && head.id.newer(of)
-		same := head.size == r.Size && r.Size > 0 // what is empty is a copy of anything
+		same := head.size == r.Size && r.Size > 0 && r.SHA256 != "" // what is empty is a copy of anything
 		if !same && !later {
 			return nil
 		}
@@ -269,6 +275,9 @@ func (e *Enclave) traceVersions(ctx context.Context, r *spillRecord) error {
 		}
 		return nil
 	})
+	if err == nil {
+		err = e.traceGone(ctx, r)
+	}
 	if errors.Is(err, errSpillFull) {
 		return nil
 	}
@@ -354,14 +363,8 @@ func (e *Enclave) listCopy(r *spillRecord, name redoubt.ObjectName, f found, rel
 	return e.list(r, name, f, relation, r.SHA256, derivation{})
 }
 
-// list lists a version with its place in the journal, and the SHA-256 of its content if that is to be followed.
+// list lists a version, and the SHA-256 of its content if that is to be followed.
 func (e *Enclave) list(r *spillRecord, name redoubt.ObjectName, f found, relation, sum string, d derivation) error {
-	view := e.engine.View()
-	defer view.Close()
-	at, err := e.journalPlace(view, f.set, f.rec.id)
-	if err != nil {
-		return err
-	}
 	c := redoubt.SpillCopy{Bucket: name.Bucket, Key: name.Key, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Maker: redoubt.NodeName(f.rec.maker), Relation: relation, Job: d.Job, From: d.From}
 	if relation == relSame {
 		low, err := e.setNamed(r.Found[0].Set)
@@ -370,23 +373,83 @@ func (e *Enclave) list(r *spillRecord, name redoubt.ObjectName, f found, relatio
 		}
 		c.Above = f.set.label.Dominates(low.label) && !low.label.Dominates(f.set.label)
 	}
-	if !r.add(c, spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), At: at, Sum: sum, Size: f.rec.size}) {
+	at := spillFound{Set: f.set.name, Stamp: bytes.Clone(f.rec.id[:]), Sum: sum, Size: f.rec.size}
+	if f.gone { // its removal is in the journal already
+		var err error
+		if at.Erased, err = journalEnd(e.engine, f.set); err != nil {
+			return err
+		}
+		at.Done, at.From = true, f.rec.from
+	}
+	if !r.add(c, at) {
 		return errSpillFull
 	}
 	return nil
 }
 
-// journalPlace is where a version stands in its set's journal; 0 where the journal has let go of it.
-func (e *Enclave) journalPlace(view store.View, set *labelSet, id versionID) (uint64, error) {
+// findPlaces finds where what was listed stands in the journals of its sets: each of those is read once for all that is new, and not for each.
+func (e *Enclave) findPlaces(r *spillRecord) error {
+	wanted := map[string]map[versionID]int{}
+	for i, f := range r.Found {
+		if f.Placed || f.At > 0 || r.Copies[i].Relation == relUpload || len(f.Stamp) != len(versionID{}) {
+			continue
+		}
+		if wanted[f.Set] == nil {
+			wanted[f.Set] = map[versionID]int{}
+		}
+		wanted[f.Set][versionID(f.Stamp)] = i
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	view := e.engine.View()
+	defer view.Close()
+	for name, ids := range wanted {
+		set, err := e.setNamed(name)
+		if err != nil {
+			return err
+		}
+		err = e.eachPlace(view, set, func(id versionID, at uint64) (more bool) {
+			if i, is := ids[id]; is && r.Found[i].At == 0 {
+				r.Found[i].At = at
+				delete(ids, id)
+			}
+			return len(ids) > 0
+		})
+		if err != nil {
+			return err
+		}
+		for i := range r.Found { // the journal has let go of the others
+			r.Found[i].Placed = r.Found[i].Placed || r.Found[i].Set == name
+		}
+	}
+	return nil
+}
+
+// eachPlace goes over a set's journal for as long as more is wanted.
+func (e *Enclave) eachPlace(view store.View, set *labelSet, each func(id versionID, at uint64) (more bool)) error {
 	prefix := setKey(recJournal, set.id)
 	it := view.Scan(store.NumberedKey(prefix, 1), nextPrefix(prefix))
 	defer it.Close()
 	for it.Next() {
-		if k := it.Key(); len(k) == len(prefix)+8 && bytes.HasPrefix(it.Value(), id[:]) {
-			return binary.BigEndian.Uint64(k[len(prefix):]), nil
+		k, v := it.Key(), it.Value()
+		if len(k) != len(prefix)+8 || len(v) < len(versionID{}) {
+			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		if !each(versionID(v), binary.BigEndian.Uint64(k[len(prefix):])) {
+			return nil
 		}
 	}
-	return 0, it.Err()
+	return it.Err()
+}
+
+// spilledSum is the SHA-256 of what is reported, in hex; "": an erasure took it away, and it did not read back by then.
+func (e *Enclave) spilledSum(name redoubt.ObjectName, f found) (string, error) {
+	if f.gone {
+		return hex.EncodeToString(f.rec.digest), nil
+	}
+	sum, _, _, err := e.contentDigest(name, f, f.rec.size, 0)
+	return hex.EncodeToString(sum[:]), err
 }
 
 func (e *Enclave) setNamed(name string) (*labelSet, error) {

@@ -32,6 +32,11 @@ const trimAtOnce = 1000
 
 // Trim drops what nobody needs any more of every journal. Done twice it harms nothing.
 func (e *Enclave) Trim(ctx context.Context) error {
+	for _, set := range e.sets.all() {
+		if err := e.forgetGone(ctx, set); err != nil {
+			return err
+		}
+	}
 	if !e.linked() {
 		return nil
 	}

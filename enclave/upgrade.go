@@ -65,6 +65,10 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	if err := w.read(ctx, content.Reader(0, -1), old.size); err != nil {
 		return out, err
 	}
+	sum, err := e.sumBefore(b, f.set.label, q.Name.Key, old.id)
+	if err != nil {
+		return out, err
+	}
 	mark, rest := versionDuty(old.id), sourceDuty+hex.EncodeToString(old.id[:])
 	w.also = func(batch *store.Batch) error { // the name's lock is held
 		now, err := e.byID(e.engine, b, f.set.label, q.Name.Key, e.ids.versionID(old.id))
@@ -77,7 +81,7 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 		if err := (duty{Source: &source{Name: q.Name, Version: e.ids.versionID(old.id)}}).add(batch, rest); err != nil {
 			return err
 		}
-		if err := e.noteErasure(ctx, batch, b, now, q.Name.Key); err != nil {
+		if err := errors.Join(e.noteErasure(ctx, batch, b, now, q.Name.Key), e.keepGone(batch, b, now, q.Name.Key, sum, "")); err != nil {
 			return err
 		}
 		return e.remove(batch, b, now, q.Name.Key)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -82,7 +83,13 @@ sooner: a device that ended and was not wiped, a partner whose agreement is over
 told of none. What came later under the same name is listed and left: look at it. Releases that left, or may have, are
 traced at the node that took them; files that left for a partner are listed, and nobody takes them back. What is
 interrupted the node goes on with; the same command shows the same report. What a service on a Kubernetes cluster has
-read it serves for up to an hour more: service rm ends it sooner. With --find-only nothing is erased.`,
+read it serves for up to an hour more: service rm ends it sooner. With --find-only nothing is erased.
+
+Backups that were made before the report hold the version and its keys, and no report reaches them: destroy them, or
+report again on a node that was restored from one.
+
+What was erased before it was reported here, say below a guard, by a partner or with key erase, is reported by its name
+here or by its ID, listed as gone, and traced all the same.`,
 		Example: `  redoubt spill report s3://reports/plan.txt --reason "holds SECRET" --as officer@unclass --out report.json
   redoubt spill report s3://reports/plan.txt --reason "check" --find-only --as officer@unclass
   redoubt spill report s3://reports/plan.txt --version VERSION --reason "holds SECRET" --spare VERSION2 --as officer@unclass`, Args: exactly(1),
@@ -94,6 +101,10 @@ read it serves for up to an hour more: service rm ends it sooner. With --find-on
 			out, err := s.api.ReportSpill(ctx, q)
 			if err != nil && ctx.Err() != nil && q.Erase {
 				return &halfDone{message: "interrupted; if the report has begun, the node goes on with it and erases what it finds", hint: fmt.Sprintf("redoubt spill ls --as %s", w.as)}
+			}
+			var e *redoubt.Error
+			if errors.As(err, &e) && e.Kind == redoubt.NotFound { // the node gives no hint about what is not there
+				e.Hint = "redoubt spill ls lists the reports; what one has taken out is reported again by its --version"
 			}
 			if err != nil {
 				return err
@@ -218,6 +229,9 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 			continue
 		}
 		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+	}
+	if slices.ContainsFunc(r.Copies, func(c redoubt.SpillCopy) bool { return c.Gone }) {
+		a.say("not covered: backups from before the report, which hold it and its keys; destroy them, or report again on what is restored from one")
 	}
 	for _, x := range r.Exports {
 		a.say("it left as a file for %s, by %s at %s: what became of that is not known here", x.Nation, x.By, x.At.Local().Format("2006-01-02 15:04"))

@@ -1,0 +1,200 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// What an erasure took away before this node's officers reported it (docs/adr/0050): raised from below a guard, given by a partner, or carried, and erased
+// where it was made; or erased or upgraded here. What was made of it, and its copies, are here still. So what a report needs is kept, for as
+// long as a bundle may be under way: a report begins with it, or comes by it. The content is in none of that.
+//
+//	g set time stamp     what an erasure took away, and when: goneRecord, JSON
+const recGone = 'g'
+
+// goneRecord is what is kept of a version. Nobody but a spill report is told of it.
+type goneRecord struct {
+	Bucket uint32           `json:"bucket"`
+	Key    string           `json:"key"`
+	Made   uint32           `json:"made"` // set of the working label that it was made at
+	Maker  string           `json:"maker"`
+	Size   int64            `json:"size"`
+	Sum    []byte           `json:"sum,omitempty"`  // SHA-256 of its content; none: it did not read back
+	Mark   string           `json:"mark,omitempty"` // of who made it (derived.go)
+	From   redoubt.NodeName `json:"from,omitempty"` // the peer that said so
+}
+
+func goneKey(set uint32, at time.Time, id versionID) []byte {
+	return append(binary.BigEndian.AppendUint64(setKey(recGone, set), uint64(at.UnixNano())), id[:]...)
+}
+
+// keepGone adds to the batch that erases a version what a report needs of it. sum is of its content, where its record does not say it.
+func (e *Enclave) keepGone(batch *store.Batch, b *bucket, f found, key string, sum []byte, from redoubt.NodeName) error {
+	if f.rec.marker || b.id == systemBucketID {
+		return nil
+	}
+	if known, ok := f.rec.contentSum(); ok {
+		sum = known[:]
+	}
+	raw, err := json.Marshal(goneRecord{Bucket: b.id, Key: key, Made: f.rec.made, Maker: f.rec.maker, Size: f.rec.size, Sum: sum, Mark: f.rec.attrs.Meta[metaMade], From: from})
+	if err != nil {
+		return err
+	}
+	batch.Set(goneKey(f.set.id, e.clock(), f.rec.id), raw)
+	return nil
+}
+
+// sumBefore is the SHA-256 of what a version holds that is about to be erased: it may have to be read, with no lock held. nil: it is not here, or does not read back.
+func (e *Enclave) sumBefore(b *bucket, of label.Label, key string, id versionID) ([]byte, error) {
+	f, err := e.byID(e.engine, b, of, key, e.ids.versionID(id))
+	if err != nil || f.rec == nil || f.rec.marker {
+		return nil, err
+	}
+	sum, _, _, err := e.contentDigest(redoubt.ObjectName{Bucket: b.Name, Key: key}, f, f.rec.size, 0)
+	if unreadable(err) {
+		return nil, nil
+	}
+	return sum[:], err
+}
+
+// eachGone goes over what is kept, as versions that were here; f.rec.from is who said so.
+func (e *Enclave) eachGone(ctx context.Context, each func(b *bucket, f found, key string) error) error {
+	view := e.engine.View()
+	defer view.Close()
+	for _, set := range e.look(lookVersions, e.ceiling) {
+		if err := e.eachGoneOf(ctx, view, set, each); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet, each func(*bucket, found, string) error) error {
+	prefix := setKey(recGone, set.id)
+	it := view.Scan(prefix, nextPrefix(prefix))
+	defer it.Close()
+	for it.Next() {
+		var x goneRecord
+		k := it.Key()
+		if len(k) != len(prefix)+8+len(versionID{}) || strictJSON(it.Value(), &x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
+			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+		}
+		rec := &record{id: versionID(k[len(prefix)+8:]), made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
+		if x.Mark != "" {
+			rec.attrs.Meta = map[string]string{metaMade: x.Mark}
+		}
+		b := e.bucketByID(x.Bucket)
+		if b == nil {
+			continue
+		}
+		if err := each(b, found{set: set, rec: rec, gone: true}, x.Key); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	return it.Err()
+}
+
+// reported finds the version that a report is asked for. One that an erasure took away is found by its ID, or by its name, where nothing else there can be
+// meant: what is not said is not guessed, since what is taken for it goes.
+func (e *Enclave) reported(ctx context.Context, op string, b *bucket, who redoubt.Credential, name redoubt.ObjectName, id redoubt.VersionID) (f found, err error) {
+	if id != "" {
+		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
+	} else {
+		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
+	}
+	if f.rec != nil && f.rec.marker {
+		f = found{}
+	}
+	if err != nil || id != "" && f.rec != nil {
+		return f, err
+	}
+	var newer []found
+	err = e.eachGone(ctx, func(at *bucket, x found, key string) error {
+		meant := e.ids.versionID(x.rec.id) == id
+		if id == "" {
+			meant = f.rec == nil || x.rec.id.newer(f.rec.id)
+		}
+		if at.id == b.id && key == name.Key && meant {
+			newer = append(newer, x)
+		}
+		return nil
+	})
+	switch {
+	case err != nil || len(newer) == 0 && f.rec != nil:
+		return f, err
+	case len(newer) == 0:
+		return f, b.missing(op, name)
+	case len(newer) == 1 && f.rec == nil:
+		return newer[0], nil
+	}
+	slices.SortFunc(newer, func(a, b found) int { return bytes.Compare(b.rec.id[:], a.rec.id[:]) })
+	var which []string
+	for _, x := range newer[:min(len(newer), 8)] {
+		which = append(which, fmt.Sprintf("%s (%s, %d bytes)", e.ids.versionID(x.rec.id), x.set.label.Banner(), x.rec.size))
+	}
+	return f, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Conflict, Hint: "versions of it were erased before they were reported here, newer than what is current: say with --version which you mean: " + strings.Join(which, ", ")}
+}
+
+// traceGone lists what erasures took away that held the content, if no report of the chain has it: what was made of it is followed.
+func (e *Enclave) traceGone(ctx context.Context, r *spillRecord) error {
+	before, err := e.listedBefore(r)
+	if err != nil || r.SHA256 == "" || r.Size == 0 {
+		return err
+	}
+	return e.eachGone(ctx, func(b *bucket, f found, key string) error {
+		if before[f.rec.id] || f.rec.size != r.Size || hex.EncodeToString(f.rec.digest) != r.SHA256 {
+			return nil
+		}
+		return e.listSame(r, redoubt.ObjectName{Bucket: b.Name, Key: key}, f, false)
+	})
+}
+
+// listedBefore are the versions that a report, or one that it goes on with, lists.
+func (e *Enclave) listedBefore(r *spillRecord) (map[versionID]bool, error) {
+	all, err := e.chain(r)
+	before := map[versionID]bool{}
+	for _, of := range all {
+		for _, f := range of.Found {
+			if len(f.Stamp) == len(versionID{}) {
+				before[versionID(f.Stamp)] = true
+			}
+		}
+	}
+	return before, err
+}
+
+// beginGone keeps a report of what an erasure took away, with the duty to bring it to its end.
+func (e *Enclave) beginGone(ctx context.Context, r *spillRecord) error {
+	return e.keepSpill(ctx, r, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+r.ID) })
+}
+
+// forgetGone drops what was kept for long enough.
+func (e *Enclave) forgetGone(ctx context.Context, set *labelSet) error {
+	view := e.engine.View()
+	defer view.Close()
+	it := view.Scan(setKey(recGone, set.id), goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}))
+	defer it.Close()
+	b := new(store.Batch)
+	for it.Next() && len(b.Writes) < trimAtOnce { // the rest the next time
+		b.Delete(bytes.Clone(it.Key()))
+	}
+	if err := it.Err(); err != nil || len(b.Writes) == 0 {
+		return err
+	}
+	return e.engine.Commit(ctx, b)
+}
