@@ -29,7 +29,7 @@ func (w *world) deletion(l label.Label, at time.Time, wrong bool) redoubt.Receiv
 // audiences are n labels at SECRET.
 func audiences(t *testing.T, w *world, n int) (all []label.Label) {
 	t.Helper()
-	nations := []string{"AUS", "CAN", "NZL", "FRA", "DEU", "GBR"}
+	nations := []string{"AUS", "CAN", "NZL", "FRA", "DEU", "GBR", "ITA", "NLD", "NOR"}
 	for bits := 1; bits < 1<<len(nations) && len(all) < n; bits++ {
 		text := "SECRET//REL TO USA"
 		for i, nation := range nations {
@@ -142,7 +142,7 @@ func TestWhatArrivesAtAHigherLabelPushesNothingOutBelow(t *testing.T) {
 
 // TestAPartnerHasFewLabelSetsMadeADay: what is over the limit is taken the day after, and more of what is there at once.
 func TestAPartnerHasFewLabelSetsMadeADay(t *testing.T) {
-	labels := audiences(t, open(t, nil), maxNewSets+1)
+	labels := audiences(t, open(t, nil), maxPartnerSets+1)
 	n := 0
 	a := openAlly(t, func(p *Agreement) {
 		p.Expires = p.Expires.Add(48 * time.Hour)
@@ -158,12 +158,12 @@ func TestAPartnerHasFewLabelSetsMadeADay(t *testing.T) {
 		return a.sends(a.key, a.says(key, "hello", "SECRET//REL TO GBR, FRA, USA"), "hello")
 	}
 	before := len(a.sets.all())
-	for n = range maxNewSets {
+	for n = range maxPartnerSets {
 		if rule, err := sends(fmt.Sprint(n)); rule != "" || err != nil {
-			t.Fatalf("set %d of %d: %s %v", n+1, maxNewSets, rule, err)
+			t.Fatalf("set %d of %d: %s %v", n+1, maxPartnerSets, rule, err)
 		}
 	}
-	n = maxNewSets
+	n = maxPartnerSets
 	if rule, err := sends("last"); rule != ruleSets || err != nil {
 		t.Errorf("one set more: %q %v, want it refused", rule, err)
 	}
@@ -171,10 +171,10 @@ func TestAPartnerHasFewLabelSetsMadeADay(t *testing.T) {
 	if rule, err := sends("again"); rule != "" || err != nil {
 		t.Errorf("more of a set that is there: %s %v", rule, err)
 	}
-	if made := len(a.sets.all()) - before; made != maxNewSets {
-		t.Errorf("%d sets were made, want %d", made, maxNewSets)
+	if made := len(a.sets.all()) - before; made != maxPartnerSets {
+		t.Errorf("%d sets were made, want %d", made, maxPartnerSets)
 	}
-	n = maxNewSets
+	n = maxPartnerSets
 	a.time.add(24 * time.Hour)
 	if rule, err := sends("last"); rule != "" || err != nil {
 		t.Errorf("the day after: %s %v", rule, err)

@@ -226,7 +226,7 @@ func (t PartnerTaking) take(ctx context.Context, n *partnerEntry) (*redoubt.Refu
 	}
 	if _, is, err := t.took(x.Stamp); err != nil {
 		return nil, err
-	} else if !is && !e.newSets(t.a.Peer, n.as, n.as) {
+	} else if !is && !e.newSets(t.a.Peer, n.as, n.as, maxPartnerSets) {
 		return t.refuse(ctx, n, redoubt.QuotaExceeded, ruleSets, true)
 	}
 	return t.write(ctx, n)

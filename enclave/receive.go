@@ -311,11 +311,11 @@ func (n *incoming) stampedBy(id versionID, node redoubt.NodeName) bool {
 
 // mayGrow says whether a peer may have this node make the label sets that are not there yet, and counts them. Who speaks for all may.
 func (e *Enclave) mayGrow(l redoubt.Link, of, made label.Label) bool {
-	return e.speaksForAll(l.Peer) || e.newSets(l.Peer, of, made)
+	return e.speaksForAll(l.Peer) || e.newSets(l.Peer, of, made, maxNewSets)
 }
 
-// newSets says whether a peer may have the sets of an entry made that are not there yet, and counts them.
-func (e *Enclave) newSets(peer redoubt.NodeName, of, made label.Label) bool {
+// newSets says whether a peer may have the sets of an entry made that are not there yet, and counts them; most: in a day.
+func (e *Enclave) newSets(peer redoubt.NodeName, of, made label.Label, most int) bool {
 	fresh := 0
 	t := e.sets.table.Load()
 	if t.byLabel[of] == nil {
@@ -324,7 +324,7 @@ func (e *Enclave) newSets(peer redoubt.NodeName, of, made label.Label) bool {
 	if of != made && t.byLabel[made] == nil {
 		fresh++
 	}
-	return fresh == 0 || e.sets.allow(peer, e.clock().Unix()/secondsADay, fresh)
+	return fresh == 0 || e.sets.allow(peer, e.clock().Unix()/secondsADay, fresh, most)
 }
 
 const secondsADay = 24 * 60 * 60

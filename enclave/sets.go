@@ -54,19 +54,22 @@ type growth struct {
 	sets int
 }
 
-// maxNewSets is how many label sets a device, a neighbour or a partner may have made in a day: a set stays for good, and every view looks at each that it
+// maxNewSets is how many label sets a device or a neighbour may have made in a day: a set stays for good, and every view looks at each that it
 // dominates. It is more than a unit in the field begins to work at in a day, and a thousand days of a captured device are bearable.
 const maxNewSets = 32
 
+// maxPartnerSets is how many a partner may: its first bundles bring all that there is, and what is over it holds up its erasures, too.
+const maxPartnerSets = 256
+
 // allow counts sets that a peer has made, unless they are too many.
-func (s *labelSets) allow(peer redoubt.NodeName, day int64, fresh int) bool {
+func (s *labelSets) allow(peer redoubt.NodeName, day int64, fresh, most int) bool {
 	s.grownMu.Lock()
 	defer s.grownMu.Unlock()
 	g := s.grown[peer]
 	if g.day != day {
 		g = growth{day: day}
 	}
-	if g.sets+fresh > maxNewSets {
+	if g.sets+fresh > most {
 		return false
 	}
 	g.sets += fresh
