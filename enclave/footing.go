@@ -137,10 +137,10 @@ func (e *Enclave) die(ctx context.Context, x *releaseEntry, r *releaseRecord, ru
 	return e.keepRelease(ctx, x.set, r, ent)
 }
 
-// lookAtReleases ends what does not rest on everything any more.
+// lookAtReleases ends what does not rest on everything any more, and lets go of what was rebuilt of releases that ended when that was kept for good.
 func (e *Enclave) lookAtReleases(ctx context.Context) error {
 	var errs []error
-	for _, x := range e.releases.some(func(x *releaseEntry) bool { return stillOpen(x.state) }) {
+	for _, x := range e.releases.some(func(x *releaseEntry) bool { return stillOpen(x.state) || x.keeps && !maybeLeft(x.state, x.given) }) {
 		if ctx.Err() != nil {
 			break
 		}
@@ -163,6 +163,10 @@ func (e *Enclave) lookAtRelease(ctx context.Context, x *releaseEntry) error {
 			return err
 		}
 		return e.die(ctx, x, r, rule)
+	case r.dropsRebuilt():
+		ent := e.ownAct(x.set.label, redoubt.ActionDeleteVersion, rebuiltName(r.ID))
+		ent.Detail = "release " + string(r.ID) + " has ended"
+		return e.keepRelease(ctx, x.set, r, ent)
 	}
 	return nil
 }

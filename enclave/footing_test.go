@@ -156,6 +156,9 @@ func TestAnApprovalDiesAtTheChangeThoughItIsUndone(t *testing.T) {
 				t.Errorf("%s: the guard, crash %v: %v, want it dead by %s", what, crash, err, one.rule)
 			}
 			c.wantState(id, redoubt.ReleaseDead, one.rule)
+			if n := c.rebuiltVersions(id); n != 0 {
+				t.Errorf("%s: %d contents are kept of what is dead", what, n)
+			}
 		}
 	}
 }

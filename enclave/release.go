@@ -93,6 +93,7 @@ type releaseEntry struct {
 	working label.Label          // of who asked; zero: it is no label any more
 	state   redoubt.ReleaseState // view
 	given   bool                 // view: see releaseRecord.Fetched
+	keeps   bool                 // view: what was rebuilt of it is kept
 }
 
 func (e *Enclave) newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
@@ -398,6 +399,9 @@ func (e *Enclave) OpenRebuilt(ctx context.Context, who redoubt.Credential, id re
 	}
 	if r.Rebuilt == "" {
 		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "OpenRebuilt", Object: string(id), Kind: redoubt.Conflict, Hint: "it is " + string(r.State) + ": there is nothing rebuilt to look at"})
+	}
+	if r.Dropped {
+		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "OpenRebuilt", Object: string(id), Kind: redoubt.Conflict, Hint: "it is " + string(r.State) + ": what was rebuilt is not kept behind its end, and its digest is in the statement"})
 	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err

@@ -54,7 +54,7 @@ func (r *releases) add(x *releaseEntry) {
 
 // follow takes over what changes of a release. releases.view is held, or x is not shared yet.
 func (x *releaseEntry) follow(r *releaseRecord) {
-	x.state, x.given = r.State, !r.Fetched.IsZero()
+	x.state, x.given, x.keeps = r.State, !r.Fetched.IsZero(), r.Rebuilt != "" && !r.Dropped
 }
 
 // follows has what changes a source find a release as long as it is open. view is held.
@@ -114,9 +114,15 @@ func (e *Enclave) readRelease(x *releaseEntry) (*releaseRecord, error) {
 	return r, nil
 }
 
-// keepRelease makes a release durable with an audit entry, then visible. releases.mu is held.
+// keepRelease makes a release durable with an audit entry, then visible; with its end goes what was rebuilt of it, once nobody needs that any
+// more. releases.mu is held.
 func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseRecord, ent *entry) error {
 	b := new(store.Batch)
+	gone, unlock, err := e.dropRebuilt(ctx, b, r)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if !stillOpen(r.State) {
 		b.Delete(dutyKey(fallenDuty + string(r.ID)))
 	}
@@ -130,6 +136,9 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 	}
 	if err := e.commit(ctx, b, ent); err != nil {
 		return err
+	}
+	if gone.rec != nil {
+		e.removed(gone, string(r.ID))
 	}
 	e.showRelease(set, r)
 	return nil
