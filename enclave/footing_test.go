@@ -6,6 +6,8 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -424,5 +426,105 @@ func TestAFallenReleaseIsDeadOnRecordAtTheNextRound(t *testing.T) {
 	}
 	if _, due, err := c.ts.engine.Get(dutyKey(fallenDuty + strings.Repeat("0", 32))); due || err != nil {
 		t.Errorf("its duty stands: %v", err)
+	}
+}
+
+// TestAReleaseThatIsAskedForWhileItsVersionIsWrittenOver dies with what did so at the latest when that is removed, however the two met.
+func TestAReleaseThatIsAskedForWhileItsVersionIsWrittenOver(t *testing.T) {
+	c := openChain(t)
+	c.ts.guards[0].PerPersonDay, c.ts.guards[0].PerDay = 1<<30, 1<<30
+	who := c.ts.as("ts-analyst", "SECRET")
+	q := planRequest
+	q.Version = c.ts.put(who, "plan", "the plan", "").ID
+	const rounds = 200
+	var removals atomic.Int64 // begun
+	var all sync.WaitGroup
+	type asked struct {
+		id redoubt.ReleaseID
+		at int64
+	}
+	var mu sync.Mutex
+	var open []asked
+	done := make(chan struct{})
+	for range 3 {
+		all.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				r, err := c.ts.RequestRelease(context.Background(), who, q)
+				if err == nil {
+					mu.Lock()
+					open = append(open, asked{r.ID, removals.Load()})
+					mu.Unlock()
+				} else if !errors.Is(err, redoubt.Conflict) {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for range rounds {
+		v := c.ts.put(who, "plan", "another plan", "")
+		removals.Add(1)
+		if err := c.ts.del(who, "plan", v.ID); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	all.Wait()
+	dead := 0
+	for _, r := range open {
+		if err := c.ts.rested(r.id); r.at < rounds && ruleOf(err) != ruleChanged {
+			t.Errorf("one that was asked for before removal %d: %v", r.at+1, err)
+		} else if err != nil {
+			dead++
+		}
+	}
+	if dead == 0 {
+		t.Error("none was asked for in time")
+	}
+}
+
+// interloper is an engine that does something before its next commit.
+type interloper struct {
+	store.Engine
+	do func()
+}
+
+func (b *interloper) Commit(ctx context.Context, batch *store.Batch) error {
+	if do := b.do; do != nil {
+		b.do = nil
+		do()
+	}
+	return b.Engine.Commit(ctx, batch)
+}
+
+// TestAReleaseDiesOfWhatComesAndGoesWhileItIsKept, behind the look at what it rests on and before anybody could find it.
+func TestAReleaseDiesOfWhatComesAndGoesWhileItIsKept(t *testing.T) {
+	c := openChain(t)
+	who := c.ts.as("ts-analyst", "SECRET")
+	c.ts.put(who, "plan", "the plan", "")
+	engine := c.ts.engine
+	done := false
+	c.ts.engine = &interloper{Engine: engine, do: func() {
+		v := c.ts.put(who, "plan", "another plan", "")
+		if err := c.ts.del(who, "plan", v.ID); err != nil {
+			t.Error(err)
+		}
+		done = true
+	}}
+	r, err := c.ts.RequestRelease(context.Background(), who, planRequest)
+	c.ts.engine = engine
+	if err != nil || !done {
+		t.Fatalf("%v, and it came between %v", err, done)
+	}
+	if err := c.ts.rested(r.ID); ruleOf(err) != ruleChanged {
+		t.Errorf("got %v, want it dead by %s", err, ruleChanged)
+	}
+	if n := len(c.ts.releases.open); n != 0 {
+		t.Errorf("changes find %d names of what is over", n)
 	}
 }

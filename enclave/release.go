@@ -309,10 +309,12 @@ func (e *Enclave) lookAt(ctx context.Context, op string, who redoubt.Credential,
 	}
 	a.bucket = b
 	var f found
+	view := e.engine.View() // of one moment, as a read
+	defer view.Close()
 	if id != "" {
-		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
+		f, err = e.byID(view, b, who.Working, name.Key, id)
 	} else {
-		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
+		f, _, err = e.current(view, lookCurrent, b, who.Working, name.Key)
 	}
 	if err != nil {
 		return nil, f, nil, err

@@ -29,7 +29,9 @@ func (e *Enclave) rests(x *releaseEntry, r *releaseRecord) (rule string, err err
 	if err != nil {
 		return rulePolicy, nil
 	}
-	cur, _, err := e.current(e.engine, lookCurrent, b, working, r.Name.Key)
+	view := e.engine.View()
+	defer view.Close()
+	cur, _, err := e.current(view, lookCurrent, b, working, r.Name.Key)
 	if err != nil {
 		return "", err
 	}
