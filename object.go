@@ -14,8 +14,8 @@ type BucketName string
 
 // ObjectName names an object. What a subject sees under it is a version.
 type ObjectName struct {
-	Bucket BucketName
-	Key    string // 1 to MaxKeyBytes of UTF-8 without NUL
+	Bucket BucketName `json:"bucket"`
+	Key    string     `json:"key"` // 1 to MaxKeyBytes of UTF-8 without NUL
 }
 
 func (n ObjectName) String() string { return string(n.Bucket) + "/" + n.Key }

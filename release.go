@@ -79,6 +79,7 @@ type Release struct {
 	Approvals []Signature       `json:"approvals,omitempty"`
 	DeniedBy  SubjectName       `json:"denied_by,omitempty"`
 	Receipt   *ReleaseReceipt   `json:"receipt,omitempty"`
+	Dropped   bool              `json:"dropped,omitempty"` // it has ended, and what was rebuilt is not kept any more
 }
 
 // Finding is what a step of the pipeline saw: something that it took out, or why it refused.

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -405,7 +406,7 @@ func TestNothingIsHalfReleased(t *testing.T) {
 	}
 	above := func() string {
 		r := c.show(id)
-		return string(r.State) + " " + strings.Repeat("s", len(r.Approvals))
+		return fmt.Sprint(r.State, " ", strings.Repeat("s", len(r.Approvals)), " ", c.rebuiltVersions(id))
 	}
 	ctx := context.Background()
 	crash(c.ts, highGuard, func(who redoubt.Credential) error {
@@ -432,6 +433,9 @@ func TestNothingIsHalfReleased(t *testing.T) {
 	}
 	crash(c.ts, highGuard, func(who redoubt.Credential) error { return c.ts.FinishRelease(ctx, who, id, &receipt, "") }, above)
 	c.wantState(id, redoubt.ReleaseReleased, "")
+	if n := c.rebuiltVersions(id); n != 0 {
+		t.Errorf("%d contents are kept of what was released", n)
+	}
 	c.ts.charges()
 	c.secret.charges()
 }

@@ -189,6 +189,9 @@ func (e *Enclave) saveBucket(ctx context.Context, rec bucketRecord, gate *sync.R
 		return err
 	}
 	batch := new(store.Batch)
+	if err := e.fellWith(batch, b); err != nil {
+		return err
+	}
 	if err := e.putBucket(ctx, batch, b); err != nil {
 		return err
 	}

@@ -122,8 +122,11 @@ func (e *Enclave) lockName(b *bucket, key string) (unlock func()) {
 }
 
 // remove takes a version out of the catalogue and gives its blobs back. When it was the
-// head, the next older one of its set takes its place. The name's lock is held.
+// head, the next older one of its set takes its place; no release of that lives again. The name's lock is held.
 func (e *Enclave) remove(batch *store.Batch, b *bucket, f found, key string) error {
+	if err := e.fell(batch, b, f, key); err != nil {
+		return err
+	}
 	for _, p := range f.rec.pieces {
 		if p.ref != 0 {
 			batch.Unlinks = append(batch.Unlinks, p.ref)

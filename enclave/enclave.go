@@ -170,6 +170,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.bringUp(ctx); err != nil {
 		return nil, err
 	}
+	if err := e.takeUpReleases(ctx); err != nil {
+		return nil, err
+	}
 	behind, stop := context.WithCancel(context.Background())
 	e.stop = stop
 	e.behind(behind)
@@ -270,6 +273,7 @@ func (e *Enclave) behind(ctx context.Context) {
 	every(lifecycleFirst, lifecycleEvery, "lifecycle", e.Expire)
 	every(markEvery, markEvery, "time", e.markTime)
 	every(trimEvery, trimEvery, "journal", e.Trim)
+	every(releasesEvery, releasesEvery, "releases", e.lookAtReleases)
 	every(lifecycleFirst, lifecycleEvery, "jobs", e.pruneJobs)
 	every(lifecycleFirst, lifecycleEvery, "modules", e.keepModules)
 	run(func() { e.runSchedules(ctx) })
@@ -282,6 +286,7 @@ const (
 	lifecycleEvery = time.Hour
 	markEvery      = 10 * time.Second
 	trimEvery      = 10 * time.Minute
+	releasesEvery  = 5 * time.Minute // what expires is on record as dead by then; that it is dead does not wait for it
 )
 
 // Close ends the audit session, settles the clocks and closes engine and keys.

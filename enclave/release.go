@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -18,7 +17,6 @@ import (
 	"redoubt"
 	"redoubt/access"
 	"redoubt/label"
-	"redoubt/store"
 )
 
 // Releases at their source. One is a system record at its source version's label, so it is known to who dominates that; what was rebuilt of
@@ -72,30 +70,38 @@ type releases struct {
 	accept sync.Mutex // serialises what is taken of them, likewise
 	view   sync.Mutex // guards what follows
 	byID   map[redoubt.ReleaseID]*releaseEntry
-	order  []*releaseEntry               // oldest first
-	bySet  map[*labelSet][]*releaseEntry // likewise: what people ask costs nothing for what lies above them (3.2)
+	order  []*releaseEntry                        // oldest first
+	open   map[redoubt.ObjectName][]*releaseEntry // by their source: those of which something may come, and one that is being asked for
+	bySet  map[*labelSet][]*releaseEntry          // likewise: what people ask costs nothing for what lies above them (3.2)
 	news   broadcast
 }
 
 // releaseEntry is what does not change of a release, and its state.
 type releaseEntry struct {
-	id    redoubt.ReleaseID
-	set   *labelSet
-	seq   int // in order
-	made  time.Time
-	by    redoubt.SubjectName
-	owner redoubt.SubjectName // its originator, where her consent is needed
-	to    redoubt.NodeName
-	guard redoubt.NodeName
-	name  redoubt.ObjectName // of the source
-	ends  time.Time
-	after time.Time            // it leaves no earlier
-	state redoubt.ReleaseState // view
-	given bool                 // view: see releaseRecord.Fetched
+	id      redoubt.ReleaseID
+	set     *labelSet
+	seq     int // in order
+	made    time.Time
+	by      redoubt.SubjectName
+	owner   redoubt.SubjectName // its originator, where her consent is needed
+	to      redoubt.NodeName
+	guard   redoubt.NodeName
+	name    redoubt.ObjectName // of the source
+	ends    time.Time
+	after   time.Time            // it leaves no earlier
+	version versionID            // of the source
+	working label.Label          // of who asked; zero: it is no label any more
+	state   redoubt.ReleaseState // view
+	given   bool                 // view: see releaseRecord.Fetched
+	keeps   bool                 // view: what was rebuilt of it is kept
 }
 
-func newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
-	return &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, owner: r.Originator, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After, state: r.State, given: !r.Fetched.IsZero()}
+func (e *Enclave) newReleaseEntry(set *labelSet, r *releaseRecord) *releaseEntry {
+	x := &releaseEntry{id: r.ID, set: set, made: r.Made, by: r.By, owner: r.Originator, to: r.To, guard: r.Guard, name: r.Name, ends: r.Expires, after: r.After}
+	x.version, _ = e.ids.parse(string(r.Version))
+	x.working, _ = label.ParseText([]byte(r.Working), e.policy)
+	x.follow(r)
+	return x
 }
 
 // releaseRecord is a release as it is kept.
@@ -107,6 +113,9 @@ type releaseRecord struct {
 	Policy  string            `json:"policy"`
 	Rules   string            `json:"rules"`
 
+	// Footing is what each person stood on whom it rests on, when she asked or signed (identity.Registry.Footing); an originator when it was asked for.
+	Footing map[redoubt.SubjectName]string `json:"footing,omitempty"`
+
 	// Fetched is when its guard was first given what is to leave: from then on it may have left. It is zero again once the guard has said that it did
 	// not, and why.
 	Fetched time.Time `json:"fetched,omitzero"`
@@ -115,102 +124,6 @@ type releaseRecord struct {
 // maybeLeft says of a release that ended whether it may have left before: its guard was given it, and has not said what came of it.
 func maybeLeft(state redoubt.ReleaseState, given bool) bool {
 	return given && (state == redoubt.ReleaseDead || state == redoubt.ReleaseDenied)
-}
-
-// loadReleases reads them all at start.
-func (e *Enclave) loadReleases() error {
-	e.releases.byID, e.releases.bySet = map[redoubt.ReleaseID]*releaseEntry{}, map[*labelSet][]*releaseEntry{}
-	var all []*releaseEntry
-	view := e.engine.View()
-	defer view.Close()
-	for _, set := range e.sets.all() {
-		lower := append(rangeKey(recHead, systemBucketID, set.id), kindRelease+"/"...)
-		it := view.Scan(lower, after(lower))
-		for it.Next() {
-			rec, err := decodeRecord(it.Value())
-			var r releaseRecord
-			if err == nil {
-				err = strictJSON(rec.inline, &r)
-			}
-			if err != nil {
-				return errors.Join(&redoubt.Error{Op: "enclave.Open", Object: kindRelease, Kind: redoubt.Corrupt, Err: err}, it.Close())
-			}
-			all = append(all, newReleaseEntry(set, &r))
-		}
-		if err := errors.Join(it.Err(), it.Close()); err != nil {
-			return err
-		}
-	}
-	slices.SortStableFunc(all, func(a, b *releaseEntry) int { return a.made.Compare(b.made) })
-	for _, x := range all {
-		e.releases.add(x)
-	}
-	return nil
-}
-
-func (r *releases) add(x *releaseEntry) {
-	r.view.Lock()
-	defer r.view.Unlock()
-	r.byID[x.id], x.seq = x, len(r.order)
-	r.order = append(r.order, x)
-	r.bySet[x.set] = append(r.bySet[x.set], x)
-}
-
-func (r *releases) find(id redoubt.ReleaseID) (*releaseEntry, redoubt.ReleaseState) {
-	r.view.Lock()
-	defer r.view.Unlock()
-	x := r.byID[id]
-	if x == nil {
-		return nil, ""
-	}
-	return x, x.state
-}
-
-// read reads a release's record.
-func (e *Enclave) readRelease(x *releaseEntry) (*releaseRecord, error) {
-	raw, ok, err := e.engine.Get(headKey(systemBucketID, x.set.id, kindRelease+"/"+string(x.id)))
-	if err != nil || !ok {
-		return nil, errors.Join(err, redoubt.Corrupt)
-	}
-	rec, err := decodeRecord(raw)
-	r := new(releaseRecord)
-	if err == nil {
-		err = strictJSON(rec.inline, r)
-	}
-	if err != nil {
-		return nil, &redoubt.Error{Op: "release", Kind: redoubt.Corrupt, Err: err}
-	}
-	return r, nil
-}
-
-// keepRelease makes a release durable with an audit entry, then visible. releases.mu is held.
-func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseRecord, ent *entry) error {
-	value, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	defer e.locks.lock(systemBucketID, kindRelease+"/"+string(r.ID))()
-	b := new(store.Batch)
-	if err := e.putRecordAt(ctx, b, set.label, kindRelease+"/"+string(r.ID), value); err != nil {
-		return err
-	}
-	if err := e.commit(ctx, b, ent); err != nil {
-		return err
-	}
-	e.showRelease(set, r)
-	return nil
-}
-
-// showRelease makes what was committed of a release visible. releases.mu is held.
-func (e *Enclave) showRelease(set *labelSet, r *releaseRecord) {
-	if x, _ := e.releases.find(r.ID); x != nil {
-		e.releases.view.Lock()
-		x.state, x.given = r.State, !r.Fetched.IsZero()
-		e.releases.view.Unlock()
-	} else {
-		e.releases.add(newReleaseEntry(set, r))
-	}
-	e.releases.news.wake()
 }
 
 // guardTo finds the guard by which something leaves for a node. A release within the node itself is any of its guards' to filter.
@@ -301,7 +214,12 @@ func (e *Enclave) RequestRelease(ctx context.Context, who redoubt.Credential, q 
 	if hint := e.overRate(g, who); hint != "" {
 		return refuse(redoubt.QuotaExceeded, ruleRate, hint)
 	}
-	if rule, err := e.rests(newReleaseEntry(f.set, r), r); err != nil || rule != "" { // it would be dead before anybody looked at it
+	x := e.newReleaseEntry(f.set, r)
+	defer e.releases.watch(x)() // from before it is looked at: what changes behind the look finds it
+	e.bucketsMu.Lock()          // and the bucket stays as it is
+	defer e.bucketsMu.Unlock()
+	e.standOn(r, r.By, r.Originator)
+	if rule, err := e.rests(x, r); err != nil || rule != "" { // it would be dead before anybody looked at it
 		if err != nil {
 			return out, e.noted(ctx, ent, err)
 		}
@@ -391,10 +309,12 @@ func (e *Enclave) lookAt(ctx context.Context, op string, who redoubt.Credential,
 	}
 	a.bucket = b
 	var f found
+	view := e.engine.View() // of one moment, as a read
+	defer view.Close()
 	if id != "" {
-		f, err = e.byID(e.engine, b, who.Working, name.Key, id)
+		f, err = e.byID(view, b, who.Working, name.Key, id)
 	} else {
-		f, _, err = e.current(e.engine, lookCurrent, b, who.Working, name.Key)
+		f, _, err = e.current(view, lookCurrent, b, who.Working, name.Key)
 	}
 	if err != nil {
 		return nil, f, nil, err
@@ -481,6 +401,9 @@ func (e *Enclave) OpenRebuilt(ctx context.Context, who redoubt.Credential, id re
 	}
 	if r.Rebuilt == "" {
 		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "OpenRebuilt", Object: string(id), Kind: redoubt.Conflict, Hint: "it is " + string(r.State) + ": there is nothing rebuilt to look at"})
+	}
+	if r.Dropped {
+		return nil, e.noted(ctx, ent, &redoubt.Error{Op: "OpenRebuilt", Object: string(id), Kind: redoubt.Conflict, Hint: "it is " + string(r.State) + ": what was rebuilt is not kept behind its end, and its digest is in the statement"})
 	}
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err

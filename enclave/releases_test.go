@@ -18,7 +18,7 @@ func TestAListOfReleasesIsMergedOfWhatItsReaderDominates(t *testing.T) {
 	by := parsed(t, "SECRET")
 	for seed := range uint64(50) {
 		draw := rand.New(rand.NewPCG(seed, 0))
-		r := &releases{byID: map[redoubt.ReleaseID]*releaseEntry{}, bySet: map[*labelSet][]*releaseEntry{}}
+		r := &releases{byID: map[redoubt.ReleaseID]*releaseEntry{}, bySet: map[*labelSet][]*releaseEntry{}, open: map[redoubt.ObjectName][]*releaseEntry{}}
 		var want []redoubt.ReleaseID
 		for i := range draw.IntN(60) {
 			x := &releaseEntry{id: redoubt.ReleaseID(fmt.Sprint(i)), set: sets[draw.IntN(len(sets))], state: []redoubt.ReleaseState{redoubt.ReleaseReview, redoubt.ReleaseDead}[draw.IntN(2)]}

@@ -151,6 +151,8 @@ func (e *Enclave) behindDuty(ctx context.Context, name string) (bool, error) {
 	switch {
 	case strings.HasPrefix(name, sourceDuty):
 		return true, e.settleSource(ctx, name)
+	case strings.HasPrefix(name, fallenDuty):
+		return true, e.settleFallen(ctx, name)
 	case strings.HasPrefix(name, spillDuty):
 		return true, e.finishSpill(ctx, strings.TrimPrefix(name, spillDuty))
 	}

@@ -29,7 +29,9 @@ func (e *Enclave) rests(x *releaseEntry, r *releaseRecord) (rule string, err err
 	if err != nil {
 		return rulePolicy, nil
 	}
-	cur, _, err := e.current(e.engine, lookCurrent, b, working, r.Name.Key)
+	view := e.engine.View()
+	defer view.Close()
+	cur, _, err := e.current(view, lookCurrent, b, working, r.Name.Key)
 	if err != nil {
 		return "", err
 	}
@@ -53,7 +55,7 @@ func (e *Enclave) rests(x *releaseEntry, r *releaseRecord) (rule string, err err
 	if err := e.consentStands(x.set, r); err != nil {
 		return ruleOf(err), nil
 	}
-	return "", nil
+	return e.stayed(r)
 }
 
 // why says in words what a rule means for a release, and what to do.
@@ -64,7 +66,9 @@ func why(rule string) string {
 	case rulePolicy:
 		return rule + ": the marking policy or the guard's rules are others now; ask for it again"
 	case ruleChanged:
-		return rule + ": the version was written over or removed; ask for the one that is current"
+		return rule + ": the version was written over or removed, were it for a while; ask for the one that is current"
+	case ruleFooting:
+		return rule + ": the clearance, the roles or the key of who asked, signed or is to consent was changed meanwhile; ask for it again"
 	case ruleRequester:
 		return rule + ": who asked for it is no longer cleared for it"
 	case ruleConsent:
@@ -110,6 +114,7 @@ func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id
 		return out, err
 	}
 	given := redoubt.Signature{Signer: who.Subject, Sig: sig}
+	e.standOn(r, who.Subject) // before she is looked at: what changes behind that finds her on another footing
 	if _, err := e.identity.Review(redoubt.ReleaseMessage(r.Statement.Public()), given, r.By, x.set.label); err != nil {
 		return refuse(err)
 	}

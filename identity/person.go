@@ -29,6 +29,8 @@ type person struct {
 	change    string    // its ID
 	told      bool      // as the home tells of her
 	life      int       // of personProjection
+	effective time.Time // when that change took effect here; zero: genesis
+	footing   string    // see Registry.Footing
 	// grantedBy names who gave each role. Who gave a person a key, gave it every role that it then held:
 	// they could hold that key themselves.
 	grantedBy map[redoubt.Role][]redoubt.SubjectName
@@ -102,6 +104,7 @@ func (r *Registry) first(in redoubt.Person, known []redoubt.Role) error {
 	if revoked {
 		r.revoked[KindPerson+"/"+string(p.Name)] = revocationRecord{Kind: KindPerson, Name: string(p.Name)}
 	}
+	p.footing = r.remember(p)
 	r.publish(p)
 	return nil
 }
@@ -148,12 +151,19 @@ func (r *Registry) takePerson(rec Record) error {
 	if err != nil {
 		return err
 	}
-	p.made, p.change, p.grantedBy = c.Made, c.ID, in.GrantedBy
+	p.made, p.change, p.grantedBy, p.effective = c.Made, c.ID, in.GrantedBy, in.Effective
 	if err := r.claim(p); err != nil {
 		return err
 	}
+	p.footing = r.remember(p)
 	if old, ok := r.person(p.Name); ok {
-		if old.told || !newer(p, old) {
+		if old.told {
+			return nil
+		}
+		if !newer(p, old) { // it came before, and may be what she stands on still
+			q := *old
+			q.footing = p.footing
+			r.publish(&q)
 			return nil
 		}
 		if p.life = old.life; r.withdrawn[p.Name] {

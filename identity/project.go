@@ -55,7 +55,7 @@ type grantProjection struct {
 func (r *Registry) Trial(recs ...Record) (*Registry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := &Registry{o: r.o, dummy: r.dummy, keys: maps.Clone(r.keys), grants: maps.Clone(r.grants), granted: maps.Clone(r.granted),
+	t := &Registry{o: r.o, dummy: r.dummy, keys: maps.Clone(r.keys), past: maps.Clone(r.past), grants: maps.Clone(r.grants), granted: maps.Clone(r.granted),
 		revoked: maps.Clone(r.revoked), told: maps.Clone(r.told), withdrawn: maps.Clone(r.withdrawn),
 		changes: make(map[string]changeRecord), held: make(map[redoubt.SubjectName]held)}
 	r.people.Range(func(name, p any) bool {
@@ -319,6 +319,7 @@ func (r *Registry) takeTold(in personProjection, now bool) error {
 		return err
 	}
 	p.told, p.life = now, in.Life
+	p.footing = p.content()
 	p.grantedBy[redoubt.RoleOfficer] = in.GrantedBy
 	delete(r.withdrawn, in.Name)
 	if now {

@@ -41,14 +41,15 @@ type Registry struct {
 	credentials sync.Map // access key ID → *credential
 
 	mu        sync.Mutex
-	keys      map[string]redoubt.SubjectName   // every public key ever seen, and whose it is for good
-	grants    map[string]redoubt.Grant         // in force
-	granted   map[redoubt.SubjectName][]string // IDs of the grants that name a subject, sorted
-	revoked   map[string]revocationRecord      // by KIND/NAME
-	told      map[redoubt.SubjectName]bool     // of whom the home tells
-	withdrawn map[redoubt.SubjectName]bool     // whom it tells to be no more
-	changes   map[string]changeRecord          // by ID
-	held      map[redoubt.SubjectName]held     // live and promised credentials
+	keys      map[string]redoubt.SubjectName    // every public key ever seen, and whose it is for good
+	past      map[redoubt.SubjectName][]*person // what each was by the estate and by every change, oldest first
+	grants    map[string]redoubt.Grant          // in force
+	granted   map[redoubt.SubjectName][]string  // IDs of the grants that name a subject, sorted
+	revoked   map[string]revocationRecord       // by KIND/NAME
+	told      map[redoubt.SubjectName]bool      // of whom the home tells
+	withdrawn map[redoubt.SubjectName]bool      // whom it tells to be no more
+	changes   map[string]changeRecord           // by ID
+	held      map[redoubt.SubjectName]held      // live and promised credentials
 	nonces    nonces
 	swept     time.Time
 }
@@ -74,6 +75,7 @@ func New(o Options) (*Registry, error) {
 	r := &Registry{
 		o:         o,
 		keys:      make(map[string]redoubt.SubjectName),
+		past:      make(map[redoubt.SubjectName][]*person),
 		grants:    make(map[string]redoubt.Grant),
 		granted:   make(map[redoubt.SubjectName][]string),
 		revoked:   make(map[string]revocationRecord),

@@ -209,7 +209,7 @@ func (a *app) releaseShow() *cobra.Command {
 		Long: `Shows what was asked for, what the guard found, and what a reviewer signs: the name, type, metadata, label,
 target and digest, and the rebuilt content itself: text with what cannot be seen made visible, an image drawn
 in the terminal, anything else in hexadecimal. --content writes the bytes to a file to look at them with
-another program.`,
+another program. Of a release that has ended the content is not kept any more.`,
 		Example: `  redoubt release show ID --as reviewer@secret
   redoubt release show ID --as reviewer@secret --content page.pdf`, Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
@@ -218,7 +218,10 @@ another program.`,
 				return err
 			}
 			var content []byte
-			if r.Statement != nil && (file != "" || !a.json) {
+			if r.Dropped && file != "" {
+				return &redoubt.Error{Object: "release " + string(r.ID), Kind: redoubt.NotFound, Err: fmt.Errorf("it is %s: what was rebuilt is not kept any more", r.State), Hint: "its digest stays: redoubt release show " + string(r.ID)}
+			}
+			if r.Statement != nil && !r.Dropped && (file != "" || !a.json) {
 				if content, err = rebuilt(ctx, s, r); err != nil {
 					return err
 				}
@@ -306,6 +309,10 @@ func (a *app) showRelease(r redoubt.Release, content []byte, all bool) error {
 		return err
 	}
 	fmt.Fprintln(a.out)
+	if r.Dropped {
+		_, err := fmt.Fprintf(a.out, "It is %s: the content is not kept any more.\n", r.State)
+		return err
+	}
 	return a.showContent(r.Statement.ContentType, content, all)
 }
 

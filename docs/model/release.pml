@@ -1,4 +1,4 @@
-/* The release of docs/spec/guard.md, as it stands in enclave/review.go, enclave/releasework.go, enclave/accept.go, identity/review.go and guard/release.go.
+/* The release of docs/spec/guard.md, as it stands in enclave/review.go, enclave/releasework.go, enclave/accept.go, enclave/footing.go, identity/review.go and guard/release.go.
  * docs/model/README.md says what is left out and what was proved. `make model` checks it.
  *
  * Variables of the source begin with s_, of the target with t_, of the guard with g_; w_ is of the world: people and what they know. Two
@@ -40,6 +40,11 @@ byte s_signers[2];		/* whose signatures the source took, as bits */
 byte s_policy, t_policy, g_policy;	/* the policy and the rules, as each knows them: 1 is another one */
 byte s_roles = 15;		/* who is a reviewer, at the source */
 bool s_version = true, s_cleared = true, w_late;	/* the version is current; who asked is cleared; the time is over */
+bool s_fell;			/* what the version was written over by was removed: it is current again */
+bool s_moved;			/* who asked was changed since */
+byte s_footing, s_stood[2];	/* how often person 1 was changed, and when she signed */
+bool w_broken;			/* the version was not current, or who asked not cleared, at any time since both were asked for */
+byte w_unseated;		/* releases whose signer 1 was no reviewer at any time since she signed, as bits */
 byte w_signed[4];		/* what each person ever signed, taken by the source or not */
 byte w_known[4];		/* of that what a guard that was taken over knows */
 
@@ -57,7 +62,12 @@ byte cuts = CUTS, turns = TURNS;
 
 #define cleared_and_apart(a, b) ((a) != (b) && !((a) == 1 && (b) == 3) && !((a) == 3 && (b) == 1))
 #define consented(id) (!CONSENT || s_consent[id])
-#define rests(id) (!w_late && s_policy == 0 && s_version && s_cleared && (s_signers[id] & ~s_roles) == 0)
+#ifdef PLANT_COMES_BACK		/* what changed and is as it was is taken for what it was */
+#define stayed(id) true
+#else
+#define stayed(id) (!s_fell && !s_moved && (!has(s_signers[id], 1) || s_stood[id] == s_footing))
+#endif
+#define rests(id) (!w_late && s_policy == 0 && s_version && s_cleared && (s_signers[id] & ~s_roles) == 0 && stayed(id))
 
 /* A reviewer looks at what would leave, and signs exactly that. The source holds her against its rules behind that, so a signature may be
  * in the world that it did not take. Who denies is person 2; who withdraws is person 0. */
@@ -75,6 +85,7 @@ end_nobody_signs:
 			:: rests(id) && (p == 0 || !has(s_roles, p) || (s_signers[id] != 0 && (!cleared_and_apart(p, 1) && has(s_signers[id], 1) || !cleared_and_apart(p, 3) && has(s_signers[id], 3))))
 #endif
 			:: else ->
+				if :: p == 1 -> s_stood[id] = s_footing :: else fi;
 				s_signers[id] = s_signers[id] | bit(p); w_signed[p] = w_signed[p] | bit(s_statement[id]);
 				if :: two(s_signers[id]) && consented(id) -> s_state[id] = approved :: else fi
 			fi
@@ -93,9 +104,14 @@ end_nobody_signs:
 		if
 		:: s_state[0] == requested || s_state[0] == review || s_state[0] == approved -> s_state[0] = denied
 		:: s_state[0] == requested || s_state[0] == review || s_state[0] == approved -> s_state[0] = dead	/* withdrawn */
-		:: s_version = false
-		:: s_cleared = false
-		:: s_roles = s_roles & ~bit(1)
+		:: s_version -> s_version = false; w_broken = true
+		:: !s_version -> s_version = true; s_fell = true	/* Enclave.remove */
+		:: s_cleared -> s_cleared = false; s_moved = true; w_broken = true
+		:: !s_cleared -> s_cleared = true
+		:: has(s_roles, 1) -> s_roles = s_roles & ~bit(1); s_footing++;
+			if :: has(s_signers[0], 1) -> w_unseated = w_unseated | bit(0) :: else fi;
+			if :: has(s_signers[1], 1) -> w_unseated = w_unseated | bit(1) :: else fi
+		:: !has(s_roles, 1) -> s_roles = s_roles | bit(1); s_footing++
 		:: w_late = true
 		:: s_policy = 1
 		:: t_policy = 1			/* a new estate reaches each of the three in its own time */
@@ -120,7 +136,8 @@ inline fetch(id) {
 #ifdef PLANT_NO_REST		/* what an approval rests on is not looked at when it is fetched */
 	:: s_state[id] == approved -> got = true; if :: rests(id) -> s_given = s_given | bit(id) :: else fi
 #else
-	:: s_state[id] == approved && rests(id) -> got = true; s_given = s_given | bit(id)
+	:: s_state[id] == approved && rests(id) -> got = true; s_given = s_given | bit(id);
+		assert(!w_broken && !has(w_unseated, id))			/* all stood all the time, and not when somebody looked alone */
 	:: s_state[id] == approved && !rests(id) -> s_state[id] = dead
 #endif
 	:: else

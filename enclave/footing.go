@@ -1,0 +1,205 @@
+package enclave
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"redoubt"
+	"redoubt/label"
+	"redoubt/store"
+)
+
+// What a release rests on may change and come back: a clearance is ended and given again, a version is written over and what did so is
+// removed. The release is dead all the same, whether or not anybody looked between (ADR 49). Of people it keeps what they stood on, which never
+// comes back; what brings a version back finds the open releases of it, and puts their end on record in its own commit.
+
+const (
+	ruleFooting = "nobody-changed-since (4.6)"
+	fallenDuty  = "fallen/" // and a release's ID: its version was not current meanwhile
+)
+
+// standOn keeps of people what they stand on now. Whom it is kept of already stands on that; "" is nobody.
+func (e *Enclave) standOn(r *releaseRecord, people ...redoubt.SubjectName) {
+	if r.Footing == nil {
+		r.Footing = map[redoubt.SubjectName]string{}
+	}
+	for _, name := range people {
+		if name != "" && r.Footing[name] == "" {
+			r.Footing[name] = e.identity.Footing(name)
+		}
+	}
+}
+
+// people are whom a release rests on.
+func (r *releaseRecord) people() []redoubt.SubjectName {
+	out := []redoubt.SubjectName{r.By}
+	if r.Originator != "" {
+		out = append(out, r.Originator)
+	}
+	for _, sig := range r.Approvals {
+		out = append(out, sig.Signer)
+	}
+	return out
+}
+
+// stayed says whether nobody was changed whom a release rests on, and its version was current all the time.
+func (e *Enclave) stayed(r *releaseRecord) (rule string, err error) {
+	for _, name := range r.people() {
+		if is := e.identity.Footing(name); is == "" || is != r.Footing[name] {
+			return ruleFooting, nil
+		}
+	}
+	_, fell, err := e.engine.Get(dutyKey(fallenDuty + string(r.ID)))
+	if fell {
+		return ruleChanged, err
+	}
+	return "", err
+}
+
+// fell puts on record that a version was current in the place of others that are so again now, with what removes it: their releases are dead. The
+// name's lock is held.
+func (e *Enclave) fell(batch *store.Batch, b *bucket, f found, key string) error {
+	return e.fall(batch, redoubt.ObjectName{Bucket: b.Name, Key: key}, func(x *releaseEntry) bool {
+		newer := f.rec.id.newer(x.version)
+		above := func(a, b label.Label) bool { return a.Dominates(b) && !b.Dominates(a) }
+		switch of, by := x.set.label, f.set.label; {
+		case !x.working.IsZero() && !x.working.Dominates(by):
+			return false // who asked never saw it
+		case f.rec.marker:
+			return newer && by.Dominates(of)
+		case b.Current == "highest" && above(by, of):
+			return true
+		case b.Current == "highest" && above(of, by):
+			return false
+		}
+		return newer
+	})
+}
+
+// fellWith puts on record that a bucket was removed, or shows another version as the current one: what was asked for in it is dead. bucketsMu is held.
+func (e *Enclave) fellWith(batch *store.Batch, b *bucket) error {
+	old := (*e.buckets.Load())[b.Name]
+	if old == nil || b.deleted == old.deleted && (b.Current == "highest") == (old.Current == "highest") {
+		return nil
+	}
+	e.releases.view.Lock()
+	var names []redoubt.ObjectName
+	for name := range e.releases.open {
+		if name.Bucket == b.Name {
+			names = append(names, name)
+		}
+	}
+	e.releases.view.Unlock()
+	for _, name := range names {
+		if err := e.fall(batch, name, func(*releaseEntry) bool { return true }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Enclave) fall(batch *store.Batch, name redoubt.ObjectName, which func(*releaseEntry) bool) error {
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	for _, x := range e.releases.open[name] {
+		if which(x) {
+			if err := (duty{}).add(batch, fallenDuty+string(x.id)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// settleFallen ends a release whose version was not current meanwhile.
+func (e *Enclave) settleFallen(ctx context.Context, name string) error {
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	x, state := e.releases.find(redoubt.ReleaseID(strings.TrimPrefix(name, fallenDuty)))
+	if x != nil && stillOpen(state) {
+		r, err := e.readRelease(x)
+		if err != nil {
+			return err
+		}
+		return e.die(ctx, x, r, ruleChanged)
+	}
+	b := new(store.Batch)
+	b.Delete(dutyKey(name))
+	return e.commit(ctx, b, nil)
+}
+
+// die ends a release by a rule, as the node's own act. releases.mu is held.
+func (e *Enclave) die(ctx context.Context, x *releaseEntry, r *releaseRecord, rule string) error {
+	r.State, r.Why = redoubt.ReleaseDead, why(rule)
+	ent := e.ownAct(x.set.label, redoubt.ActionDenyRelease, r.Name)
+	ent.Detail = "release " + string(r.ID) + " is dead: " + rule
+	return e.keepRelease(ctx, x.set, r, ent)
+}
+
+// lookAtReleases ends what does not rest on everything any more, and lets go of what was rebuilt of releases that ended when that was kept for good.
+func (e *Enclave) lookAtReleases(ctx context.Context) error {
+	var errs []error
+	for _, x := range e.releases.some(func(x *releaseEntry) bool { return stillOpen(x.state) || x.keeps && !maybeLeft(x.state, x.given) }) {
+		if ctx.Err() != nil {
+			break
+		}
+		errs = append(errs, e.lookAtRelease(ctx, x)) // one that does not read holds no other up
+	}
+	return errors.Join(errs...)
+}
+
+func (e *Enclave) lookAtRelease(ctx context.Context, x *releaseEntry) error {
+	e.releases.mu.Lock()
+	defer e.releases.mu.Unlock()
+	r, err := e.readRelease(x)
+	if err != nil {
+		return err
+	}
+	switch {
+	case stillOpen(r.State):
+		rule, err := e.rests(x, r)
+		if err != nil || rule == "" {
+			return err
+		}
+		return e.die(ctx, x, r, rule)
+	case r.dropsRebuilt():
+		ent := e.ownAct(x.set.label, redoubt.ActionDeleteVersion, rebuiltName(r.ID))
+		ent.Detail = "release " + string(r.ID) + " has ended"
+		return e.keepRelease(ctx, x.set, r, ent)
+	}
+	return nil
+}
+
+// takeUpReleases looks at every open release at start, before anything is done about one: policy, rules and people of the estate may be others than
+// when the node ended, and be as they were when it ends again. One that was asked for before footings were kept stands on what there is now.
+func (e *Enclave) takeUpReleases(ctx context.Context) error {
+	for _, x := range e.releases.some(func(x *releaseEntry) bool { return stillOpen(x.state) }) {
+		r, err := e.readRelease(x)
+		if err != nil {
+			return err
+		}
+		if r.Footing == nil {
+			e.standOn(r, r.people()...)
+			if err := e.keepRelease(ctx, x.set, r, nil); err != nil {
+				return err
+			}
+		}
+		if err := e.lookAtRelease(ctx, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// some gives those releases that which takes, oldest first.
+func (r *releases) some(which func(*releaseEntry) bool) (out []*releaseEntry) {
+	r.view.Lock()
+	defer r.view.Unlock()
+	for _, x := range r.order {
+		if which(x) {
+			out = append(out, x)
+		}
+	}
+	return out
+}
