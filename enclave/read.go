@@ -283,7 +283,9 @@ func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	if len(c.IfMatch) > 0 {
 		switch {
 		case cur.rec == nil:
-			return w.b.missing(op, w.name)
+			none := w.b.missing(op, w.name)
+			none.Err = redoubt.ErrNoCurrent
+			return none
 		case !anyTag(c.IfMatch, e.etag(cur.rec)):
 			return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
 		}
