@@ -34,6 +34,16 @@ func TestAnEmptyConditionIsMetByNothing(t *testing.T) {
 	}
 }
 
+func TestAChecksumThatIsNotComparedIsRefused(t *testing.T) {
+	s := newSite(t, "reports")
+	for _, name := range []string{"X-Amz-Checksum-Sha512", "X-Amz-Checksum-Md5", "X-Amz-Checksum-Crc"} {
+		s.do("LOW", "PUT", "/reports/k", []byte("x"), name, "AAAA").want(t, 501, "NotImplemented")
+		s.do("LOW", "PUT", "/reports/k?partNumber=1&uploadId=u", []byte("x"), name, "AAAA").want(t, 501, "NotImplemented")
+		s.do("LOW", "POST", "/reports?delete", []byte("<Delete><Object><Key>k</Key></Object></Delete>"), name, "AAAA").want(t, 501, "NotImplemented")
+	}
+	s.do("LOW", "GET", "/reports/k", nil).want(t, 404, "NoSuchKey")
+}
+
 func TestADeleteTakesNoConditionThatItWouldIgnore(t *testing.T) {
 	s := newSite(t, "reports")
 	s.do("LOW", "PUT", "/reports/k", []byte("x")).want(t, 200, "")
