@@ -94,8 +94,12 @@ func (a *app) getOne(ctx context.Context, s *session, p place, id redoubt.Versio
 	return doc, nil
 }
 
-// writeWhole makes what r gives the content of a file, when all of it has come.
+// writeWhole makes what r gives the content of a file, when all of it has come. A device or a pipe gets it as it comes: another file in its
+// place would be one that everybody else takes for the device.
 func writeWhole(file string, r io.Reader) error {
+	if st, err := os.Stat(file); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		return writeInto(file, r)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".redoubt-*")
 	if err != nil {
 		return &redoubt.Error{Object: file, Err: err, Hint: "name a file in a folder that exists"}
@@ -109,6 +113,15 @@ func writeWhole(file string, r io.Reader) error {
 		os.Remove(tmp.Name())
 	}
 	return err
+}
+
+func writeInto(file string, r io.Reader) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return &redoubt.Error{Object: file, Err: err, Hint: "name a file that may be written"}
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
 }
 
 // folder gives each key under a prefix a file of its own. Whoever may write beside a key chooses others, so none may stand for its file.
