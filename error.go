@@ -129,3 +129,6 @@ var (
 	ErrInvalidPartOrder = errors.New("parts must be in ascending order")
 	ErrPartTooSmall     = errors.New("every part but the last has at least 5 MiB")
 )
+
+// ErrNoCurrent is in the chain of the NotFound of a write on a condition: of what is named it is the version that is not there.
+var ErrNoCurrent = errors.New("there is no version that the condition could be of")

@@ -62,7 +62,7 @@ func (e *Enclave) CompleteUpload(ctx context.Context, who redoubt.Credential, in
 	}
 	deltaSet(batch, recCount, u.set.id, 1)
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
-	done, err := e.standing(who)
+	done, err := e.standing(who, &u.asked, entry)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
@@ -241,6 +241,9 @@ func (e *Enclave) ListUploads(ctx context.Context, who redoubt.Credential, in re
 	defer view.Close()
 	var page redoubt.UploadPage
 	behind, _ := e.ids.parse(string(in.AfterID))
+	if set := e.sets.byTag(behind.tag()); set == nil || !who.Working.Equivalent(set.label) {
+		behind = versionID{} // as one that was made up: it tells no time
+	}
 	m := merge(view, e.lookEqual(lookUploads, who.Working), b, in.Prefix, recUpload)
 	defer m.close()
 	start := startOf(in.AfterKey, in.Prefix, in.Delimiter)

@@ -147,7 +147,7 @@ func (e *Enclave) ConsentRelease(ctx context.Context, who redoubt.Credential, id
 	if r.signed() {
 		r.State = redoubt.ReleaseApproved
 	}
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return out, err
 	}

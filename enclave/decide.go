@@ -75,7 +75,14 @@ func (e *Enclave) refusal(d access.Decision, a ask) error {
 
 // judge takes the decision and describes it.
 func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
-	req := access.Request{Now: e.clock(), Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self, Bypass: a.bypass, Guarded: a.guarded, Granted: a.granted}
+	req := e.request(&a, e.clock())
+	d := e.monitor.Check(&req)
+	return d, e.describe(ctx, a, d.Allow, d.Rule)
+}
+
+// request is a question with all that is known of who asks.
+func (e *Enclave) request(a *ask, now time.Time) access.Request {
+	req := access.Request{Now: now, Who: a.who, Action: a.action, Key: a.name.Key, Object: a.object, MadeAt: a.made, New: a.fresh, Self: a.self, Bypass: a.bypass, Guarded: a.guarded, Granted: a.granted}
 	if a.bucket != nil {
 		req.Bucket = &a.bucket.facts
 	}
@@ -90,8 +97,7 @@ func (e *Enclave) judge(ctx context.Context, a ask) (access.Decision, *entry) {
 			req.Live = e.partnersLive(a.who.Subject)
 		}
 	}
-	d := e.monitor.Check(&req)
-	return d, e.describe(ctx, a, d.Allow, d.Rule)
+	return req
 }
 
 // live says what is known of a credential now: nil, or why it is not good. That of a job, a schedule or a service is as good as its subject, and

@@ -22,7 +22,8 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 	if err != nil {
 		return redoubt.Deleted{}, e.missingBucket(ctx, ask{op: op, who: who, action: redoubt.ActionDeleteObject, name: in.Name}, err)
 	}
-	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionDeleteObject, bucket: b, name: in.Name, fresh: who.Working})
+	asked := ask{op: op, who: who, action: redoubt.ActionDeleteObject, bucket: b, name: in.Name, fresh: who.Working}
+	entry, err := e.decide(ctx, asked)
 	if err != nil {
 		return redoubt.Deleted{}, err
 	}
@@ -32,7 +33,7 @@ func (e *Enclave) DeleteObject(ctx context.Context, who redoubt.Credential, in r
 		return redoubt.Deleted{}, err
 	}
 	defer w.discard()
-	w.rec.marker = true
+	w.asked, w.rec.marker = asked, true
 	v, err := w.commit(ctx, op, in.If, entry)
 	if err != nil {
 		return redoubt.Deleted{}, err

@@ -93,7 +93,7 @@ func (e *Enclave) ConsentExport(ctx context.Context, who redoubt.Credential, q r
 	if err := e.putRecordAt(ctx, batch, f.set.label, name, value); err != nil {
 		return out, e.noted(ctx, ent, err)
 	}
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return out, err
 	}

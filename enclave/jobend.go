@@ -271,11 +271,16 @@ func (r *jobRun) end(ctx context.Context, s jobState, outs []*write) error {
 		}
 		w.set.epochGate.RLock()
 		defer w.set.epochGate.RUnlock()
-		done, err := e.standing(w.who)
+		done, err := e.standing(w.who, nil, nil)
 		if err != nil {
 			return err
 		}
 		defer done()
+		for _, w := range outs {
+			if err := e.stillAllowed(&w.asked, w.entry); err != nil {
+				return err
+			}
+		}
 	}
 	var bytes int64
 	for _, w := range outs {

@@ -331,7 +331,8 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 		l = label.Join(at, b.facts.Default)
 	}
 	who := r.who(at) // a bucket whose default lies above that is written up, as by anybody
-	ent, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: name, fresh: l, detail: "job " + string(r.j.ID)})
+	asked := ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: name, fresh: l, detail: "job " + string(r.j.ID)}
+	ent, err := e.decide(ctx, asked)
 	if err != nil {
 		return err
 	}
@@ -340,6 +341,7 @@ func (r *jobRun) Put(ctx context.Context, path string, size int64, content io.Re
 	if err != nil {
 		return err
 	}
+	w.asked = asked
 	if len(redoubt.ConsentMarks(l)) > 0 {
 		w.rec.attrs = withOriginator(w.rec.attrs, originator, r.j.By)
 	}

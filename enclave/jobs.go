@@ -287,7 +287,7 @@ func (e *Enclave) SubmitJob(ctx context.Context, who redoubt.Credential, q redou
 		return redoubt.Job{}, e.noted(ctx, ent, err)
 	}
 	defer unlock()
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return redoubt.Job{}, e.noted(ctx, ent, err)
 	}

@@ -275,6 +275,40 @@ func TestHostileListingsAreAnsweredPlainly(t *testing.T) {
 	}
 }
 
+// A page may begin behind any ID that its reader holds; behind one of what it may not know it begins as behind one that was made up.
+func TestAMarkerTellsNoTimeOfWhatMayNotBeKnown(t *testing.T) {
+	w := open(t, nil)
+	ctx, u, s := context.Background(), w.as("u-analyst", ""), w.as("s-analyst", "")
+	var hidden []string // an ID of a version and of an upload: older, between and newer
+	hide := func() {
+		began, _ := w.upload(s, "hidden", "")
+		hidden = append(hidden, string(w.put(s, "hidden", "x", "").ID), string(began.ID))
+	}
+	hide()
+	for range 2 {
+		w.put(u, "seen", "x", "")
+		w.upload(u, "seen", "")
+		hide()
+	}
+	made := strings.Repeat("a", len(hidden[0]))
+	versions := func(id string) (string, error) {
+		page, err := w.ListVersions(ctx, u, redoubt.ListVersions{Bucket: "reports", AfterKey: "seen", AfterID: redoubt.VersionID(id), Max: 10})
+		return fmt.Sprint(len(page.Versions), redoubt.KindOf(err)), err
+	}
+	uploads := func(id string) (string, error) {
+		page, err := w.ListUploads(ctx, u, redoubt.ListUploads{Bucket: "reports", AfterKey: "seen", AfterID: redoubt.UploadID(id), Max: 10})
+		return fmt.Sprint(len(page.Uploads)), err
+	}
+	for _, id := range hidden {
+		for what, list := range map[string]func(string) (string, error){"versions": versions, "uploads": uploads} {
+			got, err := list(id)
+			if want, _ := list(made); got != want {
+				t.Errorf("%s behind what is hidden: %s (%v), behind what was made up %s", what, got, err, want)
+			}
+		}
+	}
+}
+
 func TestUploadsAreListedOnceEachByPages(t *testing.T) {
 	w := open(t, nil)
 	ctx := context.Background()

@@ -17,7 +17,7 @@ func (e *Enclave) ListVersions(ctx context.Context, who redoubt.Credential, in r
 	var behind versionID
 	if in.AfterID != "" {
 		id, ok := e.ids.parse(string(in.AfterID))
-		if !ok || in.AfterKey == "" {
+		if set := e.sets.byTag(id.tag()); !ok || in.AfterKey == "" || set == nil || !who.Working.Dominates(set.label) { // else it would tell its time
 			return redoubt.VersionPage{}, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: "the version ID marker is not one of a listing"}
 		}
 		behind = id

@@ -35,7 +35,8 @@ func (e *Enclave) PutObject(ctx context.Context, who redoubt.Credential, in redo
 
 // putAs makes a new version that is to carry label l.
 func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, b *bucket, l label.Label, in redoubt.PutObject) (v redoubt.Version, err error) {
-	entry, err := e.decide(ctx, ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name, fresh: l})
+	asked := ask{op: op, who: who, action: redoubt.ActionPutObject, bucket: b, name: in.Name, fresh: l}
+	entry, err := e.decide(ctx, asked)
 	if err != nil {
 		return redoubt.Version{}, err
 	}
@@ -44,6 +45,7 @@ func (e *Enclave) putAs(ctx context.Context, op string, who redoubt.Credential, 
 	if err != nil {
 		return redoubt.Version{}, err
 	}
+	w.asked = asked
 	w.copies = op == opCopy
 	w.rec.attrs, w.rec.tags, w.rec.hold = in.Attributes, in.Tags, in.Hold
 	if w.rec.retention, err = b.retention(op, in.Retention, in.Hold, e.clock()); err != nil {
@@ -134,27 +136,11 @@ func (e *Enclave) unmarked(ctx context.Context, a ask, why error) error {
 	return e.noted(ctx, ent, why)
 }
 
-// standing lets a write be committed only while its credential stands: one that was revoked while content came in
-// commits nothing. The caller calls done after its commit; a revocation that returns has waited for it.
-func (e *Enclave) standing(who redoubt.Credential) (done func(), err error) {
-	e.standingMu.RLock()
-	if who.ID != ownCredential {
-		err := e.partnersLive(who.Subject)
-		if live := e.live(who); redoubt.KindOf(live) == redoubt.Unauthenticated && live != nil {
-			err = live
-		}
-		if err != nil {
-			e.standingMu.RUnlock()
-			return nil, err
-		}
-	}
-	return e.standingMu.RUnlock, nil
-}
-
 // write is a version on its way into the store.
 type write struct {
 	e       *Enclave
 	who     redoubt.Credential
+	asked   ask // what was allowed; the zero ask is the node's own act
 	b       *bucket
 	name    redoubt.ObjectName
 	set     *labelSet
@@ -405,7 +391,7 @@ func (w *write) commit(ctx context.Context, op string, cond redoubt.Conditions, 
 		}
 	}
 	entry.Version, entry.Bytes = w.rec.id[:], w.rec.size
-	done, err := e.standing(w.who)
+	done, err := e.standing(w.who, &w.asked, entry)
 	if err != nil {
 		return redoubt.Version{}, err
 	}

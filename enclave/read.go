@@ -161,13 +161,16 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 }
 
 func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (*object, error) {
+	const op = "GetObject"
 	view := e.engine.View() // what is found is of one moment, and stays until it is open
 	defer view.Close()
-	f, err := e.resolve(ctx, view, "GetObject", who, in)
+	since := e.clock()
+	f, err := e.resolve(ctx, view, op, who, in)
 	if err != nil {
 		return nil, err
 	}
-	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == ""}
+	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == "",
+		asked: ask{op: op, who: who, action: in.Action, name: in.Name, object: f.set.label, detail: "while it was sent"}, since: since, request: redoubt.RequestID(ctx)}
 	if err := o.open(); err != nil {
 		o.Close()
 		return nil, err
@@ -285,7 +288,9 @@ func (e *Enclave) conditions(op string, w *write, c redoubt.Conditions) error {
 	if len(c.IfMatch) > 0 {
 		switch {
 		case cur.rec == nil:
-			return w.b.missing(op, w.name)
+			none := w.b.missing(op, w.name)
+			none.Err = redoubt.ErrNoCurrent
+			return none
 		case !anyTag(c.IfMatch, e.etag(cur.rec)):
 			return &redoubt.Error{Op: op, Kind: redoubt.PreconditionFail}
 		}
@@ -303,6 +308,9 @@ type object struct {
 	set     *labelSet
 	rec     *record
 	latest  bool
+	asked   ask // by whom it is read; the zero ask is the node's own act
+	since   time.Time
+	request string
 	blobs   []store.Blob
 	openers []*keys.Opener
 	small   *small // instead of openers
@@ -360,10 +368,14 @@ func (o *object) Reader(off, n int64) io.Reader {
 		readers = append(readers, o.openers[i].Range(off, take))
 		off, n = 0, n-take
 	}
+	r := io.MultiReader(readers...)
 	if len(readers) == 1 {
-		return readers[0]
+		r = readers[0]
 	}
-	return io.MultiReader(readers...)
+	if o.asked.action == "" {
+		return r
+	}
+	return &lasting{r, o}
 }
 
 func (o *object) Close() error {

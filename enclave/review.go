@@ -136,7 +136,7 @@ func (e *Enclave) ApproveRelease(ctx context.Context, who redoubt.Credential, id
 	if r.signed() {
 		r.State = redoubt.ReleaseApproved
 	}
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return out, err
 	}

@@ -186,7 +186,7 @@ func (e *Enclave) PutSchedule(ctx context.Context, who redoubt.Credential, in re
 	if err := e.keepSchedule(ctx, b, x); err != nil {
 		return in, e.noted(ctx, ent, err)
 	}
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return in, e.noted(ctx, ent, err)
 	}

@@ -133,7 +133,7 @@ func (e *Enclave) DeployService(ctx context.Context, who redoubt.Credential, nam
 	if err := e.putRecordAt(ctx, b, set.label, kindService+"/"+string(name), value); err != nil {
 		return out, e.noted(ctx, ent, err)
 	}
-	done, err := e.standing(who)
+	done, err := e.standing(who, nil, nil)
 	if err != nil {
 		return out, e.noted(ctx, ent, err)
 	}

@@ -42,14 +42,15 @@ type partRecord struct {
 
 // upload is an upload that a request found.
 type upload struct {
-	e    *Enclave
-	who  redoubt.Credential // of the request
-	b    *bucket
-	name redoubt.ObjectName
-	id   versionID
-	made *labelSet // it was begun at
-	set  *labelSet // of the version to be
-	rec  uploadRecord
+	e     *Enclave
+	who   redoubt.Credential // of the request
+	asked ask                // by it
+	b     *bucket
+	name  redoubt.ObjectName
+	id    versionID
+	made  *labelSet // it was begun at
+	set   *labelSet // of the version to be
+	rec   uploadRecord
 
 	stored int // bytes of the record as it was read
 }
@@ -152,6 +153,7 @@ func (e *Enclave) upload(ctx context.Context, op string, action redoubt.Action, 
 	if u == nil {
 		return nil, nil, e.noted(ctx, entry, b.missing(op, name))
 	}
+	u.asked = a
 	return u, entry, nil
 }
 
@@ -263,7 +265,7 @@ func (u *upload) put(ctx context.Context, entry *entry, in redoubt.PutPart, orig
 	}
 	deltaSet(batch, recBytes, u.set.id, grown)
 	entry.Bytes = p.Size
-	done, err := e.standing(u.who)
+	done, err := e.standing(u.who, &u.asked, entry)
 	if err != nil {
 		return redoubt.Part{}, err
 	}

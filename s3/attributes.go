@@ -15,6 +15,7 @@ const (
 	metaPrefix       = "X-Amz-Meta-"
 	headerLabel      = "X-Amz-Meta-Redoubt-Label"
 	headerPrecedence = "X-Amz-Meta-Redoubt-Precedence"
+	bucketPrefix     = "X-Amz-Redoubt-" // settings, of CreateBucket alone
 
 	// Answers spell metadata in lower case, as S3 does: clients show the names as they come.
 	answerMeta       = "x-amz-meta-"
@@ -58,10 +59,15 @@ func (c *call) readLabel() (string, error) {
 	return v, nil
 }
 
-// misplacedLabel refuses a label where none is taken (a part, say): whoever asks for a marking must not
-// believe that it was given.
+// misplacedLabel refuses a label where none is taken (a part, say, or beside the fields of a form), and the settings of a
+// bucket on what makes none: whoever asks for a marking must not believe that it was given.
 func (c *call) misplacedLabel() error {
-	if c.r.Header[headerLabel] == nil {
+	for name := range c.r.Header {
+		if strings.HasPrefix(name, bucketPrefix) && c.op.name != "CreateBucket" {
+			return invalid(name, c.header(name), c.op.name+" does not take a bucket's settings.")
+		}
+	}
+	if c.r.Header[headerLabel] == nil && !(c.op.authless && c.query.hasHeader(headerLabel)) { // else the query's are headers by now
 		return nil
 	}
 	switch c.op.name {

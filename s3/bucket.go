@@ -57,14 +57,14 @@ func (c *call) readBucketHeaders() (b redoubt.BucketSettings, err error) {
 		return b, invalid("x-amz-bucket-object-lock-enabled", v, "The value must be true or false.")
 	}
 	for name := range c.r.Header {
-		if !strings.HasPrefix(name, "X-Amz-Redoubt-") {
+		if !strings.HasPrefix(name, bucketPrefix) {
 			continue
 		}
 		v, err := c.single(name)
 		if err != nil {
 			return b, err
 		}
-		switch strings.TrimPrefix(name, "X-Amz-Redoubt-") {
+		switch strings.TrimPrefix(name, bucketPrefix) {
 		case "Default-Label":
 			b.Default = v
 		case "Floor":

@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"mime/multipart"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,7 +154,10 @@ type postedTest struct {
 	change func([][2]string) [][2]string
 }
 
-func (s *site) post(f postedTest) answer {
+func (s *site) post(f postedTest) answer { return s.postTo("/reports", f) }
+
+// form is the signed form and its content type.
+func (s *site) form(f postedTest) ([]byte, string) {
 	now := s.now().UTC()
 	date := now.Format("20060102T150405Z")
 	credential := "LOW/" + date[:8] + "/" + testRegion + "/s3/aws4_request"
@@ -167,15 +169,7 @@ func (s *site) post(f postedTest) answer {
 	if f.change != nil {
 		fields = f.change(fields)
 	}
-	var body bytes.Buffer
-	w := multipart.NewWriter(&body)
-	for _, kv := range fields {
-		w.WriteField(kv[0], kv[1])
-	}
-	file, _ := w.CreateFormFile("file", "report.txt")
-	file.Write([]byte(f.file))
-	w.Close()
-	return s.send(s.request("POST", "/reports", body.Bytes(), "Content-Type", w.FormDataContentType()))
+	return formOf(fields, f.file)
 }
 
 const auth = `{"x-amz-algorithm":"AWS4-HMAC-SHA256"},{"x-amz-credential":"$CRED"},{"x-amz-date":"$DATE"}`

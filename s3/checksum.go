@@ -103,6 +103,9 @@ func readWantedSum(h http.Header) (wantedSum, error) {
 		}
 		w.algorithm, w.value = a, v[0]
 	}
+	if err := unknownSum(h); err != nil {
+		return w, err
+	}
 	if v := h["X-Amz-Trailer"]; len(v) > 0 {
 		a := sumOfTrailer(strings.TrimSpace(v[0]))
 		if len(v) > 1 || a == sumNone || w.algorithm != sumNone {
@@ -118,6 +121,27 @@ func readWantedSum(h http.Header) (wantedSum, error) {
 		w.algorithm = a
 	}
 	return w, nil
+}
+
+// unknownSum refuses a checksum of an algorithm that is not offered: its sender would believe that it was compared.
+func unknownSum(h http.Header) error {
+next:
+	for name := range h {
+		if !strings.HasPrefix(name, "X-Amz-Checksum-") {
+			continue
+		}
+		switch name {
+		case "X-Amz-Checksum-Algorithm", "X-Amz-Checksum-Mode", "X-Amz-Checksum-Type":
+			continue
+		}
+		for a := sumCRC32; a < sumCount; a++ {
+			if sumInfo[a].header == name {
+				continue next
+			}
+		}
+		return notImplemented("The header " + strings.ToLower(name))
+	}
+	return nil
 }
 
 func sumOfTrailer(name string) sumAlgorithm {

@@ -56,8 +56,10 @@ func readDate(values []string) time.Time {
 // maxConditionETags bounds one condition; browsers and SDKs send one.
 const maxConditionETags = 32
 
-// readETags reads a list of entity tags, quoted or not, weak or not.
+// readETags reads a list of entity tags, quoted or not, weak or not. A condition that names none is one that
+// no version meets: what was to be done on a condition must not be done without.
 func readETags(values []string, into *[]string) error {
+	before := len(*into)
 	for _, v := range values {
 		for part := range strings.SplitSeq(v, ",") {
 			tag := strings.TrimPrefix(strings.TrimSpace(part), "W/")
@@ -70,6 +72,9 @@ func readETags(values []string, into *[]string) error {
 			}
 			*into = append(*into, tag)
 		}
+	}
+	if values != nil && len(*into) == before {
+		*into = append(*into, "")
 	}
 	return nil
 }

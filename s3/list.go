@@ -55,6 +55,9 @@ func (s *handler) listObjects(c *call) error {
 	l.owner = true
 	marker := c.query.get("marker")
 	page, err := s.objectPage(c, l, marker)
+	if err == nil {
+		err = l.goesOn(page.Truncated, page.Next)
+	}
 	if err != nil {
 		return err
 	}
@@ -142,6 +145,15 @@ func openToken(token string) (string, error) {
 		return "", invalid("continuation-token", token, "The continuation token provided is incorrect")
 	}
 	return string(raw[1:]), nil
+}
+
+// goesOn refuses a page that ends with a name which XML cannot carry: the client would ask behind U+FFFD in its place, and pass over
+// all that lies between. Whoever may write could so keep others from seeing what is theirs.
+func (l *listing) goesOn(truncated bool, last string) error {
+	if !truncated || l.encode || carried(last) {
+		return nil
+	}
+	return errInvalidArgument.say("The list goes on behind a name that XML cannot carry. Ask for it with encoding-type=url, or by ListObjectsV2.")
 }
 
 // writeShape writes delimiter and encoding.

@@ -18,6 +18,9 @@ func (s *handler) listVersions(c *call) error {
 		return invalid("version-id-marker", id, "A version-id marker cannot be specified without a key marker.")
 	}
 	page, err := s.versionPage(c, l, key, redoubt.VersionID(id))
+	if err == nil {
+		err = l.goesOn(page.Truncated, page.NextKey)
+	}
 	if err != nil {
 		return err
 	}

@@ -78,6 +78,9 @@ func (s *handler) listUploads(c *call) error {
 		page, err = s.lists.ListUploads(c.ctx, c.who, redoubt.ListUploads{Bucket: c.bucket, Prefix: l.prefix, Delimiter: l.delimiter,
 			AfterKey: key, AfterID: redoubt.UploadID(id), Max: l.max})
 	}
+	if err == nil {
+		err = l.goesOn(page.Truncated, page.NextKey)
+	}
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,10 @@ func unseen(in redoubt.DeleteObject, err error) bool {
 
 func (c *call) readDelete() (redoubt.DeleteObject, error) {
 	in := redoubt.DeleteObject{Name: redoubt.ObjectName{Bucket: c.bucket, Key: c.key}, ID: redoubt.VersionID(c.query.get("versionId"))}
-	err := readETags(c.r.Header["If-Match"], &in.If.IfMatch)
+	var err error
+	if in.If, err = c.readWriteConditions(); err == nil && len(in.If.IfNoneMatch) > 0 {
+		err = notImplemented("If-None-Match on a delete")
+	}
 	in.BypassGovernance = c.bypassGovernance()
 	return in, err
 }
@@ -139,9 +142,10 @@ func (c *call) parseDelete(body []byte) (entries []doomed, quiet bool, err error
 }
 
 func (c *call) parseDoomed(kid *element) (e doomed, err error) {
-	var key, version, etag string
+	var key, version string
+	var etag []string // nil: no condition
 	err = kid.fields(map[string]func(*element) error{
-		"Key": into(&key), "VersionId": into(&version), "ETag": into(&etag),
+		"Key": into(&key), "VersionId": into(&version), "ETag": func(tag *element) error { etag = make([]string, 1); return into(&etag[0])(tag) },
 		"LastModifiedTime": func(*element) error { return notImplemented("LastModifiedTime in DeleteObjects") },
 		"Size":             func(*element) error { return notImplemented("Size in DeleteObjects") },
 	})
@@ -155,10 +159,7 @@ func (c *call) parseDoomed(kid *element) (e doomed, err error) {
 		return e, err
 	}
 	e.in = redoubt.DeleteObject{Name: redoubt.ObjectName{Bucket: c.bucket, Key: key}, ID: redoubt.VersionID(version)}
-	if etag != "" {
-		err = readETags([]string{etag}, &e.in.If.IfMatch)
-	}
-	return e, err
+	return e, readETags(etag, &e.in.If.IfMatch)
 }
 
 func writeDeleted(x *xmlWriter, entries []doomed, quiet bool) {

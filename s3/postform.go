@@ -202,16 +202,25 @@ var formHeaders = map[string]string{
 }
 
 // headers turns fields into the headers that a PUT would carry.
-func (f *postedForm) headers() http.Header {
+func (f *postedForm) headers() (http.Header, error) {
 	h := http.Header{}
 	for name, value := range f.fields {
-		if canonical := formHeaders[name]; canonical != "" {
-			h[canonical] = []string{value}
-		} else if strings.HasPrefix(name, "x-amz-") {
-			h[http.CanonicalHeaderKey(name)] = []string{value}
+		canonical := formHeaders[name]
+		if canonical == "" && strings.HasPrefix(name, "x-amz-") {
+			canonical = http.CanonicalHeaderKey(name)
 		}
+		if canonical == "" {
+			continue
+		}
+		if !headerName(name) || !headerValue(value) {
+			return nil, invalid(name, value, notAHeader)
+		}
+		if strings.HasPrefix(canonical, bucketPrefix) {
+			return nil, invalid(name, value, "A form does not take a bucket's settings.")
+		}
+		h[canonical] = []string{value}
 	}
-	return h
+	return h, nil
 }
 
 // putForm stores the file as PutObject would.
@@ -219,8 +228,14 @@ func (s *handler) putForm(c *call, f *postedForm) (redoubt.Version, error) {
 	if err := refuseUnoffered(c.r.Header); err != nil {
 		return redoubt.Version{}, err
 	}
-	c.r.Header = f.headers() // the fields stand for headers, so they are held to the same
-	if err := refuseUnoffered(c.r.Header); err != nil {
+	if err := c.misplacedLabel(); err != nil { // beside the form, where none is taken
+		return redoubt.Version{}, err
+	}
+	var err error
+	if c.r.Header, err = f.headers(); err != nil {
+		return redoubt.Version{}, err
+	}
+	if err := refuseUnoffered(c.r.Header); err != nil { // the fields stand for headers, so they are held to the same
 		return redoubt.Version{}, err
 	}
 	ask, err := c.readAsked()

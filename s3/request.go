@@ -24,6 +24,16 @@ func (q query) has(name string) bool {
 	return ok
 }
 
+// hasHeader says whether a header stands in the query, in whatever case: there it has none, as hoist takes it.
+func (q query) hasHeader(name string) bool {
+	for i := range q {
+		if strings.EqualFold(q[i].name, name) {
+			return true
+		}
+	}
+	return false
+}
+
 func (q query) find(name string) (string, bool) {
 	for i := range q {
 		if q[i].name == name {
@@ -181,6 +191,24 @@ func (c *call) virtualHost() string {
 	}
 	return ""
 }
+
+// headerName holds for a name of letters, digits, "-", "_" and ".". What stands for a header elsewhere is held to that: a label
+// header with another character in its name must not pass for one that is not known.
+func headerName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// headerValue holds for what could have come in a header: no control character but a tab.
+func headerValue(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) < 0
+}
+
+const notAHeader = "What stands for a header could not be one."
 
 func checkHeaderSize(h http.Header) error {
 	n := 0

@@ -74,7 +74,7 @@ var operations = []operation{
 
 	{"GetObject", "GET", onObject, "", (*handler).getObject, 0, false},
 	{"HeadObject", "HEAD", onObject, "", (*handler).headObject, 0, false},
-	{"PutObject", "PUT", onObject, "", (*handler).putObject, formBucket, false},
+	{"PutObject", "PUT", onObject, "", (*handler).putObject, 0, false},
 	{"CopyObject", "PUT", onObject, subCopy, (*handler).copyObject, 0, false},
 	{"DeleteObject", "DELETE", onObject, "", (*handler).deleteObject, 0, false},
 	{"GetObjectAttributes", "GET", onObject, "attributes", (*handler).getAttributes, 0, false},
@@ -216,7 +216,7 @@ func (c *call) selector(on target) (string, error) {
 		sub = p.name
 	}
 	switch {
-	case c.r.Method == http.MethodPut && on == onObject && (c.r.Header["X-Amz-Copy-Source"] != nil || c.query.has("x-amz-copy-source")):
+	case c.r.Method == http.MethodPut && on == onObject && (c.r.Header["X-Amz-Copy-Source"] != nil || c.query.hasHeader("X-Amz-Copy-Source")):
 		sub += subCopy
 	case c.r.Method == http.MethodPost && on == onBucket && sub == "" && isForm(c.header("Content-Type")):
 		sub = subForm

@@ -2,10 +2,13 @@ package s3
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"io"
 	"net/http"
+	"reflect"
 	"strconv"
+	"strings"
 
 	"redoubt"
 )
@@ -76,9 +79,40 @@ func strictJSON(body []byte, v any) error {
 	if err := noRepeats(body); err != nil {
 		return err
 	}
+	if err := exactNames(body, reflect.TypeOf(v).Elem()); err != nil {
+		return err
+	}
 	d := json.NewDecoder(bytes.NewReader(body))
 	d.DisallowUnknownFields()
 	return d.Decode(v)
+}
+
+// exactNames holds the names of an object, or of each in a list, to the fields of what it is decoded into as they are written:
+// encoding/json takes them in any case, so that "Closed" would stand beside "closed". null is no object.
+func exactNames(body []byte, into reflect.Type) error {
+	switch {
+	case into.Kind() == reflect.Slice && into.Elem().Kind() == reflect.Struct:
+		var each []json.RawMessage
+		_ = json.Unmarshal(body, &each) // what is no list, who decodes it says
+		for _, one := range each {
+			if err := exactNames(one, into.Elem()); err != nil {
+				return err
+			}
+		}
+	case into.Kind() == reflect.Struct:
+		var names map[string]json.RawMessage
+		if json.Unmarshal(body, &names) != nil || names == nil {
+			return jsonError("not an object")
+		}
+		for _, field := range reflect.VisibleFields(into) {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			delete(names, cmp.Or(name, field.Name))
+		}
+		for name := range names {
+			return jsonError("the name " + strconv.Quote(name) + " is not known")
+		}
+	}
+	return nil
 }
 
 // jsonError is what is wrong with a document, in words for its author.

@@ -103,7 +103,7 @@ func (c *call) readSignature() error {
 		return errInvalidRequest.say("The authorization mechanism that you have provided is not supported. Please use AWS4-HMAC-SHA256.")
 	case header != "" && inQuery:
 		return errInvalidArgument.say("Only one auth mechanism allowed.")
-	case c.header("X-Amz-Security-Token") != "" || c.query.has("X-Amz-Security-Token"):
+	case c.header("X-Amz-Security-Token") != "" || c.query.hasHeader("X-Amz-Security-Token"):
 		return errInvalidToken
 	case inQuery:
 		return c.sig.fromQuery(c)
@@ -357,6 +357,9 @@ func (c *call) hoist() error {
 		}
 		if c.r.Header[name] != nil {
 			return invalid(p.name, p.value, "The header is given in the query as well.")
+		}
+		if !headerName(p.name) || !headerValue(p.value) {
+			return invalid(p.name, p.value, notAHeader)
 		}
 		c.r.Header[name] = []string{p.value}
 	}

@@ -2,6 +2,7 @@ package s3
 
 import (
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -118,6 +119,13 @@ func appendTime(b []byte, t time.Time) []byte {
 
 func append2(b []byte, v int) []byte { return append(b, byte('0'+v/10%10), byte('0'+v%10)) }
 func append4(b []byte, v int) []byte { return append2(append2(b, v/100), v%100) }
+
+// carried holds for what XML 1.0 can carry as it is.
+func carried(s string) bool {
+	return strings.IndexFunc(s, func(r rune) bool {
+		return r < ' ' && r != '\t' && r != '\n' && r != '\r' || r == 0xFFFE || r == 0xFFFF
+	}) < 0
+}
 
 // appendEscaped escapes as encoding/xml does: what XML 1.0 cannot carry becomes U+FFFD.
 // A client that must have such a key exactly asks for encoding-type=url.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -21,7 +22,7 @@ func (a *app) completions(root *cobra.Command) {
 	flags := map[string]completer{
 		"as": a.desks, "at": a.nodeNames, "node": a.nodeNames, "label": a.markings, "mark": a.markings, "label-key": a.markings,
 		"policy": label.BuiltinNames, "from": label.BuiltinNames, "subject": a.people, "role": func() []string { return texts(redoubt.Roles()) },
-		"client": fixed("aws", "rclone", "s3cmd", "minio", "curl"), "format": fixed("ocsf", "cef", "syslog"), "outcome": fixed("allow", "deny"),
+		"client": fixed(slices.Sorted(maps.Keys(envForms))...), "format": fixed("ocsf", "cef", "syslog"), "outcome": fixed("allow", "deny"),
 		"precedence": fixed("flash", "immediate", "priority", "routine"), "current": fixed("newest", "highest"), "etag": fixed("opaque", "md5"),
 	}
 	args := map[string]completer{"NODE": a.nodeNames, "DEVICE": a.deviceNames, "SUBJECT@NODE": a.desks, "MARKING": a.markings, "NAME": a.people, "BUCKET": a.buckets, "SUBJECT": a.people}

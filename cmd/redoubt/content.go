@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/term"
@@ -69,7 +70,7 @@ func visible(s string) string {
 			out.WriteRune(r)
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], "\uFFFD"):
 			fmt.Fprintf(&out, `\x%02x`, s[i])
-		case unicode.IsGraphic(r) && !redoubt.Invisible(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && (r == ' ' || !unicode.Is(unicode.Zs, r)):
+		case seen(r):
 			out.WriteRune(r)
 		default:
 			q := strconv.QuoteRuneToASCII(r)
@@ -77,6 +78,32 @@ func visible(s string) string {
 		}
 	}
 	return out.String()
+}
+
+// seen holds for what shows as itself: no control, no sign that turns or joins what stands around it, no blank but the one.
+func seen(r rune) bool {
+	return unicode.IsGraphic(r) && !redoubt.Invisible(r) && !unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) && (r == ' ' || !unicode.Is(unicode.Zs, r))
+}
+
+// jsonWriter writes the same document with nothing in it that steers a terminal: encoding/json leaves DEL, CSI (U+009B) and the
+// turns of direction as they are.
+type jsonWriter struct{ w io.Writer }
+
+func (j jsonWriter) Write(doc []byte) (int, error) {
+	out := make([]byte, 0, len(doc))
+	for _, r := range string(doc) {
+		if r == '\n' || r == '\t' || seen(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	if _, err := j.w.Write(out); err != nil {
+		return 0, err
+	}
+	return len(doc), nil
 }
 
 func (a *app) columns() int {

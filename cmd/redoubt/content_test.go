@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"image"
 	"image/color"
 	"image/png"
@@ -11,6 +12,24 @@ import (
 
 	"redoubt"
 )
+
+// A document is the same to who reads it as JSON, and steers no terminal that it is shown on.
+func TestADocumentSteersNoTerminal(t *testing.T) {
+	name := "a\u009b2J\x7f\u202etxt.\u2066\u200b\U000E0041\u2028 ç 報告 <&>\x1b\n"
+	for what, print := range map[string]func(*app, any) error{"print": (*app).print, "line": (*app).line} {
+		var out bytes.Buffer
+		if err := print(&app{out: &out}, map[string]string{name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if text := out.String(); visible(text) != text || !strings.Contains(text, `a\u009b2J\u007f\u202etxt.`) || !strings.Contains(text, "ç 報告 <&>") {
+			t.Errorf("%s: got %q", what, text)
+		}
+		var back map[string]string
+		if err := json.Unmarshal(out.Bytes(), &back); err != nil || back[name] != name {
+			t.Errorf("%s: read back as %q, %v", what, back, err)
+		}
+	}
+}
 
 // TestNothingHidesFromAReviewer: what has no shape of its own stands as an escape.
 func TestNothingHidesFromAReviewer(t *testing.T) {

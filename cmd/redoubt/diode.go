@@ -118,7 +118,7 @@ func diodeKeyFile(path string) ([]byte, error) {
 
 // line prints v as one JSON document on one line: a command that goes on prints one for each bundle.
 func (a *app) line(v any) error {
-	e := json.NewEncoder(a.out)
+	e := json.NewEncoder(jsonWriter{a.out}) // which writes a document at once
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
 }

@@ -94,8 +94,12 @@ func (a *app) getOne(ctx context.Context, s *session, p place, id redoubt.Versio
 	return doc, nil
 }
 
-// writeWhole makes what r gives the content of a file, when all of it has come.
+// writeWhole makes what r gives the content of a file, when all of it has come. A device or a pipe gets it as it comes: another file in its
+// place would be one that everybody else takes for the device.
 func writeWhole(file string, r io.Reader) error {
+	if st, err := os.Stat(file); err == nil && !st.Mode().IsRegular() && !st.IsDir() {
+		return writeInto(file, r)
+	}
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".redoubt-*")
 	if err != nil {
 		return &redoubt.Error{Object: file, Err: err, Hint: "name a file in a folder that exists"}
@@ -111,21 +115,59 @@ func writeWhole(file string, r io.Reader) error {
 	return err
 }
 
+func writeInto(file string, r io.Reader) error {
+	f, err := os.OpenFile(file, os.O_WRONLY, 0)
+	if err != nil {
+		return &redoubt.Error{Object: file, Err: err, Hint: "name a file that may be written"}
+	}
+	_, err = io.Copy(f, r)
+	return errors.Join(err, f.Close())
+}
+
+// folder gives each key under a prefix a file of its own. Whoever may write beside a key chooses others, so none may stand for its file.
+type folder struct {
+	prefix string
+	taken  map[string]bool // files
+}
+
+// file is where a key's content goes, or why it has no place: a key has one only if it is a path as it is, and the first that comes keeps it.
+func (f *folder) file(key string) (rel, why string) {
+	rel = strings.TrimPrefix(key, f.prefix)
+	if f.prefix != "" && !strings.HasSuffix(f.prefix, "/") {
+		rel = strings.TrimPrefix(rel, "/")
+	}
+	if rel == "" {
+		rel = path.Base(key)
+	}
+	if !filepath.IsLocal(filepath.FromSlash(rel)) || path.Clean(rel) != rel || rel == "." || strings.HasSuffix(key, "/") {
+		return "", "its key is no path"
+	}
+	for dir := rel; dir != "."; dir = path.Dir(dir) {
+		if f.taken[dir] {
+			return "", "another key has its file"
+		}
+	}
+	f.taken[rel] = true
+	return rel, ""
+}
+
 func (a *app) getAll(ctx context.Context, s *session, p place, target string) error {
 	if target == "" || target == "-" {
 		return &usageError{message: "--recursive wants a folder to write to", hint: "redoubt get s3://BUCKET/PREFIX DIR --recursive"}
 	}
 	done := []objectJSON{}
+	into := folder{prefix: p.key, taken: map[string]bool{}}
 	err := s.objects.List(ctx, p.bucket, p.key, "", func(o client.Object) error {
-		rel := strings.TrimPrefix(strings.TrimPrefix(o.Name.Key, p.key), "/")
-		if rel == "" {
-			rel = path.Base(o.Name.Key)
-		}
-		if !filepath.IsLocal(filepath.FromSlash(rel)) || strings.HasSuffix(rel, "/") {
-			a.say("%s is left out: its key is no path", place{p.bucket, o.Name.Key})
+		rel, why := into.file(o.Name.Key)
+		if why != "" {
+			a.say("%s is left out: %s", place{p.bucket, o.Name.Key}, why)
 			return nil
 		}
 		file := filepath.Join(target, filepath.FromSlash(rel))
+		if st, err := os.Stat(file); err == nil && st.IsDir() {
+			a.say("%s is left out: %s is a folder", place{p.bucket, o.Name.Key}, file)
+			return nil
+		}
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return fmt.Errorf("make a folder: %w", err)
 		}

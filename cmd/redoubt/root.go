@@ -128,7 +128,7 @@ func (a *app) jsonFlag(c *cobra.Command) *cobra.Command {
 
 // print writes v as the one JSON document.
 func (a *app) print(v any) error {
-	e := json.NewEncoder(a.out)
+	e := json.NewEncoder(jsonWriter{a.out}) // which writes a document at once
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)

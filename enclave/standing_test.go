@@ -1,0 +1,164 @@
+package enclave
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"redoubt"
+)
+
+// takings are the ways in which a right is taken while content is under way.
+var takings = map[string]struct {
+	take func(w *world)
+	kind redoubt.Kind
+	rule string
+}{
+	"revoked": {func(w *world) {
+		if err := w.RevokePerson(context.Background(), w.as("officer", ""), "s-analyst", "left"); err != nil {
+			w.t.Fatal(err)
+		}
+	}, redoubt.Unauthenticated, ""},
+	"cleared for less": {func(w *world) {
+		w.person(redoubt.Person{Name: "s-analyst", Clearance: "UNCLASSIFIED", Roles: []redoubt.Role{redoubt.RoleAnalyst}})
+	}, redoubt.Denied, "working-label (2.1)"},
+	"denied by a grant": {func(w *world) {
+		if _, err := w.Grant(context.Background(), w.as("officer", ""), redoubt.Grant{Subject: "s-analyst", Bucket: "reports", Deny: true}); err != nil {
+			w.t.Fatal(err)
+		}
+	}, 0, "need-to-know"},
+	"shut out of a bucket": {func(w *world) {
+		if _, err := w.UpdateBucket(context.Background(), w.as("admin", ""), "reports", func(b *redoubt.BucketSettings) error { b.Closed = true; return nil }); err != nil {
+			w.t.Fatal(err)
+		}
+	}, 0, "need-to-know"},
+}
+
+// denials counts what is on record as denied of a key.
+func (w *world) denials(key string, action redoubt.Action, rule string) (n int) {
+	w.t.Helper()
+	err := w.SearchAudit(context.Background(), w.as("officer", ""), redoubt.AuditQuery{Object: named(key), Action: action, Outcome: "deny"}, func(r redoubt.AuditRecord) error {
+		if strings.HasPrefix(r.Rule, rule) {
+			n++
+		}
+		return nil
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return n
+}
+
+// A right that is taken while content comes in is taken: nothing is committed under it, and the refusal is on record.
+func TestNothingIsCommittedUnderARightThatWasTaken(t *testing.T) {
+	for name, c := range takings {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, nil)
+			ctx, s := context.Background(), w.as("s-analyst", "")
+			u, err := w.CreateUpload(ctx, s, redoubt.CreateUpload{Name: named("parts")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			writes := map[string]func(body io.Reader) error{
+				"late": func(body io.Reader) error {
+					_, err := w.PutObject(ctx, s, redoubt.PutObject{Name: named("late"), SizeBytes: 8, Body: body})
+					return err
+				},
+				"parts": func(body io.Reader) error {
+					_, err := w.PutPart(ctx, s, redoubt.PutPart{Name: named("parts"), Upload: u.ID, Number: 1, SizeBytes: 8, Body: body})
+					return err
+				},
+			}
+			ends, gates := make(chan error, len(writes)), []*gate{}
+			for _, write := range writes {
+				body := &gate{first: strings.NewReader("half"), at: make(chan struct{}), opened: make(chan struct{})}
+				gates = append(gates, body)
+				go func() { ends <- write(body) }()
+				<-body.at
+			}
+			c.take(w)
+			for _, g := range gates {
+				close(g.opened)
+			}
+			for range writes {
+				switch err := <-ends; {
+				case err == nil:
+					t.Error("it was committed")
+				case c.kind != 0 && redoubt.KindOf(err) != c.kind:
+					t.Errorf("got %v, want %v", err, c.kind)
+				}
+			}
+			ts := w.as("ts-analyst", "")
+			if _, err := w.HeadObject(ctx, ts, redoubt.ReadObject{Name: named("late")}); err == nil {
+				t.Error("it is there")
+			}
+			if c.kind == redoubt.Unauthenticated {
+				return
+			}
+			for key, action := range map[string]redoubt.Action{"late": redoubt.ActionPutObject, "parts": redoubt.ActionUpload} {
+				if n := w.denials(key, action, c.rule); n != 1 {
+					t.Errorf("%s: %d denials by %s on record, want 1", key, n, c.rule)
+				}
+			}
+		})
+	}
+}
+
+// A download ends with the right to it, within a piece, on the record; one whose credential merely expires goes on.
+func TestADownloadEndsWithTheRightToIt(t *testing.T) {
+	content := strings.Repeat("0123456789abcdef", 4<<20/16)
+	for name, c := range takings {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, nil)
+			ctx, s := context.Background(), w.as("s-analyst", "")
+			w.put(s, "large", content, "")
+			open := func() redoubt.Object {
+				o, err := w.GetObject(ctx, s, redoubt.ReadObject{Name: named("large")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { o.Close() })
+				return o
+			}
+			read, written := open().Reader(0, -1), open().Reader(1, 3<<20)
+			if _, err := io.ReadFull(read, make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			c.take(w)
+			if n, err := read.Read(make([]byte, 1<<20)); err == nil {
+				t.Errorf("%d bytes more were read", n)
+			}
+			var got bytes.Buffer
+			if _, err := written.(io.WriterTo).WriteTo(&got); err == nil || got.Len() > 0 {
+				t.Errorf("%d bytes were written: %v", got.Len(), err)
+			}
+			if n := w.denials("large", redoubt.ActionGetObject, c.rule); n != 2 {
+				t.Errorf("%d denials on record, want 2", n)
+			}
+		})
+	}
+}
+
+func TestADownloadOutlastsItsCredentialsTime(t *testing.T) {
+	now := time.Now()
+	w := open(t, func(o *Options) { o.Clock = func() time.Time { return now } })
+	s := w.as("s-analyst", "")
+	content := strings.Repeat("x", 1<<20)
+	w.put(s, "large", content, "")
+	o, err := w.GetObject(context.Background(), s, redoubt.ReadObject{Name: named("large")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	now = s.Expires.Add(time.Hour)
+	if _, err := w.GetObject(context.Background(), s, redoubt.ReadObject{Name: named("large")}); !errors.Is(err, redoubt.Expired) {
+		t.Fatalf("got %v, want expired", err)
+	}
+	if got, err := io.ReadAll(o.Reader(0, -1)); err != nil || string(got) != content {
+		t.Errorf("%d bytes of what was begun in time: %v", len(got), err)
+	}
+}
