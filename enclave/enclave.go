@@ -2,6 +2,8 @@ package enclave
 
 import (
 	"context"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -73,6 +75,7 @@ type Enclave struct {
 	locks    *keyLocks
 	ids      opaque
 	idKeys   []byte
+	gone     cipher.AEAD // of what is kept of erased versions
 	maker    uint32
 	origins  map[redoubt.NodeName]redoubt.NodeName // Options.Origins
 	estate   string
@@ -186,7 +189,7 @@ func (e *Enclave) Now() time.Time { return e.clock() }
 // deriveKeys takes from the keyring what the enclave itself needs.
 func (e *Enclave) deriveKeys(o Options) error {
 	derived := map[string][]byte{}
-	for _, purpose := range []string{"version-id", "etag", "audit-names", "credentials"} {
+	for _, purpose := range []string{"version-id", "etag", "audit-names", "credentials", "erased"} {
 		k, err := e.keyring.Derive(purpose, 32)
 		if err != nil {
 			return err
@@ -205,6 +208,13 @@ func (e *Enclave) deriveKeys(o Options) error {
 		return err
 	}
 	if e.namer, err = audit.NewNamer(derived["audit-names"]); err != nil {
+		return err
+	}
+	block, err := aes.NewCipher(derived["erased"])
+	if err == nil {
+		e.gone, err = cipher.NewGCMWithRandomNonce(block)
+	}
+	if err != nil {
 		return err
 	}
 	e.identity, err = identity.New(identity.Options{Node: o.Name, Policy: o.Policy, Floor: o.Floor, Ceiling: o.Ceiling,

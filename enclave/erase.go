@@ -339,6 +339,9 @@ func (e *Enclave) eraseLabel(ctx context.Context, d duty) error {
 		if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set, nil }); err != nil {
 			return err // what comes later is sent again from its beginning
 		}
+		if err := e.forgetAllGone(ctx, set); err != nil { // names, too
+			return err
+		}
 		if err := e.rotate(ctx, set); err != nil { // what a rotation since the order saved from the end of its epoch
 			return err
 		}

@@ -21,7 +21,7 @@ import (
 // where it was made; or erased or upgraded here. What was made of it, and its copies, are here still. So what a report needs is kept, for as
 // long as a bundle may be under way: a report begins with it, or comes by it. The content is in none of that.
 //
-//	g set time stamp     what an erasure took away, and when: goneRecord, JSON
+//	g set time stamp     what an erasure took away, and when: goneRecord, JSON, sealed under a key of the keyring, with this key as additional data
 const recGone = 'g'
 
 // goneRecord is what is kept of a version. Nobody but a spill report is told of it.
@@ -52,7 +52,8 @@ func (e *Enclave) keepGone(batch *store.Batch, b *bucket, f found, key string, s
 	if err != nil {
 		return err
 	}
-	batch.Set(goneKey(f.set.id, e.clock(), f.rec.id), raw)
+	k := goneKey(f.set.id, e.clock(), f.rec.id)
+	batch.Set(k, e.gone.Seal(nil, nil, raw, k)) // a name may be what was spilled: who has the state and not its keyring reads none
 	return nil
 }
 
@@ -88,7 +89,8 @@ func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet
 	for it.Next() {
 		var x goneRecord
 		k := it.Key()
-		if len(k) != len(prefix)+8+len(versionID{}) || strictJSON(it.Value(), &x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
+		raw, err := e.gone.Open(nil, nil, it.Value(), k)
+		if err != nil || len(k) != len(prefix)+8+len(versionID{}) || strictJSON(raw, &x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
 			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 		}
 		rec := &record{id: versionID(k[len(prefix)+8:]), made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
@@ -183,18 +185,33 @@ func (e *Enclave) beginGone(ctx context.Context, r *spillRecord) error {
 	return e.keepSpill(ctx, r, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+r.ID) })
 }
 
-// forgetGone drops what was kept for long enough.
+// forgetGone drops what was kept for long enough; the rest the next time.
 func (e *Enclave) forgetGone(ctx context.Context, set *labelSet) error {
+	_, err := e.dropGone(ctx, set, goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}))
+	return err
+}
+
+// forgetAllGone drops all that was kept of a label.
+func (e *Enclave) forgetAllGone(ctx context.Context, set *labelSet) error {
+	for {
+		if some, err := e.dropGone(ctx, set, nextPrefix(setKey(recGone, set.id))); err != nil || !some {
+			return err
+		}
+	}
+}
+
+// dropGone drops some of what is kept of a label, up to a key.
+func (e *Enclave) dropGone(ctx context.Context, set *labelSet, upTo []byte) (some bool, err error) {
 	view := e.engine.View()
 	defer view.Close()
-	it := view.Scan(setKey(recGone, set.id), goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}))
+	it := view.Scan(setKey(recGone, set.id), upTo)
 	defer it.Close()
 	b := new(store.Batch)
-	for it.Next() && len(b.Writes) < trimAtOnce { // the rest the next time
+	for it.Next() && len(b.Writes) < trimAtOnce {
 		b.Delete(bytes.Clone(it.Key()))
 	}
 	if err := it.Err(); err != nil || len(b.Writes) == 0 {
-		return err
+		return false, err
 	}
-	return e.engine.Commit(ctx, b)
+	return true, e.engine.Commit(ctx, b)
 }

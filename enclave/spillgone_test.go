@@ -503,3 +503,31 @@ func TestAReportReadsTheJournalForAllCopiesAtOnce(t *testing.T) {
 		seen[f.At] = true
 	}
 }
+
+// TestWhatIsKeptOfErasedVersionsGoesWithTheirLabel, and its names: nothing of a label that two officers erased is kept but that it was.
+func TestWhatIsKeptOfErasedVersionsGoesWithTheirLabel(t *testing.T) {
+	w := open(t, nil)
+	for i := range trimAtOnce + 3 {
+		b := new(store.Batch)
+		set, err := w.sets.of(context.Background(), parsed(t, "SECRET"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := found{set: set, rec: &record{id: makeVersionID(w.clock().UnixNano()+int64(i), w.maker, set.tag), maker: "low"}}
+		if err := w.keepGone(b, (*w.buckets.Load())["reports"], f, "plan", nil, ""); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.engine.Commit(context.Background(), b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := w.keptGone(); n != trimAtOnce+3 {
+		t.Fatalf("%d are kept", n)
+	}
+	if err := w.erase(redoubt.Change{Kind: redoubt.ChangeEraseLabel, Label: "SECRET"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := w.keptGone(); n != 0 {
+		t.Errorf("%d are kept after the label was erased", n)
+	}
+}

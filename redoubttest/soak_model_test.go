@@ -302,6 +302,20 @@ func seen(ctx context.Context, o *client.Objects) (list []client.Object, err err
 	return list, err
 }
 
+// shownAs says whether those who see a label, and nobody else, are shown a version.
+func shownAs(ctx context.Context, objects []*client.Objects, id redoubt.VersionID, label string) (bool, error) {
+	for i, l := range crashLabels {
+		list, err := seen(ctx, objects[i])
+		if err != nil {
+			return false, err
+		}
+		if is := slices.ContainsFunc(list, func(v client.Object) bool { return v.Version == id }); is != slices.Contains(l.sees, label) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // check compares what the server shows with what it acknowledged, and takes up what it did without having been
 // able to say so.
 func (m *model) check(ctx context.Context, t *testing.T, workers []*worker, objects []*client.Objects, all bool) {
@@ -338,7 +352,7 @@ func (m *model) check(ctx context.Context, t *testing.T, workers []*worker, obje
 		if m.gone[id] {
 			t.Errorf("version %s of %s was removed, and is back", id, v.Name.Key)
 		} else if m.facts[id] == nil {
-			m.adopt(ctx, t, workers, objects[top], v)
+			m.adopt(ctx, t, workers, objects, v)
 		}
 	}
 	for _, w := range workers {
@@ -348,8 +362,9 @@ func (m *model) check(ctx context.Context, t *testing.T, workers []*worker, obje
 	m.views(ctx, t, workers, objects)
 }
 
-// adopt finds who asked for a version that nobody was told of. There is one who did, or it is garbage.
-func (m *model) adopt(ctx context.Context, t *testing.T, workers []*worker, o *client.Objects, v client.Object) {
+// adopt finds who asked for a version that nobody was told of. There is one who did, or it is garbage. Of markers of one key that several had asked for
+// it is one at whose label it is: that who is shown it tells.
+func (m *model) adopt(ctx context.Context, t *testing.T, workers []*worker, objects []*client.Objects, v client.Object) {
 	t.Helper()
 	for _, w := range workers {
 		a := w.pending
@@ -357,7 +372,7 @@ func (m *model) adopt(ctx context.Context, t *testing.T, workers []*worker, o *c
 			continue
 		}
 		if !v.Marker {
-			sum, label, err := digest(ctx, o, v)
+			sum, label, err := digest(ctx, objects[top], v)
 			if err != nil {
 				t.Errorf("version %s of %s, which nobody was told of, does not read: %v", v.Version, v.Name.Key, err)
 				return
@@ -365,6 +380,11 @@ func (m *model) adopt(ctx context.Context, t *testing.T, workers []*worker, o *c
 			if sum != a.sum || label != a.label {
 				continue
 			}
+		} else if at, err := shownAs(ctx, objects, v.Version, w.label); err != nil {
+			t.Errorf("listing: %v", err)
+			return
+		} else if !at {
+			continue
 		}
 		w.did(m, v.Version, Response{})
 		m.facts[v.Version].checked = !v.Marker
