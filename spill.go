@@ -116,8 +116,10 @@ type SpillService interface {
 	Upgrade(ctx context.Context, who Credential, q Regrade) (Regraded, error)
 	// ReportSpill finds a version, every copy of its content, and what jobs made of those, erases them, and keeps a report. Without Erase it only
 	// finds. What an erasure took away before is reported as what is here (docs/adr/0050); Conflict: it is not clear which is meant, and the hint names
-	// them. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: there is no reason; what is to be spared was not
-	// listed as derived, as what may be, or as a copy above; Conflict: a report that has begun erases it. What only may be derived is spared at any time.
+	// them. The version is out of reach from the commit that keeps the report, before anything is searched for. What fails after that is taken up
+	// again by the node, and by who asks once more for the same version: the report then is the same one. Invalid: there is no reason, or what is to
+	// be spared was not listed as derived, as what may be, or as a copy above; Conflict: a report that has begun erases it. What only may be derived
+	// is spared at any time.
 	ReportSpill(ctx context.Context, who Credential, q Spill) (SpillReport, error)
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)

@@ -327,6 +327,8 @@ func TestS3ErrorsKeepKindAndRule(t *testing.T) {
 			want = redoubt.Internal
 		case redoubt.Locked: // and one for what is forbidden
 			want = redoubt.Denied
+		case redoubt.NotFound: // a PUT names a bucket that could be missing, and nothing else
+			want = redoubt.NoBucket
 		}
 		if !errors.Is(err, want) {
 			t.Errorf("%v: got %v", kind, err)

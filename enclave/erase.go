@@ -170,7 +170,7 @@ func (d duty) scrubs() [][]byte {
 	var out [][]byte
 	switch {
 	case d.Destroy != nil:
-		return [][]byte{{recHead}, {recOld}, {recUpload}, {recPart}, {recArrival}, {recArrived}}
+		return [][]byte{{recHead}, {recOld}, {recUpload}, {recPart}, {recArrival}, {recArrived}, {recGone}}
 	case d.Set == 0:
 		return [][]byte{in(recHead), in(recOld), in(recUpload), {recPart}, {recArrival}, {recArrived}}
 	case d.Bucket != 0:

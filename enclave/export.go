@@ -87,7 +87,8 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	case f.rec.size > redoubt.MaxExportBytes:
 		return refuse(redoubt.TooLarge, ruleExportSize, fmt.Sprintf("an export has at most %d bytes", redoubt.MaxExportBytes))
 	}
-	given := &consentedExport{e: e, b: b, set: f.set, version: e.ids.versionID(f.rec.id), q: q, originator: originator, marks: marks}
+	asked := ask{op: op, who: who, action: redoubt.ActionExportZTDF, name: q.Name, object: l, detail: "while it was sent"}
+	given := &consentedExport{e: e, asked: asked, b: b, set: f.set, version: e.ids.versionID(f.rec.id), q: q, originator: originator, marks: marks}
 	if err := given.look(ctx, op, who); err != nil { // before all of it is read for its digest
 		ent.Allow, ent.Rule = false, ruleOf(err)
 		return out, nil, e.noted(ctx, ent, err)
@@ -112,6 +113,7 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 		o.Close()
 		return out, nil, err
 	}
+	o.asked, o.since, o.request = asked, ent.Time, redoubt.RequestID(ctx) // it is given for as long as she may have it
 	out = redoubt.Exported{Version: e.ids.versionID(f.rec.id), Label: l.Banner(), Classification: l.Classification(), Categories: l.Categories(), ReleasableTo: l.ReleasableTo(), XML: string(xml),
 		Nation: q.Nation, ContentType: f.rec.attrs.ContentType, SizeBytes: f.rec.size, SHA256: hex.EncodeToString(sum.Sum(nil)), Made: made.Truncate(time.Second), Consent: given.told()}
 	if l.ForAll() {

@@ -122,6 +122,7 @@ func (e *Enclave) exportConsent(set *labelSet, name string) (*exportConsentRecor
 // consentedExport is what an export rests on beside its label. Where the label asks for no consent it asks for nothing.
 type consentedExport struct {
 	e          *Enclave
+	asked      ask
 	b          *bucket
 	set        *labelSet
 	version    redoubt.VersionID
@@ -207,7 +208,7 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 		if err := c.keep(ctx, batch, who, digest); err != nil {
 			return c.e.noted(ctx, ent, err)
 		}
-		return c.e.commit(ctx, batch, ent)
+		return c.commit(ctx, who, batch, ent)
 	}
 	refuse := func(err error) error {
 		ent.Allow, ent.Rule = false, ruleOf(err)
@@ -239,6 +240,16 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 		return c.e.noted(ctx, ent, err)
 	}
 	ent.Detail = "by consent of " + string(c.originator) + ", key " + c.q.KAS + ", " + ent.Detail
+	return c.commit(ctx, who, batch, ent)
+}
+
+// commit has an export on record, if who asked may have it still: all of the content was read since it was decided.
+func (c *consentedExport) commit(ctx context.Context, who redoubt.Credential, batch *store.Batch, ent *entry) error {
+	done, err := c.e.standing(who, &c.asked, ent)
+	if err != nil {
+		return c.e.noted(ctx, ent, err)
+	}
+	defer done()
 	return c.e.commit(ctx, batch, ent)
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 
@@ -233,6 +234,46 @@ func TestAnExportThatASpillOvertakesIsRefused(t *testing.T) {
 				if !r.Proven || len(r.Exports) > 0 {
 					t.Errorf("the report is %+v", r)
 				}
+			}
+		})
+	}
+}
+
+// TestAnExportEndsWithTheRightToIt, before it is on record as behind that.
+func TestAnExportEndsWithTheRightToIt(t *testing.T) {
+	for what, take := range map[string]func(*chain) error{
+		"revoked": func(c *chain) error {
+			return c.ts.RevokePerson(context.Background(), c.ts.as("officer", ""), "rev-1", "left")
+		},
+		"denied by a grant": func(c *chain) error {
+			_, err := c.ts.Grant(context.Background(), c.ts.as("officer", ""), redoubt.Grant{Subject: "rev-1", Bucket: "reports", Deny: true})
+			return err
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			c := openChain(t)
+			q, reviewer := exported(c), c.ts.as("rev-1", "SECRET")
+			c.ts.put(c.ts.as("ts-analyst", relGBR), "plan", strings.Repeat("the plan", 1<<17), "")
+			told, given, err := c.ts.ExportVersion(context.Background(), reviewer, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer given.Close()
+			var failed error
+			c.ts.engine = &opening{Engine: c.ts.engine, then: func() { failed = take(c) }}
+			if _, o, err := c.ts.ExportVersion(context.Background(), reviewer, q); err == nil {
+				o.Close()
+				t.Error("it left though the right to it was taken while it was read")
+			}
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			set := c.ts.set(relGBR)
+			if all, err := c.ts.exports(set, told.Version); err != nil || len(all) != 1 {
+				t.Errorf("got %v %v on record, want the first alone", all, err)
+			}
+			if got, err := io.ReadAll(given.Reader(0, -1)); err == nil {
+				t.Errorf("%d bytes were given of what she may have no more", len(got))
 			}
 		})
 	}

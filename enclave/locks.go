@@ -7,7 +7,7 @@ import (
 
 // keyLocks makes the writers of one name take turns: a condition is checked and its
 // write committed with nobody between. Different names do not wait for one another.
-// Lock order: one name at a time, but for what a guard rebuilt and then the record of its release; nothing else is locked while waiting for it.
+// The package doc says who holds two of them, and what is locked before and behind one.
 type keyLocks struct {
 	seed   maphash.Seed
 	shards [256]struct {

@@ -175,7 +175,8 @@ func (e *Enclave) noteCarried(ctx context.Context, name redoubt.NodeName, d Decl
 	return e.engine.Commit(ctx, b)
 }
 
-// carriedBefore gives the links that a device had when it carried something else.
+// carriedBefore gives the links that a device had when it carried something else. A marking that the policy has no more bounds nothing: the device may have
+// had all of it.
 func (e *Enclave) carriedBefore(name redoubt.NodeName) (out []spillLink, err error) {
 	var all []carriedRecord
 	if _, err := e.bundleRecord(carriedKey(name), &all); err != nil {
@@ -187,13 +188,14 @@ func (e *Enclave) carriedBefore(name redoubt.NodeName) (out []spillLink, err err
 		}
 		ceiling, err := label.ParseText([]byte(x.Ceiling), e.policy)
 		if err != nil {
-			return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
+			ceiling = e.ceiling
 		}
 		for i, s := range x.Carries {
-			if s.Bound != "" {
-				if x.Carries[i].Limit, err = e.policy.Parse(s.Bound); err != nil {
-					return nil, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: err}
-				}
+			if s.Bound == "" {
+				continue
+			}
+			if x.Carries[i].Limit, err = e.policy.Parse(s.Bound); err != nil {
+				x.Carries[i].Bound = ""
 			}
 		}
 		l := deviceLink(name, DeclaredDevice{Ceiling: ceiling, Carries: x.Carries}, new(deviceRecord))

@@ -2,10 +2,12 @@ package enclave
 
 import (
 	"context"
+	"encoding/json"
 	"testing"
 	"time"
 
 	"redoubt"
+	"redoubt/store"
 )
 
 // wantUnproven says that a report names a node as one that may have a copy, and is not proven.
@@ -182,4 +184,31 @@ func TestADeviceThatCarriesLessNowMayHoldASpill(t *testing.T) {
 	r = c.spill("", true)
 	carry(t, c.ts, d)
 	wantSpill(t, c.stands(r.ID), true, "itself gone")
+}
+
+// TestWhatADeviceCarriedUnderAnEarlierPolicyMayBeASpill: a marking that the policy has no more keeps nobody from a report.
+func TestWhatADeviceCarriedUnderAnEarlierPolicyMayBeASpill(t *testing.T) {
+	c := openChain(t)
+	d := c.device("ts-device", c.ts)
+	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
+	carry(t, c.ts, d)
+	for i := range c.ts.o.Devices {
+		c.ts.o.Devices[i].Carries = []redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}}
+	}
+	c.ts.restart(true)
+	var all []carriedRecord
+	if _, err := c.ts.bundleRecord(carriedKey("ts-device"), &all); err != nil || len(all) != 2 || all[0].Until.IsZero() {
+		t.Fatalf("got %v %v, want what was carried before and now", all, err)
+	}
+	all[0].Ceiling, all[0].Carries = "SECRET//GONE", []redoubt.Subscription{{Bucket: "reports", In: true, Bound: "SECRET//GONE"}}
+	raw, err := json.Marshal(all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := new(store.Batch)
+	b.Set(carriedKey("ts-device"), raw)
+	if err := c.ts.engine.Commit(context.Background(), b); err != nil {
+		t.Fatal(err)
+	}
+	wantUnproven(t, c.stands(c.spill("", true).ID), "ts-device")
 }

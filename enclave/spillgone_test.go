@@ -530,4 +530,8 @@ func TestWhatIsKeptOfErasedVersionsGoesWithTheirLabel(t *testing.T) {
 	if n := w.keptGone(); n != 0 {
 		t.Errorf("%d are kept after the label was erased", n)
 	}
+	scrubbed := duty{Destroy: map[uint32]uint32{w.set("SECRET").id: 1}}.scrubs()
+	if !slices.ContainsFunc(scrubbed, func(prefix []byte) bool { return string(prefix) == string(rune(recGone)) }) {
+		t.Errorf("their place is not among what is scrubbed: %q", scrubbed)
+	}
 }

@@ -132,6 +132,8 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 			found = append(found, finding(true, "a word of the list, in digits for letters", fmt.Sprintf("%q at byte %d", word.shown, d.at)))
 		case p.how == across:
 			found = append(found, finding(false, "letters that make a word of the list, across words", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
+		case d.how == figures:
+			found = append(found, finding(false, "a number that makes a word of the list, each digit read as a letter", fmt.Sprintf("%q at byte %d", word.shown, d.at)))
 		}
 	}
 	return found
@@ -221,6 +223,7 @@ type how int
 const (
 	nowhere how = iota
 	across      // its letters follow one another, and words of the text begin and end within it
+	figures     // in disguise, and all of it are digits: a table of numbers has any that are short
 	inside      // within one word of the text
 	whole       // it begins where a word begins and ends where one ends, whatever is between its letters
 )
@@ -261,6 +264,8 @@ func (f folded) stands(i, end int, disguised bool) how {
 	switch {
 	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < 'a' }):
 		return nowhere
+	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < '0' || c > '9' }):
+		return figures
 	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
 		return whole
 	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):

@@ -76,6 +76,22 @@ func TestLettersAcrossWordsAreToldAndDoNotEnd(t *testing.T) {
 	}
 }
 
+// TestANumberThatReadsAsAWordIsToldAndDoesNotEnd: in a column of numbers any short word stands, each digit read as a letter.
+func TestANumberThatReadsAsAWordIsToldAndDoesNotEnd(t *testing.T) {
+	w := newWords(t, "eagle", "bob", "4711")
+	top := mark(t, "TOP SECRET")
+	for _, text := range []string{"34613", "x 34913 y", "1346137", "id,count\n3,8\n4,0\n6,8\n1,1\n3,1\n", "808"} {
+		if found := w.SearchContent("text/csv", []byte(text), top); len(found) == 0 || fatal(found) {
+			t.Errorf("%q: got %v, want findings that are not fatal", text, found)
+		}
+	}
+	for _, text := range []string{"3agl3", "e4613", "3 4 g 1 3", "8o8", "4711", "4 7 1 1"} {
+		if !fatal(w.SearchContent("text/csv", []byte(text), top)) {
+			t.Errorf("%q: nothing was found", text)
+		}
+	}
+}
+
 func TestAMarkingAboveTheLabelEnds(t *testing.T) {
 	w := newWords(t)
 	for _, c := range []struct{ as, text string }{

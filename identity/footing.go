@@ -13,7 +13,8 @@ import (
 // Footing names what a person stands on: another name from the moment on at which her clearance, her roles, her key or who granted them are
 // changed, and never again one that it was before. So who keeps it sees later that she was changed meanwhile, also where everything is as it
 // was. A change that only prolongs her clearance while that runs leaves it as it is; one that comes after it ran out does not. Of whom the
-// estate alone tells, it follows from what that says. "" is of nobody. It is the same after a restart.
+// estate alone tells, or the home of a device, it follows from what that says, and may come back with it: an estate changes at a start alone, and a
+// device releases nothing. "" is of nobody. It is the same after a restart.
 func (r *Registry) Footing(name redoubt.SubjectName) string {
 	p, ok := r.person(name)
 	if !ok {

@@ -179,8 +179,11 @@ func answerFor(err error, f form) *apiError {
 	switch kind {
 	case redoubt.Internal, redoubt.Corrupt, redoubt.NoBucket:
 		return answer // a fault of ours has nothing to say but that; nor has a bucket that may not be known of
-	case redoubt.NotFound:
-		return notFound[f] // one text: a Rule or a Hint would tell
+	case redoubt.NotFound: // one text: a Rule or a Hint would tell
+		if errors.Is(err, redoubt.ErrNoCurrent) {
+			f = formKey // it is neither the bucket of a write nor its upload that is missing
+		}
+		return notFound[f]
 	}
 	if !errors.As(err, &e) || e.Rule == "" && e.Hint == "" {
 		return answer

@@ -310,8 +310,6 @@ func completeError(err error) error {
 		return errInvalidPartOrder
 	case errors.Is(err, redoubt.ErrPartTooSmall):
 		return errEntityTooSmall
-	case errors.Is(err, redoubt.ErrNoCurrent):
-		return notFound[formKey] // it is not the upload that is missing
 	}
 	return err
 }

@@ -74,7 +74,7 @@ var operations = []operation{
 
 	{"GetObject", "GET", onObject, "", (*handler).getObject, 0, false},
 	{"HeadObject", "HEAD", onObject, "", (*handler).headObject, 0, false},
-	{"PutObject", "PUT", onObject, "", (*handler).putObject, 0, false},
+	{"PutObject", "PUT", onObject, "", (*handler).putObject, formBucket, false},
 	{"CopyObject", "PUT", onObject, subCopy, (*handler).copyObject, 0, false},
 	{"DeleteObject", "DELETE", onObject, "", (*handler).deleteObject, 0, false},
 	{"GetObjectAttributes", "GET", onObject, "attributes", (*handler).getAttributes, 0, false},

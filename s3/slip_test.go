@@ -144,6 +144,7 @@ func TestAConditionThatFindsNothingNamesTheKey(t *testing.T) {
 	s.do("LOW", "POST", "/reports/k?uploadId=u", []byte("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>e</ETag></Part></CompleteMultipartUpload>"), "If-Match", `"e"`).want(t, 404, "NoSuchKey")
 	s.fail = redoubt.NotFound
 	s.do("LOW", "POST", "/reports/k?uploadId=u", []byte("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>e</ETag></Part></CompleteMultipartUpload>"), "If-Match", `"e"`).want(t, 404, "NoSuchUpload")
+	s.do("LOW", "PUT", "/reports/k", []byte("x"), "If-Match", `"e"`).want(t, 404, "NoSuchBucket") // one that may not be known of, as one that never was
 }
 
 // A page that ends behind a name which XML cannot carry would go on behind another: what lies between is not passed over in silence.

@@ -162,6 +162,10 @@ func TestWhoHasTheKeyDoesNotFillTheLog(t *testing.T) {
 	if n := p.told(Refused); n == 0 || n > maxAlarms {
 		t.Errorf("%d alarms, want some and at most %d", n, maxAlarms)
 	}
+	p.say(Event{Kind: Fault})
+	if p.told(Fault) != 1 {
+		t.Error("nobody is told of a disk that fails meanwhile")
+	}
 }
 
 func headOf(t testing.TB, file []byte) bundle.Head {

@@ -36,7 +36,8 @@ func (s *Stage) say(all ...Event) {
 	s.tell.Lock()
 	defer s.tell.Unlock()
 	for _, e := range all {
-		if s.o.Tell == nil || e.Kind != Began && e.Kind != Whole && !s.mayAlarm(time.Now()) {
+		limited := e.Kind != Began && e.Kind != Whole && e.Kind != Fault // a disk that fails is told of seldom, and whatever else comes
+		if s.o.Tell == nil || limited && !s.mayAlarm(time.Now()) {
 			continue
 		}
 		s.o.Tell(e)

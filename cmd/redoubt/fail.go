@@ -110,7 +110,7 @@ func plain(err error) string {
 	}
 	var parts []string
 	if e.Object != "" && (inner == nil || inner.Object != e.Object) {
-		parts = append(parts, e.Object)
+		parts = append(parts, shown(e.Object)) // a name that others chose draws no line of its own
 	}
 	if e.Err == nil || !whole && (e.Kind != redoubt.Internal || e.Rule != "") {
 		parts = append(parts, kind)

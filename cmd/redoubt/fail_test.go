@@ -48,3 +48,9 @@ func TestAMarkingThatDoesNotParseHasOneHint(t *testing.T) {
 		}
 	}
 }
+
+func TestANameInAMessageDrawsNoLineOfItsOwn(t *testing.T) {
+	if got, want := plain(&redoubt.Error{Object: "s3://reports/x\nhint: redoubt down\x1b[2J", Kind: redoubt.NotFound}), `s3://reports/x\nhint: redoubt down\x1b[2J: `; !strings.HasPrefix(got, want) {
+		t.Errorf("got %q, want %q before what it is", got, want)
+	}
+}

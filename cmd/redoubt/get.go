@@ -89,7 +89,7 @@ func (a *app) getOne(ctx context.Context, s *session, p place, id redoubt.Versio
 	doc := objectDoc(object)
 	doc.File = target
 	if !a.json {
-		a.say("%s  %s  %s  to %s", p, bytesText(in.n), object.Label, target)
+		a.say("%s  %s  %s  to %s", shown(p.String()), bytesText(in.n), object.Label, shown(target))
 	}
 	return doc, nil
 }
@@ -159,13 +159,14 @@ func (a *app) getAll(ctx context.Context, s *session, p place, target string) er
 	into := folder{prefix: p.key, taken: map[string]bool{}}
 	err := s.objects.List(ctx, p.bucket, p.key, "", func(o client.Object) error {
 		rel, why := into.file(o.Name.Key)
+		at := shown(place{p.bucket, o.Name.Key}.String()) // whoever wrote it chose it
 		if why != "" {
-			a.say("%s is left out: %s", place{p.bucket, o.Name.Key}, why)
+			a.say("%s is left out: %s", at, why)
 			return nil
 		}
 		file := filepath.Join(target, filepath.FromSlash(rel))
 		if st, err := os.Stat(file); err == nil && st.IsDir() {
-			a.say("%s is left out: %s is a folder", place{p.bucket, o.Name.Key}, file)
+			a.say("%s is left out: %s is a folder", at, shown(file))
 			return nil
 		}
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {

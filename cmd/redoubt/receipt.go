@@ -131,7 +131,7 @@ func oneReading(doc []byte) bool {
 			if open == '{' {
 				k, _ := d.Token()
 				key, ok := k.(string)
-				if key = strings.ToLower(key); !ok || keys[key] {
+				if key = strings.ToLower(strings.ToUpper(key)); !ok || keys[key] { // to encoding/json the long s and the Kelvin sign are letters of these, too
 					return false
 				}
 				keys[key] = true

@@ -225,10 +225,10 @@ func (a *app) showSpill(r redoubt.SpillReport, file string) error {
 	}
 	for _, l := range r.Releases {
 		if l.Why != "" {
-			a.say("release %s of s3://%s/%s at %s: %s; redoubt spill report there too, if it is there", l.ID, l.Bucket, l.Key, l.To, l.Why)
+			a.say("release %s of s3://%s/%s at %s: %s; redoubt spill report there too, if it is there", l.ID, l.Bucket, shown(l.Key), l.To, l.Why)
 			continue
 		}
-		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, l.Key, l.To, l.ID)
+		a.say("released: s3://%s/%s at %s (%s): redoubt spill report there too", l.Bucket, shown(l.Key), l.To, l.ID)
 	}
 	if slices.ContainsFunc(r.Copies, func(c redoubt.SpillCopy) bool { return c.Gone }) {
 		a.say("not covered: backups from before the report, which hold it and its keys; destroy them, or report again on what is restored from one")
