@@ -41,6 +41,9 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
 	texts := append([]string{string(s.values.b)}, append(s.texts, string(s.bare.b))...)
+	if len(s.grades.b) > 0 {
+		texts = append(texts, string(s.grades.b))
+	}
 	found := make([][]redoubt.Finding, len(texts))
 	var all errgroup.Group
 	all.SetLimit(1)
@@ -54,6 +57,11 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 		})
 	}
 	_ = all.Wait()
+	if len(s.grades.b) > 0 {
+		for i, last := 0, found[len(texts)-1]; i < len(last); i++ { // marks and grades, one letter each: a thousand of them make any short word
+			last[i].Fatal = false
+		}
+	}
 	return trim(slices.Concat(found...))
 }
 
@@ -75,6 +83,7 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 type search struct {
 	values lines    // decoded, with the names that stand before them
 	bare   lines    // without: a word that is split between two fields has no name in it
+	grades lines    // columns of single letters
 	texts  []string // as they stand
 	left   int64
 	count  int
@@ -197,12 +206,20 @@ func (s *search) xml(b []byte) error {
 func (s *search) csv(b []byte) error {
 	d := csv.NewReader(bytes.NewReader(b))
 	d.FieldsPerRecord = -1
-	var columns []lines // a table is read downward, too
-	for {
+	type column struct {
+		lines
+		long bool // a cell below its head has more than one letter
+	}
+	var columns []column // a table is read downward, too
+	for row := 0; ; row++ {
 		fields, err := d.Read()
 		if err == io.EOF {
 			for _, c := range columns {
-				s.bare.b = append(s.bare.b, c.b...)
+				if c.long {
+					s.bare.b = append(s.bare.b, c.b...)
+				} else {
+					s.grades.b = append(s.grades.b, c.b...)
+				}
 			}
 			return nil
 		}
@@ -212,9 +229,10 @@ func (s *search) csv(b []byte) error {
 		s.values.add(fields...)
 		for i, f := range fields {
 			if i == len(columns) {
-				columns = append(columns, lines{})
+				columns = append(columns, column{})
 			}
 			columns[i].add(f)
+			columns[i].long = columns[i].long || row > 0 && utf8.RuneCountInString(f) > 1
 		}
 	}
 }

@@ -67,6 +67,20 @@ func TestWhatCannotBeSearchedEnds(t *testing.T) {
 	}
 }
 
+// TestGradesAreTold: a thousand cells of one letter each have any short word in them, and a table of them is not refused for that.
+func TestGradesAreTold(t *testing.T) {
+	w := newWords(t, "face", "nightfall")
+	as := mark(t, "TOP SECRET")
+	table := "name,grade\nann,B\nbob,F\ncid,A\ndan,C\neve,E\n"
+	found := w.SearchContent("text/csv", []byte(table), as)
+	if fatal(found) || len(found) == 0 {
+		t.Errorf("a column of grades that reads as a word: %v", found)
+	}
+	if found := w.SearchContent("text/csv", []byte("name,grade\nann,night\nbob,fall\n"), as); !fatal(found) {
+		t.Errorf("a word that is split over a column passed: %v", found)
+	}
+}
+
 func TestNamesAreSearchedToo(t *testing.T) {
 	w := newWords(t, "nightfall")
 	low := mark(t, "UNCLASSIFIED")
