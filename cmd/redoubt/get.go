@@ -155,18 +155,23 @@ func (a *app) getAll(ctx context.Context, s *session, p place, target string) er
 	if target == "" || target == "-" {
 		return &usageError{message: "--recursive wants a folder to write to", hint: "redoubt get s3://BUCKET/PREFIX DIR --recursive"}
 	}
-	done := []objectJSON{}
+	done, left := []objectJSON{}, 0
 	into := folder{prefix: p.key, taken: map[string]bool{}}
 	err := s.objects.List(ctx, p.bucket, p.key, "", func(o client.Object) error {
+		if strings.HasSuffix(o.Name.Key, "/") && o.SizeBytes == 0 {
+			return nil // a folder, as S3 clients mark one
+		}
 		rel, why := into.file(o.Name.Key)
 		at := shown(place{p.bucket, o.Name.Key}.String()) // whoever wrote it chose it
 		if why != "" {
 			a.say("%s is left out: %s", at, why)
+			left++
 			return nil
 		}
 		file := filepath.Join(target, filepath.FromSlash(rel))
 		if st, err := os.Stat(file); err == nil && st.IsDir() {
 			a.say("%s is left out: %s is a folder", at, shown(file))
+			left++
 			return nil
 		}
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
@@ -178,6 +183,9 @@ func (a *app) getAll(ctx context.Context, s *session, p place, target string) er
 	}, nil)
 	if err == nil && a.json {
 		err = a.print(map[string]any{"objects": done})
+	}
+	if err == nil && left > 0 {
+		err = &redoubt.Error{Object: p.String(), Kind: redoubt.Conflict, Err: fmt.Errorf("%d of %d keys were left out", left, left+len(done)), Hint: "get each by itself: redoubt get s3://BUCKET/KEY FILE"}
 	}
 	return interrupted(ctx, err)
 }
