@@ -17,6 +17,7 @@ type RaiseStatus struct {
 	At       time.Time    `json:"at,omitzero"`        // when that was made
 	Gaps     []NumberSpan `json:"gaps,omitempty"`     // at the higher end: what never came. A person at the lower end feeds it again
 	Blocked  string       `json:"blocked,omitempty"`  // why the next one is not taken, as a quota or a disk; at the lower end: why it is not made, as a version that does not read
+	Unread   int          `json:"unread,omitempty"`   // at the lower end: versions that were passed over, for they did not read
 	Awaiting bool         `json:"awaiting,omitempty"` // at the lower end: the guard has not said that it has the last one
 }
 
@@ -24,11 +25,16 @@ type RaiseStatus struct {
 type RaisedBundle struct {
 	Spans []JournalSpan      // of the journal; none, where it holds again what an earlier one held
 	Held  map[string][]Stamp // by label sets
-	Void  []uint64           // numbers of which it says that they are
+	// Unread is what it was to hold and is left out of, for it is Corrupt; by label sets. The spans are over it as well.
+	Unread map[string][]Stamp
+	Void   []uint64 // numbers of which it says that they are
 }
 
 // MaxRaiseEntries bounds the entries in one bundle of a raise.
 const MaxRaiseEntries = 16 << 10
+
+// MaxRaiseUnread bounds what a lower node knows one by one of what it left out of a raise. What is beyond is counted.
+const MaxRaiseUnread = 256
 
 // How far back a lower node knows what it handed over: so many bundles, and so many entries in them.
 const (
@@ -42,12 +48,14 @@ type RaiseLedger interface {
 	// Handed takes the guard's word for the last bundle that it has. What was made since and is not that is void: its number is never used
 	// again, and its content goes into the next. It gives the numbers that are void.
 	Handed(ctx context.Context, peer NodeName, have BundleMark) (void []uint64, err error)
-	// HandOver keeps that a bundle was made, and what is in it; durable on return.
+	// HandOver keeps that a bundle was made, what is in it and what was left out of it, on record; durable on return.
 	HandOver(ctx context.Context, who Credential, peer NodeName, mark BundleMark, b RaisedBundle) error
 	// HandedOver gives what was in a bundle, but for its spans. NotFound: it is void, or too long ago.
 	HandedOver(ctx context.Context, peer NodeName, serial uint64) (RaisedBundle, error)
 	// Begun gives, by label sets, how far a whole was handed over that takes several bundles: their Part, and the To that its first was of.
 	Begun(ctx context.Context, peer NodeName) (map[string]JournalSpan, error)
+	// LeftOut gives, by label sets, what was left out of bundles and is in none that the guard has, as far as it is known one by one.
+	LeftOut(ctx context.Context, peer NodeName) (map[string][]Stamp, error)
 	// Awaits gives the number of the last bundle that was made and that no guard said it has.
 	Awaits(ctx context.Context, peer NodeName) (serial uint64, is bool, err error)
 }

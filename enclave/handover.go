@@ -37,11 +37,14 @@ type handoverRecord struct {
 	// Of what is known by number: the first, and how many entries there are in all.
 	Oldest  uint64 `json:",omitempty"`
 	Entries int    `json:",omitempty"`
+	// By label sets, what was passed over, for it did not read; and how many there are besides.
+	Unread map[string][]redoubt.Stamp `json:",omitempty"`
+	Beyond int                        `json:",omitempty"`
 }
 
 // next is the record without the bundle that it was about.
 func (r handoverRecord) next() handoverRecord {
-	return handoverRecord{Void: r.Void, Begun: r.Begun, Oldest: r.Oldest, Entries: r.Entries}
+	return handoverRecord{Void: r.Void, Begun: r.Begun, Oldest: r.Oldest, Entries: r.Entries, Unread: r.Unread, Beyond: r.Beyond}
 }
 
 // Handed takes the guard's word for what it has; see redoubt.RaiseLedger.
@@ -68,6 +71,9 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 			}
 		}
 		rec.Void = slices.DeleteFunc(rec.Void, func(n uint64) bool { return slices.Contains(rec.In, n) })
+		if err := e.readAfterAll(peer, &rec); err != nil {
+			return nil, err
+		}
 	} else {
 		rec.Void = append(rec.Void, rec.Mark.Serial)
 		if len(rec.Void) > redoubt.MaxRaiseGaps {
@@ -191,11 +197,12 @@ func (e *Enclave) HandOver(ctx context.Context, who redoubt.Credential, peer red
 	if err := e.keepHeld(b, peer, &rec, made); err != nil {
 		return err
 	}
+	rec.leftOut(made.Unread)
 	action := redoubt.ActionHandRaise
 	if l, err := e.link("HandOver", peer); err == nil && l.Partner {
 		action = redoubt.ActionHandPartner
 	}
-	ent := e.describe(ctx, ask{who: who, action: action, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer)}, true, ruleNumbered)
+	ent := e.describe(ctx, ask{who: who, action: action, detail: fmt.Sprintf("bundle %d for %s", mark.Serial, peer) + e.withoutText(made.Unread)}, true, ruleNumbered)
 	e.blockRaise(peer, "")
 	return e.keepHandover(ctx, b, peer, rec, ent)
 }
@@ -320,7 +327,9 @@ func (e *Enclave) Raises(ctx context.Context, who redoubt.Credential) ([]redoubt
 			mark, s.Way, s.Gaps = taken.Last, "here", taken.Gaps
 			s.Blocked = e.blockedRaise(l.Peer)
 		} else if s.Blocked = e.blockedRaise(l.Peer); err == nil {
-			_, s.Awaiting, err = e.Awaits(ctx, l.Peer)
+			if _, s.Awaiting, err = e.Awaits(ctx, l.Peer); err == nil {
+				s.Unread, err = e.unread(l)
+			}
 		}
 		if err != nil {
 			return nil, err
@@ -368,7 +377,7 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if !made {
 		err = e.commit(ctx, b, nil)
 	} else {
-		rec.Spans, rec.Begun = nil, nil // what is on its way counts for nothing any more, and its number stands
+		rec.Spans, rec.Begun, rec.Unread, rec.Beyond = nil, nil, nil, 0 // what is on its way counts for nothing any more, and its number stands
 		err = e.keepHandover(ctx, b, peer, rec, nil)
 	}
 	if err != nil {

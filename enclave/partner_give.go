@@ -103,6 +103,11 @@ func (g PartnerGiving) Begun(ctx context.Context, peer redoubt.NodeName) (map[st
 	return g.e.Begun(ctx, peer)
 }
 
+// LeftOut is nothing: a partner's bundles are not made with care.
+func (g PartnerGiving) LeftOut(context.Context, redoubt.NodeName) (map[string][]redoubt.Stamp, error) {
+	return nil, nil
+}
+
 // Awaits is that of the enclave.
 func (g PartnerGiving) Awaits(ctx context.Context, peer redoubt.NodeName) (uint64, bool, error) {
 	return g.e.Awaits(ctx, peer)

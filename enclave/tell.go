@@ -224,6 +224,9 @@ func (e *Enclave) item(view store.View, l redoubt.Link, set *labelSet, id versio
 			item.Open = func() (redoubt.Content, error) { return inline(kept), nil }
 		}
 	}
+	if k := redoubt.KindOf(err); k == redoubt.Unavailable || k == redoubt.DiskFull {
+		return item, false, err // it passes, and is no damage
+	}
 	if err != nil {
 		return item, false, &redoubt.Error{Op: "journal", Kind: redoubt.Corrupt, Err: err}
 	}

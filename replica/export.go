@@ -24,12 +24,16 @@ type exporter struct {
 	begun  map[string]redoubt.JournalSpan // of a raise: of what a part was handed over
 	again  map[string][]redoubt.Stamp     // of a raise: what to write instead of what is new; nil: nothing
 	held   map[string][]redoubt.Stamp     // of a raise: what was written
-	stamps int                            // of held
-	most   int64                          // of content in the bundle; 0: BundleOptions.MaxBytes
-	spans  []redoubt.JournalSpan          // of a raise
-	seq    uint64                         // of the last parcel
+	unread map[string][]redoubt.Stamp     // of one that is made with care: what was left out
+	retry  map[string][]redoubt.Stamp     // of a raise: what was left out of others, and is tried once more
+	tried  map[redoubt.Stamp]bool
+	stamps int                   // of both
+	most   int64                 // of content in the bundle; 0: BundleOptions.MaxBytes
+	spans  []redoubt.JournalSpan // of a raise
+	seq    uint64                // of the last parcel
 	marks  int
 	more   bool   // the bundle is full
+	care   bool   // what is Corrupt is left out
 	left   string // the set of which an entry had no room in it; none: all else went on
 	first  string // the set that comes before all others, if it is there
 }
@@ -79,6 +83,11 @@ func (x *exporter) run(ctx context.Context, receipt bool) (err error) {
 			return err
 		}
 		return x.frames.end()
+	}
+	if len(x.retry) > 0 {
+		if err := x.retries(ctx, sets); err != nil {
+			return err
+		}
 	}
 	for _, set := range sets {
 		if x.full() {
@@ -241,6 +250,9 @@ var errFull = &redoubt.Error{Op: "replica.Export", Kind: redoubt.TooLarge}
 
 // entries writes entries of one label set, in their order: small ones together, a large one in pieces.
 func (x *exporter) entries(ctx context.Context, set string, stamps []redoubt.Stamp) error {
+	if x.care {
+		return x.carefully(ctx, set, stamps)
+	}
 	for part := range slices.Chunk(stamps, bundleItems) {
 		fetched, err := x.b.o.Journal.Fetch(ctx, x.peer, set, part)
 		if err != nil {
@@ -249,11 +261,7 @@ func (x *exporter) entries(ctx context.Context, set string, stamps []redoubt.Sta
 		if err := x.page(ctx, set, fetched); err != nil {
 			return err
 		}
-		for i := range fetched {
-			if release := fetched[i].Release; release != nil {
-				release()
-			}
-		}
+		letGo(fetched)
 	}
 	return nil
 }

@@ -113,12 +113,23 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		return bundle.NewWriter(w, head, []keys.Recipient{to}, b.o.Sign)
 	}}
 	defer file.abandon()
+	ended := func(err error) {
+		b.replan(peer, func(r *raisePlan) {
+			r.plain = file.outgrew(err)
+			r.care.after(again, err)
+		})
+	}
 	begun, err := b.o.Raises.Begun(ctx, peer)
 	if err != nil {
 		return mark, err
 	}
+	retry, err := b.leftOut(ctx, action, peer, again)
+	if err != nil {
+		return mark, err
+	}
 	plan := b.planned(peer)
-	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: plan.first, again: held.Held, held: map[string][]redoubt.Stamp{}, most: maxRaiseBytes}
+	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: plan.first, again: held.Held, held: map[string][]redoubt.Stamp{},
+		care: len(retry) > 0 || b.withCare(action, peer, again), unread: map[string][]redoubt.Stamp{}, retry: retry, tried: map[redoubt.Stamp]bool{}, most: maxRaiseBytes}
 	if again != 0 || plan.plain { // what is given again is what it was, or less, whatever form that had
 		err = file.begin(false)
 	}
@@ -129,14 +140,14 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 		err = file.begin(true)
 	}
 	if err != nil {
-		b.replan(peer, func(r *raisePlan) { r.plain = file.outgrew(err) })
+		ended(err)
 		return mark, err
 	}
 	err = file.file.Finish(func(id [32]byte) error {
 		mark.ID = id
-		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Void: void})
+		return b.o.Raises.HandOver(ctx, who, peer, mark, redoubt.RaisedBundle{Spans: x.spans, Held: x.held, Unread: x.unread, Void: void})
 	})
-	b.replan(peer, func(r *raisePlan) { r.plain = file.outgrew(err) })
+	ended(err)
 	if err == nil { // what was given again may be lost as well: an empty one follows it
 		if again != 0 {
 			x.more, x.left = true, x.first
@@ -169,6 +180,8 @@ type raisePlan struct {
 	beat   time.Time // when an empty one follows, where there is nothing new; zero: one did
 	gather time.Time // before that it does not follow
 	plain  bool      // it is not tagged, for the last came to nothing because it was
+	retry  time.Time // what was left out is not tried again before
+	care   care      // those that came to nothing for what does not read
 	first  string    // the label set that it begins with: else one in which something always is new would keep the large entry of another from ever having room
 }
 

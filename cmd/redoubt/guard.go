@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"strconv"
 
@@ -29,9 +30,10 @@ feeds it again.`,
 func (a *app) guardStatus() *cobra.Command {
 	var w who
 	c := &cobra.Command{Use: "status [GUARD | --as SUBJECT@NODE]", Short: "The raises that a node is an end of: how far they are, and what is lacking",
-		Long: `With --as, asks an enclave for the raises that it is an end of: below, what it handed over; above, what it took and which
-numbers are lacking. With a guard's name, looks at the halves of that guard that this machine runs: what they have sent
-or handed over, and what waits. Of a half on another machine nothing is known here: nothing tells of it.`,
+		Long: `With --as, asks an enclave for the raises that it is an end of: below, what it handed over, and how many versions it
+passed over since they did not read; above, what it took and which numbers are lacking. With a guard's name, looks at the
+halves of that guard that this machine runs: what they have sent or handed over, and what waits. Of a half on another
+machine nothing is known here: nothing tells of it.`,
 		Example: "  redoubt guard status --as s-analyst@secret --json\n  redoubt guard status unclass-secret", Args: between(0, 1)}
 	asked := a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
 		all, err := s.api.Raises(ctx)
@@ -56,7 +58,13 @@ or handed over, and what waits. Of a half on another machine nothing is known he
 			}
 			t.row(string(r.Peer), way, strconv.FormatUint(r.Serial, 10), made, dash(diode.SpanText(r.Gaps)), dash(waits))
 		}
-		return t.flush()
+		err = t.flush()
+		for _, r := range all {
+			if r.Unread > 0 && err == nil {
+				a.passedOver(s.node, r)
+			}
+		}
+		return err
 	})
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		if (w.as == "") != (len(args) == 1) {
@@ -70,6 +78,12 @@ or handed over, and what waits. Of a half on another machine nothing is known he
 	c.Flags().StringVar(&w.as, "as", "", "act as `SUBJECT@NODE`")
 	w.moreFlags(c)
 	return a.jsonFlag(c)
+}
+
+// passedOver says what to do about what was not raised, for it did not read.
+func (a *app) passedOver(low redoubt.NodeName, r redoubt.RaiseStatus) {
+	a.tell(fmt.Sprintf("not raised to %s: %s, which did not read; what came after was", r.Peer, counted(r.Unread, "version")),
+		fmt.Sprintf("redoubt fsck %s names what is damaged; when it reads again: redoubt guard refeed GUARD --anew --as ADMIN@%s", low, low))
 }
 
 func (a *app) guardRefeed() *cobra.Command {

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"redoubt"
+)
+
+// TestGuardStatusSaysWhatToDoAboutWhatWasPassedOver, in the words of the commands that do it.
+func TestGuardStatusSaysWhatToDoAboutWhatWasPassedOver(t *testing.T) {
+	for n, versions := range map[int]string{1: "1 version", 2: "2 versions"} {
+		var out bytes.Buffer
+		a := &app{out: &out, err: &out}
+		a.passedOver("unclass", redoubt.RaiseStatus{Peer: "secret", Unread: n})
+		want := "redoubt: not raised to secret: " + versions + ", which did not read; what came after was\n" +
+			"hint: redoubt fsck unclass names what is damaged; when it reads again: redoubt guard refeed GUARD --anew --as ADMIN@unclass\n"
+		if out.String() != want {
+			t.Errorf("got %q, want %q", &out, want)
+		}
+	}
+}
