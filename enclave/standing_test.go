@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,8 +145,8 @@ func TestADownloadEndsWithTheRightToIt(t *testing.T) {
 }
 
 func TestADownloadOutlastsItsCredentialsTime(t *testing.T) {
-	now := time.Now()
-	w := open(t, func(o *Options) { o.Clock = func() time.Time { return now } })
+	var later atomic.Int64
+	w := open(t, func(o *Options) { o.Clock = func() time.Time { return time.Now().Add(time.Duration(later.Load())) } })
 	s := w.as("s-analyst", "")
 	content := strings.Repeat("x", 1<<20)
 	w.put(s, "large", content, "")
@@ -154,7 +155,7 @@ func TestADownloadOutlastsItsCredentialsTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	now = s.Expires.Add(time.Hour)
+	later.Store(int64(time.Until(s.Expires) + time.Hour))
 	if _, err := w.GetObject(context.Background(), s, redoubt.ReadObject{Name: named("large")}); !errors.Is(err, redoubt.Expired) {
 		t.Fatalf("got %v, want expired", err)
 	}
