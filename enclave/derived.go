@@ -299,6 +299,9 @@ func (x *readers) holds(entry *redoubt.JournalEntry) string {
 	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	if len(x.modules) == 0 {
+		return ""
+	}
 	return x.modules[hex.EncodeToString(entry.Content[:])].report
 }
 

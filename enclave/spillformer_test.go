@@ -147,10 +147,7 @@ func TestACopyThatDoesNotComeBackIsNotProvenGone(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			c := openChain(t)
-			for i := range c.ts.o.Devices {
-				c.ts.o.Devices[i].Carries = []redoubt.Subscription{tt.carries}
-			}
-			c.ts.restart(true)
+			c.carries([]redoubt.Subscription{tt.carries})
 			d := c.device("ts-device", c.ts)
 			c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
 			carry(t, c.ts, d)
@@ -163,23 +160,25 @@ func TestACopyThatDoesNotComeBackIsNotProvenGone(t *testing.T) {
 	}
 }
 
+// carries has the estate say what the devices carry from now on.
+func (c *chain) carries(what []redoubt.Subscription) {
+	for i := range c.ts.o.Devices {
+		c.ts.o.Devices[i].Carries = what
+	}
+	c.ts.restart(true)
+}
+
 // TestADeviceThatCarriesLessNowMayHoldASpill: it is told of no erasure of what it does not carry any more.
 func TestADeviceThatCarriesLessNowMayHoldASpill(t *testing.T) {
 	c := openChain(t)
 	d := c.device("ts-device", c.ts)
 	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
 	carry(t, c.ts, d)
-	for i := range c.ts.o.Devices {
-		c.ts.o.Devices[i].Carries = []redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}}
-	}
-	c.ts.restart(true)
+	c.carries([]redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}})
 	r := c.spill("", true)
 	carry(t, c.ts, d)
 	wantUnproven(t, c.stands(r.ID), "ts-device")
-	for i := range c.ts.o.Devices {
-		c.ts.o.Devices[i].Carries = nil
-	}
-	c.ts.restart(true)
+	c.carries(nil)
 	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "another, dirty", "")
 	r = c.spill("", true)
 	carry(t, c.ts, d)
@@ -192,10 +191,7 @@ func TestWhatADeviceCarriedUnderAnEarlierPolicyMayBeASpill(t *testing.T) {
 	d := c.device("ts-device", c.ts)
 	c.ts.put(c.ts.as("ts-analyst", "SECRET"), "plan", "the plan, dirty", "")
 	carry(t, c.ts, d)
-	for i := range c.ts.o.Devices {
-		c.ts.o.Devices[i].Carries = []redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}}
-	}
-	c.ts.restart(true)
+	c.carries([]redoubt.Subscription{{Bucket: "imagery", In: true, Out: true}})
 	var all []carriedRecord
 	if _, err := c.ts.bundleRecord(carriedKey("ts-device"), &all); err != nil || len(all) != 2 || all[0].Until.IsZero() {
 		t.Fatalf("got %v %v, want what was carried before and now", all, err)

@@ -353,9 +353,7 @@ func TestARepeatGivesWay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- f.Run(ctx) }()
+		stop := runs(t, f.Run)
 		const many = 10
 		for i := range many {
 			low.write(fmt.Sprint("item ", i))
@@ -379,9 +377,6 @@ func TestARepeatGivesWay(t *testing.T) {
 			}
 		}
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 

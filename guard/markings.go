@@ -56,6 +56,10 @@ func (w *Words) findHeads() error {
 	}
 	// The longest first, so that TOP SECRET is not read as SECRET.
 	slices.SortStableFunc(w.heads, func(a, b head) int { return len(b.text) - len(a.text) })
+	for _, h := range w.heads {
+		w.longest = max(w.longest, len(h.text))
+		w.headsBy[h.text[0]] = append(w.headsBy[h.text[0]], h)
+	}
 	return nil
 }
 
@@ -201,21 +205,15 @@ const window = 256 << 10
 
 // candidates are the places of one view, as they stand in it, window by window.
 func (w *Words) candidates(s string) iter.Seq[candidate] {
-	most := 0
-	var begin [256][]head // by their first byte, the longest first
-	for _, h := range w.heads {
-		most = max(most, len(h.text))
-		begin[h.text[0]] = append(begin[h.text[0]], h)
-	}
 	return func(yield func(candidate) bool) {
 		taken := map[int]bool{} // where a longer classification ends: a shorter one that ends there is its end
 		for from, to := 0, 0; from < len(s); from = to {
 			to = runeStart(s, from+window)
-			up := upper(s[from:runeStart(s, to+most)])
+			up := upper(s[from:runeStart(s, to+w.longest)])
 			inWord := endsInWord(s[:from])
 			for i := 0; i < to-from; {
 				if !inWord {
-					for _, h := range begin[up[i]] {
+					for _, h := range w.headsBy[up[i]] {
 						end := from + i + len(h.text)
 						if !strings.HasPrefix(up[i:], h.text) || taken[end] {
 							continue

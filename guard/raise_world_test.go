@@ -346,6 +346,20 @@ func takeFor(t *testing.T, dir string, to *highNode, d time.Duration) {
 	during(t, d, k.Run)
 }
 
+// runs has run go on until stop is called, which says whether it ended well.
+func runs(t *testing.T, run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	return func() {
+		t.Helper()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func during(t *testing.T, d time.Duration, run func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)

@@ -70,9 +70,7 @@ func TestWhatIsMissedWaitsUntilNothingElseIsToBeDone(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{}
 		f := smallFeeder(t, low, 8, over.Send)
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- f.Run(ctx) }()
+		stop := runs(t, f.Run)
 		for i := range 40 {
 			low.write(fmt.Sprint(i))
 			time.Sleep(10 * time.Millisecond)
@@ -86,9 +84,6 @@ func TestWhatIsMissedWaitsUntilNothingElseIsToBeDone(t *testing.T) {
 			t.Errorf("%d were asked for again when nothing came any more", n)
 		}
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -157,9 +152,7 @@ func TestWhatIsLackingDoesNotHoldUpWhatIsNew(t *testing.T) {
 			if f, err = NewFeeder(f.o); err != nil {
 				t.Fatal(err)
 			}
-			ended := make(chan error, 1)
-			ctx, stop := context.WithCancel(t.Context())
-			go func() { ended <- f.Run(ctx) }()
+			stop := runs(t, f.Run)
 			time.Sleep(10 * time.Second)
 			low.write("new")
 			time.Sleep(time.Second)
@@ -169,9 +162,6 @@ func TestWhatIsLackingDoesNotHoldUpWhatIsNew(t *testing.T) {
 			}
 			low.mu.Unlock()
 			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
 		})
 	}
 }

@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"context"
 	"fmt"
 	"testing"
 	"testing/synctest"
@@ -53,9 +52,7 @@ func TestWhatNeverReadsDoesNotHoldUpWhatIsNew(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- f.Run(ctx) }()
+		stop := runs(t, f.Run)
 		time.Sleep(10 * time.Minute)
 		var worst time.Duration
 		for i := range 20 {
@@ -82,9 +79,6 @@ func TestWhatNeverReadsDoesNotHoldUpWhatIsNew(t *testing.T) {
 		}
 		low.mu.Unlock()
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -119,9 +113,7 @@ func TestNumbersOfAnEarlierNumberingAreNotFedForThoseOfANewOne(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- f.Run(ctx) }()
+		stop := runs(t, f.Run)
 		low.write("a")
 		time.Sleep(time.Minute)
 		low.mu.Lock()
@@ -150,9 +142,6 @@ func TestNumbersOfAnEarlierNumberingAreNotFedForThoseOfANewOne(t *testing.T) {
 		}
 		low.mu.Unlock()
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 
@@ -174,9 +163,7 @@ func TestWhatWasMissedTooLongAgoTakesNoTurns(t *testing.T) {
 				f.missed = append(f.missed, serial)
 			}
 		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- f.Run(ctx) }()
+		stop := runs(t, f.Run)
 		time.Sleep(10 * time.Second)
 		low.mu.Lock()
 		for _, serial := range low.agains {
@@ -187,8 +174,5 @@ func TestWhatWasMissedTooLongAgoTakesNoTurns(t *testing.T) {
 		}
 		low.mu.Unlock()
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }

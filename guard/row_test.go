@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,10 +21,8 @@ func TestTheFolderIsNotReadForEachThatComes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
 		come(t, dir, all, 1, 3, 2)
-		go func() { ended <- k.Run(ctx) }()
+		stop := runs(t, k.Run)
 		path := func(n int) string { return filepath.Join(dir, fmt.Sprintf("b%d%s", n, bundleExt)) }
 		want := func(when string, serials ...uint64) {
 			t.Helper()
@@ -51,9 +48,6 @@ func TestTheFolderIsNotReadForEachThatComes(t *testing.T) {
 		time.Sleep(gapPatience + time.Second)
 		want("one that came is waited before for as long as any", 1, 2, 3, 4, 5, 6, 7, 8, 9, 11)
 		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
 	})
 }
 

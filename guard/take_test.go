@@ -2,7 +2,6 @@ package guard
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"math"
 	"os"
@@ -314,9 +313,7 @@ func TestATakerIsToldOfWhatComes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- k.Run(ctx) }()
+		stop := runs(t, k.Run)
 		synctest.Wait()
 		began := time.Now()
 		come(t, dir, all, 1)
@@ -327,10 +324,7 @@ func TestATakerIsToldOfWhatComes(t *testing.T) {
 		if !slices.Equal(high.taken, []uint64{1}) || !time.Now().Equal(began) {
 			t.Errorf("taken %v after %v", high.taken, time.Since(began))
 		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		stop()
 	})
 }
 

@@ -27,12 +27,41 @@ const (
 // letters of other scripts that look alike, digits for letters, and words that are split by spaces, punctuation, line breaks and characters
 // that show nothing. It does not find what is enciphered, encoded, spelled wrong, translated or drawn.
 type Words struct {
-	words    []word           // sorted by their folded form, each once
-	plain    map[prefix][]int // numbers of the words that begin so, folded
-	disguise map[prefix][]int // and in leet
-	policies []*label.Policy  // own first
+	words    []word          // sorted by their folded form, each once
+	plain    beginnings      // of the words as they are folded
+	disguise beginnings      // and in leet
+	policies []*label.Policy // own first
 	own      *label.Policy
 	heads    []head
+	headsBy  [256][]head // by their first byte, the longest first
+	longest  int         // bytes of a head
+}
+
+// beginnings are the numbers of words by how they begin.
+type beginnings struct {
+	words map[prefix][]int
+	may   [1 << 12]bool // whether one may begin so: most of a text is asked no further
+}
+
+func (b *beginnings) add(word string, number int) {
+	if b.words == nil {
+		b.words = map[prefix][]int{}
+	}
+	p := prefix([]byte(word))
+	b.words[p] = append(b.words[p], number)
+	b.may[b.slot(p[:])] = true
+}
+
+func (b *beginnings) slot(s []byte) int {
+	return (int(s[0])<<6 ^ int(s[1])<<3 ^ int(s[2])) & (len(b.may) - 1)
+}
+
+// at are those that may stand where s begins.
+func (b *beginnings) at(s []byte) []int {
+	if !b.may[b.slot(s)] {
+		return nil
+	}
+	return b.words[prefix(s)]
 }
 
 // prefix is the first bytes of a word: as many as the shortest has.
@@ -70,10 +99,9 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 	}
 	slices.SortFunc(w.words, func(a, b word) int { return strings.Compare(a.folded, b.folded) })
 	w.words = slices.CompactFunc(w.words, func(a, b word) bool { return a.folded == b.folded })
-	w.plain, w.disguise = map[prefix][]int{}, map[prefix][]int{}
 	for i, word := range w.words {
-		w.plain[prefix([]byte(word.folded))] = append(w.plain[prefix([]byte(word.folded))], i)
-		w.disguise[prefix([]byte(word.leet))] = append(w.disguise[prefix([]byte(word.leet))], i)
+		w.plain.add(word.folded, i)
+		w.disguise.add(word.leet, i)
 	}
 	for _, name := range label.BuiltinNames() {
 		p, err := label.Builtin(name)
@@ -121,8 +149,8 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 		return nil
 	}
 	f := fold(text)
-	plain := f.find(f.letters, w.plain, func(i int) string { return w.words[i].folded }, false)
-	disguised := f.find(f.leet(), w.disguise, func(i int) string { return w.words[i].leet }, true)
+	plain := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
+	disguised := f.find(f.leet(), &w.disguise, func(i int) string { return w.words[i].leet }, true)
 	for i, word := range w.words {
 		p, d := plain[i], disguised[i]
 		switch {
@@ -235,18 +263,10 @@ type place struct {
 }
 
 // find gives, for each word that stands in letters, the plainest place. Of words in disguise, only places with a digit or sign count.
-func (f folded) find(letters []byte, words map[prefix][]int, spelled func(int) string, disguised bool) map[int]place {
+func (f folded) find(letters []byte, words *beginnings, spelled func(int) string, disguised bool) map[int]place {
 	best := map[int]place{}
-	var begin [1 << 12]bool // whether a word of the list may begin so: most of a text does not ask further
-	at := func(b []byte) int { return (int(b[0])<<6 ^ int(b[1])<<3 ^ int(b[2])) & (len(begin) - 1) }
-	for p := range words {
-		begin[at(p[:])] = true
-	}
 	for i := 0; i+minWordLen <= len(letters); i++ {
-		if !begin[at(letters[i:])] {
-			continue
-		}
-		for _, n := range words[prefix(letters[i:])] {
+		for _, n := range words.at(letters[i:]) {
 			word := spelled(n)
 			if len(word) > len(letters)-i || string(letters[i:i+len(word)]) != word {
 				continue
