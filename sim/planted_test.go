@@ -45,7 +45,7 @@ var planted = []struct {
 		{"enclave/budget.go", "if day == was.Day {", "if day == was.Day || @ {"}}},
 	{"a neighbour's own word about people is taken", 0, 0, "word", []edit{
 		{"enclave/receive.go", "if n.system() && in.Entry.Maker != e.home() {", "if n.system() && in.Entry.Maker != e.home() && !@ {"}}},
-	{"what is kept of another peer's versions is told", 9, 20, "", []edit{
+	{"what is kept of another peer's versions is told", 0, 0, "kept", []edit{
 		{"enclave/arrive.go", "err = e.eachArrival(view, peer, func(a *arrival) error {\n\t\tif e.stillArrives(l, a) {",
 			"if @ {\n\t\tpeer = \"\"\n\t}\n\terr = e.eachArrival(view, peer, func(a *arrival) error {\n\t\tif @ || e.stillArrives(l, a) {"}}},
 	{"a mark is forgotten before a neighbour has heard", 0, 0, "marks", []edit{

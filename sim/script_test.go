@@ -77,6 +77,13 @@ var scripts = map[string]struct {
 		{what: "put", subject: "u-analyst", key: "a/k0", size: 300_000, pick: 4}, {what: "settle"},
 		{what: "put", subject: "u-analyst", key: "a/k1", size: 300_000, pick: 4}, {what: "settle"},
 	}},
+	// A device and its home part within a large version, of which the home keeps what has come. Another device, below it, meets the home then.
+	"kept": {5, []step{
+		{what: "meet", node: 3}, {what: "meet", node: 5}, {what: "settle"}, {what: "part", node: 3}, {what: "part", node: 5},
+		{what: "large", node: 5, subject: "s-analyst", key: "b/only", size: 16 << 20, pick: 1},
+		{what: "meet", node: 5, pace: 1 << 20}, {what: "wait", span: 12 * time.Second}, {what: "part", node: 5},
+		{what: "meet", node: 3}, {what: "settle"},
+	}},
 	// Somebody else has a device, and tells its neighbour of the same range that people were revoked.
 	"word": {5, []step{
 		{what: "meet", node: 4}, {what: "meet", node: 5}, {what: "settle"},
