@@ -203,12 +203,16 @@ func (p *pacer) finish(now time.Time, m mark, size int) {
 
 // start doubles the rate each round until a line shows, or until more brings no more.
 func (p *pacer) start(r round, passed, loss float64, size int) {
-	if p.line > p.rtt.least/16+2*p.aim(size) {
+	line := p.line > p.rtt.least/16+2*p.aim(size)
+	switch {
+	case line && r.limited: // what passed is what there was to send, and those that stood in line may have waited for a busy receiver
+		p.rate = max(passed, p.rate/2)
+		return
+	case line:
 		p.starting, p.rate, p.known = false, passed, passed
 		p.steer(r, passed, loss, size)
 		return
-	}
-	if r.limited {
+	case r.limited:
 		return
 	}
 	if through := passed * (1 - loss); through < 1.2*p.before {

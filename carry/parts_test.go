@@ -303,6 +303,35 @@ func TestAHopThatDropsInsteadOfQueuingIsNotFlooded(t *testing.T) {
 	}
 }
 
+// Two peers on a busy machine greet one another, a few datagrams now and then, which wait for their receiver to run. That says nothing of what the hop between
+// them passes: what comes after is sent as on any other.
+func TestAGreetingAmongTheBusyIsNotTakenForASlowHop(t *testing.T) {
+	const rate, trip, size, busy = 3_000_000.0, 2 * time.Millisecond, 1500, 8 * time.Millisecond
+	p := newPacer(trip)
+	clock := time.Unix(0, 0)
+	now, sent, free := clock, uint64(0), clock
+	send := func(held time.Duration, limited bool) {
+		p.sent(now, size)
+		sent += size
+		if free = free.Add(time.Duration(size / rate * float64(time.Second))); free.Before(now) {
+			free = now
+		}
+		came := free.Add(held)
+		p.arrived(came.Add(trip), now, clock, mark{uint32(came.Sub(clock).Microseconds()), now, sent}, 0, 1, size, limited)
+	}
+	send(0, true)
+	for range 60 {
+		now = now.Add(50 * time.Millisecond)
+		send(busy, true)
+	}
+	for end := now.Add(2 * time.Second); now.Before(end); now = now.Add(time.Duration(size / p.pacing() * float64(time.Second))) {
+		send(0, false)
+	}
+	if p.rate < 0.7*rate || p.rate > 1.3*rate {
+		t.Errorf("2 s after a greeting a hop of %.0f bytes a second is used at %.0f", rate, p.rate)
+	}
+}
+
 func TestADatagramIsLostWhenOvertakenOrOverdue(t *testing.T) {
 	at := func(ms int) time.Time { return time.Unix(0, 0).Add(time.Duration(ms) * time.Millisecond) }
 	lost := func(reorder uint64, answeredBy time.Time, acked uint64) (n int) {
