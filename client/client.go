@@ -88,12 +88,11 @@ func loopback(host string) bool {
 func transport(roots *x509.CertPool) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots},
-			TLSHandshakeTimeout: 10 * time.Second,
+			DialTLSContext:      dialTLS(roots),
+			WriteBufferSize:     writeBytes,
 			IdleConnTimeout:     time.Minute,
 			MaxIdleConnsPerHost: 16,
 			DisableCompression:  true,
-			ForceAttemptHTTP2:   true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -178,6 +178,7 @@ func newFace(l net.Listener, declared estate.Listener, a *authority, h http.Hand
 		scheme = "http"
 	} else {
 		inner = tls.NewListener(inner, a.config())
+		h = inWholes(h)
 	}
 	return &face{url: scheme + "://" + hostPort(address, declared), listen: inner, server: &http.Server{
 		Handler: h, MaxHeaderBytes: maxHeaderBytes, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout,
@@ -196,6 +197,39 @@ func withSteady(ctx context.Context, c net.Conn) context.Context {
 	}
 	return ctx
 }
+
+// inWholes has a larger piece of an answer leave by one write to the network: TLS makes a record of each 16 KiB, and whoever waits for them is woken by each
+// that is sent.
+func inWholes(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, ok := s3.GathererOf(r.Context()).(*steadyConn); ok {
+			w = wholeWriter{w, c}
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+type wholeWriter struct {
+	http.ResponseWriter
+	c *steadyConn
+}
+
+// Unwrap is for http.ResponseController.
+func (w wholeWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w wholeWriter) Write(p []byte) (int, error) {
+	if len(p) <= tlsRecord || !w.c.gather() {
+		return w.ResponseWriter.Write(p)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	if lost := w.c.Release(); err == nil {
+		err = lost
+	}
+	return n, err
+}
+
+// tlsRecord is the most that one record of TLS carries (RFC 8446 section 5.1).
+const tlsRecord = 16 << 10
 
 // hostPort is what a client dials: the first declared host where the listener takes every address.
 func hostPort(address string, declared estate.Listener) string {
@@ -275,19 +309,24 @@ func (c *steadyConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// maxGathered is what is kept of an answer to send it in one piece: one small enough for s3 to ask for it, with its head and TLS records.
-const maxGathered = 32 << 10
+// maxGathered is what is kept of an answer to send it in one piece: a chunk of content (keys.ChunkBytes), with its head and TLS records.
+const maxGathered = 68 << 10
 
 var gatherPool = sync.Pool{New: func() any { b := make([]byte, 0, maxGathered); return &b }}
 
 // Gather keeps what is written from here on, until Release sends it in one piece. net/http sends a small answer in
 // two, and whoever waits for it wakes twice.
-func (c *steadyConn) Gather() {
+func (c *steadyConn) Gather() { c.gather() }
+
+// gather says whether it has begun: false is that the connection gathers already.
+func (c *steadyConn) gather() bool {
 	c.outMu.Lock()
 	defer c.outMu.Unlock()
-	if c.gathered == nil {
-		c.gathered = gatherPool.Get().(*[]byte)
+	if c.gathered != nil {
+		return false
 	}
+	c.gathered = gatherPool.Get().(*[]byte)
+	return true
 }
 
 // Release sends what was gathered; what is written after it goes out at once again.

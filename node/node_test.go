@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -345,79 +344,6 @@ func TestCertificatesAreMadeAnewBeforeTheyEnd(t *testing.T) {
 	if err != nil || !again.cert.Equal(a.cert) {
 		t.Errorf("a restart made another authority: %v", err)
 	}
-}
-
-func TestASlowClientIsCutAndASlowLinkIsNot(t *testing.T) {
-	server, client := net.Pipe()
-	defer client.Close()
-	c := &steadyConn{Conn: server}
-	c.SetReadDeadline(time.Now().Add(-time.Second))
-	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a bound in the past: got %v, want it kept", err)
-	}
-	c.SetReadDeadline(time.Time{})
-	go client.Write([]byte("x"))
-	if n, err := c.Read(make([]byte, 1)); n != 1 || err != nil {
-		t.Errorf("got %d, %v", n, err)
-	}
-}
-
-// sent is a connection that keeps each write to it.
-type sent struct {
-	net.Conn
-	writes []string
-}
-
-func (s *sent) Write(p []byte) (int, error) {
-	s.writes = append(s.writes, string(p))
-	return len(p), nil
-}
-
-func (s *sent) SetWriteDeadline(time.Time) error { return nil }
-
-func TestWhatAConnectionGathersGoesOutInOnePieceAndInOrder(t *testing.T) {
-	out := new(sent)
-	c := &steadyConn{Conn: out}
-	write := func(s string) {
-		t.Helper()
-		if n, err := c.Write([]byte(s)); n != len(s) || err != nil {
-			t.Fatalf("got %d, %v", n, err)
-		}
-	}
-	want := func(writes ...string) {
-		t.Helper()
-		if !slices.Equal(out.writes, writes) {
-			t.Fatalf("got %d writes %.60q, want %d", len(out.writes), out.writes, len(writes))
-		}
-	}
-	write("first ")
-	want("first ")
-	c.Gather()
-	c.Gather()
-	write("head ")
-	write("body ")
-	want("first ")
-	if err := c.Release(); err != nil {
-		t.Fatal(err)
-	}
-	want("first ", "head body ")
-	if err := c.Release(); err != nil {
-		t.Fatal(err)
-	}
-	write("last")
-	want("first ", "head body ", "last")
-
-	out.writes = nil
-	c.Gather()
-	full, more := strings.Repeat("x", maxGathered), "y"
-	write(full)
-	want()
-	write(more) // one byte over what is kept
-	want(full, more)
-	if err := c.Release(); err != nil {
-		t.Fatal(err)
-	}
-	want(full, more)
 }
 
 func TestLogsAreBounded(t *testing.T) {

@@ -16,11 +16,17 @@ func WithGatherer(ctx context.Context, g Gatherer) context.Context {
 	return context.WithValue(ctx, gathererKey{}, g)
 }
 
+// GathererOf is the connection of a request, nil where it does not gather.
+func GathererOf(ctx context.Context) Gatherer {
+	g, _ := ctx.Value(gathererKey{}).(Gatherer)
+	return g
+}
+
 // inOnePiece sends what write writes, with the head of the answer, at once where the connection can. On HTTP/2 a connection carries
 // other answers beside this one, and is left alone.
 func (c *call) inOnePiece(write func() error) (err error) {
-	g, ok := c.ctx.Value(gathererKey{}).(Gatherer)
-	if !ok || c.r.ProtoMajor != 1 {
+	g := GathererOf(c.ctx)
+	if g == nil || c.r.ProtoMajor != 1 {
 		return write()
 	}
 	g.Gather()

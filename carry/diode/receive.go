@@ -6,6 +6,8 @@ import (
 	"net"
 	"sync"
 
+	"golang.org/x/net/ipv4"
+
 	"redoubt"
 )
 
@@ -17,14 +19,43 @@ type Source interface {
 	Close() error
 }
 
-// queued is how many datagrams wait for the disk: 10 ms at 1 Gbit/s and 1.2 MB at the default size, 32 MiB at the greatest.
-const queued = 1024
+// A batch is what one call of the kernel gives: as many datagrams as are there, up to so many. So many batches wait for the disk, 32 MiB at most.
+const (
+	batched = 16
+	queued  = 64
+)
+
+// batch are datagrams that came together.
+type batch struct {
+	all []ipv4.Message // each with room for one
+	n   int            // that many came
+}
+
+func newBatch() any {
+	b := &batch{all: make([]ipv4.Message, batched)}
+	room := make([]byte, batched*(MaxDatagram+1))
+	for i := range b.all {
+		b.all[i].Buffers = [][]byte{room[i*(MaxDatagram+1) : (i+1)*(MaxDatagram+1)]}
+	}
+	return b
+}
+
+// read fills b with what has come, one at least.
+func (b *batch) read(from Source) (err error) {
+	if s, ok := from.(*udpSource); ok {
+		b.n, err = s.batches.ReadBatch(b.all, 0)
+		return err
+	}
+	b.n = 1
+	b.all[0].N, _, err = from.ReadFrom(b.all[0].Buffers[0])
+	return err
+}
 
 // Receive takes datagrams from a source until ctx ends, and closes the source. It returns nil then, with everything that was read
 // staged; an error is the source's.
 func (s *Stage) Receive(ctx context.Context, from Source) error {
-	full := make(chan []byte, queued)
-	free := sync.Pool{New: func() any { return new([MaxDatagram + 1]byte) }} // as many as wait at most: those that come are taken at once, as a rule
+	full := make(chan *batch, queued)
+	free := sync.Pool{New: newBatch} // as many as wait at most: those that come are taken at once, as a rule
 	defer context.AfterFunc(ctx, func() { from.Close() })()
 	defer from.Close()
 	var fault error
@@ -32,20 +63,21 @@ func (s *Stage) Receive(ctx context.Context, from Source) error {
 	reading.Go(func() {
 		defer close(full)
 		for {
-			read := free.Get().(*[MaxDatagram + 1]byte)
-			n, _, err := from.ReadFrom(read[:])
-			if err != nil {
+			b := free.Get().(*batch)
+			if err := b.read(from); err != nil {
 				if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 					fault = &redoubt.Error{Op: "diode.Receive", Kind: redoubt.Unavailable, Err: err}
 				}
 				return
 			}
-			full <- read[:n]
+			full <- b
 		}
 	})
 	for b := range full {
-		s.Take(b)
-		free.Put((*[MaxDatagram + 1]byte)(b[:MaxDatagram+1]))
+		for i := range b.all[:b.n] {
+			s.Take(b.all[i].Buffers[0][:b.all[i].N])
+		}
+		free.Put(b)
 	}
 	reading.Wait()
 	s.Settle()

@@ -3,6 +3,8 @@ package diode
 import (
 	"net"
 
+	"golang.org/x/net/ipv4"
+
 	"redoubt"
 )
 
@@ -72,5 +74,11 @@ func Listen(address string) (Source, net.Addr, error) {
 	}
 	_ = c.(*net.UDPConn).SetReadBuffer(receiveBuffer) // less is less
 	widen(c.(*net.UDPConn), receiveBuffer)
-	return c, c.LocalAddr(), nil
+	return &udpSource{c, ipv4.NewPacketConn(c)}, c.LocalAddr(), nil
+}
+
+// udpSource gives several datagrams a call, of either protocol.
+type udpSource struct {
+	net.PacketConn
+	batches *ipv4.PacketConn
 }
