@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"time"
 
 	"redoubt"
 )
@@ -33,7 +34,7 @@ func (t *Taker) bring(ctx context.Context, b spooled) (*bringing, error) {
 	go func() {
 		defer close(one.done)
 		defer f.Close()
-		_, one.err = t.o.Target.TakeRaise(ctx, t.o.Guard, &inTurn{ctx: ctx, r: f, size: b.bytes, left: b.bytes - 1, turn: one.turn, sent: sync.OnceFunc(func() { close(one.sent) })})
+		_, one.err = t.o.Target.TakeRaise(ctx, t.o.Guard, &inTurn{ctx: ctx, r: f, behind: t.o.Behind, size: b.bytes, left: b.bytes - 1, turn: one.turn, sent: sync.OnceFunc(func() { close(one.sent) })})
 	}()
 	return one, nil
 }
@@ -93,19 +94,29 @@ func (t *Taker) dropAhead() {
 
 // inTurn reads a file, and what is behind its first left bytes when its turn has come.
 type inTurn struct {
-	ctx  context.Context
-	r    io.Reader
-	size int64
-	left int64
-	turn <-chan struct{}
-	sent func()
+	ctx    context.Context
+	r      io.Reader
+	behind func() bool
+	size   int64
+	left   int64
+	turn   <-chan struct{}
+	sent   func()
 }
+
+// What is on the road is read before what waits is handed over, for it would be lost: each piece waits as long as the road is behind, but so long at most.
+const (
+	roadFirst = 2
+	roadPause = time.Millisecond
+)
 
 // BytesInAll tells package client how long the request is.
 func (i *inTurn) BytesInAll() int64 { return i.size }
 
 func (i *inTurn) Read(p []byte) (int, error) {
 	if i.left > 0 {
+		for waited := 0; waited < roadFirst && i.behind(); waited++ {
+			wait(i.ctx, roadPause)
+		}
 		n, err := i.r.Read(p[:min(int64(len(p)), i.left)])
 		i.left -= int64(n)
 		return n, err

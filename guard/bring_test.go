@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,4 +153,20 @@ func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWhatIsOnTheRoadIsReadFirst: a piece of what is handed over waits while the road is behind, and goes all the same where it stays so.
+func TestWhatIsOnTheRoadIsReadFirst(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		began, behindFor := time.Now(), time.Duration(0)
+		i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdef"), left: 5, turn: make(chan struct{}), sent: func() {},
+			behind: func() bool { return time.Since(began) < behindFor }}
+		for _, c := range []struct{ behind, waits time.Duration }{{0, 0}, {roadPause / 2, roadPause}, {time.Hour, roadFirst * roadPause}} {
+			began, behindFor = time.Now(), c.behind
+			n, err := i.Read(make([]byte, 1))
+			if waited := time.Since(began); n != 1 || err != nil || waited != c.waits {
+				t.Errorf("with the road behind for %v a piece of %d bytes went after %v, %v; want 1 after %v", c.behind, n, waited, err, c.waits)
+			}
+		}
+	})
 }

@@ -23,7 +23,9 @@ type TakerOptions struct {
 	Drop func(path string) error
 	// Taken removes one that the node has. nil: os.Remove.
 	Taken func(path string) error
-	Log   *slog.Logger
+	// Behind says whether more is on the road than is read of it. nil: never.
+	Behind func() bool
+	Log    *slog.Logger
 }
 
 // gapPatience is how long a number that is lacking is waited for, from when what is behind it came, before that is taken: longer than the first
@@ -66,6 +68,9 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	}
 	if o.Taken == nil {
 		o.Taken = os.Remove
+	}
+	if o.Behind == nil {
+		o.Behind = func() bool { return false }
 	}
 	s, err := openSpool(o.Dir)
 	if err != nil {

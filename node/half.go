@@ -155,7 +155,8 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	open := make(chan struct{}) // it is: what it finds when it is opened may be dropped already
 	drop := func(path string) error { <-open; return stage.Drop(path) }
 	taken := func(path string) error { <-open; return stage.Taken(path) }
-	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Taken: taken, Log: log})
+	behind := func() bool { <-open; return stage.Behind() }
+	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Taken: taken, Behind: behind, Log: log})
 	if err != nil {
 		return err
 	}

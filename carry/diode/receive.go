@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 
 	"golang.org/x/net/ipv4"
 
@@ -51,6 +52,13 @@ func (b *batch) read(from Source) (err error) {
 	return err
 }
 
+// behindFor is how long a full batch says that more is waiting.
+const behindFor = 5 * time.Millisecond
+
+// Behind says whether more waits to be read than comes by one call. What the kernel has no room for is lost: whoever has other work for the processor
+// lets that wait.
+func (s *Stage) Behind() bool { return time.Now().UnixNano()-s.behind.Load() < int64(behindFor) }
+
 // Receive takes datagrams from a source until ctx ends, and closes the source. It returns nil then, with everything that was read
 // staged; an error is the source's.
 func (s *Stage) Receive(ctx context.Context, from Source) error {
@@ -69,6 +77,9 @@ func (s *Stage) Receive(ctx context.Context, from Source) error {
 					fault = &redoubt.Error{Op: "diode.Receive", Kind: redoubt.Unavailable, Err: err}
 				}
 				return
+			}
+			if b.n == batched {
+				s.behind.Store(time.Now().UnixNano())
 			}
 			full <- b
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"runtime"
 	"os"
 	"syscall"
 	"testing"
@@ -142,3 +143,37 @@ type broken struct{}
 
 func (broken) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, os.ErrPermission }
 func (broken) Close() error                           { return nil }
+
+// TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce: what waited in the kernel is told by a full batch.
+func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
+	for _, wait := range []int64{batched - 1, 3 * batched} {
+		p := newPost(t)
+		from, at, err := Listen("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := net.Dial("udp", at.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range wait {
+			if _, err := c.Write([]byte("nothing of ours")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- p.Receive(ctx, from) }()
+		for p.Counts().Foreign < wait {
+			runtime.Gosched()
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if told := p.behind.Load() != 0; told != (wait > batched) {
+			t.Errorf("with %d datagrams waiting, that it is behind was told: %v", wait, told)
+		}
+		c.Close()
+	}
+}

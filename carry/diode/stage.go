@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"redoubt"
@@ -103,6 +104,8 @@ type Stage struct {
 	told    time.Time     // when something was told that is told seldom
 	faulted time.Time     // when a fault was told of
 	ended   chan struct{} // the mender's
+
+	behind atomic.Int64 // when the last batch came that was full, ns since 1970
 
 	saving sync.Mutex    // one saves at a time; before mu
 	drop   sync.Mutex    // one is dropped at a time; before saving

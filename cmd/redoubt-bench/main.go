@@ -38,6 +38,7 @@ func main() {
 	flag.BoolVar(&o.fromHome, "from-home", false, "with -nodes: what is put at the home goes to the device, instead of the other way")
 	lan := flag.Bool("lan", false, "instead: measure what a device takes over a fast link against what the same store takes from clients")
 	raise := flag.Bool("raise", false, "instead: measure what a guard raises into a higher enclave against what the lower store takes from clients")
+	flag.BoolVar(&o.fresh, "fresh", false, "with -raise: do not touch the memory first that a run will need; a virtual machine may be given it only then")
 	flag.Float64Var(&o.share, "share", 0, "with -raise: every server has this share of a processor, as if each had a machine of its own (needs root)")
 	timing := flag.Bool("timing", false, "instead: measure how well a low listener can tell by latency what lies above it and goes on there")
 	jobs := flag.Bool("jobs", false, "instead: measure how soon jobs start, how many a second run, and what they read and write against the S3 path")
@@ -78,6 +79,7 @@ type options struct {
 	nodes                                string
 	full, fromHome                       bool
 	prefix                               []string  // what the server is run under
+	fresh                                bool      // memory is not touched before a run
 	share                                float64   // of a processor, of each server; 0: what it gets
 	machines                             *machines // by that share; nil: none
 }

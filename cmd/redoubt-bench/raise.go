@@ -135,6 +135,11 @@ func (r *raising) costs(since []time.Duration, versions int) (each []float64) {
 
 // whilePut puts a load below while the guard raises it.
 func (r *raising) whilePut(ctx context.Context, o options, prefix string, size, n int) (f raiseFigure, err error) {
+	begin, err := o.warm(size, n)
+	if err != nil {
+		return f, err
+	}
+	begin()
 	before, began := r.cpus(), time.Now()
 	stored, below, err := r.put(ctx, o, prefix, size, n)
 	if err == nil {
@@ -156,6 +161,11 @@ func (r *raising) catchUp(ctx context.Context, o options, prefix string, size, n
 	if err != nil {
 		return f, err
 	}
+	begin, err := o.warm(size, n)
+	if err != nil {
+		return f, err
+	}
+	defer begin()
 	if _, err := r.call(ctx, "up", "--detach"); err != nil {
 		return f, err
 	}
@@ -165,6 +175,7 @@ func (r *raising) catchUp(ctx context.Context, o options, prefix string, size, n
 	if err := awaitAbove(ctx, r.high, key(prefix, 0, 0)); err != nil {
 		return f, err
 	}
+	begin()
 	before, began := r.cpus(), time.Now()
 	there, err := listed(r.high, raisedBench, prefix)
 	if err == nil && there >= stored {
