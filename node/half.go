@@ -99,11 +99,11 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 		return err
 	}
 	defer road.socket.Close()
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool) error {
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool, between func(context.Context) error) error {
 		if whole, is := b.Bytes(); is {
-			return road.send(ctx, diode.InMemory(whole), b.Size(), again)
+			return road.send(ctx, diode.InMemory(whole), b.Size(), again, between)
 		}
-		return road.send(ctx, b, b.Size(), again)
+		return road.send(ctx, b, b.Size(), again, between)
 	}})
 	if err != nil {
 		return err
@@ -136,8 +136,9 @@ func dialRoad(c HalfConfig, key []byte) (*oneWay, error) {
 	return &oneWay{s, socket, pace}, nil
 }
 
-// send sends one, that was sent before (again) with time.
-func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again bool) error {
+// send sends one, that was sent before (again) with time. between may send others meanwhile, each at its own pace; nil: none.
+func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again bool, between func(context.Context) error) error {
+	defer s.Pace(s.Rate) // of the one between whose datagrams this is sent
 	if s.Pace(s.pace); again {
 		s.Pace(max(s.pace/calm, diode.MinRate))
 	}
@@ -145,6 +146,7 @@ func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again b
 	if err != nil {
 		return err
 	}
+	load.Between = between
 	return s.Send(ctx, load, nil)
 }
 

@@ -65,7 +65,7 @@ func TestALowHalfHearsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer low.socket.Close()
-	if err := low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), false); err != nil {
+	if err := low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	above.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -193,7 +193,7 @@ func TestWhatIsTooLargeForTheDiskAboveIsToldOfByTheSettingThatHelps(t *testing.T
 			t.Fatal(err)
 		}
 		for said := false; !said; {
-			_ = low.send(ctx, bytes.NewReader(file.Bytes()), int64(file.Len()), false)
+			_ = low.send(ctx, bytes.NewReader(file.Bytes()), int64(file.Len()), false, nil)
 			select {
 			case line := <-log:
 				said = strings.Contains(line, c.says)
@@ -276,5 +276,37 @@ func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 		if string(c.Seed) != "seed of "+side || c.Card.Node != redoubt.NodeName(side) || filepath.Base(c.Dir) != side {
 			t.Errorf("the half of %s is told %s", side, raw)
 		}
+	}
+}
+
+// TestWhatIsSentBetweenHasItsOwnPace, and what it is sent between goes on at its own.
+func TestWhatIsSentBetweenHasItsOwnPace(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.Close()
+	low, err := dialRoad(HalfConfig{Road: above.LocalAddr().String(), Pace: 800_000_000}, make([]byte, diode.KeyBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer low.socket.Close()
+	var paces []int64
+	note := func(context.Context) error { paces = append(paces, low.Rate); return nil }
+	err = low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), true, func(ctx context.Context) error {
+		if len(paces) > 0 {
+			return note(ctx)
+		}
+		return errors.Join(note(ctx), low.send(ctx, bytes.NewReader(raw), int64(len(raw)), false, note))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(paces); n < 6 || n%2 != 0 || paces[0] != 100_000_000 || paces[1] != 800_000_000 || paces[n/2] != 800_000_000 || paces[n/2+1] != 100_000_000 || paces[n-1] != 100_000_000 {
+		t.Errorf("they are sent at %v", paces)
 	}
 }
