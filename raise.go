@@ -17,7 +17,7 @@ type RaiseStatus struct {
 	At       time.Time    `json:"at,omitzero"`        // when that was made
 	Gaps     []NumberSpan `json:"gaps,omitempty"`     // at the higher end: what never came. A person at the lower end feeds it again
 	Blocked  string       `json:"blocked,omitempty"`  // why the next one is not taken, as a quota or a disk; at the lower end: why it is not made, as a version that does not read
-	Unread   int          `json:"unread,omitempty"`   // at the lower end: versions that were passed over, for they did not read
+	Unread   int          `json:"unread,omitempty"`   // at the lower end: versions that were passed over, for they did not read, or are larger than a bundle
 	Awaiting bool         `json:"awaiting,omitempty"` // at the lower end: the guard has not said that it has the last one
 }
 
@@ -25,7 +25,7 @@ type RaiseStatus struct {
 type RaisedBundle struct {
 	Spans []JournalSpan      // of the journal; none, where it holds again what an earlier one held
 	Held  map[string][]Stamp // by label sets
-	// Unread is what it was to hold and is left out of, for it is Corrupt; by label sets. The spans are over it as well.
+	// Unread is what it was to hold and is left out of, for it is Corrupt or larger than any bundle; by label sets. The spans are over it as well.
 	Unread map[string][]Stamp
 	Void   []uint64 // numbers of which it says that they are
 }

@@ -58,10 +58,14 @@ func (c *Client) With(token string) *Client {
 	return &d
 }
 
-// AnswersWithin has every call fail to which the node, asked in full, does not begin to answer in time. It is called before any other.
+// AnswersWithin has every call fail to which the node, asked in full, does not begin to answer in time. It is called before any other. What a node is told to
+// take as a whole it may take slowly: it has the time that slowTaking gives it, where that is more.
 func (c *Client) AnswersWithin(d time.Duration) {
 	c.http.Transport.(*http.Transport).ResponseHeaderTimeout = d
 }
+
+// slowTaking is how many bytes a second a node takes at least of what it verifies, opens and keeps before it answers.
+const slowTaking = 4 << 20
 
 // Close closes connections that are idle.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -156,7 +160,15 @@ func (c *Client) requestWith(ctx context.Context, method, path, typ string, body
 	if c.token != "" {
 		req.Header.Set("Authorization", "Bearer "+c.token)
 	}
-	res, err := c.http.Do(req)
+	do := c.http
+	usual, slow := do.Transport.(*http.Transport), time.Duration(req.ContentLength/slowTaking)*time.Second
+	if usual.ResponseHeaderTimeout > 0 && slow > usual.ResponseHeaderTimeout {
+		patient := usual.Clone() // with a connection of its own, which ends with the request
+		patient.ResponseHeaderTimeout = slow
+		patient.DisableKeepAlives = true
+		do = &http.Client{Transport: patient, CheckRedirect: do.CheckRedirect}
+	}
+	res, err := do.Do(req)
 	if err != nil {
 		return nil, unreachable(op, err)
 	}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"redoubt"
 	"redoubt/api"
@@ -264,5 +266,36 @@ func TestAGuardIsGivenNoMoreThanAReleaseMayHave(t *testing.T) {
 		if fits != (err == nil) || fits && o.Version().SizeBytes != int64(n) {
 			t.Errorf("%d bytes: %v", n, err)
 		}
+	}
+}
+
+// inAll is a body whose length is told before it comes.
+type inAll struct{ io.Reader }
+
+func (inAll) BytesInAll() int64 { return slowTaking }
+
+// TestWhatIsLargeMayBeTakenSlowly: the time that a node has for its answer grows with what it is told to take.
+func TestWhatIsLargeMayBeTakenSlowly(t *testing.T) {
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		select { // longer than a question may take, and far from what this one may
+		case <-time.After(100 * time.Millisecond):
+		case <-r.Context().Done():
+		}
+		_, _ = io.WriteString(w, `{"serial":3,"missing":0}`)
+	}))
+	defer srv.Close()
+	c, err := New(srv.URL, roots(srv), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.AnswersWithin(10 * time.Millisecond)
+	g := Guard{As: func(context.Context) (*Client, error) { return c, nil }}
+	if _, err := g.TakeRaise(t.Context(), redoubt.Credential{}, inAll{bytes.NewReader(make([]byte, slowTaking))}); err != nil {
+		t.Errorf("a large bundle is given no time: %v", err)
+	}
+	if _, err := g.TakeRaise(t.Context(), redoubt.Credential{}, bytes.NewReader([]byte("small"))); redoubt.KindOf(err) != redoubt.Unavailable {
+		t.Errorf("a small one is waited for for as long: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func TestAGuardRaisesAndReleasesFromEndToEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, b *guard.Outgoing, _ bool) error {
+		f, err := guard.NewFeeder(guard.FeederOptions{High: high.name, Guard: low.as(c.guardOf(low), ""), Source: c.files[low], Dir: t.TempDir(), Send: func(_ context.Context, b *guard.Outgoing, _ bool, _ func(context.Context) error) error {
 			raw, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
 			coming := filepath.Join(above, ".coming")
 			if err == nil {

@@ -11,7 +11,7 @@ import (
 	"redoubt/label"
 )
 
-// What a raise passed over, for it did not read, is known of by the lower end until it was raised after all, or all is raised anew.
+// What a raise passed over, for it did not read or is larger than any bundle, is known of by the lower end until it was raised after all, or all is raised anew.
 
 // leftOut notes what was left out of the bundle that is made. What is left out of two, since the first came to nothing or was given again, counts once.
 func (r *handoverRecord) leftOut(unread map[string][]redoubt.Stamp) {
@@ -119,5 +119,5 @@ func (e *Enclave) withoutText(unread map[string][]redoubt.Stamp) string {
 	if n > shownUnread {
 		more = " …"
 	}
-	return fmt.Sprintf(", without %d that do not read: %s%s", n, strings.Join(names, " "), more)
+	return fmt.Sprintf(", without %d that do not read or are larger than a bundle: %s%s", n, strings.Join(names, " "), more)
 }

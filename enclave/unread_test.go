@@ -71,7 +71,7 @@ func TestADamagedVersionHoldsNoRaiseUpAndIsToldOf(t *testing.T) {
 			}
 			name, told := c.unclass.ids.token(c.unclass.stampOf(bad)), false
 			err := c.unclass.SearchAudit(context.Background(), c.unclass.as("officer", ""), redoubt.AuditQuery{Action: redoubt.ActionHandRaise}, func(r redoubt.AuditRecord) error {
-				told = told || r.Allow && strings.Contains(r.Detail, "without 1 that do not read: "+name)
+				told = told || r.Allow && strings.Contains(r.Detail, "without 1 that do not read or are larger than a bundle: "+name)
 				return nil
 			})
 			if err != nil || !told {
@@ -248,7 +248,7 @@ func TestTheRecordNamesSomeOfWhatWasPassedOver(t *testing.T) {
 	}
 	for n, more := range map[int]bool{shownUnread: false, shownUnread + 1: true} {
 		got := c.unclass.withoutText(map[string][]redoubt.Stamp{"A": stamps[:1], "B": stamps[1:n]})
-		if !strings.HasPrefix(got, fmt.Sprintf(", without %d that do not read: ", n)) || strings.HasSuffix(got, "…") != more {
+		if !strings.HasPrefix(got, fmt.Sprintf(", without %d that do not read or are larger than a bundle: ", n)) || strings.HasSuffix(got, "…") != more {
 			t.Errorf("of %d: %q", n, got)
 		}
 	}

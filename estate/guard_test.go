@@ -75,12 +75,24 @@ func TestARoadIsOfOneMachineUnlessTheEstateSaysSo(t *testing.T) {
 	if n, _ := e.Node("low-high"); n.Guard.Road != (estate.Road{Pace: 2_000_000_000}) || n.Guard.Road.Apart() {
 		t.Errorf("got %+v", n.Guard.Road)
 	}
+	for text, want := range map[string]int64{"1GiB": estate.MinHold, "2TiB": 2 << 40, "1024TiB": estate.MaxHold} {
+		e, err := estate.Read([]byte(twoLevels("    road: {hold: "+text+"}\n")), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, _ := e.Node("low-high"); n.Guard.Road != (estate.Road{Hold: want}) {
+			t.Errorf("hold %s: got %+v", text, n.Guard.Road)
+		}
+	}
 	for road, why := range map[string]string{
 		"{listen: \"10.9.0.2:4790\"}": "in an exercise both halves",
 		"{from: 10.9.0.1}":            "leads to another machine",
 		"{pace: 999kbit}":             "is not a pace",
 		"{pace: 11Gbit}":              "is not a pace",
 		"{pace: 1}":                   "is not a pace",
+		"{hold: 1023MiB}":             "holds 1GiB to",
+		"{hold: 1025TiB}":             "holds 1GiB to",
+		"{hold: much}":                "is not a size",
 	} {
 		if _, err := estate.Read([]byte(twoLevels("    road: "+road+"\n")), nil); err == nil || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want %q", road, err, why)

@@ -14,6 +14,7 @@ type Road struct {
 	Listen string `json:"listen,omitempty"` // ADDRESS:PORT of the high half; with it the halves run apart, each by itself
 	From   string `json:"from,omitempty"`   // the address that the low half sends from; none: as the machine's routes say
 	Pace   int64  `json:"pace,omitempty"`   // bits a second; 0: as the guard chooses
+	Hold   int64  `json:"hold,omitempty"`   // bytes of disk that one bundle may take at the high half; 0: as its disk says
 }
 
 // Apart says whether the halves run each by itself, on a machine of its own.
@@ -23,6 +24,12 @@ func (r Road) Apart() bool { return r.Listen != "" }
 const (
 	MinPace = 1_000_000
 	MaxPace = 10_000_000_000
+)
+
+// What a road may be told to hold: no less than what comes together in memory, and no more than any disk has.
+const (
+	MinHold = 1 << 30
+	MaxHold = 1 << 50
 )
 
 var paceUnits = []struct {
@@ -69,7 +76,13 @@ func (r *reader) road(n *yaml.Node, path string) (road Road) {
 				road.From = ""
 			}
 		}},
-		field{"pace", false, func(n *yaml.Node, p string) { road.Pace = r.pace(n, p) }})
+		field{"pace", false, func(n *yaml.Node, p string) { road.Pace = r.pace(n, p) }},
+		field{"hold", false, func(n *yaml.Node, p string) {
+			if road.Hold = r.size(n, p); road.Hold != 0 && (road.Hold < MinHold || road.Hold > MaxHold) {
+				r.fault(n, p, "the high half holds 1GiB to 1024TiB", "write what the largest bundle takes, and a tenth more: 2TiB")
+				road.Hold = 0
+			}
+		}})
 	return road
 }
 

@@ -19,8 +19,9 @@ type FeederOptions struct {
 	Guard  redoubt.Credential
 	Source redoubt.RaiseSource
 	Dir    string // of its notes, and of bundles that are too large for memory; its own
-	// Send sends a bundle one way. It knows nothing of what arrives. again: it was sent before, and has time.
-	Send   func(ctx context.Context, b *Outgoing, again bool) error
+	// Send sends a bundle one way. It knows nothing of what arrives. again: it was sent before, and has time. It calls between again and again meanwhile, by
+	// whom other bundles are sent then; nil: there are none.
+	Send   func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error
 	Memory int64 // bytes of bundles that are held in memory; 0: DefaultMemory
 	Keep   int64 // bytes of those in files; 0: DefaultKeep
 	Log    *slog.Logger
@@ -46,6 +47,7 @@ type Feeder struct {
 	busy time.Time // when something new was sent last; of the one that sends, as the next is
 	turn time.Time // when something is repeated whatever comes,
 	ask  time.Time // and when something that was missed is asked for
+	held *Outgoing // it is being repeated, and is not let go of meanwhile
 
 	fresh chan struct{} // there is something to send
 	asks  chan struct{} // there is something to ask for, or room
@@ -271,10 +273,7 @@ func (f *Feeder) keep() error {
 // send sends what is new, in its order, then what is due once more.
 func (f *Feeder) send(ctx context.Context) error {
 	for ctx.Err() == nil {
-		went, err := f.sendNew(ctx)
-		if err == nil {
-			err = f.refeed()
-		}
+		went, err := f.news(ctx)
 		if err == nil {
 			err = f.repeat(ctx)
 		}
@@ -287,6 +286,21 @@ func (f *Feeder) send(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// news sends the next that waits, if one does, and takes what people asked for.
+func (f *Feeder) news(ctx context.Context) (went bool, err error) {
+	if went, err = f.sendNew(ctx); err != nil {
+		return went, err
+	}
+	return went, f.refeed()
+}
+
+// waits says whether something is to be sent that never was.
+func (f *Feeder) waits() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.waiting) > 0
 }
 
 // nextLook is how long there is nothing to do, as far as is known: until the first repeat is due.
@@ -315,7 +329,7 @@ func (f *Feeder) sendNew(ctx context.Context) (went bool, err error) {
 	if b == nil {
 		return false, nil
 	}
-	if err := f.o.Send(ctx, b, false); err != nil {
+	if err := f.o.Send(ctx, b, false, nil); err != nil {
 		if ctx.Err() == nil {
 			f.o.Log.Error("a bundle could not be sent", slog.String("kind", redoubt.KindOf(err).Error()))
 		}
@@ -338,13 +352,17 @@ func (f *Feeder) wasSent(b *Outgoing) error {
 			f.note.over(redoubt.NumberSpan{From: b.of, To: b.of})
 		}
 	}
-	for {
+	for i := 0; i < len(f.sent); {
 		m1, d1 := holds(f.waiting)
 		m2, d2 := holds(f.sent)
-		if len(f.sent) == 0 || m1+m2 <= f.o.Memory && d1+d2 <= f.o.Keep && len(f.sent) < maxHeldFiles*64 {
+		if m1+m2 <= f.o.Memory && d1+d2 <= f.o.Keep && len(f.sent) < maxHeldFiles*64 {
 			break
 		}
-		f.end(f.sent[0])
+		if f.sent[i] == f.held {
+			i++
+			continue
+		}
+		f.end(f.sent[i])
 	}
 	wake(f.asks)
 	return f.keep()

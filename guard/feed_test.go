@@ -336,9 +336,9 @@ func TestARepeatGivesWay(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{to: t.TempDir()}
 		began, cut := make(chan struct{}, 1000), 0
-		slow := func(ctx context.Context, b *Outgoing, again bool) error {
+		slow := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
 			if !again {
-				return over.Send(ctx, b, again)
+				return over.Send(ctx, b, again, between)
 			}
 			began <- struct{}{}
 			select {
@@ -346,7 +346,7 @@ func TestARepeatGivesWay(t *testing.T) {
 				cut++
 				return ctx.Err()
 			case <-time.After(time.Second):
-				return over.Send(ctx, b, again)
+				return over.Send(ctx, b, again, between)
 			}
 		}
 		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: slow})
@@ -387,7 +387,7 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 		faketime.Test(t, func(t *testing.T) {
 			low, over := newLowNode(t), &road{to: t.TempDir()}
 			var first, repeated int
-			send := func(ctx context.Context, b *Outgoing, again bool) error {
+			send := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
 				select {
 				case <-time.After(takes):
 				case <-ctx.Done():
@@ -398,7 +398,7 @@ func TestAWriterThatNeverRestsDoesNotStarveRepeats(t *testing.T) {
 				} else {
 					repeated++
 				}
-				return over.Send(ctx, b, again)
+				return over.Send(ctx, b, again, between)
 			}
 			one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
 			const kept = 60

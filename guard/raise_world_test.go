@@ -284,7 +284,7 @@ type road struct {
 	tell  func()
 }
 
-func (r *road) Send(_ context.Context, b *Outgoing, _ bool) error {
+func (r *road) Send(_ context.Context, b *Outgoing, _ bool, _ func(context.Context) error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fails > 0 {

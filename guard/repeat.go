@@ -25,11 +25,34 @@ const (
 // idle says whether nothing new was sent for a while.
 func (f *Feeder) idle(now time.Time) bool { return now.Sub(f.busy) >= repeats[0] }
 
+// giving has what is repeated in its turn give way to what is new: so that of a large bundle nobody has to wait for the end.
+type giving struct {
+	f     *Feeder
+	since time.Time // it gave way last then
+}
+
+// way sends what is new, if the repeat had its part of the time: for as long as there is something, but for the repeat's next part.
+func (g *giving) way(ctx context.Context) error {
+	const part = repeatEvery / repeatShare
+	if time.Since(g.since) < part || !g.f.waits() {
+		return nil
+	}
+	for until := time.Now().Add(repeatEvery - part); time.Now().Before(until); {
+		if went, err := g.f.news(ctx); err != nil {
+			return err
+		} else if !went {
+			break
+		}
+	}
+	g.since = time.Now()
+	return nil
+}
+
 // repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
-// whatever comes: a writer that never rests does not keep what was lost from ever coming.
+// whatever comes, which goes between: a writer that never rests does not keep what was lost from ever coming.
 func (f *Feeder) repeat(ctx context.Context) error {
 	began := time.Now()
-	turn := !began.Before(f.turn)
+	turn, gives := !began.Before(f.turn), giving{f, began}
 	for ctx.Err() == nil {
 		now := time.Now()
 		b := f.due(now)
@@ -37,18 +60,21 @@ func (f *Feeder) repeat(ctx context.Context) error {
 			f.turn = now.Add(repeatEvery)
 			return nil
 		}
-		within, end := ctx, func() {}
+		within, end, between := ctx, func() {}, gives.way
 		idle := len(f.fresh) == 0 && f.idle(now)
-		switch took := now.Sub(began); {
+		switch took := now.Sub(gives.since); {
 		case idle:
 			within, end = f.whileIdle(ctx)
+			between = nil
 		case !turn:
 			return nil
-		case took >= repeatEvery/repeatShare:
+		case now.Sub(began) >= repeatEvery/repeatShare:
 			f.turn = now.Add(max(repeatEvery, repeatShare*took))
 			return nil
 		}
-		_ = f.o.Send(within, b, idle) // a road that fails: it was sent once, and the next repeat follows
+		f.held = b
+		_ = f.o.Send(within, b, idle, between) // a road that fails: it was sent once, and the next repeat follows
+		f.held = nil
 		cut := within.Err() != nil
 		end()
 		if cut {

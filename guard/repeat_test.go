@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 	"testing"
@@ -14,7 +15,7 @@ import (
 )
 
 // smallFeeder is one in a folder of its own that has memory for so many bundles.
-func smallFeeder(t *testing.T, low *lowNode, held int, send func(context.Context, *Outgoing, bool) error) *Feeder {
+func smallFeeder(t *testing.T, low *lowNode, held int, send func(context.Context, *Outgoing, bool, func(context.Context) error) error) *Feeder {
 	t.Helper()
 	one, _ := low.bundle(redoubt.BundleMark{Numbering: [16]byte{1}, Serial: 1, Created: time.Now()}, [32]byte{}, "void[]|1")
 	f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: t.TempDir(), Send: send, Memory: int64(held)*int64(len(one)) + 2000})
@@ -92,14 +93,14 @@ func TestAFullRoadLeavesTurns(t *testing.T) {
 	faketime.Test(t, func(t *testing.T) {
 		low, over := newLowNode(t), &road{}
 		first, repeated := 0, 0
-		send := func(ctx context.Context, b *Outgoing, again bool) error {
+		send := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
 			wait(ctx, 100*time.Millisecond)
 			if over.sends(b.Mark.Serial) == 0 {
 				first++
 			} else {
 				repeated++
 			}
-			return over.Send(ctx, b, again)
+			return over.Send(ctx, b, again, between)
 		}
 		f := smallFeeder(t, low, 10, send)
 		writer := sync.WaitGroup{}
@@ -161,6 +162,106 @@ func TestWhatIsLackingDoesNotHoldUpWhatIsNew(t *testing.T) {
 				t.Errorf("%s: %d things that are new wait, and %d were asked for again", name, some, len(low.agains))
 			}
 			low.mu.Unlock()
+			stop()
+		})
+	}
+}
+
+// slowly is a road on which the first bundle takes 20 s when it is repeated, and each other one so many steps of 10 ms: between them others go.
+type slowly struct {
+	*road
+	steps int
+
+	mu       sync.Mutex
+	came     map[uint64]time.Time // when what is new was handed over
+	worst    time.Duration        // from then until it began to be sent
+	repeated bool                 // all of the first went again
+	changed  bool                 // what was sent became another meanwhile
+}
+
+// timed notes when each is handed over.
+type timed struct {
+	*lowNode
+	over *slowly
+}
+
+func (n timed) HandRaise(ctx context.Context, who redoubt.Credential, peer redoubt.NodeName, have redoubt.BundleMark, w io.Writer) (redoubt.BundleMark, error) {
+	m, err := n.lowNode.HandRaise(ctx, who, peer, have, w)
+	n.over.mu.Lock()
+	defer n.over.mu.Unlock()
+	n.over.came[m.Serial] = time.Now()
+	return m, err
+}
+
+func (s *slowly) Send(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+	read := func() string {
+		raw, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
+		return fmt.Sprint(string(raw), err)
+	}
+	was, steps, first := read(), s.steps, b.Mark.Serial == 1
+	s.mu.Lock()
+	if came, is := s.came[b.Mark.Serial]; is && s.sends(b.Mark.Serial) == 0 {
+		s.worst = max(s.worst, time.Since(came))
+	} else if first {
+		steps = 2000
+	}
+	s.mu.Unlock()
+	for range steps {
+		if between != nil {
+			if err := between(ctx); err != nil {
+				return err
+			}
+		}
+		if wait(ctx, 10*time.Millisecond); ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	s.repeated, s.changed = s.repeated || first && s.sends(1) > 0, s.changed || read() != was
+	s.mu.Unlock()
+	return s.road.Send(ctx, b, again, nil)
+}
+
+func (s *slowly) is() (repeated, changed bool, worst time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.repeated, s.changed, s.worst
+}
+
+// TestWhatIsNewWaitsForNoRepeatOfALargeBundle for longer than a part of a second, and the repeat comes to its end all the same: also where something new
+// waits at every moment, and where what is new leaves no room for what is being repeated.
+func TestWhatIsNewWaitsForNoRepeatOfALargeBundle(t *testing.T) {
+	for name, c := range map[string]struct {
+		every         time.Duration // something new is written
+		steps         int           // that each takes on the road
+		held          int           // bundles in memory
+		within, worst time.Duration
+	}{
+		"now and then":      {5 * time.Second, 1, 8, time.Minute, 300 * time.Millisecond},
+		"with room for six": {500 * time.Millisecond, 1, 6, time.Minute, 300 * time.Millisecond},
+		"without end":       {90 * time.Millisecond, 10, 40, 4 * time.Minute, 5 * time.Second},
+	} {
+		faketime.Test(t, func(t *testing.T) {
+			over := &slowly{road: &road{}, steps: c.steps, came: map[uint64]time.Time{}}
+			low := timed{newLowNode(t), over}
+			f := smallFeeder(t, low.lowNode, c.held, over.Send)
+			f.o.Source = low
+			stop := runs(t, f.Run)
+			repeated := false
+			for began := time.Now(); !repeated && time.Since(began) < c.within; repeated, _, _ = over.is() {
+				low.write("new")
+				time.Sleep(c.every)
+			}
+			_, changed, worst := over.is()
+			if !repeated {
+				t.Errorf("%s: it is not repeated within %v", name, c.within)
+			}
+			if worst > c.worst {
+				t.Errorf("%s: something new waited for %v", name, worst)
+			}
+			if changed {
+				t.Errorf("%s: what was sent became another in its midst", name)
+			}
 			stop()
 		})
 	}

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,7 +14,7 @@ import (
 	"redoubt/bundle"
 )
 
-// TakerOptions is what the high half of a raise is made of. All but Drop, Taken and Log is needed.
+// TakerOptions is what the high half of a raise is made of. All but Drop, Waiting, Taken, Behind and Log is needed.
 type TakerOptions struct {
 	High   redoubt.NodeName
 	Guard  redoubt.Credential
@@ -21,6 +22,8 @@ type TakerOptions struct {
 	Dir    string // where bundles come together: whole files appear in it
 	// Drop removes a file of them as if it had not come, so that it is taken when it is sent again. nil: removing it is enough.
 	Drop func(path string) error
+	// Waiting is how many bytes of whole bundles wait for the node at most: what comes beyond them is a gap, to be fed again. 0: DefaultWaiting.
+	Waiting int64
 	// Taken removes one that the node has. nil: os.Remove.
 	Taken func(path string) error
 	// Behind says whether more is on the road than is read of it. nil: never.
@@ -43,7 +46,7 @@ type Taker struct {
 	row   row
 	last  redoubt.BundleMark // the newest that was taken
 	came  chan struct{}
-	most  int64     // MaxWaiting
+	most  int64     // TakerOptions.Waiting
 	early int64     // aheadBytes
 	ahead *bringing // what follows the one that is being taken, on its way already
 	well  bool      // the last was taken: who takes nothing now is brought nothing ahead
@@ -53,7 +56,7 @@ const takenName = "taken.json"
 
 // Limits of what the high half keeps, whatever the low one sends.
 const (
-	MaxWaiting      = 64 << 30 // bytes of whole bundles that the node takes not yet; what comes beyond them is a gap, to be fed again
+	DefaultWaiting  = 64 << 30
 	maxRefusedBytes = 1 << 30
 	maxRefusedFiles = 256
 )
@@ -76,7 +79,7 @@ func NewTaker(o TakerOptions) (*Taker, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Taker{o: o, spool: s, row: row{spool: s, node: o.High}, came: make(chan struct{}, 1), most: MaxWaiting, early: aheadBytes}
+	t := &Taker{o: o, spool: s, row: row{spool: s, node: o.High}, came: make(chan struct{}, 1), most: cmp.Or(o.Waiting, DefaultWaiting), early: aheadBytes}
 	return t, errors.Join(hinted(o.Dir, takenName, &t.last, o.Log), t.takeBack())
 }
 
@@ -93,7 +96,8 @@ func (t *Taker) takeBack() error {
 func (t *Taker) Came(path string) {
 	t.row.add(path)
 	if held, err := t.row.held(); err == nil && held > t.most {
-		t.o.Log.Error("a bundle is dropped, for too much waits for the node: a person at the low side feeds it again", slog.String("file", filepath.Base(path)), slog.Int64("waiting", held))
+		t.o.Log.Error("a bundle is dropped, for too much waits for the node: have that take it, or give the high half more (road: {hold: SIZE} of the guard in the estate); a person at the low side feeds it again",
+			slog.String("file", filepath.Base(path)), slog.Int64("waiting", held), slog.Int64("most", t.most))
 		if err := t.o.Drop(path); err != nil { // then it waits too
 			t.o.Log.Error("a bundle cannot be dropped", slog.String("kind", redoubt.KindOf(err).Error()))
 		} else {

@@ -361,7 +361,9 @@ func TestWhatWaitsAndWhatWasRefusedIsBounded(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "b3"+bundleExt)); err != nil {
 		t.Fatalf("dropped where there is room: %v", err)
 	}
-	k.most = int64(len(all[1]))
+	if k, err = NewTaker(TakerOptions{High: "high", Dir: dir, Waiting: int64(len(all[1])), Drop: k.o.Drop}); err != nil {
+		t.Fatal(err)
+	}
 	k.Came(filepath.Join(dir, "b3"+bundleExt))
 	if left, err := filepath.Glob(filepath.Join(dir, "*"+bundleExt)); err != nil || len(left) != 2 {
 		t.Errorf("%q wait, want the newest dropped (%v)", left, err)

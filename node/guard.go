@@ -230,6 +230,7 @@ func (g *guardSide) half(side string) (HalfConfig, error) {
 		c.From = g.declared.Guard.Road.From
 		return c, nil
 	}
+	c.Hold = g.declared.Guard.Road.Hold
 	// A name and a public key is all that the high half is told of the other.
 	if pin, ok := g.declared.Guard.Pins[string(g.declared.Guard.Low)]; ok {
 		c.Low, c.LowKey = g.declared.Guard.Low, pin.Key

@@ -40,6 +40,7 @@ type HalfConfig struct {
 	RoadKey string           `json:"road_key"`
 	From    string           `json:"from,omitempty"` // of the low half: the address that it sends from
 	Pace    int64            `json:"pace,omitempty"` // bits a second
+	Hold    int64            `json:"hold,omitempty"` // of the high half: bytes of disk that one bundle may take; 0: as the disk says
 	Dir     string           `json:"dir"`
 }
 
@@ -98,11 +99,11 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 		return err
 	}
 	defer road.socket.Close()
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool) error {
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool, between func(context.Context) error) error {
 		if whole, is := b.Bytes(); is {
-			return road.send(ctx, diode.InMemory(whole), b.Size(), again)
+			return road.send(ctx, diode.InMemory(whole), b.Size(), again, between)
 		}
-		return road.send(ctx, b, b.Size(), again)
+		return road.send(ctx, b, b.Size(), again, between)
 	}})
 	if err != nil {
 		return err
@@ -135,8 +136,9 @@ func dialRoad(c HalfConfig, key []byte) (*oneWay, error) {
 	return &oneWay{s, socket, pace}, nil
 }
 
-// send sends one, that was sent before (again) with time.
-func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again bool) error {
+// send sends one, that was sent before (again) with time. between may send others meanwhile, each at its own pace; nil: none.
+func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again bool, between func(context.Context) error) error {
+	defer s.Pace(s.Rate) // of the one between whose datagrams this is sent
 	if s.Pace(s.pace); again {
 		s.Pace(max(s.pace/calm, diode.MinRate))
 	}
@@ -144,19 +146,25 @@ func (s *oneWay) send(ctx context.Context, file io.ReaderAt, size int64, again b
 	if err != nil {
 		return err
 	}
+	load.Between = between
 	return s.Send(ctx, load, nil)
 }
 
 // Of what is on the road so much comes together in memory at the high half: some bundles, so that one that lacks a part does not hold up the next.
 const staged = 128 << 20
 
+// leastHold is what the high half holds on its disk of what is on its way, however full that is: what comes together in memory becomes files, too.
+const leastHold = 256 << 20
+
 func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log *slog.Logger) error {
+	hold := cmp.Or(c.Hold, holdOf(c.Dir))
+	log.Info("the high half of the raise has room for what is on its way, and for twice as much that waits", slog.Int64("bytes", hold))
 	var stage *diode.Stage
 	open := make(chan struct{}) // it is: what it finds when it is opened may be dropped already
 	drop := func(path string) error { <-open; return stage.Drop(path) }
 	taken := func(path string) error { <-open; return stage.Taken(path) }
 	behind := func() bool { <-open; return stage.Behind() }
-	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Taken: taken, Behind: behind, Log: log})
+	t, err := guard.NewTaker(guard.TakerOptions{High: c.High, Target: at, Dir: c.Dir, Drop: drop, Waiting: 2 * hold, Taken: taken, Behind: behind, Log: log})
 	if err != nil {
 		return err
 	}
@@ -164,10 +172,13 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 	if err != nil || len(maker) != ed25519.PublicKeySize {
 		return &redoubt.Error{Op: "node.runHigh", Object: string(c.Low), Kind: redoubt.Invalid, Err: errors.New("the lower enclave's key is no Ed25519 public key")}
 	}
-	stage, err = diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, For: c.High, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
+	stage, err = diode.Open(c.Dir, diode.Options{Key: key, Memory: staged, Hold: hold, For: c.High, Makers: map[redoubt.NodeName]ed25519.PublicKey{c.Low: maker}, Tell: func(e diode.Event) {
 		switch {
 		case e.Kind == diode.Whole:
 			t.Came(e.File)
+		case e.Needs > 0:
+			log.Error("a bundle never comes, for it takes more than may be held: set road: {hold: SIZE} of the guard in the estate, and have a person at the low side feed it again",
+				slog.Uint64("serial", e.Sheet.To[0].Serial), slog.Int64("needs", e.Needs), slog.Int64("hold", hold))
 		case e.Kind != diode.Began: // an alarm (RULES 4.7)
 			log.Error("the road brought what is not as it should be", slog.String("event", string(e.Kind)), slog.String("kind", kindOf(e.Err)))
 		}

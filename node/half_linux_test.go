@@ -3,9 +3,11 @@ package node
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,12 +15,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 	"redoubt/carry/diode"
 	"redoubt/estate"
+	"redoubt/keys"
 )
 
 // waiting is how many bytes lie unread in the UDP socket with a local port, as the kernel says, and whether there is such a socket.
@@ -60,7 +65,7 @@ func TestALowHalfHearsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer low.socket.Close()
-	if err := low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), false); err != nil {
+	if err := low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), false, nil); err != nil {
 		t.Fatal(err)
 	}
 	above.SetReadDeadline(time.Now().Add(30 * time.Second))
@@ -133,10 +138,107 @@ func TestAHighHalfSaysNothing(t *testing.T) {
 	}
 }
 
+// spoken is what a log says, a line a message; it never waits.
+type spoken chan string
+
+func (s spoken) Write(line []byte) (int, error) {
+	select {
+	case s <- string(line):
+	default:
+	}
+	return len(line), nil
+}
+
+// TestWhatIsTooLargeForTheDiskAboveIsToldOfByTheSettingThatHelps, with the numbers to choose it by; what is not is brought to the node.
+func TestWhatIsTooLargeForTheDiskAboveIsToldOfByTheSettingThatHelps(t *testing.T) {
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := keys.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now().UTC().Truncate(time.Second)
+	var file bytes.Buffer
+	w, err := bundle.NewWriter(&file, bundle.Head{Kind: bundle.Journal, Estate: "example", Maker: "low", Created: now, Expires: now.Add(time.Hour), To: []bundle.Addressee{{Node: "high", Numbering: [16]byte{1}, Serial: 1}}},
+		[]keys.Recipient{id.Recipient()}, func(m []byte) ([]byte, error) { return ed25519.Sign(key, m), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Finish(nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		hold int64
+		says string
+	}{{100_000, "road: {hold: SIZE}"}, {0, "the node refused"}} { // there is none: that it is brought is enough
+		free, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		road := free.LocalAddr().String()
+		free.Close()
+		log, ended := make(spoken, 1000), make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() {
+			ended <- RunHalf(ctx, HalfConfig{Side: HalfHigh, Guard: "guard", High: "high", Low: "low", LowKey: base64.StdEncoding.EncodeToString(public), Road: road, RoadKey: hex.EncodeToString(make([]byte, 32)),
+				Hold: c.hold, Dir: t.TempDir()}, slog.New(slog.NewTextHandler(log, nil)))
+		}()
+		low, err := dialRoad(HalfConfig{Road: road}, make([]byte, diode.KeyBytes))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for said := false; !said; {
+			_ = low.send(ctx, bytes.NewReader(file.Bytes()), int64(file.Len()), false, nil)
+			select {
+			case line := <-log:
+				said = strings.Contains(line, c.says)
+				if said && c.hold > 0 && (!strings.Contains(line, "hold=100000") || !strings.Contains(line, "serial=1") || !strings.Contains(line, "needs=")) {
+					t.Errorf("it is told: %s", line)
+				}
+			case err := <-ended:
+				t.Fatal(err)
+			case <-time.After(20 * time.Millisecond): // it may not have listened yet
+			}
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		low.socket.Close()
+	}
+}
+
+// TestTheHighHalfHoldsWhatItsDiskHas: a quarter of what is free, and of what lies there already.
+func TestTheHighHalfHoldsWhatItsDiskHas(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "sparse"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil { // as one that is on its way: nothing of it is there
+		t.Fatal(err)
+	}
+	var fsys syscall.Statfs_t
+	if err := syscall.Statfs(dir, &fsys); err != nil {
+		t.Fatal(err)
+	}
+	if hold, all := holdOf(dir), int64(fsys.Blocks)*fsys.Bsize; hold < leastHold || hold > max(all/4, leastHold) {
+		t.Errorf("%d bytes are held on a disk of %d", hold, all)
+	}
+	if hold := holdOf(filepath.Join(dir, "none")); hold != leastHold {
+		t.Errorf("%d bytes are held where nothing is known", hold)
+	}
+}
+
 // TestAHalfIsToldOfItsOwnEnclaveAlone: what goes to its standard input holds nothing by which it could reach the other one.
 func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 	s := State{dir: t.TempDir()}
-	g := &guardSide{declared: estate.Node{Name: "guard", Kind: estate.KindGuard, Guard: &estate.GuardSpec{Low: "low", High: "high"}}, exercise: true, state: s, dir: s.NodeDir("guard"),
+	g := &guardSide{declared: estate.Node{Name: "guard", Kind: estate.KindGuard, Guard: &estate.GuardSpec{Low: "low", High: "high", Road: estate.Road{Hold: 5 << 40}}}, exercise: true, state: s, dir: s.NodeDir("guard"),
 		trusts: map[redoubt.NodeName]redoubt.Trusted{}, tell: func([]redoubt.Trusted, []int) {},
 		seeds: map[redoubt.NodeName][]byte{"low": []byte("seed of low"), "high": []byte("seed of high")}, road: roadConfig{Address: "127.0.0.1:9", Key: []byte("road")}}
 	for _, name := range []redoubt.NodeName{"low", "high"} {
@@ -159,6 +261,9 @@ func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 		if side == HalfHigh && c.LowKey != "key of low" || side == HalfLow && c.LowKey != "" { // public: by it bundles of nobody else are refused
 			t.Errorf("the half of %s is told the key %q to know bundles by", side, c.LowKey)
 		}
+		if c.Hold != map[string]int64{HalfHigh: 5 << 40}[side] {
+			t.Errorf("the half of %s is told to hold %d bytes", side, c.Hold)
+		}
 		c.LowKey = ""
 		if raw, err = json.Marshal(c); err != nil {
 			t.Fatal(err)
@@ -171,5 +276,37 @@ func TestAHalfIsToldOfItsOwnEnclaveAlone(t *testing.T) {
 		if string(c.Seed) != "seed of "+side || c.Card.Node != redoubt.NodeName(side) || filepath.Base(c.Dir) != side {
 			t.Errorf("the half of %s is told %s", side, raw)
 		}
+	}
+}
+
+// TestWhatIsSentBetweenHasItsOwnPace, and what it is sent between goes on at its own.
+func TestWhatIsSentBetweenHasItsOwnPace(t *testing.T) {
+	raw, err := os.ReadFile(filepath.Join("..", "bundle", "testdata", "vector", "small.rbundle"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	above, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer above.Close()
+	low, err := dialRoad(HalfConfig{Road: above.LocalAddr().String(), Pace: 800_000_000}, make([]byte, diode.KeyBytes))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer low.socket.Close()
+	var paces []int64
+	note := func(context.Context) error { paces = append(paces, low.Rate); return nil }
+	err = low.send(t.Context(), bytes.NewReader(raw), int64(len(raw)), true, func(ctx context.Context) error {
+		if len(paces) > 0 {
+			return note(ctx)
+		}
+		return errors.Join(note(ctx), low.send(ctx, bytes.NewReader(raw), int64(len(raw)), false, note))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(paces); n < 6 || n%2 != 0 || paces[0] != 100_000_000 || paces[1] != 800_000_000 || paces[n/2] != 800_000_000 || paces[n/2+1] != 100_000_000 || paces[n-1] != 100_000_000 {
+		t.Errorf("they are sent at %v", paces)
 	}
 }

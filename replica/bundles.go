@@ -60,6 +60,8 @@ type Bundles struct {
 	memory               chan *bytes.Buffer // for what is held there while it is imported
 	opened               bytes.Buffer       // of the one that imports: what is in it, in clear
 
+	one int64 // maxOne
+
 	raisesMu sync.Mutex
 	raises   map[redoubt.NodeName]*raisePlan
 }
@@ -75,7 +77,7 @@ func NewBundles(o BundleOptions) *Bundles {
 	if o.MaxBytes == 0 || o.MaxBytes > maxContent {
 		o.MaxBytes = maxContent
 	}
-	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), raises: map[redoubt.NodeName]*raisePlan{}}
+	b := &Bundles{o: o, importing: make(chan struct{}, 1), exporting: make(chan struct{}, 1), memory: make(chan *bytes.Buffer, stagedAtOnce), one: maxOne, raises: map[redoubt.NodeName]*raisePlan{}}
 	for range stagedAtOnce {
 		b.memory <- new(bytes.Buffer)
 	}

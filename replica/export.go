@@ -24,9 +24,10 @@ type exporter struct {
 	begun  map[string]redoubt.JournalSpan // of a raise: of what a part was handed over
 	again  map[string][]redoubt.Stamp     // of a raise: what to write instead of what is new; nil: nothing
 	held   map[string][]redoubt.Stamp     // of a raise: what was written
-	unread map[string][]redoubt.Stamp     // of one that is made with care: what was left out
+	unread map[string][]redoubt.Stamp     // of a raise: what was left out
 	retry  map[string][]redoubt.Stamp     // of a raise: what was left out of others, and is tried once more
 	tried  map[redoubt.Stamp]bool
+	one    int64                 // of a raise: the largest content of one version; what is larger is left out. 0: no limit
 	stamps int                   // of both
 	most   int64                 // of content in the bundle; 0: BundleOptions.MaxBytes
 	spans  []redoubt.JournalSpan // of a raise
@@ -199,8 +200,13 @@ const fetchBytes = 1 << 20
 // refs writes what they are about.
 func (x *exporter) refs(ctx context.Context, set string, refs []redoubt.JournalRef) error {
 	for len(refs) > 0 {
+		if x.oversized(refs[0]) {
+			x.unread[set], refs = append(x.unread[set], refs[0].Stamp), refs[1:]
+			x.stamps++
+			continue
+		}
 		var stamps []redoubt.Stamp
-		for left := int64(fetchBytes); len(stamps) < len(refs); {
+		for left := int64(fetchBytes); len(stamps) < len(refs) && !x.oversized(refs[len(stamps)]); {
 			r := refs[len(stamps)]
 			if left -= r.SizeBytes; left < 0 && len(stamps) > 0 {
 				break
@@ -214,6 +220,9 @@ func (x *exporter) refs(ctx context.Context, set string, refs []redoubt.JournalR
 	}
 	return nil
 }
+
+// oversized says whether a version goes into no bundle, so that a raise leaves it out.
+func (x *exporter) oversized(r redoubt.JournalRef) bool { return x.one > 0 && r.SizeBytes > x.one }
 
 // whole writes all of a set that the peer is to have, and gives the position that this is of.
 func (x *exporter) whole(ctx context.Context, set string) (upTo uint64, err error) {

@@ -51,7 +51,7 @@ func (f *raiseFile) abandon() {
 // fits says whether an entry of a set goes into the bundle, as the next. One that is too large for a tagged bundle ends that, and begins the next, or
 // begins one of the other form.
 func (x *exporter) fits(set string, next redoubt.JournalRef) (bool, error) {
-	if x.file == nil {
+	if x.file == nil || x.oversized(next) {
 		return true, nil
 	}
 	large := next.SizeBytes > maxTagged-x.frames.bytes

@@ -7,11 +7,15 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/bundle"
 )
 
 // A version that does not read, as on a damaged disk, holds up no raise. The bundle that it was to be in comes to nothing; the next one is made with care:
 // each version is fetched by itself and read to its end before any of it is written, and what is Corrupt is left out, on record. Whatever else fails ends
-// the bundle, for that passes.
+// the bundle, for that passes. What is larger than any bundle may be is left out at once, for its size is known before it is read.
+
+// maxOne is the largest content of a version that goes into a bundle, with all that sealing and what stands around it add.
+const maxOne = bundle.MaxSealedBytes / 1024 * 1023
 
 // care is about which bundles are to be made with care: those that again gives, and 0 for what is new.
 type care []uint64

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"redoubt"
+	"redoubt/bundle"
 )
 
 // damaged is a handing node of which some stamps do not read: at once, or from a place in their content on.
@@ -162,6 +163,48 @@ func TestWhatDoesNotReadIsLeftOutOfARaiseAndHoldsNothingUp(t *testing.T) {
 				t.Error("the next one is to be made with care as well")
 			}
 		})
+	}
+}
+
+// TestWhatIsLargerThanABundleIsLeftOutOfARaise, unread, to the byte: first or last of what there is, or among it, and nothing else is sent otherwise for it.
+func TestWhatIsLargerThanABundleIsLeftOutOfARaise(t *testing.T) {
+	const most = 100
+	for _, sizes := range [][]int64{{10, most + 1, 30, 40}, {10, most, 30, 40}, {most + 1}, {most + 1, 10}, {10, most + 1}, {most + 1, most + 1, 10, most + 1}} {
+		for _, whole := range []bool{false, true} {
+			d := newDamaged(t, map[int]damage{}, sizes...)
+			d.whole, d.p.one = whole, most
+			var held, unread []redoubt.Stamp
+			for i, n := range sizes {
+				if n > most {
+					d.bad[i] = damage{errors.New("it is read"), -1, 0}
+					unread = append(unread, d.stamps(i)...)
+				} else {
+					held = append(held, d.stamps(i)...)
+				}
+			}
+			tagged, _, err := d.hand(t)
+			if err != nil || !tagged || d.from != uint64(len(sizes)) || len(d.made) != 1 {
+				t.Fatalf("%v, whole %v: up to %d in %d bundles, tagged %v: %v", sizes, whole, d.from, len(d.made), tagged, err)
+			}
+			d.wants(t, held, unread)
+		}
+	}
+}
+
+// TestAVersionAtTheLimitGoesIntoABundle: what sealing and its pieces add has room beside it.
+func TestAVersionAtTheLimitGoesIntoABundle(t *testing.T) {
+	added := func(n int64) int64 {
+		d := newDamaged(t, nil, n)
+		_, size, err := d.hand(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return int64(size) - n
+	}
+	large := int64(maxWholeBytes + 64<<20)
+	bare, more := added(10), added(large)
+	if all := bare + (more-bare)*(maxOne/large+1); all > bundle.MaxSealedBytes-maxOne-stagedInMemory {
+		t.Errorf("%d bytes take %d more, so the largest version takes %d, where %d are spare", large, more, all, bundle.MaxSealedBytes-maxOne)
 	}
 }
 

@@ -16,5 +16,5 @@
 //
 // A Stage may be used by many at once; no file is read or digested under Stage.mu but for single shards. Where it is told to, bundles come together in its
 // memory instead, and their files are made durable a little later.
-// A Sender is used by one.
+// A Sender is used by one, who may send another load between the datagrams of one.
 package diode

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -188,6 +189,9 @@ func TestNoMoreIsHeldThanIsAllowed(t *testing.T) {
 		send(t, newRoad(1, p.Take), plan(), file)
 		if got := len(p.files()) == 1; got != c.taken {
 			t.Errorf("%d bytes where %d are needed: taken is %v", c.hold, takes, got)
+		}
+		if i := slices.IndexFunc(p.events, func(e Event) bool { return e.Kind == Refused }); !c.taken && (i < 0 || p.events[i].Needs != takes || p.events[i].Sheet.Maker != "secret") {
+			t.Errorf("of a bundle that takes %d bytes it is told: %+v", takes, p.events)
 		}
 	}
 	// Of two bundles the second waits until the first is whole.

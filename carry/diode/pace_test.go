@@ -3,10 +3,13 @@ package diode
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"errors"
 	"math"
 	"testing"
 	"time"
 
+	"redoubt"
 	"redoubt/faketime"
 )
 
@@ -141,5 +144,56 @@ func BenchmarkSend(b *testing.B) {
 		w := newRoad(1, func([]byte) {})
 		w.loss = 1
 		send(b, w, plan(), file)
+	}
+}
+
+// TestWhatIsSentBetweenComesWhole, and so does what it is sent between: in blocks of which parity is made ahead, read from a file; and no number is lacking
+// or used twice, nor is it sent faster.
+func TestWhatIsSentBetweenComesWhole(t *testing.T) {
+	large, small := newBundle(t, 1, 13<<20), newBundle(t, 2, 5<<20)
+	p := newPost(t)
+	var seqs []uint32
+	w := newRoad(1, func(b []byte) {
+		if len(b) > runAt+8 {
+			seqs = append(seqs, binary.BigEndian.Uint32(b[runAt+4:]))
+		}
+		p.Take(b)
+	})
+	plan := plan()
+	plan.Interleave = 1 // four groups of the large one
+	s, err := NewSender(w, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(file []byte) *Load {
+		l, err := s.Load(t.Context(), bytes.NewReader(file), int64(len(file)), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	l, n := load(large), 0
+	l.Between = func(ctx context.Context) error {
+		if n++; n%4000 == 1 { // in each group, the manifest's first piece among it
+			return s.Send(ctx, load(small), nil)
+		}
+		return nil
+	}
+	if err := s.Send(t.Context(), l, nil); err != nil {
+		t.Fatal(err)
+	}
+	p.has(large, small)
+	if c := p.Counts(); n < 3*4000 || c.Lost != 0 || c.Spoiled != 0 || int64(len(seqs)) != s.Datagrams {
+		t.Errorf("%d datagrams, %d of them of the large one: %+v", len(seqs), n, c)
+	}
+	for i, seq := range seqs {
+		if seq != uint32(i) {
+			t.Fatalf("datagram %d has the number %d", i, seq)
+		}
+	}
+	l = load(large)
+	l.Between = func(context.Context) error { return redoubt.Unavailable }
+	if err := s.Send(t.Context(), l, nil); !errors.Is(err, redoubt.Unavailable) {
+		t.Errorf("what fails between: %v", err)
 	}
 }

@@ -109,6 +109,10 @@ func (w InMemory) ReadAt(p []byte, at int64) (int, error) { return bytes.NewRead
 // Load is a bundle that was read whole and found undamaged, unless it is sent bare, cut as a plan says.
 type Load struct {
 	*manifest
+	// Between is called before each datagram of the load, where it is not nil, and may send other loads by the same sender meanwhile: for who receives they
+	// are mixed as on any road. What it fails with ends the sending.
+	Between func(ctx context.Context) error
+
 	file   io.ReaderAt
 	whole  InMemory // the file, where that is in memory: what is sent is not copied, nor held against a digest again
 	steady bool     // what is read of the file is not held against a digest: it is in memory, and was; or it is sent bare
@@ -199,8 +203,10 @@ func (s *Sender) pass(ctx context.Context, l *Load, progress func(int64)) error 
 			}
 		}
 	}
-	groups, stop := encodeAhead(ctx, l, s.Interleave, &s.slab)
-	defer stop()
+	slabs := s.slab // its own until it is over: another load may be sent between
+	s.slab = [2][]byte{}
+	groups, stop := encodeAhead(ctx, l, s.Interleave, &slabs)
+	defer func() { stop(); s.slab = slabs }()
 	shards, next := int64(0), 0
 	for g := range groups {
 		if g.err != nil {
@@ -211,7 +217,7 @@ func (s *Sender) pass(ctx context.Context, l *Load, progress func(int64)) error 
 				if i >= len(g.shards[b]) {
 					continue
 				}
-				if err := s.datagram(ctx, packet{Kind: kindShard, Transfer: l.id, Block: uint32(block), Index: uint16(i), Payload: g.shards[b][i]}); err != nil {
+				if err := s.datagram(ctx, l, packet{Kind: kindShard, Transfer: l.id, Block: uint32(block), Index: uint16(i), Payload: g.shards[b][i]}); err != nil {
 					return err
 				}
 				if shards++; shards%every == 0 {
@@ -231,11 +237,16 @@ func (s *Sender) pass(ctx context.Context, l *Load, progress func(int64)) error 
 }
 
 func (s *Sender) piece(ctx context.Context, l *Load, i int) error {
-	return s.datagram(ctx, packet{Kind: kindManifest, Transfer: l.id, Block: uint32(l.pieces()), Index: uint16(i), Payload: l.piece(i)})
+	return s.datagram(ctx, l, packet{Kind: kindManifest, Transfer: l.id, Block: uint32(l.pieces()), Index: uint16(i), Payload: l.piece(i)})
 }
 
 // datagram sends one when its time has come. One that the kernel has no room for is lost, as on the road.
-func (s *Sender) datagram(ctx context.Context, p packet) error {
+func (s *Sender) datagram(ctx context.Context, l *Load, p packet) error {
+	if l.Between != nil {
+		if err := l.Between(ctx); err != nil {
+			return err
+		}
+	}
 	if err := s.pace.wait(ctx, headBytes+len(p.Payload)+UDPOverhead); err != nil {
 		return err
 	}

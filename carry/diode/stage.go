@@ -60,6 +60,7 @@ type Event struct {
 	Sheet bundle.Sheet // a claim until the node has verified it
 	File  string       // of Whole
 	Err   error        // of Refused and Fault
+	Needs int64        // bytes of disk, of one Refused that will never have them: it takes more than Options.Hold
 }
 
 // Counts are of what came since the Stage was opened.

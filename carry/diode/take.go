@@ -163,7 +163,11 @@ func (s *Stage) piece(p *packet) []Event {
 		return append(told, s.seldom(Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
 	}
 	if err != nil {
-		return append(told, s.refuse(m.id, Event{Kind: Refused, Sheet: m.Sheet, Err: err})...)
+		e := Event{Kind: Refused, Sheet: m.Sheet, Err: err}
+		if errors.Is(err, redoubt.TooLarge) {
+			e.Needs = m.holds()
+		}
+		return append(told, s.refuse(m.id, e)...)
 	}
 	var t *transfer
 	if inMemory {

@@ -80,9 +80,9 @@ machine nothing is known here: nothing tells of it.`,
 	return a.jsonFlag(c)
 }
 
-// passedOver says what to do about what was not raised, for it did not read.
+// passedOver says what to do about what was not raised, for it did not read or is larger than a bundle.
 func (a *app) passedOver(low redoubt.NodeName, r redoubt.RaiseStatus) {
-	a.tell(fmt.Sprintf("not raised to %s: %s, which did not read; what came after was", r.Peer, counted(r.Unread, "version")),
+	a.tell(fmt.Sprintf("not raised to %s: %s, which did not read, or has more than a bundle may (1 TiB); what came after was", r.Peer, counted(r.Unread, "version")),
 		fmt.Sprintf("redoubt fsck %s names what is damaged; when it reads again: redoubt guard refeed GUARD --anew --as ADMIN@%s", low, low))
 }
 

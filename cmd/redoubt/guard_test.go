@@ -13,7 +13,7 @@ func TestGuardStatusSaysWhatToDoAboutWhatWasPassedOver(t *testing.T) {
 		var out bytes.Buffer
 		a := &app{out: &out, err: &out}
 		a.passedOver("unclass", redoubt.RaiseStatus{Peer: "secret", Unread: n})
-		want := "redoubt: not raised to secret: " + versions + ", which did not read; what came after was\n" +
+		want := "redoubt: not raised to secret: " + versions + ", which did not read, or has more than a bundle may (1 TiB); what came after was\n" +
 			"hint: redoubt fsck unclass names what is damaged; when it reads again: redoubt guard refeed GUARD --anew --as ADMIN@unclass\n"
 		if out.String() != want {
 			t.Errorf("got %q, want %q", &out, want)
