@@ -367,6 +367,7 @@ func (e *Enclave) destroyUpTo(set *labelSet, last uint32) error {
 		}
 	}
 	set.epoch.Store(max(set.epoch.Load(), current))
+	defer e.readers.taken.Add(1)
 	for _, epoch := range live {
 		if epoch > last {
 			break

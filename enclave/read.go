@@ -162,6 +162,7 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 
 func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (*object, error) {
 	const op = "GetObject"
+	taken := e.readers.taken.Load()
 	view := e.engine.View() // what is found is of one moment, and stays until it is open
 	defer view.Close()
 	since := e.clock()
@@ -169,7 +170,7 @@ func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redo
 	if err != nil {
 		return nil, err
 	}
-	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == "",
+	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == "", taken: taken,
 		asked: ask{op: op, who: who, action: in.Action, name: in.Name, object: f.set.label, detail: "while it was sent"}, since: since, request: redoubt.RequestID(ctx)}
 	if err := o.open(); err != nil {
 		o.Close()
@@ -311,6 +312,7 @@ type object struct {
 	asked   ask // by whom it is read; the zero ask is the node's own act
 	since   time.Time
 	request string
+	taken   uint64 // readers.taken before it was found
 	blobs   []store.Blob
 	openers []*keys.Opener
 	small   *small // instead of openers

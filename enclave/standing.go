@@ -93,11 +93,60 @@ func (l lastingWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// stands refuses to go on with what its reader may read no more, on the record.
+// stands refuses to go on with what its reader may read no more, or what was taken out meanwhile, on the record.
 func (o *object) stands() error {
 	if d := o.e.again(&o.asked, o.since); d.Allow {
-		return nil
+		return o.stays()
 	}
 	_, err := o.e.decide(redoubt.WithRequest(context.Background(), o.request), o.e.today(&o.asked))
 	return err
+}
+
+// ruleTakenOut ends the reading of a version that a spill report takes out, or whose keys went with an erasure.
+const ruleTakenOut = "taken-out (2.7)"
+
+// stays refuses to go on with what a spill report takes out, or what it was made of, and with what is gone and has no key any more: as one that is asked for
+// then is not there. What was only removed, and may be opened as far as its keys go, is given to its end.
+func (o *object) stays() error {
+	e := o.e
+	if e.readers.taken.Load() == o.taken {
+		return nil
+	}
+	out := e.readers.takes(o.rec.id) || e.readers.closes(o.rec, o.set.label) != ""
+	if !out {
+		var err error
+		if out, err = o.erased(); err != nil {
+			return err
+		}
+	}
+	if !out {
+		return nil
+	}
+	missing := &redoubt.Error{Op: o.asked.op, Object: o.name.String(), Kind: redoubt.NotFound}
+	_, ent := e.judge(redoubt.WithRequest(context.Background(), o.request), e.today(&o.asked))
+	ent.Allow, ent.Rule, ent.Version = false, ruleTakenOut, o.rec.id[:]
+	return e.noted(context.Background(), ent, missing)
+}
+
+// erased says whether an open version is in the catalogue no more, and its keys are gone.
+func (o *object) erased() (bool, error) {
+	if b := (*o.e.buckets.Load())[o.name.Bucket]; b != nil {
+		view := o.e.engine.View() // it may be the current one again meanwhile
+		defer view.Close()
+		f, err := o.e.byID(view, b, o.set.label, o.name.Key, o.e.ids.versionID(o.rec.id))
+		if err != nil || f.rec != nil { // a rotation wrapped its key anew
+			return false, err
+		}
+	}
+	for _, p := range o.rec.pieces {
+		key, err := o.e.keyring.DataKey(o.set.text, p.wrapped)
+		key.Wipe()
+		if redoubt.KindOf(err) == redoubt.Erased {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }

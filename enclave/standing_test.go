@@ -163,3 +163,57 @@ func TestADownloadOutlastsItsCredentialsTime(t *testing.T) {
 		t.Errorf("%d bytes of what was begun in time: %v", len(got), err)
 	}
 }
+
+// A download ends with the version, where that is taken out for what is in it: on the record, as one that is not there.
+func TestADownloadEndsWithWhatIsTakenOut(t *testing.T) {
+	content := strings.Repeat("0123456789abcdef", 4<<20/16)
+	report := func(w *world, key string, erase bool) {
+		if _, err := w.reported(key, "", erase); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for name, c := range map[string]struct {
+		take func(w *world, v redoubt.Version)
+		ends bool
+	}{
+		"reported as a spill": {func(w *world, _ redoubt.Version) { report(w, "large", true) }, true},
+		"a copy of a spill":   {func(w *world, _ redoubt.Version) { report(w, "copy", true) }, true},
+		"erased": {func(w *world, v redoubt.Version) {
+			if err := w.EraseVersion(context.Background(), w.spillOfficer(), named("large"), v.ID, "test"); err != nil {
+				w.t.Fatal(err)
+			}
+		}, true},
+		"only found": {func(w *world, _ redoubt.Version) { report(w, "large", false) }, false},
+		"deleted": {func(w *world, v redoubt.Version) {
+			if _, err := w.DeleteObject(context.Background(), w.as("s-analyst", ""), redoubt.DeleteObject{Name: named("large"), ID: v.ID}); err != nil {
+				w.t.Fatal(err)
+			}
+		}, false},
+		"another is a spill": {func(w *world, _ redoubt.Version) { report(w, "other", true) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := open(t, nil)
+			ctx, s := context.Background(), w.as("s-analyst", "")
+			w.put(s, "other", "something else", "")
+			w.put(s, "copy", content, "")
+			v := w.put(s, "large", content, "")
+			o, err := w.GetObject(ctx, s, redoubt.ReadObject{Name: named("large")})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer o.Close()
+			r := o.Reader(0, -1)
+			if _, err := io.ReadFull(r, make([]byte, 1<<20)); err != nil {
+				t.Fatal(err)
+			}
+			c.take(w, v)
+			rest, err := io.ReadAll(r)
+			switch n := w.denials("large", redoubt.ActionGetObject, ruleTakenOut); {
+			case !c.ends && (err != nil || len(rest) != 3<<20 || n != 0):
+				t.Errorf("%d bytes were read, %d denials: %v", len(rest), n, err)
+			case c.ends && (!errors.Is(err, redoubt.NotFound) || len(rest) > 0 || n != 1):
+				t.Errorf("%d bytes were read, %d denials on record, want 1: %v", len(rest), n, err)
+			}
+		})
+	}
+}
