@@ -312,6 +312,8 @@ type object struct {
 	asked   ask // by whom it is read; the zero ask is the node's own act
 	since   time.Time
 	request string
+	told    string // label of what is on record about it; "": that of what was asked
+	held    bool   // it may be read long after it was opened, however small it is
 	taken   uint64 // readers.taken before it was found
 	blobs   []store.Blob
 	openers []*keys.Opener
@@ -355,7 +357,11 @@ func (o *object) Reader(off, n int64) io.Reader {
 		n = o.rec.size - off
 	}
 	if o.small != nil {
-		return &smallReader{o.small, off, off + max(n, 0)}
+		r := &smallReader{o.small, off, off + max(n, 0)}
+		if !o.held {
+			return r
+		}
+		return &lasting{r, o}
 	}
 	var readers []io.Reader
 	for i, p := range o.rec.pieces {

@@ -408,7 +408,14 @@ func (e *Enclave) OpenRebuilt(ctx context.Context, who redoubt.Credential, id re
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err
 	}
-	return e.openRebuilt(ctx, x, r)
+	o, err := e.openRebuilt(ctx, x, r)
+	if err != nil {
+		return nil, err
+	}
+	of := o.(*object) // as the node opened it, it is read as who asked may
+	of.asked = ask{op: "OpenRebuilt", who: who, action: redoubt.ActionReadRelease, name: r.Name, object: x.set.label, detail: "release " + string(id) + ", while it was sent"}
+	of.since, of.held = ent.Time, true
+	return of, nil
 }
 
 func (e *Enclave) openRebuilt(ctx context.Context, x *releaseEntry, r *releaseRecord) (redoubt.Object, error) {

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -63,7 +64,7 @@ func (e *Enclave) today(asked *ask) ask {
 	return a
 }
 
-// lasting is content that is read for as long as its reader may: a download ends with the right to it.
+// lasting is content that is read for as long as its reader may: a download ends with the right to it, and so does what a job reads as it asks for it.
 type lasting struct {
 	r io.Reader
 	o *object
@@ -98,8 +99,22 @@ func (o *object) stands() error {
 	if d := o.e.again(&o.asked, o.since); d.Allow {
 		return o.stays()
 	}
-	_, err := o.e.decide(redoubt.WithRequest(context.Background(), o.request), o.e.today(&o.asked))
-	return err
+	d, ent := o.judge()
+	if d.Allow {
+		return nil
+	}
+	ent.Kind = d.Kind.Error()
+	if err := o.e.record(context.Background(), ent); err != nil {
+		return err
+	}
+	return o.e.refusal(d, o.asked)
+}
+
+// judge takes the decision anew, and describes it where the one that it was opened by is on record.
+func (o *object) judge() (access.Decision, *entry) {
+	d, ent := o.e.judge(redoubt.WithRequest(context.Background(), o.request), o.e.today(&o.asked))
+	ent.Label = cmp.Or(o.told, ent.Label)
+	return d, ent
 }
 
 // ruleTakenOut ends the reading of a version that a spill report takes out, or whose keys went with an erasure.
@@ -122,10 +137,9 @@ func (o *object) stays() error {
 	if !out {
 		return nil
 	}
-	missing := &redoubt.Error{Op: o.asked.op, Object: o.name.String(), Kind: redoubt.NotFound}
-	_, ent := e.judge(redoubt.WithRequest(context.Background(), o.request), e.today(&o.asked))
-	ent.Allow, ent.Rule, ent.Version = false, ruleTakenOut, o.rec.id[:]
-	return e.noted(context.Background(), ent, missing)
+	_, ent := o.judge()
+	ent.Allow, ent.Rule = false, ruleTakenOut
+	return e.noted(context.Background(), ent, &redoubt.Error{Op: o.asked.op, Object: o.asked.name.String(), Kind: redoubt.NotFound})
 }
 
 // erased says whether an open version is in the catalogue no more, and its keys are gone.
