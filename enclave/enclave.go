@@ -158,6 +158,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.loadReleases(); err != nil {
 		return nil, err
 	}
+	if err := e.loadConsents(); err != nil {
+		return nil, err
+	}
 	if err := e.loadReaders(ctx); err != nil {
 		return nil, err
 	}
@@ -173,7 +176,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.bringUp(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.takeUpReleases(ctx); err != nil {
+	if err := errors.Join(e.takeUpReleases(ctx), e.takeUpConsents(ctx)); err != nil {
 		return nil, err
 	}
 	behind, stop := context.WithCancel(context.Background())

@@ -72,6 +72,7 @@ type releases struct {
 	byID   map[redoubt.ReleaseID]*releaseEntry
 	order  []*releaseEntry                        // oldest first
 	open   map[redoubt.ObjectName][]*releaseEntry // by their source: those of which something may come, and one that is being asked for
+	gives  map[redoubt.ReleaseID]*releaseEntry    // consents to exports, as what changes their version finds them in open (footing.go)
 	bySet  map[*labelSet][]*releaseEntry          // likewise: what people ask costs nothing for what lies above them (3.2)
 	news   broadcast
 }
