@@ -24,7 +24,8 @@ type found struct {
 	rec *record
 	raw []byte
 
-	gone bool // it was erased, and what is known of it is for spill reports alone (spillgone.go)
+	gone bool      // it was erased, and what is known of it is for spill reports alone (spillgone.go)
+	at   time.Time // when it was, of what is gone
 }
 
 // current finds what a reader sees under a key: the newest version that the working

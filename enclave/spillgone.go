@@ -101,7 +101,7 @@ func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet
 		if b == nil {
 			continue
 		}
-		if err := each(b, found{set: set, rec: rec, gone: true}, x.Key); err != nil {
+		if err := each(b, found{set: set, rec: rec, gone: true, at: time.Unix(0, int64(binary.BigEndian.Uint64(k[len(prefix):]))).UTC()}, x.Key); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -150,6 +150,40 @@ func (e *Enclave) reported(ctx context.Context, op string, b *bucket, who redoub
 		which = append(which, fmt.Sprintf("%s (%s, %d bytes)", e.ids.versionID(x.rec.id), x.set.label.Banner(), x.rec.size))
 	}
 	return f, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Conflict, Hint: "versions of it were erased before they were reported here, newer than what is current: say with --version which you mean: " + strings.Join(which, ", ")}
+}
+
+// erasedThere says in the audit log what the officers here may have to do about a version that a peer's erasure takes away. "": a report here erases it.
+func (e *Enclave) erasedThere(id versionID) string {
+	if e.readers.takes(id) {
+		return ""
+	}
+	return "; erased there, and by no report here (redoubt spill ls --erased): if it was a spill, what was copied and made of it here is here still"
+}
+
+// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first.
+func (e *Enclave) ErasedElsewhere(ctx context.Context, who redoubt.Credential) ([]redoubt.SpillErased, error) {
+	ent, err := e.decide(ctx, ask{op: "ErasedElsewhere", who: who, action: redoubt.ActionSpill, detail: "list what was erased elsewhere"})
+	if err != nil {
+		return nil, err
+	}
+	var all []redoubt.SpillErased
+	newest := func(a, b redoubt.SpillErased) int { return b.At.Compare(a.At) }
+	err = e.eachGone(ctx, func(b *bucket, f found, key string) error {
+		if f.rec.from == "" || e.readers.takes(f.rec.id) {
+			return nil
+		}
+		all = append(all, redoubt.SpillErased{Name: redoubt.ObjectName{Bucket: b.Name, Key: key}, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Bytes: f.rec.size, From: f.rec.from, At: f.at})
+		if len(all) > 2*maxSpills {
+			slices.SortFunc(all, newest)
+			all = all[:maxSpills]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, newest)
+	return all[:min(len(all), maxSpills)], e.noteRead(ctx, ent)
 }
 
 // traceGone lists what erasures took away that held the content, if no report of the chain has it: what was made of it is followed.
