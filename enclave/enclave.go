@@ -76,6 +76,7 @@ type Enclave struct {
 	ids      opaque
 	idKeys   []byte
 	gone     cipher.AEAD // of what is kept of erased versions
+	mostGone int         // of them, at one label
 	maker    uint32
 	origins  map[redoubt.NodeName]redoubt.NodeName // Options.Origins
 	estate   string
@@ -213,6 +214,7 @@ func (e *Enclave) deriveKeys(o Options) error {
 	if e.namer, err = audit.NewNamer(derived["audit-names"]); err != nil {
 		return err
 	}
+	e.mostGone = maxGoneKept
 	block, err := aes.NewCipher(derived["erased"])
 	if err == nil {
 		e.gone, err = cipher.NewGCMWithRandomNonce(block)

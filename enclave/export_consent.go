@@ -155,6 +155,7 @@ type consentedExport struct {
 	originator redoubt.SubjectName
 	marks      []string
 	found      *exportConsentRecord
+	charged    hold
 }
 
 // look finds the consent, and holds it against everything but the content.
@@ -226,6 +227,7 @@ func (c *consentedExport) still(op string) (unlock func(), err error) {
 func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Credential, digest string, ent *entry) error {
 	c.e.readers.gate.RLock() // what is closed stays so until this is committed
 	defer c.e.readers.gate.RUnlock()
+	defer c.charged.release()
 	if len(c.marks) == 0 {
 		unlock, err := c.still(op)
 		if err != nil {
@@ -282,16 +284,32 @@ func (c *consentedExport) commit(ctx context.Context, who redoubt.Credential, ba
 		return c.e.noted(ctx, ent, err)
 	}
 	defer done()
-	return c.e.commit(ctx, batch, ent)
+	if err := c.e.commit(ctx, batch, ent); err != nil {
+		return err
+	}
+	c.charged.settle()
+	return nil
 }
 
-// keep has an export known for as long as there is a state: a spill report asks for it when the audit log may have aged into archives.
+// keep has an export known for as long as there is a state: a spill report asks for it when the audit log may have aged into archives. It is charged for
+// good to who exports, at her working label, which sees it go; the caller releases what is not committed.
 func (c *consentedExport) keep(ctx context.Context, b *store.Batch, who redoubt.Credential, digest string) error {
 	value, err := json.Marshal(redoubt.SpillExport{Version: c.version, Nation: c.q.Nation, By: who.Subject, At: c.e.clock().UTC().Truncate(time.Second), SHA256: digest})
 	if err != nil {
 		return err
 	}
-	return c.e.putRecordAt(ctx, b, c.set.label, exportsOf(c.version)+newSpillID(), value)
+	name := exportsOf(c.version) + newSpillID()
+	made, err := c.e.sets.of(ctx, who.Working)
+	if err != nil {
+		return err
+	}
+	c.charged.set = made
+	cost := chargeOf(name, len(value), 0)
+	if err := c.e.charge(b, &c.charged, cost, 0); err != nil {
+		return err
+	}
+	deltaSet(b, recKept, made.id, cost)
+	return c.e.putRecordAt(ctx, b, c.set.label, name, value)
 }
 
 // told is the consent that was used.

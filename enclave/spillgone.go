@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -87,13 +88,12 @@ func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet
 	it := view.Scan(prefix, nextPrefix(prefix))
 	defer it.Close()
 	for it.Next() {
-		var x goneRecord
 		k := it.Key()
-		raw, err := e.gone.Open(nil, nil, it.Value(), k)
-		if err != nil || len(k) != len(prefix)+8+len(versionID{}) || strictJSON(raw, &x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
-			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+		x, id, err := e.openGone(prefix, k, it.Value())
+		if err != nil {
+			return err
 		}
-		rec := &record{id: versionID(k[len(prefix)+8:]), made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
+		rec := &record{id: id, made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
 		if x.Mark != "" {
 			rec.attrs.Meta = map[string]string{metaMade: x.Mark}
 		}
@@ -219,33 +219,85 @@ func (e *Enclave) beginGone(ctx context.Context, r *spillRecord) error {
 	return e.keepSpill(ctx, r, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+r.ID) })
 }
 
-// forgetGone drops what was kept for long enough; the rest the next time.
+// maxGoneKept is how much is kept of one label: some 20 MB, and ten times that where all of it bears marks. Who puts and erases, below or at a
+// partner, is charged for none of it.
+const maxGoneKept = 100_000
+
+// forgetGone drops what was kept for long enough, and the oldest of what is too much, on record.
 func (e *Enclave) forgetGone(ctx context.Context, set *labelSet) error {
-	_, err := e.dropGone(ctx, set, goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}))
-	return err
+	if err := e.dropGone(ctx, set, goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}), math.MaxInt, nil, ""); err != nil {
+		return err
+	}
+	all := nextPrefix(setKey(recGone, set.id))
+	n, err := e.countGone(set)
+	if err != nil || n <= e.mostGone {
+		return err
+	}
+	n -= e.mostGone
+	return e.dropGone(ctx, set, all, n, nil, fmt.Sprintf("of versions that erasures took away at this label the oldest %d are kept for spill reports no more: %d are kept", n, e.mostGone))
 }
 
-// forgetAllGone drops all that was kept of a label.
-func (e *Enclave) forgetAllGone(ctx context.Context, set *labelSet) error {
-	for {
-		if some, err := e.dropGone(ctx, set, nextPrefix(setKey(recGone, set.id))); err != nil || !some {
+func (e *Enclave) countGone(set *labelSet) (n int, err error) {
+	view := e.engine.View()
+	defer view.Close()
+	prefix := setKey(recGone, set.id)
+	it := view.Scan(prefix, nextPrefix(prefix))
+	defer it.Close()
+	for it.Next() {
+		n++
+	}
+	return n, it.Err()
+}
+
+// forgetAllGone drops all that was kept of a label; of one bucket where one is given.
+func (e *Enclave) forgetAllGone(ctx context.Context, set *labelSet, of *bucket) error {
+	return e.dropGone(ctx, set, nextPrefix(setKey(recGone, set.id)), math.MaxInt, of, "")
+}
+
+// dropGone drops the oldest of what is kept of a label, up to a key, of a bucket if one is given. With a detail it is on record, once.
+func (e *Enclave) dropGone(ctx context.Context, set *labelSet, upTo []byte, most int, of *bucket, detail string) error {
+	view := e.engine.View()
+	defer view.Close()
+	prefix := setKey(recGone, set.id)
+	it := view.Scan(prefix, upTo)
+	defer it.Close()
+	for more := true; more; {
+		b := new(store.Batch)
+		for len(b.Writes) < min(most, trimAtOnce) {
+			if more = it.Next(); !more {
+				break
+			}
+			if of != nil {
+				if x, _, err := e.openGone(prefix, it.Key(), it.Value()); err != nil {
+					return err
+				} else if x.Bucket != of.id {
+					continue
+				}
+			}
+			b.Delete(bytes.Clone(it.Key()))
+		}
+		if err := it.Err(); err != nil || len(b.Writes) == 0 {
+			return err
+		}
+		var ent *entry
+		if detail != "" {
+			ent = e.ownAct(set.label, redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kindSpill})
+			ent.Detail, detail = detail, ""
+		}
+		most -= len(b.Writes)
+		if err := e.commit(ctx, b, ent); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// dropGone drops some of what is kept of a label, up to a key.
-func (e *Enclave) dropGone(ctx context.Context, set *labelSet, upTo []byte) (some bool, err error) {
-	view := e.engine.View()
-	defer view.Close()
-	it := view.Scan(setKey(recGone, set.id), upTo)
-	defer it.Close()
-	b := new(store.Batch)
-	for it.Next() && len(b.Writes) < trimAtOnce {
-		b.Delete(bytes.Clone(it.Key()))
+// openGone reads what is kept of one version.
+func (e *Enclave) openGone(prefix, key, value []byte) (x *goneRecord, id versionID, err error) {
+	x = new(goneRecord)
+	raw, err := e.gone.Open(nil, nil, value, key)
+	if err != nil || len(key) != len(prefix)+8+len(id) || strictJSON(raw, x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
+		return nil, id, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 	}
-	if err := it.Err(); err != nil || len(b.Writes) == 0 {
-		return false, err
-	}
-	return true, e.engine.Commit(ctx, b)
+	return x, versionID(key[len(prefix)+8:]), nil
 }

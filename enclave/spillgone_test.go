@@ -604,3 +604,66 @@ func TestWhatWasErasedBelowIsToldToTheOfficerAbove(t *testing.T) {
 		t.Errorf("after a report: %q", got)
 	}
 }
+
+// erasedHere puts and erases versions, the oldest first.
+func (w *world) erasedHere(who redoubt.Credential, bucket redoubt.BucketName, keys ...string) {
+	w.t.Helper()
+	for _, key := range keys {
+		name := redoubt.ObjectName{Bucket: bucket, Key: key}
+		v, err := w.PutObject(context.Background(), who, redoubt.PutObject{Name: name, SizeBytes: int64(len(key)), Body: strings.NewReader(key)})
+		if err == nil {
+			err = w.EraseVersion(context.Background(), w.spillOfficer(), name, v.ID, "test")
+		}
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// TestWhatIsKeptOfErasuresIsBounded, for each label by itself; that the oldest goes is on record.
+func TestWhatIsKeptOfErasuresIsBounded(t *testing.T) {
+	w := open(t, nil)
+	ctx := context.Background()
+	w.mostGone = 3
+	w.erasedHere(w.as("u-analyst", ""), "reports", "low")
+	w.erasedHere(w.as("s-analyst", ""), "reports", "1", "2", "3")
+	trim := func(want int, says bool) {
+		t.Helper()
+		if err := w.Trim(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.keptGone(); got != want || w.saysOn(redoubt.ActionSystemRecord, "the oldest 2 are kept for spill reports no more") != says {
+			t.Errorf("%d are kept, want %d, and on record: %v", got, want, says)
+		}
+	}
+	trim(4, false)
+	w.erasedHere(w.as("s-analyst", ""), "reports", "4", "5")
+	trim(4, true)
+	for key, want := range map[string]bool{"low": true, "1": false, "2": false, "3": true, "5": true} {
+		if _, err := w.reported(key, "", false); (err == nil) != want {
+			t.Errorf("a report of %s: %v", key, err)
+		}
+	}
+}
+
+// TestWhatIsKeptOfErasuresGoesWithItsBucket, where two officers erase that.
+func TestWhatIsKeptOfErasuresGoesWithItsBucket(t *testing.T) {
+	w := open(t, nil)
+	w.erasedHere(w.as("u-analyst", ""), "reports", "a")
+	w.erasedHere(w.as("s-analyst", ""), "reports", "b")
+	w.erasedHere(w.as("s-analyst", ""), "locked", "c")
+	if n := w.keptGone(); n != 3 {
+		t.Fatalf("%d are kept", n)
+	}
+	if err := w.erase(redoubt.Change{Kind: redoubt.ChangeEraseBucket, Bucket: "reports"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.eachGone(context.Background(), func(b *bucket, _ found, key string) error {
+		if key != "c" {
+			t.Errorf("%s of %s is kept", key, b.Name)
+		}
+		return nil
+	}); err != nil || w.keptGone() != 1 {
+		t.Errorf("%d are kept, %v, want that of the other bucket", w.keptGone(), err)
+	}
+}
