@@ -101,6 +101,17 @@ type SpillReport struct {
 	Sig      string         `json:"sig"`               // over SpillMessage, base64
 }
 
+// SpillErased is a version that a peer's erasure took away here and that no report here erases. Why it was erased the peer knows: it may have been a
+// spill there, and then what was copied or made of it here is reported here.
+type SpillErased struct {
+	Name    ObjectName `json:"name"`
+	Version VersionID  `json:"version"`
+	Label   string     `json:"label"`
+	Bytes   int64      `json:"bytes"`
+	From    NodeName   `json:"from"`
+	At      time.Time  `json:"at"` // when its erasure came
+}
+
 // SpillMessage is what a node signs of a report.
 func SpillMessage(r SpillReport) []byte {
 	r.Sig = ""
@@ -124,4 +135,6 @@ type SpillService interface {
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)
 	Spills(ctx context.Context, who Credential) ([]SpillReport, error)
+	// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first: the last 1,000.
+	ErasedElsewhere(ctx context.Context, who Credential) ([]SpillErased, error)
 }

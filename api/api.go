@@ -152,6 +152,7 @@ func (s *server) routes(mux *http.ServeMux) {
 		"POST /v1/regrade":               s.regrade,
 		"POST /v1/spills":                s.reportSpill,
 		"GET /v1/spills":                 s.listSpills,
+		"GET /v1/spills/erased":          s.listErased,
 		"GET /v1/spills/{id}":            s.showSpill,
 		"GET /metrics":                   s.metrics,
 	} {

@@ -146,6 +146,14 @@ func (s *server) listSpills(w http.ResponseWriter, r *http.Request, who redoubt.
 	return answer(w, http.StatusOK, map[string]any{"spills": orEmpty(all)})
 }
 
+func (s *server) listErased(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
+	all, err := s.Spills.ErasedElsewhere(r.Context(), who)
+	if err != nil {
+		return err
+	}
+	return answer(w, http.StatusOK, map[string]any{"erased": orEmpty(all)})
+}
+
 func (s *server) showSpill(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
 	out, err := s.Spills.Spill(r.Context(), who, r.PathValue("id"))
 	if err != nil {

@@ -94,6 +94,15 @@ func (c *Client) Spills(ctx context.Context) ([]redoubt.SpillReport, error) {
 	return out.Spills, err
 }
 
+// ErasedElsewhere lists what peers erased and no report here takes up.
+func (c *Client) ErasedElsewhere(ctx context.Context) ([]redoubt.SpillErased, error) {
+	var out struct {
+		Erased []redoubt.SpillErased `json:"erased"`
+	}
+	err := c.call(ctx, "GET", "/v1/spills/erased", nil, &out)
+	return out.Erased, err
+}
+
 // Spill tells how one stands now.
 func (c *Client) Spill(ctx context.Context, id string) (out redoubt.SpillReport, err error) {
 	return out, c.call(ctx, "GET", "/v1/spills/"+url.PathEscape(id), nil, &out)

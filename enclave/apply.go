@@ -271,6 +271,7 @@ func (e *Enclave) applyOne(ctx context.Context, batch *store.Batch, n *incoming)
 			if err := e.keepGone(batch, n.b, f, x.Name.Key, n.sum, n.from); err != nil {
 				return o, err
 			}
+			n.entry.Detail += e.erasedThere(f.rec.id)
 		}
 		return outcome{versions: -1, bytes: -f.rec.size, charge: e.givenBack(f, x.Name.Key)}, e.remove(batch, n.b, f, x.Name.Key)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"redoubt"
 	"redoubt/compute/image"
@@ -187,6 +188,8 @@ type readers struct {
 	modules map[string]spilt    // SHA-256 of what was spilled -> the oldest version of it that is taken out
 	spared  map[string]map[versionID]struct{}
 	turn    int // counts what was spilled since the node began: nothing that was kept in memory before serves after
+
+	taken atomic.Uint64 // counts what reports take out, and ends of keys: what is open looks whether it is its own (standing.go)
 }
 
 // spilt is a version that a report takes out.
@@ -214,6 +217,7 @@ func (e *Enclave) loadReaders(ctx context.Context) error {
 // takenOut has it known what a report has listed.
 func (e *Enclave) takenOut(r *spillRecord) {
 	x := &e.readers
+	defer x.taken.Add(1)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i, f := range r.Found {

@@ -76,6 +76,7 @@ type Enclave struct {
 	ids      opaque
 	idKeys   []byte
 	gone     cipher.AEAD // of what is kept of erased versions
+	mostGone int         // of them, at one label
 	maker    uint32
 	origins  map[redoubt.NodeName]redoubt.NodeName // Options.Origins
 	estate   string
@@ -158,6 +159,9 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.loadReleases(); err != nil {
 		return nil, err
 	}
+	if err := e.loadConsents(); err != nil {
+		return nil, err
+	}
 	if err := e.loadReaders(ctx); err != nil {
 		return nil, err
 	}
@@ -173,7 +177,7 @@ func Open(ctx context.Context, o Options) (*Enclave, error) {
 	if err := e.bringUp(ctx); err != nil {
 		return nil, err
 	}
-	if err := e.takeUpReleases(ctx); err != nil {
+	if err := errors.Join(e.takeUpReleases(ctx), e.takeUpConsents(ctx)); err != nil {
 		return nil, err
 	}
 	behind, stop := context.WithCancel(context.Background())
@@ -210,6 +214,7 @@ func (e *Enclave) deriveKeys(o Options) error {
 	if e.namer, err = audit.NewNamer(derived["audit-names"]); err != nil {
 		return err
 	}
+	e.mostGone = maxGoneKept
 	block, err := aes.NewCipher(derived["erased"])
 	if err == nil {
 		e.gone, err = cipher.NewGCMWithRandomNonce(block)

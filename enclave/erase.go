@@ -172,7 +172,7 @@ func (d duty) scrubs() [][]byte {
 	case d.Destroy != nil:
 		return [][]byte{{recHead}, {recOld}, {recUpload}, {recPart}, {recArrival}, {recArrived}, {recGone}}
 	case d.Set == 0:
-		return [][]byte{in(recHead), in(recOld), in(recUpload), {recPart}, {recArrival}, {recArrived}}
+		return [][]byte{in(recHead), in(recOld), in(recUpload), {recPart}, {recArrival}, {recArrived}, {recGone}}
 	case d.Bucket != 0:
 		out = [][]byte{rangeKey(recHead, d.Bucket, d.Set), rangeKey(recOld, d.Bucket, d.Set)}
 	}
@@ -339,7 +339,7 @@ func (e *Enclave) eraseLabel(ctx context.Context, d duty) error {
 		if err := e.dropArrivals(ctx, func(a *arrival) (bool, error) { return a.set == set, nil }); err != nil {
 			return err // what comes later is sent again from its beginning
 		}
-		if err := e.forgetAllGone(ctx, set); err != nil { // names, too
+		if err := e.forgetAllGone(ctx, set, nil); err != nil { // names, too
 			return err
 		}
 		if err := e.rotate(ctx, set); err != nil { // what a rotation since the order saved from the end of its epoch
@@ -367,6 +367,7 @@ func (e *Enclave) destroyUpTo(set *labelSet, last uint32) error {
 		}
 	}
 	set.epoch.Store(max(set.epoch.Load(), current))
+	defer e.readers.taken.Add(1)
 	for _, epoch := range live {
 		if epoch > last {
 			break
@@ -393,6 +394,9 @@ func (e *Enclave) eraseBucket(ctx context.Context, d duty) error {
 	}
 	for _, set := range e.sets.all() {
 		if err := e.clearOut(ctx, d, b, set, none); err != nil {
+			return err
+		}
+		if err := e.forgetAllGone(ctx, set, b); err != nil {
 			return err
 		}
 		if err := e.rotate(ctx, set); err != nil {

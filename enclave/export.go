@@ -63,6 +63,7 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	if q.KAS != "" && !validDigest(q.KAS) {
 		return out, nil, &redoubt.Error{Op: op, Kind: redoubt.Invalid, Rule: ruleKAS}
 	}
+	taken := e.readers.taken.Load()
 	b, f, ent, err := e.lookAt(ctx, op, who, redoubt.ActionExportZTDF, q.Name, q.Version)
 	if err != nil {
 		return out, nil, err
@@ -98,7 +99,7 @@ func (e *Enclave) ExportVersion(ctx context.Context, who redoubt.Credential, q r
 	if err != nil {
 		return out, nil, e.noted(ctx, ent, &redoubt.Error{Op: op, Object: q.Name.String(), Kind: redoubt.Internal, Err: err})
 	}
-	o := &object{e: e, name: q.Name, set: f.set, rec: f.rec, latest: q.Version == ""}
+	o := &object{e: e, name: q.Name, set: f.set, rec: f.rec, latest: q.Version == "", taken: taken}
 	sum := sha256.New()
 	if err = o.open(); err == nil {
 		_, err = io.Copy(sum, o.Reader(0, -1))

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,8 +22,16 @@ const kindExportConsent = "export-consent"
 // exportConsentRecord is a consent as it is kept.
 type exportConsentRecord struct {
 	redoubt.ExportConsent
-	Sig  string    `json:"sig"`
-	Used time.Time `json:"used,omitzero"`
+	Sig     string    `json:"sig"`
+	Used    time.Time `json:"used,omitzero"`
+	Footing string    `json:"footing,omitempty"` // what its originator stood on; "": none was kept, and it is good for nothing
+	Ended   string    `json:"ended,omitempty"`   // the rule that it did not outlive
+}
+
+// id names a consent among all that are given for the same.
+func (r *exportConsentRecord) id() redoubt.ReleaseID {
+	sum := sha256.Sum256([]byte(r.Sig))
+	return redoubt.ReleaseID(exportConsentName(r.Version, r.Nation, r.KAS) + "/" + hex.EncodeToString(sum[:8]))
 }
 
 func validDigest(s string) bool {
@@ -79,17 +88,27 @@ func (e *Enclave) ConsentExport(ctx context.Context, who redoubt.Credential, q r
 		ent.Allow, ent.Rule = false, ruleOf(err)
 		return out, e.noted(ctx, ent, err)
 	}
-	value, err := json.Marshal(exportConsentRecord{ExportConsent: c, Sig: q.Sig})
+	r := &exportConsentRecord{ExportConsent: c, Sig: q.Sig, Footing: e.identity.Footing(originator)}
+	value, err := json.Marshal(r)
 	if err != nil {
 		return out, err
 	}
 	name, batch := exportConsentName(c.Version, c.Nation, c.KAS), new(store.Batch)
 	defer e.locks.lock(systemBucketID, name)()
-	if before, err := e.exportConsent(f.set, name); err != nil {
-		return out, e.noted(ctx, ent, err)
-	} else if before != nil && !before.Used.IsZero() && before.Sig == q.Sig {
-		return refuse(redoubt.Conflict, ruleConsent, "that consent was used up: sign another one")
+	before, err := e.exportConsent(f.set, name)
+	if err == nil && before != nil && before.Sig == q.Sig {
+		rule := ruleConsent
+		if before.Used.IsZero() {
+			rule, err = e.consentEnded(f.set, before)
+		}
+		if err == nil && rule != "" {
+			return refuse(redoubt.Conflict, ruleConsent, "that consent was used up or has ended: sign another one")
+		}
 	}
+	if err != nil {
+		return out, e.noted(ctx, ent, err)
+	}
+	e.watchConsent(f.set, r) // from before it is kept
 	if err := e.putRecordAt(ctx, batch, f.set.label, name, value); err != nil {
 		return out, e.noted(ctx, ent, err)
 	}
@@ -99,7 +118,13 @@ func (e *Enclave) ConsentExport(ctx context.Context, who redoubt.Credential, q r
 	}
 	defer done()
 	ent.Detail = "an export to " + c.Nation + ", key " + c.KAS + ", sha256 " + c.SHA256 + ": the originator's consent for " + strings.Join(marks, ", ")
-	return c, e.commit(ctx, batch, ent)
+	if err := e.commit(ctx, batch, ent); err != nil {
+		return out, err
+	}
+	if before != nil && before.Sig != q.Sig {
+		e.forgetConsent(before.id())
+	}
+	return c, nil
 }
 
 // exportConsent finds one; nil: there is none.
@@ -130,6 +155,7 @@ type consentedExport struct {
 	originator redoubt.SubjectName
 	marks      []string
 	found      *exportConsentRecord
+	charged    hold
 }
 
 // look finds the consent, and holds it against everything but the content.
@@ -173,6 +199,9 @@ func (c *consentedExport) look(ctx context.Context, op string, who redoubt.Crede
 	if _, err := e.identity.Consented(redoubt.ExportConsentMessage(r.ExportConsent), redoubt.Signature{Signer: r.Originator, Sig: r.Sig}, c.originator, c.set.label); err != nil {
 		return err
 	}
+	if rule, err := e.consentEnded(c.set, r); err != nil || rule != "" {
+		return cmp.Or(err, bad("the consent has ended by "+why(rule)))
+	}
 	c.found = r
 	return nil
 }
@@ -198,6 +227,7 @@ func (c *consentedExport) still(op string) (unlock func(), err error) {
 func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Credential, digest string, ent *entry) error {
 	c.e.readers.gate.RLock() // what is closed stays so until this is committed
 	defer c.e.readers.gate.RUnlock()
+	defer c.charged.release()
 	if len(c.marks) == 0 {
 		unlock, err := c.still(op)
 		if err != nil {
@@ -216,17 +246,17 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 	}
 	name := exportConsentName(c.version, c.q.Nation, c.q.KAS)
 	defer c.e.locks.lock(systemBucketID, name)()
+	unlock, err := c.still(op)
+	if err != nil {
+		return c.e.noted(ctx, ent, err)
+	}
+	defer unlock()
 	if err := c.look(ctx, op, who); err != nil {
 		return refuse(err)
 	}
 	if c.found.SHA256 != digest {
 		return refuse(&redoubt.Error{Op: op, Object: c.q.Name.String(), Kind: redoubt.Denied, Rule: ruleConsent, Hint: "the consent is for other content"})
 	}
-	unlock, err := c.still(op)
-	if err != nil {
-		return c.e.noted(ctx, ent, err)
-	}
-	defer unlock()
 	c.found.Used = c.e.clock().UTC().Truncate(time.Second)
 	value, err := json.Marshal(c.found)
 	if err != nil {
@@ -240,7 +270,11 @@ func (c *consentedExport) use(ctx context.Context, op string, who redoubt.Creden
 		return c.e.noted(ctx, ent, err)
 	}
 	ent.Detail = "by consent of " + string(c.originator) + ", key " + c.q.KAS + ", " + ent.Detail
-	return c.commit(ctx, who, batch, ent)
+	if err := c.commit(ctx, who, batch, ent); err != nil {
+		return err
+	}
+	c.e.forgetConsent(c.found.id())
+	return nil
 }
 
 // commit has an export on record, if who asked may have it still: all of the content was read since it was decided.
@@ -250,16 +284,32 @@ func (c *consentedExport) commit(ctx context.Context, who redoubt.Credential, ba
 		return c.e.noted(ctx, ent, err)
 	}
 	defer done()
-	return c.e.commit(ctx, batch, ent)
+	if err := c.e.commit(ctx, batch, ent); err != nil {
+		return err
+	}
+	c.charged.settle()
+	return nil
 }
 
-// keep has an export known for as long as there is a state: a spill report asks for it when the audit log may have aged into archives.
+// keep has an export known for as long as there is a state: a spill report asks for it when the audit log may have aged into archives. It is charged for
+// good to who exports, at her working label, which sees it go; the caller releases what is not committed.
 func (c *consentedExport) keep(ctx context.Context, b *store.Batch, who redoubt.Credential, digest string) error {
 	value, err := json.Marshal(redoubt.SpillExport{Version: c.version, Nation: c.q.Nation, By: who.Subject, At: c.e.clock().UTC().Truncate(time.Second), SHA256: digest})
 	if err != nil {
 		return err
 	}
-	return c.e.putRecordAt(ctx, b, c.set.label, exportsOf(c.version)+newSpillID(), value)
+	name := exportsOf(c.version) + newSpillID()
+	made, err := c.e.sets.of(ctx, who.Working)
+	if err != nil {
+		return err
+	}
+	c.charged.set = made
+	cost := chargeOf(name, len(value), 0)
+	if err := c.e.charge(b, &c.charged, cost, 0); err != nil {
+		return err
+	}
+	deltaSet(b, recKept, made.id, cost)
+	return c.e.putRecordAt(ctx, b, c.set.label, name, value)
 }
 
 // told is the consent that was used.

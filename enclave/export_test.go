@@ -287,3 +287,39 @@ func (w *world) stoodAll() []redoubt.SpillReport {
 	}
 	return all
 }
+
+// TestWhatIsKnownOfAnExportIsChargedToWhoExports, for good, and to nobody else; with her share it ends.
+func TestWhatIsKnownOfAnExportIsChargedToWhoExports(t *testing.T) {
+	c := openChain(t)
+	q := exported(c)
+	export := func() error {
+		_, o, err := c.ts.ExportVersion(context.Background(), c.ts.as("rev-1", "SECRET"), q)
+		if err == nil {
+			err = o.Close()
+		}
+		return err
+	}
+	if err := export(); err != nil {
+		t.Fatal(err)
+	}
+	own, other := c.ts.charged("SECRET"), c.ts.charged(relGBR)
+	if err := export(); err != nil {
+		t.Fatal(err)
+	}
+	each := c.ts.charged("SECRET") - own
+	if each < 300 || c.ts.charged(relGBR) != other {
+		t.Errorf("an export costs %d bytes, and the label of its version %d", each, c.ts.charged(relGBR)-other)
+	}
+	c.ts.restartGuarded(c)
+	share := c.ts.set("SECRET").share
+	share.quota = c.ts.charged("SECRET") + each
+	if err := export(); err != nil {
+		t.Errorf("within the share: %v", err)
+	}
+	if err := export(); !errors.Is(err, redoubt.QuotaExceeded) {
+		t.Errorf("over the share: %v", err)
+	}
+	if n := c.ts.charged("SECRET"); n != share.quota || share.used.Load() != n {
+		t.Errorf("%d bytes are charged and %d used, want %d", n, share.used.Load(), share.quota)
+	}
+}

@@ -2,7 +2,9 @@ package enclave
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"maps"
 	"strings"
 
 	"redoubt"
@@ -12,11 +14,12 @@ import (
 
 // What a release rests on may change and come back: a clearance is ended and given again, a version is written over and what did so is
 // removed. The release is dead all the same, whether or not anybody looked between (ADR 49). Of people it keeps what they stood on, which never
-// comes back; what brings a version back finds the open releases of it, and puts their end on record in its own commit.
+// comes back; what brings a version back finds the open releases of it, and puts their end on record in its own commit. An originator's consent to
+// an export rests on her and on the version in the same way.
 
 const (
 	ruleFooting = "nobody-changed-since (4.6)"
-	fallenDuty  = "fallen/" // and a release's ID: its version was not current meanwhile
+	fallenDuty  = "fallen/" // and the ID of a release, or of a consent: its version was not current meanwhile
 )
 
 // standOn keeps of people what they stand on now. Whom it is kept of already stands on that; "" is nobody.
@@ -114,6 +117,9 @@ func (e *Enclave) fall(batch *store.Batch, name redoubt.ObjectName, which func(*
 
 // settleFallen ends a release whose version was not current meanwhile.
 func (e *Enclave) settleFallen(ctx context.Context, name string) error {
+	if strings.HasPrefix(name, fallenDuty+kindExportConsent+"/") {
+		return e.endConsent(ctx, redoubt.ReleaseID(strings.TrimPrefix(name, fallenDuty)), ruleChanged)
+	}
 	e.releases.mu.Lock()
 	defer e.releases.mu.Unlock()
 	x, state := e.releases.find(redoubt.ReleaseID(strings.TrimPrefix(name, fallenDuty)))
@@ -202,4 +208,141 @@ func (r *releases) some(which func(*releaseEntry) bool) (out []*releaseEntry) {
 		}
 	}
 	return out
+}
+
+// watchConsent has what changes a version find a consent to its export. What is above the version's label it does not hang on: that would tell of it below.
+func (e *Enclave) watchConsent(set *labelSet, r *exportConsentRecord) {
+	x := &releaseEntry{id: r.id(), set: set, name: redoubt.ObjectName{Bucket: r.Bucket, Key: r.Key}, ends: r.Expires, working: set.label}
+	x.version, _ = e.ids.parse(string(r.Version))
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	for id, old := range e.releases.gives {
+		if id == x.id || !e.clock().Before(old.ends) {
+			e.releases.unwatch(old)
+			delete(e.releases.gives, id)
+		}
+	}
+	e.releases.gives[x.id] = x
+	e.releases.open[x.name] = append(e.releases.open[x.name], x)
+}
+
+// forgetConsent is of one that was used, has ended or was replaced.
+func (e *Enclave) forgetConsent(id redoubt.ReleaseID) {
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	if x := e.releases.gives[id]; x != nil {
+		e.releases.unwatch(x)
+		delete(e.releases.gives, id)
+	}
+}
+
+// consentEnded says by which rule a consent to an export rests on something no more; "": it does.
+func (e *Enclave) consentEnded(set *labelSet, r *exportConsentRecord) (rule string, err error) {
+	if r.Ended != "" {
+		return r.Ended, nil
+	}
+	if is := e.identity.Footing(r.Originator); is == "" || is != r.Footing {
+		return ruleFooting, nil
+	}
+	if _, fell, err := e.engine.Get(dutyKey(fallenDuty + string(r.id()))); err != nil || fell {
+		return ruleChanged, err
+	}
+	b, err := e.bucket(kindExportConsent, r.Bucket)
+	if err != nil {
+		return ruleChanged, nil
+	}
+	view := e.engine.View()
+	defer view.Close()
+	cur, _, err := e.current(view, lookCurrent, b, set.label, r.Key)
+	switch {
+	case err != nil:
+		return "", err
+	case r.Policy != e.policyName():
+		return rulePolicy, nil
+	case cur.rec == nil || e.ids.versionID(cur.rec.id) != r.Version || cur.set != set:
+		return ruleChanged, nil
+	}
+	return "", nil
+}
+
+// endConsent ends a consent by a rule, as the node's own act, if it is there and may still be used.
+func (e *Enclave) endConsent(ctx context.Context, id redoubt.ReleaseID, rule string) error {
+	name := consentName(id)
+	defer e.locks.lock(systemBucketID, name)()
+	e.releases.view.Lock()
+	x := e.releases.gives[id]
+	e.releases.view.Unlock()
+	b, ent := new(store.Batch), (*entry)(nil)
+	b.Delete(dutyKey(fallenDuty + string(id)))
+	if x != nil {
+		r, err := e.exportConsent(x.set, name)
+		if err != nil {
+			return err
+		}
+		if r != nil && r.id() == id && r.Used.IsZero() && r.Ended == "" {
+			r.Ended = rule
+			value, err := json.Marshal(r)
+			if err != nil {
+				return err
+			}
+			if err := e.putRecordAt(ctx, b, x.set.label, name, value); err != nil {
+				return err
+			}
+			ent = e.ownAct(x.set.label, redoubt.ActionConsent, x.name)
+			ent.Detail = "the consent to an export to " + r.Nation + ", key " + r.KAS + ", has ended: " + rule
+		}
+	}
+	if err := e.commit(ctx, b, ent); err != nil {
+		return err
+	}
+	e.forgetConsent(id)
+	return nil
+}
+
+// consentName names the record of a consent.
+func consentName(id redoubt.ReleaseID) string {
+	return string(id[:strings.LastIndexByte(string(id), '/')])
+}
+
+// loadConsents watches those that may still be used, before anything is removed.
+func (e *Enclave) loadConsents() error {
+	view := e.engine.View()
+	defer view.Close()
+	for _, set := range e.sets.all() {
+		err := e.recordsAt(view, set, kindExportConsent, func(_ string, value []byte) error {
+			r := new(exportConsentRecord)
+			if err := strictJSON(value, r); err != nil {
+				return err
+			}
+			if r.Used.IsZero() && r.Ended == "" && e.clock().Before(r.Expires) {
+				e.watchConsent(set, r)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeUpConsents looks at every consent at start, as at every release.
+func (e *Enclave) takeUpConsents(ctx context.Context) error {
+	e.releases.view.Lock()
+	all := maps.Clone(e.releases.gives)
+	e.releases.view.Unlock()
+	for id, x := range all {
+		r, err := e.exportConsent(x.set, consentName(id))
+		if err != nil || r == nil {
+			return errors.Join(err, redoubt.Corrupt)
+		}
+		rule, err := e.consentEnded(x.set, r)
+		if err == nil && rule != "" {
+			err = e.endConsent(ctx, id, rule)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

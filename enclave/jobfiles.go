@@ -139,7 +139,8 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 		return f, nil, &redoubt.Error{Op: op, Kind: redoubt.Corrupt, Err: err}
 	}
 	f.rec = raw
-	ent, err := e.decide(ctx, ask{op: op, who: r.who(r.j.max.label), action: redoubt.ActionGetObject, bucket: b, name: name, object: f.set.label})
+	asked, taken := ask{op: op, who: r.who(r.j.max.label), action: redoubt.ActionGetObject, bucket: b, name: name, object: f.set.label}, e.readers.taken.Load()
+	ent, err := e.decide(ctx, asked)
 	if err != nil {
 		return f, nil, b.refused(op, name, err)
 	}
@@ -150,7 +151,8 @@ func (r *jobRun) opened(ctx context.Context, op string, b *bucket, name redoubt.
 	if err := e.noteRead(ctx, ent); err != nil {
 		return f, nil, err
 	}
-	o := &object{e: e, name: name, set: f.set, rec: f.rec}
+	asked.detail = "while job " + string(r.j.ID) + " read it"
+	o := &object{e: e, name: name, set: f.set, rec: f.rec, asked: asked, since: ent.Time, taken: taken, held: true}
 	if err := o.open(); err != nil {
 		o.Close()
 		return f, nil, err
@@ -196,6 +198,7 @@ func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential
 	if err != nil {
 		return nil, missing
 	}
+	taken := e.readers.taken.Load()
 	view := e.engine.View()
 	defer view.Close()
 	f, _, err := e.current(view, lookCurrent, b, who.Working, name.Key)
@@ -222,7 +225,8 @@ func (r *jobRun) openPart(ctx context.Context, op string, who redoubt.Credential
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err
 	}
-	o := &object{e: e, name: name, set: f.set, rec: f.rec, latest: true}
+	a.detail = "while " + a.detail + " read it"
+	o := &object{e: e, name: name, set: f.set, rec: f.rec, latest: true, asked: a, since: ent.Time, told: ent.Label, taken: taken, held: true}
 	if err := o.open(); err != nil {
 		o.Close()
 		return nil, err

@@ -81,6 +81,7 @@ func (e *Enclave) rotate(ctx context.Context, set *labelSet) error {
 	if err := e.rewrapAll(ctx, set); err != nil {
 		return err
 	}
+	defer e.readers.taken.Add(1)
 	for _, past := range old {
 		if err := e.keyring.DestroyEpoch(set.text, past); err != nil {
 			return err

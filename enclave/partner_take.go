@@ -443,6 +443,7 @@ func (t PartnerTaking) remove(ctx context.Context, n *partnerEntry) error {
 		if err := e.keepGone(batch, b, f, r.Key, sum, t.a.Peer); err != nil {
 			return err
 		}
+		n.entry.Detail += e.erasedThere(f.rec.id)
 	}
 	if err := e.remove(batch, b, f, r.Key); err != nil {
 		return err

@@ -173,6 +173,9 @@ func TestAPartnersVersionStandsHereUnderThisEstatesLabelWithTheOriginatorsBeside
 	if rule, err := a.sends(a.key, gone, ""); rule != "" || err != nil || a.versions(who) != 0 {
 		t.Errorf("the partner's erasure: %s, %v, and %d versions", rule, err, a.versions(who))
 	}
+	if got := a.elsewhere(); len(got) != 1 || !a.saysOn(redoubt.ActionReceive, "erased there, and by no report here") {
+		t.Errorf("the officer here is told of %q", got)
+	}
 	if rule, err := a.sends(a.key, x, "hello"); rule != "" || err != nil || a.versions(who) != 0 {
 		t.Errorf("what it erased came back: %s, %v, and %d versions", rule, err, a.versions(who))
 	}

@@ -24,7 +24,8 @@ type found struct {
 	rec *record
 	raw []byte
 
-	gone bool // it was erased, and what is known of it is for spill reports alone (spillgone.go)
+	gone bool      // it was erased, and what is known of it is for spill reports alone (spillgone.go)
+	at   time.Time // when it was, of what is gone
 }
 
 // current finds what a reader sees under a key: the newest version that the working
@@ -162,6 +163,7 @@ func (e *Enclave) GetObject(ctx context.Context, who redoubt.Credential, in redo
 
 func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redoubt.ReadObject) (*object, error) {
 	const op = "GetObject"
+	taken := e.readers.taken.Load()
 	view := e.engine.View() // what is found is of one moment, and stays until it is open
 	defer view.Close()
 	since := e.clock()
@@ -169,7 +171,7 @@ func (e *Enclave) getObject(ctx context.Context, who redoubt.Credential, in redo
 	if err != nil {
 		return nil, err
 	}
-	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == "",
+	o := &object{e: e, name: in.Name, set: f.set, rec: f.rec, latest: in.ID == "", taken: taken,
 		asked: ask{op: op, who: who, action: in.Action, name: in.Name, object: f.set.label, detail: "while it was sent"}, since: since, request: redoubt.RequestID(ctx)}
 	if err := o.open(); err != nil {
 		o.Close()
@@ -311,6 +313,9 @@ type object struct {
 	asked   ask // by whom it is read; the zero ask is the node's own act
 	since   time.Time
 	request string
+	told    string // label of what is on record about it; "": that of what was asked
+	held    bool   // it may be read long after it was opened, however small it is
+	taken   uint64 // readers.taken before it was found
 	blobs   []store.Blob
 	openers []*keys.Opener
 	small   *small // instead of openers
@@ -353,7 +358,11 @@ func (o *object) Reader(off, n int64) io.Reader {
 		n = o.rec.size - off
 	}
 	if o.small != nil {
-		return &smallReader{o.small, off, off + max(n, 0)}
+		r := &smallReader{o.small, off, off + max(n, 0)}
+		if !o.held {
+			return r
+		}
+		return &lasting{r, o}
 	}
 	var readers []io.Reader
 	for i, p := range o.rec.pieces {

@@ -72,6 +72,7 @@ type releases struct {
 	byID   map[redoubt.ReleaseID]*releaseEntry
 	order  []*releaseEntry                        // oldest first
 	open   map[redoubt.ObjectName][]*releaseEntry // by their source: those of which something may come, and one that is being asked for
+	gives  map[redoubt.ReleaseID]*releaseEntry    // consents to exports, as what changes their version finds them in open (footing.go)
 	bySet  map[*labelSet][]*releaseEntry          // likewise: what people ask costs nothing for what lies above them (3.2)
 	news   broadcast
 }
@@ -408,7 +409,14 @@ func (e *Enclave) OpenRebuilt(ctx context.Context, who redoubt.Credential, id re
 	if err := e.noteRead(ctx, ent); err != nil {
 		return nil, err
 	}
-	return e.openRebuilt(ctx, x, r)
+	o, err := e.openRebuilt(ctx, x, r)
+	if err != nil {
+		return nil, err
+	}
+	of := o.(*object) // as the node opened it, it is read as who asked may
+	of.asked = ask{op: "OpenRebuilt", who: who, action: redoubt.ActionReadRelease, name: r.Name, object: x.set.label, detail: "release " + string(id) + ", while it was sent"}
+	of.since, of.held = ent.Time, true
+	return of, nil
 }
 
 func (e *Enclave) openRebuilt(ctx context.Context, x *releaseEntry, r *releaseRecord) (redoubt.Object, error) {

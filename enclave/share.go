@@ -26,7 +26,7 @@ import (
 // above. It stays charged for good, on record as kept (recKept), whoever removes it, the node's own lifecycle too.
 //
 // What a peer sends is charged to the same label here, and refused for later when the share is spent. The node's own
-// records, its journal and the audit log are charged to nobody.
+// records, its journal and the audit log are charged to nobody, but for what is known of exports, which is charged to who exports for good.
 type share struct {
 	label label.Label  // one of its spellings
 	quota int64        // bytes; 0: no limit

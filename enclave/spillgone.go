@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -87,13 +88,12 @@ func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet
 	it := view.Scan(prefix, nextPrefix(prefix))
 	defer it.Close()
 	for it.Next() {
-		var x goneRecord
 		k := it.Key()
-		raw, err := e.gone.Open(nil, nil, it.Value(), k)
-		if err != nil || len(k) != len(prefix)+8+len(versionID{}) || strictJSON(raw, &x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
-			return &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
+		x, id, err := e.openGone(prefix, k, it.Value())
+		if err != nil {
+			return err
 		}
-		rec := &record{id: versionID(k[len(prefix)+8:]), made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
+		rec := &record{id: id, made: x.Made, maker: x.Maker, size: x.Size, digest: x.Sum, from: x.From}
 		if x.Mark != "" {
 			rec.attrs.Meta = map[string]string{metaMade: x.Mark}
 		}
@@ -101,7 +101,7 @@ func (e *Enclave) eachGoneOf(ctx context.Context, view store.View, set *labelSet
 		if b == nil {
 			continue
 		}
-		if err := each(b, found{set: set, rec: rec, gone: true}, x.Key); err != nil {
+		if err := each(b, found{set: set, rec: rec, gone: true, at: time.Unix(0, int64(binary.BigEndian.Uint64(k[len(prefix):]))).UTC()}, x.Key); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -152,6 +152,40 @@ func (e *Enclave) reported(ctx context.Context, op string, b *bucket, who redoub
 	return f, &redoubt.Error{Op: op, Object: name.String(), Kind: redoubt.Conflict, Hint: "versions of it were erased before they were reported here, newer than what is current: say with --version which you mean: " + strings.Join(which, ", ")}
 }
 
+// erasedThere says in the audit log what the officers here may have to do about a version that a peer's erasure takes away. "": a report here erases it.
+func (e *Enclave) erasedThere(id versionID) string {
+	if e.readers.takes(id) {
+		return ""
+	}
+	return "; erased there, and by no report here (redoubt spill ls --erased): if it was a spill, what was copied and made of it here is here still"
+}
+
+// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first.
+func (e *Enclave) ErasedElsewhere(ctx context.Context, who redoubt.Credential) ([]redoubt.SpillErased, error) {
+	ent, err := e.decide(ctx, ask{op: "ErasedElsewhere", who: who, action: redoubt.ActionSpill, detail: "list what was erased elsewhere"})
+	if err != nil {
+		return nil, err
+	}
+	var all []redoubt.SpillErased
+	newest := func(a, b redoubt.SpillErased) int { return b.At.Compare(a.At) }
+	err = e.eachGone(ctx, func(b *bucket, f found, key string) error {
+		if f.rec.from == "" || e.readers.takes(f.rec.id) {
+			return nil
+		}
+		all = append(all, redoubt.SpillErased{Name: redoubt.ObjectName{Bucket: b.Name, Key: key}, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Bytes: f.rec.size, From: f.rec.from, At: f.at})
+		if len(all) > 2*maxSpills {
+			slices.SortFunc(all, newest)
+			all = all[:maxSpills]
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(all, newest)
+	return all[:min(len(all), maxSpills)], e.noteRead(ctx, ent)
+}
+
 // traceGone lists what erasures took away that held the content, if no report of the chain has it: what was made of it is followed.
 func (e *Enclave) traceGone(ctx context.Context, r *spillRecord) error {
 	before, err := e.listedBefore(r)
@@ -185,33 +219,85 @@ func (e *Enclave) beginGone(ctx context.Context, r *spillRecord) error {
 	return e.keepSpill(ctx, r, func(b *store.Batch) error { return (duty{}).add(b, spillDuty+r.ID) })
 }
 
-// forgetGone drops what was kept for long enough; the rest the next time.
+// maxGoneKept is how much is kept of one label: some 20 MB, and ten times that where all of it bears marks. Who puts and erases, below or at a
+// partner, is charged for none of it.
+const maxGoneKept = 100_000
+
+// forgetGone drops what was kept for long enough, and the oldest of what is too much, on record.
 func (e *Enclave) forgetGone(ctx context.Context, set *labelSet) error {
-	_, err := e.dropGone(ctx, set, goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}))
-	return err
+	if err := e.dropGone(ctx, set, goneKey(set.id, e.clock().Add(-forgetAfter), versionID{}), math.MaxInt, nil, ""); err != nil {
+		return err
+	}
+	all := nextPrefix(setKey(recGone, set.id))
+	n, err := e.countGone(set)
+	if err != nil || n <= e.mostGone {
+		return err
+	}
+	n -= e.mostGone
+	return e.dropGone(ctx, set, all, n, nil, fmt.Sprintf("of versions that erasures took away at this label the oldest %d are kept for spill reports no more: %d are kept", n, e.mostGone))
 }
 
-// forgetAllGone drops all that was kept of a label.
-func (e *Enclave) forgetAllGone(ctx context.Context, set *labelSet) error {
-	for {
-		if some, err := e.dropGone(ctx, set, nextPrefix(setKey(recGone, set.id))); err != nil || !some {
+func (e *Enclave) countGone(set *labelSet) (n int, err error) {
+	view := e.engine.View()
+	defer view.Close()
+	prefix := setKey(recGone, set.id)
+	it := view.Scan(prefix, nextPrefix(prefix))
+	defer it.Close()
+	for it.Next() {
+		n++
+	}
+	return n, it.Err()
+}
+
+// forgetAllGone drops all that was kept of a label; of one bucket where one is given.
+func (e *Enclave) forgetAllGone(ctx context.Context, set *labelSet, of *bucket) error {
+	return e.dropGone(ctx, set, nextPrefix(setKey(recGone, set.id)), math.MaxInt, of, "")
+}
+
+// dropGone drops the oldest of what is kept of a label, up to a key, of a bucket if one is given. With a detail it is on record, once.
+func (e *Enclave) dropGone(ctx context.Context, set *labelSet, upTo []byte, most int, of *bucket, detail string) error {
+	view := e.engine.View()
+	defer view.Close()
+	prefix := setKey(recGone, set.id)
+	it := view.Scan(prefix, upTo)
+	defer it.Close()
+	for more := true; more; {
+		b := new(store.Batch)
+		for len(b.Writes) < min(most, trimAtOnce) {
+			if more = it.Next(); !more {
+				break
+			}
+			if of != nil {
+				if x, _, err := e.openGone(prefix, it.Key(), it.Value()); err != nil {
+					return err
+				} else if x.Bucket != of.id {
+					continue
+				}
+			}
+			b.Delete(bytes.Clone(it.Key()))
+		}
+		if err := it.Err(); err != nil || len(b.Writes) == 0 {
+			return err
+		}
+		var ent *entry
+		if detail != "" {
+			ent = e.ownAct(set.label, redoubt.ActionSystemRecord, redoubt.ObjectName{Bucket: redoubt.SystemBucket, Key: kindSpill})
+			ent.Detail, detail = detail, ""
+		}
+		most -= len(b.Writes)
+		if err := e.commit(ctx, b, ent); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// dropGone drops some of what is kept of a label, up to a key.
-func (e *Enclave) dropGone(ctx context.Context, set *labelSet, upTo []byte) (some bool, err error) {
-	view := e.engine.View()
-	defer view.Close()
-	it := view.Scan(setKey(recGone, set.id), upTo)
-	defer it.Close()
-	b := new(store.Batch)
-	for it.Next() && len(b.Writes) < trimAtOnce {
-		b.Delete(bytes.Clone(it.Key()))
+// openGone reads what is kept of one version.
+func (e *Enclave) openGone(prefix, key, value []byte) (x *goneRecord, id versionID, err error) {
+	x = new(goneRecord)
+	raw, err := e.gone.Open(nil, nil, value, key)
+	if err != nil || len(key) != len(prefix)+8+len(id) || strictJSON(raw, x) != nil || len(x.Sum) != 0 && len(x.Sum) != sha256.Size {
+		return nil, id, &redoubt.Error{Op: "spill", Kind: redoubt.Corrupt, Err: errRecord}
 	}
-	if err := it.Err(); err != nil || len(b.Writes) == 0 {
-		return false, err
-	}
-	return true, e.engine.Commit(ctx, b)
+	return x, versionID(key[len(prefix)+8:]), nil
 }

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"time"
@@ -63,7 +64,7 @@ func (e *Enclave) today(asked *ask) ask {
 	return a
 }
 
-// lasting is content that is read for as long as its reader may: a download ends with the right to it.
+// lasting is content that is read for as long as its reader may: a download ends with the right to it, and so does what a job reads as it asks for it.
 type lasting struct {
 	r io.Reader
 	o *object
@@ -93,11 +94,73 @@ func (l lastingWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// stands refuses to go on with what its reader may read no more, on the record.
+// stands refuses to go on with what its reader may read no more, or what was taken out meanwhile, on the record.
 func (o *object) stands() error {
 	if d := o.e.again(&o.asked, o.since); d.Allow {
+		return o.stays()
+	}
+	d, ent := o.judge()
+	if d.Allow {
 		return nil
 	}
-	_, err := o.e.decide(redoubt.WithRequest(context.Background(), o.request), o.e.today(&o.asked))
-	return err
+	ent.Kind = d.Kind.Error()
+	if err := o.e.record(context.Background(), ent); err != nil {
+		return err
+	}
+	return o.e.refusal(d, o.asked)
+}
+
+// judge takes the decision anew, and describes it where the one that it was opened by is on record.
+func (o *object) judge() (access.Decision, *entry) {
+	d, ent := o.e.judge(redoubt.WithRequest(context.Background(), o.request), o.e.today(&o.asked))
+	ent.Label = cmp.Or(o.told, ent.Label)
+	return d, ent
+}
+
+// ruleTakenOut ends the reading of a version that a spill report takes out, or whose keys went with an erasure.
+const ruleTakenOut = "taken-out (2.7)"
+
+// stays refuses to go on with what a spill report takes out, or what it was made of, and with what is gone and has no key any more: as one that is asked for
+// then is not there. What was only removed, and may be opened as far as its keys go, is given to its end.
+func (o *object) stays() error {
+	e := o.e
+	if e.readers.taken.Load() == o.taken {
+		return nil
+	}
+	out := e.readers.takes(o.rec.id) || e.readers.closes(o.rec, o.set.label) != ""
+	if !out {
+		var err error
+		if out, err = o.erased(); err != nil {
+			return err
+		}
+	}
+	if !out {
+		return nil
+	}
+	_, ent := o.judge()
+	ent.Allow, ent.Rule = false, ruleTakenOut
+	return e.noted(context.Background(), ent, &redoubt.Error{Op: o.asked.op, Object: o.asked.name.String(), Kind: redoubt.NotFound})
+}
+
+// erased says whether an open version is in the catalogue no more, and its keys are gone.
+func (o *object) erased() (bool, error) {
+	if b := (*o.e.buckets.Load())[o.name.Bucket]; b != nil {
+		view := o.e.engine.View() // it may be the current one again meanwhile
+		defer view.Close()
+		f, err := o.e.byID(view, b, o.set.label, o.name.Key, o.e.ids.versionID(o.rec.id))
+		if err != nil || f.rec != nil { // a rotation wrapped its key anew
+			return false, err
+		}
+	}
+	for _, p := range o.rec.pieces {
+		key, err := o.e.keyring.DataKey(o.set.text, p.wrapped)
+		key.Wipe()
+		if redoubt.KindOf(err) == redoubt.Erased {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+	}
+	return false, nil
 }

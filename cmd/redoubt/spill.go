@@ -139,8 +139,20 @@ func (a *app) spillShow() *cobra.Command {
 
 func (a *app) spillLs() *cobra.Command {
 	var w who
-	c := &cobra.Command{Use: "ls --as OFFICER@NODE", Short: "The reports of a node", Example: "  redoubt spill ls --as officer@unclass", Args: exactly(0),
+	var erased bool
+	c := &cobra.Command{Use: "ls --as OFFICER@NODE", Short: "The reports of a node", Long: `Lists the reports. With --erased it lists what was erased where it came from (below a guard, by a partner, at home or on
+a device) and that no report here erases. An erasure does not say whether it was of a spill: if it was, redoubt spill
+report of the version finds what was copied and made of it here; with --find-only it erases nothing.`,
+		Example: `  redoubt spill ls --as officer@unclass
+  redoubt spill ls --erased --as officer@secret`, Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
+			gone, err := s.api.ErasedElsewhere(ctx)
+			if err != nil {
+				return err
+			}
+			if erased {
+				return a.showErased(gone)
+			}
 			all, err := s.api.Spills(ctx)
 			if err != nil {
 				return err
@@ -152,10 +164,25 @@ func (a *app) spillLs() *cobra.Command {
 			for _, r := range all {
 				t.row(r.ID, r.Made.Local().Format("2006-01-02 15:04"), place{r.Name.Bucket, r.Name.Key}.String(), strconv.Itoa(len(r.Copies)), yesNo(r.Proven), string(r.By), r.Reason)
 			}
+			if len(gone) > 0 {
+				a.say("erased where it came from, and by no report here: %d versions; redoubt spill ls --erased lists them", len(gone))
+			}
 			return t.flush()
 		})}
 	w.flags(c)
+	c.Flags().BoolVar(&erased, "erased", false, "what was erased where it came from, and by no report here")
 	return a.jsonFlag(c)
+}
+
+func (a *app) showErased(all []redoubt.SpillErased) error {
+	if a.json {
+		return a.print(map[string]any{"erased": all})
+	}
+	t := a.table("CAME", "FROM", "NAME", "VERSION", "LABEL", "BYTES")
+	for _, x := range all {
+		t.row(x.At.Local().Format("2006-01-02 15:04"), string(x.From), place{x.Name.Bucket, x.Name.Key}.String(), string(x.Version), x.Label, strconv.FormatInt(x.Bytes, 10))
+	}
+	return t.flush()
 }
 
 func yesNo(yes bool) string {
