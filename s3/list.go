@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"redoubt"
 )
@@ -54,10 +55,7 @@ func (s *handler) listObjects(c *call) error {
 	}
 	l.owner = true
 	marker := c.query.get("marker")
-	page, err := s.objectPage(c, l, marker)
-	if err == nil {
-		err = l.goesOn(page.Truncated, page.Next)
-	}
+	page, err := s.objectPage(c, l, behind(marker))
 	if err != nil {
 		return err
 	}
@@ -71,7 +69,7 @@ func (s *handler) listObjects(c *call) error {
 	l.writeShape(x)
 	x.bool("IsTruncated", page.Truncated)
 	if page.Truncated {
-		x.key("NextMarker", page.Next, l.encode)
+		x.key("NextMarker", l.marker(page.Next), l.encode)
 	}
 	l.writeContents(x, &page)
 	x.close("ListBucketResult")
@@ -147,13 +145,31 @@ func openToken(token string) (string, error) {
 	return string(raw[1:]), nil
 }
 
-// goesOn refuses a page that ends with a name which XML cannot carry: the client would ask behind U+FFFD in its place, and pass over
-// all that lies between. Whoever may write could so keep others from seeing what is theirs.
-func (l *listing) goesOn(truncated bool, last string) error {
-	if !truncated || l.encode || carried(last) {
-		return nil
+// markerForm begins a marker that stands for a name which XML cannot carry, in base64url: the client would ask behind U+FFFD in its place, and pass over all
+// that lies between, so whoever may write could keep others from seeing what is theirs. It is longer than any name, so that nobody can name something
+// as such a marker.
+const markerForm = "redoubt-behind:"
+
+// marker is what a client is told to go on behind.
+func (l *listing) marker(last string) string {
+	if l.encode || carried(last) {
+		return last
 	}
-	return errInvalidArgument.say("The list goes on behind a name that XML cannot carry. Ask for it with encoding-type=url, or by ListObjectsV2.")
+	m := markerForm + base64.RawURLEncoding.EncodeToString([]byte(last))
+	return m + strings.Repeat(".", max(0, redoubt.MaxKeyBytes+1-len(m)))
+}
+
+// behind is the name that a client's marker says.
+func behind(marker string) string {
+	text, is := strings.CutPrefix(marker, markerForm)
+	if !is || len(marker) <= redoubt.MaxKeyBytes {
+		return marker
+	}
+	name, err := base64.RawURLEncoding.Strict().DecodeString(strings.TrimRight(text, "."))
+	if err != nil || !validText(string(name)) {
+		return marker
+	}
+	return string(name)
 }
 
 // writeShape writes delimiter and encoding.

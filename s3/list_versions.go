@@ -17,10 +17,7 @@ func (s *handler) listVersions(c *call) error {
 	if id != "" && key == "" {
 		return invalid("version-id-marker", id, "A version-id marker cannot be specified without a key marker.")
 	}
-	page, err := s.versionPage(c, l, key, redoubt.VersionID(id))
-	if err == nil {
-		err = l.goesOn(page.Truncated, page.NextKey)
-	}
+	page, err := s.versionPage(c, l, behind(key), redoubt.VersionID(id))
 	if err != nil {
 		return err
 	}
@@ -35,7 +32,7 @@ func (s *handler) listVersions(c *call) error {
 	l.writeShape(x)
 	x.bool("IsTruncated", page.Truncated)
 	if page.Truncated {
-		x.key("NextKeyMarker", page.NextKey, l.encode)
+		x.key("NextKeyMarker", l.marker(page.NextKey), l.encode)
 		x.some("NextVersionIdMarker", string(page.NextID))
 	}
 	for i := range page.Versions {

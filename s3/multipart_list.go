@@ -76,10 +76,7 @@ func (s *handler) listUploads(c *call) error {
 		_, err = s.buckets.HeadBucket(c.ctx, c.who, c.bucket)
 	} else {
 		page, err = s.lists.ListUploads(c.ctx, c.who, redoubt.ListUploads{Bucket: c.bucket, Prefix: l.prefix, Delimiter: l.delimiter,
-			AfterKey: key, AfterID: redoubt.UploadID(id), Max: l.max})
-	}
-	if err == nil {
-		err = l.goesOn(page.Truncated, page.NextKey)
+			AfterKey: behind(key), AfterID: redoubt.UploadID(id), Max: l.max})
 	}
 	if err != nil {
 		return err
@@ -91,7 +88,7 @@ func (s *handler) listUploads(c *call) error {
 	x.key("KeyMarker", key, l.encode)
 	x.text("UploadIdMarker", id)
 	if page.Truncated {
-		x.key("NextKeyMarker", page.NextKey, l.encode)
+		x.key("NextKeyMarker", l.marker(page.NextKey), l.encode)
 		x.text("NextUploadIdMarker", string(page.NextID))
 	}
 	x.key("Prefix", l.prefix, l.encode)
