@@ -179,7 +179,7 @@ func (e *Enclave) allReads(id redoubt.JobID) ([]versionID, bool, error) {
 
 // readers are the attempts and instances that run, and what was taken out as a spill. What one of them commits is committed with gate held shared,
 // and what is spilled becomes known with gate held alone: so who has read it is seen while it runs, or in what it has committed. gate is taken before
-// any other lock, mu before a run's own. Copies and what arrives over a link hold it shared too.
+// any other lock but spillMu, mu before a run's own. Copies and what arrives over a link hold it shared too.
 type readers struct {
 	gate    sync.RWMutex
 	mu      sync.Mutex

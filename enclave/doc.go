@@ -13,10 +13,11 @@
 // all versions of one label: a reader's cost and answers depend on the sets that its
 // working label dominates and on no other.
 //
-// Lock order, outermost first: spillMu, releases.mu, peopleMu, bucketsMu, or rotateMu or links.deviceMu, links.mu or links.bundles, a bucket's gate, one name
-// (keyLocks), a label set's epochGate, standingMu, a label set's boundMu. Nobody holds two names but who applies
+// Lock order, outermost first: spillMu, readers.gate, releases.mu, peopleMu, bucketsMu, or rotateMu or links.deviceMu, links.mu or links.bundles, a bucket's gate,
+// one name (keyLocks), a label set's epochGate, standingMu, a label set's boundMu. Nobody holds two names but who applies
 // what a peer sent, who takes them in order, who ends a job: its record, then its outputs in order, behind their bucket's gate; who ends a
 // release: what was rebuilt of it, then its record; and who exports by a consent: that, then the version. A job's own mutex lies
-// outside of the gate, and those of jobs and services are innermost. What takes long or waits for a
-// client (a body, a backup's reader, a scrub) is done with none of them held but rotateMu.
+// outside of a bucket's gate and inside readers.gate; those of jobs, services and attempts are innermost, and so are readers.mu, which is taken before an
+// attempt's, and releases.view. What takes long or waits for a
+// client (a body, a backup's reader, a scrub) is done with none of them held but rotateMu; a spill's search holds spillMu.
 package enclave

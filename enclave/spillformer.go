@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"time"
 
@@ -64,13 +65,14 @@ func (e *Enclave) spillLinks() (all []spillLink, err error) {
 	}
 	gone := map[redoubt.NodeName]bool{}
 	e.links.deviceMu.Lock()
-	for name, r := range e.links.devices {
+	devices := maps.Clone(e.links.devices) // a record is never altered: another takes its place. Nothing is read of the disk with the lock held
+	e.links.deviceMu.Unlock()
+	for name, r := range devices {
 		d, declared := e.links.declared[name]
 		l := deviceLink(name, d, r)
 		if l, is := now[name]; is && declared {
 			before, err := e.carriedBefore(name)
 			if err != nil {
-				e.links.deviceMu.Unlock()
 				return nil, err
 			}
 			for _, x := range before {
@@ -89,7 +91,6 @@ func (e *Enclave) spillLinks() (all []spillLink, err error) {
 			all, now[name] = append(all, spillLink{Link: l, over: overUnwiped, until: r.Ended}), l
 		}
 	}
-	e.links.deviceMu.Unlock()
 	peers, err := e.acknowledgers()
 	for _, name := range peers {
 		if !known(name) && !gone[name] {

@@ -1,6 +1,7 @@
 package enclave
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"testing"
@@ -207,4 +208,37 @@ func TestWhatADeviceCarriedUnderAnEarlierPolicyMayBeASpill(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantUnproven(t, c.stands(c.spill("", true).ID), "ts-device")
+}
+
+// looking tells of what is read of the catalogue.
+type looking struct {
+	store.Engine
+	at func(key []byte)
+}
+
+func (l *looking) Get(key []byte) ([]byte, bool, error) {
+	l.at(key)
+	return l.Engine.Get(key)
+}
+
+// TestAReportOfFormerLinksHoldsNoDeviceUp: what devices carried is read with their lock free, so a disk that is slow, or that fails, keeps none from being met.
+func TestAReportOfFormerLinksHoldsNoDeviceUp(t *testing.T) {
+	p, _ := openSpeaking(t)
+	read, held := 0, 0
+	engine := p.home.engine
+	p.home.engine = &looking{engine, func(key []byte) {
+		if !bytes.Equal(key, carriedKey("patrol")) {
+			return
+		}
+		if read++; !p.home.links.deviceMu.TryLock() {
+			held++
+			return
+		}
+		p.home.links.deviceMu.Unlock()
+	}}
+	_, err := p.home.spillLinks()
+	p.home.engine = engine
+	if err != nil || read == 0 || held > 0 {
+		t.Errorf("of %d reads %d were with the lock held: %v", read, held, err)
+	}
 }
