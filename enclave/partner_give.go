@@ -103,6 +103,14 @@ func (g PartnerGiving) Begun(ctx context.Context, peer redoubt.NodeName) (map[st
 	return g.e.Begun(ctx, peer)
 }
 
+// Passed is that of the enclave.
+func (g PartnerGiving) Passed(ctx context.Context, peer redoubt.NodeName, s redoubt.JournalSpan) error {
+	if _, err := g.agreement(peer); err != nil {
+		return err
+	}
+	return g.e.Passed(ctx, peer, s)
+}
+
 // LeftOut is nothing: a partner's bundles are not made with care.
 func (g PartnerGiving) LeftOut(context.Context, redoubt.NodeName) (map[string][]redoubt.Stamp, error) {
 	return nil, nil

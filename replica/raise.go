@@ -309,7 +309,8 @@ func (b *Bundles) hasToRaise(ctx context.Context, peer redoubt.NodeName) (bool, 
 			return len(refs) > 0, err
 		}
 		if !known || upTo > from {
-			if err := b.o.State.Acknowledge(ctx, peer, set, upTo); err != nil {
+			span := redoubt.JournalSpan{Set: set, From: from, To: upTo, Whole: !known, Behind: begun[set].Part}
+			if err := b.o.Raises.Passed(ctx, peer, span); err != nil {
 				return false, err
 			}
 		}
