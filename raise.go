@@ -54,6 +54,9 @@ type RaiseLedger interface {
 	HandedOver(ctx context.Context, peer NodeName, serial uint64) (RaisedBundle, error)
 	// Begun gives, by label sets, how far a whole was handed over that takes several bundles: their Part, and the To that its first was of.
 	Begun(ctx context.Context, peer NodeName) (map[string]JournalSpan, error)
+	// Passed keeps that of a set there is nothing to hand over up to the span's To, as follows from its From or, of a whole, from what was begun Behind. It
+	// keeps nothing where that is other by now, as where all was asked for anew meanwhile.
+	Passed(ctx context.Context, peer NodeName, span JournalSpan) error
 	// LeftOut gives, by label sets, what was left out of bundles and is in none that the guard has, as far as it is known one by one.
 	LeftOut(ctx context.Context, peer NodeName) (map[string][]Stamp, error)
 	// Awaits gives the number of the last bundle that was made and that no guard said it has.

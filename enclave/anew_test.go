@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -149,6 +150,88 @@ func TestAskingAnewTakesBackAWholeThatIsOnItsWay(t *testing.T) {
 	}
 	if got := c.raise(c.unclass, c.secret); got.Serial != 2 || c.above("a") != "one" {
 		t.Errorf("bundle %d, and a is %q", got.Serial, c.above("a"))
+	}
+}
+
+// asking is a ledger of a raise of which something is asked just before it keeps that there is nothing to hand over.
+type asking struct {
+	redoubt.RaiseLedger
+	first func()
+}
+
+func (a asking) Passed(ctx context.Context, peer redoubt.NodeName, s redoubt.JournalSpan) error {
+	a.first()
+	return a.RaiseLedger.Passed(ctx, peer, s)
+}
+
+// setText is what a journal calls a label set.
+func (w *world) setText(marking string) string {
+	w.t.Helper()
+	text, err := w.set(marking).label.MarshalText()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// TestAskingAnewWhileNothingIsHandedOverForgetsThatToo: all is raised once more, though the guard had just been found to have it.
+func TestAskingAnewWhileNothingIsHandedOverForgetsThatToo(t *testing.T) {
+	c, asked := openChain(t), 0
+	ctx, w := context.Background(), c.unclass
+	c.files[w] = c.bundlesBy(w, asking{w, func() {
+		if asked++; asked == 1 {
+			if err := w.RaiseAnew(ctx, w.as("admin", ""), "secret"); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	c.low("a", "one")
+	c.raise(w, c.secret)
+	if _, err := w.PutObject(ctx, w.as("u-analyst", ""), redoubt.PutObject{Name: redoubt.ObjectName{Bucket: "locked", Key: "k"}, SizeBytes: 1, Body: strings.NewReader("x")}); err != nil { // which is not raised
+		t.Fatal(err)
+	}
+	file, mark, err := c.handWithin(w, c.secret, 10*time.Second)
+	if err != nil || asked == 0 {
+		t.Fatalf("asked %d times: %v", asked, err)
+	}
+	made, err := w.HandedOver(ctx, "secret", mark.Serial)
+	if n := len(made.Held[w.setText("UNCLASSIFIED")]); err != nil || mark.Serial != 2 || n != 1 {
+		t.Errorf("bundle %d has %d entries (%v), want all raised once more", mark.Serial, n, err)
+	}
+	c.have["secret"] = mark
+	if _, err := c.take(w, c.secret, file); err != nil || c.above("a") != "one" {
+		t.Errorf("a is %q, %v", c.above("a"), err)
+	}
+	c.nothing(w, c.secret)
+}
+
+// TestNothingIsPassedOfAWholeThatWasAskedForAnew: its end follows from what was begun, and that is forgotten.
+func TestNothingIsPassedOfAWholeThatWasAskedForAnew(t *testing.T) {
+	for _, anew := range []bool{false, true} {
+		c := openChain(t)
+		ctx, w, set := context.Background(), c.unclass, c.unclass.setText("UNCLASSIFIED")
+		for i := range 3 {
+			c.low(fmt.Sprint(i), noise(9<<20))
+		}
+		c.raise(w, c.secret)
+		if _, _, err := c.hand(w, c.secret); err != nil { // the guard has the first part
+			t.Fatal(err)
+		}
+		begun, err := w.Begun(ctx, "secret")
+		if err != nil || begun[set].Part == (redoubt.Stamp{}) {
+			t.Fatalf("got %+v, %v; want a part", begun, err)
+		}
+		if anew {
+			if err := w.RaiseAnew(ctx, w.as("admin", ""), "secret"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := w.Passed(ctx, "secret", redoubt.JournalSpan{Set: set, To: begun[set].To, Whole: true, Behind: begun[set].Part}); err != nil {
+			t.Fatal(err)
+		}
+		if at, known, err := w.Acknowledged(ctx, "secret", set); err != nil || known == anew || known && at != begun[set].To {
+			t.Errorf("asked for anew %v: up to %d, known %v, %v", anew, at, known, err)
+		}
 	}
 }
 

@@ -138,8 +138,11 @@ func (c *chain) person(p redoubt.Person) redoubt.Person {
 }
 
 // bundles is what makes and takes bundles at a node, with the notes that a node adds.
-func (c *chain) bundles(w *world) *replica.Bundles {
-	return replica.NewBundles(replica.BundleOptions{Estate: "example", Node: w.name, Policy: w.policy, Journal: w, State: w, Ledger: w, Tickets: w, Raises: w,
+func (c *chain) bundles(w *world) *replica.Bundles { return c.bundlesBy(w, w) }
+
+// bundlesBy is bundles with another ledger of raises.
+func (c *chain) bundlesBy(w *world, raises redoubt.RaiseLedger) *replica.Bundles {
+	return replica.NewBundles(replica.BundleOptions{Estate: "example", Node: w.name, Policy: w.policy, Journal: w, State: w, Ledger: w, Tickets: w, Raises: raises,
 		Identity: w.BundleIdentity, Sign: w.SignBundle, Clock: w.clock, Stage: c.t.TempDir(), Beat: c.beat,
 		Notes: func(context.Context, redoubt.NodeName) ([]replica.Note, error) {
 			b, err := json.Marshal(w.Makers())

@@ -149,6 +149,28 @@ func (e *Enclave) handed(ctx context.Context, b *store.Batch, peer redoubt.NodeN
 	return nil
 }
 
+// Passed keeps what there is nothing of; see redoubt.RaiseLedger. It is told of it by who looked without the lock.
+func (e *Enclave) Passed(ctx context.Context, peer redoubt.NodeName, s redoubt.JournalSpan) error {
+	if _, err := e.link("Passed", peer); err != nil {
+		return err
+	}
+	e.links.bundles.Lock()
+	defer e.links.bundles.Unlock()
+	var rec handoverRecord
+	made, err := e.bundleRecord(handoverKey(peer), &rec)
+	if err != nil {
+		return err
+	}
+	b := new(store.Batch)
+	if err := e.handed(ctx, b, peer, s, rec.Begun, &rec); err != nil {
+		return err
+	}
+	if !made {
+		return e.commit(ctx, b, nil)
+	}
+	return e.keepHandover(ctx, b, peer, rec, nil)
+}
+
 // Begun gives what was handed over in part; see redoubt.RaiseLedger.
 func (e *Enclave) Begun(_ context.Context, peer redoubt.NodeName) (map[string]redoubt.JournalSpan, error) {
 	var rec handoverRecord

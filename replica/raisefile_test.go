@@ -50,6 +50,7 @@ func (h *handing) Handed(context.Context, redoubt.NodeName, redoubt.BundleMark) 
 func (h *handing) Begun(context.Context, redoubt.NodeName) (map[string]redoubt.JournalSpan, error) {
 	return nil, nil
 }
+func (h *handing) Passed(context.Context, redoubt.NodeName, redoubt.JournalSpan) error { return nil }
 func (h *handing) LeftOut(context.Context, redoubt.NodeName) (map[string][]redoubt.Stamp, error) {
 	return nil, nil
 }
