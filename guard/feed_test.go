@@ -446,9 +446,11 @@ func TestAGapIsFedAgainByAPerson(t *testing.T) {
 		if !slices.Equal(high.taken, []uint64{3}) {
 			t.Fatalf("taken %v", high.taken)
 		}
-		var e *redoubt.Error
-		if err := AskRefeed(below, []redoubt.NumberSpan{{From: 7, To: 9}}); !errors.As(err, &e) || e.Kind != redoubt.NotFound || !strings.Contains(e.Hint, "--anew") {
-			t.Errorf("numbers that are not there: %v", err)
+		for text, spans := range map[string][]redoubt.NumberSpan{"number 7 was not made yet: the newest that the guard's low half had is 3": {{From: 7, To: 9}}, "number 4 was not made yet": {{From: 1, To: 1}, {From: 2, To: 5}}} {
+			e, ok := errors.AsType[*redoubt.Error](AskRefeed(below, spans))
+			if !ok || e.Kind != redoubt.NotFound || !strings.Contains(e.Err.Error(), text) || strings.Contains(e.Hint, "--anew") {
+				t.Errorf("of %v it is said: %v", spans, e)
+			}
 		}
 		if err := AskRefeed(filepath.Join(below, "none"), nil); err == nil {
 			t.Error("a folder that is not there is fed again")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -181,13 +182,20 @@ type Refeed struct {
 }
 
 // AskRefeed asks the feeder whose folder is dir to send numbers again: in a gap there may be numbers that never were, and what is still lacking then is a
-// gap still. NotFound: it never had any of them, or so long ago that nobody knows what was in them; then raising anew is what is left.
+// gap still. NotFound: one of them was not made yet, as far as it knows; or all were made so long ago that nobody knows what was in them, and then raising anew
+// is what is left.
 func AskRefeed(dir string, serials []redoubt.NumberSpan) error {
 	var n note
 	if err := record(dir, noteName, &n); err != nil {
 		return err
 	}
-	if n.Have.Serial == 0 || !slices.ContainsFunc(serials, func(s redoubt.NumberSpan) bool { return s.From <= n.Have.Serial && s.To >= n.oldest() }) {
+	for _, s := range serials {
+		if s.To > n.Have.Serial {
+			return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: fmt.Errorf("number %d was not made yet: the newest that the guard's low half had is %d", max(s.From, n.Have.Serial+1), n.Have.Serial),
+				Hint: "redoubt guard status at the higher enclave shows which are lacking"}
+		}
+	}
+	if !slices.ContainsFunc(serials, func(s redoubt.NumberSpan) bool { return s.To >= n.oldest() }) {
 		return &redoubt.Error{Op: "guard.AskRefeed", Object: dir, Kind: redoubt.NotFound, Err: errors.New("none of these numbers is known any more"),
 			Hint: "have everything raised anew: redoubt guard refeed GUARD --anew --as ADMIN@LOW"}
 	}

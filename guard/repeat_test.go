@@ -2,9 +2,11 @@ package guard
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -264,5 +266,26 @@ func TestWhatIsNewWaitsForNoRepeatOfALargeBundle(t *testing.T) {
 			}
 			stop()
 		})
+	}
+}
+
+// TestOfNumbersThatNobodyKnowsAllIsRaisedAnew: one that is known among them is fed again.
+func TestOfNumbersThatNobodyKnowsAllIsRaisedAnew(t *testing.T) {
+	dir := t.TempDir()
+	if err := AskRefeed(dir, []redoubt.NumberSpan{{From: 1, To: 1}}); err == nil || !strings.Contains(err.Error(), "not made yet") {
+		t.Errorf("of a half that had nothing yet: %v", err)
+	}
+	const newest = 2 * redoubt.MaxRaisedBundles
+	if err := hint(dir, noteName, note{Have: redoubt.BundleMark{Serial: newest}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		span redoubt.NumberSpan
+		anew bool
+	}{{redoubt.NumberSpan{From: 1, To: newest - redoubt.MaxRaisedBundles}, true}, {redoubt.NumberSpan{From: 1, To: newest - redoubt.MaxRaisedBundles + 1}, false}, {redoubt.NumberSpan{From: newest, To: newest}, false}} {
+		err := AskRefeed(dir, []redoubt.NumberSpan{c.span})
+		if e, is := errors.AsType[*redoubt.Error](err); is != c.anew || is && (e.Kind != redoubt.NotFound || !strings.Contains(e.Hint, "--anew")) {
+			t.Errorf("of %v: %v", c.span, err)
+		}
 	}
 }
