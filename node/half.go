@@ -178,6 +178,8 @@ func runHigh(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log
 		case e.Needs > 0:
 			log.Error("a bundle never comes, for it takes more than may be held: set road: {hold: SIZE} of the guard in the estate, and have a person at the low side feed it again",
 				slog.Uint64("serial", e.Sheet.To[0].Serial), slog.Int64("needs", e.Needs), slog.Int64("hold", hold))
+		case e.Kind == diode.LeftOut:
+			log.Error("the road brought more that is not as it should be, within a minute, than is told one by one", slog.Int("besides", e.Count))
 		case e.Kind != diode.Began: // an alarm (RULES 4.7)
 			log.Error("the road brought what is not as it should be", slog.String("event", string(e.Kind)), slog.String("kind", kindOf(e.Err)))
 		}

@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"redoubt"
 	"redoubt/bundle"
+	"redoubt/faketime"
 )
 
 // staged are the transfers that lie on disk.
@@ -163,10 +166,63 @@ func TestWhoHasTheKeyDoesNotFillTheLog(t *testing.T) {
 	if n := p.told(Refused); n == 0 || n > maxAlarms {
 		t.Errorf("%d alarms, want some and at most %d", n, maxAlarms)
 	}
-	p.say(Event{Kind: Fault})
+	p.alarms.say(Event{Kind: Fault})
 	if p.told(Fault) != 1 {
 		t.Error("nobody is told of a disk that fails meanwhile")
 	}
+	p.Stage.Close()
+	left := 0
+	for _, e := range p.events {
+		left += e.Count
+	}
+	if n := p.told(Refused) + left; n != 1000 {
+		t.Errorf("%d alarms were told, or counted, of 1000", n)
+	}
+}
+
+// TestAlarmsThatWereLeftOutAreCounted, when the minute is over, also where nothing follows; the next minute begins with the next alarm.
+func TestAlarmsThatWereLeftOutAreCounted(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		var told []string
+		a := alarms{tell: func(e Event) { told = append(told, fmt.Sprint(e.Kind, " ", e.Count)) }}
+		alarm := func(n int) {
+			for range n {
+				a.say(Event{Kind: Spoiled})
+			}
+		}
+		wants := func(what string, alarms, events int, last string) {
+			t.Helper()
+			synctest.Wait()
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			n := 0
+			for _, s := range told {
+				if s == "spoiled 0" {
+					n++
+				}
+			}
+			if n != alarms || len(told) != events || told[len(told)-1] != last {
+				t.Fatalf("%s: %d alarms, %d events, the last %q", what, n, len(told), told[len(told)-1])
+			}
+		}
+		alarm(maxAlarms)
+		time.Sleep(time.Hour)
+		wants("as many as there may be", maxAlarms, maxAlarms, "spoiled 0")
+		alarm(maxAlarms)
+		time.Sleep(10 * time.Second)
+		alarm(7)
+		wants("more than that", 2*maxAlarms, 2*maxAlarms, "spoiled 0")
+		time.Sleep(50 * time.Second)
+		wants("a minute later", 2*maxAlarms, 2*maxAlarms+1, "left-out 7")
+		alarm(maxAlarms + 1)
+		a.say(Event{Kind: Whole})
+		time.Sleep(time.Hour)
+		wants("the next", 3*maxAlarms, 3*maxAlarms+3, "left-out 1")
+		alarm(maxAlarms + 2)
+		a.end()
+		a.end()
+		wants("before it is over, at the end", 4*maxAlarms, 4*maxAlarms+4, "left-out 2")
+	})
 }
 
 func headOf(t testing.TB, file []byte) bundle.Head {

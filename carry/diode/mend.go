@@ -31,7 +31,7 @@ func (s *Stage) mending() {
 			told = s.end(&m, j.t)
 		}
 		s.mu.Unlock()
-		s.say(told...)
+		s.alarms.say(told...)
 		s.mu.Lock()
 		s.busy = false
 	}

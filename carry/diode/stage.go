@@ -45,12 +45,13 @@ type EventKind string
 
 // The kinds of events.
 const (
-	Began   EventKind = "began"   // a bundle is on its way
-	Whole   EventKind = "whole"   // a bundle is a file
-	Spoiled EventKind = "spoiled" // blocks were not what their digests say, and are awaited again
-	Refused EventKind = "refused" // a bundle is not taken
-	Given   EventKind = "given"   // one that was stale gave way to another
-	Fault   EventKind = "fault"   // the disk fails
+	Began   EventKind = "began"    // a bundle is on its way
+	Whole   EventKind = "whole"    // a bundle is a file
+	Spoiled EventKind = "spoiled"  // blocks were not what their digests say, and are awaited again
+	Refused EventKind = "refused"  // a bundle is not taken
+	Given   EventKind = "given"    // one that was stale gave way to another
+	Fault   EventKind = "fault"    // the disk fails
+	LeftOut EventKind = "left-out" // so many of the others were not told, since there were too many within a minute
 )
 
 // Event is something that the operator of the receiving side is told.
@@ -60,6 +61,7 @@ type Event struct {
 	File  string       // of Whole
 	Err   error        // of Refused and Fault
 	Needs int64        // bytes of disk, of one Refused that will never have them: it takes more than Options.Hold
+	Count int          // of LeftOut
 }
 
 // Counts are of what came since the Stage was opened.
@@ -75,13 +77,11 @@ type Counts struct {
 // Stage is where bundles come together: a folder whose whole files are bundles, and in it `.diode` with what is on its way. One process
 // has it at a time.
 type Stage struct {
-	dir   string
-	o     Options
-	tags  *tagger    // used with mu held
-	undo  func()     // of the folder's lock
-	tell  sync.Mutex // guards the next two
-	since time.Time  // a minute began then
-	said  int        // alarms of it
+	dir    string
+	o      Options
+	tags   *tagger // used with mu held
+	undo   func()  // of the folder's lock
+	alarms alarms
 
 	mu      sync.Mutex // guards what follows
 	book    *book
@@ -127,7 +127,7 @@ func Open(dir string, o Options) (*Stage, error) {
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Kind: redoubt.Invalid, Err: err}
 	}
-	s := &Stage{dir: dir, o: o, tags: tags, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{}), save: make(chan struct{}, 1), saved: make(chan struct{})}
+	s := &Stage{dir: dir, o: o, tags: tags, alarms: alarms{tell: o.Tell}, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{}), save: make(chan struct{}, 1), saved: make(chan struct{})}
 	s.work, s.rest = sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	if err := os.MkdirAll(s.path(""), 0o700); err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Object: dir, Err: err}
@@ -259,7 +259,7 @@ func (s *Stage) keepSaving(ctx context.Context) {
 			s.mu.Lock()
 			told := s.seldom(Event{Kind: Fault, Err: &redoubt.Error{Op: "diode.Stage", Object: s.dir, Err: err}})
 			s.mu.Unlock()
-			s.say(told...)
+			s.alarms.say(told...)
 			s.wakeSaver()
 		}
 	}
@@ -372,6 +372,7 @@ func (s *Stage) Close() error {
 	<-s.ended
 	s.close()
 	<-s.saved
+	s.alarms.end()
 	var err error
 	if len(s.unsaved) > 0 {
 		err = s.record()

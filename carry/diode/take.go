@@ -29,30 +29,7 @@ func (s *Stage) Take(b []byte) {
 		}
 	}
 	s.mu.Unlock()
-	s.say(told...)
-}
-
-func (s *Stage) say(all ...Event) {
-	s.tell.Lock()
-	defer s.tell.Unlock()
-	for _, e := range all {
-		limited := e.Kind != Began && e.Kind != Whole && e.Kind != Fault // a disk that fails is told of seldom, and whatever else comes
-		if s.o.Tell == nil || limited && !s.mayAlarm(time.Now()) {
-			continue
-		}
-		s.o.Tell(e)
-	}
-}
-
-// maxAlarms is how many alarms of a minute are told of: who has the key can have one with each datagram, and they go to a log.
-const maxAlarms = 64
-
-func (s *Stage) mayAlarm(now time.Time) bool {
-	if now.Sub(s.since) >= time.Minute {
-		s.since, s.said = now, 0
-	}
-	s.said++
-	return s.said <= maxAlarms
+	s.alarms.say(told...)
 }
 
 // shard puts a shard where it belongs.

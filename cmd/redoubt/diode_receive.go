@@ -160,6 +160,8 @@ func (r *receiver) event(e diode.Event) {
 		r.say("%s: some of what came was not what its maker signed, and is awaited again", name)
 	case diode.Given:
 		r.say("%s got nothing new for a day and was given up, to make room", name)
+	case diode.LeftOut:
+		r.say("%s like these within a minute were not told one by one", counted(e.Count, "message"))
 	case diode.Refused, diode.Fault:
 		r.say("%s: %s", name, plain(e.Err))
 		if h := ownHint(e.Err); h != "" {
