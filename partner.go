@@ -46,7 +46,8 @@ type AgreementStatus struct {
 	TakenAt     time.Time      `json:"taken_at,omitzero"` // when that was made
 	Refused     map[string]int `json:"refused,omitempty"` // of what came, for good, by rule
 	Blocked     string         `json:"blocked,omitempty"` // why nothing is taken now
-	Numbers     bool           `json:"numbers,omitempty"` // the five above are told
+	Unread      int            `json:"unread,omitempty"`  // versions that the partner was not given, for they did not read, or are larger than a bundle
+	Numbers     bool           `json:"numbers,omitempty"` // the six above are told
 }
 
 // MaxAgreementReason bounds the reason of an end.

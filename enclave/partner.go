@@ -278,6 +278,11 @@ func (e *Enclave) partnerNumbers(ctx context.Context, a *Agreement, s *redoubt.A
 	if why, ok := e.partners.blocked.Load(a.Peer); ok {
 		s.Blocked = why.(string)
 	}
+	if l, err := e.link("Agreements", a.Peer); err == nil && a.Gives != nil { // one that is not in force has no link
+		if s.Unread, err = e.unread(l); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -111,9 +111,12 @@ func (g PartnerGiving) Passed(ctx context.Context, peer redoubt.NodeName, s redo
 	return g.e.Passed(ctx, peer, s)
 }
 
-// LeftOut is nothing: a partner's bundles are not made with care.
-func (g PartnerGiving) LeftOut(context.Context, redoubt.NodeName) (map[string][]redoubt.Stamp, error) {
-	return nil, nil
+// LeftOut is that of the enclave.
+func (g PartnerGiving) LeftOut(ctx context.Context, peer redoubt.NodeName) (map[string][]redoubt.Stamp, error) {
+	if _, err := g.agreement(peer); err != nil {
+		return nil, err
+	}
+	return g.e.LeftOut(ctx, peer)
 }
 
 // Awaits is that of the enclave.

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"redoubt"
+	"redoubt/keys"
+	"redoubt/replica"
 )
 
 // given is what a partner would be handed now.
@@ -155,4 +157,74 @@ func TestAPartnersPersonIsWhatTheAgreementSaysAndNoMore(t *testing.T) {
 	if _, _, err := a.read(alice, named("shared")); !errors.Is(err, redoubt.Expired) {
 		t.Errorf("after the agreement's time: %v", err)
 	}
+}
+
+// TestADamagedVersionHoldsUpNothingThatAPartnerIsGiven: it is counted to who is told the agreement's numbers, and given once it reads.
+func TestADamagedVersionHoldsUpNothingThatAPartnerIsGiven(t *testing.T) {
+	id, err := keys.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := openAlly(t, func(g *Agreement) { g.Recipient = id.Recipient().String() })
+	ctx, gate, giving := context.Background(), a.as(redoubt.SubjectName(gbrGateway), ""), a.PartnerGiving()
+	var have redoubt.BundleMark
+	begin := func() *replica.Bundles {
+		return replica.NewBundles(replica.BundleOptions{Estate: "example", Node: "example--topsecret", Policy: a.policy, Journal: giving, State: a, Ledger: giving, Raises: giving, Sign: a.SignBundle, Clock: a.clock, Stage: t.TempDir()})
+	}
+	hand := func(b *replica.Bundles) error {
+		mark, err := b.HandPartner(ctx, gate, have, new(bytes.Buffer))
+		if err == nil {
+			have = mark
+		}
+		return err
+	}
+	held := func() (n int) {
+		t.Helper()
+		b, err := a.HandedOver(ctx, gbrGateway, have.Serial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, all := range b.Held {
+			n += len(all)
+		}
+		return n
+	}
+	unread := func(want int) {
+		t.Helper()
+		for who, want := range map[redoubt.SubjectName]int{"ts-analyst": want, "gbr.alice": 0} {
+			all, err := a.Agreements(ctx, a.as(who, ""))
+			i := slices.IndexFunc(all, func(s redoubt.AgreementStatus) bool { return s.Gateway == gbrGateway })
+			if err != nil || i < 0 || all[i].Unread != want {
+				t.Errorf("%s is told %+v, %v; want %d", who, all, err, want)
+			}
+		}
+	}
+	u := a.as("u-analyst", "")
+	a.put(u, "one", "1", "UNCLASSIFIED")
+	mend := a.damage("UNCLASSIFIED", a.put(u, "two", strings.Repeat("2", 300<<10), "UNCLASSIFIED"))
+	a.put(u, "three", "3", "UNCLASSIFIED")
+	b := begin()
+	if err := hand(b); !errors.Is(err, redoubt.Corrupt) {
+		t.Fatalf("got %v, want %v", err, redoubt.Corrupt)
+	}
+	unread(0)
+	if err := hand(b); err != nil || held() != 2 {
+		t.Fatalf("%d are given, %v", held(), err)
+	}
+	unread(1)
+	a.put(u, "four", "4", "UNCLASSIFIED")
+	if err := hand(b); err != nil || held() != 1 {
+		t.Errorf("%d are given, %v", held(), err)
+	}
+	mend()
+	b = begin() // with the first bundle since the node began what was left out is tried again
+	a.put(u, "five", "5", "UNCLASSIFIED")
+	if err := hand(b); err != nil || held() != 2 {
+		t.Errorf("%d are given, %v", held(), err)
+	}
+	a.put(u, "six", "6", "UNCLASSIFIED")
+	if err := hand(b); err != nil { // by which the partner has the one before
+		t.Fatal(err)
+	}
+	unread(0)
 }

@@ -11,7 +11,7 @@ import (
 	"redoubt/label"
 )
 
-// What a raise passed over, for it did not read or is larger than any bundle, is known of by the lower end until it was raised after all, or all is raised anew.
+// What a raise, or the giving to a partner, passed over, for it did not read or is larger than any bundle, is known of by the lower end until it was raised after all, or all is raised anew.
 
 // leftOut notes what was left out of the bundle that is made. What is left out of two, since the first came to nothing or was given again, counts once.
 func (r *handoverRecord) leftOut(unread map[string][]redoubt.Stamp) {
@@ -68,7 +68,7 @@ func (e *Enclave) LeftOut(_ context.Context, peer redoubt.NodeName) (map[string]
 	return rec.Unread, err
 }
 
-// unread counts what was left out of a raise and is still there.
+// unread counts what was left out of what is handed to a peer and is still there.
 func (e *Enclave) unread(l redoubt.Link) (n int, err error) {
 	var rec handoverRecord
 	if _, err := e.bundleRecord(handoverKey(l.Peer), &rec); err != nil || len(rec.Unread) == 0 {

@@ -123,16 +123,13 @@ func (b *Bundles) hand(ctx context.Context, who redoubt.Credential, action redou
 	if err != nil {
 		return mark, err
 	}
-	retry, err := b.leftOut(ctx, action, peer, again)
+	retry, err := b.leftOut(ctx, peer, again)
 	if err != nil {
 		return mark, err
 	}
 	plan := b.planned(peer)
 	x := &exporter{b: b, peer: peer, frames: &frameWriter{w: file}, counts: newCounts(), raise: true, file: file, void: void, begun: begun, first: plan.first, again: held.Held, held: map[string][]redoubt.Stamp{},
-		care: len(retry) > 0 || b.withCare(action, peer, again), unread: map[string][]redoubt.Stamp{}, retry: retry, tried: map[redoubt.Stamp]bool{}, most: maxRaiseBytes}
-	if action == redoubt.ActionHandRaise {
-		x.one = b.one
-	}
+		care: len(retry) > 0 || b.withCare(peer, again), unread: map[string][]redoubt.Stamp{}, retry: retry, tried: map[redoubt.Stamp]bool{}, most: maxRaiseBytes, one: b.one}
 	if again != 0 || plan.plain { // what is given again is what it was, or less, whatever form that had
 		err = file.begin(false)
 	}

@@ -10,7 +10,7 @@ import (
 	"redoubt/bundle"
 )
 
-// A version that does not read, as on a damaged disk, holds up no raise. The bundle that it was to be in comes to nothing; the next one is made with care:
+// A version that does not read, as on a damaged disk, holds up no raise, and nothing that a partner is given. The bundle that it was to be in comes to nothing; the next one is made with care:
 // each version is fetched by itself and read to its end before any of it is written, and what is Corrupt is left out, on record. Whatever else fails ends
 // the bundle, for that passes. What is larger than any bundle may be is left out at once, for its size is known before it is read.
 
@@ -31,9 +31,9 @@ func (c *care) after(again uint64, err error) {
 	}
 }
 
-// withCare says whether a bundle is to be made so. Of a partner's none is: there nobody is shown what would be left out.
-func (b *Bundles) withCare(action redoubt.Action, peer redoubt.NodeName, again uint64) (with bool) {
-	b.replan(peer, func(r *raisePlan) { with = action == redoubt.ActionHandRaise && slices.Contains(r.care, again) })
+// withCare says whether a bundle is to be made so.
+func (b *Bundles) withCare(peer redoubt.NodeName, again uint64) (with bool) {
+	b.replan(peer, func(r *raisePlan) { with = slices.Contains(r.care, again) })
 	return with
 }
 
@@ -42,10 +42,10 @@ func (b *Bundles) withCare(action redoubt.Action, peer redoubt.NodeName, again u
 const raiseRetry = time.Hour
 
 // leftOut is what is to be tried again now. It is due no more, whatever comes of it.
-func (b *Bundles) leftOut(ctx context.Context, action redoubt.Action, peer redoubt.NodeName, again uint64) (map[string][]redoubt.Stamp, error) {
+func (b *Bundles) leftOut(ctx context.Context, peer redoubt.NodeName, again uint64) (map[string][]redoubt.Stamp, error) {
 	due := false
 	b.replan(peer, func(r *raisePlan) {
-		if due = action == redoubt.ActionHandRaise && again == 0 && !time.Now().Before(r.retry); due {
+		if due = again == 0 && !time.Now().Before(r.retry); due {
 			r.retry = time.Now().Add(raiseRetry)
 		}
 	})

@@ -159,7 +159,7 @@ func TestWhatDoesNotReadIsLeftOutOfARaiseAndHoldsNothingUp(t *testing.T) {
 			if d.freed == 0 {
 				t.Error("no memory was given back")
 			}
-			if with := d.p.withCare(redoubt.ActionHandRaise, "high", 0); with {
+			if with := d.p.withCare("high", 0); with {
 				t.Error("the next one is to be made with care as well")
 			}
 		})
@@ -288,15 +288,6 @@ type endless func()
 func (e endless) Reader(int64, int64) io.Reader { return e }
 func (e endless) Read(p []byte) (int, error)    { e(); return len(p), nil }
 func (e endless) Close() error                  { return nil }
-
-// TestAPartnerIsGivenNothingWithCare: what would be left out is shown to nobody there.
-func TestAPartnerIsGivenNothingWithCare(t *testing.T) {
-	b := newPost(t)
-	b.replan("high", func(r *raisePlan) { r.care.after(0, redoubt.Corrupt) })
-	if b.withCare(redoubt.ActionHandPartner, "high", 0) || !b.withCare(redoubt.ActionHandRaise, "high", 0) {
-		t.Error("a partner's bundle is made with care, or a raise's is not")
-	}
-}
 
 // retrying is a damaged node that left out something earlier.
 type retrying struct {

@@ -306,10 +306,22 @@ func (a *app) agreementList() *cobra.Command {
 				slices.Sort(refused)
 				t.row(fmt.Sprintf("%s@%d", g.Name, g.Serial), g.Partner, g.State, g.Expires.Local().Format("2006-01-02 15:04"), dash(g.Gives), given, taken, dash(strings.Join(refused, ", ")), dash(g.Blocked))
 			}
-			return t.flush()
+			err = t.flush()
+			for _, g := range all {
+				if g.Unread > 0 && err == nil {
+					a.notGiven(s.node, g)
+				}
+			}
+			return err
 		})}
 	w.flags(c)
 	return a.jsonFlag(c)
+}
+
+// notGiven says what to do about what a partner was not given, for it did not read or is larger than a bundle.
+func (a *app) notGiven(at redoubt.NodeName, g redoubt.AgreementStatus) {
+	a.tell(fmt.Sprintf("not given to %s: %s, which did not read, or has more than a bundle may (1 TiB); what came after was", g.Partner, counted(g.Unread, "version")),
+		fmt.Sprintf("redoubt fsck %s names what is damaged; when it reads again it is given within an hour, and above 16 MiB once it is put anew", at))
 }
 
 func (a *app) agreementEnd() *cobra.Command {

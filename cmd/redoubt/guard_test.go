@@ -18,5 +18,12 @@ func TestGuardStatusSaysWhatToDoAboutWhatWasPassedOver(t *testing.T) {
 		if out.String() != want {
 			t.Errorf("got %q, want %q", &out, want)
 		}
+		out.Reset()
+		a.notGiven("unclass", redoubt.AgreementStatus{Partner: "gbr", Unread: n})
+		want = "redoubt: not given to gbr: " + versions + ", which did not read, or has more than a bundle may (1 TiB); what came after was\n" +
+			"hint: redoubt fsck unclass names what is damaged; when it reads again it is given within an hour, and above 16 MiB once it is put anew\n"
+		if out.String() != want {
+			t.Errorf("got %q, want %q", &out, want)
+		}
 	}
 }
