@@ -79,7 +79,7 @@ func (r *reader) road(n *yaml.Node, path string) (road Road) {
 		field{"pace", false, func(n *yaml.Node, p string) { road.Pace = r.pace(n, p) }},
 		field{"hold", false, func(n *yaml.Node, p string) {
 			if road.Hold = r.size(n, p); road.Hold != 0 && (road.Hold < MinHold || road.Hold > MaxHold) {
-				r.fault(n, p, "the high half holds 1GiB to 1024TiB", "write what the largest bundle takes, and a tenth more: 2TiB")
+				r.fault(n, p, "the high half holds 1GiB to 1024TiB", "write what the largest version has, and an eighth more: 2TiB")
 				road.Hold = 0
 			}
 		}})
