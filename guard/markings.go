@@ -35,7 +35,7 @@ type head struct {
 func (w *Words) findHeads() error {
 	known := map[string]bool{}
 	add := func(p *label.Policy, text, name string, long, lowest bool) {
-		text = strings.ToUpper(text)
+		text = strings.ToUpper(plainText(text))
 		if !known[text] { // what two policies spell alike is the first one's, and the own policy is first
 			known[text] = true
 			w.heads = append(w.heads, head{text, name, p, long, lowest})
@@ -110,17 +110,22 @@ func views(text string) []string {
 	return slices.Compact(all)
 }
 
-// plainText folds styles and look-alikes and takes out what shows nothing; case and punctuation stay.
+// plainText folds styles and look-alikes, and takes marks off and out what shows nothing; case and punctuation stay. A classification that is underlined
+// or struck through by marks is read as one, and policies read their own phrases without.
 func plainText(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
-	for _, r := range norm.NFKC.String(s) {
+	s = norm.NFKC.String(s)
+	for i, r := range s {
 		if r < utf8.RuneSelf {
 			b.WriteByte(byte(r))
 			continue
 		}
-		if redoubt.Invisible(r) {
+		if redoubt.Invisible(r) || unicode.Is(unicode.M, r) && styled(r) == r {
 			continue
+		}
+		if d := norm.NFD.PropertiesString(s[i:]).Decomposition(); len(d) > 0 {
+			r, _ = utf8.DecodeRune(d)
 		}
 		if a, ok := alike[r]; ok {
 			r = a
