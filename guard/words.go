@@ -121,6 +121,9 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 // Search looks for words of the list and for markings in text that is to leave under a label. A word of the list, and a marking that the label
 // does not dominate, are fatal; what only may be one is told and not fatal. Findings are at most redoubt.MaxReleaseReport, fatal ones first.
 func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
+	if swells(text) {
+		return []redoubt.Finding{finding(true, "too many characters that each stand for several", "")}
+	}
 	found := append(w.searchWords(text), w.searchMarkings(text, as)...)
 	slices.SortStableFunc(found, func(a, b redoubt.Finding) int {
 		if a.Fatal == b.Fatal {
@@ -132,6 +135,23 @@ func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
 		return 1
 	})
 	return found[:min(len(found), redoubt.MaxReleaseReport)]
+}
+
+// swells says whether a text written out in plain characters is more than twice as long, and a little: one of three bytes may stand for thirty-three,
+// and a search takes memory and time by what it reads.
+func swells(text string) bool {
+	room := len(text) + 64<<10
+	for i, r := range text {
+		if r < utf8.RuneSelf {
+			continue
+		}
+		if d := norm.NFKD.PropertiesString(text[i:]).Decomposition(); len(d) > utf8.RuneLen(r) {
+			if room -= len(d) - utf8.RuneLen(r); room < 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // finding is one of the step.
