@@ -171,13 +171,19 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 	f := fold(text)
 	plain := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
 	disguised := f.find(f.leet(), &w.disguise, func(i int) string { return w.words[i].leet }, true)
+	f = f.withoutNumbers()
+	between := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
 	for i, word := range w.words {
-		p, d := plain[i], disguised[i]
+		p, d, b := plain[i], disguised[i], between[i]
 		switch {
 		case p.how >= inside:
 			found = append(found, finding(true, "a word of the list", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
 		case d.how >= inside:
 			found = append(found, finding(true, "a word of the list, in digits for letters", fmt.Sprintf("%q at byte %d", word.shown, d.at)))
+		case b.how >= inside:
+			found = append(found, finding(true, "a word of the list, with numbers in it", fmt.Sprintf("%q at byte %d", word.shown, b.at)))
+		case b.how == across:
+			found = append(found, finding(false, "letters that make a word of the list, between numbers", fmt.Sprintf("%q at byte %d", word.shown, b.at)))
 		case p.how == across:
 			found = append(found, finding(false, "letters that make a word of the list, across words", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
 		case d.how == figures:
@@ -192,7 +198,28 @@ type folded struct {
 	letters []byte  // UTF-8
 	source  []int32 // of each byte of letters: the byte of the text that it comes from
 	begins  []bool  // of each byte: whether a word of the text begins there
+	numbers []bool  // of each byte: whether a number was taken out before it; nil: all of them stand
 }
+
+// withoutNumbers are the letters alone: numbers split a word as other signs do. It is empty where there are none.
+func (f folded) withoutNumbers() (out folded) {
+	if !slices.ContainsFunc(f.letters, isDigit) {
+		return out
+	}
+	number := false
+	for i, c := range f.letters {
+		if isDigit(c) {
+			number = true
+			continue
+		}
+		out.letters, out.source = append(out.letters, c), append(out.source, f.source[i])
+		out.begins, out.numbers = append(out.begins, number || f.begins[i]), append(out.numbers, number)
+		number = false
+	}
+	return out
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, all small.
 func fold(s string) folded {
@@ -304,12 +331,32 @@ func (f folded) stands(i, end int, disguised bool) how {
 	switch {
 	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < 'a' }):
 		return nowhere
-	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < '0' || c > '9' }):
+	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return !isDigit(c) }):
 		return figures
+	case f.numbers != nil:
+		return f.standsBetween(i, end)
 	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
 		return whole
 	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):
 		return inside
 	}
 	return across
+}
+
+// standsBetween tells how the letters from i to end stand where numbers were taken out. Those that are few, or have a number between nearly each two, any
+// table of numbered letters has.
+func (f folded) standsBetween(i, end int) how {
+	numbers := 0
+	for _, is := range f.numbers[i+1 : end] {
+		if is {
+			numbers++
+		}
+	}
+	switch {
+	case numbers == 0 || !f.begins[i] || end < len(f.begins) && !f.begins[end]:
+		return nowhere
+	case end-i < minInWord || 2*numbers > end-i:
+		return across
+	}
+	return whole
 }
