@@ -17,10 +17,20 @@ func TestMarksDoNotHideAMarking(t *testing.T) {
 	}{
 		{"UNCLASSIFIED", under("TOP SECRET", "\u0332"), true}, {"UNCLASSIFIED", under("SECRET//NOFORN", "\u0336"), true}, {"UNCLASSIFIED", under("(S//NF)", "\u0301"), true},
 		{"UNCLASSIFIED", "T\u00d6P S\u00c9CRET", true}, {"UNCLASSIFIED", "S\u0332 E\u0332 C\u0332 R\u0332 E\u0332 T\u0332", true}, {"UNCLASSIFIED", "VS-NUR FUR DEN DIENSTGEBRAUCH", true},
+		{"UNCLASSIFIED", "the \u02bcSECRET\u02bc matter", true}, {"UNCLASSIFIED", "\ua7a8E\ua793\ua7a7E\u2c66//NOFORN", true},
 		{"SECRET", under("SECRET//NOFORN", "\u0332"), false}, {"UNCLASSIFIED", under("SECRETARY", "\u0332"), false}, {"UNCLASSIFIED", "un jardin secret, très secrète", false},
 	} {
 		if found := w.Search(c.text, mark(t, c.as)); fatal(found) != c.ends {
 			t.Errorf("%q under %s: got %v, want it ended %v", c.text, c.as, found, c.ends)
+		}
+	}
+}
+
+func TestLettersThatAreSeenAsSignsSplitAWord(t *testing.T) {
+	w := newWords(t, "nightfall")
+	for _, text := range []string{"night\u02bcfall", "n\u01c3ightfall", "night\ua78cfall", "nig\u02d0htfall", "n\u1e9ahtfall"} {
+		if found := w.Search(text, mark(t, "TOP SECRET")); fatal(found) != !strings.Contains(text, "\u1e9a") {
+			t.Errorf("%q: got %v", text, found)
 		}
 	}
 }

@@ -127,6 +127,9 @@ func plainText(s string) string {
 		if d := norm.NFD.PropertiesString(s[i:]).Decomposition(); len(d) > 0 {
 			r, _ = utf8.DecodeRune(d)
 		}
+		if unicode.Is(signs, r) {
+			r = '\''
+		}
 		if a, ok := alike[r]; ok {
 			r = a
 		}

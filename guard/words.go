@@ -258,7 +258,7 @@ func searched(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 	}
-	return unicode.In(r, unicode.L, unicode.N)
+	return unicode.In(r, unicode.L, unicode.N) && !unicode.Is(signs, r)
 }
 
 // stands reports whether a sign stands for a letter in leet, so that it is kept where a word is looked for. It begins no word by itself.
