@@ -146,6 +146,9 @@ func (c column) clean(s string, n *notes) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if s == "" && c.Empty {
+			return "", nil
+		}
 		if s == "" || utf8.RuneCountInString(s) > c.Max {
 			return "", refuse("", "a string of %d characters, and 1 to %d may be", utf8.RuneCountInString(s), c.Max)
 		}

@@ -23,6 +23,7 @@ func TestCSVLeavesInOneSpelling(t *testing.T) {
 		"a,1.50,7,air,2026-01-02T03:04:05Z,true\n":                   "a,1.5,7,air,2026-01-02T03:04:05Z,true\n",
 		"\"a\",,1e2,\"sea, deep\",2026-01-02T03:04:05Z,false\r\n":    "a,,100,\"sea, deep\",2026-01-02T03:04:05Z,false\n",
 		"\"say \"\"x\"\"\",-90,0,air,2026-01-02T03:04:05+02:00,true": "\"say \"\"x\"\"\",-90,0,air,2026-01-02T03:04:05+02:00,true\n",
+		"a ,,0,air,2026-01-02T03:04:05Z,true\n":                      "a,,0,air,2026-01-02T03:04:05Z,true\n",
 		"zero\u200bwidth,,0,air,2026-01-02T03:04:05Z,true\n":         "zerowidth,,0,air,2026-01-02T03:04:05Z,true\n",
 		"a;b;;c = d,,0,air,2026-01-02T03:04:05.123456Z,true\n":       "a;b;;c = d,,0,air,2026-01-02T03:04:05Z,true\n",
 		"": "",
