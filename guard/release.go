@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"redoubt"
@@ -109,8 +110,16 @@ func (r *Releaser) guarded(ctx context.Context, work redoubt.ReleaseWork, conten
 			out, err = nil, &redoubt.Error{Op: opRelease, Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
 		}
 	}()
-	return r.pipeline(ctx, work, content, v)
+	within, cancel := context.WithTimeout(ctx, maxFiltering)
+	defer cancel()
+	if out, err = r.pipeline(within, work, content, v); err != nil && within.Err() != nil && ctx.Err() == nil {
+		return nil, refuse("filters", "it takes too long", fmt.Sprintf("all steps together have %s: release it in parts", maxFiltering))
+	}
+	return out, err
 }
+
+// maxFiltering is of all steps together: each has its own limit, and an archive of 200 members has 800 of them.
+const maxFiltering = 10 * time.Minute
 
 // maxVerdictBytes is of a verdict as the source is told it, in ASCII: it goes in a header.
 const maxVerdictBytes = 40 << 10
@@ -328,7 +337,7 @@ func stepOf(err error) string {
 		if !strings.HasPrefix(step, "filter ") || len(step) > 64 {
 			return "filter"
 		}
-	case !slices.Contains([]string{"policy", "type", "names", "words"}, step) && !strings.HasPrefix(step, "filter "):
+	case !slices.Contains([]string{"policy", "type", "names", "words", "filters"}, step) && !strings.HasPrefix(step, "filter "):
 		return ""
 	}
 	return step
