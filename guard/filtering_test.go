@@ -37,3 +37,32 @@ func TestWhatIsFilteredForeverIsRefused(t *testing.T) {
 		}
 	})
 }
+
+// TestWhatIsToldOfWordsIsNotCrowdedOut: who asks chooses how much is taken out of her content, and the reviewers are to see what may be a word all the same.
+func TestWhatIsToldOfWordsIsNotCrowdedOut(t *testing.T) {
+	many := func(in Content) (out []byte, found []redoubt.Finding, err error) {
+		for i := range redoubt.MaxReleaseReport {
+			found = append(found, redoubt.Finding{Rule: "taken out", Detail: strings.Repeat("x", i)})
+		}
+		return in.Bytes, found, nil
+	}
+	faketime.Test(t, func(t *testing.T) {
+		of := openOffice(t, many, adds(""))
+		of.ask("a", "the blueb irdx", nil)
+		of.runs(t, time.Second)
+		v := of.verdicts["a"]
+		if n := len(v.Findings); v.Refused != "" || n != redoubt.MaxReleaseReport || v.Findings[0].Step != "words" || v.Findings[n-1].Rule != moreFound || v.Findings[n-1].Detail != "3 more" {
+			t.Errorf("found %d: %+v", n, v)
+		}
+	})
+	var found []redoubt.Finding
+	for i := range redoubt.MaxReleaseReport + 5 {
+		found = append(found, finding(false, "told", strings.Repeat("x", i)))
+	}
+	if out := trim(found); len(out) != redoubt.MaxReleaseReport || out[len(out)-1].Rule != moreFound || out[len(out)-1].Detail != "6 more" {
+		t.Errorf("got %d, the last %+v", len(out), out[len(out)-1])
+	}
+	if out := trim(found[:redoubt.MaxReleaseReport]); len(out) != redoubt.MaxReleaseReport || out[len(out)-1].Rule != "told" {
+		t.Errorf("got %d, the last %+v", len(out), out[len(out)-1])
+	}
+}

@@ -70,13 +70,25 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 	seen := map[redoubt.Finding]bool{}
 	for _, fatal := range []bool{true, false} {
 		for _, f := range found {
-			if f.Fatal == fatal && !seen[f] && len(out) < redoubt.MaxReleaseReport {
+			if f.Fatal == fatal && !seen[f] {
 				seen[f] = true
 				out = append(out, f)
 			}
 		}
 	}
-	return out
+	return atMost(out)
+}
+
+// atMost is as many findings as a report has, the last of which says if there were more: one that ends the release is not given for that.
+func atMost(found []redoubt.Finding) []redoubt.Finding {
+	const most = redoubt.MaxReleaseReport
+	if len(found) <= most {
+		return found
+	}
+	if !found[most-1].Fatal {
+		found[most-1] = finding(false, moreFound, fmt.Sprintf("%d more", len(found)-most+1))
+	}
+	return found[:most]
 }
 
 // search collects what is to be searched.

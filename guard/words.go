@@ -134,7 +134,7 @@ func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
 		}
 		return 1
 	})
-	return found[:min(len(found), redoubt.MaxReleaseReport)]
+	return atMost(found)
 }
 
 // swells says whether a text written out in plain characters is more than twice as long, and a little: one of three bytes may stand for thirty-three,

@@ -86,9 +86,7 @@ func (a archive) clean(ctx context.Context, in guard.Content, depth int, left *b
 			f.Detail = clip(fmt.Sprintf("%s: %s", m.name, f.Detail))
 			seen = append(seen, f)
 		}
-		if len(seen) > redoubt.MaxReleaseReport {
-			seen = seen[:redoubt.MaxReleaseReport]
-		}
+		seen = seen[:min(len(seen), redoubt.MaxReleaseReport+1)] // one too many: that there were more is told
 		if err != nil {
 			return fail(seen, inMember(m.name, err))
 		}
