@@ -66,3 +66,20 @@ func TestWhatIsToldOfWordsIsNotCrowdedOut(t *testing.T) {
 		t.Errorf("got %d, the last %+v", len(out), out[len(out)-1])
 	}
 }
+
+// TestASearchThatPanicsEndsTheRelease: it runs beside the step that asked for it, whose own recovery would not see it.
+func TestASearchThatPanicsEndsTheRelease(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		of := openOffice(t, adds(""), adds(""))
+		broken := *of.o.Words
+		broken.words = nil
+		broken.headsBy['S'] = []head{{text: "SECRET", name: "SECRET", long: true}} // of no policy
+		of.o.Words = &broken
+		of.r = NewReleaser(of.o)
+		of.ask("a", "SECRET", nil)
+		of.runs(t, time.Second)
+		if v := of.verdicts["a"]; !strings.Contains(v.Refused, "cannot be searched") {
+			t.Errorf("it came to %+v", v)
+		}
+	})
+}

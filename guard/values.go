@@ -52,6 +52,11 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	for i, text := range texts {
 		all.Go(func() error {
+			defer func() {
+				if recover() != nil { // else it would take the guard with it, and again after each start
+					found[i] = []redoubt.Finding{finding(true, "what is to leave cannot be searched", "the search panicked")}
+				}
+			}()
 			found[i] = w.Search(text, as)
 			return nil
 		})
