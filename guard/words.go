@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -37,31 +38,56 @@ type Words struct {
 	longest  int         // bytes of a head
 }
 
-// beginnings are the numbers of words by how they begin.
+// beginnings are words by how they begin.
 type beginnings struct {
-	words map[prefix][]int
-	may   [1 << 12]bool // whether one may begin so: most of a text is asked no further
+	words map[prefix][]spelling // sorted
+	may   [1 << 12]bool         // whether one may begin so: most of a text is asked no further
+}
+
+// spelling is how a word is looked for, and its number.
+type spelling struct {
+	word   string
+	number int
 }
 
 func (b *beginnings) add(word string, number int) {
 	if b.words == nil {
-		b.words = map[prefix][]int{}
+		b.words = map[prefix][]spelling{}
 	}
 	p := prefix([]byte(word))
-	b.words[p] = append(b.words[p], number)
+	b.words[p] = append(b.words[p], spelling{word, number})
 	b.may[b.slot(p[:])] = true
+}
+
+// sort is called once all are added.
+func (b *beginnings) sort() {
+	for _, some := range b.words {
+		slices.SortFunc(some, func(x, y spelling) int { return strings.Compare(x.word, y.word) })
+	}
 }
 
 func (b *beginnings) slot(s []byte) int {
 	return (int(s[0])<<6 ^ int(s[1])<<3 ^ int(s[2])) & (len(b.may) - 1)
 }
 
-// at are those that may stand where s begins.
-func (b *beginnings) at(s []byte) []int {
+// at are those that stand where s begins. It takes no longer where thousands begin alike, as the names of operations do.
+func (b *beginnings) at(s []byte) (found []spelling) {
 	if !b.may[b.slot(s)] {
 		return nil
 	}
-	return b.words[prefix(s)]
+	some := b.words[prefix(s)]
+	for n := minWordLen; len(some) > 0; n++ { // all that are left begin as s does, for n bytes
+		for len(some) > 0 && len(some[0].word) == n {
+			found, some = append(found, some[0]), some[1:]
+		}
+		if n == len(s) {
+			break
+		}
+		from := sort.Search(len(some), func(i int) bool { return some[i].word[n] >= s[n] })
+		some = some[from:]
+		some = some[:sort.Search(len(some), func(i int) bool { return some[i].word[n] > s[n] })]
+	}
+	return found
 }
 
 // prefix is the first bytes of a word: as many as the shortest has.
@@ -103,6 +129,8 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 		w.plain.add(word.folded, i)
 		w.disguise.add(word.leet, i)
 	}
+	w.plain.sort()
+	w.disguise.sort()
 	for _, name := range label.BuiltinNames() {
 		p, err := label.Builtin(name)
 		if err != nil {
@@ -169,10 +197,10 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 		return nil
 	}
 	f := fold(text)
-	plain := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
-	disguised := f.find(f.leet(), &w.disguise, func(i int) string { return w.words[i].leet }, true)
+	plain := f.find(f.letters, &w.plain, false)
+	disguised := f.find(f.leet(), &w.disguise, true)
 	f = f.withoutNumbers()
-	between := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
+	between := f.find(f.letters, &w.plain, false)
 	for i, word := range w.words {
 		p, d, b := plain[i], disguised[i], between[i]
 		switch {
@@ -310,16 +338,12 @@ type place struct {
 }
 
 // find gives, for each word that stands in letters, the plainest place. Of words in disguise, only places with a digit or sign count.
-func (f folded) find(letters []byte, words *beginnings, spelled func(int) string, disguised bool) map[int]place {
+func (f folded) find(letters []byte, words *beginnings, disguised bool) map[int]place {
 	best := map[int]place{}
 	for i := 0; i+minWordLen <= len(letters); i++ {
-		for _, n := range words.at(letters[i:]) {
-			word := spelled(n)
-			if len(word) > len(letters)-i || string(letters[i:i+len(word)]) != word {
-				continue
-			}
-			if h := f.stands(i, i+len(word), disguised); h > best[n].how {
-				best[n] = place{int(f.source[i]), h}
+		for _, w := range words.at(letters[i:]) {
+			if h := f.stands(i, i+len(w.word), disguised); h > best[w.number].how {
+				best[w.number] = place{int(f.source[i]), h}
 			}
 		}
 	}
