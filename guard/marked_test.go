@@ -34,3 +34,12 @@ func TestLettersThatAreSeenAsSignsSplitAWord(t *testing.T) {
 		}
 	}
 }
+
+func TestOtherSignsDoNotHideAMarking(t *testing.T) {
+	w := newWords(t)
+	for _, text := range []string{"(S\u2571\u2571NF)", "(S\u2afdNF)", "secret\u27cb\u27cbnoforn", "S|E|C|R|E|T", "T,O,P,S,E,C,R,E,T", "s:e:c:r:e:t:/:/:n:o:f:o:r:n", "S+E+C+R+E+T"} {
+		if found := w.Search(text, mark(t, "UNCLASSIFIED")); !fatal(found) {
+			t.Errorf("%q: got %v, want it ended", text, found)
+		}
+	}
+}

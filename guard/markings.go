@@ -134,7 +134,11 @@ func plainText(s string) string {
 			r = a
 		}
 		r = styled(r)
-		if r == '\u2215' || r == '\u2044' || r == '\u29F8' {
+		switch r {
+		case '\u2044', '\u2215', '\u2571', '\u27CB', '\u29F8', '\u1735', '\u3033': // slashes of other alphabets, of mathematics and of drawings
+			r = '/'
+		case '\u2AFD':
+			b.WriteByte('/')
 			r = '/'
 		}
 		b.WriteRune(r)
@@ -142,8 +146,8 @@ func plainText(s string) string {
 	return b.String()
 }
 
-// spaced are letters one by one with the same sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
-var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
+// spaced are letters one by one with a sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
+var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*|,:;+~=]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
 
 // joinSpaced puts them together. The expression is asked of what may be some alone: it takes a hundred times as long as looking for that.
 func joinSpaced(s string) string {
@@ -189,7 +193,7 @@ func alternating(s string, i int) (end, letters int) {
 		switch rest := s[i:]; {
 		case strings.HasPrefix(rest, " \n"):
 			i += 2
-		case rest != "" && strings.IndexByte(" .-_*\n", rest[0]) >= 0:
+		case rest != "" && strings.IndexByte(" .-_*|,:;+~=\n", rest[0]) >= 0:
 			i++
 		default:
 			return end, letters
