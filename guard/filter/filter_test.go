@@ -201,6 +201,8 @@ func TestTextThatHidesIsRefused(t *testing.T) {
 		"%PDF-1.4 text":                        "begins as another type",
 		"  <?xml version='1.0'?>":              "begins as another type",
 		"#!/bin/sh":                            "begins as another type",
+		"%!\n(x) show showpage":                "begins as another type",
+		"%FDF-1.2\n1 0 obj":                    "begins as another type",
 		"GIF89a=1;//":                          "begins as another type",
 		"PK\x03\x04":                           "control character",
 		"<body onload=go()>":                   "begins as another type",

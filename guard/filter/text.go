@@ -46,7 +46,7 @@ func decode(in []byte, n *notes) (string, error) {
 // otherMagic finds the beginning of a format that readers know by it, in text.
 func otherMagic(s string) string {
 	s = strings.ToLower(strings.TrimLeft(s, " \t\n"))
-	for _, m := range []string{"%!ps", "<?", "<!", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
+	for _, m := range []string{"%!", "%fdf-", "<?", "<!", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
 		if strings.HasPrefix(s, m) {
 			return m
 		}
