@@ -194,6 +194,7 @@ func TestTextThatHidesIsRefused(t *testing.T) {
 		"private\ue000":                        "agreed meaning",
 		"\ufffd":                               "could not be read",
 		"\ufdd0":                               "does not have",
+		" \u200b\u3164\ufeff":                  "nothing of it",
 		"s\u0435cret":                          "look like",
 		"\u0420ASS":                            "look like",
 		"pa\u03bfper":                          "look like",

@@ -24,6 +24,9 @@ func cleanText(in, _ []byte, n *notes) ([]byte, error) {
 	if s, err = cleanString(s, n, "\n\t"); err != nil {
 		return nil, err
 	}
+	if s == "" && len(in) > 0 {
+		return nil, refuse("", "nothing of it is seen")
+	}
 	if m := otherMagic(s); m != "" {
 		return nil, refuse("release it under its own type, if that is one of the allowed", "text that begins as another type does (%s)", m)
 	}
