@@ -17,14 +17,14 @@ func Invisible(r rune) bool {
 }
 
 // invisible are the characters that Unicode has renderers show nothing of (Default_Ignorable_Code_Point), the annotation anchors, the mark of an
-// object that is not there, and blanks that count as letters and signs.
+// object that is not there, blanks that count as letters and signs, and a joiner and a filler that count as marks.
 var invisible = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{0x00AD, 0x00AD, 1}, {0x034F, 0x034F, 1}, {0x061C, 0x061C, 1}, {0x115F, 0x1160, 1}, {0x17B4, 0x17B5, 1}, {0x180B, 0x180F, 1},
 		{0x200B, 0x200F, 1}, {0x202A, 0x202E, 1}, {0x2060, 0x206F, 1}, {0x2800, 0x2800, 1}, {0x3164, 0x3164, 1}, {0xFE00, 0xFE0F, 1}, {0xFEFF, 0xFEFF, 1}, {0xFFA0, 0xFFA0, 1},
 		{0xFFF0, 0xFFFC, 1},
 	},
-	R32:         []unicode.Range32{{0x13441, 0x13442, 1}, {0x1BCA0, 0x1BCA3, 1}, {0x1D159, 0x1D159, 1}, {0x1D173, 0x1D17A, 1}, {0xE0000, 0xE0FFF, 1}},
+	R32:         []unicode.Range32{{0x1107F, 0x1107F, 1}, {0x13441, 0x13442, 1}, {0x16FE4, 0x16FE4, 1}, {0x1BCA0, 0x1BCA3, 1}, {0x1D159, 0x1D159, 1}, {0x1D173, 0x1D17A, 1}, {0xE0000, 0xE0FFF, 1}},
 	LatinOffset: 1,
 }
 

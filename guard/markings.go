@@ -35,7 +35,7 @@ type head struct {
 func (w *Words) findHeads() error {
 	known := map[string]bool{}
 	add := func(p *label.Policy, text, name string, long, lowest bool) {
-		text = strings.ToUpper(text)
+		text = strings.ToUpper(plainText(text))
 		if !known[text] { // what two policies spell alike is the first one's, and the own policy is first
 			known[text] = true
 			w.heads = append(w.heads, head{text, name, p, long, lowest})
@@ -110,23 +110,35 @@ func views(text string) []string {
 	return slices.Compact(all)
 }
 
-// plainText folds styles and look-alikes and takes out what shows nothing; case and punctuation stay.
+// plainText folds styles and look-alikes, and takes marks off and out what shows nothing; case and punctuation stay. A classification that is underlined
+// or struck through by marks is read as one, and policies read their own phrases without.
 func plainText(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
-	for _, r := range norm.NFKC.String(s) {
+	s = norm.NFKC.String(s)
+	for i, r := range s {
 		if r < utf8.RuneSelf {
 			b.WriteByte(byte(r))
 			continue
 		}
-		if redoubt.Invisible(r) {
+		if redoubt.Invisible(r) || unicode.Is(unicode.M, r) && styled(r) == r {
 			continue
+		}
+		if d := norm.NFD.PropertiesString(s[i:]).Decomposition(); len(d) > 0 {
+			r, _ = utf8.DecodeRune(d)
+		}
+		if unicode.Is(signs, r) {
+			r = '\''
 		}
 		if a, ok := alike[r]; ok {
 			r = a
 		}
 		r = styled(r)
-		if r == '\u2215' || r == '\u2044' || r == '\u29F8' {
+		switch r {
+		case '\u2044', '\u2215', '\u2571', '\u27CB', '\u29F8', '\u1735', '\u3033': // slashes of other alphabets, of mathematics and of drawings
+			r = '/'
+		case '\u2AFD':
+			b.WriteByte('/')
 			r = '/'
 		}
 		b.WriteRune(r)
@@ -134,8 +146,8 @@ func plainText(s string) string {
 	return b.String()
 }
 
-// spaced are letters one by one with the same sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
-var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
+// spaced are letters one by one with a sign between each two: S E C R E T, S-E-C-R-E-T, S.E.C.R.E.T.
+var spaced = regexp.MustCompile(`\b(?:[\pL/](?:[ .\-_*|,:;+~=]|[ ]?\n)){3,}[\pL/](?:\b|$)`)
 
 // joinSpaced puts them together. The expression is asked of what may be some alone: it takes a hundred times as long as looking for that.
 func joinSpaced(s string) string {
@@ -181,7 +193,7 @@ func alternating(s string, i int) (end, letters int) {
 		switch rest := s[i:]; {
 		case strings.HasPrefix(rest, " \n"):
 			i += 2
-		case rest != "" && strings.IndexByte(" .-_*\n", rest[0]) >= 0:
+		case rest != "" && strings.IndexByte(" .-_*|,:;+~=\n", rest[0]) >= 0:
 			i++
 		default:
 			return end, letters

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"redoubt"
@@ -109,15 +110,24 @@ func (r *Releaser) guarded(ctx context.Context, work redoubt.ReleaseWork, conten
 			out, err = nil, &redoubt.Error{Op: opRelease, Kind: redoubt.Internal, Err: fmt.Errorf("a step panicked: %v", p)}
 		}
 	}()
-	return r.pipeline(ctx, work, content, v)
+	within, cancel := context.WithTimeout(ctx, maxFiltering)
+	defer cancel()
+	if out, err = r.pipeline(within, work, content, v); err != nil && within.Err() != nil && ctx.Err() == nil {
+		return nil, refuse("filters", "it takes too long", fmt.Sprintf("all steps together have %s: release it in parts", maxFiltering))
+	}
+	return out, err
 }
+
+// maxFiltering is of all steps together: each has its own limit, and an archive of 200 members has 800 of them.
+const maxFiltering = 10 * time.Minute
 
 // maxVerdictBytes is of a verdict as the source is told it, in ASCII: it goes in a header.
 const maxVerdictBytes = 40 << 10
 
-// fit has a verdict within the source's limits, by leaving out the last findings: one that does not fit would be brought again for ever.
+// fit has a verdict within the source's limits, by leaving out the last findings, which it says: one that does not fit would be brought again for ever.
 func fit(v *redoubt.ReleaseVerdict) {
-	v.Findings = v.Findings[:min(len(v.Findings), redoubt.MaxReleaseReport)]
+	all := len(v.Findings)
+	v.Findings = v.Findings[:min(all, redoubt.MaxReleaseReport)]
 	for i := range v.Findings {
 		f := &v.Findings[i]
 		f.Step, f.Rule, f.Detail = cut(f.Step, 64), cut(f.Rule, 128), cut(f.Detail, 256)
@@ -125,7 +135,13 @@ func fit(v *redoubt.ReleaseVerdict) {
 	for len(v.Findings) > 0 && asciiBytes(*v) > maxVerdictBytes {
 		v.Findings = v.Findings[:len(v.Findings)-1]
 	}
+	if n := len(v.Findings); n > 0 && n < all {
+		v.Findings[n-1] = redoubt.Finding{Step: "report", Rule: moreFound, Detail: fmt.Sprintf("%d more", all-n+1)}
+	}
 }
+
+// moreFound is the rule of what stands in the place of findings that there is no room for.
+const moreFound = "more was found than is told"
 
 func cut(s string, most int) string {
 	if len(s) > most {
@@ -193,7 +209,7 @@ func (r *Releaser) pipeline(ctx context.Context, work redoubt.ReleaseWork, conte
 		in.Bytes = out
 	}
 	found := stepped("words", append(r.o.Words.SearchNames(work.Key, typ, work.Attributes.Meta, as), r.o.Words.SearchContent(typ, in.Bytes, as)...))
-	v.Findings = append(v.Findings, found...)
+	v.Findings = append(found, v.Findings...) // first: what is told of words is for the reviewers, who are told no more than there is room for
 	if i := slices.IndexFunc(found, func(f redoubt.Finding) bool { return f.Fatal }); i >= 0 {
 		return nil, refuse("words", found[i].Rule, found[i].Detail)
 	}
@@ -328,7 +344,7 @@ func stepOf(err error) string {
 		if !strings.HasPrefix(step, "filter ") || len(step) > 64 {
 			return "filter"
 		}
-	case !slices.Contains([]string{"policy", "type", "names", "words"}, step) && !strings.HasPrefix(step, "filter "):
+	case !slices.Contains([]string{"policy", "type", "names", "words", "filters"}, step) && !strings.HasPrefix(step, "filter "):
 		return ""
 	}
 	return step

@@ -20,7 +20,7 @@ func TestSpacedLettersAreJoinedAsTheExpressionSays(t *testing.T) {
 		})
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	parts := []string{"a", "B", "é", "/", " ", " ", "\n", " \n", ".", "-", "_", "*", "x y z w", "1", "(", "\xff", "S E C R E T", "ab"}
+	parts := []string{"a", "B", "é", "/", " ", " ", "\n", " \n", ".", "-", "_", "*", "|", ",", "x y z w", "1", "(", "\xff", "S E C R E T", "ab"}
 	joined := 0
 	for range 200_000 {
 		var b strings.Builder

@@ -40,7 +40,7 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	// Decoded values are searched one after another as one text, so that a word that is split between two is found; what stands in the
 	// bytes is another text.
-	texts := append([]string{string(s.values.b)}, append(s.texts, string(s.bare.b))...)
+	texts := append([]string{string(s.values.b)}, append(s.texts, string(s.bare.b), string(s.names.b))...)
 	if len(s.grades.b) > 0 {
 		texts = append(texts, string(s.grades.b))
 	}
@@ -52,6 +52,11 @@ func (w *Words) SearchContent(mediaType string, content []byte, as label.Label) 
 	}
 	for i, text := range texts {
 		all.Go(func() error {
+			defer func() {
+				if recover() != nil { // else it would take the guard with it, and again after each start
+					found[i] = []redoubt.Finding{finding(true, "what is to leave cannot be searched", "the search panicked")}
+				}
+			}()
 			found[i] = w.Search(text, as)
 			return nil
 		})
@@ -70,19 +75,32 @@ func trim(found []redoubt.Finding) (out []redoubt.Finding) {
 	seen := map[redoubt.Finding]bool{}
 	for _, fatal := range []bool{true, false} {
 		for _, f := range found {
-			if f.Fatal == fatal && !seen[f] && len(out) < redoubt.MaxReleaseReport {
+			if f.Fatal == fatal && !seen[f] {
 				seen[f] = true
 				out = append(out, f)
 			}
 		}
 	}
-	return out
+	return atMost(out)
+}
+
+// atMost is as many findings as a report has, the last of which says if there were more: one that ends the release is not given for that.
+func atMost(found []redoubt.Finding) []redoubt.Finding {
+	const most = redoubt.MaxReleaseReport
+	if len(found) <= most {
+		return found
+	}
+	if !found[most-1].Fatal {
+		found[most-1] = finding(false, moreFound, fmt.Sprintf("%d more", len(found)-most+1))
+	}
+	return found[:most]
 }
 
 // search collects what is to be searched.
 type search struct {
 	values lines    // decoded, with the names that stand before them
 	bare   lines    // without: a word that is split between two fields has no name in it
+	names  lines    // of members
 	grades lines    // columns of single letters
 	texts  []string // as they stand
 	left   int64
@@ -252,6 +270,7 @@ func (s *search) archive(b []byte, depth int) error {
 			return fmt.Errorf("more than %d members", maxMembers)
 		}
 		s.values.add(f.Name, f.Comment)
+		s.names.add(inWords(stem(f.Name)))
 		m, err := f.Open()
 		if err != nil {
 			return err
@@ -294,24 +313,40 @@ func MemberType(name string) string {
 	return ""
 }
 
-// SearchNames is Search over what leaves beside the content: key, type, and the metadata's names and values. Encodings that such headers are
-// written in (RFC 2047) are undone.
+// SearchNames is Search over what leaves beside the content: key, type, and the metadata's names and values, each by itself and one after another: all of
+// them, the names alone, and the values behind the key. Encodings that such headers are written in (RFC 2047) are undone.
 func (w *Words) SearchNames(key, contentType string, meta map[string]string, as label.Label) []redoubt.Finding {
 	texts := []string{key, contentType}
-	var bare []string
+	names, values, all := []string{}, []string{stem(key)}, []string{stem(key)}
 	for _, name := range slices.Sorted(maps.Keys(meta)) {
 		value := meta[name]
-		texts, bare = append(texts, name, value), append(bare, value)
+		texts, names, values, all = append(texts, name, value), append(names, name), append(values, value), append(all, name, value)
 		if d, err := new(mime.WordDecoder).DecodeHeader(value); err == nil && d != value {
 			texts = append(texts, d)
 		}
 	}
+	for _, some := range [][]string{names, values, all} {
+		texts = append(texts, strings.Join(some, "\n"))
+	}
 	var found []redoubt.Finding
-	for _, t := range append(texts, strings.Join(bare, "\n")) {
+	for _, t := range texts {
 		found = append(found, w.Search(t, as)...)
-		if u := strings.NewReplacer("/", "\n", "_", " ", "-", " ").Replace(t); u != t { // a key's folders are lines, and its signs spaces
+		if u := inWords(t); u != t {
 			found = append(found, w.Search(u, as)...)
 		}
 	}
 	return trim(found)
+}
+
+// inWords is a name as it is read: its folders are lines, and its signs spaces.
+func inWords(name string) string {
+	return strings.NewReplacer("/", "\n", "_", " ", "-", " ").Replace(name)
+}
+
+// stem is a name without the suffix that says its type.
+func stem(name string) string {
+	if MemberType(name) == "" {
+		return name
+	}
+	return strings.TrimSuffix(name, path.Ext(name))
 }

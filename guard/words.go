@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -37,31 +38,56 @@ type Words struct {
 	longest  int         // bytes of a head
 }
 
-// beginnings are the numbers of words by how they begin.
+// beginnings are words by how they begin.
 type beginnings struct {
-	words map[prefix][]int
-	may   [1 << 12]bool // whether one may begin so: most of a text is asked no further
+	words map[prefix][]spelling // sorted
+	may   [1 << 12]bool         // whether one may begin so: most of a text is asked no further
+}
+
+// spelling is how a word is looked for, and its number.
+type spelling struct {
+	word   string
+	number int
 }
 
 func (b *beginnings) add(word string, number int) {
 	if b.words == nil {
-		b.words = map[prefix][]int{}
+		b.words = map[prefix][]spelling{}
 	}
 	p := prefix([]byte(word))
-	b.words[p] = append(b.words[p], number)
+	b.words[p] = append(b.words[p], spelling{word, number})
 	b.may[b.slot(p[:])] = true
+}
+
+// sort is called once all are added.
+func (b *beginnings) sort() {
+	for _, some := range b.words {
+		slices.SortFunc(some, func(x, y spelling) int { return strings.Compare(x.word, y.word) })
+	}
 }
 
 func (b *beginnings) slot(s []byte) int {
 	return (int(s[0])<<6 ^ int(s[1])<<3 ^ int(s[2])) & (len(b.may) - 1)
 }
 
-// at are those that may stand where s begins.
-func (b *beginnings) at(s []byte) []int {
+// at are those that stand where s begins. It takes no longer where thousands begin alike, as the names of operations do.
+func (b *beginnings) at(s []byte) (found []spelling) {
 	if !b.may[b.slot(s)] {
 		return nil
 	}
-	return b.words[prefix(s)]
+	some := b.words[prefix(s)]
+	for n := minWordLen; len(some) > 0; n++ { // all that are left begin as s does, for n bytes
+		for len(some) > 0 && len(some[0].word) == n {
+			found, some = append(found, some[0]), some[1:]
+		}
+		if n == len(s) {
+			break
+		}
+		from := sort.Search(len(some), func(i int) bool { return some[i].word[n] >= s[n] })
+		some = some[from:]
+		some = some[:sort.Search(len(some), func(i int) bool { return some[i].word[n] > s[n] })]
+	}
+	return found
 }
 
 // prefix is the first bytes of a word: as many as the shortest has.
@@ -103,6 +129,8 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 		w.plain.add(word.folded, i)
 		w.disguise.add(word.leet, i)
 	}
+	w.plain.sort()
+	w.disguise.sort()
 	for _, name := range label.BuiltinNames() {
 		p, err := label.Builtin(name)
 		if err != nil {
@@ -121,6 +149,9 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 // Search looks for words of the list and for markings in text that is to leave under a label. A word of the list, and a marking that the label
 // does not dominate, are fatal; what only may be one is told and not fatal. Findings are at most redoubt.MaxReleaseReport, fatal ones first.
 func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
+	if swells(text) {
+		return []redoubt.Finding{finding(true, "too many characters that each stand for several", "")}
+	}
 	found := append(w.searchWords(text), w.searchMarkings(text, as)...)
 	slices.SortStableFunc(found, func(a, b redoubt.Finding) int {
 		if a.Fatal == b.Fatal {
@@ -131,7 +162,24 @@ func (w *Words) Search(text string, as label.Label) []redoubt.Finding {
 		}
 		return 1
 	})
-	return found[:min(len(found), redoubt.MaxReleaseReport)]
+	return atMost(found)
+}
+
+// swells says whether a text written out in plain characters is more than twice as long, and a little: one of three bytes may stand for thirty-three,
+// and a search takes memory and time by what it reads.
+func swells(text string) bool {
+	room := len(text) + 64<<10
+	for i, r := range text {
+		if r < utf8.RuneSelf {
+			continue
+		}
+		if d := norm.NFKD.PropertiesString(text[i:]).Decomposition(); len(d) > utf8.RuneLen(r) {
+			if room -= len(d) - utf8.RuneLen(r); room < 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // finding is one of the step.
@@ -149,15 +197,21 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 		return nil
 	}
 	f := fold(text)
-	plain := f.find(f.letters, &w.plain, func(i int) string { return w.words[i].folded }, false)
-	disguised := f.find(f.leet(), &w.disguise, func(i int) string { return w.words[i].leet }, true)
+	plain := f.find(f.letters, &w.plain, false)
+	disguised := f.find(f.leet(), &w.disguise, true)
+	f = f.withoutNumbers()
+	between := f.find(f.letters, &w.plain, false)
 	for i, word := range w.words {
-		p, d := plain[i], disguised[i]
+		p, d, b := plain[i], disguised[i], between[i]
 		switch {
 		case p.how >= inside:
 			found = append(found, finding(true, "a word of the list", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
 		case d.how >= inside:
 			found = append(found, finding(true, "a word of the list, in digits for letters", fmt.Sprintf("%q at byte %d", word.shown, d.at)))
+		case b.how >= inside:
+			found = append(found, finding(true, "a word of the list, with numbers in it", fmt.Sprintf("%q at byte %d", word.shown, b.at)))
+		case b.how == across:
+			found = append(found, finding(false, "letters that make a word of the list, between numbers", fmt.Sprintf("%q at byte %d", word.shown, b.at)))
 		case p.how == across:
 			found = append(found, finding(false, "letters that make a word of the list, across words", fmt.Sprintf("%q at byte %d", word.shown, p.at)))
 		case d.how == figures:
@@ -172,7 +226,28 @@ type folded struct {
 	letters []byte  // UTF-8
 	source  []int32 // of each byte of letters: the byte of the text that it comes from
 	begins  []bool  // of each byte: whether a word of the text begins there
+	numbers []bool  // of each byte: whether a number was taken out before it; nil: all of them stand
 }
+
+// withoutNumbers are the letters alone: numbers split a word as other signs do. It is empty where there are none.
+func (f folded) withoutNumbers() (out folded) {
+	if !slices.ContainsFunc(f.letters, isDigit) {
+		return out
+	}
+	number := false
+	for i, c := range f.letters {
+		if isDigit(c) {
+			number = true
+			continue
+		}
+		out.letters, out.source = append(out.letters, c), append(out.source, f.source[i])
+		out.begins, out.numbers = append(out.begins, number || f.begins[i]), append(out.numbers, number)
+		number = false
+	}
+	return out
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, all small.
 func fold(s string) folded {
@@ -211,7 +286,7 @@ func searched(r rune) bool {
 	if r < utf8.RuneSelf {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 	}
-	return unicode.In(r, unicode.L, unicode.N)
+	return unicode.In(r, unicode.L, unicode.N) && !unicode.Is(signs, r)
 }
 
 // stands reports whether a sign stands for a letter in leet, so that it is kept where a word is looked for. It begins no word by itself.
@@ -263,16 +338,12 @@ type place struct {
 }
 
 // find gives, for each word that stands in letters, the plainest place. Of words in disguise, only places with a digit or sign count.
-func (f folded) find(letters []byte, words *beginnings, spelled func(int) string, disguised bool) map[int]place {
+func (f folded) find(letters []byte, words *beginnings, disguised bool) map[int]place {
 	best := map[int]place{}
 	for i := 0; i+minWordLen <= len(letters); i++ {
-		for _, n := range words.at(letters[i:]) {
-			word := spelled(n)
-			if len(word) > len(letters)-i || string(letters[i:i+len(word)]) != word {
-				continue
-			}
-			if h := f.stands(i, i+len(word), disguised); h > best[n].how {
-				best[n] = place{int(f.source[i]), h}
+		for _, w := range words.at(letters[i:]) {
+			if h := f.stands(i, i+len(w.word), disguised); h > best[w.number].how {
+				best[w.number] = place{int(f.source[i]), h}
 			}
 		}
 	}
@@ -284,12 +355,32 @@ func (f folded) stands(i, end int, disguised bool) how {
 	switch {
 	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < 'a' }):
 		return nowhere
-	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return c < '0' || c > '9' }):
+	case disguised && !slices.ContainsFunc(f.letters[i:end], func(c byte) bool { return !isDigit(c) }):
 		return figures
+	case f.numbers != nil:
+		return f.standsBetween(i, end)
 	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
 		return whole
 	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):
 		return inside
 	}
 	return across
+}
+
+// standsBetween tells how the letters from i to end stand where numbers were taken out. Those that are few, or have a number between nearly each two, any
+// table of numbered letters has.
+func (f folded) standsBetween(i, end int) how {
+	numbers := 0
+	for _, is := range f.numbers[i+1 : end] {
+		if is {
+			numbers++
+		}
+	}
+	switch {
+	case numbers == 0 || !f.begins[i] || end < len(f.begins) && !f.begins[end]:
+		return nowhere
+	case end-i < minInWord || 2*numbers > end-i:
+		return across
+	}
+	return whole
 }

@@ -146,6 +146,9 @@ func (c column) clean(s string, n *notes) (string, error) {
 		if err != nil {
 			return "", err
 		}
+		if s == "" && c.Empty {
+			return "", nil
+		}
 		if s == "" || utf8.RuneCountInString(s) > c.Max {
 			return "", refuse("", "a string of %d characters, and 1 to %d may be", utf8.RuneCountInString(s), c.Max)
 		}
@@ -176,7 +179,7 @@ func (c column) clean(s string, n *notes) (string, error) {
 		}
 	case "time":
 		if v, err := time.Parse(time.RFC3339, s); err == nil {
-			return spelled(v.Format(time.RFC3339), s, n), nil
+			return spelled(v, time.RFC3339, s, n)
 		}
 	case "enum":
 		if slices.Contains(c.Values, s) {
@@ -198,12 +201,16 @@ func formula(s string) bool {
 	return false
 }
 
-// spelled notes that a time was written otherwise than it came.
-func spelled(out, in string, n *notes) string {
+// spelled gives a time its one spelling, in UTC: of one instant there are as many others as there are minutes between two days.
+func spelled(v time.Time, layout, in string, n *notes) (string, error) {
+	if v = v.UTC(); v.Year() < 0 || v.Year() > 9999 {
+		return "", refuse("", "%q is of no year of four digits in UTC", clip(in))
+	}
+	out := v.Format(layout)
 	if out != in {
 		n.add("times were written in their one spelling", clip(in))
 	}
-	return out
+	return out, nil
 }
 
 // csvScript has Python's own CSV reader take a table apart and its writer write it anew. The first line of the input has the number of columns

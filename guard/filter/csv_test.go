@@ -22,7 +22,8 @@ func TestCSVLeavesInOneSpelling(t *testing.T) {
 	for in, want := range map[string]string{
 		"a,1.50,7,air,2026-01-02T03:04:05Z,true\n":                   "a,1.5,7,air,2026-01-02T03:04:05Z,true\n",
 		"\"a\",,1e2,\"sea, deep\",2026-01-02T03:04:05Z,false\r\n":    "a,,100,\"sea, deep\",2026-01-02T03:04:05Z,false\n",
-		"\"say \"\"x\"\"\",-90,0,air,2026-01-02T03:04:05+02:00,true": "\"say \"\"x\"\"\",-90,0,air,2026-01-02T03:04:05+02:00,true\n",
+		"\"say \"\"x\"\"\",-90,0,air,2026-01-02T03:04:05+02:00,true": "\"say \"\"x\"\"\",-90,0,air,2026-01-02T01:04:05Z,true\n",
+		"a ,,0,air,2026-01-02T03:04:05-00:00,true\n":                 "a,,0,air,2026-01-02T03:04:05Z,true\n",
 		"zero\u200bwidth,,0,air,2026-01-02T03:04:05Z,true\n":         "zerowidth,,0,air,2026-01-02T03:04:05Z,true\n",
 		"a;b;;c = d,,0,air,2026-01-02T03:04:05.123456Z,true\n":       "a;b;;c = d,,0,air,2026-01-02T03:04:05Z,true\n",
 		"": "",
@@ -40,6 +41,7 @@ func TestCSVThatIsNotItsTableIsRefused(t *testing.T) {
 		heads + strings.Repeat(row, 4):                                "more than 3 rows",
 		heads + "abcdefghijklm,1,7,air,2026-01-02T03:04:05Z,true\n":   "13 characters",
 		heads + "a,91,7,air,2026-01-02T03:04:05Z,true\n":              "no number",
+		heads + "a,1,7,air,0000-01-01T00:00:00+01:00,true\n":          "four digits",
 		heads + "a,NaN,7,air,2026-01-02T03:04:05Z,true\n":             "no number",
 		heads + "a,0x1p2,7,air,2026-01-02T03:04:05Z,true\n":           "no number",
 		heads + "a,1,7.5,air,2026-01-02T03:04:05Z,true\n":             "no integer",

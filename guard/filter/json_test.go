@@ -27,6 +27,7 @@ func TestJSONLeavesInOneSpelling(t *testing.T) {
 		`{"id":"x","n":-0.0,"ok":null,"kind":3}`:                  `{"id":"x","kind":3,"n":0,"ok":null}`,
 		`{"id":"\ud83d\ude00","list":[{"x":1,"sub":{"x":2}},{}]}`: `{"id":"😀","list":[{"sub":{"x":2},"x":1},{}]}`,
 		`{"id":"zero\u200bwidth"}`:                                `{"id":"zerowidth"}`,
+		`{"id":"a \t\n b \u00a0\u200b "}`:                         `{"id":"a\n b"}`,
 		`{"id":"x","n":0.1000000000000000055511151231}`:           `{"id":"x","n":0.1}`,
 		`{"id":"x","n":123456.789}`:                               `{"id":"x","n":123456.789}`,
 	} {

@@ -14,7 +14,7 @@ import (
 	"redoubt/guard"
 )
 
-// cleanText writes text anew: UTF-8 in NFC, lines that end in a line feed and in nothing that is not seen before it.
+// cleanText writes text anew: UTF-8 in NFC, lines that end in a line feed.
 func cleanText(in, _ []byte, n *notes) ([]byte, error) {
 	s, err := decode(in, n)
 	if err != nil {
@@ -24,17 +24,13 @@ func cleanText(in, _ []byte, n *notes) ([]byte, error) {
 	if s, err = cleanString(s, n, "\n\t"); err != nil {
 		return nil, err
 	}
+	if s == "" && len(in) > 0 {
+		return nil, refuse("", "nothing of it is seen")
+	}
 	if m := otherMagic(s); m != "" {
 		return nil, refuse("release it under its own type, if that is one of the allowed", "text that begins as another type does (%s)", m)
 	}
-	lines := strings.Split(s, "\n")
-	for i, l := range lines {
-		if t := strings.TrimRight(l, " \t"); t != l {
-			lines[i] = t
-			n.add("white space at the end of a line was taken out", fmt.Sprintf("line %d", i+1))
-		}
-	}
-	return []byte(strings.Join(lines, "\n")), nil
+	return []byte(s), nil
 }
 
 // decode takes content for UTF-8, without the mark that may stand before it.
@@ -53,7 +49,7 @@ func decode(in []byte, n *notes) (string, error) {
 // otherMagic finds the beginning of a format that readers know by it, in text.
 func otherMagic(s string) string {
 	s = strings.ToLower(strings.TrimLeft(s, " \t\n"))
-	for _, m := range []string{"%!ps", "<?", "<!", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
+	for _, m := range []string{"%!", "%fdf-", "<?", "<!", "{\\rtf", "#!", "gif8", "mime-version:", "content-type:", "begin 6", "begin 7"} {
 		if strings.HasPrefix(s, m) {
 			return m
 		}
@@ -85,7 +81,7 @@ func noPDF(clean func(in, schema []byte, n *notes) ([]byte, error)) func(in, sch
 	}
 }
 
-// cleanString makes a string show all that it has: it is in NFC, white space is plain, and what is not seen is taken out. keep are the
+// cleanString makes a string show all that it has: it is in NFC, white space is plain and stands at the end of no line, and what is not seen is taken out. keep are the
 // control characters that may stand. What changes how the rest is read, or has no agreed meaning, is refused.
 func cleanString(s string, n *notes, keep string) (string, error) {
 	var b strings.Builder
@@ -121,7 +117,13 @@ func cleanString(s string, n *notes, keep string) (string, error) {
 			b.WriteRune(r)
 		}
 	}
-	out := norm.NFC.String(b.String())
+	lines := strings.Split(b.String(), "\n")
+	for i, l := range lines {
+		if lines[i] = strings.TrimRight(l, " \t"); lines[i] != l {
+			n.add("white space at the end of a line was taken out", fmt.Sprintf("line %d", i+1))
+		}
+	}
+	out := norm.NFC.String(strings.Join(lines, "\n"))
 	marks := 0
 	for i, r := range out {
 		if !unicode.Is(unicode.M, r) {

@@ -354,7 +354,9 @@ func (t *simpleType) clean(s string, n *notes) (string, error) {
 		if err != nil {
 			return "", bad
 		}
-		s = spelled(v.Format(time.RFC3339Nano), s, n) // of a second nine digits at most
+		if s, err = spelled(v, time.RFC3339Nano, s, n); err != nil { // of a second nine digits at most
+			return "", err
+		}
 	}
 	if len(t.values) > 0 && !slices.Contains(t.values, s) {
 		return "", bad

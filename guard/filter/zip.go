@@ -50,10 +50,11 @@ func (a archive) Name() string { return OwnName }
 type budget struct {
 	members int
 	bytes   int64
+	rebuilt int64 // bytes of what the filters of members wrote: a picture of one colour is thousands of times as long with noise in it
 }
 
 func (a archive) Clean(ctx context.Context, in guard.Content) ([]byte, []redoubt.Finding, error) {
-	return a.clean(ctx, in, 1, &budget{MaxMembers, MaxUnpacked})
+	return a.clean(ctx, in, 1, &budget{MaxMembers, MaxUnpacked, MaxUnpacked})
 }
 
 func (a archive) clean(ctx context.Context, in guard.Content, depth int, left *budget) ([]byte, []redoubt.Finding, error) {
@@ -85,11 +86,12 @@ func (a archive) clean(ctx context.Context, in guard.Content, depth int, left *b
 			f.Detail = clip(fmt.Sprintf("%s: %s", m.name, f.Detail))
 			seen = append(seen, f)
 		}
-		if len(seen) > redoubt.MaxReleaseReport {
-			seen = seen[:redoubt.MaxReleaseReport]
-		}
+		seen = seen[:min(len(seen), redoubt.MaxReleaseReport+1)] // one too many: that there were more is told
 		if err != nil {
 			return fail(seen, inMember(m.name, err))
+		}
+		if left.rebuilt -= int64(len(out)); left.rebuilt < 0 {
+			return fail(seen, refuse("release it in parts", "its members have more than %d bytes when they are written anew", int64(MaxUnpacked)))
 		}
 		members[i].content = out
 	}
