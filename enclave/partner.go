@@ -162,13 +162,9 @@ func (a *Agreement) link() redoubt.Link {
 func (e *Enclave) RefreshPartners(ctx context.Context) error {
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
-	has := 0
-	for _, l := range e.Links() {
-		if l.Partner {
-			has++
-		}
-	}
-	if has == len(e.partnerLinks()) {
+	has, given := e.Links(), e.partnerLinks()
+	maps.DeleteFunc(has, func(_ redoubt.NodeName, l redoubt.Link) bool { return !l.Partner })
+	if len(has) == len(given) && !slices.ContainsFunc(given, func(l redoubt.Link) bool { return has[l.Peer].Peer == "" }) {
 		return nil
 	}
 	return e.relink(ctx)
