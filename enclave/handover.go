@@ -363,6 +363,15 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err := e.record(ctx, entry); err != nil {
 		return err
 	}
+	if err := e.handAnew(ctx, peer, new(store.Batch), func(b *store.Batch) error { return e.forgetPositions(b, peer) }); err != nil {
+		return err
+	}
+	e.links.grown.wake()
+	return nil
+}
+
+// handAnew makes unknown what a peer was handed, as forget says, in one commit with what is in the batch. The numbers go on.
+func (e *Enclave) handAnew(ctx context.Context, peer redoubt.NodeName, b *store.Batch, forget func(*store.Batch) error) error {
 	e.links.bundles.Lock()
 	defer e.links.bundles.Unlock()
 	var rec handoverRecord
@@ -370,21 +379,14 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err != nil {
 		return err
 	}
-	b := new(store.Batch) // the numbers go on
-	if err := e.forgetPositions(b, peer); err != nil {
+	if err := forget(b); err != nil {
 		return err
 	}
 	if !made {
-		err = e.commit(ctx, b, nil)
-	} else {
-		rec.Spans, rec.Begun, rec.Unread, rec.Beyond = nil, nil, nil, 0 // what is on its way counts for nothing any more, and its number stands
-		err = e.keepHandover(ctx, b, peer, rec, nil)
+		return e.commit(ctx, b, nil)
 	}
-	if err != nil {
-		return err
-	}
-	e.links.grown.wake()
-	return nil
+	rec.Spans, rec.Begun, rec.Unread, rec.Beyond = nil, nil, nil, 0 // what is on its way counts for nothing any more, and its number stands
+	return e.keepHandover(ctx, b, peer, rec, nil)
 }
 
 // blockRaise notes why a raise is not taken now, for people; "": it goes on.

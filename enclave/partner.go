@@ -32,6 +32,7 @@ type Agreement struct {
 	Recipient          string            // that bundles for it are sealed to
 	Policy             *label.Policy     // the partner's
 	Gives, Takes       *AgreementFlow    // nil: nothing
+	Terms              string            // names what Gives and the conversion that the partner takes it by are: other terms have another
 	People             []redoubt.SubjectName
 }
 
