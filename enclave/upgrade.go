@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"redoubt"
+	"redoubt/label"
 	"redoubt/store"
 )
 
@@ -75,6 +76,9 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 		if err != nil || now.rec == nil {
 			return errors.Join(err, b.missing(op, q.Name))
 		}
+		if out.Over, err = e.seenBefore(b, to, q.Name.Key, old.id); err != nil {
+			return err
+		}
 		if err := (duty{Set: f.set.id, Bucket: b.id, Parts: old.parts, Version: old.id[:]}).add(batch, mark); err != nil {
 			return err
 		}
@@ -88,8 +92,21 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	}
 	v, err := w.commit(ctx, op, redoubt.Conditions{}, ent)
 	if err != nil {
-		return out, err
+		return redoubt.Regraded{}, err
 	}
 	e.removed(f, q.Name.Key)
-	return redoubt.Regraded{Version: v.ID, Label: to.Banner(), Erased: e.ids.versionID(old.id)}, e.fulfilThese(ctx, []string{mark, rest})
+	out.Version, out.Label, out.Erased = v.ID, to.Banner(), e.ids.versionID(old.id)
+	return out, e.fulfilThese(ctx, []string{mark, rest})
+}
+
+// seenBefore is what who reads at a label sees under a name, or the marker that hides all from her; "": it is the version that is asked of.
+func (e *Enclave) seenBefore(b *bucket, reader label.Label, key string, id versionID) (redoubt.VersionID, error) {
+	cur, hidden, err := e.current(e.engine, lookCurrent, b, reader, key)
+	if cur.rec == nil && hidden != nil {
+		cur = *hidden
+	}
+	if err != nil || cur.rec == nil || cur.rec.id == id {
+		return "", err
+	}
+	return e.ids.versionID(cur.rec.id), nil
 }
