@@ -9,7 +9,8 @@ import (
 )
 
 // An agreement that is signed anew may give more than the one before, or turn into labels there what that did not. How far a partner has a label set says
-// nothing then of what was passed over in it. So under other terms everything is given once more; a partner takes nothing twice.
+// nothing then of what was passed over in it. So under other terms everything is given once more, and so it is to a partner that lost what it had; a partner
+// takes nothing twice.
 
 const overTerms = "it was given to a partner under terms that are no more: it is not told of the erasure, and whether it is gone there the partner knows"
 
@@ -63,6 +64,19 @@ func (e *Enclave) forgetGiven(a *Agreement) func(*store.Batch) error {
 		}
 		return nil
 	}
+}
+
+// lessThanBefore begins anew with a partner that has less than it said before: its state is a backup that was restored, or another. It may have nothing to
+// give by which that would show.
+func (e *Enclave) lessThanBefore(ctx context.Context, a *Agreement, have redoubt.BundleMark) error {
+	var rec handoverRecord
+	if _, err := e.bundleRecord(handoverKey(a.Peer), &rec); err != nil || rec.Has == 0 {
+		return err
+	}
+	if last, err := e.Made(ctx, a.Peer); err != nil || have.Numbering == last.Numbering && have.Serial >= rec.Has {
+		return err
+	}
+	return e.handAnew(ctx, a.Peer, new(store.Batch), e.forgetGiven(a))
 }
 
 // givenBefore gives the links that a partner had by other terms than those of now.

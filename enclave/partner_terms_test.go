@@ -113,6 +113,42 @@ func TestWhatAPartnerWasGivenByOtherTermsMayBeASpill(t *testing.T) {
 	}
 }
 
+// TestAPartnerThatLostWhatItHadIsGivenItAgain: it was restored from a backup, and gives nothing itself.
+func TestAPartnerThatLostWhatItHadIsGivenItAgain(t *testing.T) {
+	for what, tt := range map[string]struct {
+		lost func(*redoubt.BundleMark)
+		anew bool
+	}{
+		"what it said before": {func(*redoubt.BundleMark) {}, false},
+		"an earlier number":   {func(m *redoubt.BundleMark) { m.Serial-- }, true},
+		"nothing":             {func(m *redoubt.BundleMark) { *m = redoubt.BundleMark{} }, true},
+		"another numbering":   {func(m *redoubt.BundleMark) { m.Numbering[0]++ }, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			a := openAlly(t, nil)
+			ctx := context.Background()
+			a.put(a.as("s-analyst", sharedMarking), "shared", "for friends", "")
+			a.handedAll()
+			a.put(a.as("s-analyst", sharedMarking), "more", "for friends", "")
+			a.handedAll()
+			have, err := a.Made(ctx, gbrGateway)
+			if err != nil || have.Serial != 2 {
+				t.Fatal(have, err)
+			}
+			tt.lost(&have)
+			for range 2 { // until it has something new it says the same
+				if _, err := a.PartnerGiving().Handed(ctx, gbrGateway, have); err != nil {
+					t.Fatal(err)
+				}
+				if _, known, err := a.Acknowledged(ctx, gbrGateway, "USA@1 "+sharedMarking); err != nil || known == tt.anew {
+					t.Errorf("what it has is known: %v, want %v; %v", known, !tt.anew, err)
+				}
+			}
+			a.handedAll()
+		})
+	}
+}
+
 func TestAnAgreementBeginsAtTheMomentAnotherEnds(t *testing.T) {
 	a := openAlly(t, nil)
 	a.o.Agreements[1].Recipient = "r"
