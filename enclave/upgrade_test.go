@@ -45,3 +45,32 @@ func TestAnUpgradeSaysWhatItComesBefore(t *testing.T) {
 		t.Errorf("what was deleted: over %q, %v", out.Over, err)
 	}
 }
+
+// TestAnUpgradedVersionGoesWithThePartnersOwn: whoever gave it erases it, whatever it is called here by then.
+func TestAnUpgradedVersionGoesWithThePartnersOwn(t *testing.T) {
+	for _, erased := range []bool{true, false} {
+		a := openAlly(t, nil)
+		ctx := context.Background()
+		for _, key := range []string{"other", "a"} {
+			if rule, err := a.sends(a.key, a.says(key, "hello", "SECRET//REL TO GBR, USA"), "hello"); rule != "" || err != nil {
+				t.Fatal(rule, err)
+			}
+		}
+		x := a.says("a", "again", "SECRET//REL TO GBR, USA")
+		if rule, err := a.sends(a.key, x, "again"); rule != "" || err != nil {
+			t.Fatal(rule, err)
+		}
+		for _, to := range []string{"SECRET//FGI GBR//NOFORN", "TOP SECRET//FGI GBR//NOFORN"} {
+			if _, err := a.Upgrade(ctx, a.spillOfficer(), redoubt.Regrade{Name: theirs, Label: to, Reason: "is more"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gone := redoubt.JournalEntry{Kind: redoubt.EntryRemoval, Stamp: a.stamp(), Of: x.Stamp, Label: x.Label, Made: x.Label, Maker: gbrGateway, Name: x.Name, Hold: erased}
+		if rule, err := a.sends(a.key, gone, ""); rule != "" || err != nil {
+			t.Fatal(rule, err)
+		}
+		if n := a.versions(a.as("ts-analyst", "")); n != 2 {
+			t.Errorf("erased %v: %d versions are here, want the other two", erased, n)
+		}
+	}
+}
