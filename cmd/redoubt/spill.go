@@ -132,6 +132,9 @@ func (a *app) spillShow() *cobra.Command {
 	c := &cobra.Command{Use: "show ID --as OFFICER@NODE", Short: "How a report stands now: what has gone since", Example: "  redoubt spill show ID --as officer@unclass", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			out, err := s.api.Spill(ctx, args[0])
+			if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Kind == redoubt.NotFound {
+				e.Hint = "redoubt spill ls lists the reports"
+			}
 			if err != nil {
 				return err
 			}
