@@ -287,6 +287,10 @@ func (a *app) agreementList() *cobra.Command {
 		Example: "  redoubt agreement ls --as s-analyst@secret", Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
 			all, err := s.api.Agreements(ctx)
+			if errors.Is(err, redoubt.NotFound) { // the gateway of none has no such list
+				all, err = []redoubt.AgreementStatus{}, nil
+				a.say("%s is the gateway of no agreement", s.node)
+			}
 			if err != nil {
 				return err
 			}
