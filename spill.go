@@ -17,7 +17,8 @@ type Regrade struct {
 type Regraded struct {
 	Version VersionID `json:"version"` // the new one
 	Label   string    `json:"label"`
-	Erased  VersionID `json:"erased"` // the old one, which is gone
+	Erased  VersionID `json:"erased"`         // the old one, which is gone
+	Over    VersionID `json:"over,omitempty"` // the version or delete marker that who reads at the new label saw under the name before, where it was not the old one: the new one is newer
 }
 
 // SpillCopy is a version that holds what was spilled, or may; or an upload in progress whose parts may.

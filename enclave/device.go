@@ -146,6 +146,9 @@ func (l *links) voicesOf() map[redoubt.NodeName]voice {
 func (e *Enclave) relink(ctx context.Context) error {
 	voices := e.links.voicesOf()
 	e.links.voices.Store(&voices)
+	if err := e.noteTerms(ctx); err != nil {
+		return err
+	}
 	all := slices.Concat(e.links.fixed, e.links.raises, e.partnerLinks(), e.links.neighbours)
 	for name, d := range e.links.declared {
 		r := e.links.devices[name]

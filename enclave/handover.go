@@ -40,11 +40,12 @@ type handoverRecord struct {
 	// By label sets, what was passed over, for it did not read; and how many there are besides.
 	Unread map[string][]redoubt.Stamp `json:",omitempty"`
 	Beyond int                        `json:",omitempty"`
+	Has    uint64                     `json:",omitempty"` // of a partner: the newest number that it said it has
 }
 
 // next is the record without the bundle that it was about.
 func (r handoverRecord) next() handoverRecord {
-	return handoverRecord{Void: r.Void, Begun: r.Begun, Oldest: r.Oldest, Entries: r.Entries, Unread: r.Unread, Beyond: r.Beyond}
+	return handoverRecord{Void: r.Void, Begun: r.Begun, Oldest: r.Oldest, Entries: r.Entries, Unread: r.Unread, Beyond: r.Beyond, Has: r.Has}
 }
 
 // Handed takes the guard's word for what it has; see redoubt.RaiseLedger.
@@ -69,6 +70,9 @@ func (e *Enclave) Handed(ctx context.Context, peer redoubt.NodeName, have redoub
 			if err := e.handed(ctx, b, peer, s, begun, &rec); err != nil {
 				return nil, err
 			}
+		}
+		if l, err := e.link("Handed", peer); err == nil && l.Partner {
+			rec.Has = have.Serial
 		}
 		rec.Void = slices.DeleteFunc(rec.Void, func(n uint64) bool { return slices.Contains(rec.In, n) })
 		if err := e.readAfterAll(peer, &rec); err != nil {
@@ -385,6 +389,15 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err := e.record(ctx, entry); err != nil {
 		return err
 	}
+	if err := e.handAnew(ctx, peer, new(store.Batch), func(b *store.Batch) error { return e.forgetPositions(b, peer) }); err != nil {
+		return err
+	}
+	e.links.grown.wake()
+	return nil
+}
+
+// handAnew makes unknown what a peer was handed, as forget says, in one commit with what is in the batch. The numbers go on.
+func (e *Enclave) handAnew(ctx context.Context, peer redoubt.NodeName, b *store.Batch, forget func(*store.Batch) error) error {
 	e.links.bundles.Lock()
 	defer e.links.bundles.Unlock()
 	var rec handoverRecord
@@ -392,21 +405,14 @@ func (e *Enclave) RaiseAnew(ctx context.Context, who redoubt.Credential, peer re
 	if err != nil {
 		return err
 	}
-	b := new(store.Batch) // the numbers go on
-	if err := e.forgetPositions(b, peer); err != nil {
+	if err := forget(b); err != nil {
 		return err
 	}
 	if !made {
-		err = e.commit(ctx, b, nil)
-	} else {
-		rec.Spans, rec.Begun, rec.Unread, rec.Beyond = nil, nil, nil, 0 // what is on its way counts for nothing any more, and its number stands
-		err = e.keepHandover(ctx, b, peer, rec, nil)
+		return e.commit(ctx, b, nil)
 	}
-	if err != nil {
-		return err
-	}
-	e.links.grown.wake()
-	return nil
+	rec.Spans, rec.Begun, rec.Unread, rec.Beyond, rec.Has = nil, nil, nil, 0, 0 // what is on its way counts for nothing any more, and its number stands
+	return e.keepHandover(ctx, b, peer, rec, nil)
 }
 
 // blockRaise notes why a raise is not taken now, for people; "": it goes on.

@@ -32,6 +32,7 @@ type Agreement struct {
 	Recipient          string            // that bundles for it are sealed to
 	Policy             *label.Policy     // the partner's
 	Gives, Takes       *AgreementFlow    // nil: nothing
+	Terms              string            // names what Gives and the conversion that the partner takes it by are: other terms have another
 	People             []redoubt.SubjectName
 }
 
@@ -162,13 +163,9 @@ func (a *Agreement) link() redoubt.Link {
 func (e *Enclave) RefreshPartners(ctx context.Context) error {
 	e.links.deviceMu.Lock()
 	defer e.links.deviceMu.Unlock()
-	has := 0
-	for _, l := range e.Links() {
-		if l.Partner {
-			has++
-		}
-	}
-	if has == len(e.partnerLinks()) {
+	has, given := e.Links(), e.partnerLinks()
+	maps.DeleteFunc(has, func(_ redoubt.NodeName, l redoubt.Link) bool { return !l.Partner })
+	if len(has) == len(given) && !slices.ContainsFunc(given, func(l redoubt.Link) bool { return has[l.Peer].Peer == "" }) {
 		return nil
 	}
 	return e.relink(ctx)

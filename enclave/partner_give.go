@@ -74,9 +74,13 @@ func (g PartnerGiving) Take(context.Context, redoubt.Credential, redoubt.NodeNam
 	return errNoJournal
 }
 
-// Handed takes the partner's word for what it has.
+// Handed takes the partner's word for what it has, also where that is less than before.
 func (g PartnerGiving) Handed(ctx context.Context, peer redoubt.NodeName, have redoubt.BundleMark) ([]uint64, error) {
-	if _, err := g.agreement(peer); err != nil {
+	a, err := g.agreement(peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := g.e.lessThanBefore(ctx, a, have); err != nil {
 		return nil, err
 	}
 	return g.e.Handed(ctx, peer, have)

@@ -303,6 +303,25 @@ func (t PartnerTaking) took(s redoubt.Stamp) (r takenRecord, ok bool, err error)
 	return r, ok, err
 }
 
+// tookAs finds what a version here is of the partner's. It goes through all that was taken.
+func (t PartnerTaking) tookAs(version redoubt.VersionID) (s redoubt.Stamp, ok bool, err error) {
+	view := t.e.engine.View()
+	defer view.Close()
+	prefix := bundleKey(t.a.Peer, 'v')
+	it := view.Scan(prefix, nextPrefix(prefix))
+	defer it.Close()
+	for it.Next() {
+		var r takenRecord
+		if err := strictJSON(it.Value(), &r); err != nil || len(it.Key()) != len(prefix)+len(s) {
+			return s, false, &redoubt.Error{Op: "PartnerTaking", Kind: redoubt.Corrupt, Err: errors.Join(err, errRecord)}
+		}
+		if r.Version == version {
+			return redoubt.Stamp(it.Key()[len(prefix):]), true, nil
+		}
+	}
+	return s, false, it.Err()
+}
+
 func (t PartnerTaking) note(b *store.Batch, s redoubt.Stamp, r takenRecord) error {
 	raw, err := json.Marshal(r)
 	if err != nil {

@@ -52,9 +52,20 @@ func (e *Enclave) spillLinks() (all []spillLink, err error) {
 			all = append(all, spillLink{Link: l})
 		}
 		var made madeRecord
-		if any, err := e.bundleRecord(madeKey(a.Peer), &made); err != nil {
+		any, err := e.bundleRecord(madeKey(a.Peer), &made)
+		if err != nil {
 			return nil, err
-		} else if !any || a.Gives == nil || known(a.Peer) {
+		}
+		var gives redoubt.Link
+		if a.Gives != nil {
+			gives = a.link()
+		}
+		before, err := e.givenBefore(a.Peer, gives)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, before...)
+		if !any || a.Gives == nil || known(a.Peer) {
 			continue
 		}
 		l := spillLink{Link: a.link(), over: overPartner, mute: true, until: a.Expires}
@@ -135,10 +146,11 @@ func comesBack(l redoubt.Link) bool {
 	})
 }
 
-// carriedRecord is what a device carried, as its estate said. The last of a device's is of now.
+// carriedRecord is what a device carried, as its estate said, or a partner was given. The last of a device's is of now.
 type carriedRecord struct {
 	Ceiling string                 `json:"ceiling"` // canonical text
 	Carries []redoubt.Subscription `json:"carries,omitempty"`
+	Terms   string                 `json:"terms,omitempty"` // of a partner: Agreement.Terms
 	Until   time.Time              `json:"until,omitzero"`
 }
 
@@ -147,33 +159,41 @@ func carriedKey(peer redoubt.NodeName) []byte { return bundleKey(peer, 's') }
 
 // noteCarried keeps what a device carries, where that is another thing than before: what it had taken by then nobody takes back.
 func (e *Enclave) noteCarried(ctx context.Context, name redoubt.NodeName, d DeclaredDevice) error {
-	ceiling, err := d.Ceiling.MarshalText()
-	if err != nil {
+	all, changed, err := e.carriedNow(name, d, "")
+	if err != nil || !changed {
 		return err
 	}
-	var all []carriedRecord
-	if _, err := e.bundleRecord(carriedKey(name), &all); err != nil {
-		return err
-	}
-	is := carriedRecord{Ceiling: string(ceiling)}
-	for _, s := range d.Carries {
-		s.Limit = label.Label{} // it is compiled anew of Bound
-		is.Carries = append(is.Carries, s)
-	}
-	if n := len(all); n > 0 {
-		if last := &all[n-1]; last.Ceiling == is.Ceiling && slices.Equal(last.Carries, is.Carries) {
-			return nil
-		} else {
-			last.Until = e.clock().UTC()
-		}
-	}
-	raw, err := json.Marshal(append(all, is))
+	raw, err := json.Marshal(all)
 	if err != nil {
 		return err
 	}
 	b := new(store.Batch)
 	b.Set(carriedKey(name), raw)
 	return e.engine.Commit(ctx, b)
+}
+
+// carriedNow is what is to be kept where that is another thing than what is.
+func (e *Enclave) carriedNow(name redoubt.NodeName, d DeclaredDevice, terms string) (all []carriedRecord, changed bool, err error) {
+	ceiling, err := d.Ceiling.MarshalText()
+	if err != nil {
+		return nil, false, err
+	}
+	if _, err := e.bundleRecord(carriedKey(name), &all); err != nil {
+		return nil, false, err
+	}
+	is := carriedRecord{Ceiling: string(ceiling), Terms: terms}
+	for _, s := range d.Carries {
+		s.Limit = label.Label{} // it is compiled anew of Bound
+		is.Carries = append(is.Carries, s)
+	}
+	if n := len(all); n > 0 {
+		last := &all[n-1]
+		if last.Ceiling == is.Ceiling && last.Terms == is.Terms && slices.Equal(last.Carries, is.Carries) {
+			return nil, false, nil
+		}
+		last.Until = e.clock().UTC()
+	}
+	return append(all, is), true, nil
 }
 
 // carriedBefore gives the links that a device had when it carried something else. A marking that the policy has no more bounds nothing: the device may have

@@ -5,8 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 
 	"redoubt"
+	"redoubt/label"
 	"redoubt/store"
 )
 
@@ -69,11 +71,21 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	if err != nil {
 		return out, err
 	}
+	follows, err := e.stillTheirs(q.Name, e.ids.versionID(old.id))
+	if err != nil {
+		return out, err
+	}
 	mark, rest := versionDuty(old.id), sourceDuty+hex.EncodeToString(old.id[:])
 	w.also = func(batch *store.Batch) error { // the name's lock is held
 		now, err := e.byID(e.engine, b, f.set.label, q.Name.Key, e.ids.versionID(old.id))
 		if err != nil || now.rec == nil {
 			return errors.Join(err, b.missing(op, q.Name))
+		}
+		if err := follows(batch, to, e.ids.versionID(w.rec.id)); err != nil {
+			return err
+		}
+		if out.Over, err = e.seenBefore(b, to, q.Name.Key, old.id); err != nil {
+			return err
 		}
 		if err := (duty{Set: f.set.id, Bucket: b.id, Parts: old.parts, Version: old.id[:]}).add(batch, mark); err != nil {
 			return err
@@ -88,8 +100,38 @@ func (e *Enclave) Upgrade(ctx context.Context, who redoubt.Credential, q redoubt
 	}
 	v, err := w.commit(ctx, op, redoubt.Conditions{}, ent)
 	if err != nil {
-		return out, err
+		return redoubt.Regraded{}, err
 	}
 	e.removed(f, q.Name.Key)
-	return redoubt.Regraded{Version: v.ID, Label: to.Banner(), Erased: e.ids.versionID(old.id)}, e.fulfilThese(ctx, []string{mark, rest})
+	out.Version, out.Label, out.Erased = v.ID, to.Banner(), e.ids.versionID(old.id)
+	return out, e.fulfilThese(ctx, []string{mark, rest})
+}
+
+// stillTheirs has the removal or erasure of a version by the partner that gave it take what is made of it here; of any other version it does nothing.
+func (e *Enclave) stillTheirs(name redoubt.ObjectName, version redoubt.VersionID) (func(*store.Batch, label.Label, redoubt.VersionID) error, error) {
+	for _, a := range e.partners.all {
+		if a.Takes == nil || !strings.HasPrefix(string(name.Bucket), a.Estate+".") {
+			continue
+		}
+		t := PartnerTaking{PartnerGiving{e}, a}
+		stamp, is, err := t.tookAs(version)
+		if err != nil || is {
+			return func(b *store.Batch, l label.Label, v redoubt.VersionID) error {
+				return t.note(b, stamp, takenRecord{Set: e.text(l), Bucket: name.Bucket, Key: name.Key, Version: v})
+			}, err
+		}
+	}
+	return func(*store.Batch, label.Label, redoubt.VersionID) error { return nil }, nil
+}
+
+// seenBefore is what who reads at a label sees under a name, or the marker that hides all from her; "": it is the version that is asked of.
+func (e *Enclave) seenBefore(b *bucket, reader label.Label, key string, id versionID) (redoubt.VersionID, error) {
+	cur, hidden, err := e.current(e.engine, lookCurrent, b, reader, key)
+	if cur.rec == nil && hidden != nil {
+		cur = *hidden
+	}
+	if err != nil || cur.rec == nil || cur.rec.id == id {
+		return "", err
+	}
+	return e.ids.versionID(cur.rec.id), nil
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -62,6 +63,16 @@ func (p Partner) Gives(now func() time.Time) (*Flow, error) { return p.flow(p.us
 
 // Takes is what the partner gives.
 func (p Partner) Takes(now func() time.Time) (*Flow, error) { return p.flow(1-p.us, now) }
+
+// Terms names what this estate gives, and what its labels are there: other terms have another name.
+func (p Partner) Terms() string {
+	b, err := json.Marshal(p.Own.Gives)
+	if err != nil {
+		panic(fmt.Sprintf("estate: plain fields do not encode: %v", err))
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
 
 func (p Partner) flow(giver int, now func() time.Time) (*Flow, error) {
 	g := p.Agreement.Agreement.Parties[giver].Gives

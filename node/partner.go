@@ -42,7 +42,7 @@ func compiledAgreements(e *estate.Estate, name redoubt.NodeName, clock func() ti
 	for _, p := range e.Partners(name) {
 		a := &p.Agreement.Agreement
 		out := enclave.Agreement{Name: a.Name, Serial: a.Serial, Digest: a.Digest(), Estate: p.Other.Estate, Peer: redoubt.PartnerName(p.Other.Estate, p.Other.Gateway.Node),
-			Self: redoubt.PartnerName(p.Own.Estate, p.Own.Gateway.Node), NotBefore: a.NotBefore, Expires: a.Expires, Key: p.Key(), Recipient: p.Other.Gateway.Recipient, Policy: p.Policy()}
+			Self: redoubt.PartnerName(p.Own.Estate, p.Own.Gateway.Node), NotBefore: a.NotBefore, Expires: a.Expires, Key: p.Key(), Recipient: p.Other.Gateway.Recipient, Policy: p.Policy(), Terms: p.Terms()}
 		if out.Gives, err = flow(p.Gives(clock)); err != nil {
 			return nil, err
 		}

@@ -287,6 +287,10 @@ func (a *app) agreementList() *cobra.Command {
 		Example: "  redoubt agreement ls --as s-analyst@secret", Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
 			all, err := s.api.Agreements(ctx)
+			if errors.Is(err, redoubt.NotFound) { // the gateway of none has no such list
+				all, err = []redoubt.AgreementStatus{}, nil
+				a.say("%s is the gateway of no agreement", s.node)
+			}
 			if err != nil {
 				return err
 			}
@@ -333,7 +337,11 @@ taken of it, and its people are nobody here. What was given before stays where i
 sign another, with a higher serial.`,
 		Example: `  redoubt agreement end example-gbr --as officer@secret --reason "the exercise is over"`, Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
-			if err := s.api.EndAgreement(ctx, args[0], reason); err != nil {
+			err := s.api.EndAgreement(ctx, args[0], reason)
+			if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Kind == redoubt.NotFound { // the node gives no hint about what is not there
+				e.Hint = "redoubt agreement ls lists the agreements that the node is the gateway of"
+			}
+			if err != nil {
 				return err
 			}
 			a.say("%s has ended: nothing flows any more, either way", args[0])

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"redoubt"
 	"redoubt/estate"
@@ -19,27 +20,38 @@ type completer func() []string
 // completions walks the tree and gives flags and arguments what completes them, by their names in the usage lines.
 func (a *app) completions(root *cobra.Command) {
 	fixed := func(words ...string) completer { return func() []string { return words } }
+	words := map[string]completer{ // of flags, by what their usage says that they want
+		"NODE": a.nodeNames, "node": a.nodeNames, "enclave": a.nodeNames, "marking": a.markings, "policy": label.BuiltinNames, "subject": a.people, "officer": a.people, "bucket": a.buckets,
+	}
 	flags := map[string]completer{
-		"as": a.desks, "at": a.nodeNames, "node": a.nodeNames, "label": a.markings, "mark": a.markings, "label-key": a.markings,
-		"policy": label.BuiltinNames, "from": label.BuiltinNames, "subject": a.people, "role": func() []string { return texts(redoubt.Roles()) },
+		"as": a.desks, "role": func() []string { return texts(redoubt.Roles()) },
 		"client": fixed(slices.Sorted(maps.Keys(envForms))...), "format": fixed("ocsf", "cef", "syslog"), "outcome": fixed("allow", "deny"),
 		"precedence": fixed("flash", "immediate", "priority", "routine"), "current": fixed("newest", "highest"), "etag": fixed("opaque", "md5"),
 	}
-	args := map[string]completer{"NODE": a.nodeNames, "DEVICE": a.deviceNames, "SUBJECT@NODE": a.desks, "MARKING": a.markings, "NAME": a.people, "BUCKET": a.buckets, "SUBJECT": a.people}
+	args := map[string]completer{"NODE": a.nodeNames, "DEVICE": a.deviceNames, "SUBJECT@NODE": a.desks, "MARKING": a.markings, "BUCKET": a.buckets, "SUBJECT": a.people}
+	named := map[string]completer{"person": a.people, "agreement": a.agreements} // what a NAME is, by the noun
 	walk(root, func(c *cobra.Command) {
-		for name, f := range flags {
-			if c.Flags().Lookup(name) != nil {
-				_ = c.RegisterFlagCompletionFunc(name, f.flag) // fails only for a flag that is not there
+		c.Flags().VisitAll(func(flag *pflag.Flag) {
+			word, _ := pflag.UnquoteUsage(flag)
+			f := words[word]
+			if f == nil {
+				f = flags[flag.Name]
 			}
-		}
-		words := strings.Fields(c.Use)[1:]
+			if f != nil {
+				_ = c.RegisterFlagCompletionFunc(flag.Name, f.flag) // fails only for a flag that is not there
+			}
+		})
+		want := strings.Fields(c.Use)[1:]
 		c.ValidArgsFunction = func(_ *cobra.Command, given []string, typed string) ([]string, cobra.ShellCompDirective) {
-			if len(given) >= len(words) || strings.Contains(words[min(len(given), len(words)-1)], "--") {
+			if len(given) >= len(want) || strings.Contains(want[min(len(given), len(want)-1)], "--") {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			word := strings.TrimSuffix(strings.Trim(words[len(given)], "[]"), "...")
+			word := strings.TrimSuffix(strings.Trim(want[len(given)], "[]"), "...")
 			if strings.HasPrefix(word, "s3://") {
 				return begins(a.places(), typed), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+			}
+			if word == "NAME" {
+				return begins(named[c.Parent().Name()].now(), typed), cobra.ShellCompDirectiveNoFileComp
 			}
 			if f, ok := args[strings.Split(word, "|")[0]]; ok {
 				return begins(f(), typed), cobra.ShellCompDirectiveNoFileComp
@@ -50,6 +62,14 @@ func (a *app) completions(root *cobra.Command) {
 			return nil, cobra.ShellCompDirectiveDefault // a file
 		}
 	})
+}
+
+// now is what it gives; of none nothing.
+func (f completer) now() []string {
+	if f == nil {
+		return nil
+	}
+	return f()
 }
 
 func (f completer) flag(_ *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
@@ -109,12 +129,23 @@ func (a *app) people() (names []string) {
 	return names
 }
 
-// desks are SUBJECT@NODE.
+// agreements are those of the exercise.
+func (a *app) agreements() (names []string) {
+	e := a.exercise()
+	for _, n := range e.Nodes {
+		for _, p := range e.Partners(n.Name) {
+			names = append(names, p.Agreement.Agreement.Name)
+		}
+	}
+	return names
+}
+
+// desks are SUBJECT@NODE: at a guard works nobody.
 func (a *app) desks() (all []string) {
-	nodes := a.nodeNames()
+	nodes := slices.DeleteFunc(slices.Clone(a.exercise().Nodes), func(n estate.Node) bool { return n.Kind == estate.KindGuard })
 	for _, p := range a.people() {
 		for _, n := range nodes {
-			all = append(all, p+"@"+n)
+			all = append(all, p+"@"+string(n.Name))
 		}
 	}
 	return all

@@ -37,17 +37,18 @@ and where it is read here.`,
 			all := []redoubt.Found{}
 			most := q.Max
 			for {
-				q.Max = min(most-len(all), redoubt.MaxFindHits)
+				q.Max = min(most-len(all), redoubt.MaxFindHits-1) + 1 // one more tells whether there is
 				page, err := s.api.Find(ctx, q)
 				if err != nil {
 					return err
 				}
-				if all = append(all, page.Found...); page.Next == nil || len(all) >= most {
+				if all = append(all, page.Found...); page.Next == nil || len(all) > most {
 					break
 				}
 				q.After = *page.Next
 			}
-			if len(all) >= most {
+			if len(all) > most {
+				all = all[:most]
 				a.say("the first %d: --max shows more", most)
 			}
 			if a.json {

@@ -20,8 +20,10 @@ func (a *app) regradeCommand() *cobra.Command {
 	var version string
 	c := &cobra.Command{Use: "regrade s3://BUCKET/KEY --to MARKING --reason TEXT --as OFFICER@NODE", Short: "Give a version a higher label, at once: by a security officer",
 		Long: `Writes the version anew under the higher label and erases the old one with its keys, here and on every node
-that took it. Releases of it that are open end, and what a guard rebuilt of it is erased too. What is to become
-lower, or open to more, is released instead, by two reviewers: redoubt release request, to the same node.`,
+that took it. Releases of it that are open end, and what a guard rebuilt of it is erased too. The version that it
+is then is the newest under its name: one that was written over or deleted is seen again by who may read it, and
+the command says so. What is to become lower, or open to more, is released instead, by two reviewers: redoubt
+release request, to the same node.`,
 		Example: "  redoubt regrade s3://reports/plan.txt --to SECRET --reason \"names a source\" --as officer@secret", Args: exactly(1),
 		RunE: a.withPlace(&w, wholeName, func(ctx context.Context, s *session, p place, _ []string) error {
 			q.Name, q.Version = redoubt.ObjectName{Bucket: p.bucket, Key: p.key}, redoubt.VersionID(version)
@@ -31,6 +33,9 @@ lower, or open to more, is released instead, by two reviewers: redoubt release r
 			}
 			if err != nil {
 				return err
+			}
+			if out.Over != "" {
+				a.say("it is the newest under its name now: who reads %s sees it, and saw %s before; to have that seen again: redoubt get --version, then redoubt put; or redoubt rm, where it was deleted", out.Label, out.Over)
 			}
 			if a.json {
 				return a.print(out)
@@ -104,7 +109,7 @@ here or by its ID, listed as gone, and traced all the same.`,
 			}
 			var e *redoubt.Error
 			if errors.As(err, &e) && e.Kind == redoubt.NotFound { // the node gives no hint about what is not there
-				e.Hint = "redoubt spill ls lists the reports; what one has taken out is reported again by its --version"
+				e.Hint = "redoubt spill ls lists the reports; what one has taken out, and what was deleted, is reported by its --version: redoubt versions lists what a delete left"
 			}
 			if err != nil {
 				return err
@@ -127,6 +132,9 @@ func (a *app) spillShow() *cobra.Command {
 	c := &cobra.Command{Use: "show ID --as OFFICER@NODE", Short: "How a report stands now: what has gone since", Example: "  redoubt spill show ID --as officer@unclass", Args: exactly(1),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, args []string) error {
 			out, err := s.api.Spill(ctx, args[0])
+			if e, ok := errors.AsType[*redoubt.Error](err); ok && e.Kind == redoubt.NotFound {
+				e.Hint = "redoubt spill ls lists the reports"
+			}
 			if err != nil {
 				return err
 			}
