@@ -92,8 +92,7 @@ func loopback(host string) bool {
 func transport(roots *x509.CertPool) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
-			DialTLSContext:      dialTLS(roots),
-			WriteBufferSize:     writeBytes,
+			DialTLSContext:      dialTLS(roots, (&net.Dialer{Timeout: dialTimeout}).DialContext),
 			IdleConnTimeout:     time.Minute,
 			MaxIdleConnsPerHost: 16,
 			DisableCompression:  true,

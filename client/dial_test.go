@@ -64,6 +64,49 @@ func TestWhatIsWrittenAtOnceLeavesAtOnceAndArrivesAsItWas(t *testing.T) {
 	}
 }
 
+// sizedBody is a body as a raise has it: it is read piece by piece, and its length is told before.
+type sizedBody struct{ *io.SectionReader }
+
+func (b sizedBody) BytesInAll() int64          { return b.Size() }
+func (b sizedBody) Read(p []byte) (int, error) { return b.SectionReader.Read(p) }
+
+func TestABodyLeavesByLargeWrites(t *testing.T) {
+	const size = 8 * writeBytes
+	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if n, err := io.Copy(io.Discard, r.Body); n != size || err != nil {
+			t.Errorf("%d bytes came, want %d: %v", n, size, err)
+		}
+	}))
+	defer srv.Close()
+	roots := srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	for name, body := range map[string]func(b []byte) io.Reader{
+		"whole": func(b []byte) io.Reader { return bytes.NewReader(b) },
+		"sized": func(b []byte) io.Reader { return sizedBody{io.NewSectionReader(bytes.NewReader(b), 0, size)} },
+	} {
+		c, err := New(srv.URL, roots, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var conn *tallied
+		c.http.Transport.(*http.Transport).DialTLSContext = dialTLS(roots, func(ctx context.Context, network, addr string) (net.Conn, error) {
+			raw, err := new(net.Dialer).DialContext(ctx, network, addr)
+			conn = &tallied{Conn: raw}
+			return conn, err
+		})
+		res, err := c.request(t.Context(), "POST", "/", "application/octet-stream", body(make([]byte, size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		conn.mu.Lock()
+		if conn.writes > size/writeBytes+6 { // and the greeting, the head, the first piece and the end
+			t.Errorf("%s: %d bytes left by %d writes", name, size, conn.writes)
+		}
+		conn.mu.Unlock()
+		c.Close()
+	}
+}
+
 func TestABodyOfAnyLengthArrivesWhole(t *testing.T) {
 	var came [][]byte
 	srv := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

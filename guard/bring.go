@@ -97,26 +97,32 @@ type inTurn struct {
 	ctx    context.Context
 	r      io.Reader
 	behind func() bool
+	rested time.Time
 	size   int64
 	left   int64
 	turn   <-chan struct{}
 	sent   func()
 }
 
-// What is on the road is read before what waits is handed over, for it would be lost: each piece waits as long as the road is behind, but so long at most.
-const (
-	roadFirst = 2
-	roadPause = time.Millisecond
-)
+// What is on the road is read before what waits is handed over, for it would be lost: where the road is behind, handing over rests, roadPause at a time and
+// after as long of its own. So it has half of the time at least, whatever comes.
+const roadPause = time.Millisecond
+
+// rest rests, if that is due.
+func (i *inTurn) rest() {
+	if time.Since(i.rested) < roadPause || !i.behind() {
+		return
+	}
+	wait(i.ctx, roadPause)
+	i.rested = time.Now()
+}
 
 // BytesInAll tells package client how long the request is.
 func (i *inTurn) BytesInAll() int64 { return i.size }
 
 func (i *inTurn) Read(p []byte) (int, error) {
 	if i.left > 0 {
-		for waited := 0; waited < roadFirst && i.behind(); waited++ {
-			wait(i.ctx, roadPause)
-		}
+		i.rest()
 		n, err := i.r.Read(p[:min(int64(len(p)), i.left)])
 		i.left -= int64(n)
 		return n, err

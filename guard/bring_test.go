@@ -155,18 +155,28 @@ func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
 	}
 }
 
-// TestWhatIsOnTheRoadIsReadFirst: a piece of what is handed over waits while the road is behind, and goes all the same where it stays so.
+// TestWhatIsOnTheRoadIsReadFirst: what is handed over rests while the road is behind, for as long as it goes on and no longer.
 func TestWhatIsOnTheRoadIsReadFirst(t *testing.T) {
-	faketime.Test(t, func(t *testing.T) {
-		began, behindFor := time.Now(), time.Duration(0)
-		i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdef"), left: 5, turn: make(chan struct{}), sent: func() {},
-			behind: func() bool { return time.Since(began) < behindFor }}
-		for _, c := range []struct{ behind, waits time.Duration }{{0, 0}, {roadPause / 2, roadPause}, {time.Hour, roadFirst * roadPause}} {
-			began, behindFor = time.Now(), c.behind
-			n, err := i.Read(make([]byte, 1))
-			if waited := time.Since(began); n != 1 || err != nil || waited != c.waits {
-				t.Errorf("with the road behind for %v a piece of %d bytes went after %v, %v; want 1 after %v", c.behind, n, waited, err, c.waits)
+	for _, c := range []struct {
+		behind      bool
+		piece, took time.Duration // that one takes to go, and ten
+	}{
+		{false, roadPause / 4, 10 * roadPause / 4},
+		{true, roadPause / 4, 10*roadPause/4 + 3*roadPause},
+		{true, 20 * roadPause, 10*20*roadPause + 10*roadPause},
+	} {
+		faketime.Test(t, func(t *testing.T) {
+			i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdefghijklmn"), left: 12, turn: make(chan struct{}), sent: func() {}, behind: func() bool { return c.behind }}
+			began := time.Now()
+			for range 10 {
+				if n, err := i.Read(make([]byte, 1)); n != 1 || err != nil {
+					t.Errorf("got %d, %v", n, err)
+				}
+				time.Sleep(c.piece)
 			}
-		}
-	})
+			if took := time.Since(began); took != c.took {
+				t.Errorf("behind %v: ten pieces of %v took %v, want %v", c.behind, c.piece, took, c.took)
+			}
+		})
+	}
 }

@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -192,7 +191,10 @@ func TestWhatIsTooLargeForTheDiskAboveIsToldOfByTheSettingThatHelps(t *testing.T
 		if err != nil {
 			t.Fatal(err)
 		}
-		for said := false; !said; {
+		for said, until := false, time.Now().Add(time.Minute); !said; {
+			if time.Now().After(until) {
+				t.Fatalf("with %d bytes to hold, a log that says %q did not come", c.hold, c.says)
+			}
 			_ = low.send(ctx, bytes.NewReader(file.Bytes()), int64(file.Len()), false, nil)
 			select {
 			case line := <-log:
@@ -216,22 +218,30 @@ func TestWhatIsTooLargeForTheDiskAboveIsToldOfByTheSettingThatHelps(t *testing.T
 // TestTheHighHalfHoldsWhatItsDiskHas: a quarter of what is free, and of what lies there already.
 func TestTheHighHalfHoldsWhatItsDiskHas(t *testing.T) {
 	dir := t.TempDir()
-	f, err := os.Create(filepath.Join(dir, "sparse"))
+	sparse, err := os.Create(filepath.Join(dir, "sparse"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(f.Truncate(1<<40), f.Close()); err != nil { // as one that is on its way: nothing of it is there
+	if err := errors.Join(sparse.Truncate(1<<40), sparse.Close()); err != nil { // as one that is on its way: nothing of it is there
 		t.Fatal(err)
 	}
-	var fsys syscall.Statfs_t
-	if err := syscall.Statfs(dir, &fsys); err != nil {
+	if got := quarter(100<<30, dir); got != 25<<30 {
+		t.Errorf("of 100 GiB that are free %d bytes are held", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "there"), bytes.Repeat([]byte("there"), 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if hold, all := holdOf(dir), int64(fsys.Blocks)*fsys.Bsize; hold < leastHold || hold > max(all/4, leastHold) {
-		t.Errorf("%d bytes are held on a disk of %d", hold, all)
+	if got := quarter(100<<30, dir); got < 25<<30+5<<18 || got > 25<<30+6<<18 {
+		t.Errorf("beside 5 MiB that are there %d bytes are held", got)
+	}
+	if got := quarter(0, dir); got != leastHold {
+		t.Errorf("of nothing that is free %d bytes are held", got)
 	}
 	if hold := holdOf(filepath.Join(dir, "none")); hold != leastHold {
 		t.Errorf("%d bytes are held where nothing is known", hold)
+	}
+	if hold := holdOf(dir); hold < leastHold {
+		t.Errorf("%d bytes are held", hold)
 	}
 }
 

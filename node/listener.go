@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -353,11 +354,24 @@ func (c *steadyConn) sendGathered() error {
 	return err
 }
 
-func (c *steadyConn) send(p []byte) (int, error) {
-	if err := c.arm(&c.write, stallTimeout, c.Conn.SetWriteDeadline); err != nil {
-		return 0, err
+// send writes p, however long that takes, as long as some of it moves.
+func (c *steadyConn) send(p []byte) (sent int, err error) {
+	for {
+		if err := c.arm(&c.write, stallTimeout, c.Conn.SetWriteDeadline); err != nil {
+			return sent, err
+		}
+		n, err := c.Conn.Write(p[sent:])
+		if sent += n; n == 0 || !errors.Is(err, os.ErrDeadlineExceeded) || c.bounded() {
+			return sent, err
+		}
 	}
-	return c.Conn.Write(p)
+}
+
+// bounded says whether the bound that was set for writes is over.
+func (c *steadyConn) bounded() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.write.IsZero() && !time.Now().Before(c.write)
 }
 
 // arm sets a deadline one stall from now, or the bound that was set if that is earlier.

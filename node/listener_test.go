@@ -94,6 +94,44 @@ func TestWhatAConnectionGathersGoesOutInOnePieceAndInOrder(t *testing.T) {
 	want(full, more)
 }
 
+// slowly is a connection on which a write moves so many bytes until its deadline.
+type slowly struct {
+	sent
+	moves []int
+	arms  int
+}
+
+func (s *slowly) SetWriteDeadline(time.Time) error { s.arms++; return nil }
+
+func (s *slowly) Write(p []byte) (int, error) {
+	if len(s.moves) == 0 {
+		return s.sent.Write(p)
+	}
+	n := s.moves[0]
+	s.moves = s.moves[1:]
+	_, _ = s.sent.Write(p[:n])
+	return n, os.ErrDeadlineExceeded
+}
+
+func TestAWriteHasAsLongAsBytesMove(t *testing.T) {
+	out := &slowly{moves: []int{3, 1, 2}}
+	c := &steadyConn{Conn: out}
+	if n, err := c.Write([]byte("0123456789")); n != 10 || err != nil || strings.Join(out.writes, "|") != "012|3|45|6789" || out.arms != 4 {
+		t.Errorf("got %d, %v: %q with %d deadlines", n, err, out.writes, out.arms)
+	}
+	out.writes, out.moves = nil, []int{2, 0}
+	if n, err := c.Write([]byte("0123456789")); n != 2 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("where nothing moves: got %d, %v", n, err)
+	}
+	out.moves = []int{2}
+	if err := c.SetWriteDeadline(time.Now().Add(-time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := c.Write([]byte("0123456789")); n != 2 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("beyond a bound that was set: got %d, %v", n, err)
+	}
+}
+
 // tallying accepts connections whose writes it counts.
 type tallying struct {
 	net.Listener

@@ -55,9 +55,23 @@ func (b *batch) read(from Source) (err error) {
 // behindFor is how long a full batch says that more is waiting.
 const behindFor = 5 * time.Millisecond
 
-// Behind says whether more waits to be read than comes by one call. What the kernel has no room for is lost: whoever has other work for the processor
-// lets that wait.
-func (s *Stage) Behind() bool { return time.Now().UnixNano()-s.behind.Load() < int64(behindFor) }
+// Behind says whether more of ours waits to be read than comes by one call. What the kernel has no room for is lost: whoever has other work for the processor
+// does less of that.
+func (s *Stage) Behind() bool {
+	at := s.behind.Load()
+	return at > 0 && time.Since(s.opened)-time.Duration(at) < behindFor
+}
+
+// takeAll takes what came together. A full batch of which some is ours was not all there was.
+func (s *Stage) takeAll(b *batch) {
+	before := s.Counts().Datagrams
+	for i := range b.all[:b.n] {
+		s.Take(b.all[i].Buffers[0][:b.all[i].N])
+	}
+	if b.n == batched && s.Counts().Datagrams > before {
+		s.behind.Store(int64(time.Since(s.opened)))
+	}
+}
 
 // Receive takes datagrams from a source until ctx ends, and closes the source. It returns nil then, with everything that was read
 // staged; an error is the source's.
@@ -78,16 +92,11 @@ func (s *Stage) Receive(ctx context.Context, from Source) error {
 				}
 				return
 			}
-			if b.n == batched {
-				s.behind.Store(time.Now().UnixNano())
-			}
 			full <- b
 		}
 	})
 	for b := range full {
-		for i := range b.all[:b.n] {
-			s.Take(b.all[i].Buffers[0][:b.all[i].N])
-		}
+		s.takeAll(b)
 		free.Put(b)
 	}
 	reading.Wait()

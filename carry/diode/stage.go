@@ -106,7 +106,8 @@ type Stage struct {
 	faulted time.Time     // when a fault was told of
 	ended   chan struct{} // the mender's
 
-	behind atomic.Int64 // when the last batch came that was full, ns since 1970
+	opened time.Time
+	behind atomic.Int64 // when the last full batch was taken, ns since then; 0: none
 
 	saving sync.Mutex    // one saves at a time; before mu
 	drop   sync.Mutex    // one is dropped at a time; before saving
@@ -130,7 +131,7 @@ func Open(dir string, o Options) (*Stage, error) {
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Kind: redoubt.Invalid, Err: err}
 	}
-	s := &Stage{dir: dir, o: o, tags: tags, alarms: alarms{tell: o.Tell}, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{}), save: make(chan struct{}, 1), saved: make(chan struct{})}
+	s := &Stage{dir: dir, o: o, opened: time.Now(), tags: tags, alarms: alarms{tell: o.Tell}, moving: map[transferID]*transfer{}, pending: map[transferID]*pending{}, ended: make(chan struct{}), save: make(chan struct{}, 1), saved: make(chan struct{})}
 	s.work, s.rest = sync.NewCond(&s.mu), sync.NewCond(&s.mu)
 	if err := os.MkdirAll(s.path(""), 0o700); err != nil {
 		return nil, &redoubt.Error{Op: "diode.Open", Object: dir, Err: err}
