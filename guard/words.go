@@ -199,7 +199,7 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 	f := fold(text)
 	plain := f.find(f.letters, &w.plain, false)
 	disguised := f.find(f.leet(), &w.disguise, true)
-	f = f.withoutNumbers()
+	f = f.withoutNumbers(text)
 	between := f.find(f.letters, &w.plain, false)
 	for i, word := range w.words {
 		p, d, b := plain[i], disguised[i], between[i]
@@ -227,16 +227,22 @@ type folded struct {
 	source  []int32 // of each byte of letters: the byte of the text that it comes from
 	begins  []bool  // of each byte: whether a word of the text begins there
 	numbers []bool  // of each byte: whether a number was taken out before it; nil: all of them stand
+	other   bool    // whether the text has numbers that are not of ASCII
 }
 
-// withoutNumbers are the letters alone: numbers split a word as other signs do. It is empty where there are none.
-func (f folded) withoutNumbers() (out folded) {
-	if !slices.ContainsFunc(f.letters, isDigit) {
+// withoutNumbers are the letters of text alone: numbers split a word as other signs do, those that are written out as letters (Ⅳ) too. It is
+// empty where there are none.
+func (f folded) withoutNumbers(text string) (out folded) {
+	if !f.other && !slices.ContainsFunc(f.letters, isDigit) {
 		return out
+	}
+	other := func(i int32) bool {
+		r, _ := utf8.DecodeRuneInString(text[i:])
+		return r >= utf8.RuneSelf && unicode.Is(unicode.N, r)
 	}
 	number := false
 	for i, c := range f.letters {
-		if isDigit(c) {
+		if isDigit(c) || f.other && other(f.source[i]) {
 			number = true
 			continue
 		}
@@ -249,7 +255,7 @@ func (f folded) withoutNumbers() (out folded) {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, all small.
+// fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, digits those of ASCII, all small.
 func fold(s string) folded {
 	f := folded{letters: make([]byte, 0, len(s)), source: make([]int32, 0, len(s)), begins: make([]bool, 0, len(s))}
 	begin := true
@@ -274,6 +280,7 @@ func fold(s string) folded {
 			plain(r, i)
 			continue
 		}
+		f.other = f.other || unicode.Is(unicode.N, r)
 		for _, d := range norm.NFKD.String(string(styled(r))) {
 			plain(d, i)
 		}
