@@ -19,7 +19,7 @@ const (
 	MaxWords     = 10_000
 	MaxWordBytes = 256
 	minWordLen   = 3 // letters and digits of a word as it is searched for: shorter ones are in every text
-	minInWord    = 5 // of one that is found inside another word too
+	minInWord    = 5 // of one that is found inside another word too, or it begins with a letter of three bytes: a syllable of Hangul is as many alone
 )
 
 // Words searches what is to leave for the words of a list and for markings. It is immutable, and safe for use by many goroutines at once.
@@ -118,7 +118,7 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 			return fail("a word of %d bytes, and %d may be", len(s), MaxWordBytes)
 		}
 		f := fold(s)
-		if utf8.RuneCount(f.letters) < minWordLen {
+		if utf8.RuneCount(norm.NFD.Bytes(f.letters)) < minWordLen { // a syllable of Hangul is two letters or three
 			return fail("the word %q has fewer than %d letters and digits", s, minWordLen)
 		}
 		w.words = append(w.words, word{shown: s, folded: string(f.letters), leet: string(f.leet())})
@@ -256,6 +256,7 @@ func (f folded) withoutNumbers(text string) (out folded) {
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, digits those of ASCII, all small.
+// Hangul is taken by syllables, however it is written: by letters it would be three times as long.
 func fold(s string) folded {
 	f := folded{letters: make([]byte, 0, len(s)), source: make([]int32, 0, len(s)), begins: make([]bool, 0, len(s))}
 	begin := true
@@ -280,12 +281,34 @@ func fold(s string) folded {
 			plain(r, i)
 			continue
 		}
+		if r >= '가' && r <= '힣' {
+			plain(r, i)
+			continue
+		}
 		f.other = f.other || unicode.Is(unicode.N, r)
 		for _, d := range norm.NFKD.String(string(styled(r))) {
+			if f.joins(d) {
+				begin = false
+				continue
+			}
 			plain(d, i)
 		}
 	}
 	return f
+}
+
+// joins adds a vowel or final consonant of Hangul to the letter or syllable before it, and says whether it could.
+func (f *folded) joins(r rune) bool {
+	if r < '\u1161' || r > '\u11c2' {
+		return false
+	}
+	last, n := utf8.DecodeLastRune(f.letters)
+	syllable, size := utf8.DecodeRuneInString(norm.NFC.String(string([]rune{last, r})))
+	if syllable == last || size != n {
+		return false
+	}
+	utf8.EncodeRune(f.letters[len(f.letters)-n:], syllable)
+	return true
 }
 
 // searched says whether a character is one of those that words are made of.
@@ -368,7 +391,7 @@ func (f folded) stands(i, end int, disguised bool) how {
 		return f.standsBetween(i, end)
 	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
 		return whole
-	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):
+	case (end-i >= minInWord || f.letters[i] >= 0xE0) && !slices.Contains(f.begins[i+1:end], true):
 		return inside
 	}
 	return across
