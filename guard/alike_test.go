@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"unicode"
 
 	"golang.org/x/text/unicode/runenames"
 )
@@ -25,6 +26,31 @@ func TestEveryLatinLetterIsSearchedAsItsOwn(t *testing.T) {
 			if got := string(fold(string(r)).letters); got != strings.ToLower(m[1]) {
 				t.Errorf("U+%04X %s is searched as %q", r, runenames.Name(r), got)
 			}
+		}
+	}
+}
+
+func TestDigitsOfEveryScriptAreSearchedAsThoseOfASCII(t *testing.T) {
+	name := regexp.MustCompile(`DIGIT (ZERO|ONE|TWO|THREE|FOUR|FIVE|SIX|SEVEN|EIGHT|NINE)$`)
+	values := map[string]string{"ZERO": "0", "ONE": "1", "TWO": "2", "THREE": "3", "FOUR": "4", "FIVE": "5", "SIX": "6", "SEVEN": "7", "EIGHT": "8", "NINE": "9"}
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if !unicode.IsDigit(r) {
+			continue
+		}
+		m := name.FindStringSubmatch(runenames.Name(r))
+		if m == nil {
+			t.Errorf("U+%04X %s is a digit without a value", r, runenames.Name(r))
+		} else if got := string(fold(string(r)).letters); got != values[m[1]] {
+			t.Errorf("U+%04X %s is searched as %q", r, runenames.Name(r), got)
+		}
+	}
+}
+
+// TestEveryNumberSplitsAWord: whatever Unicode has as one is one.
+func TestEveryNumberSplitsAWord(t *testing.T) {
+	for r := rune(0); r <= unicode.MaxRune; r++ {
+		if text := "pla" + string(r) + "net"; unicode.Is(unicode.N, r) && string(fold(text).withoutNumbers(text).letters) != "planet" {
+			t.Errorf("U+%04X %s hides a word", r, runenames.Name(r))
 		}
 	}
 }

@@ -1,8 +1,12 @@
 package guard_test
 
 import (
+	"os"
 	"strings"
 	"testing"
+
+	"redoubt/guard"
+	"redoubt/label"
 )
 
 // TestMarksDoNotHideAMarking: a line through or below a classification leaves it readable.
@@ -40,6 +44,38 @@ func TestOtherSignsDoNotHideAMarking(t *testing.T) {
 	for _, text := range []string{"(S\u2571\u2571NF)", "(S\u2afdNF)", "secret\u27cb\u27cbnoforn", "S|E|C|R|E|T", "T,O,P,S,E,C,R,E,T", "s:e:c:r:e:t:/:/:n:o:f:o:r:n", "S+E+C+R+E+T"} {
 		if found := w.Search(text, mark(t, "UNCLASSIFIED")); !fatal(found) {
 			t.Errorf("%q: got %v, want it ended", text, found)
+		}
+	}
+}
+
+// TestACaveatWithAccentsIsReadWithItsClassification: the accents that a search takes off are those that the policy's own phrases have.
+func TestACaveatWithAccentsIsReadWithItsClassification(t *testing.T) {
+	file, err := os.ReadFile("../label/policies/deu.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, caveat := range []string{"KRYPTO", "ZVLÁŠTNÍ REŽIM", "ŘÁD", "ŚCISŁE", "ŐRSÉG", "ĐURĐEVAK", "TRÈS", "NØD"} {
+		p, err := label.ReadSPIF(strings.NewReader(strings.ReplaceAll(string(file), `"KRYPTO"`, `"`+caveat+`"`)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := guard.NewWords(nil, p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			as   string
+			ends bool
+		}{{"GEHEIM", true}, {"GEHEIM//" + caveat, false}} {
+			as, err := p.Parse(c.as)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, text := range []string{"GEHEIM " + caveat, "GEHEIM//" + caveat, "geheim//" + strings.ToLower(caveat)} {
+				if found := w.Search(text, as); fatal(found) != c.ends || c.ends && found[0].Rule != "a marking above the label" {
+					t.Errorf("%q under %s: got %v, want it ended %v", text, c.as, found, c.ends)
+				}
+			}
 		}
 	}
 }

@@ -111,7 +111,8 @@ func views(text string) []string {
 }
 
 // plainText folds styles and look-alikes, and takes marks off and out what shows nothing; case and punctuation stay. A classification that is underlined
-// or struck through by marks is read as one, and policies read their own phrases without.
+// or struck through by marks is read as one. Policies read their own phrases without marks too, and without the strokes of Ł, Đ, Ø, Ħ, Ŧ and Ŋ;
+// a phrase of theirs with other letters of the table of look-alikes is not read from it.
 func plainText(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))

@@ -19,7 +19,7 @@ const (
 	MaxWords     = 10_000
 	MaxWordBytes = 256
 	minWordLen   = 3 // letters and digits of a word as it is searched for: shorter ones are in every text
-	minInWord    = 5 // of one that is found inside another word too
+	minInWord    = 5 // of one that is found inside another word too, or it begins with a letter of three bytes: a syllable of Hangul is as many alone
 )
 
 // Words searches what is to leave for the words of a list and for markings. It is immutable, and safe for use by many goroutines at once.
@@ -118,7 +118,7 @@ func NewWords(list []string, policy *label.Policy) (*Words, error) {
 			return fail("a word of %d bytes, and %d may be", len(s), MaxWordBytes)
 		}
 		f := fold(s)
-		if utf8.RuneCount(f.letters) < minWordLen {
+		if utf8.RuneCount(norm.NFD.Bytes(f.letters)) < minWordLen { // a syllable of Hangul is two letters or three
 			return fail("the word %q has fewer than %d letters and digits", s, minWordLen)
 		}
 		w.words = append(w.words, word{shown: s, folded: string(f.letters), leet: string(f.leet())})
@@ -199,7 +199,7 @@ func (w *Words) searchWords(text string) (found []redoubt.Finding) {
 	f := fold(text)
 	plain := f.find(f.letters, &w.plain, false)
 	disguised := f.find(f.leet(), &w.disguise, true)
-	f = f.withoutNumbers()
+	f = f.withoutNumbers(text)
 	between := f.find(f.letters, &w.plain, false)
 	for i, word := range w.words {
 		p, d, b := plain[i], disguised[i], between[i]
@@ -227,16 +227,22 @@ type folded struct {
 	source  []int32 // of each byte of letters: the byte of the text that it comes from
 	begins  []bool  // of each byte: whether a word of the text begins there
 	numbers []bool  // of each byte: whether a number was taken out before it; nil: all of them stand
+	other   bool    // whether the text has numbers that are not of ASCII
 }
 
-// withoutNumbers are the letters alone: numbers split a word as other signs do. It is empty where there are none.
-func (f folded) withoutNumbers() (out folded) {
-	if !slices.ContainsFunc(f.letters, isDigit) {
+// withoutNumbers are the letters of text alone: numbers split a word as other signs do, those that are written out as letters (Ⅳ) too. It is
+// empty where there are none.
+func (f folded) withoutNumbers(text string) (out folded) {
+	if !f.other && !slices.ContainsFunc(f.letters, isDigit) {
 		return out
+	}
+	other := func(i int32) bool {
+		r, _ := utf8.DecodeRuneInString(text[i:])
+		return r >= utf8.RuneSelf && unicode.Is(unicode.N, r)
 	}
 	number := false
 	for i, c := range f.letters {
-		if isDigit(c) {
+		if isDigit(c) || f.other && other(f.source[i]) {
 			number = true
 			continue
 		}
@@ -249,7 +255,8 @@ func (f folded) withoutNumbers() (out folded) {
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
-// fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, all small.
+// fold takes the letters and digits of a text: compatible forms made plain, marks taken off, look-alikes made Latin, digits those of ASCII, all small.
+// Hangul is taken by syllables, however it is written: by letters it would be three times as long.
 func fold(s string) folded {
 	f := folded{letters: make([]byte, 0, len(s)), source: make([]int32, 0, len(s)), begins: make([]bool, 0, len(s))}
 	begin := true
@@ -274,11 +281,34 @@ func fold(s string) folded {
 			plain(r, i)
 			continue
 		}
+		if r >= '가' && r <= '힣' {
+			plain(r, i)
+			continue
+		}
+		f.other = f.other || unicode.Is(unicode.N, r)
 		for _, d := range norm.NFKD.String(string(styled(r))) {
+			if f.joins(d) {
+				begin = false
+				continue
+			}
 			plain(d, i)
 		}
 	}
 	return f
+}
+
+// joins adds a vowel or final consonant of Hangul to the letter or syllable before it, and says whether it could.
+func (f *folded) joins(r rune) bool {
+	if r < '\u1161' || r > '\u11c2' {
+		return false
+	}
+	last, n := utf8.DecodeLastRune(f.letters)
+	syllable, size := utf8.DecodeRuneInString(norm.NFC.String(string([]rune{last, r})))
+	if syllable == last || size != n {
+		return false
+	}
+	utf8.EncodeRune(f.letters[len(f.letters)-n:], syllable)
+	return true
 }
 
 // searched says whether a character is one of those that words are made of.
@@ -361,7 +391,7 @@ func (f folded) stands(i, end int, disguised bool) how {
 		return f.standsBetween(i, end)
 	case f.begins[i] && (end == len(f.begins) || f.begins[end]):
 		return whole
-	case end-i >= minInWord && !slices.Contains(f.begins[i+1:end], true):
+	case (end-i >= minInWord || f.letters[i] >= 0xE0) && !slices.Contains(f.begins[i+1:end], true):
 		return inside
 	}
 	return across

@@ -69,7 +69,7 @@ func styled(r rune) rune {
 // signs are characters that Unicode has as letters and that are seen as apostrophes, colons, exclamation marks and the like: they split a word as those do.
 var signs = &unicode.RangeTable{R16: []unicode.Range16{{0x01C2, 0x01C3, 1}, {0x02B9, 0x02DF, 1}, {0x02E5, 0x02FF, 1}, {0xA700, 0xA721, 1}, {0xA788, 0xA78C, 1}}}
 
-// letter is r as a search sees it: without marks, small, and as the Latin letter that it looks like.
+// letter is r as a search sees it: without marks, small, and as the Latin letter that it looks like or the digit of ASCII that it is.
 func letter(r rune) rune {
 	if r < utf8.RuneSelf {
 		if r >= 'A' && r <= 'Z' {
@@ -80,5 +80,23 @@ func letter(r rune) rune {
 	if a, ok := alike[r]; ok {
 		r = a
 	}
+	if unicode.IsDigit(r) {
+		return digit(r)
+	}
 	return unicode.ToLower(r)
+}
+
+// digit is a digit of any script as that of ASCII. Unicode has those of each script together, from nought on.
+func digit(r rune) rune {
+	for _, of := range unicode.Nd.R16 {
+		if r >= rune(of.Lo) && r <= rune(of.Hi) {
+			return '0' + (r-rune(of.Lo))%10
+		}
+	}
+	for _, of := range unicode.Nd.R32 {
+		if r >= rune(of.Lo) && r <= rune(of.Hi) {
+			return '0' + (r-rune(of.Lo))%10
+		}
+	}
+	return r
 }

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+
+	"golang.org/x/text/unicode/norm"
 )
 
 // Policy is one marking policy: its vocabulary, its order and its grammar, compiled. It is immutable, and
@@ -262,8 +265,8 @@ func (p *Policy) index() error {
 	return nil
 }
 
-// fold brings a phrase to the form that look-ups use: upper case, no accents, single spaces. Only the
-// letters that marking policies use are folded; any other letter stays, and so matches nothing.
+// fold brings a phrase to the form that look-ups use: upper case, no accents or other marks, no strokes, single spaces. Any other
+// letter stays, and so matches nothing but itself.
 func fold(s string) string {
 	if folded(s) {
 		return s
@@ -271,19 +274,17 @@ func fold(s string) string {
 	var b strings.Builder
 	b.Grow(len(s))
 	space := false
-	for _, r := range s {
+	for _, r := range norm.NFD.String(s) {
 		switch {
 		case r == ' ' || r == '\t' || r == '\u00a0':
 			space = b.Len() > 0
 			continue
 		case 'a' <= r && r <= 'z':
 			r -= 'a' - 'A'
-		case r >= 0x300 && r <= 0x36f: // combining accents: TRE + grave + S
+		case r >= 0x80 && unicode.Is(unicode.M, r): // combining accents: TRE + grave + S
 			continue
-		case r >= 0xc0 && r <= 0xff:
-			if plain := latin1Plain[r-0xc0]; plain != '.' {
-				r = rune(plain)
-			}
+		case r >= 0x80:
+			r = unstroked(r)
 		}
 		if space {
 			b.WriteByte(' ')
@@ -305,5 +306,23 @@ func folded(s string) bool {
 	return true
 }
 
-// latin1Plain is the bare capital of each letter from U+00C0 on; a dot leaves the letter as it is.
-const latin1Plain = "AAAAAA.CEEEEIIII.NOOOOO.OUUUUY.." + "AAAAAA.CEEEEIIII.NOOOOO.OUUUUY.Y"
+// unstroked is the bare capital of a letter with a stroke or hook, which Unicode does not take apart as it does accents.
+func unstroked(r rune) rune {
+	switch r {
+	case 'Ø', 'ø':
+		return 'O'
+	case 'Đ', 'đ':
+		return 'D'
+	case 'Ł', 'ł':
+		return 'L'
+	case 'Ħ', 'ħ':
+		return 'H'
+	case 'Ŧ', 'ŧ':
+		return 'T'
+	case 'Ŋ', 'ŋ':
+		return 'N'
+	case 'ı':
+		return 'I'
+	}
+	return r
+}

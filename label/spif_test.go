@@ -232,6 +232,39 @@ func TestPhrasesInOtherLanguagesAreRead(t *testing.T) {
 	}
 }
 
+// TestAccentsAndStrokesOfAnyLanguageMayBeLeftOut: whoever searches for markings takes them off.
+func TestAccentsAndStrokesOfAnyLanguageMayBeLeftOut(t *testing.T) {
+	with := func(phrases ...string) (*Policy, error) {
+		s := `<tagCategory name="BRAVO" lacv="2"/>`
+		for i, phrase := range phrases {
+			s += fmt.Sprintf(`<tagCategory name="%s" lacv="%d"/>`, phrase, 7+i)
+		}
+		return ReadSPIF(strings.NewReader(strings.Replace(miniature, `<tagCategory name="BRAVO" lacv="2"/>`, s, 1)))
+	}
+	p, err := with("ZVLÁŠTNÍ REŽIM", "ŁĄCZNOŚĆ", "ĐURĐEVAK ŐRSÉG", "SØR", "한국")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ marking, want string }{
+		{"ZVLÁŠTNÍ REŽIM", "ZVLÁŠTNÍ REŽIM"}, {"zvláštní režim", "ZVLÁŠTNÍ REŽIM"}, {"ZVLASTNI REZIM", "ZVLÁŠTNÍ REŽIM"}, {"ZVLA\u0301S\u030cTNI\u0301 REZ\u030cIM", "ZVLÁŠTNÍ REŽIM"},
+		{"łączność", "ŁĄCZNOŚĆ"}, {"LACZNOSC", "ŁĄCZNOŚĆ"}, {"DURDEVAK ORSEG", "ĐURĐEVAK ŐRSÉG"}, {"sør", "SØR"}, {"SOR", "SØR"}, {"한국", "한국"}, {"\u1112\u1161\u11ab\u1100\u116e\u11a8", "한국"},
+	} {
+		if l, err := p.Parse("HIGH//" + c.marking); err != nil || l.Banner() != "HIGH//"+c.want {
+			t.Errorf("%s: got %s, %v", c.marking, l, err)
+		}
+	}
+	for _, marking := range []string{"SÆR", "SR", "한", "ZVLASTNI REZI"} {
+		if l, err := p.Parse("HIGH//" + marking); err == nil {
+			t.Errorf("%s: got %s", marking, l)
+		}
+	}
+	for _, two := range [][]string{{"REŽIM", "REZIM"}, {"ŁAD", "LAD"}, {"ŐR", "ÖR"}} {
+		if _, err := with(two...); err == nil {
+			t.Errorf("a policy with both of %v is taken", two)
+		}
+	}
+}
+
 func TestLongMarkingsOfManyWordsAreReadQuickly(t *testing.T) {
 	for _, name := range BuiltinNames() {
 		p := policy(t, name)
