@@ -30,6 +30,7 @@ func (f *Feeder) idle(now time.Time) bool { return now.Sub(f.busy) >= repeats[0]
 type giving struct {
 	f     *Feeder
 	since time.Time // it gave way last then
+	err   error     // what ended the repeat, of the folder
 }
 
 // way sends what is new, if the repeat had its part of the time: for as long as there is something, but for the repeat's next part.
@@ -39,9 +40,11 @@ func (g *giving) way(ctx context.Context) error {
 		return nil
 	}
 	for until := time.Now().Add(repeatEvery - part); time.Now().Before(until); {
-		if went, err := g.f.news(ctx); err != nil {
+		went, err := g.f.news(ctx)
+		if g.err = err; err != nil {
 			return err
-		} else if !went {
+		}
+		if !went {
 			break
 		}
 	}
@@ -53,7 +56,7 @@ func (g *giving) way(ctx context.Context) error {
 // whatever comes, which goes between: a writer that never rests does not keep what was lost from ever coming.
 func (f *Feeder) repeat(ctx context.Context) error {
 	began := time.Now()
-	turn, gives := !began.Before(f.turn), giving{f, began}
+	turn, gives := !began.Before(f.turn), giving{f: f, since: began}
 	for ctx.Err() == nil {
 		now := time.Now()
 		b := f.due(now)
@@ -74,11 +77,18 @@ func (f *Feeder) repeat(ctx context.Context) error {
 			return nil
 		}
 		f.held = b
-		_ = f.o.Send(within, b, idle, between) // a road that fails: it was sent once, and the next repeat follows
+		err := f.o.Send(within, b, idle, between)
 		f.held = nil
 		cut := within.Err() != nil
 		end()
-		if cut {
+		switch {
+		case gives.err != nil:
+			return gives.err
+		case cut:
+			return nil
+		case err != nil: // a road that fails does so for the others, too
+			f.failed(b)
+			f.turn = time.Now().Add(repeatEvery)
 			return nil
 		}
 		if err := f.repeated(b, now); err != nil {
@@ -98,6 +108,13 @@ func (f *Feeder) repeated(b *Outgoing, now time.Time) error {
 	}
 	f.end(b)
 	return f.keep()
+}
+
+// failed has a bundle repeated later of which only a part went, if any.
+func (f *Feeder) failed(b *Outgoing) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.at = time.Now().Add(repeats[b.step])
 }
 
 // due is the bundle whose repeat is due longest; nil: none is.

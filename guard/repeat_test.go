@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -267,6 +269,82 @@ func TestWhatIsNewWaitsForNoRepeatOfALargeBundle(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// TestWhatFailsBetweenEndsTheFeeder where it is the folder that fails, as a full disk does: no less than when nothing is repeated.
+func TestWhatFailsBetweenEndsTheFeeder(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		dir, failed := t.TempDir(), false
+		order := filepath.Join(dir, refeedName+"-x"+refeedExt) // neither read nor removed
+		send := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+			for i := 0; between != nil && !failed && i < 300; i++ {
+				if err := os.MkdirAll(filepath.Join(order, "x"), 0o700); err != nil {
+					t.Error(err)
+				}
+				err := between(ctx)
+				if err := os.RemoveAll(order); err != nil { // it fails but once
+					t.Error(err)
+				}
+				if failed = err != nil; failed {
+					return fmt.Errorf("on the road: %w", redoubt.Unavailable)
+				}
+				wait(ctx, 10*time.Millisecond)
+			}
+			return over.Send(ctx, b, again, nil)
+		}
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: dir, Send: send})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		go func() {
+			for ctx.Err() == nil {
+				low.write("new")
+				wait(ctx, 90*time.Millisecond)
+			}
+		}()
+		err = f.Run(ctx)
+		if e, is := errors.AsType[*redoubt.Error](err); !failed || !is || e.Object != dir || ctx.Err() != nil {
+			t.Errorf("something failed: %v; it ends with %v, %v", failed, err, ctx.Err())
+		}
+		stop()
+	})
+}
+
+// TestARepeatThatFailsIsNone: it is tried again after its pause, and as often as any when the road is back.
+func TestARepeatThatFailsIsNone(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		f := smallFeeder(t, low, 8, nil)
+		tries, down := 0, true
+		f.o.Send = func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+			over.mu.Lock()
+			fails := down && len(over.sent) > 0
+			if fails {
+				tries++
+			}
+			over.mu.Unlock()
+			if fails {
+				return redoubt.Unavailable
+			}
+			return over.Send(ctx, b, again, nil)
+		}
+		stop := runs(t, f.Run)
+		low.write("a")
+		time.Sleep(10 * time.Second)
+		over.mu.Lock()
+		if down = false; tries < 3 || tries > 40 {
+			t.Errorf("%d tries in 10 s", tries)
+		}
+		over.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		if n := over.sends(1); n != 1+len(repeats) {
+			t.Errorf("it was sent %d times, want %d", n, 1+len(repeats))
+		}
+		stop()
+	})
 }
 
 // TestOfNumbersThatNobodyKnowsAllIsRaisedAnew: one that is known among them is fed again.
