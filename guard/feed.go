@@ -44,10 +44,10 @@ const (
 // go before it was repeated once. Run is called once.
 type Feeder struct {
 	o    FeederOptions
-	busy time.Time // when something new was sent last; of the one that sends, as the next is
-	turn time.Time // when something is repeated whatever comes,
-	ask  time.Time // and when something that was missed is asked for
-	held *Outgoing // it is being repeated, and is not let go of meanwhile
+	busy time.Time   // when something new was sent last; of the one that sends, as the next is
+	turn time.Time   // when something is repeated whatever comes,
+	ask  time.Time   // and when something that was missed is asked for
+	held []*Outgoing // they are being repeated, each between the datagrams of the one before it, and are not let go of meanwhile
 
 	fresh chan struct{} // there is something to send
 	asks  chan struct{} // there is something to ask for, or room
@@ -358,7 +358,7 @@ func (f *Feeder) wasSent(b *Outgoing) error {
 		if m1+m2 <= f.o.Memory && d1+d2 <= f.o.Keep && len(f.sent) < maxHeldFiles*64 {
 			break
 		}
-		if f.sent[i] == f.held {
+		if slices.Contains(f.held, f.sent[i]) {
 			i++
 			continue
 		}

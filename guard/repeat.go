@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,62 +27,91 @@ const (
 // idle says whether nothing new was sent for a while.
 func (f *Feeder) idle(now time.Time) bool { return now.Sub(f.busy) >= repeats[0] }
 
-// giving has what is repeated in its turn give way to what is new: so that of a large bundle nobody has to wait for the end.
+// giving has what is repeated in its turn give way to what is new, and to repeats that are much shorter: so that of a large bundle nobody has to wait for
+// the end.
 type giving struct {
 	f     *Feeder
 	since time.Time // it gave way last then
+	most  int64     // bytes of what is repeated between: others go between that in turn, and not without end
+	err   error     // what ended the repeat, of the folder
 }
 
-// way sends what is new, if the repeat had its part of the time: for as long as there is something, but for the repeat's next part.
+// smaller is by how much a bundle has to be smaller than the one between whose datagrams it is repeated.
+const smaller = 4
+
+// way sends what is new, if the repeat had its part of the time: for as long as there is something, but for the repeat's next part and as much for other
+// repeats, which go then. What rests has its turn, too.
 func (g *giving) way(ctx context.Context) error {
 	const part = repeatEvery / repeatShare
-	if time.Since(g.since) < part || !g.f.waits() {
+	if time.Since(g.since) < part {
 		return nil
 	}
-	for until := time.Now().Add(repeatEvery - part); time.Now().Before(until); {
-		if went, err := g.f.news(ctx); err != nil {
-			return err
-		} else if !went {
-			break
+	for went, until := true, time.Now().Add(repeatEvery-2*part); went && time.Now().Before(until); {
+		if went, g.err = g.f.news(ctx); g.err != nil {
+			return g.err
 		}
 	}
+	now := time.Now()
+	g.f.recall(now)
+	for whole := true; whole && g.err == nil && time.Since(now) < part; {
+		b := g.f.due(time.Now(), g.most)
+		if b == nil {
+			break
+		}
+		other := giving{f: g.f, since: time.Now()}
+		whole, g.err = other.again(ctx, b, false)
+	}
 	g.since = time.Now()
-	return nil
+	return g.err
+}
+
+// again sends one once more, and plans the next time. That it is not whole is the road's fault, or it was cut short; an error is the folder's own.
+func (g *giving) again(ctx context.Context, b *Outgoing, idle bool) (whole bool, err error) {
+	began, between := time.Now(), g.way
+	if idle {
+		between = nil
+	}
+	f := g.f
+	g.most, f.held = b.Size()/smaller, append(f.held, b)
+	err = f.o.Send(ctx, b, idle, between)
+	f.held = f.held[:len(f.held)-1]
+	switch {
+	case g.err != nil:
+		return false, g.err
+	case ctx.Err() != nil:
+		return false, nil
+	case err != nil: // a road that fails does so for the others, too
+		f.failed(b)
+		return false, nil
+	}
+	return true, f.repeated(b, began)
 }
 
 // repeat sends again what is due, as long as nothing newer comes: what is half sent then is begun anew when that is over. In its turn it is sent
 // whatever comes, which goes between: a writer that never rests does not keep what was lost from ever coming.
 func (f *Feeder) repeat(ctx context.Context) error {
 	began := time.Now()
-	turn, gives := !began.Before(f.turn), giving{f, began}
+	turn, gives := !began.Before(f.turn), giving{f: f, since: began}
 	for ctx.Err() == nil {
 		now := time.Now()
-		b := f.due(now)
+		b := f.due(now, math.MaxInt64)
 		if b == nil {
 			f.turn = now.Add(repeatEvery)
 			return nil
 		}
-		within, end, between := ctx, func() {}, gives.way
+		within, end := ctx, func() {}
 		idle := len(f.fresh) == 0 && f.idle(now)
 		switch took := now.Sub(gives.since); {
 		case idle:
 			within, end = f.whileIdle(ctx)
-			between = nil
 		case !turn:
 			return nil
 		case now.Sub(began) >= repeatEvery/repeatShare:
 			f.turn = now.Add(max(repeatEvery, repeatShare*took))
 			return nil
 		}
-		f.held = b
-		_ = f.o.Send(within, b, idle, between) // a road that fails: it was sent once, and the next repeat follows
-		f.held = nil
-		cut := within.Err() != nil
-		end()
-		if cut {
-			return nil
-		}
-		if err := f.repeated(b, now); err != nil {
+		whole, err := gives.again(within, b, idle)
+		if end(); err != nil || !whole {
 			return err
 		}
 	}
@@ -100,12 +130,20 @@ func (f *Feeder) repeated(b *Outgoing, now time.Time) error {
 	return f.keep()
 }
 
-// due is the bundle whose repeat is due longest; nil: none is.
-func (f *Feeder) due(now time.Time) (first *Outgoing) {
+// failed has a bundle repeated later of which only a part went, if any.
+func (f *Feeder) failed(b *Outgoing) {
+	f.turn = time.Now().Add(repeatEvery)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	b.at = time.Now().Add(repeats[b.step])
+}
+
+// due is the bundle of so many bytes at most whose repeat is due longest; nil: none is.
+func (f *Feeder) due(now time.Time, most int64) (first *Outgoing) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, b := range f.sent {
-		if !now.Before(b.at) && (first == nil || b.at.Before(first.at)) {
+		if b.Size() <= most && !now.Before(b.at) && (first == nil || b.at.Before(first.at)) {
 			first = b
 		}
 	}

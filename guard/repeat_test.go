@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -267,6 +269,173 @@ func TestWhatIsNewWaitsForNoRepeatOfALargeBundle(t *testing.T) {
 			stop()
 		})
 	}
+}
+
+// TestOtherRepeatsWaitForNoRepeatOfALargeBundle, nor does what is missed: what is lost meanwhile comes within seconds, also where something new waits at
+// every moment, and where what goes between is long itself.
+func TestOtherRepeatsWaitForNoRepeatOfALargeBundle(t *testing.T) {
+	for name, c := range map[string]struct {
+		every         time.Duration // something new is written
+		steps         int           // that each takes on the road
+		within, worst time.Duration // of the large one; and from when another is sent until it is repeated
+	}{
+		"now and then": {3 * time.Second, 10, time.Minute, 5 * time.Second},
+		"often":        {90 * time.Millisecond, 1, 2 * time.Minute, 5 * time.Second},
+		"without end":  {90 * time.Millisecond, 10, 5 * time.Minute, 5 * time.Minute}, // more than can be repeated
+	} {
+		faketime.Test(t, func(t *testing.T) {
+			low, over := newLowNode(t), &road{}
+			sent, worst, others, depth, deepest := map[uint64]time.Time{}, time.Duration(0), 0, 0, 0
+			var began, ended time.Time
+			var f *Feeder
+			asked := 0
+			writes, enough := context.WithTimeout(t.Context(), c.within)
+			defer enough()
+			send := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+				serial, steps := b.Mark.Serial, c.steps
+				first := sent[serial].IsZero()
+				switch {
+				case !first && serial == 1:
+					steps = 800
+					if began.IsZero() {
+						began = time.Now()
+					}
+				case !first && serial == 2: // the long one
+					steps = 150
+				case !first && !began.IsZero() && ended.IsZero():
+					if others++; over.sends(serial) == 1 {
+						worst = max(worst, time.Since(sent[serial]))
+					}
+				}
+				depth++
+				deepest = max(deepest, depth)
+				defer func() { depth-- }()
+				for i := range steps {
+					if between != nil {
+						if err := between(ctx); err != nil {
+							return err
+						}
+					}
+					if wait(ctx, 10*time.Millisecond); ctx.Err() != nil {
+						return ctx.Err()
+					}
+					if steps == 800 && i == 100 && ended.IsZero() { // as of what was pushed out
+						f.mu.Lock()
+						f.missed = append(f.missed, 3)
+						f.mu.Unlock()
+					}
+				}
+				if first {
+					sent[serial] = time.Now()
+				} else if serial == 1 && ended.IsZero() {
+					ended, asked = time.Now(), low.asked()
+					enough()
+				}
+				return over.Send(ctx, b, again, nil)
+			}
+			f = smallFeeder(t, low, 400, send)
+			f.o.Memory += 1 << 20
+			stop := runs(t, f.Run)
+			low.write(strings.Repeat("large", 40<<10))
+			time.Sleep(50 * time.Millisecond)
+			low.write(strings.Repeat("long", 5<<10))
+			time.Sleep(50 * time.Millisecond)
+			for writes.Err() == nil {
+				low.write("new")
+				wait(writes, c.every)
+			}
+			stop()
+			if began.IsZero() || ended.IsZero() {
+				t.Fatalf("%s: the large one is repeated from %v to %v", name, began, ended)
+			}
+			d := ended.Sub(began)
+			if worst > c.worst || others < int(d/(4*time.Second)) {
+				t.Errorf("%s: within %v %d others were repeated, one of them after %v", name, d, others, worst)
+			}
+			if asked == 0 {
+				t.Errorf("%s: what was missed is not asked for", name)
+			}
+			if deepest > 3 {
+				t.Errorf("%s: %d go between one another", name, deepest)
+			}
+		})
+	}
+}
+
+// TestWhatFailsBetweenEndsTheFeeder where it is the folder that fails, as a full disk does: no less than when nothing is repeated.
+func TestWhatFailsBetweenEndsTheFeeder(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		dir, failed := t.TempDir(), false
+		order := filepath.Join(dir, refeedName+"-x"+refeedExt) // neither read nor removed
+		send := func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+			for i := 0; between != nil && !failed && i < 300; i++ {
+				if err := os.MkdirAll(filepath.Join(order, "x"), 0o700); err != nil {
+					t.Error(err)
+				}
+				err := between(ctx)
+				if err := os.RemoveAll(order); err != nil { // it fails but once
+					t.Error(err)
+				}
+				if failed = err != nil; failed {
+					return fmt.Errorf("on the road: %w", redoubt.Unavailable)
+				}
+				wait(ctx, 10*time.Millisecond)
+			}
+			return over.Send(ctx, b, again, nil)
+		}
+		f, err := NewFeeder(FeederOptions{High: "high", Source: low, Dir: dir, Send: send})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+		defer stop()
+		go func() {
+			for ctx.Err() == nil {
+				low.write("new")
+				wait(ctx, 90*time.Millisecond)
+			}
+		}()
+		err = f.Run(ctx)
+		if e, is := errors.AsType[*redoubt.Error](err); !failed || !is || e.Object != dir || ctx.Err() != nil {
+			t.Errorf("something failed: %v; it ends with %v, %v", failed, err, ctx.Err())
+		}
+		stop()
+	})
+}
+
+// TestARepeatThatFailsIsNone: it is tried again after its pause, and as often as any when the road is back.
+func TestARepeatThatFailsIsNone(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, over := newLowNode(t), &road{}
+		f := smallFeeder(t, low, 8, nil)
+		tries, down := 0, true
+		f.o.Send = func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error {
+			over.mu.Lock()
+			fails := down && len(over.sent) > 0
+			if fails {
+				tries++
+			}
+			over.mu.Unlock()
+			if fails {
+				return redoubt.Unavailable
+			}
+			return over.Send(ctx, b, again, nil)
+		}
+		stop := runs(t, f.Run)
+		low.write("a")
+		time.Sleep(10 * time.Second)
+		over.mu.Lock()
+		if down = false; tries < 3 || tries > 40 {
+			t.Errorf("%d tries in 10 s", tries)
+		}
+		over.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		if n := over.sends(1); n != 1+len(repeats) {
+			t.Errorf("it was sent %d times, want %d", n, 1+len(repeats))
+		}
+		stop()
+	})
 }
 
 // TestOfNumbersThatNobodyKnowsAllIsRaisedAnew: one that is known among them is fed again.
