@@ -216,11 +216,8 @@ func (e *Enclave) watchConsent(set *labelSet, r *exportConsentRecord) {
 	x.version, _ = e.ids.parse(string(r.Version))
 	e.releases.view.Lock()
 	defer e.releases.view.Unlock()
-	for id, old := range e.releases.gives {
-		if id == x.id || !e.clock().Before(old.ends) {
-			e.releases.unwatch(old)
-			delete(e.releases.gives, id)
-		}
+	if old := e.releases.gives[x.id]; old != nil {
+		e.releases.unwatch(old)
 	}
 	e.releases.gives[x.id] = x
 	e.releases.open[x.name] = append(e.releases.open[x.name], x)
@@ -233,6 +230,19 @@ func (e *Enclave) forgetConsent(id redoubt.ReleaseID) {
 	if x := e.releases.gives[id]; x != nil {
 		e.releases.unwatch(x)
 		delete(e.releases.gives, id)
+	}
+}
+
+// forgetConsents is of all that have expired.
+func (e *Enclave) forgetConsents() {
+	now := e.clock()
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	for id, x := range e.releases.gives {
+		if !now.Before(x.ends) {
+			e.releases.unwatch(x)
+			delete(e.releases.gives, id)
+		}
 	}
 }
 
