@@ -140,6 +140,7 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 	}
 	if gone.rec != nil {
 		e.removed(gone, string(r.ID))
+		e.readers.taken.Add(1) // who reads it looks
 	}
 	e.showRelease(set, r)
 	return nil
