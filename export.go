@@ -50,5 +50,6 @@ type ExportService interface {
 	ExportVersion(ctx context.Context, who Credential, q ExportVersion) (Exported, Object, error)
 	// ConsentExport gives what an originator signs for one export, and keeps her consent once it comes with her signature: it is good once, until it
 	// expires, and while the version is current. Denied: she is not the version's originator. Conflict: it needs no consent.
+	// QuotaExceeded: 64 of the version are open, or 1,000 of hers.
 	ConsentExport(ctx context.Context, who Credential, q ConsentExport) (ExportConsent, error)
 }

@@ -136,6 +136,7 @@ type SpillService interface {
 	// Spill tells how a report stands now; Spills lists them, newest first.
 	Spill(ctx context.Context, who Credential, id string) (SpillReport, error)
 	Spills(ctx context.Context, who Credential) ([]SpillReport, error)
-	// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first: the last 1,000.
-	ErasedElsewhere(ctx context.Context, who Credential) ([]SpillErased, error)
+	// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first: the last 1,000, and how many
+	// there are in all.
+	ErasedElsewhere(ctx context.Context, who Credential) (newest []SpillErased, all int, err error)
 }

@@ -147,11 +147,11 @@ func (s *server) listSpills(w http.ResponseWriter, r *http.Request, who redoubt.
 }
 
 func (s *server) listErased(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {
-	all, err := s.Spills.ErasedElsewhere(r.Context(), who)
+	newest, all, err := s.Spills.ErasedElsewhere(r.Context(), who)
 	if err != nil {
 		return err
 	}
-	return answer(w, http.StatusOK, map[string]any{"erased": orEmpty(all)})
+	return answer(w, http.StatusOK, map[string]any{"erased": orEmpty(newest), "all": all})
 }
 
 func (s *server) showSpill(w http.ResponseWriter, r *http.Request, who redoubt.Credential) error {

@@ -94,13 +94,14 @@ func (c *Client) Spills(ctx context.Context) ([]redoubt.SpillReport, error) {
 	return out.Spills, err
 }
 
-// ErasedElsewhere lists what peers erased and no report here takes up.
-func (c *Client) ErasedElsewhere(ctx context.Context) ([]redoubt.SpillErased, error) {
+// ErasedElsewhere lists what peers erased and no report here takes up, the newest, and says how many that are in all.
+func (c *Client) ErasedElsewhere(ctx context.Context) (newest []redoubt.SpillErased, all int, err error) {
 	var out struct {
 		Erased []redoubt.SpillErased `json:"erased"`
+		All    int                   `json:"all"`
 	}
-	err := c.call(ctx, "GET", "/v1/spills/erased", nil, &out)
-	return out.Erased, err
+	err = c.call(ctx, "GET", "/v1/spills/erased", nil, &out)
+	return out.Erased, max(out.All, len(out.Erased)), err // a node of an earlier version does not say how many
 }
 
 // Spill tells how one stands now.

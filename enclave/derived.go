@@ -189,7 +189,7 @@ type readers struct {
 	spared  map[string]map[versionID]struct{}
 	turn    int // counts what was spilled since the node began: nothing that was kept in memory before serves after
 
-	taken atomic.Uint64 // counts what reports take out, and ends of keys: what is open looks whether it is its own (standing.go)
+	taken atomic.Uint64 // counts what reports take out, ends of keys, and what goes that was rebuilt: what is open looks whether it is its own (standing.go)
 }
 
 // spilt is a version that a report takes out.

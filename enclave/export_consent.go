@@ -108,7 +108,17 @@ func (e *Enclave) ConsentExport(ctx context.Context, who redoubt.Credential, q r
 	if err != nil {
 		return out, e.noted(ctx, ent, err)
 	}
-	e.watchConsent(f.set, r) // from before it is kept
+	if hint := e.openConsent(f.set, r, who.Working); hint != "" { // from before it is kept
+		return refuse(redoubt.QuotaExceeded, ruleOpen, hint)
+	}
+	defer func() {
+		if err == nil {
+			return
+		}
+		if is, lost := e.exportConsent(f.set, name); lost == nil && (is == nil || is.id() != r.id()) {
+			e.forgetConsent(r.id()) // it was not kept
+		}
+	}()
 	if err := e.putRecordAt(ctx, batch, f.set.label, name, value); err != nil {
 		return out, e.noted(ctx, ent, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"strings"
 
@@ -210,29 +211,93 @@ func (r *releases) some(which func(*releaseEntry) bool) (out []*releaseEntry) {
 	return out
 }
 
+// What may be open of consents to exports: each adds to the commit that removes what hides its version.
+const (
+	maxConsentsOfVersion    = 64
+	maxConsentsOfOriginator = 1000 // at what she works above: what lies higher counts for nothing there (3.3)
+)
+
 // watchConsent has what changes a version find a consent to its export. What is above the version's label it does not hang on: that would tell of it below.
 func (e *Enclave) watchConsent(set *labelSet, r *exportConsentRecord) {
-	x := &releaseEntry{id: r.id(), set: set, name: redoubt.ObjectName{Bucket: r.Bucket, Key: r.Key}, ends: r.Expires, working: set.label}
-	x.version, _ = e.ids.parse(string(r.Version))
 	e.releases.view.Lock()
 	defer e.releases.view.Unlock()
-	for id, old := range e.releases.gives {
-		if id == x.id || !e.clock().Before(old.ends) {
-			e.releases.unwatch(old)
-			delete(e.releases.gives, id)
-		}
-	}
-	e.releases.gives[x.id] = x
-	e.releases.open[x.name] = append(e.releases.open[x.name], x)
+	e.releases.watchConsent(e.newConsentEntry(set, r))
 }
 
-// forgetConsent is of one that was used, has ended or was replaced.
+func (e *Enclave) newConsentEntry(set *labelSet, r *exportConsentRecord) *releaseEntry {
+	x := &releaseEntry{id: r.id(), set: set, name: redoubt.ObjectName{Bucket: r.Bucket, Key: r.Key}, owner: r.Originator, ends: r.Expires, working: set.label}
+	x.version, _ = e.ids.parse(string(r.Version))
+	return x
+}
+
+// openConsent is watchConsent of one that is given now, if not too many are open; else it says in words what is. One that it replaces does not count beside it.
+func (e *Enclave) openConsent(set *labelSet, r *exportConsentRecord, working label.Label) (hint string) {
+	x, now := e.newConsentEntry(set, r), e.clock()
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	ofVersion, ofHers := 0, 0
+	for _, o := range e.releases.givesOf[x.owner] { // a version has one originator
+		switch {
+		case !now.Before(o.ends):
+			e.releases.unwatchConsent(o)
+		case consentName(o.id) == consentName(x.id) || !working.Dominates(o.set.label):
+		default:
+			ofHers++
+			if o.version == x.version && o.set == x.set {
+				ofVersion++
+			}
+		}
+	}
+	const wait = ": wait until one has expired, or have one used up by its export"
+	switch {
+	case ofVersion >= maxConsentsOfVersion:
+		return fmt.Sprintf("%d consents to exports of this version are open, as many as may be", ofVersion) + wait
+	case ofHers >= maxConsentsOfOriginator:
+		return fmt.Sprintf("%d of your consents to exports are open, as many as may be", ofHers) + wait
+	}
+	e.releases.watchConsent(x)
+	return ""
+}
+
+// watchConsent is of one entry; view is held.
+func (r *releases) watchConsent(x *releaseEntry) {
+	if old := r.gives[x.id]; old != nil {
+		r.unwatchConsent(old)
+	}
+	if r.givesOf[x.owner] == nil {
+		r.givesOf[x.owner] = map[redoubt.ReleaseID]*releaseEntry{}
+	}
+	r.gives[x.id], r.givesOf[x.owner][x.id] = x, x
+	r.open[x.name] = append(r.open[x.name], x)
+}
+
+// unwatchConsent ends that; view is held.
+func (r *releases) unwatchConsent(x *releaseEntry) {
+	r.unwatch(x)
+	delete(r.gives, x.id)
+	if delete(r.givesOf[x.owner], x.id); len(r.givesOf[x.owner]) == 0 {
+		delete(r.givesOf, x.owner)
+	}
+}
+
+// forgetConsent is of one that was used, has ended, was replaced or was not kept.
 func (e *Enclave) forgetConsent(id redoubt.ReleaseID) {
 	e.releases.view.Lock()
 	defer e.releases.view.Unlock()
 	if x := e.releases.gives[id]; x != nil {
-		e.releases.unwatch(x)
-		delete(e.releases.gives, id)
+		e.releases.unwatchConsent(x)
+	}
+}
+
+// forgetConsents is of all that have expired.
+func (e *Enclave) forgetConsents() {
+	now := e.clock()
+	e.releases.view.Lock()
+	defer e.releases.view.Unlock()
+	for _, x := range e.releases.gives {
+		if !now.Before(x.ends) {
+			e.releases.unwatchConsent(x)
+		}
 	}
 }
 

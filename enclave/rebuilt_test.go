@@ -3,6 +3,7 @@ package enclave
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,39 @@ func TestASpillFindsNothingOfWhatWasLetGo(t *testing.T) {
 	for _, x := range r.Copies {
 		if !x.Gone {
 			t.Errorf("%s/%s is not gone", x.Bucket, x.Key)
+		}
+	}
+}
+
+// TestAReadingOfWhatWasRebuiltEndsWithIt, however long it is; that of another does not.
+func TestAReadingOfWhatWasRebuiltEndsWithIt(t *testing.T) {
+	ctx := context.Background()
+	for what, text := range map[string]string{"short": "the plan", "long": strings.Repeat("the plan ", 1<<18)} {
+		c := openChain(t)
+		begun := func() (redoubt.ReleaseID, io.Reader) {
+			id := c.ask(nil).ID
+			c.rebuilt(id, text)
+			o, err := c.ts.OpenRebuilt(ctx, c.ts.as("rev-1", "SECRET"), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { o.Close() })
+			r := o.Reader(0, -1)
+			if _, err := io.ReadFull(r, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			return id, r
+		}
+		other, beside := begun()
+		id, r := begun()
+		if _, err := c.ts.DenyRelease(ctx, c.ts.as("rev-2", "SECRET"), id, "no"); err != nil {
+			t.Fatal(err)
+		}
+		if rest, err := io.ReadAll(r); len(rest) != 0 || !errors.Is(err, redoubt.NotFound) {
+			t.Errorf("%s: %d bytes are read behind its end, %v", what, len(rest), err)
+		}
+		if rest, err := io.ReadAll(beside); err != nil || len(rest) != len(text)-1 {
+			t.Errorf("%s: of that of release %s %d bytes are read, %v", what, other, len(rest), err)
 		}
 	}
 }

@@ -51,6 +51,7 @@ const (
 	ruleNotLower   = "a-release-lowers (2.6)"
 	ruleTarget     = "within-targets-range (4.6)"
 	ruleRate       = "release-rate (4.6)"
+	ruleOpen       = "consents-open (4.6)"
 	ruleState      = "state-of-the-release (4.6)"
 	ruleChanged    = "version-unchanged (4.6)"
 	ruleRequester  = "who-asked-still-may (4.6)"
@@ -66,15 +67,16 @@ const kindRelease = "release"
 
 // releases is what is in memory of them: where each lies, and what a list goes by.
 type releases struct {
-	mu     sync.Mutex // serialises what changes releases; taken before a name's lock
-	accept sync.Mutex // serialises what is taken of them, likewise
-	view   sync.Mutex // guards what follows
-	byID   map[redoubt.ReleaseID]*releaseEntry
-	order  []*releaseEntry                        // oldest first
-	open   map[redoubt.ObjectName][]*releaseEntry // by their source: those of which something may come, and one that is being asked for
-	gives  map[redoubt.ReleaseID]*releaseEntry    // consents to exports, as what changes their version finds them in open (footing.go)
-	bySet  map[*labelSet][]*releaseEntry          // likewise: what people ask costs nothing for what lies above them (3.2)
-	news   broadcast
+	mu      sync.Mutex // serialises what changes releases; taken before a name's lock
+	accept  sync.Mutex // serialises what is taken of them, likewise
+	view    sync.Mutex // guards what follows
+	byID    map[redoubt.ReleaseID]*releaseEntry
+	order   []*releaseEntry                                             // oldest first
+	open    map[redoubt.ObjectName][]*releaseEntry                      // by their source: those of which something may come, and one that is being asked for
+	gives   map[redoubt.ReleaseID]*releaseEntry                         // consents to exports, as what changes their version finds them in open (footing.go)
+	givesOf map[redoubt.SubjectName]map[redoubt.ReleaseID]*releaseEntry // the same, by originator
+	bySet   map[*labelSet][]*releaseEntry                               // likewise: what people ask costs nothing for what lies above them (3.2)
+	news    broadcast
 }
 
 // releaseEntry is what does not change of a release, and its state.

@@ -15,7 +15,7 @@ import (
 // loadReleases reads them all at start.
 func (e *Enclave) loadReleases() error {
 	e.releases.byID, e.releases.bySet, e.releases.open = map[redoubt.ReleaseID]*releaseEntry{}, map[*labelSet][]*releaseEntry{}, map[redoubt.ObjectName][]*releaseEntry{}
-	e.releases.gives = map[redoubt.ReleaseID]*releaseEntry{}
+	e.releases.gives, e.releases.givesOf = map[redoubt.ReleaseID]*releaseEntry{}, map[redoubt.SubjectName]map[redoubt.ReleaseID]*releaseEntry{}
 	var all []*releaseEntry
 	view := e.engine.View()
 	defer view.Close()
@@ -140,6 +140,7 @@ func (e *Enclave) keepRelease(ctx context.Context, set *labelSet, r *releaseReco
 	}
 	if gone.rec != nil {
 		e.removed(gone, string(r.ID))
+		e.readers.taken.Add(1) // who reads it looks
 	}
 	e.showRelease(set, r)
 	return nil

@@ -160,30 +160,30 @@ func (e *Enclave) erasedThere(id versionID) string {
 	return "; erased there, and by no report here (redoubt spill ls --erased): if it was a spill, what was copied and made of it here is here still"
 }
 
-// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first.
-func (e *Enclave) ErasedElsewhere(ctx context.Context, who redoubt.Credential) ([]redoubt.SpillErased, error) {
+// ErasedElsewhere lists what erasures of peers took away and no report erases, newest first, and says how many that are.
+func (e *Enclave) ErasedElsewhere(ctx context.Context, who redoubt.Credential) (list []redoubt.SpillErased, all int, err error) {
 	ent, err := e.decide(ctx, ask{op: "ErasedElsewhere", who: who, action: redoubt.ActionSpill, detail: "list what was erased elsewhere"})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var all []redoubt.SpillErased
 	newest := func(a, b redoubt.SpillErased) int { return b.At.Compare(a.At) }
 	err = e.eachGone(ctx, func(b *bucket, f found, key string) error {
 		if f.rec.from == "" || e.readers.takes(f.rec.id) {
 			return nil
 		}
-		all = append(all, redoubt.SpillErased{Name: redoubt.ObjectName{Bucket: b.Name, Key: key}, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Bytes: f.rec.size, From: f.rec.from, At: f.at})
-		if len(all) > 2*maxSpills {
-			slices.SortFunc(all, newest)
-			all = all[:maxSpills]
+		all++
+		list = append(list, redoubt.SpillErased{Name: redoubt.ObjectName{Bucket: b.Name, Key: key}, Version: e.ids.versionID(f.rec.id), Label: f.set.label.Banner(), Bytes: f.rec.size, From: f.rec.from, At: f.at})
+		if len(list) > 2*maxSpills {
+			slices.SortFunc(list, newest)
+			list = list[:maxSpills]
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	slices.SortFunc(all, newest)
-	return all[:min(len(all), maxSpills)], e.noteRead(ctx, ent)
+	slices.SortFunc(list, newest)
+	return list[:min(len(list), maxSpills)], all, e.noteRead(ctx, ent)
 }
 
 // traceGone lists what erasures took away that held the content, if no report of the chain has it: what was made of it is followed.

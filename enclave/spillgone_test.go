@@ -539,9 +539,12 @@ func TestWhatIsKeptOfErasedVersionsGoesWithTheirLabel(t *testing.T) {
 // elsewhere lists what was erased elsewhere, as FROM KEY.
 func (w *world) elsewhere() (all []string) {
 	w.t.Helper()
-	list, err := w.ErasedElsewhere(context.Background(), w.spillOfficer())
+	list, of, err := w.ErasedElsewhere(context.Background(), w.spillOfficer())
 	if err != nil {
 		w.t.Fatal(err)
+	}
+	if of != len(list) {
+		w.t.Errorf("%d are listed, and it says %d", len(list), of)
 	}
 	for _, x := range list {
 		if x.Version == "" || x.Label == "" || x.Bytes == 0 || x.At.IsZero() {
@@ -585,10 +588,10 @@ func TestWhatWasErasedBelowIsToldToTheOfficerAbove(t *testing.T) {
 	if !c.secret.saysOn(redoubt.ActionReceive, "erased there, and by no report here") {
 		t.Error("it is not in the audit log")
 	}
-	if _, err := c.secret.ErasedElsewhere(ctx, c.secret.as("s-analyst", "")); err == nil {
+	if _, _, err := c.secret.ErasedElsewhere(ctx, c.secret.as("s-analyst", "")); err == nil {
 		t.Error("who is no officer is told")
 	}
-	if _, err := c.secret.ErasedElsewhere(ctx, c.secret.as("officer", "UNCLASSIFIED")); err == nil {
+	if _, _, err := c.secret.ErasedElsewhere(ctx, c.secret.as("officer", "UNCLASSIFIED")); err == nil {
 		t.Error("an officer below the ceiling is told")
 	}
 	if _, err := c.secret.reportedIn("unclass.reports", "plan", "", false); err != nil {
@@ -665,5 +668,29 @@ func TestWhatIsKeptOfErasuresGoesWithItsBucket(t *testing.T) {
 		return nil
 	}); err != nil || w.keptGone() != 1 {
 		t.Errorf("%d are kept, %v, want that of the other bucket", w.keptGone(), err)
+	}
+}
+
+// TestHowMuchWasErasedElsewhereIsTold, though the newest alone are listed.
+func TestHowMuchWasErasedElsewhereIsTold(t *testing.T) {
+	hands := new(hands)
+	w := open(t, withClock(hands))
+	ctx, batch := context.Background(), new(store.Batch)
+	w.put(w.as("s-analyst", ""), "plan", "the plan", "")
+	set, b := w.set("SECRET"), (*w.buckets.Load())["reports"]
+	const all = 2*maxSpills + 7
+	for i := range all {
+		f := found{set: set, rec: &record{id: versionID{byte(i), byte(i >> 8), 1}, size: 1}}
+		if err := w.keepGone(batch, b, f, fmt.Sprint(i), nil, "unclass"); err != nil {
+			t.Fatal(err)
+		}
+		hands.add(time.Millisecond)
+	}
+	if err := w.commit(ctx, batch, nil); err != nil {
+		t.Fatal(err)
+	}
+	list, of, err := w.ErasedElsewhere(ctx, w.spillOfficer())
+	if err != nil || of != all || len(list) != maxSpills || list[0].Name != named(fmt.Sprint(all-1)) {
+		t.Errorf("%d are listed, it says %d, %v", len(list), of, err)
 	}
 }

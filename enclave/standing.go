@@ -121,7 +121,7 @@ func (o *object) judge() (access.Decision, *entry) {
 const ruleTakenOut = "taken-out (2.7)"
 
 // stays refuses to go on with what a spill report takes out, or what it was made of, and with what is gone and has no key any more: as one that is asked for
-// then is not there. What was only removed, and may be opened as far as its keys go, is given to its end.
+// then is not there. What was only removed, and may be opened as far as its keys go, is given to its end; but what was rebuilt of a release ends with that.
 func (o *object) stays() error {
 	e := o.e
 	if e.readers.taken.Load() == o.taken {
@@ -142,7 +142,7 @@ func (o *object) stays() error {
 	return e.noted(context.Background(), ent, &redoubt.Error{Op: o.asked.op, Object: o.asked.name.String(), Kind: redoubt.NotFound})
 }
 
-// erased says whether an open version is in the catalogue no more, and its keys are gone.
+// erased says whether an open version is in the catalogue no more, and its keys are gone; of what was rebuilt, whether it was let go of.
 func (o *object) erased() (bool, error) {
 	if b := (*o.e.buckets.Load())[o.name.Bucket]; b != nil {
 		view := o.e.engine.View() // it may be the current one again meanwhile
@@ -151,6 +151,9 @@ func (o *object) erased() (bool, error) {
 		if err != nil || f.rec != nil { // a rotation wrapped its key anew
 			return false, err
 		}
+	}
+	if o.name.Bucket == RebuiltBucket {
+		return true, nil
 	}
 	for _, p := range o.rec.pieces {
 		key, err := o.e.keyring.DataKey(o.set.text, p.wrapped)

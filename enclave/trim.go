@@ -30,8 +30,9 @@ const forgetAfter = bundle.MaxLife
 // trimAtOnce is how many entries go in one commit.
 const trimAtOnce = 1000
 
-// Trim drops what nobody needs any more of every journal. Done twice it harms nothing.
+// Trim drops what nobody needs any more of every journal, and of what is in memory of consents. Done twice it harms nothing.
 func (e *Enclave) Trim(ctx context.Context) error {
+	e.forgetConsents()
 	for _, set := range e.sets.all() {
 		if err := e.forgetGone(ctx, set); err != nil {
 			return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"redoubt"
+	"redoubt/client"
 )
 
 func (a *app) regradeCommand() *cobra.Command {
@@ -154,41 +155,53 @@ report of the version finds what was copied and made of it here; with --find-onl
 		Example: `  redoubt spill ls --as officer@unclass
   redoubt spill ls --erased --as officer@secret`, Args: exactly(0),
 		RunE: a.withSession(&w, func(ctx context.Context, s *session, _ []string) error {
-			gone, err := s.api.ErasedElsewhere(ctx)
-			if err != nil {
-				return err
-			}
 			if erased {
-				return a.showErased(gone)
+				return a.listErased(ctx, s.api)
 			}
-			all, err := s.api.Spills(ctx)
-			if err != nil {
-				return err
-			}
-			if a.json {
-				return a.print(map[string]any{"spills": all})
-			}
-			t := a.table("ID", "MADE", "NAME", "COPIES", "PROVEN GONE", "BY", "REASON")
-			for _, r := range all {
-				t.row(r.ID, r.Made.Local().Format("2006-01-02 15:04"), place{r.Name.Bucket, r.Name.Key}.String(), strconv.Itoa(len(r.Copies)), yesNo(r.Proven), string(r.By), r.Reason)
-			}
-			if len(gone) > 0 {
-				a.say("erased where it came from, and by no report here: %d versions; redoubt spill ls --erased lists them", len(gone))
-			}
-			return t.flush()
+			return a.listSpills(ctx, s.api)
 		})}
 	w.flags(c)
 	c.Flags().BoolVar(&erased, "erased", false, "what was erased where it came from, and by no report here")
 	return a.jsonFlag(c)
 }
 
-func (a *app) showErased(all []redoubt.SpillErased) error {
+// listSpills lists the reports, and says in text how many erasures none of them is of.
+func (a *app) listSpills(ctx context.Context, api *client.Client) error {
+	all, err := api.Spills(ctx)
+	if err != nil {
+		return err
+	}
 	if a.json {
-		return a.print(map[string]any{"erased": all})
+		return a.print(map[string]any{"spills": all})
+	}
+	_, gone, err := api.ErasedElsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	t := a.table("ID", "MADE", "NAME", "COPIES", "PROVEN GONE", "BY", "REASON")
+	for _, r := range all {
+		t.row(r.ID, r.Made.Local().Format("2006-01-02 15:04"), place{r.Name.Bucket, r.Name.Key}.String(), strconv.Itoa(len(r.Copies)), yesNo(r.Proven), string(r.By), r.Reason)
+	}
+	if gone > 0 {
+		a.say("erased where it came from, and by no report here: %d versions; redoubt spill ls --erased lists them", gone)
+	}
+	return t.flush()
+}
+
+func (a *app) listErased(ctx context.Context, api *client.Client) error {
+	newest, all, err := api.ErasedElsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		return a.print(map[string]any{"erased": newest, "all": all})
 	}
 	t := a.table("CAME", "FROM", "NAME", "VERSION", "LABEL", "BYTES")
-	for _, x := range all {
+	for _, x := range newest {
 		t.row(x.At.Local().Format("2006-01-02 15:04"), string(x.From), place{x.Name.Bucket, x.Name.Key}.String(), string(x.Version), x.Label, strconv.FormatInt(x.Bytes, 10))
+	}
+	if all > len(newest) {
+		a.say("these are the newest %d of %d: what a report erases makes room for the next", len(newest), all)
 	}
 	return t.flush()
 }
