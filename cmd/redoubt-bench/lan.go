@@ -98,11 +98,6 @@ func lanAlone(ctx context.Context, o options, dir string, size, n int) (figure, 
 	if err := o.machines.give("alone", s.pid); err != nil {
 		return figure{}, err
 	}
-	begin, err := o.warm(size, n)
-	if err != nil {
-		return figure{}, err
-	}
-	begin()
 	f, err := puts("alone", size, n/o.conns+1)(ctx, o, s)
 	if size >= mib {
 		f.PerSec /= float64(size) / mib // it counts MiB

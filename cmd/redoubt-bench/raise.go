@@ -80,6 +80,11 @@ func runRaise(ctx context.Context, o options) error {
 		var alone []figure
 		raised := make([][]raiseFigure, len(ways))
 		for round := range o.rounds {
+			begin, err := o.warm(l.size, l.n)
+			if err != nil {
+				return err
+			}
+			begin()
 			a, err := lanAlone(ctx, o, dir, l.size, l.n)
 			if err != nil {
 				return err
