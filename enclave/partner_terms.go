@@ -2,7 +2,6 @@ package enclave
 
 import (
 	"context"
-	"encoding/json"
 
 	"redoubt"
 	"redoubt/store"
@@ -36,12 +35,10 @@ func (e *Enclave) noteTerms(ctx context.Context) error {
 		if !changed {
 			continue
 		}
-		raw, err := json.Marshal(all)
-		if err != nil {
+		b := new(store.Batch)
+		if err := setCarried(b, a.Peer, all); err != nil {
 			return err
 		}
-		b := new(store.Batch)
-		b.Set(carriedKey(a.Peer), raw)
 		if len(all) == 1 { // the first that are known
 			err = e.commit(ctx, b, nil)
 		} else {

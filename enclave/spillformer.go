@@ -163,13 +163,20 @@ func (e *Enclave) noteCarried(ctx context.Context, name redoubt.NodeName, d Decl
 	if err != nil || !changed {
 		return err
 	}
+	b := new(store.Batch)
+	if err := setCarried(b, name, all); err != nil {
+		return err
+	}
+	return e.engine.Commit(ctx, b)
+}
+
+func setCarried(b *store.Batch, peer redoubt.NodeName, all []carriedRecord) error {
 	raw, err := json.Marshal(all)
 	if err != nil {
 		return err
 	}
-	b := new(store.Batch)
-	b.Set(carriedKey(name), raw)
-	return e.engine.Commit(ctx, b)
+	b.Set(carriedKey(peer), raw)
+	return nil
 }
 
 // carriedNow is what is to be kept where that is another thing than what is.
