@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"sync"
 
 	"redoubt"
 	"redoubt/keys"
@@ -76,8 +77,19 @@ type whole struct {
 }
 
 func (w *whole) WriteTo(to io.Writer) (int64, error) {
-	return w.held.WriteTo(io.MultiWriter(w.digest, to))
+	if w.held.Len() < digestBeside {
+		return w.held.WriteTo(io.MultiWriter(w.digest, to))
+	}
+	var digested sync.WaitGroup
+	defer digested.Wait()
+	again := *w.held
+	digested.Go(func() { _, _ = again.WriteTo(w.digest) }) // a hash fails at nothing
+	return w.held.WriteTo(to)
 }
+
+// digestBeside is the least content that is digested while it is sealed, where there is a processor for it: one thing after the other takes longer than to
+// have another thread begin.
+const digestBeside = 256 << 10
 
 // mostOfPiece is the most that a piece adds to a record, so that what was taken in also fits: size, key and what that is bound to.
 const mostOfPiece = binary.MaxVarintLen64 + keys.WrappedBytes + 16 + 2

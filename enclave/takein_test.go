@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -54,8 +55,8 @@ func (f *finishing) Commit(ctx context.Context, b *store.Batch) error {
 	return err
 }
 
-// newFinishing is a pair whose home has such an engine, and what its device has for it: n versions that lie in extents.
-func newFinishing(t *testing.T, n int) (p pair, f *finishing, in []redoubt.Received, contents []string) {
+// newFinishing is a pair whose home has such an engine, and what its device has for it: n versions of so many bytes, and some more.
+func newFinishing(t *testing.T, n, bytes int) (p pair, f *finishing, in []redoubt.Received, contents []string) {
 	t.Helper()
 	f = &finishing{began: make(chan struct{})}
 	p = openPair(t, "SECRET", func(o *Options) {
@@ -70,7 +71,7 @@ func newFinishing(t *testing.T, n int) (p pair, f *finishing, in []redoubt.Recei
 		o.Engine = f
 	})
 	for i := range n {
-		content := make([]byte, store.InlineBytes+i)
+		content := make([]byte, bytes+i)
 		rand.Read(content)
 		p.device.put(p.device.as("s-analyst", ""), fmt.Sprint("key", i), string(content), "")
 		contents = append(contents, string(content))
@@ -99,7 +100,7 @@ func (o *once) Read(p []byte) (int, error) {
 }
 
 func TestTheFirstIsMadeDurableWhileTheLastComes(t *testing.T) {
-	p, f, in, contents := newFinishing(t, finishTogether+1)
+	p, f, in, contents := newFinishing(t, finishTogether+1, store.InlineBytes)
 	last, ends := &in[len(in)-1], sync.OnceFunc(func() { close(f.ends) })
 	f.ends = make(chan struct{})
 	last.Content = &once{last.Content, func() {
@@ -122,7 +123,7 @@ func TestTheFirstIsMadeDurableWhileTheLastComes(t *testing.T) {
 }
 
 func TestWhatCannotBeMadeDurableIsNotTaken(t *testing.T) {
-	p, f, in, _ := newFinishing(t, finishTogether+1)
+	p, f, in, _ := newFinishing(t, finishTogether+1, store.InlineBytes)
 	f.fault = redoubt.DiskFull
 	refused, err := p.home.Apply(context.Background(), "device", in)
 	if err != nil || len(refused) != len(in) {
@@ -152,7 +153,13 @@ func TestWhatCannotBeMadeDurableIsNotTaken(t *testing.T) {
 
 // TestContentInMemoryIsHeldAgainstWhatWasSigned, to its last byte, as content that is read is.
 func TestContentInMemoryIsHeldAgainstWhatWasSigned(t *testing.T) {
-	p, _, in, contents := newFinishing(t, 1)
+	for _, size := range []int{store.InlineBytes, digestBeside} {
+		heldAgainstWhatWasSigned(t, size)
+	}
+}
+
+func heldAgainstWhatWasSigned(t *testing.T, size int) {
+	p, _, in, contents := newFinishing(t, 1, size)
 	good := contents[0]
 	bad := []byte(good)
 	bad[len(bad)-1] ^= 1
@@ -173,3 +180,29 @@ func TestContentInMemoryIsHeldAgainstWhatWasSigned(t *testing.T) {
 		t.Error("it reads otherwise")
 	}
 }
+
+// TestContentIsDigestedBesideItsSealing: all of it goes both ways, and nothing goes on when one of them has ended early.
+func TestContentIsDigestedBesideItsSealing(t *testing.T) {
+	for _, size := range []int{0, 1, digestBeside - 1, digestBeside, 1 << 20} {
+		content := make([]byte, size)
+		rand.Read(content)
+		digest, sealed := sha256.New(), new(bytes.Buffer)
+		w := &whole{held: bytes.NewReader(content), digest: digest}
+		if n, err := w.WriteTo(sealed); n != int64(size) || err != nil || w.held.Len() != 0 || !bytes.Equal(sealed.Bytes(), content) {
+			t.Errorf("%d of %d bytes, %v", n, size, err)
+		}
+		if [32]byte(digest.Sum(nil)) != sha256.Sum256(content) {
+			t.Errorf("the digest of %d bytes is another", size)
+		}
+	}
+	digest, content := sha256.New(), make([]byte, 1<<20)
+	w := &whole{held: bytes.NewReader(content), digest: digest}
+	if _, err := w.WriteTo(fullDisk{}); !errors.Is(err, redoubt.DiskFull) {
+		t.Errorf("got %v", err)
+	}
+	digest.Reset() // of nobody else's by now, as the race detector says
+}
+
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, redoubt.DiskFull }

@@ -16,7 +16,8 @@ const aheadBytes = 32 << 20
 // bringing is a bundle on its way to the node. Its last byte waits for its turn: until then the node has nothing that it could take.
 type bringing struct {
 	spooled
-	turn chan struct{} // closed when it may end
+	let  func()        // it may end: its turn has come
+	turn chan struct{} // closed then
 	sent chan struct{} // closed when all before the last byte was read
 	done chan struct{} // closed when the node has answered, err
 	err  error
@@ -30,6 +31,7 @@ func (t *Taker) bring(ctx context.Context, b spooled) (*bringing, error) {
 		return nil, diskFault(b.path, err)
 	}
 	one := &bringing{spooled: b, turn: make(chan struct{}), sent: make(chan struct{}), done: make(chan struct{})}
+	one.let = sync.OnceFunc(func() { close(one.turn) })
 	ctx, one.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(one.done)
@@ -39,10 +41,12 @@ func (t *Taker) bring(ctx context.Context, b spooled) (*bringing, error) {
 	return one, nil
 }
 
-// over says whether the node has answered.
-func (b *bringing) over() bool {
+// early says whether the node has answered before it had all: it waited too long for the end.
+func (b *bringing) early() bool { return over(b.done) && !over(b.turn) }
+
+func over(c <-chan struct{}) bool {
 	select {
-	case <-b.done:
+	case <-c:
 		return true
 	default:
 		return false
@@ -58,7 +62,7 @@ func (b *bringing) end() {
 // answer lets a bundle be taken, and waits for what the node says. Meanwhile the next is brought, if it is there or comes.
 func (t *Taker) answer(ctx context.Context, one *bringing) error {
 	defer one.stop()
-	close(one.turn)
+	one.let()
 	for sent := one.sent; ; {
 		select {
 		case <-one.done:
@@ -84,6 +88,22 @@ func (t *Taker) bringNext(ctx context.Context, last redoubt.BundleMark) error {
 	return err
 }
 
+// letNext has the one that was brought ahead be taken at once, if its turn is next: the node has work while the one that it took is put away here.
+func (t *Taker) letNext(taken string) {
+	if t.ahead == nil || t.ahead.early() {
+		return
+	}
+	t.row.remove(taken)
+	b, is, err := t.row.first()
+	if err == nil && is && b.path == taken { // the folder was looked through, where it lies yet
+		t.row.remove(taken)
+		b, is, err = t.row.first()
+	}
+	if err == nil && is && b == t.ahead.spooled && t.follows(b) {
+		t.ahead.let()
+	}
+}
+
 // dropAhead gives up what was brought ahead of its turn.
 func (t *Taker) dropAhead() {
 	if t.ahead != nil {
@@ -97,24 +117,30 @@ type inTurn struct {
 	ctx    context.Context
 	r      io.Reader
 	behind func() bool
-	rested time.Time
+	works  time.Time // it does not rest until then
 	size   int64
 	left   int64
 	turn   <-chan struct{}
 	sent   func()
 }
 
-// What is on the road is read before what waits is handed over, for it would be lost: where the road is behind, handing over rests, roadPause at a time and
-// after as long of its own. So it has half of the time at least, whatever comes.
-const roadPause = time.Millisecond
+// What is on the road is read before what waits is handed over, for it would be lost: while the road is behind, handing over rests, restsMost at once, and then
+// works for as long as a third of that. So it has a quarter of the time at least, whatever comes.
+const (
+	roadPause = time.Millisecond
+	restsMost = 12 * roadPause
+)
 
 // rest rests, if that is due.
 func (i *inTurn) rest() {
-	if time.Since(i.rested) < roadPause || !i.behind() {
+	began := time.Now()
+	if began.Before(i.works) || !i.behind() {
 		return
 	}
-	wait(i.ctx, roadPause)
-	i.rested = time.Now()
+	for i.ctx.Err() == nil && time.Since(began) < restsMost && i.behind() {
+		wait(i.ctx, roadPause)
+	}
+	i.works = time.Now().Add(time.Since(began) / 3)
 }
 
 // BytesInAll tells package client how long the request is.

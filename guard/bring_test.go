@@ -3,6 +3,8 @@ package guard
 import (
 	"context"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -136,6 +138,59 @@ func TestWhatWasCutOffBeforeItsTurnIsBroughtAnew(t *testing.T) {
 	})
 }
 
+// TestTheNextIsTakenWhileTheLastIsPutAway: it has its end before that, so the node has work where putting away takes long.
+func TestTheNextIsTakenWhileTheLastIsPutAway(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
+		come(t, dir, all, 1, 2, 3)
+		var put []int
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir, Taken: func(path string) error {
+			time.Sleep(50 * time.Second)
+			high.mu.Lock()
+			defer high.mu.Unlock()
+			put = append(put, len(high.taken))
+			return os.Remove(path)
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		during(t, 5*time.Minute, k.Run)
+		if took := high.ended.Sub(began); !slices.Equal(high.taken, []uint64{1, 2, 3}) || took != 3*time.Minute+50*time.Second { // nothing is brought ahead of what follows the first
+			t.Errorf("taken %v, in %v", high.taken, took)
+		}
+		if !slices.Equal(put, []int{1, 3, 3}) {
+			t.Errorf("the node had %v when each was put away", put)
+		}
+		if left := files(t, dir); len(left) != 1 || k.last.Serial != 3 {
+			t.Errorf("%d files are left, the last that was taken is %d", len(left), k.last.Serial)
+		}
+	})
+}
+
+// TestWhatComesLateIsTakenBeforeWhatWasBroughtAhead: that has no end while another is before it.
+func TestWhatComesLateIsTakenBeforeWhatWasBroughtAhead(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		low, dir := newLowNode(t), t.TempDir()
+		high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
+		come(t, dir, all, 2, 3)
+		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			time.Sleep(30 * time.Second) // the second is being taken, and the third on its way
+			come(t, dir, all, 1)
+			k.Came(filepath.Join(dir, "b1"+bundleExt))
+		}()
+		during(t, 5*time.Minute, k.Run)
+		if !slices.Equal(high.taken, []uint64{2, 1, 3}) {
+			t.Errorf("taken %v", high.taken)
+		}
+	})
+}
+
 func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
 	for _, over := range []int64{0, 1} {
 		faketime.Test(t, func(t *testing.T) {
@@ -157,17 +212,20 @@ func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
 
 // TestWhatIsOnTheRoadIsReadFirst: what is handed over rests while the road is behind, for as long as it goes on and no longer.
 func TestWhatIsOnTheRoadIsReadFirst(t *testing.T) {
+	const always = time.Hour
 	for _, c := range []struct {
-		behind      bool
+		behind      time.Duration // it is for so long
 		piece, took time.Duration // that one takes to go, and ten
 	}{
-		{false, roadPause / 4, 10 * roadPause / 4},
-		{true, roadPause / 4, 10*roadPause/4 + 3*roadPause},
-		{true, 20 * roadPause, 10*20*roadPause + 10*roadPause},
+		{0, roadPause / 4, 10 * roadPause / 4},
+		{always, roadPause / 4, 10*roadPause/4 + restsMost},
+		{always, restsMost / 3, 10*restsMost/3 + 10*restsMost},
+		{always, restsMost / 6, 10*restsMost/6 + 5*restsMost},
+		{2*roadPause + 1, restsMost / 3, 10*restsMost/3 + 3*roadPause},
 	} {
 		faketime.Test(t, func(t *testing.T) {
-			i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdefghijklmn"), left: 12, turn: make(chan struct{}), sent: func() {}, behind: func() bool { return c.behind }}
 			began := time.Now()
+			i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdefghijklmn"), left: 12, turn: make(chan struct{}), sent: func() {}, behind: func() bool { return time.Since(began) < c.behind }}
 			for range 10 {
 				if n, err := i.Read(make([]byte, 1)); n != 1 || err != nil {
 					t.Errorf("got %d, %v", n, err)

@@ -13,7 +13,7 @@ import (
 	"redoubt"
 )
 
-// FeederOptions is what the low half of a raise is made of. All but Memory, Keep and Log is needed.
+// FeederOptions is what the low half of a raise is made of. All but Memory, Keep, Room and Log is needed.
 type FeederOptions struct {
 	High   redoubt.NodeName // whose bundles these are
 	Guard  redoubt.Credential
@@ -22,8 +22,9 @@ type FeederOptions struct {
 	// Send sends a bundle one way. It knows nothing of what arrives. again: it was sent before, and has time. It calls between again and again meanwhile, by
 	// whom other bundles are sent then; nil: there are none.
 	Send   func(ctx context.Context, b *Outgoing, again bool, between func(context.Context) error) error
-	Memory int64 // bytes of bundles that are held in memory; 0: DefaultMemory
-	Keep   int64 // bytes of those in files; 0: DefaultKeep
+	Memory int64              // bytes of bundles that are held in memory; 0: DefaultMemory
+	Keep   int64              // bytes of those in files; 0: DefaultKeep
+	Room   func(n int) []byte // memory for one; nil: make
 	Log    *slog.Logger
 }
 
@@ -69,6 +70,9 @@ func NewFeeder(o FeederOptions) (*Feeder, error) {
 	o.Memory, o.Keep = cmp.Or(o.Memory, DefaultMemory), cmp.Or(o.Keep, DefaultKeep)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Room == nil {
+		o.Room = func(n int) []byte { return make([]byte, n) }
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, diskFault(o.Dir, err)
@@ -156,7 +160,7 @@ func holds(all []*Outgoing) (memory, file int64) {
 // take takes the next one. That it waits for something new ends, or does not begin, where something is lacking.
 func (f *Feeder) take(ctx context.Context) (*Outgoing, error) {
 	f.mu.Lock()
-	b := &Outgoing{contents: &contents{dir: f.o.Dir}}
+	b := &Outgoing{contents: &contents{dir: f.o.Dir, room: f.o.Room}}
 	if last := len(f.spare) - 1; last >= 0 {
 		b.buf, f.spare = f.spare[last][:0], f.spare[:last]
 	}

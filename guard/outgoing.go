@@ -22,6 +22,7 @@ type Outgoing struct {
 // contents is a bundle as it comes: in memory as far as it is no longer than maxInMemory, and else in a file that has no name.
 type contents struct {
 	dir  string
+	room func(n int) []byte
 	buf  []byte
 	file *os.File
 	size int64
@@ -30,8 +31,8 @@ type contents struct {
 
 const (
 	maxInMemory = 32 << 20
-	firstBytes  = 64 << 10
-	maxRaised   = 16 << 20 // what most have at most, but for a little: from there on memory grows by stepBytes
+	firstBytes  = 512 << 10
+	maxRaised   = 16 << 20 // what most have at most, but for a little: there is room for that next, and from there on memory grows by stepBytes
 	stepBytes   = 2 << 20
 )
 
@@ -60,11 +61,11 @@ func (c *contents) ReadFrom(r io.Reader) (total int64, err error) {
 			if len(c.buf) >= maxInMemory {
 				break
 			}
-			more := max(firstBytes, len(c.buf))
-			if len(c.buf) >= maxRaised/2 {
-				more = max(maxRaised+stepBytes-len(c.buf), stepBytes)
+			size := firstBytes
+			if len(c.buf) > 0 {
+				size = min(max(maxRaised, len(c.buf))+stepBytes, maxInMemory)
 			}
-			grown := make([]byte, len(c.buf), min(len(c.buf)+more, maxInMemory))
+			grown := c.room(size)[:len(c.buf)]
 			copy(grown, c.buf)
 			c.buf = grown
 		}

@@ -184,7 +184,7 @@ func TestABundleThatIsTooLargeForMemoryIsSentFromAFile(t *testing.T) {
 		whole[i] = byte(i * 7 >> 3)
 	}
 	for name, in := range map[string]io.Reader{"read": bytes.NewReader(whole), "read in pieces": iotest.HalfReader(bytes.NewReader(whole)), "small": bytes.NewReader(whole[:1000]), "as much as there may be": bytes.NewReader(whole[:maxInMemory])} {
-		c := &contents{dir: dir}
+		c := &contents{dir: dir, room: func(n int) []byte { return make([]byte, n) }}
 		n, err := io.Copy(c, struct{ io.Reader }{in})
 		if err != nil || n != c.Size() {
 			t.Fatalf("%s: %d of %d, %v", name, n, c.Size(), err)
@@ -205,3 +205,19 @@ func TestABundleThatIsTooLargeForMemoryIsSentFromAFile(t *testing.T) {
 		c.close()
 	}
 }
+
+// TestWhatComesIsMovedOnce: memory for a bundle of the usual length is asked for twice, and what is in the first is little.
+func TestWhatComesIsMovedOnce(t *testing.T) {
+	var asked []int
+	c := &contents{dir: t.TempDir(), room: func(n int) []byte { asked = append(asked, n); return make([]byte, n) }}
+	if n, err := io.Copy(c, struct{ io.Reader }{io.LimitReader(zeros{}, maxRaised)}); n != maxRaised || err != nil {
+		t.Fatal(n, err)
+	}
+	if want := []int{firstBytes, maxRaised + stepBytes}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %d, want %d", asked, want)
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -143,13 +143,18 @@ func (t *Taker) Run(ctx context.Context) error {
 // errAway is a node that takes nothing now.
 var errAway = &redoubt.Error{Op: "guard.Taker", Kind: redoubt.Unavailable}
 
+// follows says whether nothing is lacking before a bundle, as far as is known.
+func (t *Taker) follows(b spooled) bool {
+	return b.mark.Serial <= t.last.Serial+1 && b.mark.Numbering == t.last.Numbering || t.last.Serial == 0
+}
+
 // next takes the first bundle whose turn it is.
 func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	b, is, err := t.row.first()
 	if err != nil || !is {
 		return false, err
 	}
-	if follows := b.mark.Serial <= t.last.Serial+1 && b.mark.Numbering == t.last.Numbering || t.last.Serial == 0; !follows {
+	if !t.follows(b) {
 		if time.Since(b.seen) < gapPatience { // of itself: several that are lacking are waited for at once
 			return false, nil
 		}
@@ -166,8 +171,12 @@ func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	if !has { // what its head says was never verified, so nothing follows from it
 		return true, nil
 	}
-	if b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial {
+	newer := b.mark.Numbering != t.last.Numbering || b.mark.Serial > t.last.Serial
+	if newer {
 		t.last = b.mark
+	}
+	t.letNext(b.path)
+	if newer {
 		if err := hint(t.spool.dir, takenName, b.mark); err != nil { // without it the next is waited before, as for a gap
 			return false, err
 		}
@@ -187,7 +196,7 @@ func removed(err error) error {
 // take hands one to the node, and says whether that has it. What it refuses for good is set aside.
 func (t *Taker) take(ctx context.Context, b spooled) (has bool, err error) {
 	one := t.ahead
-	if one != nil && (one.spooled != b || one.over()) { // another has its turn, or the node waited too long for its end
+	if one != nil && (one.spooled != b || one.early()) { // another has its turn, or the node waited too long for its end
 		t.dropAhead()
 		one = nil
 	}

@@ -99,7 +99,7 @@ func runLow(ctx context.Context, c HalfConfig, key []byte, at client.Guard, log 
 		return err
 	}
 	defer road.socket.Close()
-	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool, between func(context.Context) error) error {
+	f, err := guard.NewFeeder(guard.FeederOptions{High: c.High, Source: at, Dir: c.Dir, Room: diode.Room, Log: log, Send: func(ctx context.Context, b *guard.Outgoing, again bool, between func(context.Context) error) error {
 		if whole, is := b.Bytes(); is {
 			return road.send(ctx, diode.InMemory(whole), b.Size(), again, between)
 		}

@@ -28,7 +28,7 @@ const roadFile = "road.json"
 // does not run, and on whose processors both run.
 const (
 	usualPace   = 800_000_000
-	quickPace   = 1_200_000_000 // for each processor,
+	quickPace   = 1_000_000_000 // for each processor,
 	mostQuickly = 4             // of so many
 	roomForIt   = 64 << 20      // bytes that the kernel holds
 )

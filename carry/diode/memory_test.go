@@ -4,13 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"redoubt"
 	"redoubt/faketime"
@@ -132,7 +135,10 @@ func TestMemoryIsBoundedWhateverComes(t *testing.T) {
 			p.Take(b)
 		}
 		p.Stage.mu.Lock()
-		held := cap(p.spare)
+		held := 0
+		for _, b := range p.slabs {
+			held += cap(b)
+		}
 		for _, m := range p.moving {
 			held += cap(m.slab)
 		}
@@ -148,8 +154,8 @@ func TestMemoryIsBoundedWhateverComes(t *testing.T) {
 	q := newPost(t, inMemory(2*MaxBare))
 	send(t, newRoad(1, q.Take), plan(), newBundle(t, 1, MaxBare)) // with its parity beyond that
 	q.Settle()
-	if q.Stage.mu.Lock(); q.spare != nil {
-		t.Errorf("%d bytes are kept for the next", cap(q.spare))
+	if q.Stage.mu.Lock(); len(q.slabs) > 0 {
+		t.Errorf("%d bytes are kept for the next", cap(q.slabs[0]))
 	}
 	q.Stage.mu.Unlock()
 }
@@ -412,5 +418,86 @@ func TestAKeyServesOneRun(t *testing.T) {
 	}
 	if len(tags.runs) > maxSenders {
 		t.Errorf("%d keys are kept", len(tags.runs))
+	}
+}
+
+// TestMemoryIsUsedAgain: the bundle after the next has that of the first, though the next began before the first was a file.
+func TestMemoryIsUsedAgain(t *testing.T) {
+	const size = 3 << 20
+	p := newPost(t, inMemory(64<<20))
+	slabs, all := map[*byte]bool{}, [][][]byte{}
+	for i := range uint64(6) {
+		all = append(all, record(t, barePlan(), newBundle(t, i+1, size)))
+	}
+	for i, now := range all {
+		for _, b := range now {
+			p.Take(b)
+		}
+		if i+1 < len(all) { // its successor begins at once
+			for _, b := range all[i+1][:len(all[i+1])/2] {
+				p.Take(b)
+			}
+		}
+		p.Stage.mu.Lock()
+		for _, m := range p.moving {
+			slabs[&m.slab[0]] = true
+		}
+		p.Stage.mu.Unlock()
+		p.Settle()
+	}
+	if n := len(p.files()); n != len(all) || len(slabs) > 3 {
+		t.Errorf("%d became files, in %d pieces of memory", n, len(slabs))
+	}
+}
+
+// TestRoomIsOfLargePages, where the system has them: whoever touches it takes a fault for each.
+func TestRoomIsOfLargePages(t *testing.T) {
+	b := Room(3 * (2 << 20))
+	if len(b) != 3*(2<<20) || cap(Room(0)) != 0 || len(Room(5)) != 5 {
+		t.Fatal("another length")
+	}
+	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage/enabled"); err != nil {
+		t.Skip("the system has none")
+	}
+	maps, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skip(err)
+	}
+	at, within := uint64(uintptr(unsafe.Pointer(&b[len(b)/2]))), false
+	for line := range strings.Lines(string(maps)) {
+		var from, to uint64
+		if n, _ := fmt.Sscanf(line, "%x-%x ", &from, &to); n == 2 {
+			within = from <= at && at < to
+		}
+		if flags, ok := strings.CutPrefix(line, "VmFlags:"); ok && within {
+			if !slices.Contains(strings.Fields(flags), "hg") {
+				t.Errorf("the system was not asked for them: %s", flags)
+			}
+			return
+		}
+	}
+	t.Error("the memory is nowhere")
+}
+
+// TestCodersAreKept, and no more of them than are of use.
+func TestCodersAreKept(t *testing.T) {
+	one, err := coder(17, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := coder(17, 3); again != one {
+		t.Error("the same is made twice")
+	}
+	for n := range 3 * maxCoders {
+		if code, err := coder(n+1, 2); code == nil || err != nil {
+			t.Fatal(err)
+		}
+	}
+	if coders.Lock(); len(coders.of) > maxCoders {
+		t.Errorf("%d are kept", len(coders.of))
+	}
+	coders.Unlock()
+	if code, err := coder(17, 0); code != nil || err != nil {
+		t.Error("without parity there is one")
 	}
 }

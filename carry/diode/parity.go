@@ -3,6 +3,7 @@ package diode
 import (
 	"math"
 	"sort"
+	"sync"
 
 	"github.com/klauspost/reedsolomon"
 
@@ -37,15 +38,34 @@ func lostMore(n, m int, loss float64) (p float64) {
 	return p
 }
 
+// coders are by data and parity. Each keeps the memory that it works in, which for small blocks costs more than the code. A road has few of them: those of a
+// whole block, and of the ends of bundles.
+var coders struct {
+	sync.Mutex
+	of map[[2]int]reedsolomon.Encoder
+}
+
+const maxCoders = 16
+
 // coder is nil where there is no parity. The code is Leopard over GF(2^16) whatever the number of shards.
 func coder(data, parity int) (reedsolomon.Encoder, error) {
 	if parity == 0 {
 		return nil, nil
 	}
+	coders.Lock()
+	defer coders.Unlock()
+	kind := [2]int{data, parity}
+	if code, ok := coders.of[kind]; ok {
+		return code, nil
+	}
 	code, err := reedsolomon.New(data, parity, reedsolomon.WithLeopardGF16(true), reedsolomon.WithMaxGoroutines(2))
 	if err != nil {
 		return nil, &redoubt.Error{Op: "diode.coder", Err: err}
 	}
+	if coders.of == nil || len(coders.of) == maxCoders {
+		coders.of = map[[2]int]reedsolomon.Encoder{}
+	}
+	coders.of[kind] = code
 	return code, nil
 }
 

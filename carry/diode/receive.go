@@ -24,6 +24,8 @@ type Source interface {
 const (
 	batched = 16
 	queued  = 64
+
+	spareBatches = 8 // that are kept for what comes: those that come are taken at once, as a rule
 )
 
 // batch are datagrams that came together.
@@ -32,7 +34,7 @@ type batch struct {
 	n   int            // that many came
 }
 
-func newBatch() any {
+func newBatch() *batch {
 	b := &batch{all: make([]ipv4.Message, batched)}
 	room := make([]byte, batched*(MaxDatagram+1))
 	for i := range b.all {
@@ -52,24 +54,31 @@ func (b *batch) read(from Source) (err error) {
 	return err
 }
 
-// behindFor is how long a full batch says that more is waiting.
-const behindFor = 5 * time.Millisecond
+// Behind is told of a road from which something of ours came within oursFor, and of whose room in the kernel one part of behindPart is taken.
+const (
+	oursFor    = 100 * time.Millisecond
+	behindPart = 8
+)
 
-// Behind says whether more of ours waits to be read than comes by one call. What the kernel has no room for is lost: whoever has other work for the processor
-// does less of that.
+// Behind says whether so much waits to be read that more may soon be lost, for which the kernel has no room: whoever has other work for the processor does
+// less of that. Where the system does not tell what waits (other than Linux), it never is.
 func (s *Stage) Behind() bool {
-	at := s.behind.Load()
-	return at > 0 && time.Since(s.opened)-time.Duration(at) < behindFor
+	from := s.source.Load()
+	if at := s.ours.Load(); from == nil || at == 0 || time.Since(s.opened)-time.Duration(at) > oursFor {
+		return false
+	}
+	waits, room := backlog(from.c)
+	return waits > room/behindPart
 }
 
-// takeAll takes what came together. A full batch of which some is ours was not all there was.
+// takeAll takes what came together.
 func (s *Stage) takeAll(b *batch) {
 	before := s.Counts().Datagrams
 	for i := range b.all[:b.n] {
 		s.Take(b.all[i].Buffers[0][:b.all[i].N])
 	}
-	if b.n == batched && s.Counts().Datagrams > before {
-		s.behind.Store(int64(time.Since(s.opened)))
+	if s.Counts().Datagrams > before {
+		s.ours.Store(int64(time.Since(s.opened)))
 	}
 }
 
@@ -77,15 +86,24 @@ func (s *Stage) takeAll(b *batch) {
 // staged; an error is the source's.
 func (s *Stage) Receive(ctx context.Context, from Source) error {
 	full := make(chan *batch, queued)
-	free := sync.Pool{New: newBatch} // as many as wait at most: those that come are taken at once, as a rule
+	free := make(chan *batch, spareBatches)
 	defer context.AfterFunc(ctx, func() { from.Close() })()
 	defer from.Close()
+	if udp, ok := from.(*udpSource); ok {
+		s.source.Store(udp)
+		defer s.source.Store(nil)
+	}
 	var fault error
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		defer close(full)
 		for {
-			b := free.Get().(*batch)
+			var b *batch
+			select {
+			case b = <-free:
+			default:
+				b = newBatch()
+			}
 			if err := b.read(from); err != nil {
 				if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 					fault = &redoubt.Error{Op: "diode.Receive", Kind: redoubt.Unavailable, Err: err}
@@ -97,7 +115,10 @@ func (s *Stage) Receive(ctx context.Context, from Source) error {
 	})
 	for b := range full {
 		s.takeAll(b)
-		free.Put(b)
+		select {
+		case free <- b:
+		default:
+		}
 	}
 	reading.Wait()
 	s.Settle()

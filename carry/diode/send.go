@@ -10,8 +10,6 @@ import (
 	"math/rand/v2"
 	"syscall"
 
-	"github.com/klauspost/reedsolomon"
-
 	"redoubt"
 	"redoubt/bundle"
 )
@@ -280,7 +278,7 @@ func encodeAhead(ctx context.Context, l *Load, interleave int, slabs *[2][]byte)
 	out, used := make(chan group), make(chan struct{}, 2)
 	go func() { // ends when all is encoded, or with stop
 		defer close(out)
-		e := encoder{l: l, codes: map[[2]int]reedsolomon.Encoder{}}
+		e := encoder{l}
 		for n, at := 0, 0; at < len(l.blocks); n++ {
 			if n >= 2 { // the slab of the group before the last is free when that was sent
 				select {
@@ -292,7 +290,7 @@ func encodeAhead(ctx context.Context, l *Load, interleave int, slabs *[2][]byte)
 			blocks := l.blocks[at:min(at+interleave, len(l.blocks))]
 			at += len(blocks)
 			if size := len(blocks) * l.most() * l.shardBytes; len(slabs[n%2]) < size {
-				slabs[n%2] = make([]byte, size)
+				slabs[n%2] = Room(size)
 			}
 			g := e.group(blocks, slabs[n%2])
 			g.used = used
@@ -310,10 +308,7 @@ func encodeAhead(ctx context.Context, l *Load, interleave int, slabs *[2][]byte)
 	}
 }
 
-type encoder struct {
-	l     *Load
-	codes map[[2]int]reedsolomon.Encoder // by data and parity: two at most
-}
+type encoder struct{ l *Load }
 
 func (e *encoder) group(blocks []int, slab []byte) group {
 	g := group{blocks: blocks}
@@ -347,17 +342,9 @@ func (e *encoder) block(b int, slab []byte, shards [][]byte) error {
 	if !e.l.steady && !e.l.IsLeaf(b, content[:n]) {
 		return &redoubt.Error{Op: "diode.send", Kind: redoubt.Corrupt, Err: errors.New("the file changed while it was sent")}
 	}
-	kind := [2]int{data, e.l.parityOf(b)}
-	code, ok := e.codes[kind]
-	if !ok {
-		var err error
-		if code, err = coder(kind[0], kind[1]); err != nil {
-			return err
-		}
-		e.codes[kind] = code
-	}
-	if code == nil {
-		return nil
+	code, err := coder(data, e.l.parityOf(b))
+	if err != nil || code == nil {
+		return err
 	}
 	if err := code.Encode(shards); err != nil {
 		return &redoubt.Error{Op: "diode.send", Err: err}

@@ -74,11 +74,12 @@ func Listen(address string) (Source, net.Addr, error) {
 	}
 	_ = c.(*net.UDPConn).SetReadBuffer(receiveBuffer) // less is less
 	widen(c.(*net.UDPConn), receiveBuffer)
-	return &udpSource{c, ipv4.NewPacketConn(c)}, c.LocalAddr(), nil
+	return &udpSource{c, c.(*net.UDPConn), ipv4.NewPacketConn(c)}, c.LocalAddr(), nil
 }
 
 // udpSource gives several datagrams a call, of either protocol.
 type udpSource struct {
 	net.PacketConn
+	c       *net.UDPConn
 	batches *ipv4.PacketConn
 }

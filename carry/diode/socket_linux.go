@@ -2,6 +2,7 @@ package diode
 
 import (
 	"net"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,4 +44,20 @@ func granted(c *net.UDPConn) (bytes int) {
 		}
 	})
 	return bytes
+}
+
+// backlog is how much the kernel holds that was not read yet, and how much it would, both in bytes as it counts them (sock_diag(7), SK_MEMINFO).
+func backlog(c *net.UDPConn) (waits, room int) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, 0
+	}
+	var info [9]uint32 // SK_MEMINFO_RMEM_ALLOC, SK_MEMINFO_RCVBUF, and others
+	size := uint32(unsafe.Sizeof(info))
+	_ = raw.Control(func(fd uintptr) {
+		if _, _, no := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO, uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0); no != 0 {
+			clear(info[:])
+		}
+	})
+	return int(info[0]), int(info[1])
 }

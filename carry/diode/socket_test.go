@@ -146,8 +146,8 @@ type broken struct{}
 func (broken) ReadFrom([]byte) (int, net.Addr, error) { return 0, nil, os.ErrPermission }
 func (broken) Close() error                           { return nil }
 
-// TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce: what waited in the kernel is told by a full batch, if some of it is ours.
-func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
+// TestWhatComesTogetherIsReadTogether, and each is taken for what it is.
+func TestWhatComesTogetherIsReadTogether(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere datagrams come one by one")
 	}
@@ -165,10 +165,7 @@ func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
 		t.Fatalf("%d datagrams, %v", len(ours), err)
 	}
 	foreign := slices.Repeat([][]byte{[]byte("nothing of ours")}, 3*batched)
-	for name, c := range map[string]struct {
-		come   [][]byte
-		behind bool
-	}{"few": {ours[:batched-1], false}, "many": {ours[:3*batched], true}, "foreign": {foreign, false}} {
+	for name, come := range map[string][][]byte{"few": ours[:batched-1], "many": ours[:3*batched], "foreign": foreign} {
 		p := newPost(t)
 		from, at, err := Listen("127.0.0.1:0")
 		if err != nil {
@@ -178,7 +175,7 @@ func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, b := range c.come {
+		for _, b := range come {
 			if _, err := out.Write(b); err != nil {
 				t.Fatal(err)
 			}
@@ -186,7 +183,7 @@ func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		ended := make(chan error, 1)
 		go func() { ended <- p.Receive(ctx, from) }()
-		for ctx.Err() == nil && p.Counts().Foreign+p.Counts().Datagrams < int64(len(c.come)) {
+		for ctx.Err() == nil && p.Counts().Foreign+p.Counts().Datagrams < int64(len(come)) {
 			runtime.Gosched()
 		}
 		if ctx.Err() != nil {
@@ -196,9 +193,57 @@ func TestWhoReadsIsBehindWhereMoreWaitsThanComesAtOnce(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		if told := p.behind.Load() != 0; told != c.behind {
-			t.Errorf("%s: that it is behind was told: %v", name, told)
-		}
 		out.Close()
+	}
+}
+
+// TestWhoReadsIsBehindWhereMuchWaits: of what the kernel has room for so much is taken that the rest may not do, by who sends what is ours.
+func TestWhoReadsIsBehindWhereMuchWaits(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere nobody tells what waits")
+	}
+	p := newPost(t)
+	from, at, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	out, err := net.Dial("udp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	if p.Behind() {
+		t.Error("nothing is read, and it is behind")
+	}
+	source := from.(*udpSource)
+	p.source.Store(source)
+	now := func() { p.ours.Store(int64(time.Since(p.opened)) + 1) }
+	if now(); p.Behind() {
+		t.Error("nothing waits, and it is behind")
+	}
+	_, room := backlog(source.c)
+	wrote, waits := 0, 0
+	for ; waits <= room/behindPart && wrote < room; wrote += 8192 {
+		if _, err := out.Write(make([]byte, 8192)); err != nil {
+			t.Fatal(err)
+		}
+		if waits, _ = backlog(source.c); waits <= room/behindPart && p.Behind() {
+			t.Fatalf("%d of %d wait, and it is behind", waits, room)
+		}
+	}
+	if now(); wrote == 0 || !p.Behind() {
+		t.Errorf("%d were written, %d of %d wait, and it is not behind", wrote, waits, room)
+	}
+	if p.ours.Store(0); p.Behind() {
+		t.Error("nothing of ours ever came, and it is behind")
+	}
+	p.ours.Store(int64(time.Since(p.opened)) - int64(oursFor) - 1)
+	if p.Behind() {
+		t.Error("nothing of ours came lately, and it is behind")
+	}
+	p.source.Store(nil)
+	if now(); p.Behind() {
+		t.Error("nobody reads any more, and it is behind")
 	}
 }

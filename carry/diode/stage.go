@@ -87,7 +87,7 @@ type Stage struct {
 	mu      sync.Mutex // guards what follows
 	book    *book
 	moving  map[transferID]*transfer
-	spare   []byte   // of one in memory that became a file
+	slabs   [][]byte // of some in memory that became files
 	spares  []string // files that are nobody's any more, to be written over
 	unsaved []string // files that came together in memory and may be lost with the machine's power; the book on disk has none of them
 	pending map[transferID]*pending
@@ -107,7 +107,8 @@ type Stage struct {
 	ended   chan struct{} // the mender's
 
 	opened time.Time
-	behind atomic.Int64 // when the last full batch was taken, ns since then; 0: none
+	ours   atomic.Int64 // when something of ours was taken last, ns since then; 0: never
+	source atomic.Pointer[udpSource]
 
 	saving sync.Mutex    // one saves at a time; before mu
 	drop   sync.Mutex    // one is dropped at a time; before saving

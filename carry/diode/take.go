@@ -72,24 +72,45 @@ func (s *Stage) discard(t *transfer) {
 	delete(s.moving, t.id)
 	t.close()
 	if t.inMemory() {
-		if s.spare = nil; cap(t.slab) <= MaxBare {
-			s.spare = t.slab
+		if cap(t.slab) <= MaxBare {
+			s.slabs = append(s.slabs, t.slab)
+			s.fewer()
 		}
 		return
 	}
 	os.RemoveAll(t.dir) // where that fails, the next Open removes it
 }
 
-// slab is memory for a transfer, with what was in it before: that of the last one that needs its own no more, where it is large enough, not much
-// larger, and within the room that there is.
-func (s *Stage) slab(m *manifest) []byte {
+// slab is memory for a transfer, with what was in it before: that of one that needs its own no more, where it is large enough, not much larger, and within
+// the room that there is.
+func (s *Stage) slab(m *manifest) (b []byte) {
 	held, _ := s.holds(true)
-	bytes, b := m.FileBytes+m.parityBytes(), s.spare
-	if size := int64(cap(b)); size < bytes || size > 2*bytes || held+m.holds()+size-bytes > s.o.Memory {
-		b = make([]byte, bytes)
+	bytes := m.FileBytes + m.parityBytes()
+	fits := func(b []byte) bool {
+		size := int64(cap(b))
+		return size >= bytes && size <= 2*bytes && held+m.holds()+size-bytes <= s.o.Memory
 	}
-	s.spare = nil // it is in use, or nobody's: what is held is never more than it was when this one was admitted
-	return b[:bytes]
+	if i := slices.IndexFunc(s.slabs, fits); i >= 0 {
+		b = s.slabs[i][:bytes]
+		s.slabs = slices.Delete(s.slabs, i, i+1)
+		return b
+	}
+	return Room(int(bytes))
+}
+
+// maxSlabs is how many wait to be used again: while one bundle is made a file the next comes, and its successor begins.
+const maxSlabs = 3
+
+// fewer lets go of the oldest memory that waits, until what is held is within the limit with it.
+func (s *Stage) fewer() {
+	held, _ := s.holds(true)
+	for _, b := range s.slabs {
+		held += int64(cap(b))
+	}
+	for len(s.slabs) > 0 && (held > s.o.Memory || len(s.slabs) > maxSlabs) {
+		held -= int64(cap(s.slabs[0]))
+		s.slabs = slices.Delete(s.slabs, 0, 1)
+	}
 }
 
 // seldomEvery is how often that is told which comes with every datagram.
@@ -154,6 +175,7 @@ func (s *Stage) piece(p *packet) []Event {
 	}
 	t.fed = time.Now()
 	s.moving[m.id] = t
+	s.fewer()
 	told = append(told, Event{Kind: Began, Sheet: m.Sheet})
 	for _, p := range s.early.of(m.id) {
 		told = append(told, s.shard(&p)...)
