@@ -36,7 +36,7 @@ func (t *Taker) bring(ctx context.Context, b spooled) (*bringing, error) {
 	go func() {
 		defer close(one.done)
 		defer f.Close()
-		_, one.err = t.o.Target.TakeRaise(ctx, t.o.Guard, &inTurn{ctx: ctx, r: f, behind: t.o.Behind, size: b.bytes, left: b.bytes - 1, turn: one.turn, sent: sync.OnceFunc(func() { close(one.sent) })})
+		_, one.err = t.o.Target.TakeRaise(ctx, t.o.Guard, &inTurn{ctx: ctx, r: f, behind: t.o.Behind, rests: &t.rests, size: b.bytes, left: b.bytes - 1, turn: one.turn, sent: sync.OnceFunc(func() { close(one.sent) })})
 	}()
 	return one, nil
 }
@@ -64,17 +64,19 @@ func (t *Taker) answer(ctx context.Context, one *bringing) error {
 	defer one.stop()
 	one.let()
 	for sent := one.sent; ; {
-		select {
-		case <-one.done:
-			return one.err
-		case <-sent:
+		if over(one.sent) {
 			sent = nil
-		case <-t.came:
 		}
 		if sent == nil && t.ahead == nil && t.well {
 			if err := t.bringNext(ctx, one.mark); err != nil {
 				t.o.Log.Warn("the next bundle is not brought ahead", "kind", redoubt.KindOf(err).Error()) // it has its turn
 			}
+		}
+		select {
+		case <-one.done:
+			return one.err
+		case <-sent:
+		case <-t.came:
 		}
 	}
 }
@@ -99,7 +101,7 @@ func (t *Taker) letNext(taken string) {
 		t.row.remove(taken)
 		b, is, err = t.row.first()
 	}
-	if err == nil && is && b == t.ahead.spooled && t.follows(b) {
+	if err == nil && is && b == t.ahead.spooled { // it follows, as what is brought ahead does
 		t.ahead.let()
 	}
 }
@@ -117,7 +119,7 @@ type inTurn struct {
 	ctx    context.Context
 	r      io.Reader
 	behind func() bool
-	works  time.Time // it does not rest until then
+	rests  *rests
 	size   int64
 	left   int64
 	turn   <-chan struct{}
@@ -131,16 +133,24 @@ const (
 	restsMost = 12 * roadPause
 )
 
+// rests are those of all bundles together.
+type rests struct {
+	mu    sync.Mutex
+	works time.Time // nothing rests until then
+}
+
 // rest rests, if that is due.
 func (i *inTurn) rest() {
+	i.rests.mu.Lock() // the one ahead rests with the one before it
+	defer i.rests.mu.Unlock()
 	began := time.Now()
-	if began.Before(i.works) || !i.behind() {
+	if began.Before(i.rests.works) || !i.behind() {
 		return
 	}
 	for i.ctx.Err() == nil && time.Since(began) < restsMost && i.behind() {
 		wait(i.ctx, roadPause)
 	}
-	i.works = time.Now().Add(time.Since(began) / 3)
+	i.rests.works = time.Now().Add(time.Since(began) / 3)
 }
 
 // BytesInAll tells package client how long the request is.

@@ -138,57 +138,64 @@ func TestWhatWasCutOffBeforeItsTurnIsBroughtAnew(t *testing.T) {
 	})
 }
 
-// TestTheNextIsTakenWhileTheLastIsPutAway: it has its end before that, so the node has work where putting away takes long.
+// TestTheNextIsTakenWhileTheLastIsPutAway: it has its end before that, so the node has work where putting away takes long; and its answer counts, however early.
 func TestTheNextIsTakenWhileTheLastIsPutAway(t *testing.T) {
-	faketime.Test(t, func(t *testing.T) {
-		low, dir := newLowNode(t), t.TempDir()
-		high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
-		come(t, dir, all, 1, 2, 3)
-		var put []int
-		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir, Taken: func(path string) error {
-			time.Sleep(50 * time.Second)
-			high.mu.Lock()
-			defer high.mu.Unlock()
-			put = append(put, len(high.taken))
-			return os.Remove(path)
-		}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		began := time.Now()
-		during(t, 5*time.Minute, k.Run)
-		if took := high.ended.Sub(began); !slices.Equal(high.taken, []uint64{1, 2, 3}) || took != 3*time.Minute+50*time.Second { // nothing is brought ahead of what follows the first
-			t.Errorf("taken %v, in %v", high.taken, took)
-		}
-		if !slices.Equal(put, []int{1, 3, 3}) {
-			t.Errorf("the node had %v when each was put away", put)
-		}
-		if left := files(t, dir); len(left) != 1 || k.last.Serial != 3 {
-			t.Errorf("%d files are left, the last that was taken is %d", len(left), k.last.Serial)
-		}
-	})
+	for away, took := range map[time.Duration]time.Duration{50 * time.Second: 3*time.Minute + 50*time.Second, 90 * time.Second: 4*time.Minute + 30*time.Second} {
+		faketime.Test(t, func(t *testing.T) {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
+			come(t, dir, all, 1, 2, 3)
+			var put []int
+			k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir, Taken: func(path string) error {
+				time.Sleep(away)
+				high.mu.Lock()
+				defer high.mu.Unlock()
+				put = append(put, len(high.taken))
+				return os.Remove(path)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			during(t, 10*time.Minute, k.Run) // nothing is brought ahead of what follows the first
+			if last := high.ended.Sub(began); !slices.Equal(high.taken, []uint64{1, 2, 3}) || last != took || high.begun != 3 {
+				t.Errorf("taken %v of %d that were begun, in %v", high.taken, high.begun, last)
+			}
+			if !slices.Equal(put, []int{1, 3, 3}) {
+				t.Errorf("the node had %v when each was put away", put)
+			}
+			if left := files(t, dir); len(left) != 1 || k.last.Serial != 3 {
+				t.Errorf("%d files are left, the last that was taken is %d", len(left), k.last.Serial)
+			}
+		})
+	}
 }
 
-// TestWhatComesLateIsTakenBeforeWhatWasBroughtAhead: that has no end while another is before it.
+// TestWhatComesLateIsTakenBeforeWhatWasBroughtAhead, which has no end while another is before it; what has its end is taken to its end.
 func TestWhatComesLateIsTakenBeforeWhatWasBroughtAhead(t *testing.T) {
-	faketime.Test(t, func(t *testing.T) {
-		low, dir := newLowNode(t), t.TempDir()
-		high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 3)
-		come(t, dir, all, 2, 3)
-		k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		go func() {
-			time.Sleep(30 * time.Second) // the second is being taken, and the third on its way
-			come(t, dir, all, 1)
-			k.Came(filepath.Join(dir, "b1"+bundleExt))
-		}()
-		during(t, 5*time.Minute, k.Run)
-		if !slices.Equal(high.taken, []uint64{2, 1, 3}) {
-			t.Errorf("taken %v", high.taken)
-		}
-	})
+	for at, want := range map[time.Duration][]uint64{100 * time.Second: {2, 3, 1, 4}, 150 * time.Second: {2, 3, 4, 1}} { // while the third is taken, and while it is put away
+		faketime.Test(t, func(t *testing.T) {
+			low, dir := newLowNode(t), t.TempDir()
+			high, all := &slowNode{highNode: newHighNode(t, low)}, made(t, low, 4)
+			come(t, dir, all, 2, 3, 4)
+			k, err := NewTaker(TakerOptions{High: "high", Target: high, Dir: dir, Taken: func(path string) error {
+				time.Sleep(20 * time.Second)
+				return os.Remove(path)
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			go func() {
+				time.Sleep(at)
+				come(t, dir, all, 1)
+				k.Came(filepath.Join(dir, "b1"+bundleExt))
+			}()
+			during(t, 10*time.Minute, k.Run)
+			if !slices.Equal(high.taken, want) || at > 140*time.Second && high.begun != 4 {
+				t.Errorf("after %v: taken %v of %d that were begun", at, high.taken, high.begun)
+			}
+		})
+	}
 }
 
 func TestALargeBundleIsNotBroughtAhead(t *testing.T) {
@@ -225,7 +232,7 @@ func TestWhatIsOnTheRoadIsReadFirst(t *testing.T) {
 	} {
 		faketime.Test(t, func(t *testing.T) {
 			began := time.Now()
-			i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdefghijklmn"), left: 12, turn: make(chan struct{}), sent: func() {}, behind: func() bool { return time.Since(began) < c.behind }}
+			i := &inTurn{ctx: t.Context(), r: strings.NewReader("abcdefghijklmn"), left: 12, turn: make(chan struct{}), sent: func() {}, rests: new(rests), behind: func() bool { return time.Since(began) < c.behind }}
 			for range 10 {
 				if n, err := i.Read(make([]byte, 1)); n != 1 || err != nil {
 					t.Errorf("got %d, %v", n, err)
@@ -237,4 +244,21 @@ func TestWhatIsOnTheRoadIsReadFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestManySmallBundlesRestAsOneLargeOneDoes: on a road that is always behind each has a quarter of the time at least, not a rest of its own.
+func TestManySmallBundlesRestAsOneLargeOneDoes(t *testing.T) {
+	faketime.Test(t, func(t *testing.T) {
+		shared, began := new(rests), time.Now()
+		for range 100 {
+			i := &inTurn{ctx: t.Context(), r: strings.NewReader("ab"), left: 1, turn: make(chan struct{}), sent: func() {}, rests: shared, behind: func() bool { return true }}
+			if n, err := i.Read(make([]byte, 1)); n != 1 || err != nil {
+				t.Errorf("got %d, %v", n, err)
+			}
+			time.Sleep(roadPause)
+		}
+		if took := time.Since(began); took != 100*roadPause+25*restsMost {
+			t.Errorf("a hundred of a millisecond took %v", took)
+		}
+	})
 }

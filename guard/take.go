@@ -49,7 +49,8 @@ type Taker struct {
 	most  int64     // TakerOptions.Waiting
 	early int64     // aheadBytes
 	ahead *bringing // what follows the one that is being taken, on its way already
-	well  bool      // the last was taken: who takes nothing now is brought nothing ahead
+	rests rests
+	well  bool // the last was taken: who takes nothing now is brought nothing ahead
 }
 
 const takenName = "taken.json"
@@ -151,6 +152,9 @@ func (t *Taker) follows(b spooled) bool {
 // next takes the first bundle whose turn it is.
 func (t *Taker) next(ctx context.Context) (taken bool, err error) {
 	b, is, err := t.row.first()
+	if err == nil && t.ahead != nil && over(t.ahead.turn) { // it is being taken, whatever came meanwhile
+		b, is = t.ahead.spooled, true
+	}
 	if err != nil || !is {
 		return false, err
 	}

@@ -53,6 +53,23 @@ const (
 	calm      = 8                 // what is sent again has that part of the rate: both halves may have other work
 )
 
+// Where both halves share a machine with the enclaves, one processor in so many is a half's: it hands on what comes, one thing after the other, and threads that
+// wake one another for that cost a quarter more. The high half has all where the kernel queues less for it than queuedForOne: what comes while one thread has
+// other work would be lost.
+const (
+	processorsOfAHalf = 4
+	queuedForOne      = 4 << 20
+)
+
+// Processors is on how many of a machine's the half runs, where the kernel queues so many bytes of a road.
+func (c HalfConfig) Processors(all, queued int) int {
+	road, err := netip.ParseAddrPort(c.Road)
+	if err != nil || !road.Addr().IsLoopback() || c.Side == HalfHigh && queued < queuedForOne {
+		return all
+	}
+	return max(1, all/processorsOfAHalf)
+}
+
 // RunHalf runs one half until ctx ends.
 func RunHalf(ctx context.Context, c HalfConfig, log *slog.Logger) error {
 	key, err := hex.DecodeString(c.RoadKey)

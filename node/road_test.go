@@ -102,3 +102,18 @@ func TestADatagramGoesWholeWhereItIsKnownTo(t *testing.T) {
 		}
 	}
 }
+
+func TestAHalfRunsOnAsManyProcessorsAsItHasUseFor(t *testing.T) {
+	for _, c := range []struct {
+		side, road        string
+		all, queued, want int
+	}{
+		{HalfLow, "127.0.0.1:4000", 2, 0, 1}, {HalfLow, "127.0.0.1:4000", 1, 0, 1}, {HalfLow, "127.0.0.1:4000", 9, 0, 2}, {HalfLow, "10.9.0.2:4790", 8, 0, 8},
+		{HalfHigh, "127.0.0.1:4000", 8, 64 << 20, 2}, {HalfHigh, "[::1]:4000", 2, queuedForOne, 1}, {HalfHigh, "127.0.0.1:4000", 2, queuedForOne - 1, 2}, {HalfHigh, "10.9.0.2:4790", 8, 64 << 20, 8},
+		{HalfHigh, "", 4, 64 << 20, 4},
+	} {
+		if n := (HalfConfig{Side: c.side, Road: c.road}).Processors(c.all, c.queued); n != c.want {
+			t.Errorf("the %s half at %q, with %d queued, has %d of %d, want %d", c.side, c.road, c.queued, n, c.all, c.want)
+		}
+	}
+}

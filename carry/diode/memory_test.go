@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -421,32 +422,67 @@ func TestAKeyServesOneRun(t *testing.T) {
 	}
 }
 
-// TestMemoryIsUsedAgain: the bundle after the next has that of the first, though the next began before the first was a file.
+// TestMemoryIsUsedAgain: that of two that became files while a third came is of the next two. When nothing is on its way, that of one is kept.
 func TestMemoryIsUsedAgain(t *testing.T) {
 	const size = 3 << 20
 	p := newPost(t, inMemory(64<<20))
-	slabs, all := map[*byte]bool{}, [][][]byte{}
-	for i := range uint64(6) {
+	var all [][][]byte
+	for i := range uint64(5) {
 		all = append(all, record(t, barePlan(), newBundle(t, i+1, size)))
 	}
-	for i, now := range all {
-		for _, b := range now {
-			p.Take(b)
-		}
-		if i+1 < len(all) { // its successor begins at once
-			for _, b := range all[i+1][:len(all[i+1])/2] {
+	take := func(which ...[][]byte) {
+		for _, datagrams := range which {
+			for _, b := range datagrams {
 				p.Take(b)
 			}
 		}
-		p.Stage.mu.Lock()
-		for _, m := range p.moving {
-			slabs[&m.slab[0]] = true
-		}
-		p.Stage.mu.Unlock()
 		p.Settle()
 	}
-	if n := len(p.files()); n != len(all) || len(slabs) > 3 {
-		t.Errorf("%d became files, in %d pieces of memory", n, len(slabs))
+	slabs := func() map[*byte]bool {
+		out := map[*byte]bool{}
+		p.Stage.mu.Lock()
+		defer p.Stage.mu.Unlock()
+		for _, m := range p.moving {
+			out[&m.slab[0]] = true
+		}
+		return out
+	}
+	half := func(i int) [][]byte { return all[i][:len(all[i])/2] }
+	take(half(0), half(1), half(2))
+	first := slabs()
+	take(all[0], all[1])
+	take(half(3), half(4))
+	if second := slabs(); len(first) != 3 || !maps.Equal(first, second) {
+		t.Errorf("three lay in %v, two of them and two others in %v", first, second)
+	}
+	take(all[2], all[3], all[4])
+	if n := len(p.files()); n != len(all) || len(p.slabs) != 1 {
+		t.Errorf("%d became files, and the memory of %d is kept", n, len(p.slabs))
+	}
+}
+
+// TestMemoryThatWaitsGivesWay to what comes and does not fit into it.
+func TestMemoryThatWaitsGivesWay(t *testing.T) {
+	const most = 16 << 20
+	p := newPost(t, inMemory(most))
+	send(t, newRoad(1, p.Take), barePlan(), newBundle(t, 1, 10<<20))
+	p.Settle()
+	for i := range uint64(2) {
+		for _, b := range record(t, barePlan(), newBundle(t, 2+i, 4<<20))[:3] { // its manifest, and little more
+			p.Take(b)
+		}
+		p.Stage.mu.Lock()
+		held := 0
+		for _, b := range p.slabs {
+			held += cap(b)
+		}
+		for _, m := range p.moving {
+			held += cap(m.slab)
+		}
+		if n := len(p.moving); held > most || n != int(i)+1 {
+			t.Errorf("%d on their way, and what waits, hold %d bytes", n, held)
+		}
+		p.Stage.mu.Unlock()
 	}
 }
 

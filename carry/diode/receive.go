@@ -54,10 +54,11 @@ func (b *batch) read(from Source) (err error) {
 	return err
 }
 
-// Behind is told of a road from which something of ours came within oursFor, and of whose room in the kernel one part of behindPart is taken.
+// Behind is told of a road from which something of ours came within oursFor, and of whose room in the kernel more than so many eighths are taken: what was read
+// of up to two eighths the kernel counts until nothing waits any more.
 const (
-	oursFor    = 100 * time.Millisecond
-	behindPart = 8
+	oursFor       = 100 * time.Millisecond
+	behindEighths = 3
 )
 
 // Behind says whether so much waits to be read that more may soon be lost, for which the kernel has no room: whoever has other work for the processor does
@@ -68,7 +69,7 @@ func (s *Stage) Behind() bool {
 		return false
 	}
 	waits, room := backlog(from.c)
-	return waits > room/behindPart
+	return waits > room/8*behindEighths
 }
 
 // takeAll takes what came together.

@@ -224,11 +224,11 @@ func TestWhoReadsIsBehindWhereMuchWaits(t *testing.T) {
 	}
 	_, room := backlog(source.c)
 	wrote, waits := 0, 0
-	for ; waits <= room/behindPart && wrote < room; wrote += 8192 {
+	for ; waits <= room/8*behindEighths && wrote < room; wrote += 8192 {
 		if _, err := out.Write(make([]byte, 8192)); err != nil {
 			t.Fatal(err)
 		}
-		if waits, _ = backlog(source.c); waits <= room/behindPart && p.Behind() {
+		if waits, _ = backlog(source.c); waits <= room/8*behindEighths && p.Behind() {
 			t.Fatalf("%d of %d wait, and it is behind", waits, room)
 		}
 	}
@@ -245,5 +245,48 @@ func TestWhoReadsIsBehindWhereMuchWaits(t *testing.T) {
 	p.source.Store(nil)
 	if now(); p.Behind() {
 		t.Error("nobody reads any more, and it is behind")
+	}
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ended := make(chan error, 1)
+	go func() { ended <- p.Receive(ctx, from) }()
+	for p.source.Load() != source && ctx.Err() == nil {
+		runtime.Gosched()
+	}
+	if ctx.Err() != nil {
+		t.Error("what is received from is not what is asked")
+	}
+	if stop(); <-ended != nil || p.source.Load() != nil {
+		t.Error("it ended, and is asked yet")
+	}
+}
+
+// TestOneCallReadsManyDatagrams that wait.
+func TestOneCallReadsManyDatagrams(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere datagrams come one by one")
+	}
+	from, at, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	out, err := net.Dial("udp", at.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	for i := range batched + 1 {
+		if _, err := out.Write([]byte{byte(i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := newBatch()
+	if err := b.read(from); err != nil || b.n != batched {
+		t.Fatalf("%d of %d, %v", b.n, batched+1, err)
+	}
+	for i := range batched {
+		if m := b.all[i]; m.N != 1 || m.Buffers[0][0] != byte(i) {
+			t.Errorf("number %d: %d bytes of another", i, m.N)
+		}
 	}
 }

@@ -74,7 +74,7 @@ func (s *Stage) discard(t *transfer) {
 	if t.inMemory() {
 		if cap(t.slab) <= MaxBare {
 			s.slabs = append(s.slabs, t.slab)
-			s.fewer()
+			s.fewer(0)
 		}
 		return
 	}
@@ -95,19 +95,25 @@ func (s *Stage) slab(m *manifest) (b []byte) {
 		s.slabs = slices.Delete(s.slabs, i, i+1)
 		return b
 	}
+	s.fewer(m.holds())
 	return Room(int(bytes))
 }
 
-// maxSlabs is how many wait to be used again: while one bundle is made a file the next comes, and its successor begins.
+// maxSlabs is how many wait to be used again: while one bundle is made a file the next comes, and its successor begins. Where none is on its way, one waits.
 const maxSlabs = 3
 
-// fewer lets go of the oldest memory that waits, until what is held is within the limit with it.
-func (s *Stage) fewer() {
+// fewer lets go of the oldest memory that waits, until what is held is within the limit with it and with so many bytes more.
+func (s *Stage) fewer(more int64) {
 	held, _ := s.holds(true)
+	held += more
 	for _, b := range s.slabs {
 		held += int64(cap(b))
 	}
-	for len(s.slabs) > 0 && (held > s.o.Memory || len(s.slabs) > maxSlabs) {
+	most := maxSlabs
+	if len(s.moving) == 0 && more == 0 {
+		most = 1
+	}
+	for len(s.slabs) > 0 && (held > s.o.Memory || len(s.slabs) > most) {
 		held -= int64(cap(s.slabs[0]))
 		s.slabs = slices.Delete(s.slabs, 0, 1)
 	}
@@ -175,7 +181,6 @@ func (s *Stage) piece(p *packet) []Event {
 	}
 	t.fed = time.Now()
 	s.moving[m.id] = t
-	s.fewer()
 	told = append(told, Event{Kind: Began, Sheet: m.Sheet})
 	for _, p := range s.early.of(m.id) {
 		told = append(told, s.shard(&p)...)

@@ -14,20 +14,14 @@ import (
 	"syscall"
 
 	"redoubt"
+	"redoubt/carry/diode"
 	"redoubt/node"
 	"redoubt/sandbox"
 )
 
-// processorsOfAHalf is how many processors of a machine one of a half's comes to: it hands on what comes, one thing after the other, and threads that wake one
-// another for that cost a fifth more than one does. GOMAXPROCS in the environment overrides it.
-const processorsOfAHalf = 4
-
 // runHalf is one half of a guard's raise: a process that its guard starts, told what it needs by a line on its standard input, and that ends when
 // that closes. It is no command for people.
 func runHalf(in io.Reader, errw io.Writer) int {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)/processorsOfAHalf))
-	}
 	log := slog.New(slog.NewJSONHandler(errw, nil))
 	r := bufio.NewReaderSize(in, 64<<10)
 	line, err := r.ReadBytes('\n')
@@ -39,6 +33,9 @@ func runHalf(in io.Reader, errw io.Writer) int {
 	if err != nil {
 		log.Error("a half of a raise was started without being told what it is")
 		return exitUsage
+	}
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(c.Processors(runtime.GOMAXPROCS(0), diode.ReceiveBuffer()))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
