@@ -43,7 +43,7 @@ unit: ## the tests alone, quickly
 	$(GO) test ./...
 
 fips: ## the whole suite with the FIPS 140-3 module enforced; of the store's searches over crash points, the short form
-	GODEBUG=fips140=only $(GO) test -timeout 15m ./redoubttest $$($(GO) list ./... | grep -v -e /store/embedded -e /redoubttest) # the longest first
+	GODEBUG=fips140=only $(GO) test -timeout 22m ./redoubttest $$($(GO) list ./... | grep -v -e /store/embedded -e /redoubttest) # the longest first
 	GODEBUG=fips140=only $(GO) test -short -timeout 15m ./store/embedded
 
 race: ## the concurrent packages under the race detector
