@@ -197,22 +197,28 @@ func TestWhatComesTogetherIsReadTogether(t *testing.T) {
 	}
 }
 
+// listenAndDial is a way in, and a socket that leads there.
+func listenAndDial(t *testing.T) (from Source, out net.Conn) {
+	t.Helper()
+	from, at, err := Listen("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { from.Close() })
+	if out, err = net.Dial("udp", at.String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close() })
+	return from, out
+}
+
 // TestWhoReadsIsBehindWhereMuchWaits: of what the kernel has room for so much is taken that the rest may not do, by who sends what is ours.
 func TestWhoReadsIsBehindWhereMuchWaits(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere nobody tells what waits")
 	}
 	p := newPost(t)
-	from, at, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	out, err := net.Dial("udp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
+	from, out := listenAndDial(t)
 	if p.Behind() {
 		t.Error("nothing is read, and it is behind")
 	}
@@ -265,16 +271,7 @@ func TestOneCallReadsManyDatagrams(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("elsewhere datagrams come one by one")
 	}
-	from, at, err := Listen("127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer from.Close()
-	out, err := net.Dial("udp", at.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
+	from, out := listenAndDial(t)
 	for i := range batched + 1 {
 		if _, err := out.Write([]byte{byte(i)}); err != nil {
 			t.Fatal(err)
